@@ -1,0 +1,48 @@
+"""The arrays that travel through ilqljax, and the legend of their axis letters.
+
+Letters used in every shape annotation:
+
+| letter | axis                         | letter | axis              |
+|--------|------------------------------|--------|-------------------|
+| B      | batch rows                   | D      | model width       |
+| T      | tokens of a row              | H      | attention heads   |
+| A      | actions of a row             | K      | size of one head  |
+| V      | vocabulary                   | L      | layers            |
+| S      | slots of a key/value cache   | N      | candidates        |
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+Array = jax.Array | np.ndarray
+
+
+class Transitions(NamedTuple):
+    """Where a row decides, and what followed, at one level (tokens or utterances).
+
+    Index j stands for the hidden state at token j, which predicts token j + 1. `state_idxs` lists a row's action
+    positions followed by one more state, the one the last action leads to. Columns past a row's own actions are
+    padding: index 0, reward 0, terminal 1, and `action_mask` false. Only `action_mask` says what is valid.
+    """
+
+    state_idxs: Int[Array, "B A+1"]
+    action_idxs: Int[Array, "B A"]
+    rewards: Float[Array, "B A"]
+    terminals: Float[Array, "B A+1"]
+    action_mask: Bool[Array, "B A"]
+
+
+class Batch(NamedTuple):
+    """A fixed-shape batch of dialogues (conventions: `ilqljax.data.datapoint`).
+
+    `token_mask` is true for the first `len(row)` tokens; padding is at the end. A row with no token at all is filler
+    (it completes the last batch of an evaluation) and contributes nothing to any loss.
+    """
+
+    tokens: Int[Array, "B T"]
+    token_mask: Bool[Array, "B T"]
+    per_token: Transitions
+    per_utterance: Transitions
