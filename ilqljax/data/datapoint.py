@@ -1,0 +1,350 @@
+"""Turn a dialogue into tokens, states, actions and rewards, and rows into a batch.
+
+A row is `<s>` (`<a>` when the agent speaks first), then the utterances, each closed by `</s>` (environment) or `</a>`
+(agent), then `</eod>` when the dialogue is over. Index j means the hidden state at token j, which predicts token j + 1.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from ilqljax.data.tokenizer import AGENT_END, AGENT_START, DIALOGUE_END, ENV_END, ENV_START, Tokenizer
+from ilqljax.errors import UserError
+from ilqljax.types import Array, Batch, Transitions
+
+EXCERPT = 60  # characters of an offending text that an error message shows
+
+
+@runtime_checkable
+class Dialogue(Protocol):
+    """Describe what a row is made from; every `ilqljax.envs.LanguageObservation` is one."""
+
+    def to_sequence(self) -> tuple[list[tuple[str, float | None]], bool]:
+        """Return (utterance, reward) pairs, the environment's with reward None, and whether the dialogue is over."""
+        ...
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what reports want to know about the dialogue."""
+        ...
+
+
+@runtime_checkable
+class TokenReward(Protocol):
+    """Describe a reward paid for every action token, on top of the utterances' rewards."""
+
+    def get_token_reward(self, tokens: Int[Array, "A"]) -> Float[np.ndarray, "A"]:
+        """Return the reward of each action token, the closing `</a>` included."""
+        ...
+
+
+@dataclass(frozen=True)
+class ConstantTokenReward:
+    """Pay the same for every action token; a small negative value favours brevity."""
+
+    value: float = 0.0
+
+    def get_token_reward(self, tokens: Int[Array, "A"]) -> Float[np.ndarray, "A"]:
+        """Return `value` for each token."""
+        return np.full(len(tokens), self.value, np.float64)
+
+
+NO_TOKEN_REWARD = ConstantTokenReward()
+
+
+class TableTokenReward:
+    """Pay each action token what a table says, for instance its log-frequency: table[id] * scale + shift."""
+
+    def __init__(self, table: Float[Array, "V"], scale: float = 1.0, *, shift: float = 0.0):
+        """Hold a table with one entry for each id of the vocabulary, special tokens included."""
+        self.table = np.asarray(table, np.float64)
+        if self.table.ndim != 1 or not np.isfinite(self.table).all():
+            raise UserError(f"the token reward table of shape {self.table.shape} must be one finite number for each id")
+        self.scale, self.shift = scale, shift
+
+    def get_token_reward(self, tokens: Int[Array, "A"]) -> Float[np.ndarray, "A"]:
+        """Return the table's entry for each token, scaled and shifted."""
+        if len(tokens) and np.max(tokens) >= len(self.table):
+            raise UserError(
+                f"the token reward table has {len(self.table)} entries and token id {np.max(tokens)} has none: "
+                "give one entry for each id of the vocabulary, special tokens included"
+            )
+        return self.table[tokens] * self.scale + self.shift
+
+
+class _Layout(NamedTuple):
+    """Hold a tokenized dialogue and where the agent acted in it."""
+
+    tokens: list[int]
+    agent_spans: list[tuple[int, int]]  # (c, i): the closing token before the utterance, and its own closing token
+    truncated: int
+
+
+def _lay_out_dialogue(
+    sequence: Sequence[tuple[str, float | None]], terminal: bool, tokenizer: Tokenizer, *, max_length: int
+) -> _Layout:
+    """Tokenize the utterances, shorten the first of the environment where needed, and join them."""
+    encoded = [tokenizer.encode(text) for text, _ in sequence]
+    length = 1 + sum(len(ids) + 1 for ids in encoded) + int(terminal)
+    truncated = max(0, length - max_length) if max_length > 0 else 0
+    if truncated:
+        first = next((n for n, (_, reward) in enumerate(sequence) if reward is None), -1)
+        available = len(encoded[first]) if first >= 0 else 0
+        if available < truncated:
+            raise UserError(
+                f"the dialogue has {length} tokens and max_length={max_length}: {truncated} must go, but its first "
+                f"environment utterance has only {available} and nothing else may be cut. Raise max_length or "
+                f"shorten the texts of {''.join(text for text, _ in sequence)[:EXCERPT]!r}..."
+            )
+        encoded[first] = encoded[first][truncated:]
+    agent_first = not sequence or sequence[0][1] is not None
+    tokens = [tokenizer.boa_id if agent_first else tokenizer.bos_id]
+    agent_spans = []
+    for ids, (_, reward) in zip(encoded, sequence, strict=True):
+        last_closing = len(tokens) - 1
+        tokens += [*ids, tokenizer.eos_id if reward is None else tokenizer.eoa_id]
+        if reward is not None:
+            agent_spans.append((last_closing, len(tokens) - 1))
+    if terminal:
+        tokens.append(tokenizer.eod_id)
+    return _Layout(tokens, agent_spans, truncated)
+
+
+def _format_raw(sequence: Sequence[tuple[str, float | None]], terminal: bool) -> str:
+    """Write the dialogue with its control tokens spelled out, for people to read."""
+    agent_first = not sequence or sequence[0][1] is not None
+    utterances = (text + (ENV_END if reward is None else AGENT_END) for text, reward in sequence)
+    return (AGENT_START if agent_first else ENV_START) + "".join(utterances) + (DIALOGUE_END if terminal else "")
+
+
+@dataclass(frozen=True, eq=False)
+class DataPoint:
+    """Hold one dialogue as a training row, at the level of tokens and of utterances.
+
+    For an agent utterance that closes at token i and starts after the closing token c (index 0 for the first), the
+    actions and their states are c..i-1, so the closing `</a>` is itself an action. One more state, the row's last
+    token, ends the list. The utterance's reward belongs to its last action, and every action earns a token reward. Take
+    the environment saying "ab", the agent answering "c" for a reward of 2, and the dialogue being over:
+
+        index       0     1     2     3     4     5     6
+        token       <s>   a     b     </s>  c     </a>  </eod>
+        predicts    a     b     </s>  c     </a>  </eod>
+        action                        x     x
+        reward                        0     2
+        state                         x     x           x
+        terminal                      0     0           1
+        utterance action                          x
+        utterance reward                          2
+        utterance state               x                 x
+        utterance terminal            0                 1
+
+    An utterance's action is its `</a>` and its reward includes its token rewards. An unfinished dialogue has no
+    `</eod>`, its last state is its last token, and all terminals are 0, so that its value is bootstrapped.
+
+    A row longer than `max_length` loses tokens from the front of its first environment utterance, never control tokens,
+    actions, rewards or the terminal flag. With max_length=6 the row above becomes
+
+        index       0     1     2     3     4     5
+        token       <s>   b     </s>  c     </a>  </eod>
+
+    Attributes:
+        raw: the whole dialogue as text, before truncation.
+        tokens: the row's token ids.
+        action_idxs: positions that predict an action token.
+        state_idxs: action positions, then the last token.
+        rewards: what each action earned.
+        terminals: 1 for the last state of a finished dialogue, else 0.
+        utterance_action_idxs: the closing `</a>` of each agent utterance.
+        utterance_state_idxs: the position before each agent utterance, then the last token.
+        utterance_rewards: what each agent utterance earned, token rewards included.
+        utterance_terminals: as `terminals`, for the utterance states.
+        metadata: the observation's own, and `truncated_tokens`: how many tokens were dropped.
+    """
+
+    raw: str
+    tokens: Int[np.ndarray, "T"]
+    action_idxs: Int[np.ndarray, "A"]
+    state_idxs: Int[np.ndarray, "A+1"]
+    rewards: Float[np.ndarray, "A"]
+    terminals: Float[np.ndarray, "A+1"]
+    utterance_action_idxs: Int[np.ndarray, "U"]
+    utterance_state_idxs: Int[np.ndarray, "U+1"]
+    utterance_rewards: Float[np.ndarray, "U"]
+    utterance_terminals: Float[np.ndarray, "U+1"]
+    metadata: dict[str, Any]
+
+    @classmethod
+    def from_observation(
+        cls,
+        obs: Dialogue,
+        tokenizer: Tokenizer,
+        *,
+        token_reward: TokenReward = NO_TOKEN_REWARD,
+        max_length: int = 0,
+    ) -> "DataPoint":
+        """Tokenize a dialogue and mark its states, actions and rewards.
+
+        Args:
+            obs: the dialogue, its agent utterances with their rewards.
+            tokenizer: encodes the utterances and names the control tokens.
+            token_reward: paid for every action token.
+            max_length: most tokens a row may have; 0 for no limit.
+
+        Raises:
+            UserError: a reward is not finite, or the dialogue cannot be cut down to `max_length`.
+        """
+        sequence, terminal = obs.to_sequence()
+        for text, reward in sequence:
+            if reward is not None and not math.isfinite(reward):
+                raise UserError(f"the reward of {text[:EXCERPT]!r} is {reward}: rewards must be finite numbers")
+        layout = _lay_out_dialogue(sequence, terminal, tokenizer, max_length=max_length)
+        tokens = np.asarray(layout.tokens, np.int32)
+        utterance_rewards = [reward for _, reward in sequence if reward is not None]
+
+        positions = [np.arange(start, end, dtype=np.int32) for start, end in layout.agent_spans]
+        # Copies in double precision: the utterance rewards are added to them.
+        earned = [np.array(token_reward.get_token_reward(tokens[span + 1]), np.float64) for span in positions]
+        for rewards, utterance_reward in zip(earned, utterance_rewards, strict=True):
+            rewards[-1] += utterance_reward
+        action_idxs = np.concatenate([np.zeros(0, np.int32), *positions])
+        last = np.asarray([len(tokens) - 1], np.int32)
+        starts = np.asarray([start for start, _ in layout.agent_spans], np.int32)
+        return cls(
+            raw=_format_raw(sequence, terminal),
+            tokens=tokens,
+            state_idxs=np.concatenate([action_idxs, last]),
+            action_idxs=action_idxs,
+            rewards=np.concatenate([np.zeros(0), *earned]).astype(np.float32),
+            terminals=_mark_end(len(action_idxs), terminal),
+            utterance_state_idxs=np.concatenate([starts, last]),
+            utterance_action_idxs=np.asarray([end for _, end in layout.agent_spans], np.int32),
+            utterance_rewards=np.asarray([rewards.sum() for rewards in earned], np.float32),
+            utterance_terminals=_mark_end(len(starts), terminal),
+            metadata={**obs.metadata(), "truncated_tokens": layout.truncated},
+        )
+
+
+def _mark_end(n_actions: int, terminal: bool) -> Float[np.ndarray, "{n_actions}+1"]:
+    """Return the terminal flags of `n_actions` actions and of the state after them."""
+    return np.asarray([0.0] * n_actions + [float(terminal)], np.float32)
+
+
+def encode_prompt(obs: Dialogue, tokenizer: Tokenizer, *, max_length: int = 0) -> Int[np.ndarray, "T"]:
+    """Encode what the agent sees before it acts: the dialogue so far, up to its last closing token.
+
+    Before anyone has spoken that is `<a>`. Truncation is that of `DataPoint`, so training and acting see the same
+    prompt when both leave it the same room.
+
+    Raises:
+        ValueError: the dialogue is over.
+        UserError: the dialogue cannot be cut down to `max_length`.
+    """
+    sequence, terminal = obs.to_sequence()
+    if terminal:
+        raise ValueError(
+            "the dialogue is over, so there is nothing to act on: act on an observation that is not terminal"
+        )
+    return np.asarray(_lay_out_dialogue(sequence, False, tokenizer, max_length=max_length).tokens, np.int32)
+
+
+def collate(
+    datapoints: Sequence[DataPoint],
+    *,
+    length: int,
+    n_actions: int,
+    n_utterance_actions: int,
+    pad_id: int,
+    batch_size: int = 0,
+) -> Batch:
+    """Pad rows to one shape and stack them; masks come from the rows' lengths, never from padding values.
+
+    A row `<s> a </s> b </a>` (an unfinished dialogue, reward 3) padded to length=6 and n_actions=3:
+
+        tokens        <s>   a     </s>  b     </a>  pad
+        token_mask    1     1     1     1     1     0
+        action_idxs   2     3     0
+        rewards       0     3     0
+        action_mask   1     1     0
+        state_idxs    2     3     4     0
+        terminals     0     0     0     1
+
+    Args:
+        datapoints: the rows.
+        length: tokens of a padded row.
+        n_actions: token actions of a padded row.
+        n_utterance_actions: agent utterances of a padded row.
+        pad_id: fills the tokens.
+        batch_size: rows of the batch; empty rows fill it up. 0 for as many as are given.
+
+    Raises:
+        ValueError: a row, or the number of rows, does not fit.
+    """
+    batch_size = batch_size or len(datapoints)
+    if len(datapoints) > batch_size:
+        raise ValueError(
+            f"{len(datapoints)} rows were given for batch_size={batch_size}: give fewer rows or a larger batch"
+        )
+    for row, point in enumerate(datapoints):
+        needs = (len(point.tokens), len(point.action_idxs), len(point.utterance_action_idxs))
+        if any(need > room for need, room in zip(needs, (length, n_actions, n_utterance_actions), strict=True)):
+            raise ValueError(
+                f"row {row} has {needs} tokens, actions and utterance actions and the padded shape has room for "
+                f"{(length, n_actions, n_utterance_actions)}: choose a larger shape"
+            )
+    tokens = [point.tokens for point in datapoints]
+    return Batch(
+        tokens=_pad(tokens, (batch_size, length), pad_id, np.int32),
+        token_mask=_mask(tokens, (batch_size, length)),
+        per_token=_pad_transitions(
+            [point.state_idxs for point in datapoints],
+            [point.action_idxs for point in datapoints],
+            [point.rewards for point in datapoints],
+            [point.terminals for point in datapoints],
+            shape=(batch_size, n_actions),
+        ),
+        per_utterance=_pad_transitions(
+            [point.utterance_state_idxs for point in datapoints],
+            [point.utterance_action_idxs for point in datapoints],
+            [point.utterance_rewards for point in datapoints],
+            [point.utterance_terminals for point in datapoints],
+            shape=(batch_size, n_utterance_actions),
+        ),
+    )
+
+
+def _pad_transitions(
+    states: Sequence[np.ndarray],
+    actions: Sequence[np.ndarray],
+    rewards: Sequence[np.ndarray],
+    terminals: Sequence[np.ndarray],
+    *,
+    shape: tuple[int, int],
+) -> Transitions:
+    """Pad and stack the rows' transitions to (rows, actions); padding is terminal."""
+    n_rows, n_actions = shape
+    return Transitions(
+        state_idxs=_pad(states, (n_rows, n_actions + 1), 0, np.int32),
+        action_idxs=_pad(actions, shape, 0, np.int32),
+        rewards=_pad(rewards, shape, 0.0, np.float32),
+        terminals=_pad(terminals, (n_rows, n_actions + 1), 1.0, np.float32),
+        action_mask=_mask(actions, shape),
+    )
+
+
+def _pad(rows: Sequence[np.ndarray], shape: tuple[int, int], fill: int | float, dtype: type) -> np.ndarray:
+    """Write each row to the left of an array of the given shape, full of `fill`."""
+    padded = np.full(shape, fill, dtype)
+    for row, values in enumerate(rows):
+        padded[row, : len(values)] = values
+    return padded
+
+
+def _mask(rows: Sequence[np.ndarray], shape: tuple[int, int]) -> Bool[np.ndarray, "B W"]:
+    """Mark each row's own entries in an array of the given shape."""
+    n_rows, width = shape
+    lengths = np.zeros(n_rows, np.int64)
+    lengths[: len(rows)] = [len(row) for row in rows]
+    return np.arange(width)[None, :] < lengths[:, None]

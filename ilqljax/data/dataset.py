@@ -1,0 +1,158 @@
+"""Hold dialogues as rows: a list to be read by number, or a stream to be sampled."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from ilqljax.data.datapoint import NO_TOKEN_REWARD, DataPoint, Dialogue, TokenReward
+from ilqljax.data.tokenizer import Tokenizer
+from ilqljax.errors import UserError
+
+
+@dataclass(frozen=True)
+class _RescaledDialogue:
+    """Show a dialogue with its utterance rewards shifted and scaled."""
+
+    dialogue: Dialogue
+    shift: float
+    scale: float
+
+    def to_sequence(self) -> tuple[list[tuple[str, float | None]], bool]:
+        sequence, terminal = self.dialogue.to_sequence()
+        return [(text, None if r is None else (r - self.shift) * self.scale) for text, r in sequence], terminal
+
+    def metadata(self) -> dict[str, Any]:
+        return self.dialogue.metadata()
+
+
+class RLDataset:
+    """Hold what turns a dialogue into a row: the tokenizer, the length limit and the rewards' units.
+
+    Utterance rewards become (r - reward_shift) * reward_scale, so that a critic sees numbers near 1 whatever the task's
+    unit; token rewards are left as they are. Reports undo it with `unscale`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        max_length: int = 0,
+        token_reward: TokenReward = NO_TOKEN_REWARD,
+        reward_shift: float = 0.0,
+        reward_scale: float = 1.0,
+    ):
+        """Hold the settings; `infer_reward_scaling` gives a shift and a scale that standardise.
+
+        Raises:
+            UserError: the limit is negative, or the scaling could not be undone or would turn good into bad.
+        """
+        if max_length < 0:
+            raise UserError(
+                f"max_length={max_length} is negative: give the most tokens a row may have, or 0 for no limit"
+            )
+        if not (math.isfinite(reward_shift) and math.isfinite(reward_scale) and reward_scale > 0):
+            raise UserError(
+                f"reward_shift={reward_shift} and reward_scale={reward_scale}: both must be finite, the scale above 0"
+            )
+        self.tokenizer, self.max_length, self.token_reward = tokenizer, max_length, token_reward
+        self.reward_shift, self.reward_scale = reward_shift, reward_scale
+
+    def encode(self, dialogue: Dialogue) -> DataPoint:
+        """Return the dialogue as a row, with its rewards in the critic's unit."""
+        rescaled = _RescaledDialogue(dialogue, self.reward_shift, self.reward_scale)
+        return DataPoint.from_observation(
+            rescaled, self.tokenizer, token_reward=self.token_reward, max_length=self.max_length
+        )
+
+    def unscale(self, reward: float) -> float:
+        """Return an utterance's reward in the task's own unit."""
+        return reward / self.reward_scale + self.reward_shift
+
+
+class ListRLDataset(RLDataset, ABC):
+    """Hold rows that can be read by number."""
+
+    @abstractmethod
+    def get_item(self, i: int) -> DataPoint:
+        """Return row `i`, the same one every time."""
+
+    @abstractmethod
+    def size(self) -> int:
+        """Return the number of rows."""
+
+    @cached_property
+    def row_sizes(self) -> Int[np.ndarray, "N 3"]:
+        """Return each row's tokens, actions and utterance actions; reads every row once."""
+        rows = (self.get_item(i) for i in range(self.size()))
+        sizes = [(len(row.tokens), len(row.action_idxs), len(row.utterance_action_idxs)) for row in rows]
+        return np.asarray(sizes, np.int64).reshape(-1, 3)
+
+    @property
+    def lengths(self) -> Int[np.ndarray, "N"]:
+        """Return each row's number of tokens."""
+        return self.row_sizes[:, 0]
+
+
+class IterableRLDataset(RLDataset, ABC):
+    """Hold an endless supply of rows, such as games played by a scripted policy."""
+
+    @abstractmethod
+    def sample_item(self, rng: np.random.Generator) -> DataPoint:
+        """Return a row drawn with `rng` and nothing else, so that a stream can be resumed."""
+
+
+class ObservationDataset(ListRLDataset):
+    """Hold given dialogues, tokenized once.
+
+    Attributes:
+        n_truncated: rows that lost part of their prompt.
+        n_truncated_tokens: tokens they lost together.
+    """
+
+    def __init__(self, observations: Iterable[Dialogue], tokenizer: Tokenizer, **settings: Any):
+        """Tokenize the dialogues; `settings` are the keywords of `RLDataset`.
+
+        Raises:
+            UserError: a dialogue has a reward that is not finite or cannot be cut down; the message says which one.
+        """
+        super().__init__(tokenizer, **settings)
+        self._rows = []
+        for i, observation in enumerate(observations):
+            try:
+                self._rows.append(self.encode(observation))
+            except UserError as error:
+                raise UserError(f"observation {i}: {error}") from error
+        truncated = [row.metadata["truncated_tokens"] for row in self._rows]
+        self.n_truncated = sum(n > 0 for n in truncated)
+        self.n_truncated_tokens = sum(truncated)
+
+    def get_item(self, i: int) -> DataPoint:
+        """Return row `i`."""
+        return self._rows[i]
+
+    def size(self) -> int:
+        """Return the number of dialogues."""
+        return len(self._rows)
+
+
+def infer_reward_scaling(observations: Iterable[Dialogue]) -> tuple[float, float]:
+    """Return the (reward_shift, reward_scale) that give utterance rewards mean 0 and standard deviation 1.
+
+    Equal rewards keep their unit: the scale is then 1. Infer it from training dialogues only.
+
+    Raises:
+        UserError: no utterance of the agent has a reward.
+    """
+    rewards = np.asarray([r for obs in observations for _, r in obs.to_sequence()[0] if r is not None], np.float64)
+    if not len(rewards):
+        raise UserError(
+            "no utterance has a reward, so there is nothing to standardise: give the agent's utterances one"
+        )
+    deviation = float(rewards.std())
+    return float(rewards.mean()), 1.0 / deviation if deviation > 0 else 1.0

@@ -1,0 +1,298 @@
+"""Stream fixed-shape batches: deterministic, sharded over hosts, resumable. The only module that imports Grain.
+
+What training step i sees depends on the seed and i alone, not on how many hosts read or where a run was interrupted.
+Each epoch permutes the rows; windows of the permutation are sorted by length and cut into batches, so that a batch
+holds rows of similar length and little padding; then the batches are shuffled. With
+seed=0, ten rows whose lengths rise with their numbers, batch_size=2 and sort_window=2:
+
+    permutation   4 6 2 7 | 3 5 9 0 | 8 1
+    by length     2 4 6 7 | 0 3 5 9 | 1 8
+    batches       (6 7) (5 9) (1 8) (0 3) (2 4)
+
+Rows beyond the last full batch sit the epoch out; the permutation decides which. A dataset smaller than a batch repeats
+instead: its permutations are laid end to end and cut into batches, so that no row is ever more than once ahead of
+another.
+"""
+
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+from jaxtyping import Int
+
+from ilqljax.data.datapoint import DataPoint, collate
+from ilqljax.data.dataset import IterableRLDataset, ListRLDataset, RLDataset
+from ilqljax.errors import UserError
+from ilqljax.types import Batch
+
+SMALLEST_ACTION_BUCKET = 16
+
+
+class _Shapes(NamedTuple):
+    """Hold the sizes a batch may be padded to, in rising order; no action buckets means powers of two from 16."""
+
+    length_buckets: tuple[int, ...]
+    action_buckets: tuple[int, ...]
+
+    def fit(self, sizes: Int[np.ndarray, "B 3"]) -> tuple[int, int, int]:
+        """Return the least padded (tokens, actions, utterance actions) that every row fits in."""
+        tokens, actions, utterances = (int(size) for size in sizes.max(axis=0))
+        length = _pick_bucket(tokens, self.length_buckets, "length_buckets", "tokens")
+        if self.action_buckets:
+            n_actions = _pick_bucket(actions, self.action_buckets, "action_buckets", "actions")
+        else:
+            n_actions = min(_round_up_to_power(max(actions, SMALLEST_ACTION_BUCKET)), length)
+        return length, n_actions, _round_up_to_power(max(utterances, 1))
+
+
+def _round_up_to_power(number: int) -> int:
+    """Return the least power of two that is not below a positive number."""
+    return 1 << (number - 1).bit_length()
+
+
+def _pick_bucket(need: int, buckets: Sequence[int], name: str, unit: str) -> int:
+    """Return the least bucket that holds `need`."""
+    for bucket in buckets:
+        if bucket >= need:
+            return bucket
+    raise UserError(
+        f"a row has {need} {unit} and the largest of {name}={tuple(buckets)} is {buckets[-1]}: "
+        f"add a bucket of at least {need}, or set the dataset's max_length"
+    )
+
+
+def _check_buckets(buckets: Sequence[int], name: str) -> tuple[int, ...]:
+    """Return the buckets if they are positive and rise."""
+    if any(low >= high for low, high in zip([0, *buckets], buckets, strict=False)):
+        raise UserError(f"{name}={tuple(buckets)} must be positive and rising: list each size once, smallest first")
+    return tuple(buckets)
+
+
+def _make_shapes(length_buckets: Sequence[int], action_buckets: Sequence[int]) -> _Shapes:
+    """Check both lists of buckets."""
+    if not length_buckets:
+        raise UserError("length_buckets is empty: list the row lengths to pad to, for instance (128, 256, 512)")
+    return _Shapes(_check_buckets(length_buckets, "length_buckets"), _check_buckets(action_buckets, "action_buckets"))
+
+
+def _check_hosts(batch_size: int, n_hosts: int, host: int) -> None:
+    """Refuse a batch that hosts cannot share evenly."""
+    if batch_size < 1 or n_hosts < 1:
+        raise UserError(f"batch_size={batch_size} and n_hosts={n_hosts}: both must be at least 1")
+    if batch_size % n_hosts:
+        raise UserError(
+            f"batch_size={batch_size} is not divisible by the {n_hosts} hosts: use a multiple of {n_hosts}, such as "
+            f"{(batch_size // n_hosts + 1) * n_hosts}"
+        )
+    if not 0 <= host < n_hosts:
+        raise UserError(f"host={host} is not one of the {n_hosts} hosts: give a number from 0 to {n_hosts - 1}")
+
+
+def _check_rows(dataset: ListRLDataset, shapes: _Shapes) -> None:
+    """Refuse an empty dataset and rows that fit no bucket, before the first step rather than in the middle of a run."""
+    if dataset.size() == 0:
+        raise UserError("the dataset has no rows: check the file it was read from and the split it belongs to")
+    for column, (name, buckets) in enumerate(shapes._asdict().items()):
+        longest = int(dataset.row_sizes[:, column].argmax())
+        if buckets and dataset.row_sizes[longest, column] > buckets[-1]:
+            unit = ("tokens", "actions")[column]
+            raise UserError(
+                f"row {longest} has {dataset.row_sizes[longest, column]} {unit} and the largest of {name}={buckets} is "
+                f"{buckets[-1]}: add a bucket, or set the dataset's max_length"
+            )
+
+
+def _own_rows(rows: Any, n_hosts: int, host: int) -> Any:
+    """Return this host's block of a global batch, any sequence; the hosts' blocks in order are the batch."""
+    share = len(rows) // n_hosts
+    return rows[host * share : (host + 1) * share]
+
+
+def _make_row_plan(
+    lengths: Int[np.ndarray, "N"], *, batch_size: int, seed: int, sort_window: int
+) -> Callable[[int], Int[np.ndarray, "B"]]:
+    """Make the function from a step to the row numbers of its global batch."""
+    n_rows = len(lengths)
+    per_epoch = n_rows // batch_size
+
+    def permute(epoch: int, purpose: int) -> np.random.Generator:
+        return np.random.default_rng((seed, epoch, purpose))
+
+    # A few epochs are kept: the prefetching thread may be in the next one while a resumed reader asks for this one.
+    @lru_cache(maxsize=4)
+    def plan_epoch(epoch: int) -> Int[np.ndarray, "S B"]:
+        order = permute(epoch, 0).permutation(n_rows)[: per_epoch * batch_size]
+        window = sort_window * batch_size
+        windows = (order[start : start + window] for start in range(0, len(order), window))
+        by_length = [rows[np.argsort(lengths[rows], kind="stable")] for rows in windows]
+        batches = np.concatenate(by_length).reshape(per_epoch, batch_size)
+        return batches[permute(epoch, 1).permutation(per_epoch)]
+
+    @lru_cache(maxsize=64)
+    def permute_rows(epoch: int) -> Int[np.ndarray, "N"]:
+        return permute(epoch, 0).permutation(n_rows)
+
+    def pick_rows(step: int) -> Int[np.ndarray, "B"]:
+        if per_epoch:
+            return plan_epoch(step // per_epoch)[step % per_epoch]
+        places = range(step * batch_size, (step + 1) * batch_size)
+        return np.asarray([permute_rows(place // n_rows)[place % n_rows] for place in places])
+
+    return pick_rows
+
+
+class TrainLoader:
+    """Iterate over training batches without end; `get_state` and `set_state` resume it exactly."""
+
+    def __init__(self, load_batch: Callable[[int], Batch], *, identity: dict[str, Any], prefetch: int):
+        """Read `load_batch(0)`, `load_batch(1)`, ... ahead of time; `identity` says what the order depends on."""
+        steps = grain.MapDataset.range(sys.maxsize).map(load_batch)
+        options = grain.ReadOptions(num_threads=min(prefetch, 1), prefetch_buffer_size=prefetch)
+        self._iterator = iter(steps.to_iter_dataset(options))
+        self._identity = identity
+
+    def __iter__(self) -> "TrainLoader":
+        """Return itself: there is one position."""
+        return self
+
+    def __next__(self) -> Batch:
+        """Return the next step's batch, this host's rows of it."""
+        return next(self._iterator)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the position as JSON values: batches read ahead but not yet returned do not count."""
+        return {**self._identity, "next_step": self._iterator.get_state()["next_index"]}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue from a state that `get_state` returned, with any number of hosts.
+
+        Raises:
+            UserError: the state is of a loader whose batches differ from this one's.
+        """
+        expected = {*self._identity, "next_step"}
+        if state.keys() != expected:
+            raise UserError(f"the loader state has the fields {sorted(state)}: expected {sorted(expected)}")
+        differing = {name: (state[name], here) for name, here in self._identity.items() if state[name] != here}
+        if differing:
+            changes = ", ".join(f"{name} was {then} and is {here}" for name, (then, here) in differing.items())
+            raise UserError(f"the run cannot continue on other batches: {changes}. Restore these, or start a new run")
+        step = state["next_step"]
+        if not isinstance(step, int) or step < 0:
+            raise UserError(f"the loader state has next_step={step!r}: expected a whole number from 0 on")
+        self._iterator.set_state({"next_index": step})
+
+
+def make_train_loader(
+    dataset: RLDataset,
+    *,
+    batch_size: int,
+    seed: int,
+    length_buckets: Sequence[int],
+    action_buckets: Sequence[int] = (),
+    n_hosts: int = 1,
+    host: int = 0,
+    sort_window: int = 16,
+    prefetch: int = 2,
+) -> TrainLoader:
+    """Make the endless iterator over a dataset's training batches.
+
+    Args:
+        dataset: a `ListRLDataset`, read in epochs; or an `IterableRLDataset`, whose item j is drawn with the generator
+        of
+            (seed, j). A stream's rows are not sorted, and every host draws the whole batch to learn its shape.
+        batch_size: rows of the global batch.
+        seed: decides the order.
+        length_buckets: row lengths to pad to, rising. All hosts pad to what the global batch needs.
+        action_buckets: numbers of actions to pad to, rising; by default powers of two from 16, capped by the length.
+            Utterance actions are padded to powers of two. So the shapes are few whatever the data.
+        n_hosts: hosts that share each batch.
+        host: which of them this is; host h gets the h-th block of rows.
+        sort_window: how many batches are sorted by length together; 1 for none.
+        prefetch: batches to prepare ahead in a thread; 0 for none.
+
+    Raises:
+        UserError: the dataset is empty, a row fits no bucket, or the hosts cannot share a batch evenly.
+    """
+    _check_hosts(batch_size, n_hosts, host)
+    shapes = _make_shapes(length_buckets, action_buckets)
+    if sort_window < 1 or prefetch < 0 or seed < 0:
+        raise UserError(
+            f"sort_window={sort_window}, prefetch={prefetch}, seed={seed}: the first must be at least 1, "
+            "the others at least 0"
+        )
+    identity = {"seed": seed, "batch_size": batch_size}
+    pad_id = dataset.tokenizer.pad_id
+    if isinstance(dataset, ListRLDataset):
+        _check_rows(dataset, shapes)
+        pick_rows = _make_row_plan(dataset.lengths, batch_size=batch_size, seed=seed, sort_window=sort_window)
+        identity |= {
+            "sort_window": sort_window,
+            "rows": dataset.size(),
+            "row_sizes": zlib.crc32(dataset.row_sizes.tobytes()),
+        }
+
+        def load_batch(step: int) -> Batch:
+            rows = pick_rows(step)
+            own = [dataset.get_item(int(row)) for row in _own_rows(rows, n_hosts, host)]
+            return _pad_rows(own, shapes.fit(dataset.row_sizes[rows]), pad_id, batch_size // n_hosts)
+
+    elif isinstance(dataset, IterableRLDataset):
+
+        def load_batch(step: int) -> Batch:
+            places = range(step * batch_size, (step + 1) * batch_size)
+            points = [dataset.sample_item(np.random.default_rng((seed, place))) for place in places]
+            sizes = np.asarray([(len(p.tokens), len(p.action_idxs), len(p.utterance_action_idxs)) for p in points])
+            return _pad_rows(_own_rows(points, n_hosts, host), shapes.fit(sizes), pad_id, batch_size // n_hosts)
+
+    else:
+        raise TypeError(f"{type(dataset).__name__} is neither a ListRLDataset nor an IterableRLDataset")
+    return TrainLoader(load_batch, identity=identity, prefetch=prefetch)
+
+
+def eval_batches(
+    dataset: ListRLDataset,
+    *,
+    batch_size: int,
+    length_buckets: Sequence[int],
+    action_buckets: Sequence[int] = (),
+    n_hosts: int = 1,
+    host: int = 0,
+) -> Iterator[Batch]:
+    """Return the batches that hold each row exactly once, in order; empty rows fill the last one.
+
+    The arguments and errors are those of `make_train_loader`; mistakes are raised here, not at the first batch.
+    """
+    _check_hosts(batch_size, n_hosts, host)
+    shapes = _make_shapes(length_buckets, action_buckets)
+    _check_rows(dataset, shapes)
+    return map(
+        partial(_load_eval_batch, dataset, shapes=shapes, batch_size=batch_size, n_hosts=n_hosts, host=host),
+        range(0, dataset.size(), batch_size),
+    )
+
+
+def _load_eval_batch(
+    dataset: ListRLDataset, start: int, *, shapes: _Shapes, batch_size: int, n_hosts: int, host: int
+) -> Batch:
+    """Load this host's rows of the batch that begins at row `start`."""
+    sizes = dataset.row_sizes[start : start + batch_size]
+    own = _own_rows(range(start, start + batch_size), n_hosts, host)
+    points = [dataset.get_item(row) for row in own if row < dataset.size()]
+    return _pad_rows(points, shapes.fit(sizes), dataset.tokenizer.pad_id, batch_size // n_hosts)
+
+
+def _pad_rows(points: Sequence[DataPoint], shape: tuple[int, int, int], pad_id: int, batch_size: int) -> Batch:
+    """Collate the rows into a batch of the given (tokens, actions, utterance actions)."""
+    length, n_actions, n_utterance_actions = shape
+    return collate(
+        points,
+        length=length,
+        n_actions=n_actions,
+        n_utterance_actions=n_utterance_actions,
+        pad_id=pad_id,
+        batch_size=batch_size,
+    )

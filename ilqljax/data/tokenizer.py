@@ -1,0 +1,327 @@
+"""Turn text into token ids and back: GPT-2's vocabulary, one learned from given texts, or single characters.
+
+The six control tokens follow the text's own ids and are known only by id. No tokenizer here ever reads one out of text:
+a posting that literally contains "</a>" or "<|pad|>" is encoded as the characters it is made of. Only
+`ilqljax.data.datapoint` adds them.
+"""
+
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from ilqljax.errors import UserError
+
+PAD, ENV_START, ENV_END = "<|pad|>", "<s>", "</s>"
+AGENT_START, AGENT_END, DIALOGUE_END = "<a>", "</a>", "</eod>"
+# The order in which the ids follow the text's; the character tokenizer keeps the order of the golden numbers.
+GPT2_ORDER = (PAD, ENV_START, ENV_END, AGENT_START, AGENT_END, DIALOGUE_END)
+CHARACTER_ORDER = (PAD, ENV_END, AGENT_END, ENV_START, AGENT_START, DIALOGUE_END)
+
+FILE_NAME = "ilqljax_tokenizer.json"  # transformers has its own tokenizer.json, which may lie in the same directory
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+N_BYTES = 256
+
+
+class Tokenizer(ABC):
+    """Encode and decode text; the six control tokens have the last ids.
+
+    Attributes:
+        vocab_size: number of ids, control tokens included.
+        pad_id: `<|pad|>`, fills a row.
+        bos_id: `<s>`, starts a dialogue that the environment opens.
+        eos_id: `</s>`, closes an utterance of the environment.
+        boa_id: `<a>`, starts a dialogue that the agent opens.
+        eoa_id: `</a>`, closes an utterance of the agent.
+        eod_id: `</eod>`, ends a dialogue.
+        fingerprint: changes whenever any id could: caches and checkpoints use it.
+    """
+
+    kind: str
+
+    def __init__(self, n_text: int, special_tokens: Sequence[str]):
+        """Give the control tokens the ids from `n_text` on, in the order listed."""
+        if sorted(special_tokens) != sorted(GPT2_ORDER):
+            raise UserError(f"the special tokens were {list(special_tokens)}: list each of {list(GPT2_ORDER)} once")
+        self.n_text = n_text
+        self.special_tokens = tuple(special_tokens)
+        ids = {token: n_text + n for n, token in enumerate(special_tokens)}
+        self.vocab_size = n_text + len(ids)
+        self.pad_id, self.bos_id, self.eos_id = ids[PAD], ids[ENV_START], ids[ENV_END]
+        self.boa_id, self.eoa_id, self.eod_id = ids[AGENT_START], ids[AGENT_END], ids[DIALOGUE_END]
+        self.fingerprint = _hash_content(self.to_json())
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Return the text's ids, never those of control tokens."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Return all there is to save, as JSON values; `kind` says which class reads it."""
+
+    @abstractmethod
+    def _decode_text(self, ids: list[int]) -> str:
+        """Return the text of ids that are not control tokens."""
+
+    def decode(self, ids: Iterable[int], *, keep_special: bool = False) -> str:
+        """Return the text of the ids; control tokens are dropped, or spelled out where `keep_special`.
+
+        Raises:
+            ValueError: an id is not in the vocabulary.
+        """
+        pieces, run = [], []
+        for token in map(int, ids):
+            if not 0 <= token < self.vocab_size:
+                raise ValueError(
+                    f"token id {token} is not in the vocabulary of {self.vocab_size}: mask such logits out"
+                )
+            if token < self.n_text:
+                run.append(token)
+            elif keep_special:
+                pieces += [self._decode_text(run), self.special_tokens[token - self.n_text]]
+                run = []
+        return "".join([*pieces, self._decode_text(run)])
+
+    def save(self, directory: str | os.PathLike) -> None:
+        """Write the tokenizer into the directory, for `load_tokenizer`; whole or not at all."""
+        target = Path(directory) / FILE_NAME
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_text(json.dumps(self.to_json(), ensure_ascii=False) + "\n", encoding="utf-8")
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class CharacterTokenizer(Tokenizer):
+    """Give every character of a set its own id; small and exact, for tests and toy tasks."""
+
+    kind = "character"
+
+    def __init__(self, charset: str, *, unk: bool = True, special_tokens: Sequence[str] = CHARACTER_ORDER):
+        """Number the characters in order, then the unknown character (where `unk`), then the control tokens.
+
+        Raises:
+            UserError: the set is empty or repeats a character.
+        """
+        repeated = sorted({c for c in charset if charset.count(c) > 1})
+        if not charset or repeated:
+            raise UserError(f"charset={charset!r} repeats {repeated} or is empty: list each character once")
+        self.charset, self.unk = charset, unk
+        self._ids = {character: n for n, character in enumerate(charset)}
+        super().__init__(len(charset) + int(unk), special_tokens)
+
+    def encode(self, text: str) -> list[int]:
+        """Return one id for each character.
+
+        Raises:
+            UserError: a character is not in the set and there is no id for unknown ones.
+        """
+        missing = sorted(set(text) - self._ids.keys())
+        if missing and not self.unk:
+            raise UserError(f"the characters {missing} are not in charset={self.charset!r}: add them or set unk=True")
+        return [self._ids.get(character, len(self.charset)) for character in text]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the character set and the control tokens' order."""
+        return {
+            "kind": self.kind,
+            "special_tokens": list(self.special_tokens),
+            "charset": self.charset,
+            "unk": self.unk,
+        }
+
+    def _decode_text(self, ids: list[int]) -> str:
+        return "".join(self.charset[token] if token < len(self.charset) else UNKNOWN for token in ids)
+
+
+class BPETokenizer(Tokenizer):
+    """Merge bytes into frequent pieces, as GPT-2 does (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909).
+
+    Any text can be encoded, and decodes to itself: bytes that were never merged have an id each.
+    """
+
+    kind = "bpe"
+
+    def __init__(
+        self,
+        vocab: Sequence[str],
+        merges: Sequence[Sequence[str]],
+        *,
+        special_tokens: Sequence[str] = GPT2_ORDER,
+    ):
+        """Hold the pieces in the order of their ids, and the merges in the order in which they apply.
+
+        Raises:
+            UserError: a byte is missing, a piece is repeated, or a merge uses or gives a piece that is not listed.
+        """
+        ids = {piece: n for n, piece in enumerate(vocab)}
+        missing = sorted(set(pre_tokenizers.ByteLevel.alphabet()) - ids.keys())
+        if missing or len(ids) != len(vocab):
+            raise UserError(
+                f"the vocabulary has {len(vocab)} pieces, {len(vocab) - len(ids)} of them repeated, and lacks "
+                f"{len(missing)} of the {N_BYTES} bytes: each byte and each piece is needed exactly once"
+            )
+        unlisted = [pair for pair in merges if len(pair) != 2 or not {*pair, "".join(pair)} <= ids.keys()]
+        if unlisted:
+            raise UserError(f"the merge {list(unlisted[0])} uses or gives a piece that the vocabulary does not list")
+        self.vocab, self.merges = tuple(vocab), tuple(tuple(pair) for pair in merges)
+        # No control token is added to this object: it could then be read out of text.
+        self._backend = tokenizers.Tokenizer(models.BPE(vocab=ids, merges=list(self.merges)))
+        self._backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        self._backend.decoder = decoders.ByteLevel()
+        super().__init__(len(vocab), special_tokens)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of the text's pieces."""
+        return self._backend.encode(text, add_special_tokens=False).ids
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the pieces, the merges and the control tokens' order."""
+        return {
+            "kind": self.kind,
+            "special_tokens": list(self.special_tokens),
+            "vocab": list(self.vocab),
+            "merges": [list(pair) for pair in self.merges],
+        }
+
+    def _decode_text(self, ids: list[int]) -> str:
+        return self._backend.decode(ids, skip_special_tokens=False)
+
+
+class GPT2Tokenizer(BPETokenizer):
+    """Use GPT-2's own pieces: 50,257 ids, and the six control tokens make 50,263.
+
+    Reading transformers' files needs transformers; what `save` wrote does not.
+    """
+
+    kind = "gpt2"
+
+    @classmethod
+    def from_directory(cls, path: str | os.PathLike) -> "GPT2Tokenizer":
+        """Read a directory with `tokenizer.json`, or with `vocab.json` and `merges.txt`.
+
+        Raises:
+            UserError: the directory or its files are missing, or they do not hold a byte-level BPE.
+        """
+        path = Path(path)
+        present = {file.name for file in path.iterdir()} if path.is_dir() else set()
+        # Given no vocabulary at all, transformers makes an empty tokenizer and does not say so.
+        if "tokenizer.json" not in present and not {"vocab.json", "merges.txt"} <= present:
+            raise UserError(
+                f"{path} holds no GPT-2 tokenizer: expected a directory with tokenizer.json, "
+                "or with vocab.json and merges.txt"
+            )
+        return cls._from_transformers(str(path), local_files_only=True)
+
+    @classmethod
+    def from_pretrained(cls, name: str) -> "GPT2Tokenizer":
+        """Read a tokenizer by its name on the Hugging Face hub, such as "gpt2"; needs the network once.
+
+        Raises:
+            UserError: the hub cannot be reached or has no such tokenizer, or it is not a byte-level BPE.
+        """
+        return cls._from_transformers(name, local_files_only=False)
+
+    @classmethod
+    def _from_transformers(cls, source: str, *, local_files_only: bool) -> "GPT2Tokenizer":
+        """Take the pieces and merges out of the tokenizer that transformers builds."""
+        from transformers import GPT2Tokenizer as TransformersTokenizer  # slow to import, and rarely needed
+
+        # The class itself: AutoTokenizer refuses a directory of vocab.json and merges.txt without a config.json.
+        try:
+            theirs = TransformersTokenizer.from_pretrained(source, local_files_only=local_files_only)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"transformers cannot read a GPT-2 tokenizer from {source!r}: give a directory with vocab.json "
+                f"and merges.txt, or a name on the hub while online ({error})"
+            ) from error
+        content = json.loads(theirs.backend_tokenizer.to_str())
+        model, splitter = content["model"], content["pre_tokenizer"] or {}
+        if model["type"] != "BPE" or splitter.get("type") != "ByteLevel" or splitter["add_prefix_space"]:
+            raise UserError(
+                f"{source!r} is a {model['type']} tokenizer split by {splitter}: expected GPT-2's byte-level BPE"
+            )
+        added = [token["content"] for token in content["added_tokens"] if token["content"] not in model["vocab"]]
+        if added:
+            raise UserError(f"{source!r} adds the tokens {added} to its vocabulary: give the plain GPT-2 tokenizer")
+        if sorted(model["vocab"].values()) != list(range(len(model["vocab"]))):
+            raise UserError(f"the ids of {source!r} are not 0 to {len(model['vocab']) - 1}, each once")
+        return cls(sorted(model["vocab"], key=model["vocab"].get), [tuple(pair) for pair in model["merges"]])
+
+
+def train_bpe(texts: Iterable[str], *, vocab_size: int) -> BPETokenizer:
+    """Learn a byte-level BPE; equal texts give an equal tokenizer.
+
+    Args:
+        texts: what the pieces are counted in.
+        vocab_size: most ids the result may have, the six control tokens included; few texts may give fewer.
+
+    Raises:
+        UserError: `vocab_size` has no room for every byte and the control tokens.
+    """
+    smallest = N_BYTES + len(GPT2_ORDER)
+    if vocab_size < smallest:
+        raise UserError(
+            f"vocab_size={vocab_size} is too small: {N_BYTES} bytes and {len(GPT2_ORDER)} control tokens "
+            f"need at least {smallest}"
+        )
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(GPT2_ORDER),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    model = json.loads(backend.to_str())["model"]
+    return BPETokenizer(sorted(model["vocab"], key=model["vocab"].get), [tuple(pair) for pair in model["merges"]])
+
+
+def load_tokenizer(path_or_name: str | os.PathLike) -> Tokenizer:
+    """Open what `Tokenizer.save` wrote, a GPT-2 tokenizer's directory, or a name on the Hugging Face hub.
+
+    Raises:
+        UserError: there is nothing there, or it is not a tokenizer.
+    """
+    path = Path(path_or_name)
+    file = path / FILE_NAME if path.is_dir() else path
+    if file.is_file():
+        return _read_tokenizer(file)
+    if path.is_dir():
+        return GPT2Tokenizer.from_directory(path)
+    # A hub name is `name` or `owner/name`; anything else can only have been meant as a path.
+    if path.is_absolute() or str(path_or_name).startswith(".") or path.suffix == ".json" or len(path.parts) > 2:
+        raise UserError(
+            f"{path} does not exist: expected a directory with {FILE_NAME}, that file, or a name such as 'gpt2'"
+        )
+    return GPT2Tokenizer.from_pretrained(str(path_or_name))
+
+
+def _read_tokenizer(file: Path) -> Tokenizer:
+    """Build the tokenizer that a saved file describes."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file}:{error.lineno}: not JSON ({error.msg}): save the tokenizer again") from error
+    kinds: Mapping[str, type[Tokenizer]] = {cls.kind: cls for cls in (CharacterTokenizer, BPETokenizer, GPT2Tokenizer)}
+    kind = content.get("kind") if isinstance(content, dict) else None
+    if kind not in kinds:
+        raise UserError(f"{file} holds a tokenizer of kind {kind!r}: expected one of {sorted(kinds)}")
+    fields = {name: value for name, value in content.items() if name != "kind"}
+    expected = {"special_tokens", *(("charset", "unk") if kind == CharacterTokenizer.kind else ("vocab", "merges"))}
+    if fields.keys() != expected:
+        raise UserError(f"{file} has the fields {sorted(fields)}: a {kind} tokenizer has {sorted(expected)}")
+    return kinds[kind](**fields)
+
+
+def _hash_content(content: Mapping[str, Any]) -> str:
+    """Return a short hash of JSON values, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,204 @@
+"""Sampling as one compiled program: prefill, then a loop over a static key/value cache, all rows at once.
+
+Cache slots are storage, not positions. With prompts padded to P columns and G new tokens at most, row b uses
+
+| slots                  | hold                                  | seen when                     |
+|------------------------|---------------------------------------|-------------------------------|
+| 0 .. length[b]-1       | the prompt, at positions 0..length-1  | always                        |
+| length[b] .. P-1       | padding                               | never                         |
+| P + t                  | new token t, at position length[b]+t  | from step t + 1 on            |
+
+so that every row writes the same slot at the same step, and neither padding nor neighbours change a row's result.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
+
+from ilqljax.decoding.sampling import advantage_term, filter_logits, sample_tokens
+from ilqljax.errors import UserError
+from ilqljax.models.gpt2 import KVCache
+from ilqljax.models.value_lm import ValueLM, compute_logits, policy_trunk
+from ilqljax.types import Array
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """How to act.
+
+    Attributes:
+        max_new_tokens: longest utterance, its closing token included.
+        temperature: of the policy; 0 is greedy.
+        top_k: keep the k likeliest tokens of the policy; 0 keeps all.
+        top_p: nucleus filter of the policy.
+        beta: weight of the advantage min Q_target - V; 0 decodes from the policy alone and never runs the critic.
+        clip: upper clip of beta times the advantage.
+        exp_weights: add beta A; else the logarithm of the sign weights.
+        n_generations: utterances sampled per observation, of which one is chosen.
+        rank_by: what chooses: "advantage" (sum over the utterance), "log_probability" (of the policy, summed), or
+            "both" (their sum, the advantage times beta).
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    beta: float = 0.0
+    clip: float = jnp.inf
+    exp_weights: bool = True
+    n_generations: int = 1
+    rank_by: str = "both"
+
+    def __post_init__(self) -> None:
+        if self.rank_by not in ("advantage", "log_probability", "both"):
+            raise UserError(f"rank_by={self.rank_by!r} is unknown. Use 'advantage', 'log_probability' or 'both'.")
+        if self.max_new_tokens < 1 or self.n_generations < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise UserError(
+                f"{self} is out of range: max_new_tokens and n_generations are at least 1, temperature at least 0 "
+                "(0 is greedy), top_p in (0, 1]."
+            )
+
+
+class Samples(NamedTuple):
+    """Sampled utterances, n per prompt (N = B n rows, a prompt's samples side by side).
+
+    `lengths` counts tokens up to and including the closing one; later tokens are padding. `log_probability` is the
+    unfiltered policy's, `advantage` the critic's min Q - V (zero without a critic); both are summed over the tokens.
+    """
+
+    tokens: Int[Array, "N G"]
+    lengths: Int[Array, "N"]
+    log_probability: Float[Array, "N"]
+    advantage: Float[Array, "N"]
+
+
+class LoopState(NamedTuple):
+    """What the decode loop carries. `hidden` and `caches` are keyed by trunk: policy, value, target."""
+
+    step: Int[Array, ""]
+    samples: Samples
+    done: Bool[Array, "N"]
+    hidden: dict
+    caches: dict
+
+
+def select_trunks(params: dict, target: dict, *, critic: bool) -> dict:
+    """List the distinct trunks that decoding runs, by role; a shared trunk appears once."""
+    trunks = {"policy": policy_trunk(params)}
+    if critic and "policy" in params:
+        trunks["value"] = params["trunk"]
+    if critic and "trunk" in target:
+        trunks["target"] = target["trunk"]
+    return trunks
+
+
+def make_generate(
+    model: ValueLM, config: DecodeConfig, *, end_ids: tuple[int, ...], pad_id: int, suppress_ids: tuple[int, ...] = ()
+) -> Callable[[dict, dict, Array, Array, Array], Samples]:
+    """Make the compiled sampler `generate(params, target, tokens [B P], lengths [B], keys [B]) -> Samples`.
+
+    Args:
+        model: the networks.
+        config: how to act; `beta` 0 needs no critic (BC parameters will do).
+        end_ids: tokens that close an utterance.
+        pad_id: written after the closing token.
+        suppress_ids: tokens that are never sampled, such as a bare `<s>`.
+    """
+    critic = config.beta != 0.0
+    n = config.n_generations
+    suppressed = jnp.asarray(suppress_ids, jnp.int32)
+    ends = jnp.asarray(end_ids, jnp.int32)
+
+    def score(params: dict, target: dict, hidden: dict) -> tuple[Array, Array, Array]:
+        """Return scores to sample from, the policy's log-probabilities, and advantages (0 without a critic)."""
+        logits = compute_logits(policy_trunk(params), hidden["policy"][0])
+        logits = logits.at[:, suppressed].set(-jnp.inf)
+        scores = filter_logits(logits, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
+        if not critic:
+            return scores, jax.nn.log_softmax(logits, axis=-1), jnp.zeros(logits.shape[:1] + (1,))
+        value_hidden = hidden.get("value", hidden["policy"])[1]
+        target_hidden = hidden["target"][1] if "target" in hidden else value_hidden
+        q = model.compute_target_q_all(target, target_hidden)
+        advantages = q - model.compute_v(params, value_hidden)[:, None]
+        scores = scores + advantage_term(
+            advantages, beta=config.beta, clip=config.clip, exponential=config.exp_weights
+        )
+        return scores, jax.nn.log_softmax(logits, axis=-1), advantages
+
+    def generate(params: dict, target: dict, tokens: Array, lengths: Array, keys: Array) -> Samples:
+        n_columns = tokens.shape[1]
+        trunks = select_trunks(params, target, critic=critic)
+        hidden, caches = {}, {}
+        for role, trunk in trunks.items():
+            output = model.run_trunk(trunk, tokens, return_kv=True)
+            last = jnp.take_along_axis(output.hidden, lengths[:, None, None] - 1, axis=1)[:, 0]
+            last_block = jnp.take_along_axis(output.block_output, lengths[:, None, None] - 1, axis=1)[:, 0]
+            hidden[role] = repeat_rows(split_hidden(model, last, last_block), n, axis=0)
+            room = [(0, 0), (0, 0), (0, 0), (0, config.max_new_tokens), (0, 0)]
+            cache = jax.tree.map(lambda x: jnp.pad(x, room), output.cache)
+            caches[role] = repeat_rows(cache, n, axis=1)
+        row_keys = jax.vmap(lambda key: jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n)))(keys).reshape(-1)
+        row_lengths = jnp.repeat(lengths, n)
+        slots = jnp.arange(n_columns + config.max_new_tokens)[None]
+        in_prompt = slots < row_lengths[:, None]
+
+        def advance(state: LoopState) -> LoopState:
+            t = state.step
+            scores, log_probabilities, advantages = score(params, target, state.hidden)
+            step_keys = jax.vmap(lambda key: jax.random.fold_in(key, t))(row_keys)
+            token = sample_tokens(step_keys, scores, greedy=config.temperature == 0)
+            token = jnp.where(state.done, pad_id, token).astype(jnp.int32)
+            live = ~state.done
+            old = state.samples
+            samples = Samples(
+                jax.lax.dynamic_update_slice(old.tokens, token[:, None], (0, t)),
+                old.lengths + live,
+                old.log_probability + jnp.where(live, take_column(log_probabilities, token), 0.0),
+                old.advantage + jnp.where(live, take_column(advantages, token), 0.0) if critic else old.advantage,
+            )
+            done = state.done | jnp.isin(token, ends)
+            key_mask = in_prompt | ((slots >= n_columns) & (slots < n_columns + t))
+            hidden, caches = {}, {}
+            for role, trunk in trunks.items():
+                output = model.run_trunk(
+                    trunk, token[:, None], (row_lengths + t)[:, None], cache=state.caches[role], key_mask=key_mask
+                )
+                hidden[role] = split_hidden(model, output.hidden[:, 0], output.block_output[:, 0])
+                caches[role] = store(state.caches[role], output.cache, n_columns + t)
+            return LoopState(t + 1, samples, done, hidden, caches)
+
+        n_rows = row_lengths.shape[0]
+        zeros = jnp.zeros(n_rows)
+        empty = Samples(
+            jnp.full((n_rows, config.max_new_tokens), pad_id, jnp.int32), jnp.zeros(n_rows, jnp.int32), zeros, zeros
+        )
+        start = LoopState(jnp.int32(0), empty, jnp.zeros(n_rows, bool), hidden, caches)
+        going = lambda state: (state.step < config.max_new_tokens) & ~state.done.all()  # noqa: E731
+        return jax.lax.while_loop(going, advance, start).samples
+
+    return jax.jit(generate)
+
+
+def split_hidden(model: ValueLM, hidden: Float[Array, "B D"], block_output: Float[Array, "B D"]) -> tuple[Array, Array]:
+    """Return what the language-model head reads and what value heads read, of one position a row."""
+    values_read = block_output if model.config.advanced_mlp else hidden
+    return hidden, values_read.astype(jnp.float32)
+
+
+def store(cache: KVCache, new: KVCache, slot: Int[Array, ""]) -> KVCache:
+    """Write one token's keys and values of all layers into a slot of the cache, in place under jit."""
+    return jax.tree.map(lambda old, x: jax.lax.dynamic_update_slice(old, x, (0, 0, 0, slot, 0)), cache, new)
+
+
+def repeat_rows(tree: object, n: int, *, axis: int) -> object:
+    """Repeat each row of a pytree's arrays n times, side by side."""
+    return tree if n == 1 else jax.tree.map(lambda x: jnp.repeat(x, n, axis=axis), tree)
+
+
+def take_column(values: Float[Array, "B V"], ids: Int[Array, "B"]) -> Float[Array, "B"]:
+    """Pick each row's entry at `ids`."""
+    return jnp.take_along_axis(values, ids[:, None], axis=1, mode="clip")[:, 0]

@@ -1,0 +1,126 @@
+"""Describe a text task: what is observed, what acts, and how the two take turns.
+
+A task plugs in by subclassing `LanguageObservation` and `LanguageEnvironment`. Anything that turns observations into
+text is a `Policy`. Environments and policies know nothing of tokens: that is `ilqljax.data`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class LanguageObservation(ABC):
+    """Hold a dialogue so far, as one side of the conversation sees it."""
+
+    @abstractmethod
+    def to_sequence(self) -> tuple[list[tuple[str, float | None]], bool]:
+        """Return the utterances in order and whether the dialogue is over.
+
+        Each utterance comes with its reward: None marks an utterance of the environment, a float one of the agent.
+        """
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """Return the dialogue as a person would read it."""
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what a report wants to know and the model must not see, such as the identity of a posting."""
+        return {}
+
+
+class LanguageEnvironment(ABC):
+    """Answer actions with observations and rewards until the dialogue is over."""
+
+    @abstractmethod
+    def step(self, action: str) -> tuple[LanguageObservation, float, bool]:
+        """Apply the agent's text; return the next observation, the reward, and whether the dialogue is over."""
+
+    @abstractmethod
+    def reset(self) -> LanguageObservation:
+        """Start a new dialogue and return its first observation."""
+
+    @abstractmethod
+    def is_terminal(self) -> bool:
+        """Return whether the dialogue is over."""
+
+
+class Policy(ABC):
+    """Choose what to say."""
+
+    @abstractmethod
+    def act(self, obs: LanguageObservation) -> str:
+        """Return the agent's next utterance."""
+
+    def act_batch(self, observations: Sequence[LanguageObservation]) -> list[str]:
+        """Return one utterance for each observation; a policy that can act for many at once overrides this."""
+        return [self.act(obs) for obs in observations]
+
+
+class Turn(NamedTuple):
+    """Record one action: what was seen before it, what was said, and what came of it."""
+
+    obs: LanguageObservation
+    action: str
+    reward: float
+    terminal: bool
+
+
+def interact_environment(
+    env: LanguageEnvironment, policy: Policy, obs: LanguageObservation | None = None
+) -> tuple[LanguageObservation, list[Turn]]:
+    """Let the policy act until the dialogue is over.
+
+    Args:
+        env: the environment; it is reset unless `obs` is given.
+        policy: chooses each action with `act`.
+        obs: the environment's present observation, to continue a dialogue that is under way.
+
+    Returns:
+        The last observation, and the turns in order.
+    """
+    obs = env.reset() if obs is None else obs
+    turns = []
+    while not env.is_terminal():
+        action = policy.act(obs)
+        next_obs, reward, terminal = env.step(action)
+        turns.append(Turn(obs, action, reward, terminal))
+        obs = next_obs
+    return obs, turns
+
+
+def interact_environments(
+    envs: Sequence[LanguageEnvironment],
+    policy: Policy,
+    observations: Sequence[LanguageObservation] | None = None,
+) -> list[tuple[LanguageObservation, list[Turn]]]:
+    """Let the policy act in many environments at once: each turn is one `act_batch` call over those still alive.
+
+    Args:
+        envs: distinct environments; they are reset unless `observations` is given. Finished ones drop out.
+        policy: chooses all actions of a turn with `act_batch`.
+        observations: the environments' present observations, to continue dialogues that are under way.
+
+    Returns:
+        For each environment what `interact_environment` returns for it.
+
+    Raises:
+        ValueError: an environment appears twice, the observations are not one per environment, or the policy
+            did not return one action per observation.
+    """
+    if len({id(env) for env in envs}) != len(envs):
+        raise ValueError("an environment appears twice in envs, so its dialogues would mix: pass distinct objects")
+    if observations is not None and len(observations) != len(envs):
+        raise ValueError(f"{len(observations)} observations were given for {len(envs)} environments: pass one for each")
+    current = [env.reset() for env in envs] if observations is None else list(observations)
+    turns: list[list[Turn]] = [[] for _ in envs]
+    while live := [i for i, env in enumerate(envs) if not env.is_terminal()]:
+        actions = policy.act_batch([current[i] for i in live])
+        if len(actions) != len(live):
+            raise ValueError(
+                f"act_batch returned {len(actions)} actions for {len(live)} observations: return one for each"
+            )
+        for i, action in zip(live, actions, strict=True):
+            next_obs, reward, terminal = envs[i].step(action)
+            turns[i].append(Turn(current[i], action, reward, terminal))
+            current[i] = next_obs
+    return list(zip(current, turns, strict=True))

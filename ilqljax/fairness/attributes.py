@@ -1,0 +1,143 @@
+"""Declared attributes of candidates as integer codes.
+
+Attributes (gender, region, ...) are declared by the data's owner and never inferred. A value that is empty, white space
+    or absent is
+*unknown*: code -1, kept apart from every category, reported as a count and left out of every share.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int
+
+from ilqljax.errors import UserError
+from ilqljax.types import Array
+
+UNKNOWN = -1
+
+
+@runtime_checkable
+class HasAttributes(Protocol):
+    """Describe what the table needs of a candidate: an id, and attribute values by name."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def attributes(self) -> Mapping[str, str]: ...
+
+
+class Attribute(NamedTuple):
+    """Hold one attribute of all candidates.
+
+    Attributes:
+        name: its name; a combined attribute's is the parts' names joined by " x ".
+        categories: the known values, sorted; `codes` index them.
+        codes: one code a candidate, `UNKNOWN` (-1) where the value is not known.
+    """
+
+    name: str
+    categories: tuple[str, ...]
+    codes: Int[Array, "N"]
+
+
+@dataclass(frozen=True, eq=False)
+class AttributeTable:
+    """Hold every candidate's attributes as integer codes.
+
+    Attributes:
+        ids: candidate ids, in the order of the rows of `code_table`.
+        names: attribute names, sorted.
+        category_lists: the categories of each attribute, sorted.
+        code_table: codes, read-only; column j belongs to `names[j]`, and -1 is unknown.
+    """
+
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    category_lists: tuple[tuple[str, ...], ...]
+    code_table: Int[Array, "N n_attributes"]
+
+    @classmethod
+    def from_candidates(cls, candidates: Iterable[HasAttributes]) -> "AttributeTable":
+        """Build the table from candidates, in their order.
+
+        Raises:
+            UserError: a value is not text.
+        """
+        candidates = list(candidates)
+        ids = tuple(candidate.id for candidate in candidates)
+        names = tuple(sorted({name for candidate in candidates for name in candidate.attributes}))
+        columns = [
+            encode_values(
+                [candidate.attributes.get(name, "") for candidate in candidates],
+                where=lambda row, name=name: f"candidate '{ids[row]}', attribute '{name}'",
+            )
+            for name in names
+        ]
+        table = np.stack([codes for _, codes in columns], axis=1) if columns else np.empty((len(ids), 0), np.int32)
+        table.flags.writeable = False
+        return cls(ids, names, tuple(categories for categories, _ in columns), table)
+
+    def attribute(self, name: str) -> Attribute:
+        """Return one attribute.
+
+        Raises:
+            UserError: no candidate has an attribute of this name.
+        """
+        if name not in self.names:
+            known = ", ".join(self.names) or "none at all"
+            raise UserError(f"Unknown attribute '{name}'. The candidates declare: {known}. Name one of these.")
+        column = self.names.index(name)
+        return Attribute(name, self.category_lists[column], self.code_table[:, column])
+
+    def codes(self, name: str) -> Int[Array, "N"]:
+        """Return one code a candidate, -1 where unknown; an unknown name raises a `UserError`."""
+        return self.attribute(name).codes
+
+    def categories(self, name: str) -> tuple[str, ...]:
+        """Return an attribute's categories in the order of their codes; an unknown name raises a `UserError`."""
+        return self.attribute(name).categories
+
+    def intersection(self, names: Sequence[str]) -> Attribute:
+        """Combine attributes into one whose categories are the combinations that occur, such as "female / north".
+
+        A candidate with any part unknown is unknown in the combination.
+
+        Raises:
+            UserError: fewer than two names, a repeated name, or an unknown one.
+        """
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise UserError(f"An intersection needs two or more different attributes, got {list(names)}.")
+        parts = [self.attribute(name) for name in names]
+        rows = np.stack([part.codes for part in parts], axis=1)
+        known = (rows != UNKNOWN).all(axis=1)
+        combinations, inverse = np.unique(rows[known], axis=0, return_inverse=True)
+        codes = np.full(len(rows), UNKNOWN, np.int32)
+        codes[known] = inverse.reshape(-1)
+        categories = tuple(
+            " / ".join(part.categories[code] for part, code in zip(parts, row, strict=True)) for row in combinations
+        )
+        return Attribute(" x ".join(names), categories, codes)
+
+
+def encode_values(values: Sequence[Any], *, where: Any = str) -> tuple[tuple[str, ...], Int[Array, "N"]]:
+    """Return the sorted categories among the values, and each value's code (-1 for empty text or white space).
+
+    Args:
+        values: texts; white space around them is ignored.
+        where: maps a row number to words that say where the value stands, for the error.
+
+    Raises:
+        UserError: a value is not text.
+    """
+    for row, value in enumerate(values):
+        if not isinstance(value, str):
+            raise UserError(
+                f'{where(row)}: expected text, got {value!r}. Write the category as text, or "" if unknown.'
+            )
+    stripped = [value.strip() for value in values]
+    categories = tuple(sorted(set(stripped) - {""}))
+    code_of = {category: code for code, category in enumerate(categories)} | {"": UNKNOWN}
+    return categories, np.array([code_of[value] for value in stripped], np.int32)

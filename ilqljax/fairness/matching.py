@@ -1,0 +1,205 @@
+"""Match texts to candidates: the protocol every recommendation engine fills, and a TF-IDF one without download.
+
+A matcher maps texts to the ids (row numbers) and scores of their k best candidates. Whatever it does inside, equal
+scores are ordered by the lower index, also where the k-th place is shared; `select_top_k` does this for any score
+matrix.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import scipy.sparse
+from jaxtyping import Float, Int
+
+from ilqljax.errors import UserError
+from ilqljax.types import Array
+
+# Letters and digits, then any + and # that end the word: "c++" and "c#" stay whole, "a+b" is two words.
+WORD = re.compile(r"[^\W_]+(?:[+#]++(?!\w))?")
+
+_INDEX_BITS = 32
+_INDEX_MASK = (1 << _INDEX_BITS) - 1
+
+
+class Matches(NamedTuple):
+    """Hold the k best candidates of each text, best first.
+
+    Attributes:
+        indices: row numbers of candidates.
+        scores: the matcher's scores, not increasing along a row.
+    """
+
+    indices: Int[Array, "B k"]
+    scores: Float[Array, "B k"]
+
+
+@runtime_checkable
+class Matcher(Protocol):
+    """Describe an engine that ranks a fixed list of candidates for any text.
+
+    Attributes:
+        fingerprint: changes whenever the ranking could: a hash of the method, its settings and the candidates; for
+            caches.
+        n_candidates: how many candidates are ranked.
+    """
+
+    fingerprint: str
+    n_candidates: int
+
+    def top_k(self, texts: Sequence[str], k: int) -> Matches:
+        """Return each text's k best candidates, best first; equal scores go by the lower index."""
+        ...
+
+
+def select_top_k(scores: Float[Array, "B N"], k: int) -> Matches:
+    """Select the k highest scores of each row; equal scores are ordered by the lower index, also at the k-th place.
+
+    Scores are compared as float32. Those that are equal in exact arithmetic but were summed in another order then tie,
+    provided that they were computed in float64.
+
+    Raises:
+        UserError: k is not between 1 and N, or a score is NaN.
+    """
+    scores = np.asarray(scores)
+    check_k(k, n_candidates=scores.shape[-1])
+    return _unpack(_largest(_pack(scores, first_index=0), k))
+
+
+def check_k(k: int, *, n_candidates: int) -> None:
+    """Raise a `UserError` unless 1 <= k <= n_candidates."""
+    if not 1 <= k <= n_candidates:
+        raise UserError(
+            f"A shortlist of k={k} was asked for, but there are {n_candidates} candidates. "
+            f"Use a k from 1 to {n_candidates}, or give more candidates."
+        )
+
+
+class TfidfMatcher:
+    """Rank candidates by the cosine between TF-IDF vectors of words.
+
+    Words are lower-cased runs of letters and digits (`WORD`). A word that occurs n times in a text weighs (1 + ln n) (1
+    + ln((1 + N) / (1 + df))), where df is the number of the N candidates that have it; words that no candidate has are
+    ignored. Vectors have length 1. A text without a known word scores 0 everywhere, so its shortlist is the first k
+    candidates.
+
+    The search is exact. It works in blocks of texts x candidates, so that no array grows with their product or with
+    texts x vocabulary; a text's result does not depend on the texts beside it.
+    """
+
+    def __init__(self, candidate_texts: Sequence[str], *, max_block_bytes: int = 1 << 26):
+        """Index the candidates.
+
+        Args:
+            candidate_texts: one profile text a candidate.
+            max_block_bytes: upper bound for each of the two dense work arrays (a block of texts, a block of scores).
+
+        Raises:
+            UserError: there is no candidate, or `candidate_texts` is not a list of texts.
+        """
+        check_texts(candidate_texts, name="candidate_texts")
+        if not candidate_texts:
+            raise UserError("The list of candidates is empty. A matcher needs at least one candidate.")
+        self.n_candidates = len(candidate_texts)
+        self.fingerprint = _fingerprint(candidate_texts)
+        counts = [Counter(split_words(text)) for text in candidate_texts]
+        words = sorted(set().union(*counts))
+        self._column_of = {word: column for column, word in enumerate(words)}
+        document_counts = np.bincount(
+            [self._column_of[word] for count in counts for word in count], minlength=len(words)
+        )
+        self._idf = 1.0 + np.log((1.0 + self.n_candidates) / (1.0 + document_counts))
+        self._candidates = self._vectorize(counts)
+        self._text_block = max(1, min(256, max_block_bytes // (8 * max(1, len(words)))))
+        self._candidate_block = max(1, max_block_bytes // (8 * self._text_block))
+
+    def top_k(self, texts: Sequence[str], k: int) -> Matches:
+        """Return each text's k best candidates, best first; equal scores go by the lower index.
+
+        Raises:
+            UserError: k is not between 1 and the number of candidates, or `texts` is not a list of texts.
+        """
+        check_texts(texts, name="texts")
+        check_k(k, n_candidates=self.n_candidates)
+        if not texts:
+            return Matches(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
+        vectors = self._vectorize([Counter(split_words(text)) for text in texts])
+        blocks = range(0, len(texts), self._text_block)
+        return _unpack(np.concatenate([self._search(vectors[at : at + self._text_block], k) for at in blocks]))
+
+    def _search(self, vectors: scipy.sparse.csr_array, k: int) -> Int[Array, "B k"]:
+        # Sparse candidates times dense texts: each non-zero of a candidate updates all texts of the block at once,
+        # which is several times faster than sparse times sparse when common words occur in most candidates.
+        dense = np.ascontiguousarray(vectors.toarray().T)  # [V B]
+        best = np.empty((dense.shape[1], 0), np.int64)
+        for start in range(0, self.n_candidates, self._candidate_block):
+            scores = (self._candidates[start : start + self._candidate_block] @ dense).T  # [B n]
+            keys = _largest(_pack(scores, first_index=start), k)
+            best = _largest(np.concatenate([best, keys], axis=1), k)
+        return best
+
+    def _vectorize(self, counts: Sequence[Counter[str]]) -> scipy.sparse.csr_array:
+        columns, values, ends = [], [], [0]
+        for count in counts:
+            row = sorted((self._column_of[word], n) for word, n in count.items() if word in self._column_of)
+            columns.extend(column for column, _ in row)
+            values.extend(n for _, n in row)
+            ends.append(len(columns))
+        columns, ends = np.array(columns, np.int32), np.array(ends, np.int32 if len(columns) < 2**31 else np.int64)
+        weights = (1.0 + np.log(np.array(values, np.float64))) * self._idf[columns]
+        row_of = np.repeat(np.arange(len(counts)), np.diff(ends))
+        squared = np.bincount(row_of, weights=weights**2, minlength=len(counts))
+        weights /= np.sqrt(squared)[row_of]
+        return scipy.sparse.csr_array((weights, columns, ends), shape=(len(counts), len(self._column_of)))
+
+
+def split_words(text: str) -> list[str]:
+    """Return the lower-cased words of a text, in order: `"C++ and C#"` gives `["c++", "and", "c#"]`."""
+    return WORD.findall(text.lower())
+
+
+def check_texts(texts: Sequence[str], *, name: str) -> None:
+    """Raise a `UserError` unless `texts` is a sequence of texts (and not one text, whose letters would be matched)."""
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{name} must be a list of texts, got {texts!r:.60}. Put a single text into a list.")
+
+
+def _fingerprint(candidate_texts: Sequence[str]) -> str:
+    digest = hashlib.sha256(f"tfidf 1 {WORD.pattern}".encode())
+    for text in candidate_texts:
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return f"tfidf-{digest.hexdigest()[:32]}"
+
+
+def _pack(scores: Float[Array, "B N"], *, first_index: int) -> Int[Array, "B N"]:
+    """Pack a float32 score (high bits) and an index (low bits, reversed) into one integer that sorts as the pair does.
+
+    | score | index | high bits       | low bits    |                                        |
+    |-------|-------|-----------------|-------------|----------------------------------------|
+    | 0.5   | 3     | bits of 0.5     | 2^32 - 1 - 3 | best: higher score                     |
+    | 0.0   | 1     | 0               | 2^32 - 1 - 1 | next: of equal scores, the lower index |
+    | 0.0   | 2     | 0               | 2^32 - 1 - 2 | last                                   |
+    """
+    scores = scores.astype(np.float32) + np.float32(0.0)  # the sum turns -0.0 into 0.0, which must tie with it
+    if np.isnan(scores).any():
+        raise UserError("The matcher returned a score that is NaN; it cannot be ranked. Every score must be a number.")
+    bits = scores.view(np.int32)
+    bits ^= (bits >> 31) & 0x7FFFFFFF  # makes the integers of negative floats increase as the floats do
+    last = _INDEX_MASK - first_index
+    return (bits.astype(np.int64) << _INDEX_BITS) | np.arange(last, last - scores.shape[1], -1, dtype=np.int64)
+
+
+def _unpack(keys: Int[Array, "B k"]) -> Matches:
+    bits = (keys >> _INDEX_BITS).astype(np.int32)
+    bits ^= (bits >> 31) & 0x7FFFFFFF
+    return Matches(indices=_INDEX_MASK - (keys & _INDEX_MASK), scores=bits.view(np.float32))
+
+
+def _largest(keys: Int[Array, "B N"], k: int) -> Int[Array, "B k"]:
+    if keys.shape[1] > k:
+        keys = np.partition(keys, keys.shape[1] - k, axis=1)[:, -k:]
+    return np.sort(keys, axis=1)[:, ::-1]

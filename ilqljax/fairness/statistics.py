@@ -1,0 +1,239 @@
+"""Intervals, tests and nulls for the audit. Pure functions: every random one takes a seed.
+
+The unit of resampling is the *posting* (cluster): the fifty people of one shortlist are not fifty independent
+observations.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import scipy.special
+import scipy.stats
+from jaxtyping import Float, Int, Num
+
+from ilqljax.errors import UserError
+from ilqljax.types import Array
+
+MIN_EXPECTED_COUNT = 5  # below this in any cell, the normal approximation gives way to Fisher's exact test
+MIN_DEFINED_SHARE = 0.95  # of the resamples; with fewer, an interval is undefined rather than made of the lucky ones
+DRAWS_PER_BLOCK = 1 << 22  # bounds the memory of simulations
+
+
+class Estimate(NamedTuple):
+    """Hold a value and its interval; NaN means undefined."""
+
+    value: Float[Array, "..."] | float
+    low: Float[Array, "..."] | float
+    high: Float[Array, "..."] | float
+
+
+class MeanAndError(NamedTuple):
+    """Hold a mean and its standard error; NaN means undefined."""
+
+    mean: float
+    standard_error: float
+
+
+class TestResult(NamedTuple):
+    """Hold a two-sided p-value and the name of the test it came from."""
+
+    __test__ = False  # pytest would collect the class for its name
+
+    p_value: float
+    method: str
+
+
+def divide(
+    numerator: Num[Array, "..."] | float | int, denominator: Num[Array, "..."] | float | int
+) -> Float[Array, "..."] | float:
+    """Divide, with NaN (undefined) and no warning wherever the denominator is 0 or NaN."""
+    numerator, denominator = np.broadcast_arrays(np.asarray(numerator, float), np.asarray(denominator, float))
+    quotient = np.full(numerator.shape, np.nan)
+    return np.divide(numerator, denominator, out=quotient, where=(denominator != 0) & ~np.isnan(denominator))
+
+
+def mean_and_standard_error(values: Float[Array, "n"]) -> MeanAndError:
+    """Return the mean and its standard error (sample deviation with n - 1, over the root of n).
+
+    The error is undefined (NaN) for one value; both are for none.
+    """
+    values = np.asarray(values, float)
+    n = len(values)
+    return MeanAndError(
+        float(values.mean()) if n else np.nan, float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
+    )
+
+
+def entropy(shares: Float[Array, "... C"]) -> Float[Array, "..."] | float:
+    """Return the Shannon entropy of distributions in bits: from 0 to log2(C), NaN if undefined."""
+    return scipy.special.entr(np.asarray(shares, float)).sum(axis=-1) / np.log(2.0)
+
+
+def wilson_interval(
+    successes: Num[Array, "..."] | float | int, trials: Num[Array, "..."] | float | int, *, level: float = 0.95
+) -> Estimate:
+    """Return shares with their Wilson score intervals (Wilson 1927); undefined (NaN) without trials.
+
+    Wilson's interval stays within [0, 1] and is not empty at 0 or n successes. It assumes independent trials.
+    """
+    check_level(level)
+    trials = np.asarray(trials, float)
+    share = divide(successes, trials)
+    z_squared = scipy.stats.norm.ppf(0.5 + level / 2) ** 2
+    shrink = divide(trials, trials + z_squared)
+    centre = share * shrink + 0.5 * (1 - shrink)
+    half = shrink * np.sqrt(divide(z_squared * share * (1 - share), trials) + divide(z_squared**2, 4 * trials**2))
+    return Estimate(share, np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0))
+
+
+def cluster_bootstrap(
+    values_per_cluster: Num[Array, "clusters F"],
+    statistic: Callable[[Num[Array, "... F"]], Float[Array, "..."] | float],
+    *,
+    seed: int,
+    n_resamples: int = 10_000,
+    level: float = 0.95,
+) -> Estimate:
+    """Return a statistic of the clusters' summed values, with a bootstrap interval that resamples whole clusters.
+
+    A paired difference of means is `statistic = sums[..., 0] / sums[..., 1]` on rows (difference, 1) (see
+    `bootstrap_mean`); a pooled rate is the same on rows (selected, assessed). The statistic must work on any number of
+    leading axes, and may return NaN.
+
+    The interval is the *expanded* percentile interval (Hesterberg 2015, "What teachers should know about the
+    bootstrap"): its tail probability is Phi(-t sqrt(n / (n - 1))) with t from n - 1 degrees of freedom, which repairs
+    the percentile interval's too narrow width with few clusters. Resamples where the statistic is undefined are left
+    out; if they are over 5 %, or there are fewer than two clusters, the interval is undefined (NaN).
+
+    Args:
+        values_per_cluster: one row of summable values a cluster.
+        statistic: maps summed rows to one or more numbers.
+        seed: same seed and same number of clusters, same resamples (so results can be compared in pairs).
+        n_resamples: number of bootstrap resamples.
+        level: coverage of the interval.
+
+    Raises:
+        UserError: there is no cluster, or `level` is not between 0 and 1.
+    """
+    check_level(level)
+    values = np.asarray(values_per_cluster, float)
+    n = len(values)
+    if n == 0:
+        raise UserError("A bootstrap over postings needs at least one posting (two for an interval), got none.")
+    value = np.asarray(statistic(values.sum(axis=0)))[()]
+    if n < 2:
+        undefined = np.full(value.shape, np.nan)[()]
+        return Estimate(value, undefined, undefined)
+    rng = np.random.default_rng(seed)
+    draws = [
+        np.asarray(statistic(rng.multinomial(n, np.full(n, 1.0 / n), size=size) @ values))
+        for size in split_draws(n_resamples, width=n)
+    ]
+    tail = scipy.stats.norm.cdf(-np.sqrt(n / (n - 1)) * scipy.stats.t.ppf(0.5 + level / 2, df=n - 1))
+    low, high = quantiles_of_defined(np.concatenate(draws), (tail, 1.0 - tail))
+    return Estimate(value, low, high)
+
+
+def bootstrap_mean(
+    values: Num[Array, "clusters"], *, seed: int, n_resamples: int = 10_000, level: float = 0.95
+) -> Estimate:
+    """Return the mean of one value a cluster (such as a paired difference a posting) with its bootstrap interval."""
+    rows = np.stack([np.asarray(values, float), np.ones(len(values))], axis=1)
+    return cluster_bootstrap(
+        rows, lambda sums: divide(sums[..., 0], sums[..., 1]), seed=seed, n_resamples=n_resamples, level=level
+    )
+
+
+def two_proportion_test(successes_a: int, trials_a: int, *, successes_b: int, trials_b: int) -> TestResult:
+    """Test whether two shares are equal: a pooled z test, or Fisher's exact test when any expected count is under 5.
+
+    Both treat trials as independent; where the trials are members of a few shared shortlists, trust the cluster
+    bootstrap more. The p-value is undefined (NaN) when a group is empty, and 1 when nobody or everybody succeeded.
+    """
+    trials, successes = trials_a + trials_b, successes_a + successes_b
+    if trials_a == 0 or trials_b == 0:
+        return TestResult(np.nan, "none: a group is empty")
+    if successes in (0, trials):
+        return TestResult(1.0, "none: no difference possible")
+    if min(trials_a, trials_b) * min(successes, trials - successes) / trials < MIN_EXPECTED_COUNT:
+        table = [[successes_a, trials_a - successes_a], [successes_b, trials_b - successes_b]]
+        return TestResult(float(scipy.stats.fisher_exact(table).pvalue), "Fisher")
+    pooled = successes / trials
+    error = np.sqrt(pooled * (1 - pooled) * (1 / trials_a + 1 / trials_b))
+    z = (successes_a / trials_a - successes_b / trials_b) / error
+    return TestResult(float(2 * scipy.stats.norm.sf(abs(z))), "two proportions")
+
+
+def permutation_null(
+    members: Int[Array, "G C"],
+    n_selected: Int[Array, "G"],
+    statistic: Callable[[Int[Array, "R C"]], Float[Array, "R S"]],
+    *,
+    seed: int,
+    n_permutations: int = 1000,
+    level: float = 0.95,
+) -> Estimate:
+    """Return the mean and range of a statistic of selected counts when labels are shuffled within every group.
+
+    Shuffling the labels of a group's members and then counting who is selected is the same as drawing the selected
+    without replacement, so the counts are drawn from the multivariate hypergeometric distribution: same law, far less
+    work.
+
+    Args:
+        members: how many members of each category every group (posting) has; unknown is a category here.
+        n_selected: how many members every group selects.
+        statistic: maps selected counts, pooled over groups, to one or more numbers a draw; NaN is left out.
+        seed: same seed, same shuffles.
+        n_permutations: number of shuffles.
+        level: share of the shuffles that lie in the range (ends at equal tails).
+    """
+    check_level(level)
+    rng = np.random.default_rng(seed)
+    members, n_selected = np.asarray(members, np.int64), np.asarray(n_selected, np.int64)
+    draws = [
+        np.asarray(statistic(_draw_selected(rng, members, n_selected, size=size)))
+        for size in split_draws(n_permutations, width=len(members))
+    ]
+    draws = np.concatenate(draws)
+    low, high = quantiles_of_defined(draws, (0.5 - level / 2, 0.5 + level / 2))
+    defined = ~np.isnan(draws)
+    return Estimate(divide(np.where(defined, draws, 0.0).sum(axis=0), defined.sum(axis=0)), low, high)
+
+
+def _draw_selected(
+    rng: np.random.Generator, members: Int[Array, "G C"], n_selected: Int[Array, "G"], *, size: int
+) -> Int[Array, "R C"]:
+    left = np.broadcast_to(n_selected, (size, len(members))).copy()
+    others = members.sum(axis=1)
+    pooled = np.zeros((size, members.shape[1]), np.int64)
+    for category in range(members.shape[1]):
+        others = others - members[:, category]
+        drawn = rng.hypergeometric(members[:, category], others, left)
+        left -= drawn
+        pooled[:, category] = drawn.sum(axis=1)
+    return pooled
+
+
+def split_draws(n_draws: int, *, width: int) -> Iterator[int]:
+    """Yield block sizes that add up to `n_draws`, each block of `width` numbers a draw bounded in memory."""
+    block = max(1, DRAWS_PER_BLOCK // max(1, width))
+    for start in range(0, n_draws, block):
+        yield min(block, n_draws - start)
+
+
+def quantiles_of_defined(
+    draws: Float[Array, "R ..."], levels: tuple[float, float]
+) -> tuple[Float[Array, "..."] | float, Float[Array, "..."] | float]:
+    """Return two quantiles over the first axis, without NaN draws; NaN where over 5 % of the draws are NaN."""
+    enough = (~np.isnan(draws)).mean(axis=0) >= MIN_DEFINED_SHARE
+    if not enough.size:  # np.nanquantile drops the axis of the levels here
+        return np.empty(enough.shape), np.empty(enough.shape)
+    low, high = np.nanquantile(np.where(enough, draws, 0.0), levels, axis=0)
+    return np.where(enough, low, np.nan)[()], np.where(enough, high, np.nan)[()]
+
+
+def check_level(level: float) -> None:
+    """Raise a `UserError` unless 0 < level < 1."""
+    if not 0.0 < level < 1.0:
+        raise UserError(f"level={level} is not a coverage between 0 and 1. Use 0.95 for a 95 % interval.")

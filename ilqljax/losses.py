@@ -1,0 +1,117 @@
+"""Array mathematics of the losses: nothing here knows a model, a batch or a device.
+
+Every `*_loss` returns one value per action (or token); `masked_mean` is the one place that reduces. Suffixes as in
+rlax: `q_t`, `v_t`, `a_t`, `r_t` belong to an action position, `v_next` to the state that the action leads to (zero
+after a terminal). Sources: ILQL (Snell et al. 2022, arXiv 2206.11871), CQL (Kumar et al. 2020, arXiv 2006.04779),
+AWAC (Nair et al. 2020, arXiv 2006.09359), expectile regression (Kostrikov et al. 2021, arXiv 2110.06169). Squared
+losses carry no factor one half (LMRL-Gym has one, which doubles every relative weight).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
+
+from ilqljax.types import Array
+
+
+def masked_mean(values: Float[Array, "..."], mask: Bool[Array, "..."], *, count: Float[Array, ""]) -> Float[Array, ""]:
+    """Sum `values` where `mask` is true and divide by `count`, which is at least one.
+
+    The count is an argument because gradient accumulation divides every microbatch by the whole batch's count. A
+    batch without a single action has loss 0, not NaN: masked values are selected away, never multiplied by zero.
+    """
+    return jnp.where(mask, values, 0.0).sum() / jnp.maximum(count, 1.0)
+
+
+def td_loss(
+    q_t: Float[Array, "*B A"], r_t: Float[Array, "*B A"], v_next: Float[Array, "*B A"], *, discount: float
+) -> Float[Array, "*B A"]:
+    """Square the one-step temporal-difference error (ILQL eq. 3); no gradient flows into `v_next`."""
+    return jnp.square(r_t + discount * jax.lax.stop_gradient(v_next) - q_t)
+
+
+def expectile_loss(
+    v_t: Float[Array, "*B A"], target: Float[Array, "*B A"], *, expectile: float
+) -> Float[Array, "*B A"]:
+    """Regress `v_t` on the `expectile` of `target` (ILQL eq. 4): |expectile - 1(target < v)| (target - v)^2.
+
+    An expectile of 0.5 is half the squared error's minimiser, the mean; towards 1 it approaches the maximum over the
+    actions in the data. No gradient flows into `target`.
+    """
+    difference = jax.lax.stop_gradient(target) - v_t
+    return jnp.where(difference < 0.0, 1.0 - expectile, expectile) * jnp.square(difference)
+
+
+def cql_loss(
+    log_normalizer: Float[Array, "*B A"], q_t: Float[Array, "*B A"], *, temperature: float = 1.0
+) -> Float[Array, "*B A"]:
+    """Penalise Q of actions outside the data: logsumexp(Q / temperature) - Q(a) / temperature (CQL eq. 4)."""
+    return log_normalizer - q_t / temperature
+
+
+def margin_loss(
+    q_t: Float[Array, "*N V"], q_taken: Float[Array, "*N"], *, margin: float
+) -> Float[Array, "*N"]:
+    """Sum max(Q(s, .) - Q(s, a) + margin, 0)^2 over the vocabulary (the original's `dm` term).
+
+    The taken action itself contributes margin^2, as in the original.
+    """
+    return jnp.square(jnp.maximum(q_t - q_taken[..., None] + margin, 0.0)).sum(-1)
+
+
+def advantage_weights(
+    target_q_t: Float[Array, "*B A"], v_t: Float[Array, "*B A"], *, beta: float, exponential: bool
+) -> Float[Array, "*B A"]:
+    """Weigh policy extraction by the advantage: exp(beta A), or beta where A > 0 and 1 - beta elsewhere.
+
+    No gradient flows through the weights (AWAC eq. 9).
+    """
+    advantage = jax.lax.stop_gradient(target_q_t - v_t)
+    if exponential:
+        return jnp.exp(beta * advantage)
+    return jnp.where(advantage > 0.0, beta, 1.0 - beta)
+
+
+def discounted_returns(
+    rewards: Float[Array, "B A"], mask: Bool[Array, "B A"], *, discount: float
+) -> Float[Array, "B A"]:
+    """Sum each action's reward and the discounted rewards after it: G_t = r_t + discount G_{t+1}.
+
+    | rewards  | 0    | 0   | 4 | (padding) |
+    |----------|------|-----|---|-----------|
+    | discount .5: | 1 | 2   | 4 | 0         |
+    """
+    rewards = jnp.where(mask, rewards, 0.0)
+
+    def accumulate(later: Float[Array, "B"], r_t: Float[Array, "B"]):
+        total = r_t + discount * later
+        return total, total
+
+    _, returns = jax.lax.scan(accumulate, jnp.zeros_like(rewards[:, 0]), rewards.T, reverse=True)
+    return jnp.where(mask, returns.T, 0.0)
+
+
+def gather_positions(values: Float[Array, "B T D"], indices: Int[Array, "B A"]) -> Float[Array, "B A D"]:
+    """Pick each row's hidden states at `indices`: O(B A D), not a one-hot product over B T x B T."""
+    return jnp.take_along_axis(values, indices[..., None], axis=1, mode="clip")
+
+
+def scan_rows(
+    function: Callable[..., Float[Array, "N ..."] | tuple], *rows: Array, chunk: int
+) -> Float[Array, "N ..."] | tuple:
+    """Apply a row-wise function to `chunk` rows at a time, recomputing inside the backward pass.
+
+    `function` maps arrays with a leading row axis to arrays (or a tuple of arrays) with the same leading axis. It may
+    build [chunk, V] intermediates: neither they nor their gradients are ever held for all rows. With no more rows
+    than `chunk` the function is called once, directly.
+    """
+    n = rows[0].shape[0]
+    if n <= chunk:
+        return function(*rows)
+    n_chunks = -(-n // chunk)
+    padded = [jnp.pad(x, [(0, n_chunks * chunk - n)] + [(0, 0)] * (x.ndim - 1)) for x in rows]
+    split = tuple(x.reshape(n_chunks, chunk, *x.shape[1:]) for x in padded)
+    _, stacked = jax.lax.scan(jax.checkpoint(lambda carry, xs: (carry, function(*xs))), None, split)
+    return jax.tree.map(lambda x: x.reshape(n_chunks * chunk, *x.shape[2:])[:n], stacked)

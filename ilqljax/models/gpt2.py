@@ -1,0 +1,210 @@
+"""GPT-2 (Radford et al. 2019) as a flax.linen trunk: tokens to hidden states, with a key/value cache.
+
+The layers are stacked on a leading axis L and scanned, so a parameter tree has one `h` entry whatever the depth:
+
+    wte [V D]   wpe [P D]   h/{ln_1, attn/c_attn, attn/c_proj, ln_2, mlp/c_fc, mlp/c_proj} [L ...]   ln_f
+
+Padding is at a row's end, and attention is causal, so no valid position can see padding and no padding mask is needed
+in training. In decoding the caller says which cache slots count (`key_mask`).
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
+
+from ilqljax.errors import UserError
+from ilqljax.types import Array
+
+
+@dataclass(frozen=True)
+class GPT2Config:
+    """Size and numerics of a GPT-2.
+
+    `dtype` is that of the activations; parameters, layer norms' statistics and softmax stay float32. `unroll` is how
+    many layers one step of the scan over layers holds. `remat` recomputes each block in the backward pass.
+    """
+
+    vocab_size: int
+    n_positions: int = 1024
+    n_embd: int = 768
+    n_layer: int = 12
+    n_head: int = 12
+    n_inner: int = 0
+    dropout: float = 0.0
+    layer_norm_epsilon: float = 1e-5
+    dtype: str = "float32"
+    remat: bool = False
+    unroll: int = 1
+
+    def __post_init__(self) -> None:
+        if self.n_embd % self.n_head:
+            raise UserError(f"n_embd={self.n_embd} is not divisible by n_head={self.n_head}. Change one of the two.")
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.n_embd // self.n_head
+
+    @property
+    def inner_size(self) -> int:
+        """Width of a block's hidden layer: `n_inner`, or 4 x `n_embd` where that is 0."""
+        return self.n_inner or 4 * self.n_embd
+
+
+class KVCache(NamedTuple):
+    """Keys and values of the tokens seen so far, in slots: a slot's number is storage, not a position."""
+
+    keys: Float[Array, "L B H S K"]
+    values: Float[Array, "L B H S K"]
+
+
+class TrunkOutput(NamedTuple):
+    """What a trunk computes: hidden states after and before the final layer norm, and the new keys and values."""
+
+    hidden: Float[Array, "B T D"]
+    block_output: Float[Array, "B T D"]
+    cache: KVCache | None
+
+
+def attend(
+    query: Float[Array, "B H T K"],
+    keys: Float[Array, "B H S K"],
+    values: Float[Array, "B H S K"],
+    mask: Bool[Array, "#B 1 #T S"],
+    dropout: nn.Module | None = None,
+) -> Float[Array, "B H T K"]:
+    """Mix `values` by a softmax (in float32) of the scaled products of `query` and `keys`, where `mask` is true."""
+    scores = jnp.einsum("bhtk,bhsk->bhts", query, keys, preferred_element_type=jnp.float32)
+    scores = jnp.where(mask, scores * query.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+    if dropout is not None:
+        weights = dropout(weights)
+    return jnp.einsum("bhts,bhsk->bhtk", weights, values)
+
+
+def attend_causally(
+    query: Float[Array, "B H T K"],
+    keys: Float[Array, "B H T K"],
+    values: Float[Array, "B H T K"],
+    dropout: nn.Module | None = None,
+) -> Float[Array, "B H T K"]:
+    """Attend to a token itself and those before it; cuDNN's fused kernel where the device has it."""
+    half = query.dtype in (jnp.bfloat16, jnp.float16)
+    if jax.default_backend() == "gpu" and half and dropout is None:
+        q, k, v = (jnp.swapaxes(x, 1, 2) for x in (query, keys, values))
+        return jnp.swapaxes(jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn"), 1, 2)
+    length = query.shape[2]
+    causal = jnp.tril(jnp.ones((length, length), bool))[None, None]
+    return attend(query, keys, values, causal, dropout)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, causal over a whole row, or of one new token over a cache."""
+
+    config: GPT2Config
+
+    @nn.compact
+    def __call__(self, x, cache_layer, key_mask, *, return_kv: bool, deterministic: bool):
+        c = self.config
+        batch, length, _ = x.shape
+        qkv = dense(c, 3 * c.n_embd, name="c_attn")(x).reshape(batch, length, 3, c.n_head, c.head_size)
+        query, key, value = jnp.moveaxis(qkv, (2, 3), (0, 2))  # each [B H T K]
+        drop = nn.Dropout(c.dropout, deterministic=False) if c.dropout and not deterministic else None
+        if cache_layer is None:
+            mixed = attend_causally(query, key, value, drop)
+        else:
+            keys, values = cache_layer
+            all_keys = jnp.concatenate([keys, key], axis=2)  # [B H S+1 K]
+            all_values = jnp.concatenate([values, value], axis=2)
+            mask = jnp.pad(key_mask, ((0, 0), (0, 1)), constant_values=True)[:, None, None]
+            mixed = attend(query, all_keys, all_values, mask)
+        mixed = jnp.swapaxes(mixed, 1, 2).reshape(batch, length, c.n_embd)
+        out = dense(c, c.n_embd, scale=(2 * c.n_layer) ** -0.5, name="c_proj")(mixed)
+        return out, (key, value) if return_kv else None
+
+
+class MLP(nn.Module):
+    """Two dense layers around GPT-2's tanh-approximated GELU."""
+
+    config: GPT2Config
+
+    @nn.compact
+    def __call__(self, x):
+        c = self.config
+        hidden = nn.gelu(dense(c, c.inner_size, name="c_fc")(x), approximate=True)
+        return dense(c, c.n_embd, scale=(2 * c.n_layer) ** -0.5, name="c_proj")(hidden)
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block."""
+
+    config: GPT2Config
+    return_kv: bool
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, x, cache_layer, key_mask):
+        c = self.config
+        attended, new_kv = Attention(c, name="attn")(
+            layer_norm(c, "ln_1")(x), cache_layer, key_mask, return_kv=self.return_kv, deterministic=self.deterministic
+        )
+        x = x + nn.Dropout(c.dropout, deterministic=self.deterministic)(attended)
+        transformed = MLP(c, name="mlp")(layer_norm(c, "ln_2")(x))
+        return x + nn.Dropout(c.dropout, deterministic=self.deterministic)(transformed), new_kv
+
+
+class GPT2(nn.Module):
+    """The trunk: embeddings, blocks, final layer norm. The language-model head is `wte` transposed (`ValueLM`)."""
+
+    config: GPT2Config
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "#B T"] | None = None,
+        *,
+        cache: KVCache | None = None,
+        key_mask: Bool[Array, "B S"] | None = None,
+        return_kv: bool = False,
+        deterministic: bool = True,
+    ) -> TrunkOutput:
+        """Map tokens to hidden states.
+
+        Without `cache`, attention is causal over the row and positions default to 0..T-1; `return_kv` gives the row's
+        keys and values, to prefill a cache. With `cache`, T is 1: the token sees the slots where `key_mask` is true
+        and itself, and the returned cache holds its own key and value only (S = 1), for the caller to store.
+        """
+        c = self.config
+        wte = self.param("wte", nn.initializers.normal(0.02), (c.vocab_size, c.n_embd))
+        wpe = self.param("wpe", nn.initializers.normal(0.01), (c.n_positions, c.n_embd))
+        if positions is None:
+            positions = jnp.arange(tokens.shape[1])[None]
+        x = (wte[tokens] + wpe[positions]).astype(c.dtype)
+        x = nn.Dropout(c.dropout, deterministic=deterministic)(x)
+        block = nn.remat(Block, prevent_cse=False) if c.remat else Block
+        layers = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, nn.broadcast),
+            length=c.n_layer,
+            unroll=c.unroll,
+        )
+        return_kv = return_kv or cache is not None
+        x, new_kv = layers(c, return_kv, deterministic, name="h")(x, cache and tuple(cache), key_mask)
+        return TrunkOutput(layer_norm(c, "ln_f")(x), x, KVCache(*new_kv) if return_kv else None)
+
+
+def dense(config: GPT2Config, features: int, *, name: str, scale: float = 1.0) -> nn.Dense:
+    """Make a dense layer with GPT-2's initialisation: normal(0.02 x scale), zero bias."""
+    return nn.Dense(features, dtype=config.dtype, kernel_init=nn.initializers.normal(0.02 * scale), name=name)
+
+
+def layer_norm(config: GPT2Config, name: str) -> nn.LayerNorm:
+    """Make a layer norm; its statistics are computed in float32 whatever the activations' dtype."""
+    return nn.LayerNorm(epsilon=config.layer_norm_epsilon, dtype=config.dtype, use_fast_variance=False, name=name)

@@ -1,0 +1,71 @@
+"""Value heads over hidden states, split where it pays: features, and their product with an output matrix.
+
+The split is what keeps the vocabulary cheap. A target Q needs Q(s, a) alone, so `take_outputs` gathers the taken
+action's column and takes a dot product; only losses over all actions multiply by the whole matrix, chunk by chunk.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from ilqljax.types import Array
+
+
+class MLPHead(nn.Module):
+    """Linear(D, 2D), ReLU, Linear(2D, n_outputs), as in the original; float32."""
+
+    n_outputs: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... O"]:
+        """Map hidden states to outputs."""
+        features = nn.relu(nn.Dense(2 * x.shape[-1], name="dense_in", kernel_init=torch_uniform())(x))
+        return nn.Dense(self.n_outputs, name="dense_out", kernel_init=torch_uniform())(features)
+
+
+class ResidualMLPHead(nn.Module):
+    """The original's `advanced_mlp`: output(LN2(x + ff2(gelu(ff1(LN1(x)))))), with the exact (erf) GELU.
+
+    It reads the last block's output *before* the final layer norm (golden/README.md of the original's numbers).
+    """
+
+    n_outputs: int
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... O"]:
+        """Map hidden states to outputs."""
+        width = x.shape[-1]
+        normed = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False, name="ln1")(x)
+        inner = nn.gelu(nn.Dense(4 * width, name="ff1", kernel_init=torch_uniform())(normed), approximate=False)
+        residual = x + nn.Dense(width, name="ff2", kernel_init=torch_uniform())(inner)
+        features = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False, name="ln2")(residual)
+        return nn.Dense(self.n_outputs, name="dense_out", kernel_init=torch_uniform())(features)
+
+
+def torch_uniform() -> nn.initializers.Initializer:
+    """Make torch's default for a linear layer's weights: uniform in +-1 / sqrt(inputs)."""
+    return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def apply_features(head: nn.Module, params: dict, x: Float[Array, "... D"]) -> Float[Array, "... F"]:
+    """Compute a head's last features, the input of its output layer `dense_out`."""
+
+    def skip_output(next_call, args, kwargs, context):
+        if isinstance(context.module, nn.Dense) and context.module.name == "dense_out":
+            return args[0]
+        return next_call(*args, **kwargs)
+
+    with nn.intercept_methods(skip_output):
+        return head.apply({"params": params}, x)
+
+
+def project(params: dict, features: Float[Array, "... F"]) -> Float[Array, "... O"]:
+    """Apply a head's output layer to all outputs."""
+    return features @ params["dense_out"]["kernel"] + params["dense_out"]["bias"]
+
+
+def take_outputs(params: dict, features: Float[Array, "... F"], ids: Int[Array, "..."]) -> Float[Array, "..."]:
+    """Apply a head's output layer to one output per position: a gathered column and a dot product."""
+    columns = jnp.moveaxis(jnp.take(params["dense_out"]["kernel"], ids, axis=1), 0, -1)  # [... F]
+    return jnp.sum(features * columns, axis=-1) + params["dense_out"]["bias"][ids]

@@ -1,0 +1,189 @@
+"""A language model with value heads: which networks there are, and how they are computed.
+
+Parameters are plain nested dicts, and which networks exist is which keys the dicts have:
+
+    params  {"trunk", "v", "q1", "q2"?, "policy"?}     an ILQL model; "policy" is a trunk of its own, else the policy
+                                                       is the language model of "trunk" itself
+    params  {"policy"}                                 a BC model: a language model and nothing else
+    target  {"trunk"?, "q1", "q2"?}                    slow copies; without "trunk" they read the online trunk
+
+A backbone is seen only through `Backbone`: hidden states and a cache.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from ilqljax.models import heads
+from ilqljax.models.gpt2 import TrunkOutput
+from ilqljax.types import Array
+
+Params = dict
+
+
+class Backbone(Protocol):
+    """What a trunk must offer; `ilqljax.models.gpt2.GPT2` is one."""
+
+    config: object
+
+    def init(self, key: Array, tokens: Int[Array, "B T"]) -> dict:
+        """Create `{"params": ...}`."""
+
+    def apply(self, variables: dict, tokens: Int[Array, "B T"], *args: object, **kwargs: object) -> TrunkOutput:
+        """Compute hidden states, as `GPT2.__call__` documents."""
+
+
+@dataclass(frozen=True)
+class ValueLMConfig:
+    """Which networks an ILQL model has.
+
+    `level` is what an action is: "token" (Q has one output per vocabulary entry) or "utterance" (Q is one number, read
+    where the utterance ends).
+    """
+
+    double_q: bool = True
+    separate_policy: bool = True
+    separate_target: bool = True
+    advanced_mlp: bool = False
+    level: str = "token"
+
+
+class HiddenStates(NamedTuple):
+    """Hidden states that the value heads, the target heads and the policy's language-model head read."""
+
+    value: Float[Array, "B T D"]
+    target: Float[Array, "B T D"]
+    policy: Float[Array, "B T D"] | None
+
+
+class ValueLM:
+    """A backbone with value heads, used functionally: every method takes the parameters it reads."""
+
+    def __init__(self, backbone: Backbone, config: ValueLMConfig) -> None:
+        self.backbone = backbone
+        self.config = config
+        head = heads.ResidualMLPHead if config.advanced_mlp else heads.MLPHead
+        n_q_outputs = backbone.config.vocab_size if config.level == "token" else 1
+        self.v_head = head(1)
+        self.q_head = head(n_q_outputs)
+
+    @property
+    def q_names(self) -> tuple[str, ...]:
+        """Names of the Q heads."""
+        return ("q1", "q2") if self.config.double_q else ("q1",)
+
+    def init_trunk(self, key: Array) -> Params:
+        """Create the parameters of one trunk."""
+        return self.backbone.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+
+    def init_params(self, key: Array, *, trunk: Params | None = None, policy: Params | None = None) -> Params:
+        """Create an ILQL model's online parameters.
+
+        Args:
+            key: PRNG key.
+            trunk: parameters to start the value trunk from; random where absent.
+            policy: parameters to start a separate policy trunk from; a copy of the value trunk's where absent, as in
+                the original.
+        """
+        keys = jax.random.split(key, 4)
+        trunk = self.init_trunk(keys[0]) if trunk is None else trunk
+        hidden = jnp.zeros((1, self.backbone.config.n_embd))
+        params = {"trunk": trunk, "v": self.v_head.init(keys[1], hidden)["params"]}
+        for name, head_key in zip(self.q_names, keys[2:], strict=False):
+            params[name] = self.q_head.init(head_key, hidden)["params"]
+        if self.config.separate_policy:
+            params["policy"] = trunk if policy is None else policy
+        return params
+
+    def init_target(self, params: Params) -> Params:
+        """Copy what the target networks start from."""
+        names = (*self.q_names, *(("trunk",) if self.config.separate_target else ()))
+        return {name: params[name] for name in names}
+
+    def compute_hidden(
+        self,
+        params: Params,
+        target: Params,
+        tokens: Int[Array, "B T"],
+        *,
+        policy: bool,
+        dropout_key: Array | None = None,
+    ) -> HiddenStates:
+        """Run the trunks that are needed: the policy's only if `policy`, and dropout never in the target's.
+
+        Args:
+            params: online parameters (see the module's docstring).
+            target: target parameters.
+            tokens: the batch's tokens.
+            policy: whether the policy's hidden states are wanted.
+            dropout_key: PRNG key for dropout; no dropout where it is absent.
+
+        Returns:
+            Hidden states; those of the target carry no gradient.
+        """
+        value_key, policy_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        online = self.run_trunk(params["trunk"], tokens, dropout_key=value_key)
+        if "trunk" in target:
+            slow = self.select_hidden(self.run_trunk(jax.lax.stop_gradient(target["trunk"]), tokens))
+        else:
+            slow = self.select_hidden(online)
+        policy_hidden = None
+        if policy:
+            separate = "policy" in params
+            output = self.run_trunk(params["policy"], tokens, dropout_key=policy_key) if separate else online
+            policy_hidden = output.hidden
+        return HiddenStates(self.select_hidden(online), jax.lax.stop_gradient(slow), policy_hidden)
+
+    def run_trunk(
+        self, trunk: Params, tokens: Int[Array, "B T"], *args: object, dropout_key: Array | None = None, **kwargs: object
+    ) -> TrunkOutput:
+        """Run one trunk; further arguments go to the backbone."""
+        if dropout_key is not None:
+            kwargs |= {"rngs": {"dropout": dropout_key}, "deterministic": False}
+        return self.backbone.apply({"params": trunk}, tokens, *args, **kwargs)
+
+    def select_hidden(self, output: TrunkOutput) -> Float[Array, "B T D"]:
+        """Pick what value heads read, in float32: after the final layer norm, or before it (`advanced_mlp`)."""
+        return (output.block_output if self.config.advanced_mlp else output.hidden).astype(jnp.float32)
+
+    def compute_v(self, params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "..."]:
+        """Compute V(s)."""
+        return self.v_head.apply({"params": params["v"]}, hidden)[..., 0]
+
+    def compute_q_features(self, head_params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... F"]:
+        """Compute the last features of a Q head; `heads.project` or `heads.take_outputs` finish."""
+        return heads.apply_features(self.q_head, head_params, hidden)
+
+    def compute_target_q(
+        self, target: Params, hidden: Float[Array, "... D"], actions: Int[Array, "..."] | None
+    ) -> Float[Array, "..."]:
+        """Compute min over the target heads of Q(s, a) for taken `actions`; the vocabulary is never touched.
+
+        Without `actions` (an utterance critic) the heads' single output is the value.
+        """
+        values = []
+        for name in self.q_names:
+            features = self.compute_q_features(target[name], hidden)
+            if actions is None:
+                values.append(heads.project(target[name], features)[..., 0])
+            else:
+                values.append(heads.take_outputs(target[name], features, actions))
+        return jax.lax.stop_gradient(jnp.min(jnp.stack(values), axis=0))
+
+    def compute_target_q_all(self, target: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        """Compute min over the target heads of Q(s, .) for every action, as decoding needs it."""
+        values = [heads.project(target[n], self.compute_q_features(target[n], hidden)) for n in self.q_names]
+        return jnp.min(jnp.stack(values), axis=0)
+
+
+def policy_trunk(params: Params) -> Params:
+    """Return the trunk whose language model is the policy."""
+    return params["policy"] if "policy" in params else params["trunk"]
+
+
+def compute_logits(trunk: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
+    """Apply the tied language-model head: float32 logits from hidden states of any dtype."""
+    return jnp.matmul(hidden, trunk["wte"].T.astype(hidden.dtype), preferred_element_type=jnp.float32)

@@ -1,0 +1,95 @@
+"""The optimizer: AdamW as torch.optim.AdamW computes it, with a learning-rate schedule and gradient clipping."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Float, Int
+
+from ilqljax.errors import UserError
+from ilqljax.types import Array
+
+SCHEDULES = ("constant", "cosine", "linear")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Options of AdamW (Loshchilov & Hutter 2019) and its schedule.
+
+    Attributes:
+        lr: peak learning rate.
+        schedule: what follows the warm-up: "constant", "cosine" or "linear" (both down to `lr * end_lr_fraction`).
+        warmup_steps: updates over which the rate rises linearly to `lr`; 0 is off.
+        total_steps: updates of the whole run; needed by "cosine" and "linear".
+        end_lr_fraction: share of `lr` left at `total_steps`.
+        weight_decay: decoupled decay of *all* parameters, multiplied by the learning rate.
+        b1: decay of the first moment.
+        b2: decay of the second moment.
+        eps: added to the root of the second moment.
+        max_grad_norm: global norm to which gradients are clipped; 0 is off.
+    """
+
+    lr: float = 1e-4
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    total_steps: int = 0
+    end_lr_fraction: float = 0.0
+    weight_decay: float = 0.01
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    max_grad_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise UserError(f"schedule={self.schedule!r} is unknown. Known: {', '.join(SCHEDULES)}.")
+        for name in ("lr", "warmup_steps", "total_steps", "weight_decay", "eps", "max_grad_norm"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name}={getattr(self, name)} is negative or not a number. Use 0 or more.")
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} is not in [0, 1). Usual values are 0.9 and 0.999.")
+        if not 0 <= self.end_lr_fraction <= 1:
+            raise UserError(f"end_lr_fraction={self.end_lr_fraction} is not in [0, 1]. It is a share of lr.")
+        if self.schedule != "constant" and self.total_steps <= self.warmup_steps:
+            raise UserError(
+                f"schedule={self.schedule!r} with total_steps={self.total_steps} and warmup_steps={self.warmup_steps} "
+                "leaves no step after the warm-up. Set total_steps above warmup_steps, or schedule='constant'."
+            )
+
+
+def make_schedule(config: OptimConfig) -> optax.Schedule:
+    """Make the function from updates done so far to the learning rate of the next one.
+
+    With lr 1, warmup_steps 2, total_steps 6 and end_lr_fraction 0:
+
+    | updates done | 0   | 1 | 2 | 3    | 4   | 5    | 6 |
+    |--------------|-----|---|---|------|-----|------|---|
+    | constant     | 0.5 | 1 | 1 | 1    | 1   | 1    | 1 |
+    | linear       | 0.5 | 1 | 1 | 0.75 | 0.5 | 0.25 | 0 |
+    | cosine       | 0.5 | 1 | 1 | 0.85 | 0.5 | 0.15 | 0 |
+
+    The first update already has a rate above 0, and every rate of the table but the last one is used.
+    """
+    decay_steps = max(config.total_steps - config.warmup_steps, 1)
+
+    def schedule(count: Int[Array, ""] | int) -> Float[Array, ""]:
+        warmup = jnp.minimum(1.0, (count + 1) / max(config.warmup_steps, 1))
+        progress = jnp.clip((count - config.warmup_steps) / decay_steps, 0.0, 1.0)
+        left = {"constant": 1.0, "linear": 1.0 - progress, "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * progress))}
+        share = config.end_lr_fraction + (1.0 - config.end_lr_fraction) * left[config.schedule]
+        return config.lr * warmup * share
+
+    return schedule
+
+
+def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
+    """Make the optimizer. Its state has the same structure whatever the options, so a resumed run may change them.
+
+    Gradients are clipped before the moments see them, as torch's `clip_grad_norm_` before `step` does.
+    """
+    clip = optax.clip_by_global_norm(config.max_grad_norm) if config.max_grad_norm else optax.identity()
+    adamw = optax.adamw(
+        make_schedule(config), b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay
+    )
+    return optax.chain(clip, adamw)

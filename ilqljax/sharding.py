@@ -1,0 +1,187 @@
+"""The device mesh, and which axis of which array lies on which mesh axis.
+
+Rows of a batch are dealt out over the mesh axes `data` and `fsdp`. Parameters are replicated over `data`, split over
+`fsdp` for memory, and over `tensor` for matrix products that are too large for one device.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ilqljax.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
+
+# What a parameter's name (searched in its path) says of its *last* axes, so that a leading layer axis L stays whole.
+# The first layout that divides evenly is taken; if none does, the first one without the axes that do not.
+# Column-parallel layers split their outputs over `tensor`, the row-parallel ones after them their inputs. A vocabulary
+# is often odd: then the other axis takes both mesh axes.
+PARTITION_RULES: tuple[tuple[str, tuple[PartitionSpec, ...]], ...] = (
+    (r"(^|/)(c_proj|ff2)/kernel$", (PartitionSpec("tensor", "fsdp"),)),
+    (r"(^|/)dense_out/kernel$", (PartitionSpec("fsdp", "tensor"), PartitionSpec(("fsdp", "tensor"), None))),
+    (r"(^|/)kernel$", (PartitionSpec("fsdp", "tensor"),)),
+    (r"(^|/)wte$", (PartitionSpec("tensor", "fsdp"), PartitionSpec(None, ("fsdp", "tensor")))),
+    (r"(^|/)wpe$", (PartitionSpec(None, "fsdp"),)),
+)
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each mesh axis; -1 (on one axis at most) takes what is left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Make the mesh, with axes `data`, `fsdp`, `tensor`.
+
+    Args:
+        config: devices along each axis. If their product is smaller than what there is, the first devices are used.
+        devices: all devices of all processes where absent.
+
+    Raises:
+        UserError: the sizes do not fit the devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = _fill_sizes(config, len(devices))
+    n_used = math.prod(sizes)
+    if n_used < len(devices) and jax.process_count() > 1:
+        raise UserError(
+            f"config.mesh takes {n_used} of {len(devices)} devices, but with {jax.process_count()} processes each must "
+            "take part. Set config.mesh.data=-1."
+        )
+    # make_mesh defaults to explicit axes, under which flax's embedding look-up fails.
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[:n_used])
+
+
+def _fill_sizes(config: MeshConfig, n_devices: int) -> tuple[int, ...]:
+    sizes = {axis: getattr(config, axis) for axis in AXES}
+    for axis, size in sizes.items():
+        if size < 1 and size != -1:
+            raise UserError(
+                f"config.mesh.{axis}={size} is no number of devices. Use 1 or more, or -1 for what is left."
+            )
+    fills = [axis for axis, size in sizes.items() if size == -1]
+    if len(fills) > 1:
+        raise UserError(
+            f"config.mesh.{fills[0]} and config.mesh.{fills[1]} are both -1. Give a number for one of them."
+        )
+    given = {axis: size for axis, size in sizes.items() if size != -1}
+    product = math.prod(given.values())
+    named = " x ".join(f"{axis}={size}" for axis, size in given.items())
+    if fills:
+        if n_devices % product:
+            raise UserError(
+                f"config.mesh {named} needs a multiple of {product} devices, and there are {n_devices}. "
+                f"Use sizes whose product divides {n_devices}, or set config.mesh.{fills[0]} instead of -1."
+            )
+        sizes[fills[0]] = n_devices // product
+    elif product > n_devices:
+        raise UserError(
+            f"config.mesh {named} needs {product} devices, and there are {n_devices}. "
+            f"Use sizes whose product is at most {n_devices}, or set config.mesh.data=-1."
+        )
+    return tuple(sizes.values())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of a batch's arrays: rows over `data` and `fsdp`, other axes whole."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def replicated_sharding(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of what every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+    """Refuse a batch that the mesh cannot deal out evenly.
+
+    Args:
+        batch_size: rows over all processes.
+        mesh: the mesh.
+
+    Raises:
+        UserError: the rows are not divisible by the devices on `data` and `fsdp`.
+    """
+    n_data, n_fsdp = (mesh.shape[axis] for axis in BATCH_AXES)
+    n = n_data * n_fsdp
+    if batch_size > 0 and batch_size % n == 0:
+        return
+    axes = "mesh axis 'data'" if n_fsdp == 1 else "mesh axes 'data' and 'fsdp'"
+    fitting = [d for d in range(1, n_data) if n_data % d == 0 and batch_size > 0 and batch_size % (d * n_fsdp) == 0]
+    remedy = f" or set config.mesh.data={fitting[-1]}" if fitting else ""
+    raise UserError(
+        f"batch_size={batch_size} is not divisible by the {n} devices on {axes}. Use a multiple of {n}{remedy}."
+    )
+
+
+def shard_batch(batch: Any, mesh: Mesh) -> Any:
+    """Put a pytree of NumPy arrays on the mesh, rows over `data` and `fsdp`.
+
+    Args:
+        batch: arrays [B ...]; with many processes each gives its own B / processes rows, in the order of the processes.
+        mesh: the mesh.
+
+    Returns:
+        The same tree of global arrays.
+
+    Raises:
+        UserError: the rows of all processes together are not divisible by the devices that share them.
+    """
+    sharding = batch_sharding(mesh)
+    for n_rows in {np.shape(x)[0] for x in jax.tree.leaves(batch)}:
+        check_batch_size(n_rows * jax.process_count(), mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+
+
+def infer_param_shardings(shapes: Any, mesh: Mesh) -> Any:
+    """Derive the sharding of every array of a tree from its name and shape, by `PARTITION_RULES`.
+
+    Moments of an optimizer and target networks end in the names of their parameters, so a whole training state can be
+    given. Names without a rule (biases, norms, scalars, keys) and axes that do not divide evenly are replicated.
+
+    Args:
+        shapes: a tree whose leaves have `shape`: arrays, or the result of `jax.eval_shape`.
+        mesh: the mesh.
+    """
+
+    def infer(path: tuple, leaf: Any) -> NamedSharding:
+        return NamedSharding(mesh, _partition(path_name(path), leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(infer, shapes)
+
+
+def path_name(path: tuple) -> str:
+    """Join a key path of `jax.tree_util` with slashes: "opt_state/1/mu/trunk/wte"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _partition(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    for pattern, layouts in PARTITION_RULES:
+        if re.search(pattern, name) and len(shape) >= len(layouts[0]):
+            specs = [(None,) * (len(shape) - len(layout)) + tuple(layout) for layout in layouts]
+            kept = [
+                tuple(
+                    axes if size % _count_devices(axes, mesh) == 0 else None
+                    for size, axes in zip(shape, spec, strict=True)
+                )
+                for spec in specs
+            ]
+            whole = [fit for fit, spec in zip(kept, specs, strict=True) if fit == spec]
+            return PartitionSpec(*(whole or kept)[0])
+    return PartitionSpec()
+
+
+def _count_devices(axes: str | tuple[str, ...] | None, mesh: Mesh) -> int:
+    names = (axes,) if isinstance(axes, str) else axes or ()
+    return math.prod(mesh.shape[axis] for axis in names)

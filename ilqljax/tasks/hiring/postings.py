@@ -1,0 +1,223 @@
+"""Read and write the task's own two files: `jobs.jsonl` and `candidates.jsonl` (each may be gzipped).
+
+A job line holds `id`, `title`, `description` and optionally `company`, `location`, `country_code`, `requirements`,
+`remote`, `group`. A candidate line holds `id`, `text` and `attributes`, a mapping from an attribute's name to its
+declared value ("" means unknown). Attributes are declared by the data's owner; nothing here guesses them. Other
+formats: `workable`, `hackernews`.
+"""
+
+import gzip
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ilqljax.errors import UserError
+
+JSON_TYPES = {str: "text", bool: "true or false", dict: "an object", list: "a list", int: "a whole number"}
+
+
+@dataclass(frozen=True)
+class Posting:
+    """Hold one job posting; fields that are not known are empty.
+
+    Attributes:
+        id: unique within its file.
+        title: job title.
+        description: the posting's text, which the task rewrites.
+        company: who hires; splits keep a company's postings together.
+        location: place as the posting's owner writes it.
+        country_code: two letters, upper case.
+        requirements: what an applicant needs, as text.
+        remote: whether the work may be done remotely.
+        group: job family, for targets per group.
+    """
+
+    id: str
+    title: str
+    description: str
+    company: str = ""
+    location: str = ""
+    country_code: str = ""
+    requirements: str = ""
+    remote: bool = False
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Hold one candidate: an id, the profile text that is matched, and declared attributes ("" is unknown)."""
+
+    id: str
+    text: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+def normalize_spaces(text: str) -> str:
+    """Replace every run of white space by one space and strip both ends."""
+    return " ".join(text.split())
+
+
+def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield `(line_number, object)` of a JSONL file, gzipped when its name ends in `.gz`; blank lines are skipped.
+
+    Raises:
+        UserError: the file is missing, is not UTF-8, is cut off, or a line is not a JSON object.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. Give a .jsonl or .jsonl.gz file of one JSON object a line.")
+    number = 0
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+        try:
+            for number, raw in enumerate(lines, start=1):
+                if raw.strip():
+                    yield number, _parse_line(raw, f"{path}:{number}")
+        except (gzip.BadGzipFile, EOFError) as error:
+            raise UserError(f"{path}:{number + 1}: not a complete gzip file ({error}). Copy the file again.") from error
+
+
+def _parse_line(raw: bytes, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{where}: byte {error.start} is not UTF-8. Save the file as UTF-8 (iconv -t UTF-8 converts it)."
+        ) from error
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{where}: not JSON at column {error.colno} ({error.msg}). Each line must be one complete JSON object."
+        ) from error
+    if not isinstance(value, dict):
+        raise UserError(f'{where}: expected a JSON object such as {{"id": ...}}, got {type(value).__name__}.')
+    return value
+
+
+def read_field(row: Mapping[str, Any], name: str, *, kind: type, where: str, default: Any = ...) -> Any:
+    """Return `row[name]` if it has the expected type, or `default` (when given) if it is absent or null.
+
+    Raises:
+        UserError: the field is required and missing, or of another type.
+    """
+    value = row.get(name)
+    if value is None:
+        if default is ...:
+            raise UserError(f"{where}: the field '{name}' is missing; this line has {sorted(row)}. Add or rename it.")
+        return default
+    if kind is str and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # ids are often numbers
+    if not isinstance(value, kind):
+        raise UserError(f"{where}: the field '{name}' must be {JSON_TYPES[kind]}, got {json.dumps(value)[:60]}.")
+    return value
+
+
+def require_text(text: str, *, name: str, where: str) -> str:
+    """Return the text unchanged, or raise a `UserError` if it is empty or white space."""
+    if not text.strip():
+        raise UserError(f"{where}: the field '{name}' is empty. Fill it in or delete the line.")
+    return text
+
+
+class SeenIds:
+    """Remember the ids of a file and where each was first seen, to refuse a second one."""
+
+    def __init__(self):
+        self._places: dict[str, str] = {}
+
+    def add(self, row_id: str, *, where: str) -> str:
+        """Record an id; raise a `UserError` naming both places if it is a duplicate."""
+        if row_id in self._places:
+            raise UserError(
+                f"{where}: the id '{row_id}' was already used at {self._places[row_id]}. Ids must be unique: "
+                "rename or delete one of the two lines."
+            )
+        self._places[row_id] = where
+        return row_id
+
+
+def load_postings(path: str | Path) -> list[Posting]:
+    """Load `jobs.jsonl`.
+
+    Raises:
+        UserError: missing file, malformed line, missing or wrong field, empty description, duplicate id, or no line.
+    """
+    seen, postings = SeenIds(), []
+    for number, row in read_json_lines(path):
+        where = f"{path}:{number}"
+        values = {
+            name: read_field(row, name, kind=str, where=where, default="")
+            for name in ("company", "location", "country_code", "requirements", "group")
+        }
+        posting_id = require_text(read_field(row, "id", kind=str, where=where), name="id", where=where)
+        description = read_field(row, "description", kind=str, where=where)
+        postings.append(
+            Posting(
+                id=seen.add(posting_id, where=where),
+                title=read_field(row, "title", kind=str, where=where),
+                description=require_text(description, name="description", where=where),
+                remote=read_field(row, "remote", kind=bool, where=where, default=False),
+                **values,
+            )
+        )
+    return require_rows(postings, name="posting", path=path)
+
+
+def load_candidates(path: str | Path) -> list[Candidate]:
+    """Load `candidates.jsonl`.
+
+    Raises:
+        UserError: missing file, malformed line, missing or wrong field, empty text, duplicate id, or no candidate.
+    """
+    seen, candidates = SeenIds(), []
+    for number, row in read_json_lines(path):
+        where = f"{path}:{number}"
+        candidate_id = require_text(read_field(row, "id", kind=str, where=where), name="id", where=where)
+        attributes = read_field(row, "attributes", kind=dict, where=where, default={})
+        candidates.append(
+            Candidate(
+                id=seen.add(candidate_id, where=where),
+                text=require_text(read_field(row, "text", kind=str, where=where), name="text", where=where),
+                attributes={
+                    name: read_field(attributes, name, kind=str, where=f"{where}: attributes", default="")
+                    for name in attributes
+                },
+            )
+        )
+    return require_rows(candidates, name="candidate", path=path)
+
+
+def require_rows(rows: list, *, name: str, path: str | Path) -> list:
+    """Return the rows, or raise a `UserError` if the file held none."""
+    if not rows:
+        raise UserError(f"{path}: holds no {name}. Give a file with at least one {name}.")
+    return rows
+
+
+def save_json_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line, whole or not at all."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    save_text(path, text)
+
+
+def save_text(path: str | Path, text: str) -> None:
+    """Write a UTF-8 text file to a temporary sibling and move it into place."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({error.strerror}). Choose a folder you may write to.") from error
+
+
+def save_postings(path: str | Path, postings: Iterable[Posting]) -> None:
+    """Write `jobs.jsonl`, whole or not at all."""
+    save_json_lines(path, map(asdict, postings))
+
+
+def save_candidates(path: str | Path, candidates: Iterable[Candidate]) -> None:
+    """Write `candidates.jsonl`, whole or not at all."""
+    save_json_lines(path, ({"id": c.id, "text": c.text, "attributes": dict(c.attributes)} for c in candidates))

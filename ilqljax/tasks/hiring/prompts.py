@@ -1,0 +1,32 @@
+"""Build the prompt: what the policy reads before it writes a new posting.
+
+The prompt states the original posting, its title, company, location, requirements and remote option, each on a short
+line, then asks for a new posting that uses only that information. Empty fields are left out. The overhead is about
+twenty words, so that most of a row's tokens are the posting itself.
+"""
+
+from ilqljax.tasks.hiring.postings import Posting, normalize_spaces
+
+INSTRUCTION = "Write a new posting using only this information."
+
+
+def build_prompt(posting: Posting) -> str:
+    """Build the prompt of one posting.
+
+    A posting "Blue Oak needs a warm nurse." with title "Ward Nurse" and nothing else gives
+
+        Posting: Blue Oak needs a warm nurse.
+        Title: Ward Nurse
+        Remote: no
+        Write a new posting using only this information.
+    """
+    fields = (
+        ("Posting", posting.description),
+        ("Title", posting.title),
+        ("Company", posting.company),
+        ("Location", posting.location),
+        ("Requirements", posting.requirements),
+        ("Remote", "yes" if posting.remote else "no"),
+    )
+    lines = [f"{name}: {normalize_spaces(value)}" for name, value in fields if value.strip()]
+    return "\n".join([*lines, INSTRUCTION])

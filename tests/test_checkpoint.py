@@ -1,0 +1,300 @@
+"""Checkpoints: what is kept, what comes back, and what a killed process leaves behind."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from ilqljax.checkpoint import CheckpointStore, restore_raw
+from ilqljax.errors import UserError
+from ilqljax.sharding import MeshConfig, make_mesh
+
+
+class State(NamedTuple):
+    step: jax.Array
+    params: dict
+    frozen: dict
+    opt_state: optax.OptState
+    key: jax.Array
+
+
+def make_state(value: float = 1.0) -> State:
+    params = {"h": {"kernel": jnp.full((4, 8), value, jnp.float32)}, "scale": jnp.full((3,), value, jnp.bfloat16)}
+    return State(jnp.int32(value), params, {}, optax.adamw(1e-3).init(params), jax.random.key(int(value)))
+
+
+def assert_same(actual, expected):
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        if jax.dtypes.issubdtype(b.dtype, jax.dtypes.prng_key):
+            assert a.dtype == b.dtype
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_restored_state_and_extra_equal_the_saved_ones(tmp_path):
+    extra = {"loader": {"position": 17}, "config": {"lr": 1e-4, "names": ["a"]}, "clip": float("-inf")}
+    with CheckpointStore(tmp_path) as store:
+        store.save(3, make_state(3.0), extra)
+    with CheckpointStore(tmp_path) as store:
+        state, restored_extra, step = store.restore(make_state(0.0))
+    assert step == 3
+    assert restored_extra == extra
+    assert isinstance(state, State)
+    assert jax.tree.structure(state) == jax.tree.structure(make_state())
+    assert_same(state, make_state(3.0))
+
+
+def test_restored_key_draws_the_same_numbers(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        store.save(1, make_state(5.0), {})
+        state, _, _ = store.restore(make_state(0.0))
+    expected = jax.random.normal(jax.random.key(5), (4,))
+    np.testing.assert_array_equal(jax.random.normal(state.key, (4,)), expected)
+
+
+def test_buffers_may_be_donated_right_after_save(tmp_path):
+    overwrite = jax.jit(lambda x: x * 0 - 1, donate_argnums=0)
+    array = jnp.arange(2_000_000, dtype=jnp.float32)
+    expected = np.array(array)
+    with CheckpointStore(tmp_path) as store:
+        store.save(1, {"a": array}, {})
+        overwrite(array).block_until_ready()
+        state, _, _ = store.restore({"a": jax.ShapeDtypeStruct((2_000_000,), jnp.float32)})
+    np.testing.assert_array_equal(state["a"], expected)
+
+
+def test_extra_is_the_one_at_the_time_of_save(tmp_path):
+    extra = {"position": [1]}
+    with CheckpointStore(tmp_path) as store:
+        store.save(1, make_state(), extra)
+        extra["position"].append(2)
+        assert store.restore(make_state())[1] == {"position": [1]}
+
+
+@pytest.mark.parametrize(("mode", "best"), [("min", 2), ("max", 1)])
+def test_last_and_best_are_kept(tmp_path, mode, best):
+    with CheckpointStore(tmp_path, metric_name="loss", mode=mode) as store:
+        for step, loss in enumerate([0.9, 0.1, 0.4, 0.3], start=1):
+            store.save(step, make_state(step), {}, metric=loss)
+        store.wait()
+        assert store.steps() == [best, 4]
+        assert store.best_step() == best
+        assert store.latest_step() == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == [str(best), "4"]
+
+
+def test_best_is_found_without_knowing_the_metric(tmp_path):
+    with CheckpointStore(tmp_path, metric_name="loss", mode="min") as store:
+        for step, loss in enumerate([0.9, 0.1, 0.4], start=1):
+            store.save(step, make_state(step), {}, metric=loss)
+    state, _, step = CheckpointStore(tmp_path).restore(make_state(), step="best")
+    assert step == 2
+    assert int(state.step) == 2
+
+
+def test_of_equal_metrics_the_later_is_best(tmp_path):
+    with CheckpointStore(tmp_path, metric_name="loss") as store:
+        for step in (1, 2, 3):
+            store.save(step, make_state(), {}, metric=0.5)
+        assert store.best_step() == 3
+
+
+def test_step_without_metric_does_not_displace_the_best(tmp_path):
+    with CheckpointStore(tmp_path, metric_name="loss") as store:
+        store.save(1, make_state(), {}, metric=0.5)
+        store.save(2, make_state(), {})
+        store.save(3, make_state(), {})
+        store.wait()
+        assert store.steps() == [1, 3]
+        assert store.best_step() == 1
+
+
+def test_best_of_before_a_resume_is_kept(tmp_path):
+    with CheckpointStore(tmp_path, metric_name="loss") as store:
+        store.save(1, make_state(), {}, metric=0.1)
+        store.save(2, make_state(), {}, metric=0.5)
+    with CheckpointStore(tmp_path, metric_name="loss") as store:
+        store.save(3, make_state(), {}, metric=0.4)
+        store.wait()
+        assert store.steps() == [1, 3]
+
+
+def test_newest_n_are_kept(tmp_path):
+    with CheckpointStore(tmp_path, keep_last=2) as store:
+        for step in (1, 2, 3):
+            store.save(step, make_state(), {})
+        store.wait()
+        assert store.steps() == [2, 3]
+
+
+def test_state_saved_on_eight_devices_is_restored_onto_the_templates_sharding(tmp_path):
+    eight = NamedSharding(make_mesh(MeshConfig(data=1, fsdp=8)), PartitionSpec(None, "fsdp"))
+    four = NamedSharding(make_mesh(MeshConfig(data=1, fsdp=4)), PartitionSpec("fsdp", None))
+    values = np.arange(32.0, dtype=np.float32).reshape(4, 8)
+    with CheckpointStore(tmp_path) as store:
+        store.save(1, {"w": jax.device_put(values, eight)}, {})
+        state, _, _ = store.restore({"w": jax.ShapeDtypeStruct((4, 8), jnp.float32, sharding=four)})
+    assert state["w"].sharding == four
+    np.testing.assert_array_equal(state["w"], values)
+
+
+def test_sharded_key_comes_back_on_its_mesh(tmp_path):
+    sharding = NamedSharding(make_mesh(MeshConfig()), PartitionSpec())
+    key = jax.device_put(jax.random.key(7), sharding)
+    with CheckpointStore(tmp_path) as store:
+        store.save(1, {"key": key}, {})
+        state, _, _ = store.restore({"key": key})
+    assert state["key"].sharding.device_set == sharding.device_set
+    assert_same(state, {"key": jax.random.key(7)})
+
+
+def test_raw_arrays_are_numpy_under_their_names(tmp_path):
+    sharding = NamedSharding(make_mesh(MeshConfig(data=1, fsdp=8)), PartitionSpec(None, "fsdp"))
+    state = make_state(2.0)
+    params = state.params | {"h": {"kernel": jax.device_put(state.params["h"]["kernel"], sharding)}}
+    with CheckpointStore(tmp_path) as store:
+        store.save(4, state._replace(params=params), {})
+    raw = restore_raw(tmp_path, step=4)
+    assert isinstance(raw["params"]["h"]["kernel"], np.ndarray)
+    np.testing.assert_array_equal(raw["params"]["h"]["kernel"], np.full((4, 8), 2.0, np.float32))
+    assert raw["params"]["scale"].dtype == jnp.bfloat16
+    assert raw["opt_state"][0]["count"] == 0
+
+
+def test_other_shapes_names_and_types_are_listed(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        store.save(1, {"a": jnp.ones((2, 3)), "b": {"c": jnp.ones(4)}, "e": jnp.ones(1)}, {})
+        template = {"a": jnp.ones((2, 5)), "b": {"d": jnp.ones(4)}, "e": jnp.ones(1, jnp.int32)}
+        with pytest.raises(UserError) as raised:
+            store.restore(template)
+    message = str(raised.value)
+    assert "missing: b/d float32[4]" in message
+    assert "unexpected: b/c float32[4]" in message
+    assert "a is float32[2, 3], expected float32[2, 5]" in message
+    assert "e is float32[1], expected int32[1]" in message
+
+
+def test_half_written_checkpoint_is_ignored_and_then_cleared(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        store.save(1, make_state(1.0), {})
+    half = tmp_path / "2.orbax-checkpoint-tmp"
+    (half / "state").mkdir(parents=True)
+    store = CheckpointStore(tmp_path)
+    assert store.latest_step() == 1
+    assert store.restore(make_state())[2] == 1
+    assert half.exists(), "reading must not touch what another process may be writing"
+    with store:
+        store.save(2, make_state(2.0), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["2"]
+
+
+def test_step_whose_deletion_was_cut_off_is_gone(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        store.save(2, make_state(2.0), {})
+    (tmp_path / "trash" / "1" / "state").mkdir(parents=True)
+    with CheckpointStore(tmp_path) as store:
+        assert store.steps() == [2]
+        store.save(3, make_state(3.0), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]
+
+
+@pytest.mark.slow
+def test_process_killed_at_any_instant_leaves_a_complete_last_and_best(tmp_path):
+    program = textwrap.dedent(
+        f"""
+        import jax.numpy as jnp
+        from ilqljax.checkpoint import CheckpointStore
+        store = CheckpointStore({str(tmp_path)!r}, metric_name="loss")
+        start = store.latest_step() or 0
+        for step in range(start + 1, 10_000):
+            store.save(step, {{"a": jnp.full((200_000,), step, jnp.float32)}}, {{"step": step}}, metric=float(step % 7))
+            print(step, flush=True)
+        """
+    )
+    rng = np.random.default_rng(0)
+    root = Path(__file__).resolve().parents[1]
+    for _ in range(3):
+        with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=root, text=True) as process:
+            for _ in range(3):
+                assert process.stdout.readline()
+            time.sleep(rng.uniform(0.0, 0.5))
+            process.send_signal(signal.SIGKILL)
+        store = CheckpointStore(tmp_path)
+        template = {"a": jax.ShapeDtypeStruct((200_000,), jnp.float32)}
+        for which in ("last", "best"):
+            state, extra, step = store.restore(template, step=which)
+            assert extra == {"step": step}
+            assert np.all(state["a"] == step)
+
+
+def test_missing_folder_is_refused(tmp_path):
+    store = CheckpointStore(tmp_path / "absent")
+    assert store.latest_step() is None
+    assert store.best_step() is None
+    with pytest.raises(UserError, match="absent is not there"):
+        store.restore(make_state())
+    assert not (tmp_path / "absent").exists()
+
+
+def test_empty_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no complete checkpoint"):
+        CheckpointStore(tmp_path).restore(make_state())
+
+
+def test_unknown_step_is_refused_listing_the_known(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        store.save(5, make_state(), {})
+        with pytest.raises(UserError, match=r"no complete step 6\. Known: 5"):
+            store.restore(make_state(), step=6)
+
+
+def test_best_without_any_metric_is_refused(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        store.save(5, make_state(), {})
+        with pytest.raises(UserError, match="has a metric"):
+            store.restore(make_state(), step="best")
+
+
+def test_step_that_is_not_new_is_refused(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        store.save(5, make_state(), {})
+        with pytest.raises(UserError, match="already has step 5"):
+            store.save(5, make_state(), {})
+
+
+def test_nan_metric_is_refused(tmp_path):
+    with CheckpointStore(tmp_path, metric_name="loss") as store, pytest.raises(UserError, match="not finite"):
+        store.save(5, make_state(), {}, metric=float("nan"))
+
+
+@pytest.mark.parametrize("changed", [{"metric_name": "reward", "mode": "max"}, {"metric_name": "loss", "mode": "max"}])
+def test_ranking_by_another_metric_in_the_same_folder_is_refused(tmp_path, changed):
+    with CheckpointStore(tmp_path, metric_name="loss") as store:
+        store.save(1, make_state(), {}, metric=0.5)
+    with CheckpointStore(tmp_path, **changed) as store, pytest.raises(UserError, match="ranked by loss"):
+        store.save(2, make_state(), {}, metric=0.4)
+
+
+def test_extra_that_is_no_json_fails_at_once(tmp_path):
+    with CheckpointStore(tmp_path) as store, pytest.raises(TypeError, match="JSON"):
+        store.save(1, make_state(), {"path": Path()})
+
+
+def test_orbax_logs_nothing_in_normal_work(tmp_path, caplog):
+    caplog.set_level("DEBUG")
+    with CheckpointStore(tmp_path, metric_name="loss") as store:
+        store.save(1, make_state(), {})
+        store.restore(make_state())
+    CheckpointStore(tmp_path).restore(make_state())
+    assert [r.getMessage() for r in caplog.records if "orbax" in r.pathname] == []

@@ -1,0 +1,111 @@
+"""Datasets: tokenized once, truncation counted, rewards in the critic's unit and back."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from ilqljax.data.datapoint import ConstantTokenReward
+from ilqljax.data.dataset import IterableRLDataset, ListRLDataset, ObservationDataset, infer_reward_scaling
+from ilqljax.data.tokenizer import CharacterTokenizer
+from ilqljax.envs import LanguageObservation
+from ilqljax.errors import UserError
+
+TOKENIZER = CharacterTokenizer("abcdefgh")
+
+
+@dataclass(frozen=True)
+class Chat(LanguageObservation):
+    prompt: str
+    answer: str
+    reward: float
+
+    def to_sequence(self):
+        return [(self.prompt, None), (self.answer, self.reward)], True
+
+    def __str__(self):
+        return self.answer
+
+
+CHATS = [Chat("abcd", "a", -10.0), Chat("ab", "bb", -30.0), Chat("a", "", -200.0)]
+
+
+def test_rows_are_read_by_number():
+    dataset = ObservationDataset(CHATS, TOKENIZER)
+    assert dataset.size() == 3
+    assert [dataset.get_item(i).raw for i in range(3)] == [
+        "<s>abcd</s>a</a></eod>",
+        "<s>ab</s>bb</a></eod>",
+        "<s>a</s></a></eod>",
+    ]
+
+
+def test_sizes_are_tokens_actions_and_utterances():
+    dataset = ObservationDataset(CHATS, TOKENIZER)
+    assert dataset.row_sizes.tolist() == [[9, 2, 1], [8, 3, 1], [5, 1, 1]]
+    assert dataset.lengths.tolist() == [9, 8, 5]
+
+
+def test_an_empty_dataset_has_no_sizes():
+    assert ObservationDataset([], TOKENIZER).row_sizes.shape == (0, 3)
+
+
+def test_truncated_rows_and_tokens_are_counted():
+    dataset = ObservationDataset(CHATS, TOKENIZER, max_length=7)
+    assert (dataset.n_truncated, dataset.n_truncated_tokens) == (2, 3)
+    assert dataset.lengths.tolist() == [7, 7, 5]
+    assert dataset.get_item(0).rewards.tolist() == [0, -10]
+
+
+def test_a_dialogue_that_cannot_be_cut_is_named():
+    with pytest.raises(UserError, match="observation 1: the dialogue has 8 tokens and max_length=5"):
+        ObservationDataset([Chat("a", "", 0.0), Chat("ab", "bb", -30.0)], TOKENIZER, max_length=5)
+
+
+def test_utterance_rewards_are_shifted_then_scaled():
+    dataset = ObservationDataset(CHATS, TOKENIZER, reward_shift=-20.0, reward_scale=0.5)
+    assert [dataset.get_item(i).utterance_rewards.tolist() for i in range(3)] == [[5.0], [-5.0], [-90.0]]
+
+
+def test_unscale_gives_back_the_rewards():
+    dataset = ObservationDataset(CHATS, TOKENIZER, reward_shift=-20.0, reward_scale=0.5)
+    rewards = [dataset.unscale(float(dataset.get_item(i).utterance_rewards[0])) for i in range(3)]
+    assert rewards == [chat.reward for chat in CHATS]
+
+
+def test_token_rewards_are_not_scaled():
+    dataset = ObservationDataset(CHATS, TOKENIZER, token_reward=ConstantTokenReward(-1.0), reward_scale=0.5)
+    assert dataset.get_item(0).rewards.tolist() == [-1.0, -6.0]
+
+
+def test_inferred_scaling_standardises():
+    shift, scale = infer_reward_scaling(CHATS)
+    dataset = ObservationDataset(CHATS, TOKENIZER, reward_shift=shift, reward_scale=scale)
+    rewards = np.concatenate([dataset.get_item(i).utterance_rewards for i in range(3)])
+    np.testing.assert_allclose([rewards.mean(), rewards.std()], [0, 1], atol=1e-6)
+
+
+def test_equal_rewards_keep_their_unit():
+    assert infer_reward_scaling(CHATS[:1]) == (-10.0, 1.0)
+
+
+def test_nothing_to_standardise_is_refused():
+    with pytest.raises(UserError, match="no utterance has a reward"):
+        infer_reward_scaling([])
+
+
+@pytest.mark.parametrize("setting", [{"reward_scale": 0.0}, {"reward_scale": -1.0}, {"reward_shift": float("nan")}])
+def test_a_scaling_that_cannot_be_undone_is_refused(setting):
+    with pytest.raises(UserError, match="must be finite, the scale above 0"):
+        ObservationDataset(CHATS, TOKENIZER, **setting)
+
+
+def test_a_negative_limit_is_refused():
+    with pytest.raises(UserError, match="max_length=-1 is negative"):
+        ObservationDataset(CHATS, TOKENIZER, max_length=-1)
+
+
+def test_list_and_stream_must_be_completed_by_a_subclass():
+    for cls in (ListRLDataset, IterableRLDataset):
+        with pytest.raises(TypeError, match="abstract"):
+            cls(TOKENIZER)

@@ -1,0 +1,225 @@
+"""The evaluation file's reader, both summaries on hand-worked files, and the two scripts as a user runs them."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ilqljax.cli import run_main
+from ilqljax.errors import UserError
+from ilqljax.fairness.report import (
+    distill_evaluations,
+    format_distilled,
+    format_impact_ratios,
+    load_evaluations,
+    save_rows,
+    tabulate_impact_ratios,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def make_shortlist(values: str) -> dict:
+    """Make a shortlist from letters: f, m, or - for unknown."""
+    names = {"f": "female", "m": "male", "-": ""}
+    ids = [f"c{i}" for i in range(len(values))]
+    return {"ids": ids, "attributes": {"gender": [names[v] for v in values], "region": ["north"] * len(values)}}
+
+
+def make_line(**changes) -> dict:
+    return {
+        "policy": "ilql",
+        "posting_id": "p0",
+        "company": "Acme",
+        "prompt": "Rewrite this.",
+        "original": "We need a strong nurse.",
+        "rewrite": "We need a kind nurse.",
+        "reward_original": -30.0,
+        "reward": -10.0,
+        "log_probability": -12.5,
+        "guardrail_failures": [],
+        "shortlist_before": make_shortlist("mmmmff--"),
+        "shortlist_after": make_shortlist("mfmfmf--"),
+    } | changes
+
+
+@pytest.fixture
+def eval_file(tmp_path):
+    """Two policies on two postings; the second ILQL rewrite fails a guardrail, echo copies."""
+    path = tmp_path / "evaluation.jsonl"
+    same = {"policy": "echo", "rewrite": "We need  a strong\nnurse.", "reward": -30.0, "log_probability": None}
+    same["shortlist_after"] = make_shortlist("mmmmff--")
+    lines = [
+        make_line(**same),
+        make_line(**same, posting_id="p1"),
+        make_line(),
+        make_line(posting_id="p1", reward=0.0, guardrail_failures=["company_kept"], rewrite="nurse"),
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    return path
+
+
+def test_load_groups_lines_by_policy(eval_file):
+    policies = load_evaluations(eval_file)
+    assert {name: [e.posting_id for e in rows] for name, rows in policies.items()} == {
+        "echo": ["p0", "p1"],
+        "ilql": ["p0", "p1"],
+    }
+    assert policies["ilql"][0].before.attributes["gender"][4:] == ("female", "female", "", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"policy": ', "not JSON at column"),
+        ("[1]", "must be an object"),
+        (json.dumps({k: v for k, v in make_line().items() if k != "reward"}), "missing 'reward'"),
+        (json.dumps(make_line(reward="-1")), "'reward' must be a finite number"),
+        (json.dumps(make_line(reward=float("nan"))), "'reward' must be a finite number"),
+        (json.dumps(make_line(rewrite=None)), "'rewrite' must be text"),
+        (json.dumps(make_line(guardrail_failures="company_kept")), "'guardrail_failures' must be a list"),
+        (json.dumps(make_line(shortlist_after={"ids": []})), "'shortlist_after': missing 'attributes'"),
+        (
+            json.dumps(make_line(shortlist_after={"ids": ["a"], "attributes": {"gender": []}})),
+            "1 ids but 0 values of 'gender'",
+        ),
+        (json.dumps(make_line()), "already has posting 'p0' at .*:1"),
+    ],
+)
+def test_bad_line_names_file_and_line(tmp_path, line, message):
+    path = tmp_path / "bad.jsonl"
+    path.write_text(json.dumps(make_line()) + "\n" + line + "\n")
+    with pytest.raises(UserError, match=rf"bad\.jsonl:2: .*{message}"):
+        load_evaluations(path)
+
+
+def test_missing_empty_and_binary_files_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        load_evaluations(tmp_path / "none.jsonl")
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(UserError, match="no evaluation"):
+        load_evaluations(tmp_path / "empty.jsonl")
+    (tmp_path / "binary.jsonl").write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(UserError, match=r":1: byte 7 is not UTF-8"):
+        load_evaluations(tmp_path / "binary.jsonl")
+
+
+def test_distilled_numbers_of_a_hand_worked_file(eval_file):
+    echo, ilql = distill_evaluations(load_evaluations(eval_file))
+    assert (echo["copy_rate"], ilql["copy_rate"]) == (1.0, 0.0)
+    assert (echo["difference"], echo["difference_low"], echo["difference_high"]) == (0.0, 0.0, 0.0)
+    assert (ilql["reward_original"], ilql["reward_rewrite"], ilql["reward_rewrite_error"]) == (-30.0, -5.0, 5.0)
+    assert ilql["difference"] == 25.0
+    assert ilql["guarded_difference"] == 10.0  # 20 for the rewrite that passes, 0 instead of 30 for the other
+    assert ilql["guardrail_pass_rate"] == 0.5
+    assert (ilql["words_original"], ilql["words_rewrite"]) == (5.0, 3.0)
+    assert ilql["entropy_gender_original"] == pytest.approx(0.918296)  # (2/3, 1/3) of the known
+    assert ilql["entropy_gender_rewrite"] == pytest.approx(1.0)
+    assert ilql["entropy_region_rewrite"] == 0.0
+
+
+def test_guardrail_failure_that_loses_reward_still_counts_its_loss(tmp_path):
+    path = tmp_path / "e.jsonl"
+    path.write_text(json.dumps(make_line(reward=-50.0, guardrail_failures=["length"])))
+    (row,) = distill_evaluations(load_evaluations(path))
+    assert row["guarded_difference"] == -20.0
+
+
+def test_impact_ratio_rows_of_a_hand_worked_file(eval_file):
+    rows = tabulate_impact_ratios(load_evaluations(eval_file), attributes=["gender"], n_selected=4)
+    found = {(r["policy"], r["category"], r["phase"]): r for r in rows}
+    assert len(rows) == 2 * 2 * 4  # policies, phases; two categories, unknown, smallest
+    before, after = (found["ilql", "female", phase] for phase in ("before", "after"))
+    assert (before["n_assessed"], before["n_selected"], before["impact_ratio"]) == (4, 0, 0.0)
+    assert (after["n_assessed"], after["n_selected"], after["selection_rate"]) == (6, 4, pytest.approx(2 / 3))
+    assert after["impact_ratio"] == 1.0
+    assert after["mark"] == "insufficient data"
+    assert found["ilql", "(unknown)", "after"]["n_assessed"] == 4
+    smallest = found["ilql", "(smallest ratio)", "before"]
+    assert smallest["impact_ratio"] == 0.0 and 0.0 < smallest["null_ratio"] < 1.0
+
+
+def test_empty_shortlist_of_an_empty_rewrite_counts_nobody(tmp_path):
+    path = tmp_path / "e.jsonl"
+    empty = {"ids": [], "attributes": {"gender": [], "region": []}}
+    path.write_text(json.dumps(make_line(rewrite="", reward=-200.0, shortlist_after=empty)))
+    policies = load_evaluations(path)
+    rows = tabulate_impact_ratios(policies, n_selected=2)
+    assert all(r["n_assessed"] == 0 for r in rows if r["phase"] == "after" and r["category"] == "male")
+    assert "nan" not in (format_impact_ratios(rows) + format_distilled(distill_evaluations(policies)))
+
+
+def test_unknown_attribute_and_too_many_selected_name_the_line(eval_file):
+    policies = load_evaluations(eval_file)
+    with pytest.raises(UserError, match=r":1: no attribute 'sex'.*gender, region"):
+        tabulate_impact_ratios(policies, attributes=["sex"], n_selected=2)
+    with pytest.raises(UserError, match=r":1: 8 are to be selected of a shortlist of 8.*1 to 7"):
+        tabulate_impact_ratios(policies, n_selected=8)
+
+
+def test_saved_rows_read_back_with_undefined_as_empty(tmp_path, eval_file):
+    rows = tabulate_impact_ratios(load_evaluations(eval_file), n_selected=4)
+    save_rows(tmp_path / "r.json", rows)
+    save_rows(tmp_path / "r.csv", rows)
+    from_json = json.loads((tmp_path / "r.json").read_text())
+    with (tmp_path / "r.csv").open(newline="") as lines:
+        from_csv = list(csv.DictReader(lines))
+    assert len(from_json) == len(from_csv) == len(rows)
+    assert from_json[-1]["selection_rate"] is None and from_csv[-1]["selection_rate"] == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.jsonl", "r.csv", "r.json"]
+
+
+def test_save_refuses_another_suffix_and_a_missing_folder(tmp_path):
+    with pytest.raises(UserError, match=r"\.csv or \.json"):
+        save_rows(tmp_path / "r.xlsx", [{"a": 1}])
+    with pytest.raises(UserError, match="no folder"):
+        save_rows(tmp_path / "none" / "r.csv", [{"a": 1}])
+
+
+def run_script(name: str, *arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, ROOT / "scripts" / name, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+
+
+def test_distill_script_prints_and_saves(tmp_path, eval_file):
+    done = run_script("distill_policy_eval.py", "--eval_file", eval_file, "--save_path", tmp_path / "d.csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "guarded difference [95 %]" in done.stdout and "echo" in done.stdout
+    assert (tmp_path / "d.csv").read_text().startswith("policy,n_postings,")
+
+
+def test_impact_ratio_script_prints_and_saves(tmp_path, eval_file):
+    arguments = ("--eval_file", eval_file, "--save_path", tmp_path / "r.json", "--attributes", "gender")
+    done = run_script("impact_ratio_calc.py", *arguments, "--selected", 4)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ilql: gender" in done.stdout and "(smallest ratio)" in done.stdout
+    assert {row["attribute"] for row in json.loads((tmp_path / "r.json").read_text())} == {"gender"}
+
+
+def test_script_ends_a_mistake_with_one_line_and_writes_nothing(tmp_path, eval_file):
+    eval_file.write_text(eval_file.read_text() + "{broken\n")
+    done = run_script("impact_ratio_calc.py", "--eval_file", eval_file, "--save_path", tmp_path / "r.csv")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(f"error: {eval_file}:6: not JSON") and done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluation.jsonl"]
+
+
+def test_run_main_names_the_path_of_an_operating_system_error(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_main(lambda: (tmp_path / "none").read_text())
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: No such file or directory\n"
+
+
+def test_run_main_leaves_bugs_alone():
+    with pytest.raises(ZeroDivisionError):
+        run_main(lambda: 1 // 0)

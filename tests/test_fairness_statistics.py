@@ -1,0 +1,145 @@
+"""Intervals against worked numbers and coverage, tests against SciPy, the permutation null against real shuffles."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from ilqljax.errors import UserError
+from ilqljax.fairness.statistics import (
+    bootstrap_mean,
+    cluster_bootstrap,
+    divide,
+    entropy,
+    mean_and_standard_error,
+    permutation_null,
+    two_proportion_test,
+    wilson_interval,
+)
+
+
+def pool_rate(sums: np.ndarray) -> np.ndarray:
+    return divide(sums[..., 0], sums[..., 1])
+
+
+def test_mean_and_standard_error():
+    assert mean_and_standard_error(np.array([1.0, 2.0, 3.0, 4.0])) == pytest.approx((2.5, np.sqrt(5 / 3) / 2))
+    assert mean_and_standard_error(np.array([7.0])) == pytest.approx((7.0, np.nan), nan_ok=True)
+    assert mean_and_standard_error(np.array([])) == pytest.approx((np.nan, np.nan), nan_ok=True)
+
+
+def test_entropy_in_bits():
+    np.testing.assert_allclose(entropy(np.array([[0.5, 0.5], [1.0, 0.0], [np.nan, np.nan]])), [1.0, 0.0, np.nan])
+    assert entropy(np.full(8, 1 / 8)) == pytest.approx(3.0)
+
+
+def test_wilson_interval_equals_scipy_and_is_undefined_without_trials():
+    rate, low, high = wilson_interval(np.array([0, 3, 10, 0]), np.array([10, 10, 10, 0]))
+    for i, successes in enumerate((0, 3, 10)):
+        expected = scipy.stats.binomtest(successes, 10).proportion_ci(method="wilson")
+        assert (low[i], high[i]) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    np.testing.assert_allclose(rate[:3], [0.0, 0.3, 1.0])
+    assert np.isnan([rate[3], low[3], high[3]]).all()
+
+
+def test_bootstrap_of_a_mean_is_near_the_t_interval():
+    values = np.random.default_rng(0).normal(2.0, 3.0, size=40)
+    expected = scipy.stats.t.interval(0.95, 39, loc=values.mean(), scale=scipy.stats.sem(values))
+    value, low, high = bootstrap_mean(values, seed=1)
+    assert value == pytest.approx(values.mean())
+    assert (low, high) == pytest.approx(expected, abs=0.12)
+
+
+def test_bootstrap_interval_covers_the_true_mean_at_its_level():
+    """400 samples of 25: a true 95 % would be covered 380 times, give or take 4.4."""
+    rng = np.random.default_rng(2)
+    covered = 0
+    for sample in range(400):
+        _, low, high = bootstrap_mean(rng.normal(1.0, 2.0, size=25), seed=sample, n_resamples=600)
+        covered += low <= 1.0 <= high
+    assert 364 <= covered <= 394
+
+
+def test_bootstrap_resamples_clusters_not_members():
+    """Ten members who always agree carry the information of one: the interval must be as wide as for ten clusters."""
+    selected = np.array([10, 0, 10, 10, 0, 0, 10, 0, 0, 10])
+    whole = cluster_bootstrap(np.stack([selected, np.full(10, 10)], axis=1), pool_rate, seed=0)
+    alone = bootstrap_mean(selected / 10, seed=0)
+    assert tuple(whole) == pytest.approx(tuple(alone))
+    naive = wilson_interval(50, 100)
+    assert whole.high - whole.low > 2 * (naive.high - naive.low)
+
+
+def test_bootstrap_of_constant_differences_has_no_width():
+    assert tuple(map(float, bootstrap_mean(np.full(5, 3.0), seed=0))) == pytest.approx((3.0, 3.0, 3.0))
+
+
+def test_bootstrap_repeats_with_its_seed_and_blocks_change_nothing(monkeypatch):
+    values = np.random.default_rng(3).normal(size=20)
+    first = bootstrap_mean(values, seed=5, n_resamples=500)
+    monkeypatch.setattr("ilqljax.fairness.statistics.DRAWS_PER_BLOCK", 70)
+    assert bootstrap_mean(values, seed=5, n_resamples=500) == pytest.approx(first)
+    assert bootstrap_mean(values, seed=6, n_resamples=500) != first
+
+
+def test_bootstrap_of_one_cluster_has_no_interval_and_of_none_is_refused():
+    assert np.isnan(bootstrap_mean(np.array([1.0]), seed=0)[1:]).all()
+    with pytest.raises(UserError, match="got none"):
+        bootstrap_mean(np.array([]), seed=0)
+
+
+def test_bootstrap_is_undefined_when_many_resamples_are():
+    """Only one of twenty clusters has members, so a third of the resamples have none."""
+    rows = np.zeros((20, 2))
+    rows[0] = (1, 2)
+    value, low, high = cluster_bootstrap(rows, pool_rate, seed=0, n_resamples=500)
+    assert value == 0.5 and np.isnan(low) and np.isnan(high)
+
+
+def test_large_counts_use_the_z_test():
+    """Without continuity correction, chi-squared on the 2 x 2 table is the square of z."""
+    expected = scipy.stats.chi2_contingency([[45, 55], [60, 40]], correction=False).pvalue
+    result = two_proportion_test(45, 100, successes_b=60, trials_b=100)
+    assert result.method == "two proportions" and result.p_value == pytest.approx(expected)
+
+
+def test_small_counts_use_fishers_test():
+    result = two_proportion_test(1, 8, successes_b=6, trials_b=9)
+    assert result.method == "Fisher"
+    assert result.p_value == pytest.approx(scipy.stats.fisher_exact([[1, 7], [6, 3]]).pvalue)
+
+
+def test_tests_without_information():
+    assert two_proportion_test(0, 30, successes_b=0, trials_b=40).p_value == 1.0
+    assert np.isnan(two_proportion_test(0, 0, successes_b=3, trials_b=9).p_value)
+
+
+def test_permutation_null_has_the_law_of_shuffled_labels():
+    rng = np.random.default_rng(4)
+    codes = rng.integers(0, 3, size=(12, 10))
+    members = np.stack([np.bincount(row, minlength=3) for row in codes])
+    shuffled = rng.permuted(np.repeat(codes[None], 6000, axis=0), axis=2)[:, :, :4]
+    counts = (shuffled[..., None] == np.arange(3)).sum(axis=(1, 2))
+    drawn = np.empty((0, 3))
+
+    def record(pooled):
+        nonlocal drawn
+        drawn = np.concatenate([drawn, pooled])
+        return pooled.astype(float)
+
+    permutation_null(members, np.full(12, 4), record, seed=0, n_permutations=6000)
+    assert (drawn.sum(axis=1) == 48).all()
+    np.testing.assert_allclose(drawn.mean(axis=0), counts.mean(axis=0), atol=0.15)
+    np.testing.assert_allclose(np.cov(drawn.T), np.cov(counts.T), atol=0.5)
+
+
+def test_permutation_null_of_unanimous_groups_is_certain():
+    null = permutation_null(
+        np.array([[10, 0], [0, 6]]), np.array([3, 2]), lambda pooled: pooled.astype(float), seed=0, n_permutations=50
+    )
+    for part in null:
+        np.testing.assert_array_equal(part, [3.0, 2.0])
+
+
+def test_level_outside_the_unit_interval_is_refused():
+    with pytest.raises(UserError, match="level=95"):
+        wilson_interval(1, 2, level=95.0)

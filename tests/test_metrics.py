@@ -1,0 +1,259 @@
+"""Metric writers, metrics fetched one step late, and progress."""
+
+import io
+import json
+import math
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ilqljax.errors import UserError
+from ilqljax.metrics import (
+    DelayedMetrics,
+    JsonlWriter,
+    MultiWriter,
+    NonFiniteLossError,
+    ProgressBar,
+    TensorBoardWriter,
+    WandbWriter,
+    format_count,
+)
+
+
+def read_records(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+# --- JSONL
+
+
+def test_each_write_is_a_flushed_line(tmp_path):
+    path = tmp_path / "run" / "metrics.jsonl"
+    writer = JsonlWriter(path)
+    writer.write(1, {"loss": 2.5})
+    writer.write(2, {"loss": 2.25, "train/v": 1})
+    assert read_records(path) == [{"step": 1, "loss": 2.5}, {"step": 2, "loss": 2.25, "train/v": 1.0}]
+    writer.close()
+
+
+def test_resume_drops_records_after_the_resumed_step(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    writer = JsonlWriter(path)
+    for step in (1, 2, 3, 4):
+        writer.write(step, {"loss": step})
+    writer.close()
+    writer = JsonlWriter(path, resume_step=2)
+    writer.write(3, {"loss": 30})
+    writer.close()
+    assert [(r["step"], r["loss"]) for r in read_records(path)] == [(1, 1), (2, 2), (3, 30)]
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_without_resume_step_records_are_appended(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    for step in (5, 1):
+        writer = JsonlWriter(path)
+        writer.write(step, {})
+        writer.close()
+    assert [r["step"] for r in read_records(path)] == [5, 1]
+
+
+def test_last_line_that_was_cut_off_is_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2, "lo')
+    JsonlWriter(path, resume_step=5).close()
+    assert path.read_text() == '{"step": 1}\n'
+
+
+@pytest.mark.parametrize("line", ["{oops", "[1]", '{"loss": 1}'])
+def test_line_that_is_no_record_is_refused_with_its_number(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
+    before = path.read_text()
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2: "):
+        JsonlWriter(path, resume_step=1)
+    assert path.read_text() == before
+
+
+def test_nan_is_written_as_null(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    writer = JsonlWriter(path)
+    writer.write(1, {"a": math.nan, "b": -math.inf, "c": 1})
+    writer.close()
+    assert path.read_text() == '{"step": 1, "a": null, "b": null, "c": 1.0}\n'
+
+
+# --- Other writers
+
+
+def test_tensorboard_writes_an_event_file(tmp_path):
+    writer = TensorBoardWriter(tmp_path, resume_step=3)
+    writer.write(4, {"train/loss": 1.5})
+    writer.close()
+    (events,) = tmp_path.glob("events.out.tfevents.*")
+    assert b"train/loss" in events.read_bytes()
+
+
+def test_missing_wandb_names_the_extra(tmp_path, monkeypatch):
+    class Absent:
+        def find_spec(self, name, path=None, target=None):
+            if name == "wandb":
+                raise ModuleNotFoundError("No module named 'wandb'", name="wandb")
+
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
+    with pytest.raises(UserError, match=r"pip install 'ilqljax\[wandb\]'"):
+        WandbWriter("project", directory=tmp_path)
+
+
+def test_wandb_gets_mode_identity_and_metrics(tmp_path, monkeypatch):
+    calls = []
+
+    class Run:
+        def log(self, metrics, step):
+            calls.append((step, metrics))
+
+        def finish(self):
+            calls.append("finished")
+
+    def init(**arguments):
+        calls.append(arguments)
+        return Run()
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    writer = WandbWriter("p", directory=tmp_path / "w", run_id="abc", mode="offline", config={"lr": 1})
+    writer.write(3, {"loss": 1})
+    writer.close()
+    arguments, logged, finished = calls
+    expected = {"project": "p", "id": "abc", "mode": "offline", "resume": "allow", "config": {"lr": 1}, "name": None}
+    assert {key: arguments[key] for key in expected} == expected
+    assert (logged, finished) == ((3, {"loss": 1.0}), "finished")
+
+
+def test_unknown_wandb_mode_is_refused(tmp_path):
+    with pytest.raises(UserError, match="Known: online, offline, disabled"):
+        WandbWriter("p", directory=tmp_path, mode="on")
+
+
+def test_multi_writer_writes_to_all_and_closes_all(tmp_path):
+    paths = [tmp_path / "a", tmp_path / "b"]
+    with MultiWriter([JsonlWriter(path) for path in paths]) as writer:
+        writer.write(1, {"x": 2})
+    assert [read_records(path) for path in paths] == [[{"step": 1, "x": 2.0}]] * 2
+    with pytest.raises(ValueError, match="closed file"):
+        writer.write(2, {})
+
+
+# --- Delayed metrics
+
+
+def test_metrics_come_back_one_step_late():
+    delayed = DelayedMetrics()
+    assert delayed.push(1, {"loss": jnp.float32(0.5)}) is None
+    assert delayed.push(2, {"loss": jnp.float32(0.25)}) == (1, {"loss": 0.5})
+    assert delayed.flush() == (2, {"loss": 0.25})
+    assert delayed.flush() is None
+
+
+def test_fetched_metrics_are_plain_floats():
+    delayed = DelayedMetrics()
+    delayed.push(1, {"loss": jnp.float32(1), "tokens": jnp.int32(3), "lr": 0.5})
+    _, values = delayed.flush()
+    assert {name: type(value) for name, value in values.items()} == {"loss": float, "tokens": float, "lr": float}
+
+
+def test_push_does_not_wait_for_the_step_it_is_given():
+    class Pending:
+        def copy_to_host_async(self):
+            pass
+
+        def __array__(self, dtype=None, copy=None):
+            raise AssertionError("fetched in the step that made it")
+
+    delayed = DelayedMetrics()
+    delayed.push(1, {"loss": jnp.float32(0)})
+    delayed.push(2, {"loss": Pending()})
+
+
+@pytest.mark.parametrize("name", ["loss", "v_loss"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_non_finite_loss_stops_naming_the_step(name, value):
+    delayed = DelayedMetrics()
+    delayed.push(7, {"v": jnp.float32(1), name: jnp.float32(value)})
+    with pytest.raises(NonFiniteLossError, match=f"^{name} is {value} at step 7. .*lower learning rate") as raised:
+        delayed.push(8, {"loss": jnp.float32(1)})
+    assert (raised.value.step, raised.value.name) == (7, name)
+    assert isinstance(raised.value, FloatingPointError)
+    assert isinstance(raised.value, UserError)
+
+
+def test_other_metrics_may_be_non_finite():
+    delayed = DelayedMetrics()
+    delayed.push(1, {"loss": 1.0, "target_q": jnp.float32(jnp.inf)})
+    assert delayed.flush() == (1, {"loss": 1.0, "target_q": math.inf})
+
+
+def test_sharded_metrics_are_fetched():
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    value = jax.device_put(jnp.float32(3), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    delayed = DelayedMetrics()
+    delayed.push(1, {"loss": value})
+    assert delayed.flush() == (1, {"loss": 3.0})
+
+
+# --- Progress
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_log_file_gets_a_line_per_interval_and_a_last_one():
+    stream, clock = io.StringIO(), Clock()
+    with ProgressBar(100, description="bc", interval=30, stream=stream, clock=clock) as bar:
+        for step in range(1, 8):
+            clock.now += 10
+            bar.update(step, tokens=500, loss=2.0)
+    assert stream.getvalue().splitlines() == [
+        "bc: 3/100, loss 2, 50 tokens/s, 16:10 left",
+        "bc: 6/100, loss 2, 50 tokens/s, 15:40 left",
+        "bc: 7/100, loss 2, 50 tokens/s, 15:30 left",
+    ]
+
+
+def test_rates_leave_out_the_first_step_which_compiles():
+    stream, clock = io.StringIO(), Clock()
+    with ProgressBar(3, stream=stream, clock=clock) as bar:
+        clock.now = 1000.0
+        bar.update(1, tokens=10)
+        clock.now = 1001.0
+        bar.update(2, tokens=10)
+    assert stream.getvalue().splitlines()[-1] == "2/3, 10 tokens/s, 00:01 left"
+
+
+def test_terminal_gets_a_bar():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    stream, clock = Terminal(), Clock()
+    with ProgressBar(4, initial=2, stream=stream, clock=clock) as bar:
+        bar.update(3, tokens=5, loss=1.0)
+        clock.now = 1.0
+        bar.message("evaluating")
+        bar.update(4, tokens=5, loss=0.5)
+    text = stream.getvalue()
+    assert "evaluating" in text
+    assert "4/4, loss 0.5, 5 tokens/s" in text
+
+
+@pytest.mark.parametrize(("value", "text"), [(3.0, "3"), (950.0, "950"), (12_345.0, "12.3k"), (4_560_000.0, "4.56M")])
+def test_counts_have_three_digits(value, text):
+    assert format_count(value) == text

@@ -1,0 +1,127 @@
+"""The optimizer against a NumPy AdamW, and the schedule against its docstring's table."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ilqljax.errors import UserError
+from ilqljax.optim import OptimConfig, make_optimizer, make_schedule
+
+
+def adamw_twin(params, gradients, config, learning_rates):
+    """torch.optim.AdamW in float64: decay first, by lr x weight_decay, on every parameter; then the Adam step."""
+    params = {name: value.astype(np.float64) for name, value in params.items()}
+    m = {name: np.zeros_like(value) for name, value in params.items()}
+    v = {name: np.zeros_like(value) for name, value in params.items()}
+    for t, (gradient, lr) in enumerate(zip(gradients, learning_rates, strict=True), start=1):
+        for name, g in gradient.items():
+            params[name] *= 1 - lr * config.weight_decay
+            m[name] = config.b1 * m[name] + (1 - config.b1) * g
+            v[name] = config.b2 * v[name] + (1 - config.b2) * g**2
+            m_hat, v_hat = m[name] / (1 - config.b1**t), v[name] / (1 - config.b2**t)
+            params[name] -= lr * m_hat / (np.sqrt(v_hat) + config.eps)
+    return params
+
+
+def run_optimizer(config, params, gradients):
+    optimizer = make_optimizer(config)
+    params = jax.tree.map(jnp.asarray, params)
+    state = optimizer.init(params)
+    for gradient in gradients:
+        updates, state = optimizer.update(jax.tree.map(jnp.asarray, gradient), state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def draw_problem():
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (3, 4), "bias": (4,)}
+    params = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    gradients = [{n: rng.normal(size=s).astype(np.float32) for n, s in shapes.items()} for _ in range(3)]
+    return params, gradients
+
+
+def test_three_steps_equal_torch_adamw():
+    config = OptimConfig(lr=1e-2, weight_decay=0.1)
+    params, gradients = draw_problem()
+    actual = run_optimizer(config, params, gradients)
+    expected = adamw_twin(params, gradients, config, [1e-2] * 3)
+    for name in params:
+        np.testing.assert_allclose(actual[name], expected[name], rtol=0, atol=1e-6)
+
+
+def test_three_steps_with_a_schedule_equal_torch_adamw():
+    config = OptimConfig(lr=1e-2, weight_decay=0.1, schedule="linear", warmup_steps=2, total_steps=6)
+    params, gradients = draw_problem()
+    actual = run_optimizer(config, params, gradients)
+    expected = adamw_twin(params, gradients, config, [0.5e-2, 1e-2, 1e-2])
+    for name in params:
+        np.testing.assert_allclose(actual[name], expected[name], rtol=0, atol=1e-6)
+
+
+def test_gradients_above_the_norm_are_scaled_down_together():
+    config = OptimConfig(lr=1e-2, max_grad_norm=0.5)
+    params, gradients = draw_problem()
+    norms = [np.sqrt(sum((g**2).sum() for g in gradient.values())) for gradient in gradients]
+    clipped = [
+        {n: g * 0.5 / norm for n, g in gradient.items()} for gradient, norm in zip(gradients, norms, strict=True)
+    ]
+    assert min(norms) > 0.5
+    actual = run_optimizer(config, params, gradients)
+    expected = adamw_twin(params, clipped, config, [1e-2] * 3)
+    for name in params:
+        np.testing.assert_allclose(actual[name], expected[name], rtol=0, atol=1e-6)
+
+
+def test_gradients_below_the_norm_are_left_alone():
+    params, gradients = draw_problem()
+    clipped = run_optimizer(OptimConfig(max_grad_norm=1e6), params, gradients)
+    plain = run_optimizer(OptimConfig(), params, gradients)
+    for name in params:
+        np.testing.assert_array_equal(clipped[name], plain[name])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [0.5, 1, 1, 1, 1, 1, 1]),
+        ("linear", [0.5, 1, 1, 0.75, 0.5, 0.25, 0]),
+        ("cosine", [0.5, 1, 1, 0.853553, 0.5, 0.146447, 0]),
+    ],
+)
+def test_schedule_is_the_docstrings_table(schedule, expected):
+    rate = make_schedule(OptimConfig(lr=1.0, schedule=schedule, warmup_steps=2, total_steps=6))
+    np.testing.assert_allclose([rate(count) for count in range(7)], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_schedule_stays_at_its_end_share(schedule):
+    rate = make_schedule(OptimConfig(lr=2.0, schedule=schedule, total_steps=4, end_lr_fraction=0.25))
+    np.testing.assert_allclose([rate(count) for count in (0, 4, 9)], [2.0, 0.5, 0.5], rtol=1e-6)
+
+
+def test_state_has_one_structure_whatever_the_options():
+    params = {"w": jnp.ones(2)}
+    plain = make_optimizer(OptimConfig()).init(params)
+    other = make_optimizer(OptimConfig(schedule="cosine", total_steps=5, max_grad_norm=1.0)).init(params)
+    assert jax.tree.structure(plain) == jax.tree.structure(other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"schedule": "exp"}, "schedule='exp' is unknown. Known: constant, cosine, linear"),
+        ({"schedule": "cosine"}, "leaves no step after the warm-up"),
+        ({"schedule": "linear", "warmup_steps": 5, "total_steps": 5}, "leaves no step after the warm-up"),
+        ({"lr": -1.0}, "lr=-1.0 is negative"),
+        ({"lr": float("nan")}, "lr=nan is negative or not a number"),
+        ({"b1": 1.0}, "b1=1.0 is not in"),
+        ({"end_lr_fraction": 2.0}, "end_lr_fraction=2.0 is not in"),
+    ],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(UserError) as raised:
+        OptimConfig(**options)
+    assert message in str(raised.value)
