@@ -51,9 +51,7 @@ def cql_loss(
     return log_normalizer - q_t / temperature
 
 
-def margin_loss(
-    q_t: Float[Array, "*N V"], q_taken: Float[Array, "*N"], *, margin: float
-) -> Float[Array, "*N"]:
+def margin_loss(q_t: Float[Array, "*N V"], q_taken: Float[Array, "*N"], *, margin: float) -> Float[Array, "*N"]:
     """Sum max(Q(s, .) - Q(s, a) + margin, 0)^2 over the vocabulary (the original's `dm` term).
 
     The taken action itself contributes margin^2, as in the original.

@@ -135,7 +135,10 @@ def make_ilql_loss(model: ValueLM, config: ILQLConfig) -> LossFn:
 
         td = losses.td_loss(critic.q_t, batch.per_token.rewards, critic.v_next, discount=config.discount)
         terms = {
-            "v_loss": (config.v_weight, reduce(losses.expectile_loss(critic.v_t, v_target, expectile=config.expectile))),
+            "v_loss": (
+                config.v_weight,
+                reduce(losses.expectile_loss(critic.v_t, v_target, expectile=config.expectile)),
+            ),
             "q_loss": (config.q_weight, reduce(td.sum(0))),
         }
         if config.cql_weight:
@@ -262,9 +265,7 @@ def token_weights(
     return jnp.full(batch.tokens.shape, transition_weight).at[rows, idxs].set(action_weights, mode="drop")
 
 
-def token_cross_entropy(
-    trunk: dict, hidden: Float[Array, "B A D"], targets: Int[Array, "B A"]
-) -> Float[Array, "B A"]:
+def token_cross_entropy(trunk: dict, hidden: Float[Array, "B A D"], targets: Int[Array, "B A"]) -> Float[Array, "B A"]:
     """Compute -log softmax(logits)[target] with the tied head; logits exist for a chunk of rows only."""
 
     def rows(hidden, targets):
@@ -288,7 +289,9 @@ def taken_tokens(tokens: Int[Array, "B T"], moves: Transitions) -> Int[Array, "B
 
 def count_batch(batch: Batch) -> Counts:
     """Count what a batch's means divide by: its actions, and its target tokens (all tokens but each row's first)."""
-    return Counts(batch.per_token.action_mask.sum().astype(jnp.float32), batch.token_mask[:, 1:].sum().astype(jnp.float32))
+    return Counts(
+        batch.per_token.action_mask.sum().astype(jnp.float32), batch.token_mask[:, 1:].sum().astype(jnp.float32)
+    )
 
 
 def make_train_step(
@@ -350,9 +353,7 @@ def make_eval_step(loss_fn: LossFn) -> Callable[[TrainState, Batch, Counts], dic
     return step
 
 
-def sum_microbatches(
-    function: Callable[[Batch, Int[Array, ""]], tuple], batch: Batch, n: int
-) -> tuple:
+def sum_microbatches(function: Callable[[Batch, Int[Array, ""]], tuple], batch: Batch, n: int) -> tuple:
     """Sum a function's outputs over `n` microbatches; rows are dealt out in turn, so each device keeps its own."""
     split = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(x.shape[0] // n, n, *x.shape[1:]), 1, 0), batch)
     first = jax.eval_shape(function, jax.tree.map(lambda x: x[0], split), 0)

@@ -119,27 +119,25 @@ def make_generate(
         logits = logits.at[:, suppressed].set(-jnp.inf)
         scores = filter_logits(logits, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
         if not critic:
-            return scores, jax.nn.log_softmax(logits, axis=-1), jnp.zeros(logits.shape[:1] + (1,))
+            return scores, jax.nn.log_softmax(logits, axis=-1), jnp.zeros((*logits.shape[:1], 1))
         value_hidden = hidden.get("value", hidden["policy"])[1]
         target_hidden = hidden["target"][1] if "target" in hidden else value_hidden
         q = model.compute_target_q_all(target, target_hidden)
         advantages = q - model.compute_v(params, value_hidden)[:, None]
-        scores = scores + advantage_term(
-            advantages, beta=config.beta, clip=config.clip, exponential=config.exp_weights
-        )
+        scores = scores + advantage_term(advantages, beta=config.beta, clip=config.clip, exponential=config.exp_weights)
         return scores, jax.nn.log_softmax(logits, axis=-1), advantages
 
     def generate(params: dict, target: dict, tokens: Array, lengths: Array, keys: Array) -> Samples:
         n_columns = tokens.shape[1]
         trunks = select_trunks(params, target, critic=critic)
         hidden, caches = {}, {}
+        room = [(0, 0), (0, 0), (0, 0), (0, config.max_new_tokens), (0, 0)]
         for role, trunk in trunks.items():
             output = model.run_trunk(trunk, tokens, return_kv=True)
             last = jnp.take_along_axis(output.hidden, lengths[:, None, None] - 1, axis=1)[:, 0]
             last_block = jnp.take_along_axis(output.block_output, lengths[:, None, None] - 1, axis=1)[:, 0]
             hidden[role] = repeat_rows(split_hidden(model, last, last_block), n, axis=0)
-            room = [(0, 0), (0, 0), (0, 0), (0, config.max_new_tokens), (0, 0)]
-            cache = jax.tree.map(lambda x: jnp.pad(x, room), output.cache)
+            cache = KVCache(*(jnp.pad(x, room) for x in output.cache))
             caches[role] = repeat_rows(cache, n, axis=1)
         row_keys = jax.vmap(lambda key: jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n)))(keys).reshape(-1)
         row_lengths = jnp.repeat(lengths, n)

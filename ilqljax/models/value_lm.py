@@ -138,7 +138,12 @@ class ValueLM:
         return HiddenStates(self.select_hidden(online), jax.lax.stop_gradient(slow), policy_hidden)
 
     def run_trunk(
-        self, trunk: Params, tokens: Int[Array, "B T"], *args: object, dropout_key: Array | None = None, **kwargs: object
+        self,
+        trunk: Params,
+        tokens: Int[Array, "B T"],
+        *args: object,
+        dropout_key: Array | None = None,
+        **kwargs: object,
     ) -> TrunkOutput:
         """Run one trunk; further arguments go to the backbone."""
         if dropout_key is not None:

@@ -17,6 +17,7 @@ from ilqljax.errors import UserError
 from ilqljax.tasks.hiring.postings import (
     Posting,
     SeenIds,
+    load_saved_dataset,
     normalize_spaces,
     read_field,
     read_json_lines,
@@ -25,6 +26,7 @@ from ilqljax.tasks.hiring.postings import (
 )
 
 RAW_KEYS = frozenset({"id", "text", "locations", "remote"})
+PREPARED_KEYS = frozenset({"q_value", "q_val", "cleaned_text", "technologies", "company"})
 MAX_COMPANY_WORDS = 4
 MIN_PLACE_POSTS = 3
 
@@ -105,11 +107,20 @@ def normalize_lines(text: str) -> str:
 
 
 def load_hackernews(path: str | Path) -> list[Posting]:
-    """Load raw posts.
+    """Load posts: raw JSONL, JSONL with the prepared columns, or a folder holding those as a Hugging Face dataset.
 
     Raises:
         UserError: missing file, malformed line, missing or wrong field, empty text, duplicate id, or no post.
     """
+    if Path(path).is_dir():
+        return make_prepared_postings(load_saved_dataset(Path(path)), source=path)
+    first = next((row for _, row in read_json_lines(path)), {})
+    if first and RAW_KEYS.isdisjoint(first.keys() - {"text"}) and PREPARED_KEYS & first.keys():
+        return make_prepared_postings((row for _, row in read_json_lines(path)), source=path)
+    return _load_raw(path)
+
+
+def _load_raw(path: str | Path) -> list[Posting]:
     seen, postings = SeenIds(), []
     for number, row in read_json_lines(path):
         where = f"{path}:{number}"

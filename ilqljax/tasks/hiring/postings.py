@@ -188,6 +188,24 @@ def load_candidates(path: str | Path) -> list[Candidate]:
     return require_rows(candidates, name="candidate", path=path)
 
 
+def load_saved_dataset(folder: Path) -> Any:
+    """Load a Hugging Face dataset that was saved to disk.
+
+    Raises:
+        UserError: the folder is missing or is no dataset, or the package `datasets` is not installed.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder. Expected a Hugging Face dataset written by Dataset.save_to_disk.")
+    try:
+        import datasets  # optional and slow to import, so only when it is needed
+    except ImportError as error:
+        raise UserError(f"{folder}: reading it needs the package 'datasets'. Run: pip install 'ilqljax[hf]'") from error
+    try:
+        return datasets.load_from_disk(str(folder))
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(f"{folder}: is not a dataset written by Dataset.save_to_disk ({error}).") from error
+
+
 def require_rows(rows: list, *, name: str, path: str | Path) -> list:
     """Return the rows, or raise a `UserError` if the file held none."""
     if not rows:

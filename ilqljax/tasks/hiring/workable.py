@@ -20,6 +20,7 @@ from ilqljax.tasks.hiring.postings import (
     Candidate,
     Posting,
     SeenIds,
+    load_saved_dataset,
     normalize_spaces,
     read_field,
     read_json_lines,
@@ -195,24 +196,6 @@ def load_prepared_workable(folder: str | Path) -> PreparedWorkable:
     require_rows(postings, name="posting", path=folder / JOBS_FOLDER)
     require_rows(candidates, name="candidate", path=folder / CANDIDATES_FOLDER)
     return PreparedWorkable(postings, candidates, _load_split_indices(folder, n_postings=len(postings)))
-
-
-def load_saved_dataset(folder: Path) -> Any:
-    """Load a Hugging Face dataset that was saved to disk.
-
-    Raises:
-        UserError: the folder is missing or is no dataset, or the package `datasets` is not installed.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder. Expected a Hugging Face dataset written by Dataset.save_to_disk.")
-    try:
-        import datasets  # optional and slow to import, so only when it is needed
-    except ImportError as error:
-        raise UserError(f"{folder}: reading it needs the package 'datasets'. Run: pip install 'ilqljax[hf]'") from error
-    try:
-        return datasets.load_from_disk(str(folder))
-    except (FileNotFoundError, ValueError) as error:
-        raise UserError(f"{folder}: is not a dataset written by Dataset.save_to_disk ({error}).") from error
 
 
 def _load_split_indices(folder: Path, *, n_postings: int) -> dict[str, list[str]]:

@@ -1,0 +1,196 @@
+"""Rewrite job postings for a more diverse shortlist, on the built-in sample or on Workable data.
+
+    python -m ilqljax.train --config configs/workable.py              BC, then ILQL, tiny: minutes on two cores
+    python -m ilqljax.train --config configs/workable.py:bc           BC alone
+    python -m ilqljax.train --config configs/workable.py:ilql --config.model.path=DIR    ILQL on a cloned GPT-2
+    python -m ilqljax.train --config configs/workable.py:gpt2         GPT-2 small, bfloat16, for a GPU
+
+Your own data: `--config.data.path=DIR` with jobs.jsonl and candidates.jsonl, a Workable raw file, or prepared folders.
+"""
+
+from ml_collections import ConfigDict
+
+from ilqljax.config import parse_arg
+
+ALGORITHMS = ("bc+ilql", "bc", "ilql")
+SIZES = ("tiny", "gpt2")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Make the config; `arg` is a comma list of an algorithm and a size."""
+    choice = parse_arg(arg, algorithm=ALGORITHMS, size=SIZES)
+    config = ConfigDict()
+    config.task = "workable"
+    config.seed = 0
+    config.run_dir = ""  # a new folder below runs/
+    config.resume = ""  # a run's folder, or "latest"
+
+    config.reward = ConfigDict(
+        {
+            "name": "diversity",
+            "cache_id": "reward",
+            "attribute": "gender",
+            "k": 50,
+            "distance": "total_variation",
+            "target": "pool",
+            "empty_reward": -200.0,
+            "compat": "",
+        }
+    )
+    config.data = ConfigDict(
+        {
+            "name": "hiring",
+            "cache_id": "data",
+            "folder": "data/workable",
+            "source": "",  # detected from the path; no path is the built-in sample
+            "path": "",
+            "candidates_path": "",
+            "seed": 0,
+            "plant": 0.8,
+            "n_postings": 300,
+            "n_candidates": 2000,
+            "n_practice": 2000,
+            "max_postings": 0,
+            "max_words": -1,
+            "operators": (),  # all
+            "splits": "company",
+            "fractions": (0.6, 0.1, 0.3),
+        }
+    )
+    config.data.reward = config.reward
+    config.tokenizer = ConfigDict({"name": "trained_bpe", "cache_id": "tokenizer", "vocab_size": 1400})
+    config.tokenizer.data = config.data
+    config.model = ConfigDict(
+        {
+            "name": "gpt2",
+            "cache_id": "model",
+            "path": "",  # a GPT-2 directory or hub name to start from
+            "n_positions": 256,
+            "n_embd": 64,
+            "n_layer": 2,
+            "n_head": 4,
+            "dropout": 0.0,
+            "dtype": "float32",
+            "remat": False,
+            "unroll": 2,
+            "double_q": True,
+            "separate_policy": True,
+            "separate_target": True,
+            "advanced_mlp": False,
+        }
+    )
+    config.model.tokenizer = config.tokenizer
+    for name, split, practice in (
+        ("pretrain_dataset", "train", True),
+        ("dataset", "train", False),
+        ("validation_dataset", "eval", False),
+    ):
+        config[name] = ConfigDict(
+            {"name": "hiring_rewrites", "cache_id": name, "split": split, "practice": practice, "max_length": 0}
+        )
+        config[name].data = config.data
+        config[name].tokenizer = config.tokenizer
+    config.environment = ConfigDict({"name": "hiring", "cache_id": "", "split": "eval"})
+    config.environment.data = config.data
+    config.evaluator = ConfigDict(
+        {"name": "hiring", "cache_id": "", "split": "test", "best_of": 4, "max_postings": 0, "seed": 0}
+    )
+    config.evaluator.data = config.data
+
+    config.algorithm = "ilql"
+    stage = {
+        "batch_size": 8,
+        "accumulate_steps": 1,
+        "length_buckets": (192,),
+        "action_buckets": (80,),
+        "eval_every": 400,
+        "save_every": 400,
+        "log_every": 10,
+        "n_rollouts": 16,
+        "select": "last",
+        "schedule": "cosine",
+        "warmup_steps": 50,
+        "end_lr_fraction": 0.1,
+        "weight_decay": 0.01,
+        "b1": 0.9,
+        "b2": 0.999,
+        "eps": 1e-8,
+        "max_grad_norm": 1.0,
+        "target": {"polyak": 0.05, "hard_update_every": 0},
+    }
+    bc_loss = {"transition_weight": 0.0}
+    config.pretrain = ConfigDict({**stage, "total_steps": 1500, "lr": 5e-3, "loss": bc_loss})
+    config.train = ConfigDict(
+        {
+            **stage,
+            "total_steps": 800,
+            "lr": 2e-3,
+            "loss": {
+                "v_weight": 1.0,
+                "q_weight": 1.0,
+                "cql_weight": 0.05,
+                "dm_weight": 0.0,
+                "awac_weight": 0.0,
+                "discount": 1.0,
+                "expectile": 0.5,
+                "mc_returns": True,
+                "value_min": float("-inf"),
+                "value_max": float("inf"),
+                "cql_temperature": 1.0,
+                "dm_margin": 0.0,
+                "beta": 0.0,
+                "exp_weights": True,
+                "clip_weight": 0.0,
+                "transition_weight": 0.0,
+                "detach_v": False,
+                "detach_q": False,
+                "detach_policy": False,
+            },
+        }
+    )
+    config.decode = ConfigDict(
+        {
+            "max_new_tokens": 80,
+            "temperature": 1.0,
+            "top_k": 0,
+            "top_p": 0.9,
+            "beta": 8.0,
+            "clip": float("inf"),
+            "exp_weights": True,
+            "n_generations": 1,
+            "rank_by": "both",
+        }
+    )
+    config.acting = ConfigDict({"batch_size": 32, "length_buckets": (128, 176)})
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+    config.wandb = ConfigDict({"use_wandb": False, "project": "ilqljax", "mode": ""})
+
+    if choice.algorithm == "bc":
+        config.algorithm = "bc"
+        config.train = config.pretrain
+        config.dataset.practice = True
+        config.pretrain = ConfigDict({**stage, "total_steps": 0, "lr": 5e-3, "loss": bc_loss})
+    elif choice.algorithm == "ilql":
+        config.pretrain.total_steps = 0
+    if choice.size == "gpt2":
+        scale_up(config)
+    return config
+
+
+def scale_up(config: ConfigDict) -> None:
+    """Set the full size: GPT-2 small and its tokenizer, as in the paper; meant for a GPU."""
+    config.data.n_practice = 0
+    tokenizer = ConfigDict({"name": "gpt2", "cache_id": "tokenizer", "path": "gpt2"})
+    config.tokenizer = tokenizer
+    config.model.tokenizer = tokenizer
+    for name in ("pretrain_dataset", "dataset", "validation_dataset"):
+        config[name].tokenizer = tokenizer
+        config[name].max_length = 1024
+    config.model.update({"path": "gpt2", "n_positions": 1024, "dtype": "bfloat16", "remat": False, "unroll": 1})
+    for stage, lr, steps in ((config.pretrain, 1e-4, 5000), (config.train, 1e-4, 10000)):
+        stage.update({"batch_size": 32, "lr": lr, "warmup_steps": 200, "action_buckets": ()})
+        stage.length_buckets = (256, 512, 768, 1024)
+        stage.total_steps = steps if stage.total_steps else 0
+        stage.target.polyak = 0.005
+    config.decode.max_new_tokens = 384
+    config.acting.length_buckets = (256, 512, 640)

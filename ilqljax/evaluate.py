@@ -1,0 +1,158 @@
+"""Judge what a run has learned: `python -m ilqljax.evaluate --run runs/workable-...`.
+
+Training ends with the same judgement; this program repeats it, with other decoding options if wanted.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+from ml_collections import ConfigDict
+
+import ilqljax.tasks.objects  # noqa: F401  (registers the tasks' objects)
+from ilqljax.algorithms import init_learner_state, make_learner
+from ilqljax.checkpoint import CheckpointStore
+from ilqljax.cli import run_main
+from ilqljax.config import BuildContext, build, from_section
+from ilqljax.decoding.generate import DecodeConfig
+from ilqljax.decoding.policy import TextPolicy
+from ilqljax.errors import UserError
+from ilqljax.models.builders import BuiltModel
+from ilqljax.models.hf_weights import save_gpt2
+from ilqljax.models.value_lm import policy_trunk
+from ilqljax.optim import make_optimizer
+from ilqljax.runs import load_run_config, save_json
+from ilqljax.stage import TrainConfig
+
+
+class PolicyMaker(Protocol):
+    """Makes a trained policy by name; keywords override options of `DecodeConfig`."""
+
+    def __call__(self, name: str, **overrides: Any) -> TextPolicy: ...
+
+
+class Judge(Protocol):
+    """A task's final judgement: acts with the policies, writes what they did into `out_dir`, returns a table."""
+
+    def __call__(self, names: Sequence[str], make: PolicyMaker, *, out_dir: Path) -> tuple[list[dict], str]: ...
+
+
+def make_policy(
+    config: ConfigDict, built: BuiltModel, *, params: dict, target: dict, critic: bool, **overrides: Any
+) -> TextPolicy:
+    """Make a policy that acts as `config.decode` says; without a critic the advantage's weight is 0."""
+    decode = from_section(DecodeConfig, config.decode, path="config.decode")
+    decode = dataclasses.replace(decode, **({} if critic else {"beta": 0.0}) | overrides)
+    return TextPolicy(
+        built.model,
+        decode,
+        built.tokenizer,
+        params=params,
+        target=target,
+        seed=config.seed,
+        batch_size=config.acting.batch_size,
+        length_buckets=tuple(config.acting.length_buckets),
+    )
+
+
+def evaluate_policies(
+    config: ConfigDict, built: BuiltModel, policies: dict[str, dict], *, judge: Judge, run_dir: Path
+) -> None:
+    """Judge trained policies, print the table and write it to `results.json` and `results.txt`.
+
+    Args:
+        config: the run's config.
+        built: the model.
+        policies: `{"params", "target"}` by name.
+        judge: the task's evaluator.
+        run_dir: where results go.
+    """
+
+    def make(name: str, **overrides: Any) -> TextPolicy:
+        networks = policies[name]
+        return make_policy(config, built, critic="v" in networks["params"], **networks, **overrides)
+
+    rows, table = judge(list(policies), make, out_dir=run_dir)
+    if jax.process_index() == 0:
+        save_json(run_dir / "results.json", rows)
+        (run_dir / "results.txt").write_text(table + "\n", encoding="utf-8")
+        print(table, flush=True)
+
+
+def export_policy(run_dir: Path, built: BuiltModel, policies: dict[str, dict]) -> None:
+    """Write the last policy's language model as a directory for transformers, with its tokenizer."""
+    if jax.process_index() != 0:
+        return
+    trunk = jax.device_get(policy_trunk(list(policies.values())[-1]["params"]))
+    t = built.tokenizer
+    ids = {"bos_token_id": t.bos_id, "eos_token_id": t.eoa_id, "pad_token_id": t.pad_id}
+    save_gpt2(run_dir / "export" / "policy", built.model.backbone.config, trunk, special_ids=ids)
+    t.save(run_dir / "export" / "policy")
+
+
+def load_policies(config: ConfigDict, built: BuiltModel, run_dir: Path) -> dict[str, dict]:
+    """Restore every stage's networks from a run's checkpoints, without their optimizer states.
+
+    Raises:
+        UserError: the run has no complete checkpoint.
+    """
+    policies = {}
+    for name, section in (("bc", config.pretrain), (config.algorithm, config.train)):
+        store = CheckpointStore(run_dir / "checkpoints" / name)
+        if store.latest_step() is None:
+            continue
+        settings = from_section(TrainConfig, section, path="config")
+        learner = make_learner(name, built.model, settings.loss)
+        template = jax.eval_shape(
+            lambda learner=learner, settings=settings: init_learner_state(
+                learner, built.model, optimizer=make_optimizer(settings), key=jax.random.key(0)
+            )
+        )
+        best = settings.select == "best" and store.best_step() is not None
+        state, _, _ = store.restore(template, step="best" if best else "last")
+        policies[name] = {"params": {**state.params, **state.frozen}, "target": state.target}
+    if not policies:
+        raise UserError(f"{run_dir} has no complete checkpoint yet. Wait for the first one, or resume the run.")
+    return policies
+
+
+def evaluate_run(run_dir: str | Path, *, out_dir: str | Path = "", overrides: dict[str, Any] | None = None) -> Path:
+    """Judge a finished or interrupted run again.
+
+    Args:
+        run_dir: its folder.
+        out_dir: where results go; "" is the run's folder.
+        overrides: options of `config.decode` to change.
+
+    Returns:
+        The folder with the results.
+    """
+    folder, config = load_run_config(run_dir)
+    config.decode.update(overrides or {})
+    context = BuildContext({"run_dir": folder, "seed": config.seed})
+    built = build("model", config.model, context=context, path="config.model")
+    judge = build("evaluator", config.evaluator, context=context, path="config.evaluator")
+    out = Path(out_dir) if out_dir else folder
+    out.mkdir(parents=True, exist_ok=True)
+    evaluate_policies(config, built, load_policies(config, built, folder), judge=judge, run_dir=out)
+    return out
+
+
+def main() -> None:
+    """Read the arguments and judge."""
+    parser = argparse.ArgumentParser(prog="python -m ilqljax.evaluate", description=__doc__.splitlines()[0])
+    parser.add_argument("--run", required=True, help="folder of a run")
+    parser.add_argument("--out", default="", help="where results go; the run's folder by default")
+    parser.add_argument("--beta", type=float, help="weight of the advantage")
+    parser.add_argument("--temperature", type=float, help="of the policy; 0 is greedy")
+    parser.add_argument("--n_generations", type=int, help="samples per observation, of which one is chosen")
+    args = parser.parse_args()
+    chosen = {"beta": args.beta, "temperature": args.temperature, "n_generations": args.n_generations}
+    evaluate_run(args.run, out_dir=args.out, overrides={k: v for k, v in chosen.items() if v is not None})
+
+
+if __name__ == "__main__":
+    run_main(main)

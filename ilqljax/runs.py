@@ -1,0 +1,98 @@
+"""A run's folder: where it is, what it holds, and how to open it again.
+
+config.json        the resolved config       overrides.json   what differs from the config file's own values
+tokenizer/         the tokenizer             checkpoints/     one Orbax folder per stage
+metrics/           JSONL and TensorBoard     export/          the policy for transformers
+evaluation.jsonl   every judged rewrite      results.json     the final table
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from ilqljax.config import config_to_json, diff_overrides, load_config_json, resolve_path, save_config_json
+from ilqljax.data.tokenizer import Tokenizer
+from ilqljax.errors import UserError
+
+# Sections that a resumed run may change; the rest decides what the saved arrays and batches mean.
+CHANGEABLE = ("resume", "run_dir", "train", "pretrain", "decode", "evaluator", "wandb", "mesh", "environment")
+
+
+def make_run_dir(config: ConfigDict) -> Path:
+    """Create the folder of a new run, or return that of the run to resume, and write the resolved config into it.
+
+    Raises:
+        UserError: the folder is taken or cannot be written, there is nothing to resume, or the resumed run had another
+            model or other data.
+    """
+    if config.resume:
+        return resume_run_dir(config)
+    if config.run_dir:
+        run_dir = resolve_path(config.run_dir)
+        if (run_dir / "config.json").exists():
+            raise UserError(
+                f"{run_dir} already holds a run. Continue it with --config.resume={config.run_dir}, or choose another "
+                "--config.run_dir."
+            )
+    else:
+        run_dir = resolve_path(f"runs/{config.task}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if jax.process_index() == 0:
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            save_config_json(config, run_dir / "config.json")
+        except OSError as error:
+            raise UserError(f"The run folder {run_dir} cannot be written ({error}). Set --config.run_dir.") from error
+    return run_dir
+
+
+def resume_run_dir(config: ConfigDict) -> Path:
+    """Find the run to resume ("latest" is the newest of the task) and check that it is the same experiment."""
+    if config.resume == "latest":
+        found = sorted(resolve_path("runs").glob(f"{config.task}-*/config.json"))
+        if not found:
+            raise UserError(f"There is no run of {config.task!r} below {resolve_path('runs')} to resume.")
+        run_dir = found[-1].parent
+    else:
+        run_dir = resolve_path(config.resume)
+    if not (run_dir / "config.json").is_file():
+        raise UserError(f"{run_dir} holds no run: config.json is missing. Give the folder that the run printed.")
+    saved = load_config_json(run_dir / "config.json")
+    here = json.loads(config_to_json(config))
+    differing = [
+        name for name in diff_overrides(json.loads(config_to_json(saved)), here) if name.split(".")[0] not in CHANGEABLE
+    ]
+    if differing:
+        raise UserError(
+            f"{run_dir} was run with other values of {', '.join(differing)}. Resume with the same, or start a new run."
+        )
+    return run_dir
+
+
+def load_run_config(run_dir: str | Path) -> tuple[Path, ConfigDict]:
+    """Open a run's folder and its resolved config.
+
+    Raises:
+        UserError: the folder holds no run.
+    """
+    folder = resolve_path(run_dir)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} holds no run: config.json is missing. Give the folder that training printed.")
+    return folder, load_config_json(folder / "config.json")
+
+
+def save_tokenizer(run_dir: Path, tokenizer: Tokenizer) -> None:
+    """Keep the tokenizer with the run."""
+    if jax.process_index() == 0:
+        tokenizer.save(run_dir / "tokenizer")
+
+
+def save_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)

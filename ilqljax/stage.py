@@ -1,0 +1,249 @@
+"""One stage of training: an algorithm's loss, run over a dataset until its steps are done, with what keeps it safe.
+
+Checkpoints hold the whole state and the loader's position, so that a killed stage continues as if nothing had been;
+metrics are fetched one step late, so that the loop never waits for the device.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ilqljax.algorithms import Learner, find_unreached, init_learner_state
+from ilqljax.checkpoint import CheckpointStore
+from ilqljax.data.dataset import ListRLDataset, RLDataset
+from ilqljax.data.loader import make_train_loader
+from ilqljax.envs.base import LanguageEnvironment, Policy
+from ilqljax.errors import UserError
+from ilqljax.evals.loss import evaluate_loss
+from ilqljax.evals.rollout import evaluate_rollouts
+from ilqljax.metrics import DelayedMetrics, JsonlWriter, MultiWriter, ProgressBar, TensorBoardWriter, WandbWriter
+from ilqljax.models.builders import BuiltModel, count_parameters
+from ilqljax.optim import OptimConfig, make_optimizer
+from ilqljax.sharding import batch_sharding, infer_param_shardings, replicated_sharding, shard_batch
+from ilqljax.state import TrainState
+from ilqljax.steps import TargetConfig, make_eval_step, make_train_step
+
+
+@dataclass(frozen=True)
+class TrainConfig(OptimConfig):
+    """How long, on what batches and with what optimizer one stage trains; `total_steps` 0 skips it.
+
+    Attributes:
+        batch_size: rows of a step over all devices and microbatches.
+        accumulate_steps: microbatches that a step is computed in.
+        length_buckets: row lengths that batches are padded to.
+        action_buckets: numbers of actions that batches are padded to; () is powers of two.
+        eval_every: steps between evaluations; there is always one at the end.
+        save_every: steps between checkpoints; there is always one at the end.
+        log_every: steps between records in the metrics.
+        n_rollouts: environments that the policy acts in at each evaluation; 0 for none.
+        select: which checkpoint the next stage and the final judgement use: "best" (validation loss for a policy,
+            rollouts' return for a critic) or "last".
+        target: how target networks follow.
+        loss: the algorithm's options.
+    """
+
+    batch_size: int = 8
+    accumulate_steps: int = 1
+    length_buckets: tuple[int, ...] = (1024,)
+    action_buckets: tuple[int, ...] = ()
+    eval_every: int = 500
+    save_every: int = 500
+    log_every: int = 10
+    n_rollouts: int = 32
+    select: str = "last"
+    target: TargetConfig = field(default_factory=TargetConfig)
+    loss: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.select not in ("best", "last"):
+            raise UserError(f"select={self.select!r} is unknown. Use 'best' or 'last'.")
+        for name in ("eval_every", "save_every", "log_every", "batch_size", "accumulate_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} is not positive. Use 1 or more.")
+        if self.batch_size % self.accumulate_steps:
+            raise UserError(
+                f"batch_size={self.batch_size} is not divisible by accumulate_steps={self.accumulate_steps}. "
+                "Change one of the two."
+            )
+
+
+class StageInputs(NamedTuple):
+    """What a stage works on.
+
+    Attributes:
+        dataset: training rows.
+        validation: rows whose mean loss is watched.
+        environments: where the policy acts at evaluations; may be empty.
+        make_policy: from a state to the policy that acts.
+        trunk: a language model to start from; None is random.
+    """
+
+    dataset: RLDataset
+    validation: ListRLDataset
+    environments: Sequence[LanguageEnvironment]
+    make_policy: Callable[[TrainState], Policy]
+    trunk: dict | None
+
+
+def train_stage(
+    name: str,
+    learner: Learner,
+    settings: TrainConfig,
+    inputs: StageInputs,
+    *,
+    config: ConfigDict,
+    built: BuiltModel,
+    mesh: Mesh,
+    run_dir: Path,
+) -> TrainState:
+    """Train one algorithm and return the state of the selected checkpoint; continues where its checkpoints end.
+
+    Args:
+        name: of the stage; names its folders.
+        learner: the algorithm.
+        settings: how long and how.
+        inputs: data, environments, start.
+        config: the run's config, for the seed and the writers.
+        built: the model.
+        mesh: devices.
+        run_dir: the run's folder.
+
+    Raises:
+        NonFiniteLossError: the loss is NaN or infinite; nothing is saved from then on.
+        UserError: a checkpoint in the folder is of another shape, or the data changed under it.
+    """
+    optimizer = make_optimizer(settings)
+    key = jax.random.fold_in(jax.random.key(config.seed), sum(name.encode()))
+
+    def init() -> TrainState:
+        return init_learner_state(learner, built.model, optimizer=optimizer, key=key, trunk=inputs.trunk)
+
+    shardings = infer_param_shardings(jax.eval_shape(init), mesh)
+    state = jax.device_put(init(), shardings)
+    template = state
+    replicated = replicated_sharding(mesh)
+    step_fn = jax.jit(
+        make_train_step(
+            learner.loss_fn,
+            optimizer,
+            target=settings.target,
+            accumulate_steps=settings.accumulate_steps,
+            dropout=built.model.backbone.config.dropout > 0,
+            unreached=find_unreached(learner, built.model, state),
+        ),
+        donate_argnums=0,
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, replicated),
+    )
+    eval_fn = jax.jit(make_eval_step(learner.loss_fn), out_shardings=replicated)
+    buckets = {"length_buckets": settings.length_buckets, "action_buckets": settings.action_buckets}
+    loader = make_train_loader(
+        inputs.dataset,
+        batch_size=settings.batch_size,
+        seed=config.seed,
+        n_hosts=jax.process_count(),
+        host=jax.process_index(),
+        **buckets,
+    )
+    by_return = learner.algorithm.has_critic and bool(inputs.environments)
+    store = CheckpointStore(
+        run_dir / "checkpoints" / name,
+        metric_name="return" if by_return else "validation_loss",
+        mode="max" if by_return else "min",
+    )
+    start = 0
+    if store.latest_step() is not None:
+        state, extra, start = store.restore(template)
+        loader.set_state(extra["loader"])
+        say(f"{name}: continuing from step {start}")
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        losses = evaluate_loss(eval_fn, state, inputs.validation, mesh=mesh, batch_size=settings.batch_size, **buckets)
+        results = {f"validation/{k}": v for k, v in losses.items()}
+        if inputs.environments:
+            played = evaluate_rollouts(inputs.environments, inputs.make_policy(state))
+            results |= {f"rollout/{k}": v for k, v in played.items()}
+        return results
+
+    say(
+        f"{name}: {count_parameters(state.params):,} parameters, {start}/{settings.total_steps} steps done, "
+        f"{dict(mesh.shape)} devices"
+    )
+    with (
+        store,
+        open_writers(config, run_dir, name, resume_step=start) as writer,
+        ProgressBar(settings.total_steps, initial=start, description=name) as bar,
+    ):
+        delayed = DelayedMetrics()
+
+        def record(fetched: tuple[int, dict[str, float]] | None) -> None:
+            if fetched is None:
+                return
+            step, metrics = fetched
+            bar.update(step, tokens=int(metrics["tokens"]), loss=metrics["loss"])
+            if step % settings.log_every == 0 or step == settings.total_steps:
+                writer.write(step, {f"train/{k}": v for k, v in metrics.items()})
+
+        for step in range(start + 1, settings.total_steps + 1):
+            batch = shard_batch(next(loader), mesh)
+            state, metrics = step_fn(state, batch)
+            record(delayed.push(step, metrics))
+            last = step == settings.total_steps
+            evaluating = step % settings.eval_every == 0 or last
+            if evaluating or step % settings.save_every == 0:
+                # A state whose loss is not finite must stop the run before it is saved over a good one.
+                record(delayed.flush())
+                results = evaluate(state) if evaluating else {}
+                if results:
+                    writer.write(step, results)
+                    bar.message(f"{name} step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in brief(results)))
+                metric = results.get("rollout/return" if by_return else "validation/loss")
+                store.save(step, state, {"loader": loader.get_state()}, metric=metric)
+        store.wait()
+        if settings.select == "best" and store.best_step() is not None:
+            state, _, _ = store.restore(template, step="best")
+    return state
+
+
+def brief(results: dict[str, float]) -> list[tuple[str, float]]:
+    """Pick what is worth a line on the terminal."""
+    wanted = ("validation/loss", "rollout/return", "rollout/return_standard_error")
+    return [(name, results[name]) for name in wanted if name in results]
+
+
+def open_writers(config: ConfigDict, run_dir: Path, name: str, *, resume_step: int) -> MultiWriter:
+    """Open a stage's metric writers: JSONL and TensorBoard always, W&B when asked; only on the first host."""
+    if jax.process_index() != 0:
+        return MultiWriter([])
+    folder = run_dir / "metrics" / name
+    resumed = resume_step or None
+    writers = [
+        JsonlWriter(folder / "metrics.jsonl", resume_step=resumed),
+        TensorBoardWriter(folder, resume_step=resumed),
+    ]
+    if config.wandb.use_wandb:
+        writers.append(
+            WandbWriter(
+                project=config.wandb.project,
+                name=f"{run_dir.name}-{name}",
+                directory=run_dir,
+                config=config.to_dict(),
+                mode=config.wandb.mode,
+            )
+        )
+    return MultiWriter(writers)
+
+
+def say(text: str) -> None:
+    """Tell the user something, once however many hosts there are."""
+    if jax.process_index() == 0:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()

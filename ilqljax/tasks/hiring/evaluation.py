@@ -1,0 +1,173 @@
+"""The hiring task's final judgement: every held-out posting once, every policy, and what changed.
+
+Rows of the table:
+
+| policy        | writes                                                                                        |
+|---------------|-----------------------------------------------------------------------------------------------|
+| echo          | the original posting again                                                                    |
+| bc            | one sample of the cloned behaviour                                                            |
+| bc best of n  | of n such samples the one with the best reward: it asks the engine n times for each posting   |
+| ilql          | one sample with the critic's advantage; the engine is not asked                               |
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ilqljax.decoding.policy import Generation, TextPolicy
+from ilqljax.fairness.attributes import AttributeTable
+from ilqljax.fairness.report import distill_evaluations, load_evaluations
+from ilqljax.fairness.statistics import bootstrap_mean
+from ilqljax.tasks.hiring.environment import PostingObservation
+from ilqljax.tasks.hiring.guardrails import check_rewrite
+from ilqljax.tasks.hiring.postings import Posting, normalize_spaces
+from ilqljax.tasks.hiring.prompts import build_prompt
+from ilqljax.tasks.hiring.reward import DiversityReward
+
+EVALUATION_FILE = "evaluation.jsonl"
+
+
+class HiringJudge:
+    """Judge rewriting policies on postings that none of them was trained on."""
+
+    def __init__(
+        self,
+        postings: Sequence[Posting],
+        reward: DiversityReward,
+        table: AttributeTable,
+        *,
+        best_of: int = 4,
+        seed: int = 0,
+    ) -> None:
+        """Hold the held-out postings and the engine; `best_of` is the n of "bc best of n" (below 2: left out)."""
+        self.postings = tuple(postings)
+        self.observations = [PostingObservation(build_prompt(p), posting=p) for p in postings]
+        self.reward, self.table = reward, table
+        self.best_of, self.seed = best_of, seed
+
+    def __call__(
+        self, names: Sequence[str], make: Callable[..., TextPolicy], *, out_dir: Path
+    ) -> tuple[list[dict], str]:
+        """Act with every policy, write `evaluation.jsonl` into `out_dir`, and return rows and a table."""
+        rewrites = {"echo": [Generation(self.original(p), float("nan"), 0.0, True) for p in self.postings]}
+        for name in names:
+            policy = make(name)
+            rewrites[name] = [policy.rank(g)[0] for g in policy.generate_batch(self.observations)]
+            if name == "bc" and self.best_of > 1:
+                policy = make(name, n_generations=self.best_of)
+                rewrites[f"bc best of {self.best_of}"] = self.choose_best(policy.generate_batch(self.observations))
+        path = out_dir / EVALUATION_FILE
+        partial = path.with_name(path.name + ".partial")
+        with partial.open("w", encoding="utf-8") as file:
+            for name, generations in rewrites.items():
+                for line in self.describe(name, generations):
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        os.replace(partial, path)
+        return self.tabulate(path)
+
+    def choose_best(self, samples: Sequence[Sequence[Generation]]) -> list[Generation]:
+        """Choose each posting's sample with the best reward."""
+        chosen = []
+        for observation, generations in zip(self.observations, samples, strict=True):
+            scores = self.reward.score([observation.prompt] * len(generations), [g.text for g in generations])
+            chosen.append(generations[int(np.argmax(scores))])
+        return chosen
+
+    def describe(self, name: str, generations: Sequence[Generation]) -> list[dict[str, Any]]:
+        """Return one policy's lines of the evaluation file (format: `ilqljax.fairness.report`)."""
+        prompts = [o.prompt for o in self.observations]
+        originals = [self.original(p) for p in self.postings]
+        texts = [normalize_spaces(g.text) for g in generations]
+        before, after = self.reward.shortlists(originals), self.reward.shortlists(texts)
+        rewards_before, rewards_after = self.reward.score(prompts, originals), self.reward.score(prompts, texts)
+        lines = []
+        for i, (posting, generation) in enumerate(zip(self.postings, generations, strict=True)):
+            failures = check_rewrite(posting, texts[i], prompts[i])
+            logp = generation.log_probability
+            lines.append(
+                {
+                    "policy": name,
+                    "posting_id": posting.id,
+                    "company": posting.company,
+                    "prompt": prompts[i],
+                    "original": originals[i],
+                    "rewrite": texts[i],
+                    "reward_original": float(rewards_before[i]),
+                    "reward": float(rewards_after[i]),
+                    "log_probability": None if np.isnan(logp) else logp,
+                    "advantage": generation.advantage,
+                    "guardrail_failures": sorted({f.check for f in failures}),
+                    "guardrail_reasons": [f.reason for f in failures],
+                    "shortlist_before": self.show_shortlist(before[i]),
+                    "shortlist_after": self.show_shortlist(after[i]),
+                }
+            )
+        return lines
+
+    def show_shortlist(self, rows: np.ndarray) -> dict[str, Any]:
+        """Name a shortlist's members and their declared attributes, "" where unknown; an empty text has none."""
+        members = [int(row) for row in rows if row >= 0]
+        attributes = {}
+        for name in self.table.names:
+            attribute = self.table.attribute(name)
+            codes = attribute.codes[members]
+            attributes[name] = [attribute.categories[code] if code >= 0 else "" for code in codes]
+        return {"ids": [self.table.ids[row] for row in members], "attributes": attributes}
+
+    def original(self, posting: Posting) -> str:
+        """Return the posting's own text, with white space folded as in the prompt."""
+        return normalize_spaces(posting.description)
+
+    def tabulate(self, path: Path) -> tuple[list[dict], str]:
+        """Read an evaluation file back and summarise it, with paired differences from BC where BC is there."""
+        policies = load_evaluations(path)
+        rows = distill_evaluations(policies, seed=self.seed)
+        reference = policies.get("bc")
+        for row in rows:
+            if reference is not None and not row["policy"].startswith(("bc", "echo")):
+                gains = [a.reward - b.reward for a, b in zip(policies[row["policy"]], reference, strict=True)]
+                estimate = bootstrap_mean(np.array(gains), seed=self.seed)
+                row |= {"over_bc": estimate.value, "over_bc_low": estimate.low, "over_bc_high": estimate.high}
+        floor = self.reward.estimate_noise_floor(seed=self.seed)
+        return rows, format_table(rows, floor=floor.value, attribute=self.reward.config.attribute)
+
+
+def format_table(rows: Sequence[dict], *, floor: float, attribute: str) -> str:
+    """Lay the rows out as a plain-text table that says what its numbers mean."""
+    header = ("policy", "score", "gain over echo [95 %]", "guarded gain [95 %]", "pass", "copies", "words")
+    body = [header]
+    for row in rows:
+        body.append(
+            (
+                row["policy"],
+                f"{row['reward_rewrite']:.2f} +- {row['reward_rewrite_error']:.2f}",
+                show_interval(row, "difference"),
+                show_interval(row, "guarded_difference"),
+                f"{100 * row['guardrail_pass_rate']:.0f} %",
+                f"{100 * row['copy_rate']:.0f} %",
+                f"{row['words_rewrite']:.1f}",
+            )
+        )
+    widths = [max(len(line[i]) for line in body) for i in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in body]
+    lines.insert(1, "-" * max(map(len, lines)))
+    for row in rows:
+        if "over_bc" in row:
+            lines.append(f"{row['policy']} over bc, paired by posting: {show_interval(row, 'over_bc')}")
+    lines.append(
+        f"score: -100 x distance of the shortlist's {attribute} distribution from the target, over {rows[0]['n_postings']} "
+        f"postings never trained on; random shortlists score {floor:.2f}."
+    )
+    lines.append(
+        "guarded: a rewrite that fails a guardrail never counts as an improvement. pass: share that fails none."
+    )
+    return "\n".join(lines)
+
+
+def show_interval(row: dict, name: str) -> str:
+    """Write an estimate with its interval."""
+    return f"{row[name]:+.2f} [{row[name + '_low']:+.2f}, {row[name + '_high']:+.2f}]"

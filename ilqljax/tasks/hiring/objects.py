@@ -1,0 +1,153 @@
+"""The hiring task's objects by name, for configs: data, tokenizer, dataset, environment, evaluator."""
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+from ilqljax.config import register, resolve_path
+from ilqljax.data.dataset import ObservationDataset, infer_reward_scaling
+from ilqljax.data.tokenizer import GPT2Tokenizer, Tokenizer, load_tokenizer, train_bpe
+from ilqljax.envs.base import LanguageEnvironment
+from ilqljax.fairness.attributes import AttributeTable
+from ilqljax.tasks.hiring.environment import PostingEnvironment
+from ilqljax.tasks.hiring.evaluation import HiringJudge
+from ilqljax.tasks.hiring.practice import make_practice
+from ilqljax.tasks.hiring.prepare import DataConfig, PreparedData, prepare_data
+from ilqljax.tasks.hiring.reward import DiversityReward, RewardConfig
+
+SPLITS = ("train", "eval", "test")
+
+
+class HiringData:
+    """A prepared folder with its engine and its practice postings, each made once."""
+
+    def __init__(self, prepared: PreparedData, config: DataConfig, *, n_practice: int) -> None:
+        self.prepared, self.config, self.n_practice = prepared, config, n_practice
+
+    @cached_property
+    def reward(self) -> DiversityReward:
+        """The reward that scored the data."""
+        return self.prepared.make_reward()
+
+    @cached_property
+    def practice(self) -> list:
+        """Unscored dialogues for behavioural cloning."""
+        return make_practice(self.prepared, self.config, n_postings=self.n_practice)
+
+    @cached_property
+    def reward_scaling(self) -> tuple[float, float]:
+        """Shift and scale that standardise the training split's rewards."""
+        return infer_reward_scaling(self.prepared.make_observations("train"))
+
+    def training_texts(self) -> Iterator[str]:
+        """Yield all texts that training may read, for a tokenizer."""
+        for observation in [*self.prepared.make_observations("train"), *self.practice]:
+            yield observation.prompt
+            yield observation.rewrite
+
+
+@register("data", "hiring")
+def build_data(
+    *,
+    folder: str,
+    source: str = "",
+    path: str = "",
+    candidates_path: str = "",
+    seed: int = 0,
+    plant: float = 0.8,
+    n_postings: int = 300,
+    n_candidates: int = 2000,
+    n_practice: int = 0,
+    max_postings: int = 0,
+    max_words: int = -1,
+    operators: tuple[str, ...] = (),
+    splits: str = "company",
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    reward: object = None,
+) -> HiringData:
+    """Prepare a data folder, or open it if it is current. Arguments are those of `prepare.DataConfig`.
+
+    Args:
+        folder: where the prepared data goes.
+        n_practice: unscored postings for behavioural cloning (`practice`).
+        operators: kinds of edit; () takes all.
+        reward: a built `RewardConfig` (a section named "diversity").
+    """
+    settings = {
+        "source": source,
+        "path": str(resolve_path(path)) if path else "",
+        "candidates_path": str(resolve_path(candidates_path)) if candidates_path else "",
+        "seed": seed,
+        "plant": plant,
+        "n_postings": n_postings,
+        "n_candidates": n_candidates,
+        "max_postings": max_postings,
+        "max_words": max_words,
+        "splits": splits,
+        "fractions": fractions,
+        "reward": reward or RewardConfig(),
+    }
+    if operators:
+        settings["operators"] = operators
+    config = DataConfig(**settings)
+    return HiringData(prepare_data(config, out_dir=resolve_path(folder)), config, n_practice=n_practice)
+
+
+register("reward", "diversity")(RewardConfig)
+
+
+@register("tokenizer", "trained_bpe")
+def build_trained_bpe(data: HiringData, *, vocab_size: int = 1400) -> Tokenizer:
+    """Train a byte-level BPE on what training may read."""
+    return train_bpe(data.training_texts(), vocab_size=vocab_size)
+
+
+@register("tokenizer", "gpt2")
+def build_gpt2_tokenizer(*, path: str = "gpt2") -> Tokenizer:
+    """Load GPT-2's tokenizer from a directory (vocab.json, merges.txt), or from the hub where that is no directory."""
+    local = resolve_path(path)
+    return GPT2Tokenizer.from_directory(local) if local.is_dir() else GPT2Tokenizer.from_pretrained(path)
+
+
+@register("tokenizer", "saved")
+def build_saved_tokenizer(*, path: str) -> Tokenizer:
+    """Load a tokenizer that a run saved."""
+    return load_tokenizer(resolve_path(path))
+
+
+@register("dataset", "hiring_rewrites")
+def build_dataset(
+    data: HiringData, tokenizer: Tokenizer, *, split: str = "train", practice: bool = False, max_length: int = 0
+) -> ObservationDataset:
+    """Make the rows of a split's scored rewrites, rewards standardised by the training split.
+
+    Args:
+        data: the prepared data.
+        tokenizer: of the model.
+        split: "train", "eval" or "test".
+        practice: add the unscored practice rows, whose reward means nothing: for behavioural cloning only.
+        max_length: longest row in tokens; longer prompts lose their start. 0 is no limit.
+    """
+    shift, scale = data.reward_scaling
+    observations = [*data.prepared.make_observations(split), *(data.practice if practice else ())]
+    return ObservationDataset(observations, tokenizer, max_length=max_length, reward_shift=shift, reward_scale=scale)
+
+
+@register("environment", "hiring")
+def build_environment(data: HiringData, *, split: str = "eval") -> Callable[[int], LanguageEnvironment]:
+    """Make the function from a number to the environment of the split's posting of that number (counted round)."""
+    postings = data.prepared.select_postings(split)
+
+    def make(i: int) -> LanguageEnvironment:
+        return PostingEnvironment([postings[i % len(postings)]], data.reward)
+
+    return make
+
+
+@register("evaluator", "hiring")
+def build_judge(
+    data: HiringData, *, split: str = "test", best_of: int = 4, max_postings: int = 0, seed: int = 0
+) -> HiringJudge:
+    """Make the final judge on a split's postings (at most `max_postings`; 0 takes all)."""
+    postings = data.prepared.select_postings(split)
+    table = AttributeTable.from_candidates(data.prepared.candidates)
+    return HiringJudge(postings[: max_postings or None], data.reward, table, best_of=best_of, seed=seed)

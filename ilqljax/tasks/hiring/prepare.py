@@ -1,0 +1,286 @@
+"""Prepare a data folder: postings, candidates, splits, and offline data of several scored rewrites per posting.
+
+The folder (its files: `prepared`) appears whole or not at all: it is built in a temporary sibling and renamed. A
+folder whose inputs, settings and code are the same is used again.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ilqljax.errors import UserError
+from ilqljax.fairness import diversity
+from ilqljax.fairness.attributes import AttributeTable
+from ilqljax.fairness.matching import TfidfMatcher
+from ilqljax.tasks.hiring.guardrails import check_rewrite
+from ilqljax.tasks.hiring.postings import (
+    Candidate,
+    Posting,
+    normalize_spaces,
+    save_candidates,
+    save_json_lines,
+    save_postings,
+    save_text,
+)
+from ilqljax.tasks.hiring.prepared import (
+    CANDIDATES,
+    JOBS,
+    OFFLINE,
+    REWARDS,
+    SPLITS,
+    SUMMARY,
+    PreparedData,
+    ScoredRewrite,
+    load_prepared,
+    load_summary,
+)
+from ilqljax.tasks.hiring.prompts import build_prompt
+from ilqljax.tasks.hiring.reward import DiversityReward, RewardConfig
+from ilqljax.tasks.hiring.rewrites import OPERATORS, require_operators, rewrite_posting
+from ilqljax.tasks.hiring.sources import detect_source, load_market
+from ilqljax.tasks.hiring.splits import check_leakage, hash_file, make_manifest, save_manifest, split_postings
+
+SPLIT_CHOICES = ("company", "given")
+# A small model reads a hundred-odd words; longer posts are dropped and counted. Every other source keeps all by
+# default.
+HACKERNEWS_MAX_WORDS = 120
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Say what to prepare.
+
+    Attributes:
+        source: a name in `sources.SOURCES`; "" detects it from the path.
+        path: the postings' file or folder; "" for the sample.
+        candidates_path: the candidates' file; "" for the source's own, or the sample's where it has none.
+        seed: of the sample, the split, the choice of postings and the operators.
+        plant: the sample's planted correlation (`marketplace`).
+        n_postings: of the sample.
+        n_candidates: of the sample.
+        max_postings: keep a seeded choice of at most so many postings; 0 keeps all.
+        max_words: drop (and count) postings with more words; 0 keeps all, -1 means 120 for Hacker News and 0 otherwise.
+        operators: names in `rewrites.OPERATORS`; the original is always there.
+        splits: "company" splits anew, "given" takes the index files of the source.
+        fractions: shares of train, eval and test in a new split.
+        reward: how rewrites are scored.
+    """
+
+    source: str = ""
+    path: str = ""
+    candidates_path: str = ""
+    seed: int = 0
+    plant: float = 0.8
+    n_postings: int = 300
+    n_candidates: int = 2000
+    max_postings: int = 0
+    max_words: int = -1
+    operators: tuple[str, ...] = tuple(OPERATORS)
+    splits: str = "company"
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+
+
+def prepare_data(config: DataConfig, *, out_dir: str | Path) -> PreparedData:
+    """Prepare a data folder, or load it if it was made from the same inputs, settings and code.
+
+    Args:
+        config: what to prepare.
+        out_dir: the folder to make. One that an earlier call made is replaced; any other that holds something is
+        refused.
+
+    Raises:
+        UserError: bad data, a bad setting, or a folder that cannot be written or is not ours. Nothing is left behind.
+    """
+    _check_config(config)
+    out_dir = Path(out_dir)
+    _check_target(out_dir)
+    source = config.source or detect_source(config.path)
+    market = load_market(
+        source=source,
+        path=config.path,
+        candidates_path=config.candidates_path,
+        seed=config.seed,
+        plant=config.plant,
+        n_postings=config.n_postings,
+        n_candidates=config.n_candidates,
+    )
+    fingerprint = _make_fingerprint(config, market.files)
+    if _is_current(out_dir, fingerprint):
+        return load_prepared(out_dir)
+    postings, dropped = _choose_postings(market.postings, config, source=source)
+    splits = _choose_splits(postings, market.splits, config)
+    with _replace_folder(out_dir) as folder:
+        _fill_folder(
+            folder,
+            postings,
+            market.candidates,
+            splits,
+            config,
+            {"source": source, "dropped": dropped, "fingerprint": fingerprint},
+        )
+    return load_prepared(out_dir)
+
+
+def _check_config(config: DataConfig) -> None:
+    require_operators(config.operators)
+    if config.splits not in SPLIT_CHOICES:
+        raise UserError(f"Unknown splits '{config.splits}'. Known: {', '.join(SPLIT_CHOICES)}.")
+    if config.max_postings < 0 or config.max_words < -1:
+        raise UserError(
+            f"max_postings={config.max_postings}, max_words={config.max_words}: use 0 for no limit (max_words also -1, "
+            "the source's default)."
+        )
+
+
+def _choose_postings(
+    postings: Sequence[Posting], config: DataConfig, *, source: str
+) -> tuple[list[Posting], dict[str, int]]:
+    """Drop repeated texts and long postings, keep a seeded choice; return it and counts of what was dropped."""
+    default = HACKERNEWS_MAX_WORDS if source == "hackernews" else 0
+    limit = default if config.max_words == -1 else config.max_words
+    # A text that stands twice would weigh twice in training and in every mean.
+    distinct = list({normalize_spaces(p.description): p for p in reversed(postings)}.values())[::-1]
+    short = [p for p in distinct if not limit or len(p.description.split()) <= limit]
+    if not short:
+        raise UserError(f"All {len(postings)} postings have more than {limit} words. Raise max_words, or set it to 0.")
+    kept = short
+    if 0 < config.max_postings < len(short):
+        rng = np.random.default_rng(config.seed)
+        chosen = np.sort(rng.choice(len(short), size=config.max_postings, replace=False))
+        kept = [short[i] for i in chosen]
+    return kept, {
+        "with a repeated text": len(postings) - len(distinct),
+        f"longer than {limit} words": len(distinct) - len(short),
+        "beyond max_postings": len(short) - len(kept),
+    }
+
+
+def _choose_splits(
+    postings: Sequence[Posting], given: Mapping[str, Sequence[str]], config: DataConfig
+) -> dict[str, list[str]]:
+    if config.splits == "company":
+        splits = split_postings(postings, seed=config.seed, fractions=config.fractions)
+    elif not given:
+        raise UserError("splits='given', but the source has no index files. Use splits='company'.")
+    else:
+        kept = {posting.id for posting in postings}
+        splits = {name: [posting_id for posting_id in ids if posting_id in kept] for name, ids in given.items()}
+    check_leakage(splits, postings)
+    return splits
+
+
+def _fill_folder(
+    folder: Path,
+    postings: Sequence[Posting],
+    candidates: Sequence[Candidate],
+    splits: Mapping[str, Sequence[str]],
+    config: DataConfig,
+    facts: Mapping[str, Any],
+) -> None:
+    matcher = TfidfMatcher([candidate.text for candidate in candidates])
+    table = AttributeTable.from_candidates(candidates)
+    reward = DiversityReward(matcher, table, config.reward, cache_path=folder / REWARDS)
+    rows = _score_rewrites(postings, splits, reward, config)
+    save_postings(folder / JOBS, postings)
+    save_candidates(folder / CANDIDATES, candidates)
+    save_json_lines(folder / OFFLINE, map(asdict, rows))
+    files = [folder / name for name in (JOBS, CANDIDATES, OFFLINE)]
+    save_manifest(folder / SPLITS, make_manifest(postings, splits, seed=config.seed, files=files))
+    summary = {
+        **facts,
+        "config": asdict(config),
+        "counts": {
+            "postings": len(postings),
+            "companies": len({p.company for p in postings if p.company}),
+            "candidates": len(candidates),
+            "rewrites": len(rows),
+            "rewrites failing a guardrail": sum(bool(row.guardrail_failures) for row in rows),
+        },
+        "split_counts": {name: len(ids) for name, ids in splits.items()},
+        "target": dict(zip(reward.categories, reward.target.tolist(), strict=True)),
+        "noise_floor": {k: float(v) for k, v in reward.estimate_noise_floor(seed=config.seed)._asdict().items()},
+        "rewards": _average_rewards(rows),
+        "splits_sha256": hash_file(folder / SPLITS),
+    }
+    save_text(folder / SUMMARY, json.dumps(summary, indent=1) + "\n")
+
+
+def _score_rewrites(
+    postings: Sequence[Posting], splits: Mapping[str, Sequence[str]], reward: DiversityReward, config: DataConfig
+) -> list[ScoredRewrite]:
+    posting_of = {posting.id: posting for posting in postings}
+    rows = []
+    for split, ids in splits.items():
+        for posting in (posting_of[posting_id] for posting_id in ids):
+            prompt = build_prompt(posting)
+            for operator, text in rewrite_posting(posting, operators=config.operators, seed=config.seed):
+                failures = dict.fromkeys(failure.check for failure in check_rewrite(posting, text, prompt))
+                rows.append(ScoredRewrite(posting.id, split, operator, prompt, text, 0.0, tuple(failures)))
+    rewards = reward.score([row.prompt for row in rows], [row.text for row in rows])
+    return [replace(row, reward=float(value)) for row, value in zip(rows, rewards, strict=True)]
+
+
+def _average_rewards(rows: Sequence[ScoredRewrite]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the mean reward and the number of rewrites by split and operator."""
+    rewards: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        rewards.setdefault(row.split, {}).setdefault(row.operator, []).append(row.reward)
+    return {
+        split: {
+            operator: {"mean": float(np.mean(values)), "n": len(values)} for operator, values in by_operator.items()
+        }
+        for split, by_operator in rewards.items()
+    }
+
+
+def _make_fingerprint(config: DataConfig, files: Sequence[Path]) -> str:
+    """Hash the settings, the input files, and the code that turns one into the other."""
+    digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
+    code = sorted(Path(__file__).parent.glob("*.py")) + sorted(Path(diversity.__file__).parent.glob("*.py"))
+    for file in [*files, *code]:
+        digest.update(f"{file.name} {hash_file(file)}".encode())
+    return digest.hexdigest()
+
+
+def _check_target(out_dir: Path) -> None:
+    """Refuse a target that is a file, or a folder with something in it that this module did not make."""
+    if out_dir.exists() and not out_dir.is_dir():
+        raise UserError(f"{out_dir}: is a file. Give a folder for the prepared data.")
+    if out_dir.is_dir() and any(out_dir.iterdir()) and load_summary(out_dir) is None:
+        raise UserError(f"{out_dir}: holds files that prepare_data did not make. Give a new or empty folder.")
+
+
+def _is_current(out_dir: Path, fingerprint: str) -> bool:
+    summary = load_summary(out_dir)
+    return summary is not None and summary["fingerprint"] == fingerprint
+
+
+@contextmanager
+def _replace_folder(out_dir: Path) -> Iterator[Path]:
+    """Yield a temporary sibling; move it to `out_dir` when the block succeeds, delete it otherwise."""
+    try:
+        out_dir.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.", dir=out_dir.parent))
+    except OSError as error:
+        raise UserError(
+            f"{out_dir}: cannot be created ({error.strerror}). Choose a folder you may write to."
+        ) from error
+    try:
+        new, old = temporary / "new", temporary / "old"
+        new.mkdir()
+        yield new
+        if out_dir.exists():
+            os.replace(out_dir, old)
+        os.replace(new, out_dir)
+    finally:
+        shutil.rmtree(temporary)

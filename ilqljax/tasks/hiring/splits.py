@@ -1,0 +1,171 @@
+"""Split postings into train, eval and test so that no company and no text is in two of them, and keep a manifest."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ilqljax.errors import UserError
+from ilqljax.tasks.hiring.postings import Posting, normalize_spaces, save_text
+
+SPLIT_NAMES = ("train", "eval", "test")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Record a split: which posting is where, and what exactly it was made from.
+
+    Attributes:
+        seed: of the split.
+        splits: posting ids by split name.
+        posting_hashes: SHA-256 of each posting, by id.
+        file_hashes: SHA-256 of each data file, by name.
+    """
+
+    seed: int
+    splits: Mapping[str, Sequence[str]]
+    posting_hashes: Mapping[str, str]
+    file_hashes: Mapping[str, str] = field(default_factory=dict)
+
+
+def split_postings(
+    postings: Sequence[Posting], *, seed: int, fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+) -> dict[str, list[str]]:
+    """Split postings into train, eval and test; a company's postings and equal texts stay together.
+
+    The groups are visited in a seeded random order, and each goes to the split that is furthest below its share. The
+    result does not depend on the order of the postings; ids within a split are in the order given.
+
+    Raises:
+        UserError: the fractions are not a partition, or there are fewer groups than splits.
+    """
+    if len(fractions) != len(SPLIT_NAMES) or min(fractions) < 0.0 or abs(sum(fractions) - 1.0) > 1e-6:
+        raise UserError(
+            f"fractions={fractions}: give three numbers, for {SPLIT_NAMES}, none negative, that add up to 1."
+        )
+    groups = _group_postings(postings)
+    n_wanted = sum(fraction > 0.0 for fraction in fractions)
+    if len(groups) < n_wanted:
+        raise UserError(
+            f"{len(postings)} postings of {len(groups)} companies cannot be split {n_wanted} ways without sharing a "
+            "company. Give more postings, or set the fraction of a split to 0."
+        )
+    rng = np.random.default_rng(seed)
+    counts = np.zeros(len(SPLIT_NAMES))
+    n_groups_left = len(groups)
+    split_of: dict[str, int] = {}
+    for number in rng.permutation(len(groups)):
+        group = groups[number]
+        room = np.array(fractions) * len(postings) - counts
+        room[np.array(fractions) == 0.0] = -np.inf
+        empty = np.array([f > 0.0 and n == 0 for f, n in zip(fractions, counts, strict=True)])
+        if empty.sum() >= n_groups_left:  # the last groups go to splits that have none
+            room[~empty] = -np.inf
+        chosen = int(np.argmax(room))
+        counts[chosen] += len(group)
+        n_groups_left -= 1
+        split_of |= dict.fromkeys(group, chosen)
+    return {
+        name: [posting.id for posting in postings if split_of[posting.id] == i] for i, name in enumerate(SPLIT_NAMES)
+    }
+
+
+def _group_postings(postings: Sequence[Posting]) -> list[list[str]]:
+    """Return ids in groups that share a company or a text, directly or through other postings; sorted."""
+    parent: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def find(node: tuple[str, str]) -> tuple[str, str]:
+        parent.setdefault(node, node)
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    for posting in postings:
+        for key in _shared_keys(posting):
+            parent[find(key)] = find(("id", posting.id))
+    groups: dict[tuple[str, str], list[str]] = {}
+    for posting in postings:
+        groups.setdefault(find(("id", posting.id)), []).append(posting.id)
+    return sorted(sorted(group) for group in groups.values())
+
+
+def _shared_keys(posting: Posting) -> list[tuple[str, str]]:
+    """Return what ties a posting to others: its company, if known, and its text."""
+    company = normalize_spaces(posting.company).casefold()
+    text = ("text", normalize_spaces(posting.description))
+    return [("company", company), text] if company else [text]
+
+
+def check_leakage(splits: Mapping[str, Sequence[str]], postings: Sequence[Posting]) -> None:
+    """Raise a `UserError` if an id, a company or an identical text is in two splits, or an id is no posting's."""
+    by_id = {posting.id: posting for posting in postings}
+    seen: dict[tuple[str, str], tuple[str, str]] = {}
+    for name, ids in splits.items():
+        for posting_id in ids:
+            if posting_id not in by_id:
+                raise UserError(f"The split '{name}' lists the posting '{posting_id}', which the data does not hold.")
+            for kind, value in [("id", posting_id), *_shared_keys(by_id[posting_id])]:
+                other, other_id = seen.setdefault((kind, value), (name, posting_id))
+                if other != name:
+                    raise UserError(
+                        f"Leakage: postings '{other_id}' of '{other}' and '{posting_id}' of '{name}' have the same "
+                        f"{kind} '{value[:60]}'. Split by company (split_postings) or drop one of them."
+                    )
+
+
+def hash_posting(posting: Posting) -> str:
+    """Return the SHA-256 of a posting's fields."""
+    return hashlib.sha256(json.dumps(asdict(posting), sort_keys=True).encode()).hexdigest()
+
+
+def hash_file(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def make_manifest(
+    postings: Sequence[Posting], splits: Mapping[str, Sequence[str]], *, seed: int, files: Sequence[str | Path] = ()
+) -> Manifest:
+    """Make the manifest of a split; `files` are hashed under their names without folder."""
+    used = {posting_id for ids in splits.values() for posting_id in ids}
+    return Manifest(
+        seed=seed,
+        splits={name: list(ids) for name, ids in splits.items()},
+        posting_hashes={posting.id: hash_posting(posting) for posting in postings if posting.id in used},
+        file_hashes={Path(file).name: hash_file(file) for file in files},
+    )
+
+
+def save_manifest(path: str | Path, manifest: Manifest) -> None:
+    """Write a manifest as JSON, whole or not at all."""
+    save_text(path, json.dumps(asdict(manifest), indent=1) + "\n")
+
+
+def load_manifest(path: str | Path, *, postings: Sequence[Posting]) -> Manifest:
+    """Load a manifest and check it against the postings.
+
+    Raises:
+        UserError: the file is missing or malformed, a posting changed since or is gone, or the splits leak.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. Run scripts/prepare_data.py to make it.")
+    try:
+        manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{path}: is not a split manifest ({error}). Run scripts/prepare_data.py to make it anew."
+        ) from error
+    check_leakage(manifest.splits, postings)
+    changed = [p.id for p in postings if manifest.posting_hashes.get(p.id, hash_posting(p)) != hash_posting(p)]
+    if changed:
+        raise UserError(
+            f"{path}: {len(changed)} postings changed since the split was made, first '{changed[0]}'. "
+            "Prepare the data anew."
+        )
+    return manifest
