@@ -133,7 +133,8 @@ def make_ilql_loss(model: ValueLM, config: ILQLConfig) -> LossFn:
         def reduce(values):
             return losses.masked_mean(values, mask, count=counts.actions)
 
-        td = losses.td_loss(critic.q_t, batch.per_token.rewards, critic.v_next, discount=config.discount)
+        rewards = batch.per_token.rewards
+        td = losses.td_loss(critic.q_t, rewards[None], critic.v_next[None], discount=config.discount)
         terms = {
             "v_loss": (
                 config.v_weight,
@@ -338,7 +339,7 @@ def make_train_step(
         if target.hard_update_every:
             polyak = ((state.step + 1) % target.hard_update_every == 0).astype(jnp.float32)
         slow = update_target(state.target, {**params, **state.frozen}, polyak=polyak)
-        metrics |= {"grad_norm": optax.global_norm(gradients), "actions": counts.actions, "tokens": counts.tokens}
+        metrics |= {"grad_norm": optax.tree.norm(gradients), "actions": counts.actions, "tokens": counts.tokens}
         return TrainState(state.step + 1, params, state.frozen, slow, opt_state, state.key), metrics
 
     return step

@@ -62,7 +62,8 @@ def apply_features(head: nn.Module, params: dict, x: Float[Array, "... D"]) -> F
 
 def project(params: dict, features: Float[Array, "... F"]) -> Float[Array, "... O"]:
     """Apply a head's output layer to all outputs."""
-    return features @ params["dense_out"]["kernel"] + params["dense_out"]["bias"]
+    outputs = features @ params["dense_out"]["kernel"]
+    return outputs + params["dense_out"]["bias"].reshape((1,) * (outputs.ndim - 1) + (-1,))
 
 
 def take_outputs(params: dict, features: Float[Array, "... F"], ids: Int[Array, "..."]) -> Float[Array, "..."]:

@@ -146,7 +146,7 @@ def _check_template_leak(posting: Posting, text: str, prompt: str) -> list[Failu
     del prompt
     leaks = [(token, at, at + len(token)) for token in SPECIAL_TOKENS if (at := text.find(token)) >= 0]
     leaks = [leak for leak in leaks if leak[0] not in posting.description]
-    # Three words of the instruction in a row give it away even when the sampler mangled the rest.
+    # Four words of the instruction in a row give it away even when the sampler mangled the rest.
     start = " ".join(INSTRUCTION.split()[:4])
     for part in (start, " ".join(INSTRUCTION.split()[-4:])):
         match = re.search(r"\s+".join(map(re.escape, part.rstrip(".").split())), text, re.IGNORECASE)

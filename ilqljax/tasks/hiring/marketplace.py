@@ -19,7 +19,7 @@ neutral one hardly more than random shortlists do (0.055, the noise floor). Rewr
 words therefore gains roughly twenty points of reward. Postings do not depend on `plant`, and only the planted words
 of the candidates do.
 
-The vocabulary is small (about 500 words), and sentences come from few templates, because a tiny language model has to
+The vocabulary is small (about 400 words), and sentences come from few templates, because a tiny language model has to
 learn it from nothing within a minute. Companies are named by two words of one short list, so that held-out companies
 are made of seen words.
 """

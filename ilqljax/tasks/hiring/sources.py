@@ -53,7 +53,7 @@ def detect_source(path: str | Path) -> str:
         return "hackernews"
     raise UserError(
         f"{path}:1: the fields {sorted(keys)} are of no known format. Expected id, title, description (jobs.jsonl); "
-        "job, candidates (Workable); or id, text, locations, remote (Hacker News). Rename the fields or name the source."
+        "job, candidates (Workable); or id, text, locations, remote (Hacker News). Rename them or name the source."
     )
 
 

@@ -1,0 +1,81 @@
+"""The single-turn environment and its observation."""
+
+import numpy as np
+import pytest
+
+from ilqljax.envs.base import Policy, interact_environment
+from ilqljax.errors import UserError
+from ilqljax.tasks.hiring.environment import PostingEnvironment, PostingObservation
+from ilqljax.tasks.hiring.marketplace import make_market
+from ilqljax.tasks.hiring.prompts import build_prompt
+
+POSTINGS = make_market(n_postings=5, n_candidates=1)[0]
+
+
+class LengthReward:
+    def score(self, prompts, texts):
+        return np.array([-float(len(text)) for text in texts])
+
+
+class Answer(Policy):
+    def act(self, obs):
+        return "three"
+
+
+def make_environment(seed=0):
+    return PostingEnvironment(POSTINGS, LengthReward(), seed=seed)
+
+
+def test_prompt_alone_is_open_and_a_rewrite_ends_it():
+    assert PostingObservation("p").to_sequence() == ([("p", None)], False)
+    assert PostingObservation("p", "r", -3).to_sequence() == ([("p", None), ("r", -3.0)], True)
+
+
+def test_rewrite_without_reward_is_refused():
+    with pytest.raises(ValueError, match=r"give both or neither"):
+        PostingObservation("p", "r")
+
+
+def test_metadata_names_the_posting():
+    observation = make_environment().reset()
+    assert observation.metadata()["posting_id"] == observation.posting.id
+    assert PostingObservation("p").metadata() == {}
+
+
+def test_each_pass_draws_every_posting_once_in_a_seeded_order():
+    env = make_environment(seed=1)
+    passes = [[env.reset().posting.id for _ in POSTINGS] for _ in range(3)]
+    assert all(sorted(ids) == sorted(p.id for p in POSTINGS) for ids in passes)
+    assert passes[0] != passes[1]
+    same = make_environment(seed=1)
+    assert [same.reset().posting.id for _ in POSTINGS] == passes[0]
+
+
+def test_interaction_ends_after_one_scored_rewrite():
+    last, (turn,) = interact_environment(make_environment(), Answer())
+    assert (turn.action, turn.reward, turn.terminal) == ("three", -5.0, True)
+    assert last.to_sequence() == ([(turn.obs.prompt, None), ("three", -5.0)], True)
+
+
+def test_set_state_continues_the_given_posting():
+    env = make_environment()
+    env.set_state(PostingObservation(build_prompt(POSTINGS[3]), posting=POSTINGS[3]))
+    observation, _, _ = env.step("text")
+    assert observation.posting == POSTINGS[3] and env.is_terminal()
+    env.set_state(PostingObservation("other"))
+    assert not env.is_terminal()
+
+
+def test_step_needs_an_open_posting():
+    env = make_environment()
+    with pytest.raises(ValueError, match=r"call reset"):
+        env.step("text")
+    env.reset()
+    env.step("text")
+    with pytest.raises(ValueError, match=r"call reset"):
+        env.step("text")
+
+
+def test_no_posting_is_refused():
+    with pytest.raises(UserError, match=r"at least one posting"):
+        PostingEnvironment([], LengthReward())

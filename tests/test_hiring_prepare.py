@@ -1,0 +1,234 @@
+"""Preparing a data folder: whole or not at all, the same for the same input, from every source."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ilqljax.errors import UserError
+from ilqljax.tasks.hiring import prepare
+from ilqljax.tasks.hiring.marketplace import make_market
+from ilqljax.tasks.hiring.postings import save_candidates, save_json_lines, save_postings
+from ilqljax.tasks.hiring.prepare import DataConfig, prepare_data
+from ilqljax.tasks.hiring.prepared import format_summary, load_prepared
+from ilqljax.tasks.hiring.reward import RewardConfig
+from ilqljax.tasks.hiring.sources import detect_source, load_market
+
+SMALL = DataConfig(n_postings=24, n_candidates=120, reward=RewardConfig(k=10))
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def read_folder(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix != ".sqlite"}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return prepare_data(SMALL, out_dir=tmp_path_factory.mktemp("data") / "sample")
+
+
+def test_every_posting_has_four_or_more_scored_rewrites_the_original_first(prepared):
+    by_posting = {}
+    for row in prepared.rewrites:
+        by_posting.setdefault(row.posting_id, []).append(row)
+    assert len(by_posting) == 24
+    for rows in by_posting.values():
+        assert rows[0].operator == "original" and len(rows) >= 4
+        assert len({row.text for row in rows}) == len(rows)
+
+
+def test_rewards_are_those_of_the_reward(prepared):
+    rows = prepared.rewrites
+    rewards = prepared.make_reward().score([r.prompt for r in rows], [r.text for r in rows])
+    assert rewards.tolist() == [row.reward for row in rows]
+
+
+def test_loaded_folder_equals_the_prepared_one(prepared):
+    assert load_prepared(prepared.folder) == prepared
+
+
+def test_observations_and_environment_cover_the_split(prepared):
+    assert len(prepared.make_observations("train")) == len(prepared.select_rewrites("train"))
+    postings = prepared.select_postings("test")
+    env = prepared.make_environment("test", prepared.make_reward())
+    assert sorted(env.reset().posting.id for _ in postings) == sorted(p.id for p in postings)
+    with pytest.raises(UserError, match=r"no split 'tets'\. Known: train, eval, test"):
+        prepared.select_postings("tets")
+
+
+def test_same_settings_give_the_same_bytes(prepared, tmp_path):
+    prepare_data(SMALL, out_dir=tmp_path / "again")
+    assert read_folder(tmp_path / "again") == read_folder(prepared.folder)
+
+
+def test_unchanged_folder_is_used_again_and_a_changed_setting_replaces_it(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    first = prepare_data(SMALL, out_dir=out)
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "_fill_folder", None)  # would fail if it were called
+        assert prepare_data(SMALL, out_dir=out) == first
+    other = prepare_data(replace(SMALL, seed=1), out_dir=out)
+    assert other.rewrites != first.rewrites
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_error_half_way_leaves_nothing_or_the_old_folder(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise UserError("half way")
+
+    monkeypatch.setattr(prepare, "save_manifest", fail)
+    with pytest.raises(UserError, match="half way"):
+        prepare_data(SMALL, out_dir=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    prepare_data(SMALL, out_dir=tmp_path / "out")
+    before = read_folder(tmp_path / "out")
+    monkeypatch.setattr(prepare, "save_manifest", fail)
+    with pytest.raises(UserError, match="half way"):
+        prepare_data(replace(SMALL, seed=1), out_dir=tmp_path / "out")
+    assert read_folder(tmp_path / "out") == before
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"holds files that prepare_data did not make"):
+        prepare_data(SMALL, out_dir=tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_file_changed_by_hand_is_noticed(tmp_path):
+    prepare_data(SMALL, out_dir=tmp_path / "out")
+    with (tmp_path / "out" / "offline.jsonl").open("a") as file:
+        file.write("\n")
+    with pytest.raises(UserError, match=r"offline\.jsonl: is missing or was changed"):
+        load_prepared(tmp_path / "out")
+
+
+def test_folder_that_was_not_prepared_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"is not a prepared data folder"):
+        load_prepared(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"operators": ("neutralise",)}, r"Unknown rewriting operators \['neutralise'\]"),
+        ({"source": "kaggle"}, r"Unknown source 'kaggle'\. Known: sample, jobs"),
+        ({"source": "jobs"}, r"source='jobs' needs the path"),
+        ({"source": "sample", "path": "x"}, r"takes no path"),
+        ({"path": "no/such/file.jsonl"}, r"file\.jsonl: no such file"),
+        ({"max_words": 5}, r"have more than 5 words\. Raise max_words"),
+        ({"splits": "given"}, r"the source has no index files"),
+        ({"splits": "random"}, r"Unknown splits 'random'"),
+        ({"reward": RewardConfig(k=500)}, r"k=500"),
+        ({"reward": RewardConfig(attribute="age")}, r"Unknown attribute 'age'"),
+        ({"max_postings": -1}, r"max_postings=-1"),
+    ],
+)
+def test_bad_setting_is_refused_and_leaves_nothing(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        prepare_data(replace(SMALL, **changes), out_dir=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def save_jobs(folder):
+    postings, candidates = make_market(n_postings=12, n_candidates=60)
+    save_postings(folder / "jobs.jsonl", postings)
+    save_candidates(folder / "candidates.jsonl", candidates)
+
+
+def test_users_own_files_are_prepared_and_the_fingerprint_follows_them(tmp_path):
+    save_jobs(tmp_path)
+    config = replace(SMALL, path=str(tmp_path))
+    first = prepare_data(config, out_dir=tmp_path / "out")
+    save_candidates(tmp_path / "candidates.jsonl", first.candidates[:30])
+    assert len(prepare_data(config, out_dir=tmp_path / "out").candidates) == 30
+
+
+def test_repeated_long_and_surplus_postings_are_counted(tmp_path):
+    postings, candidates = make_market(n_postings=12, n_candidates=60)
+    postings += [replace(postings[0], id="copy"), replace(postings[1], id="long", description="word " * 90)]
+    save_postings(tmp_path / "jobs.jsonl", postings)
+    save_candidates(tmp_path / "candidates.jsonl", candidates)
+    config = replace(SMALL, path=str(tmp_path), max_words=60, max_postings=10)
+    summary = prepare_data(config, out_dir=tmp_path / "out").summary
+    assert list(summary["dropped"].values()) == [1, 1, 2]
+    assert summary["counts"]["postings"] == 10
+
+
+def make_posts():
+    text = "Fernwerk{0} | Oslo | Senior Python Engineer\nWe want an ambitious nurse who plans patient care number {0}."
+    return [{"id": str(i), "text": text.format(i), "locations": [], "remote": False} for i in range(6)]
+
+
+def test_hacker_news_posts_meet_the_samples_candidates(tmp_path):
+    posts = make_posts()
+    posts.append(posts[0] | {"id": "99", "text": "Fernwerk9 | Oslo\n" + "word " * 130})
+    save_json_lines(tmp_path / "hn.jsonl", posts)
+    prepared = prepare_data(replace(SMALL, path=str(tmp_path / "hn.jsonl")), out_dir=tmp_path / "out")
+    assert prepared.summary["source"] == "hackernews" and len(prepared.candidates) == 120
+    assert prepared.summary["dropped"]["longer than 120 words"] == 1
+    assert "capable" not in prepared.rewrites[0].text
+    assert any("a practical nurse" in row.text for row in prepared.rewrites)
+
+
+@pytest.mark.parametrize(
+    ("row", "source"),
+    [
+        ({"job": {}, "candidates": []}, "workable_raw"),
+        ({"id": "1", "title": "t", "description": "d"}, "jobs"),
+        (make_posts()[0], "hackernews"),
+        ({"text": "t", "q_value": -1.0}, "hackernews"),
+    ],
+)
+def test_source_is_detected_from_the_first_line(tmp_path, row, source):
+    save_json_lines(tmp_path / "data.jsonl", [row])
+    assert detect_source(tmp_path / "data.jsonl") == source
+
+
+def test_unknown_format_names_the_fields(tmp_path):
+    save_json_lines(tmp_path / "data.jsonl", [{"name": "x"}])
+    with pytest.raises(UserError, match=r"data\.jsonl:1: the fields \['name'\] are of no known format"):
+        detect_source(tmp_path / "data.jsonl")
+
+
+def test_folder_without_jobs_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"holds neither jobs\.jsonl"):
+        detect_source(tmp_path)
+
+
+def test_jobs_without_candidates_name_the_missing_file(tmp_path):
+    save_jobs(tmp_path)
+    (tmp_path / "candidates.jsonl").unlink()
+    with pytest.raises(UserError, match=r"candidates\.jsonl: no such file"):
+        load_market(path=tmp_path)
+
+
+def test_summary_shows_operators_and_the_noise_floor(prepared):
+    text = format_summary(prepared.summary)
+    assert "random shortlists score" in text and "neutralize" in text and "24 postings" in text
+
+
+def run_script(*arguments):
+    command = [sys.executable, str(ROOT / "scripts" / "prepare_data.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+
+
+def test_script_prepares_and_reports(tmp_path):
+    save_jobs(tmp_path)
+    done = run_script("--out_dir", tmp_path / "out", "--path", tmp_path, "--top", 10)
+    assert done.returncode == 0, done.stderr
+    assert "12 postings" in done.stdout and (tmp_path / "out" / "offline.jsonl").is_file()
+
+
+def test_script_turns_bad_data_into_one_line_and_status_2(tmp_path):
+    save_jobs(tmp_path)
+    with (tmp_path / "jobs.jsonl").open("a") as file:
+        file.write(json.dumps({"id": "x"}) + "\n")
+    done = run_script("--out_dir", tmp_path / "out", "--path", tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "jobs.jsonl:13" in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,148 @@
+"""The reward: its value by hand, what its cache depends on, and how bad settings and files are refused."""
+
+import multiprocessing
+import sqlite3
+
+import numpy as np
+import pytest
+
+from ilqljax.errors import UserError
+from ilqljax.fairness.attributes import AttributeTable
+from ilqljax.fairness.matching import Matches, TfidfMatcher
+from ilqljax.tasks.hiring.postings import Candidate
+from ilqljax.tasks.hiring.reward import DiversityReward, RewardCache, RewardConfig
+
+GENDERS = ("female", "female", "male", "male")
+CANDIDATES = [Candidate(str(i), "text", {"gender": gender}) for i, gender in enumerate(GENDERS)]
+TABLE = AttributeTable.from_candidates(CANDIDATES)
+SHORTLISTS = {"women": [0, 1], "mixed": [0, 2], "men": [2, 3]}
+
+
+class CountingMatcher:
+    """Return the shortlists above, and record what was asked."""
+
+    def __init__(self, fingerprint="counting"):
+        self.fingerprint, self.n_candidates, self.asked = fingerprint, 4, []
+
+    def top_k(self, texts, k):
+        self.asked.append(list(texts))
+        return Matches(np.array([SHORTLISTS[t][:k] for t in texts]), np.zeros((len(texts), k)))
+
+
+def make_reward(matcher=None, *, cache_path="", **settings):
+    return DiversityReward(matcher or CountingMatcher(), TABLE, RewardConfig(k=2, **settings), cache_path=cache_path)
+
+
+def test_score_is_minus_100_times_total_variation_from_the_pool():
+    np.testing.assert_allclose(
+        make_reward().score(["p"] * 3, ["women", "mixed", "men"]), [-50.0, 0.0, -50.0], atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_empty_rewrite_gets_the_empty_reward_and_no_shortlist(text):
+    reward = make_reward()
+    assert reward.score(["p"], [text])[0] == -200.0
+    assert reward.shortlists([text, "mixed"]).tolist() == [[-1, -1], [0, 2]]
+    assert reward.matcher.asked == [["mixed"]]
+
+
+def test_original_distance_is_available_on_request():
+    # The old distance compares sorted vectors: all women against half and half gives (0.5 + 0.5) / 2.
+    assert make_reward(compat="original").score(["p"], ["women"])[0] == pytest.approx(-50.0)
+
+
+def test_matcher_is_asked_once_a_batch_for_new_texts_only(tmp_path):
+    reward = make_reward(cache_path=tmp_path / "r.sqlite")
+    reward.score(["p", "p", "q"], ["women", "mixed", "women"])
+    reward.score(["p", "p"], ["mixed", "men"])
+    assert reward.matcher.asked == [["women", "mixed"], ["men"]]
+
+
+def test_cache_is_keyed_by_prompt_too(tmp_path):
+    reward = make_reward(cache_path=tmp_path / "r.sqlite")
+    reward.score(["p"], ["women"])
+    reward.score(["q"], ["women"])
+    assert reward.matcher.asked == [["women"], ["women"]]
+
+
+def test_prompt_and_text_do_not_run_into_each_other():
+    reward = make_reward()
+    assert reward._make_key("ab", "c") != reward._make_key("a", "bc")
+
+
+def test_cache_survives_and_depends_on_matcher_and_settings(tmp_path):
+    path = tmp_path / "r.sqlite"
+    make_reward(cache_path=path).score(["p"], ["women"])
+    again, other, uniform = CountingMatcher(), CountingMatcher("other"), CountingMatcher()
+    make_reward(again, cache_path=path).score(["p"], ["women"])
+    make_reward(other, cache_path=path).score(["p"], ["women"])
+    make_reward(uniform, cache_path=path, target="uniform").score(["p"], ["women"])
+    assert (again.asked, other.asked, uniform.asked) == ([], [["women"]], [["women"]])
+
+
+def fill_cache(path, worker):
+    cache = RewardCache(path)
+    for i in range(20):
+        cache.save({f"{worker}-{i}".encode(): float(i), b"shared": 1.0})
+        cache.load([b"shared"])
+
+
+def test_processes_share_a_cache(tmp_path):
+    path = tmp_path / "r.sqlite"
+    workers = [multiprocessing.get_context("spawn").Process(target=fill_cache, args=(path, w)) for w in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM rewards").fetchone() == (41,)
+    connection.close()
+
+
+def test_more_keys_than_a_query_takes_are_found(tmp_path):
+    cache = RewardCache(tmp_path / "r.sqlite")
+    rewards = {str(i).encode(): float(i) for i in range(1203)}
+    cache.save(rewards)
+    assert cache.load(list(rewards)) == rewards
+
+
+def test_damaged_cache_says_what_to_do(tmp_path):
+    path = tmp_path / "r.sqlite"
+    path.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(UserError, match=r"r\.sqlite: is damaged or not a reward cache.*Delete it"):
+        make_reward(cache_path=path)
+
+
+def test_cache_in_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"the folder .* does not exist. Create it"):
+        make_reward(cache_path=tmp_path / "nowhere" / "r.sqlite")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"attribute": "age"}, r"Unknown attribute 'age'\. The candidates declare: gender"),
+        ({"k": 5}, r"k=5 was asked for, but there are 4 candidates"),
+        ({"k": 0}, r"k=0"),
+        ({"distance": "euclid"}, r"Unknown distance 'euclid'"),
+        ({"target": "half"}, r"Unknown target 'half'\. Known: 'pool', 'uniform'"),
+        ({"compat": "old"}, r"Unknown compat 'old'"),
+    ],
+)
+def test_bad_setting_is_refused_before_any_work(settings, message):
+    matcher = CountingMatcher()
+    with pytest.raises(UserError, match=message):
+        DiversityReward(matcher, TABLE, RewardConfig(**({"k": 2} | settings)))
+    assert matcher.asked == []
+
+
+def test_table_of_other_candidates_is_refused():
+    with pytest.raises(UserError, match=r"ranks 1 candidates, but the attribute table holds 4"):
+        DiversityReward(TfidfMatcher(["one"]), TABLE, RewardConfig(k=1))
+
+
+def test_unequal_lists_are_refused():
+    with pytest.raises(UserError, match=r"two lists of equal length"):
+        make_reward().score(["p"], ["women", "men"])

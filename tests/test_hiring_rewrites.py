@@ -1,0 +1,108 @@
+"""Rewriting operators on hand-written texts, on the sample and on real-looking posts."""
+
+import numpy as np
+import pytest
+
+from ilqljax.errors import UserError
+from ilqljax.tasks.hiring.marketplace import make_market
+from ilqljax.tasks.hiring.postings import Posting
+from ilqljax.tasks.hiring.rewrites import (
+    OPERATORS,
+    classify_wording,
+    rewrite_posting,
+    split_sentences,
+)
+
+
+def apply(operator, text, *, seed=0):
+    return OPERATORS[operator](Posting("p", "", text), np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize(
+    ("operator", "text", "expected"),
+    [
+        ("neutralize", "We need an aggressive nurse.", "We need a capable nurse."),
+        ("neutralize", "Driven and Loyal. A DOMINANT team.", "Focused and Skilled. A STEADY team."),
+        ("masculinize", "We need a warm  and\nskilled nurse.", "We need an assertive and fearless nurse."),
+        ("feminize", "An ambitious and practical team.", "A thoughtful and thoughtful team."),
+        ("neutralize", "They act aggressively.", "They act actively."),
+        ("soften", "Join us. Ten years of experience required. Good pay.", "Join us. Good pay."),
+        ("soften", "We want a rockstar engineer.", "We want an engineer."),
+        ("soften", "We want a ninja.", "We want an expert."),
+        ("soften", "You have 5+ years of Java experience.", "You have Java experience."),
+        ("original", " Two   lines\nof text. ", "Two lines of text."),
+    ],
+)
+def test_operator_edits_words_case_and_articles(operator, text, expected):
+    assert apply(operator, text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A data-driven team, driven by results, test driven.",
+        "Competitive salary and a competitive package.",
+        "Write to loyal@warm.example or see http://a.example/warm/careful.html today.",
+        "Backed by Collaborative Fund in Warm Springs.",
+        "We are committed to you and focused on people.",
+    ],
+)
+def test_words_that_do_not_describe_people_are_left_alone(text):
+    assert apply("neutralize", text) == apply("masculinize", text) == apply("feminize", text) == text
+
+
+def test_balance_alternates_codes():
+    text = apply("balance", "A capable, steady, careful and focused nurse.")
+    assert text in (
+        "An aggressive, caring, decisive and cooperative nurse.",
+        "A supportive, dominant, considerate and driven nurse.",
+    )
+
+
+def test_reorder_keeps_the_first_sentence_and_all_others():
+    text = "Blue Oak hires. See http://a.example/b.html now. We pay 4.5 k. Ask J. Doe."
+    for seed in range(5):
+        sentences = split_sentences(apply("reorder", text, seed=seed))
+        assert sentences[0] == "Blue Oak hires."
+        assert sorted(sentences) == sorted(split_sentences(text))
+
+
+def test_sentences_end_at_stops_and_lines_but_not_in_links_numbers_or_abbreviations():
+    text = "See http://a.example/x.html today. Ask J. Doe, e.g. Mondays. v2.0 is out\nNo stop here (Really!) Yes."
+    assert split_sentences(text) == [
+        "See http://a.example/x.html today.",
+        "Ask J. Doe, e.g. Mondays. v2.0 is out",
+        "No stop here (Really!)",
+        "Yes.",
+    ]
+
+
+def test_include_only_appends():
+    assert apply("include", "Blue Oak hires.").startswith("Blue Oak hires. ")
+
+
+def test_original_is_first_texts_differ_and_the_seed_decides():
+    posting = make_market(n_postings=2, n_candidates=1)[0][1]
+    rewrites = rewrite_posting(posting, seed=1)
+    assert rewrites[0] == ("original", posting.description)
+    assert len({text for _, text in rewrites}) == len(rewrites) >= 5
+    assert rewrites == rewrite_posting(posting, seed=1)
+
+
+def test_another_operator_changes_no_other_rewrite():
+    posting = make_market(n_postings=1, n_candidates=1)[0][0]
+    alone = dict(rewrite_posting(posting, operators=["reorder"], seed=5))
+    assert dict(rewrite_posting(posting, seed=5))["reorder"] == alone["reorder"]
+
+
+@pytest.mark.parametrize(
+    ("operator", "code"), [("neutralize", "neutral"), ("masculinize", "masculine"), ("feminize", "feminine")]
+)
+def test_sample_wording_gets_the_operators_code_throughout(operator, code):
+    for posting in make_market(n_postings=60, n_candidates=1)[0]:
+        assert classify_wording(OPERATORS[operator](posting, np.random.default_rng(0))) == code
+
+
+def test_unknown_operator_lists_the_known_ones():
+    with pytest.raises(UserError, match=r"\['shorten'\]\. Known: original, neutralize"):
+        rewrite_posting(Posting("p", "", "Text."), operators=["shorten"])

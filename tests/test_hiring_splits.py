@@ -1,0 +1,103 @@
+"""Splits: nothing shared between them, decided by the seed alone, and guarded by a manifest."""
+
+import dataclasses
+
+import pytest
+
+from ilqljax.errors import UserError
+from ilqljax.tasks.hiring.marketplace import make_market
+from ilqljax.tasks.hiring.postings import Posting, save_postings
+from ilqljax.tasks.hiring.splits import check_leakage, load_manifest, make_manifest, save_manifest, split_postings
+
+POSTINGS = make_market(n_postings=120, n_candidates=1)[0]
+
+
+def test_splits_partition_the_postings_in_the_given_shares():
+    splits = split_postings(POSTINGS, seed=0)
+    assert sorted(i for ids in splits.values() for i in ids) == sorted(p.id for p in POSTINGS)
+    assert [len(splits[name]) for name in ("train", "eval", "test")] == pytest.approx([84, 12, 24], abs=3)
+
+
+def test_no_company_is_in_two_splits():
+    splits = split_postings(POSTINGS, seed=0)
+    company = {p.id: p.company for p in POSTINGS}
+    train, test = ({company[i] for i in splits[name]} for name in ("train", "test"))
+    assert not train & test
+
+
+def test_split_depends_on_the_seed_and_not_on_the_order():
+    splits = split_postings(POSTINGS, seed=1)
+    backwards = split_postings(POSTINGS[::-1], seed=1)
+    assert {name: sorted(ids) for name, ids in splits.items()} == {n: sorted(ids) for n, ids in backwards.items()}
+    assert splits != split_postings(POSTINGS, seed=2)
+
+
+def test_equal_texts_stay_together_without_a_company():
+    postings = [Posting(str(i), "", f"text {i % 10}") for i in range(40)]
+    for seed in range(5):
+        check_leakage(split_postings(postings, seed=seed), postings)
+
+
+def test_company_names_are_compared_without_case_and_spaces():
+    postings = [Posting("1", "", "a", "Blue Oak"), Posting("2", "", "b", "blue  oak"), Posting("3", "", "c")]
+    splits = split_postings(postings, seed=0, fractions=(0.5, 0.0, 0.5))
+    assert splits["eval"] == []
+    assert ["1", "2"] in splits.values()
+
+
+def test_every_wanted_split_gets_a_posting_even_of_few():
+    for seed in range(10):
+        splits = split_postings([Posting(str(i), "", f"text {i}") for i in range(3)], seed=seed)
+        assert sorted(map(len, splits.values())) == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        ({"train": ["1"], "test": ["1"]}, r"'1' of 'train' and '1' of 'test' have the same id"),
+        ({"train": ["1"], "test": ["2"]}, r"have the same company 'oak'"),
+        ({"train": ["2"], "test": ["3"]}, r"have the same text 'b'"),
+        ({"train": ["9"]}, r"lists the posting '9', which the data does not hold"),
+    ],
+)
+def test_leakage_is_refused(splits, message):
+    postings = [Posting("1", "", "a", "Oak"), Posting("2", "", "b", "oak"), Posting("3", "", "b ", "Elm")]
+    with pytest.raises(UserError, match=message):
+        check_leakage(splits, postings)
+
+
+@pytest.mark.parametrize("fractions", [(0.5, 0.5, 0.5), (1.1, -0.1, 0.0), (0.5, 0.5)])
+def test_fractions_that_are_no_partition_are_refused(fractions):
+    with pytest.raises(UserError, match=r"three numbers"):
+        split_postings(POSTINGS, seed=0, fractions=fractions)
+
+
+def test_too_few_companies_are_refused():
+    with pytest.raises(UserError, match=r"2 postings of 1 companies cannot be split 3 ways"):
+        split_postings([Posting("1", "", "a", "Oak"), Posting("2", "", "b", "Oak")], seed=0)
+
+
+def save_split(tmp_path):
+    save_postings(tmp_path / "jobs.jsonl", POSTINGS)
+    manifest = make_manifest(POSTINGS, split_postings(POSTINGS, seed=0), seed=0, files=[tmp_path / "jobs.jsonl"])
+    save_manifest(tmp_path / "splits.json", manifest)
+    return manifest
+
+
+def test_manifest_loads_equal(tmp_path):
+    manifest = save_split(tmp_path)
+    assert load_manifest(tmp_path / "splits.json", postings=POSTINGS) == manifest
+    assert len(manifest.file_hashes["jobs.jsonl"]) == 64
+
+
+def test_changed_posting_is_noticed(tmp_path):
+    save_split(tmp_path)
+    changed = [dataclasses.replace(POSTINGS[0], title="Other"), *POSTINGS[1:]]
+    with pytest.raises(UserError, match=r"1 postings changed since the split was made, first 'job-0000'"):
+        load_manifest(tmp_path / "splits.json", postings=changed)
+
+
+def test_malformed_manifest_is_refused(tmp_path):
+    (tmp_path / "splits.json").write_text('{"seed": 0}')
+    with pytest.raises(UserError, match=r"splits\.json: is not a split manifest"):
+        load_manifest(tmp_path / "splits.json", postings=POSTINGS)
