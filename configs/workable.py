@@ -86,14 +86,29 @@ def get_config(arg: str = "") -> ConfigDict:
         ("validation_dataset", "eval", False),
     ):
         config[name] = ConfigDict(
-            {"name": "hiring_rewrites", "cache_id": name, "split": split, "practice": practice, "max_length": 0}
+            {
+                "name": "hiring_rewrites",
+                "cache_id": name,
+                "split": split,
+                "practice": practice,
+                "max_length": 0,
+                "max_actions": 0,
+            }
         )
         config[name].data = config.data
         config[name].tokenizer = config.tokenizer
     config.environment = ConfigDict({"name": "hiring", "cache_id": "", "split": "eval"})
     config.environment.data = config.data
     config.evaluator = ConfigDict(
-        {"name": "hiring", "cache_id": "", "split": "test", "best_of": 4, "max_postings": 0, "seed": 0}
+        {
+            "name": "hiring",
+            "cache_id": "",
+            "split": "test",
+            "best_of": 4,
+            "n_selected": 10,
+            "max_postings": 0,
+            "seed": 0,
+        }
     )
     config.evaluator.data = config.data
 
@@ -103,10 +118,10 @@ def get_config(arg: str = "") -> ConfigDict:
         "accumulate_steps": 1,
         "length_buckets": (192,),
         "action_buckets": (80,),
-        "eval_every": 400,
-        "save_every": 400,
+        "eval_every": 500,
+        "save_every": 250,
         "log_every": 10,
-        "n_rollouts": 16,
+        "n_rollouts": 32,
         "select": "last",
         "schedule": "cosine",
         "warmup_steps": 50,
@@ -119,11 +134,11 @@ def get_config(arg: str = "") -> ConfigDict:
         "target": {"polyak": 0.05, "hard_update_every": 0},
     }
     bc_loss = {"transition_weight": 0.0}
-    config.pretrain = ConfigDict({**stage, "total_steps": 1500, "lr": 5e-3, "loss": bc_loss})
+    config.pretrain = ConfigDict({**stage, "total_steps": 1500, "lr": 5e-3, "select": "best", "loss": bc_loss})
     config.train = ConfigDict(
         {
             **stage,
-            "total_steps": 800,
+            "total_steps": 500,
             "lr": 2e-3,
             "loss": {
                 "v_weight": 1.0,
@@ -185,7 +200,7 @@ def scale_up(config: ConfigDict) -> None:
     config.model.tokenizer = tokenizer
     for name in ("pretrain_dataset", "dataset", "validation_dataset"):
         config[name].tokenizer = tokenizer
-        config[name].max_length = 1024
+        config[name].update({"max_length": 1024, "max_actions": 384})
     config.model.update({"path": "gpt2", "n_positions": 1024, "dtype": "bfloat16", "remat": False, "unroll": 1})
     for stage, lr, steps in ((config.pretrain, 1e-4, 5000), (config.train, 1e-4, 10000)):
         stage.update({"batch_size": 32, "lr": lr, "warmup_steps": 200, "action_buckets": ()})

@@ -103,7 +103,7 @@ class CheckpointStore:
 
         Args:
             template: a state of arrays, or of `jax.ShapeDtypeStruct`s with shardings (those without one go to the first
-                device). It is not changed.
+                device); a PRNG key must be a real one, which says its generator. It is not changed.
             step: a number, "last" or "best".
 
         Returns:

@@ -7,7 +7,7 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 from ml_collections import ConfigDict
@@ -82,15 +82,15 @@ def evaluate_policies(
         print(table, flush=True)
 
 
-def export_policy(run_dir: Path, built: BuiltModel, policies: dict[str, dict]) -> None:
-    """Write the last policy's language model as a directory for transformers, with its tokenizer."""
+def export_policy(directory: Path, built: BuiltModel, networks: dict) -> None:
+    """Write a policy's language model as a directory for transformers, with the tokenizer beside it."""
     if jax.process_index() != 0:
         return
-    trunk = jax.device_get(policy_trunk(list(policies.values())[-1]["params"]))
+    trunk = jax.device_get(policy_trunk(networks["params"]))
     t = built.tokenizer
     ids = {"bos_token_id": t.bos_id, "eos_token_id": t.eoa_id, "pad_token_id": t.pad_id}
-    save_gpt2(run_dir / "export" / "policy", built.model.backbone.config, trunk, special_ids=ids)
-    t.save(run_dir / "export" / "policy")
+    save_gpt2(directory, built.model.backbone.config, trunk, special_ids=ids)
+    t.save(directory)
 
 
 def load_policies(config: ConfigDict, built: BuiltModel, run_dir: Path) -> dict[str, dict]:
@@ -111,12 +111,38 @@ def load_policies(config: ConfigDict, built: BuiltModel, run_dir: Path) -> dict[
                 learner, built.model, optimizer=make_optimizer(settings), key=jax.random.key(0)
             )
         )
+        # Orbax restores onto shapes; only a key must be a real one, which says its generator.
+        template = template._replace(key=jax.random.key(0))
         best = settings.select == "best" and store.best_step() is not None
         state, _, _ = store.restore(template, step="best" if best else "last")
         policies[name] = {"params": {**state.params, **state.frozen}, "target": state.target}
     if not policies:
         raise UserError(f"{run_dir} has no complete checkpoint yet. Wait for the first one, or resume the run.")
     return policies
+
+
+class OpenRun(NamedTuple):
+    """A run read back: its folder, config, model and the networks of its policies by name."""
+
+    folder: Path
+    config: ConfigDict
+    built: BuiltModel
+    context: BuildContext
+    policies: dict[str, dict]
+
+
+def open_run(run_dir: str | Path) -> OpenRun:
+    """Open a finished or interrupted run with the tokenizer and the checkpoints that it saved.
+
+    Raises:
+        UserError: the folder holds no run, or no complete checkpoint.
+    """
+    folder, config = load_run_config(run_dir)
+    # The saved tokenizer, not one trained again: ids must mean what they meant.
+    config.model.tokenizer = ConfigDict({"name": "saved", "cache_id": "tokenizer", "path": str(folder / "tokenizer")})
+    context = BuildContext({"run_dir": folder, "seed": config.seed})
+    built = build("model", config.model, context=context, path="config.model")
+    return OpenRun(folder, config, built, context, load_policies(config, built, folder))
 
 
 def evaluate_run(run_dir: str | Path, *, out_dir: str | Path = "", overrides: dict[str, Any] | None = None) -> Path:
@@ -130,15 +156,27 @@ def evaluate_run(run_dir: str | Path, *, out_dir: str | Path = "", overrides: di
     Returns:
         The folder with the results.
     """
-    folder, config = load_run_config(run_dir)
-    config.decode.update(overrides or {})
-    context = BuildContext({"run_dir": folder, "seed": config.seed})
-    built = build("model", config.model, context=context, path="config.model")
-    judge = build("evaluator", config.evaluator, context=context, path="config.evaluator")
-    out = Path(out_dir) if out_dir else folder
+    run = open_run(run_dir)
+    run.config.decode.update(overrides or {})
+    judge = build("evaluator", run.config.evaluator, context=run.context, path="config.evaluator")
+    out = Path(out_dir) if out_dir else run.folder
     out.mkdir(parents=True, exist_ok=True)
-    evaluate_policies(config, built, load_policies(config, built, folder), judge=judge, run_dir=out)
+    evaluate_policies(run.config, run.built, run.policies, judge=judge, run_dir=out)
     return out
+
+
+def add_decode_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the decoding options that are worth changing after training."""
+    parser.add_argument("--beta", type=float, help="weight of the advantage")
+    parser.add_argument("--temperature", type=float, help="of the policy; 0 is greedy")
+    parser.add_argument("--top_p", type=float, help="nucleus filter of the policy")
+    parser.add_argument("--n_generations", type=int, help="samples per observation, of which one is chosen")
+
+
+def read_decode_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the decoding options that were given."""
+    chosen = {name: getattr(args, name) for name in ("beta", "temperature", "top_p", "n_generations")}
+    return {name: value for name, value in chosen.items() if value is not None}
 
 
 def main() -> None:
@@ -146,12 +184,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ilqljax.evaluate", description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True, help="folder of a run")
     parser.add_argument("--out", default="", help="where results go; the run's folder by default")
-    parser.add_argument("--beta", type=float, help="weight of the advantage")
-    parser.add_argument("--temperature", type=float, help="of the policy; 0 is greedy")
-    parser.add_argument("--n_generations", type=int, help="samples per observation, of which one is chosen")
+    add_decode_arguments(parser)
     args = parser.parse_args()
-    chosen = {"beta": args.beta, "temperature": args.temperature, "n_generations": args.n_generations}
-    evaluate_run(args.run, out_dir=args.out, overrides={k: v for k, v in chosen.items() if v is not None})
+    evaluate_run(args.run, out_dir=args.out, overrides=read_decode_arguments(args))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ behaviour (BC), train the algorithm (ILQL unless told otherwise), and judge the 
 `ilqljax.stage.train_stage`; whatever differs between algorithms is in `ilqljax.algorithms`.
 """
 
+import logging
 import os
 import resource
 import time
@@ -74,7 +75,7 @@ def train(config: ConfigDict) -> Path:
         policies[config.algorithm] = {"params": {**state.params, **state.frozen}, "target": state.target}
     if not policies:
         raise UserError("config.pretrain.total_steps and config.train.total_steps are both 0: there is nothing to do.")
-    export_policy(run_dir, built, policies)
+    export_policy(run_dir / "export" / "policy", built, list(policies.values())[-1])
     evaluate_policies(config, built, policies, judge=judge, run_dir=run_dir)
     say(f"everything is in {run_dir} (total {time.monotonic() - started:.0f} s, peak memory {peak_memory_gb():.2f} GB)")
     return run_dir
@@ -90,7 +91,14 @@ def main() -> None:
     config_flag = config_flags.DEFINE_config_file("config", None, "A file of configs/, such as configs/workable.py:bc")
     flags.mark_flag_as_required("config")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    app.run(lambda argv: run_main(lambda: train(config_flag.value)))
+
+    def start(argv: list[str]) -> None:
+        # After absl has put its own handler in place, whose prefix is for server logs.
+        logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
+        logging.getLogger("ilqljax").setLevel(logging.INFO)
+        run_main(lambda: train(config_flag.value))
+
+    app.run(start)
 
 
 if __name__ == "__main__":

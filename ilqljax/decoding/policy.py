@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import jax
 import numpy as np
@@ -77,7 +78,7 @@ class TextPolicy(Policy):
         self.key = jax.random.key(seed)
         self.n_acted = 0
         t = tokenizer
-        self.generate = make_generate(
+        self.generate = make_shared_generate(
             model,
             config,
             end_ids=(t.eoa_id, t.eod_id),
@@ -140,6 +141,10 @@ class TextPolicy(Policy):
             generations.append(Generation(text, float(log_probability), float(advantage), finished))
         n = self.config.n_generations
         return [generations[i : i + n] for i in range(0, len(generations), n)]
+
+
+# A policy is made anew at every evaluation; what it compiles depends on these arguments only.
+make_shared_generate = lru_cache(maxsize=32)(make_generate)
 
 
 def next_power_of_two(n: int) -> int:

@@ -12,7 +12,7 @@ Rows of the table:
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from ilqljax.decoding.policy import Generation, TextPolicy
 from ilqljax.fairness.attributes import AttributeTable
-from ilqljax.fairness.report import distill_evaluations, load_evaluations
+from ilqljax.fairness.report import Evaluation, distill_evaluations, load_evaluations, save_rows, tabulate_impact_ratios
 from ilqljax.fairness.statistics import bootstrap_mean
 from ilqljax.tasks.hiring.environment import PostingObservation
 from ilqljax.tasks.hiring.guardrails import check_rewrite
@@ -28,7 +28,7 @@ from ilqljax.tasks.hiring.postings import Posting, normalize_spaces
 from ilqljax.tasks.hiring.prompts import build_prompt
 from ilqljax.tasks.hiring.reward import DiversityReward
 
-EVALUATION_FILE = "evaluation.jsonl"
+EVALUATION_FILE, IMPACT_FILE = "evaluation.jsonl", "impact_ratios.csv"
 
 
 class HiringJudge:
@@ -41,18 +41,28 @@ class HiringJudge:
         table: AttributeTable,
         *,
         best_of: int = 4,
+        n_selected: int = 10,
         seed: int = 0,
     ) -> None:
-        """Hold the held-out postings and the engine; `best_of` is the n of "bc best of n" (below 2: left out)."""
+        """Hold the held-out postings and the engine.
+
+        Args:
+            postings: each is judged once.
+            reward: the engine and its score.
+            table: the candidates' attributes.
+            best_of: the n of "bc best of n"; below 2 it is left out.
+            n_selected: how many of a shortlist count as selected in the impact ratios.
+            seed: of the bootstrap and the permutations.
+        """
         self.postings = tuple(postings)
         self.observations = [PostingObservation(build_prompt(p), posting=p) for p in postings]
         self.reward, self.table = reward, table
-        self.best_of, self.seed = best_of, seed
+        self.best_of, self.n_selected, self.seed = best_of, n_selected, seed
 
     def __call__(
         self, names: Sequence[str], make: Callable[..., TextPolicy], *, out_dir: Path
     ) -> tuple[list[dict], str]:
-        """Act with every policy, write `evaluation.jsonl` into `out_dir`, and return rows and a table."""
+        """Act with every policy, write `evaluation.jsonl` and `impact_ratios.csv`, and return rows and a table."""
         rewrites = {"echo": [Generation(self.original(p), float("nan"), 0.0, True) for p in self.postings]}
         for name in names:
             policy = make(name)
@@ -67,7 +77,9 @@ class HiringJudge:
                 for line in self.describe(name, generations):
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
         os.replace(partial, path)
-        return self.tabulate(path)
+        policies = load_evaluations(path)
+        save_rows(out_dir / IMPACT_FILE, tabulate_impact_ratios(policies, n_selected=self.n_selected, seed=self.seed))
+        return self.tabulate(policies)
 
     def choose_best(self, samples: Sequence[Sequence[Generation]]) -> list[Generation]:
         """Choose each posting's sample with the best reward."""
@@ -122,9 +134,8 @@ class HiringJudge:
         """Return the posting's own text, with white space folded as in the prompt."""
         return normalize_spaces(posting.description)
 
-    def tabulate(self, path: Path) -> tuple[list[dict], str]:
-        """Read an evaluation file back and summarise it, with paired differences from BC where BC is there."""
-        policies = load_evaluations(path)
+    def tabulate(self, policies: Mapping[str, Sequence[Evaluation]]) -> tuple[list[dict], str]:
+        """Summarise evaluations, with paired differences from BC where BC is there."""
         rows = distill_evaluations(policies, seed=self.seed)
         reference = policies.get("bc")
         for row in rows:
@@ -159,8 +170,8 @@ def format_table(rows: Sequence[dict], *, floor: float, attribute: str) -> str:
         if "over_bc" in row:
             lines.append(f"{row['policy']} over bc, paired by posting: {show_interval(row, 'over_bc')}")
     lines.append(
-        f"score: -100 x distance of the shortlist's {attribute} distribution from the target, over {rows[0]['n_postings']} "
-        f"postings never trained on; random shortlists score {floor:.2f}."
+        f"score: -100 x distance of the shortlist's {attribute} distribution from the target, over "
+        f"{rows[0]['n_postings']} postings never trained on; random shortlists score {floor:.2f}."
     )
     lines.append(
         "guarded: a rewrite that fails a guardrail never counts as an improvement. pass: share that fails none."

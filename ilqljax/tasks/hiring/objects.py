@@ -1,5 +1,6 @@
 """The hiring task's objects by name, for configs: data, tokenizer, dataset, environment, evaluator."""
 
+import logging
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
@@ -14,7 +15,7 @@ from ilqljax.tasks.hiring.practice import make_practice
 from ilqljax.tasks.hiring.prepare import DataConfig, PreparedData, prepare_data
 from ilqljax.tasks.hiring.reward import DiversityReward, RewardConfig
 
-SPLITS = ("train", "eval", "test")
+logger = logging.getLogger(__name__)
 
 
 class HiringData:
@@ -116,7 +117,13 @@ def build_saved_tokenizer(*, path: str) -> Tokenizer:
 
 @register("dataset", "hiring_rewrites")
 def build_dataset(
-    data: HiringData, tokenizer: Tokenizer, *, split: str = "train", practice: bool = False, max_length: int = 0
+    data: HiringData,
+    tokenizer: Tokenizer,
+    *,
+    split: str = "train",
+    practice: bool = False,
+    max_length: int = 0,
+    max_actions: int = 0,
 ) -> ObservationDataset:
     """Make the rows of a split's scored rewrites, rewards standardised by the training split.
 
@@ -126,10 +133,27 @@ def build_dataset(
         split: "train", "eval" or "test".
         practice: add the unscored practice rows, whose reward means nothing: for behavioural cloning only.
         max_length: longest row in tokens; longer prompts lose their start. 0 is no limit.
+        max_actions: longest rewrite in tokens; rows with a longer one are left out, and how many is reported. 0 is no
+            limit.
     """
     shift, scale = data.reward_scaling
     observations = [*data.prepared.make_observations(split), *(data.practice if practice else ())]
-    return ObservationDataset(observations, tokenizer, max_length=max_length, reward_shift=shift, reward_scale=scale)
+    kept = observations
+    if max_actions:
+        # The closing token is an action too.
+        kept = [o for o in observations if len(tokenizer.encode(o.rewrite)) < max_actions]
+    dataset = ObservationDataset(kept, tokenizer, max_length=max_length, reward_shift=shift, reward_scale=scale)
+    dropped = len(observations) - len(kept)
+    logger.info(
+        "%s: %d rows (%d left out: rewrite above %d tokens; %d prompts cut to fit %d tokens)",
+        f"{split} + practice" if practice else split,
+        dataset.size(),
+        dropped,
+        max_actions,
+        dataset.n_truncated,
+        max_length,
+    )
+    return dataset
 
 
 @register("environment", "hiring")
@@ -145,9 +169,16 @@ def build_environment(data: HiringData, *, split: str = "eval") -> Callable[[int
 
 @register("evaluator", "hiring")
 def build_judge(
-    data: HiringData, *, split: str = "test", best_of: int = 4, max_postings: int = 0, seed: int = 0
+    data: HiringData,
+    *,
+    split: str = "test",
+    best_of: int = 4,
+    n_selected: int = 10,
+    max_postings: int = 0,
+    seed: int = 0,
 ) -> HiringJudge:
     """Make the final judge on a split's postings (at most `max_postings`; 0 takes all)."""
     postings = data.prepared.select_postings(split)
     table = AttributeTable.from_candidates(data.prepared.candidates)
-    return HiringJudge(postings[: max_postings or None], data.reward, table, best_of=best_of, seed=seed)
+    postings = postings[: max_postings or None]
+    return HiringJudge(postings, data.reward, table, best_of=best_of, n_selected=n_selected, seed=seed)

@@ -8,6 +8,7 @@ a company or a text with any posting of the prepared data outside its training s
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from ilqljax.tasks.hiring.marketplace import make_market
 from ilqljax.tasks.hiring.postings import Posting, normalize_spaces
 from ilqljax.tasks.hiring.prepare import DataConfig, PreparedData
 from ilqljax.tasks.hiring.prompts import build_prompt
-from ilqljax.tasks.hiring.rewrites import rewrite_posting
+from ilqljax.tasks.hiring.rewrites import rewrite_posting, split_sentences
 from ilqljax.tasks.hiring.sources import load_market
 
 # Far from any seed a user would choose, so that practice never redraws the sample itself.
@@ -46,12 +47,22 @@ def draw_postings(data: PreparedData, config: DataConfig, *, n_postings: int) ->
     """Draw candidates for practice: from the sample's generator, or all of the source in a seeded order."""
     if data.summary["source"] == "sample":
         postings, _ = make_market(seed=PRACTICE_SEED + config.seed, n_postings=n_postings, n_candidates=1)
-        return [Posting(**{**vars(p), "id": f"practice-{p.id}"}) for p in postings]
+        return [replace(p, id=f"practice-{p.id}") for p in postings]
     market = load_market(source=config.source, path=config.path, candidates_path=config.candidates_path)
     longest = max(len(p.description.split()) for p in data.postings)
-    short = [p for p in market.postings if len(p.description.split()) <= longest]
-    order = np.random.default_rng([PRACTICE_SEED, config.seed]).permutation(len(short))
-    return [short[i] for i in order]
+    order = np.random.default_rng([PRACTICE_SEED, config.seed]).permutation(len(market.postings))
+    return [shorten(market.postings[i], max_words=longest) for i in order]
+
+
+def shorten(posting: Posting, *, max_words: int) -> Posting:
+    """Keep a posting's first sentences, as many as fit into `max_words` (at least one); enough to practise on."""
+    kept, n_words = [], 0
+    for sentence in split_sentences(normalize_spaces(posting.description)):
+        n_words += len(sentence.split())
+        if kept and n_words > max_words:
+            break
+        kept.append(sentence)
+    return replace(posting, description=" ".join(" ".join(kept).split()[:max_words]))
 
 
 def select_practice(data: PreparedData, postings: Sequence[Posting]) -> list[Posting]:
