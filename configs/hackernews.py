@@ -30,8 +30,8 @@ def get_config(arg: str = "") -> ConfigDict:
         stage.length_buckets = (320, 512)
         stage.action_buckets = (128, 256)
         stage.eval_every = 500
-    config.pretrain.total_steps = 3000 if config.pretrain.total_steps else 0
-    config.train.total_steps = 3000 if config.algorithm == "bc" else 800
+    config.pretrain.total_steps = 1500 if config.pretrain.total_steps else 0
+    config.train.total_steps = 1500 if config.algorithm == "bc" else 400
     config.decode.max_new_tokens = 192
     config.acting.length_buckets = (160, 224, 320)
     config.evaluator.max_postings = 200

@@ -49,7 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "plant": 0.8,
             "n_postings": 300,
             "n_candidates": 2000,
-            "n_practice": 2000,
+            "n_practice": 1600,
             "max_postings": 0,
             "max_words": -1,
             "operators": (),  # all

@@ -13,21 +13,34 @@ from ilqljax.config import Section, from_section
 from ilqljax.errors import UserError
 from ilqljax.models.value_lm import ValueLM
 from ilqljax.state import TrainState, init_state
-from ilqljax.steps import BCConfig, ILQLConfig, LossFn, make_bc_loss, make_ilql_loss, unreached_paths
+from ilqljax.steps import (
+    BCConfig,
+    ILQLConfig,
+    LossFn,
+    UtteranceILQLConfig,
+    make_bc_loss,
+    make_ilql_loss,
+    unreached_paths,
+)
 from ilqljax.types import Array
 
 
 class Algorithm(NamedTuple):
-    """An algorithm's options and loss. `has_critic` says whether it trains Q and V besides, or instead of, a policy."""
+    """An algorithm's options and loss.
+
+    `has_critic` says whether it trains Q and V besides, or instead of, a policy; `level` what their actions are.
+    """
 
     config_class: type
     make_loss: Callable[[ValueLM, Any], LossFn]
     has_critic: bool
+    level: str = "token"
 
 
 ALGORITHMS = {
     "bc": Algorithm(BCConfig, make_bc_loss, has_critic=False),
     "ilql": Algorithm(ILQLConfig, make_ilql_loss, has_critic=True),
+    "ilql_utterance": Algorithm(UtteranceILQLConfig, make_ilql_loss, has_critic=True, level="utterance"),
 }
 
 
@@ -44,7 +57,13 @@ class Learner(NamedTuple):
 
 
 def make_learner(name: str, model: ValueLM, section: Section, *, path: str = "config.train.loss") -> Learner:
-    """Look an algorithm up by name and read its options from a config section.
+    """Look an algorithm up by name and read its options from a config section; errors are `read_options`'s."""
+    algorithm, config = read_options(name, section, path=path)
+    return Learner(algorithm, config, algorithm.make_loss(model.at_level(algorithm.level), config))
+
+
+def read_options(name: str, section: Section, *, path: str = "config.train.loss") -> tuple[Algorithm, Any]:
+    """Look an algorithm up and check its options, before anything is built.
 
     Raises:
         UserError: the name is unknown, or the section has an option that the algorithm lacks.
@@ -52,8 +71,7 @@ def make_learner(name: str, model: ValueLM, section: Section, *, path: str = "co
     if name not in ALGORITHMS:
         raise UserError(f"algorithm={name!r} is unknown. Known: {', '.join(ALGORITHMS)}.")
     algorithm = ALGORITHMS[name]
-    config = from_section(algorithm.config_class, section, path=path)
-    return Learner(algorithm, config, algorithm.make_loss(model, config))
+    return algorithm, from_section(algorithm.config_class, section, path=path)
 
 
 def init_learner_state(
@@ -78,6 +96,7 @@ def init_learner_state(
     if not learner.algorithm.has_critic:
         policy = model.init_trunk(init_key) if trunk is None else trunk
         return init_state({"policy": policy}, target={}, frozen={}, optimizer=optimizer, key=step_key)
+    model = model.at_level(learner.algorithm.level)
     params = model.init_params(init_key, trunk=trunk, policy=trunk)
     target = model.init_target(params)
     frozen = {}

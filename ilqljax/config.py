@@ -329,6 +329,26 @@ def load_config_file(path_with_arg: str) -> ConfigDict:
     return module.get_config(arg) if colon else module.get_config()
 
 
+def check_override_names(config: ConfigDict, arguments: Iterable[str]) -> None:
+    """Refuse command-line overrides (`--config.train.lr=1`) of keys that the config does not have.
+
+    Raises:
+        UserError: the first unknown key, with the closest match and all keys of its section.
+    """
+    for argument in arguments:
+        name = argument.lstrip("-").partition("=")[0]
+        if not argument.startswith("-") or not name.startswith("config."):
+            continue
+        section: Any = config
+        path = "config"
+        for key in name.split(".")[1:]:
+            if not isinstance(section, ConfigDict):
+                raise UserError(f"--{name}: {path} is a value, not a section. Set --{path}=... instead.")
+            if key not in section:
+                raise UserError(f"--{name}: {path} has no key {key!r}.{_suggest(key, section.keys())}")
+            section, path = section[key], f"{path}.{key}"
+
+
 def config_to_json(config: Section) -> str:
     """Write a config as JSON text that `load_config_json` reads; tuples become lists."""
     return json.dumps(to_plain(config), indent=2) + "\n"

@@ -16,6 +16,7 @@ import ilqljax.tasks.objects  # noqa: F401  (registers the tasks' objects)
 from ilqljax.algorithms import init_learner_state, make_learner
 from ilqljax.checkpoint import CheckpointStore
 from ilqljax.cli import run_main
+from ilqljax.compilation import enable_compilation_cache
 from ilqljax.config import BuildContext, build, from_section
 from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import TextPolicy
@@ -140,7 +141,7 @@ def open_run(run_dir: str | Path) -> OpenRun:
     folder, config = load_run_config(run_dir)
     # The saved tokenizer, not one trained again: ids must mean what they meant.
     config.model.tokenizer = ConfigDict({"name": "saved", "cache_id": "tokenizer", "path": str(folder / "tokenizer")})
-    context = BuildContext({"run_dir": folder, "seed": config.seed})
+    context = BuildContext({"seed": config.seed})
     built = build("model", config.model, context=context, path="config.model")
     return OpenRun(folder, config, built, context, load_policies(config, built, folder))
 
@@ -186,6 +187,7 @@ def main() -> None:
     parser.add_argument("--out", default="", help="where results go; the run's folder by default")
     add_decode_arguments(parser)
     args = parser.parse_args()
+    enable_compilation_cache()
     evaluate_run(args.run, out_dir=args.out, overrides=read_decode_arguments(args))
 
 

@@ -23,8 +23,8 @@ from ilqljax.errors import UserError
 CHANGEABLE = ("resume", "run_dir", "train", "pretrain", "decode", "evaluator", "wandb", "mesh", "environment")
 
 
-def make_run_dir(config: ConfigDict) -> Path:
-    """Create the folder of a new run, or return that of the run to resume, and write the resolved config into it.
+def choose_run_dir(config: ConfigDict) -> Path:
+    """Choose the folder of a new run, or find that of the run to resume. Nothing is written yet.
 
     Raises:
         UserError: the folder is taken or cannot be written, there is nothing to resume, or the resumed run had another
@@ -41,13 +41,19 @@ def make_run_dir(config: ConfigDict) -> Path:
             )
     else:
         run_dir = resolve_path(f"runs/{config.task}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if jax.process_index() == 0:
-        try:
-            run_dir.mkdir(parents=True, exist_ok=True)
-            save_config_json(config, run_dir / "config.json")
-        except OSError as error:
-            raise UserError(f"The run folder {run_dir} cannot be written ({error}). Set --config.run_dir.") from error
+    existing = next(folder for folder in (run_dir, *run_dir.parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"The run folder {run_dir} cannot be made: {existing} is not a folder that you may write to.")
     return run_dir
+
+
+def create_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any]) -> None:
+    """Make a new run's folder and write the resolved config and what was overridden; a resumed run's is left alone."""
+    if jax.process_index() != 0 or (run_dir / "config.json").exists():
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    save_json(run_dir / "overrides.json", overrides)
+    save_config_json(config, run_dir / "config.json")
 
 
 def resume_run_dir(config: ConfigDict) -> Path:

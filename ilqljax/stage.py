@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from ilqljax.algorithms import Learner, find_unreached, init_learner_state
 from ilqljax.checkpoint import CheckpointStore
 from ilqljax.data.dataset import ListRLDataset, RLDataset
-from ilqljax.data.loader import make_train_loader
+from ilqljax.data.loader import eval_batches, make_train_loader
 from ilqljax.envs.base import LanguageEnvironment, Policy
 from ilqljax.errors import UserError
 from ilqljax.evals.loss import evaluate_loss
@@ -28,6 +28,7 @@ from ilqljax.optim import OptimConfig, make_optimizer
 from ilqljax.sharding import batch_sharding, infer_param_shardings, replicated_sharding, shard_batch
 from ilqljax.state import TrainState
 from ilqljax.steps import TargetConfig, make_eval_step, make_train_step
+from ilqljax.types import Array
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class TrainConfig(OptimConfig):
     loss: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        if self.total_steps:  # a skipped stage needs no valid schedule
+            super().__post_init__()
         if self.select not in ("best", "last"):
             raise UserError(f"select={self.select!r} is unknown. Use 'best' or 'last'.")
         for name in ("eval_every", "save_every", "log_every", "batch_size", "accumulate_steps"):
@@ -123,12 +125,15 @@ def train_stage(
     optimizer = make_optimizer(settings)
     key = jax.random.fold_in(jax.random.key(config.seed), sum(name.encode()))
 
-    def init() -> TrainState:
-        return init_learner_state(learner, built.model, optimizer=optimizer, key=key, trunk=inputs.trunk)
+    def init(key: Array, trunk: dict | None) -> TrainState:
+        return init_learner_state(learner, built.model, optimizer=optimizer, key=key, trunk=trunk)
 
-    shardings = infer_param_shardings(jax.eval_shape(init), mesh)
-    state = jax.device_put(init(), shardings)
-    template = state
+    shapes = jax.eval_shape(init, key, inputs.trunk)
+    shardings = infer_param_shardings(shapes, mesh)
+    state = jax.jit(init, out_shardings=shardings)(key, inputs.trunk)
+    # What a checkpoint is read into; `state` itself is donated to the steps.
+    template = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    template = template._replace(key=jax.device_put(jax.random.key(0), shardings.key))
     replicated = replicated_sharding(mesh)
     step_fn = jax.jit(
         make_train_step(
@@ -153,6 +158,8 @@ def train_stage(
         host=jax.process_index(),
         **buckets,
     )
+    # A validation row that fits no bucket must stop the run here, not at its first evaluation.
+    eval_batches(inputs.validation, batch_size=settings.batch_size, **buckets)
     by_return = learner.algorithm.has_critic and bool(inputs.environments)
     store = CheckpointStore(
         run_dir / "checkpoints" / name,

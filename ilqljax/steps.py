@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Float, Int
 
 from ilqljax import losses
+from ilqljax.errors import UserError
 from ilqljax.models import heads
 from ilqljax.models.value_lm import ValueLM, compute_logits, policy_trunk
 from ilqljax.state import TrainState, update_target
@@ -80,6 +81,20 @@ class ILQLConfig:
 
 
 @dataclass(frozen=True)
+class UtteranceILQLConfig(ILQLConfig):
+    """The same for whole utterances as actions: V before one, Q where it ends; nothing to contrast an action with."""
+
+    cql_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.cql_weight or self.dm_weight:
+            raise UserError(
+                f"cql_weight={self.cql_weight} and dm_weight={self.dm_weight} compare an action with all others, and "
+                "an utterance critic knows no others. Set both to 0 for ilql_utterance."
+            )
+
+
+@dataclass(frozen=True)
 class TargetConfig:
     """How targets follow: `polyak` after every step, or copied whole every `hard_update_every` steps (0: never)."""
 
@@ -88,14 +103,18 @@ class TargetConfig:
 
 
 class Counts(NamedTuple):
-    """What the means of a batch divide by; of the whole batch, also while its microbatches are summed."""
+    """What the means of a batch divide by; of the whole batch, also while its microbatches are summed.
+
+    Losses over utterances are NaN where nobody counted utterances.
+    """
 
     actions: Float[Array, ""]
     tokens: Float[Array, ""]
+    utterances: Float[Array, ""] | float = float("nan")
 
 
 class Critic(NamedTuple):
-    """Values at a batch's actions. Entries where `action_mask` is false mean nothing."""
+    """Values at a batch's actions (A: tokens, or utterances). Entries where `action_mask` is false mean nothing."""
 
     v_t: Float[Array, "B A"]
     v_next: Float[Array, "B A"]
@@ -119,22 +138,25 @@ def make_bc_loss(model: ValueLM, config: BCConfig) -> LossFn:
 
 
 def make_ilql_loss(model: ValueLM, config: ILQLConfig) -> LossFn:
-    """Make the ILQL loss (Snell et al. 2022, section 4); terms whose weight is 0 are not computed."""
+    """Make the ILQL loss (Snell et al. 2022, section 4); terms whose weight is 0 are not computed.
+
+    The model's `level` says what an action is. The policy acts in tokens at either level.
+    """
 
     def loss(params, target, batch, counts, dropout_key):
+        moves = select_transitions(model, batch)
+        n_actions = counts.actions if model.config.level == "token" else counts.utterances
         train_policy = config.awac_weight > 0
         hidden = model.compute_hidden(params, target, batch.tokens, policy=train_policy, dropout_key=dropout_key)
         critic = compute_critic(model, config, params, target, batch, hidden)
-        mask = batch.per_token.action_mask
         v_target = critic.target_q_t
         if config.mc_returns:
-            v_target = losses.discounted_returns(batch.per_token.rewards, mask, discount=config.discount)
+            v_target = losses.discounted_returns(moves.rewards, moves.action_mask, discount=config.discount)
 
         def reduce(values):
-            return losses.masked_mean(values, mask, count=counts.actions)
+            return losses.masked_mean(values, moves.action_mask, count=n_actions)
 
-        rewards = batch.per_token.rewards
-        td = losses.td_loss(critic.q_t, rewards[None], critic.v_next[None], discount=config.discount)
+        td = losses.td_loss(critic.q_t, moves.rewards[None], critic.v_next[None], discount=config.discount)
         terms = {
             "v_loss": (
                 config.v_weight,
@@ -151,15 +173,12 @@ def make_ilql_loss(model: ValueLM, config: ILQLConfig) -> LossFn:
             policy_hidden = hidden.policy
             if shared and config.detach_policy:
                 policy_hidden = jax.lax.stop_gradient(policy_hidden)
-            weights = losses.advantage_weights(
-                critic.target_q_t, critic.v_t, beta=config.beta, exponential=config.exp_weights
-            )
             token_loss = policy_loss(
                 policy_trunk(params),
                 policy_hidden,
                 batch,
                 counts,
-                weights,
+                weigh_actions(model, config, batch, critic),
                 transition_weight=config.transition_weight,
                 clip=config.clip_weight,
             )
@@ -170,6 +189,29 @@ def make_ilql_loss(model: ValueLM, config: ILQLConfig) -> LossFn:
         return total, metrics
 
     return loss
+
+
+def select_transitions(model: ValueLM, batch: Batch) -> Transitions:
+    """Return what the critic calls actions: a batch's tokens or its utterances."""
+    return batch.per_token if model.config.level == "token" else batch.per_utterance
+
+
+def weigh_actions(model: ValueLM, config: ILQLConfig, batch: Batch, critic: Critic) -> Float[Array, "B A"]:
+    """Weigh a batch's action tokens by advantage; at the utterance level a token has its utterance's weight.
+
+    | token            | `<s>` | q | `</s>` | a | b | `</a>` | r | `</s>` | c | `</a>` |
+    |------------------|-------|---|--------|---|---|--------|---|--------|---|--------|
+    | action positions |       |   | 2      | 3 | 4 |        |   | 7      | 8 |        |
+    | weight, token    |       |   | w0     | w1 | w2 |      |   | w3     | w4 |       |
+    | weight, utterance |      |   | w0     | w0 | w0 |      |   | w1     | w1 |       |
+    """
+    weights = losses.advantage_weights(critic.target_q_t, critic.v_t, beta=config.beta, exponential=config.exp_weights)
+    if model.config.level == "token":
+        return weights
+    utterances = batch.per_utterance
+    closed = utterances.action_idxs[:, None] <= batch.per_token.action_idxs[..., None]  # [B A U]
+    number = (closed & utterances.action_mask[:, None]).sum(-1)
+    return jnp.take_along_axis(weights, number, axis=1, mode="clip")
 
 
 def compute_critic(
@@ -184,11 +226,11 @@ def compute_critic(
     | `v_t`                 |       | V(1)     | V(2)    |          |        |
     | `v_next`              |       | V(2)     | 0 (terminal; else V(4)) | |  |
     """
-    moves = batch.per_token
+    moves = select_transitions(model, batch)
     states = losses.gather_positions(hidden.value, moves.state_idxs)
     acted = losses.gather_positions(hidden.value, moves.action_idxs)
     acted_slow = losses.gather_positions(hidden.target, moves.action_idxs)
-    actions = taken_tokens(batch.tokens, moves)
+    actions = taken_tokens(batch.tokens, moves) if model.config.level == "token" else None
     v = model.compute_v(params, jax.lax.stop_gradient(states) if config.detach_v else states)
     target_q_t = model.compute_target_q(target, acted_slow, actions)
     acted = jax.lax.stop_gradient(acted) if config.detach_q else acted
@@ -205,12 +247,12 @@ def compute_critic(
 
 
 def q_statistics(
-    model: ValueLM, config: ILQLConfig, head: dict, hidden: Float[Array, "B A D"], actions: Int[Array, "B A"]
+    model: ValueLM, config: ILQLConfig, head: dict, hidden: Float[Array, "B A D"], actions: Int[Array, "B A"] | None
 ) -> tuple[Array, Array, Array]:
     """Compute one head's Q(s, a), conservative and margin terms; all-action values exist for a chunk of rows only."""
     features = model.compute_q_features(head, hidden)
-    if not config.cql_weight and not config.dm_weight:
-        q_t = heads.take_outputs(head, features, actions)
+    if actions is None or (not config.cql_weight and not config.dm_weight):
+        q_t = model.finish_q(head, features, actions)
         return q_t, jnp.zeros_like(q_t), jnp.zeros_like(q_t)
 
     def rows(features, actions):
@@ -289,10 +331,9 @@ def taken_tokens(tokens: Int[Array, "B T"], moves: Transitions) -> Int[Array, "B
 
 
 def count_batch(batch: Batch) -> Counts:
-    """Count what a batch's means divide by: its actions, and its target tokens (all tokens but each row's first)."""
-    return Counts(
-        batch.per_token.action_mask.sum().astype(jnp.float32), batch.token_mask[:, 1:].sum().astype(jnp.float32)
-    )
+    """Count what a batch's means divide by: actions, target tokens (all tokens but each row's first), utterances."""
+    masks = batch.per_token.action_mask, batch.token_mask[:, 1:], batch.per_utterance.action_mask
+    return Counts(*(mask.sum().astype(jnp.float32) for mask in masks))
 
 
 def make_train_step(

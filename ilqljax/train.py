@@ -9,28 +9,38 @@ import logging
 import os
 import resource
 import time
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 import ilqljax.tasks.objects  # noqa: F401  (registers the tasks' objects)
-from ilqljax.algorithms import Learner, make_learner
+from ilqljax.algorithms import Learner, make_learner, read_options
 from ilqljax.cli import run_main
-from ilqljax.config import BuildContext, build, from_section
+from ilqljax.compilation import enable_compilation_cache
+from ilqljax.config import BuildContext, build, check_override_names, from_section, load_config_file
 from ilqljax.data.dataset import RLDataset
+from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import TextPolicy
 from ilqljax.errors import UserError
 from ilqljax.evaluate import evaluate_policies, export_policy, make_policy
 from ilqljax.models.builders import BuiltModel
-from ilqljax.runs import make_run_dir, save_tokenizer
+from ilqljax.runs import choose_run_dir, create_run_dir, save_tokenizer
 from ilqljax.sharding import MeshConfig, check_batch_size, make_mesh
 from ilqljax.stage import StageInputs, TrainConfig, say, train_stage
 from ilqljax.state import TrainState
 
 
-def train(config: ConfigDict) -> Path:
+def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Path:
     """Run the whole program for a config and return the run's folder.
+
+    Args:
+        config: what to run.
+        overrides: what the user changed from the config file's values, for the record.
 
     Raises:
         UserError: anything that the user can put right; where possible before any work is done.
@@ -38,12 +48,20 @@ def train(config: ConfigDict) -> Path:
     started = time.monotonic()
     pretrain = from_section(TrainConfig, config.pretrain, path="config.pretrain")
     main = from_section(TrainConfig, config.train, path="config.train")
+    joint = pretrain.total_steps > 0 and main.loss.get("awac_weight", 0.0) > 0
+    if joint:
+        # Policy and critic at once: the steps of both stages, one loop.
+        main = replace(main, total_steps=pretrain.total_steps + main.total_steps, lr=pretrain.lr)
+        pretrain = replace(pretrain, total_steps=0)
     mesh = make_mesh(from_section(MeshConfig, config.mesh, path="config.mesh"))
     for stage in (pretrain, main):
         check_batch_size(stage.batch_size // stage.accumulate_steps, mesh)
-    run_dir = make_run_dir(config)
+    read_options(config.algorithm, main.loss)
+    read_options("bc", pretrain.loss, path="config.pretrain.loss")
+    from_section(DecodeConfig, config.decode, path="config.decode")
+    run_dir = choose_run_dir(config)
 
-    context = BuildContext({"run_dir": run_dir, "seed": config.seed})
+    context = BuildContext({"seed": config.seed})
     built: BuiltModel = build("model", config.model, context=context, path="config.model")
     datasets = {
         name: build("dataset", config[name], context=context, path=f"config.{name}")
@@ -53,6 +71,7 @@ def train(config: ConfigDict) -> Path:
     judge = build("evaluator", config.evaluator, context=context, path="config.evaluator")
     learner = make_learner(config.algorithm, built.model, main.loss)
     cloner = make_learner("bc", built.model, pretrain.loss, path="config.pretrain.loss")
+    create_run_dir(run_dir, config, overrides=overrides or {})
     save_tokenizer(run_dir, built.tokenizer)
     say(f"run folder: {run_dir}")
 
@@ -86,6 +105,29 @@ def peak_memory_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """Read the command line; a mistake in it ends the program with one line, like every other mistake of the user."""
+    words = [word for argument in argv[1:] for word in argument.split("=", 1)]
+    config_file = next((b for a, b in pairwise(words) if a in ("--config", "-config")), "")
+
+    def parse() -> list[str]:
+        if config_file:
+            check_override_names(load_config_file(config_file), argv[1:])
+        return flags.FLAGS(argv)
+
+    rest: list[str] = []
+    try:
+        run_main(lambda: rest.extend(parse()))
+    except flags.Error as error:
+        run_main(partial(refuse, str(error)))
+    return rest
+
+
+def refuse(message: str) -> None:
+    """Raise what the command line's parser complained of as a mistake of the user."""
+    raise UserError(f"{message} Try --config configs/workable.py, and --config.KEY=VALUE for its keys.")
+
+
 def main() -> None:
     """Read the flags and train."""
     config_flag = config_flags.DEFINE_config_file("config", None, "A file of configs/, such as configs/workable.py:bc")
@@ -96,9 +138,11 @@ def main() -> None:
         # After absl has put its own handler in place, whose prefix is for server logs.
         logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
         logging.getLogger("ilqljax").setLevel(logging.INFO)
-        run_main(lambda: train(config_flag.value))
+        enable_compilation_cache()
+        overrides = config_flags.get_override_values(flags.FLAGS["config"])
+        run_main(lambda: train(config_flag.value, overrides=overrides))
 
-    app.run(start)
+    app.run(start, flags_parser=parse_flags)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ shortlists), results.json and impact_ratios.csv into --save_path, and prints the
 import argparse
 
 from ilqljax.cli import run_main
+from ilqljax.compilation import enable_compilation_cache
 from ilqljax.evaluate import add_decode_arguments, evaluate_run, read_decode_arguments
 
 
@@ -19,6 +20,7 @@ def main() -> None:
     parser.add_argument("--save_path", default="", help="folder for the results; the run's own by default")
     add_decode_arguments(parser)
     args = parser.parse_args()
+    enable_compilation_cache()
     out = evaluate_run(args.run, out_dir=args.save_path, overrides=read_decode_arguments(args))
     print(f"results are in {out}")
 

@@ -5,6 +5,7 @@ a posting that literally contains "</a>" or "<|pad|>" is encoded as the characte
 `ilqljax.data.datapoint` adds them.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -177,11 +178,16 @@ class BPETokenizer(Tokenizer):
         self._backend = tokenizers.Tokenizer(models.BPE(vocab=ids, merges=list(self.merges)))
         self._backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         self._backend.decoder = decoders.ByteLevel()
+        # Offline data asks for one prompt many times in a row, once for each of its rewrites.
+        self._encode = functools.lru_cache(maxsize=256)(self._encode_anew)
         super().__init__(len(vocab), special_tokens)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of the text's pieces."""
-        return self._backend.encode(text, add_special_tokens=False).ids
+        return list(self._encode(text))
+
+    def _encode_anew(self, text: str) -> tuple[int, ...]:
+        return tuple(self._backend.encode(text, add_special_tokens=False).ids)
 
     def to_json(self) -> dict[str, Any]:
         """Return the pieces, the merges and the control tokens' order."""

@@ -1,10 +1,63 @@
 """From the policy's logits and the critic's advantages to scores, and from scores to a token."""
 
+from collections.abc import Callable
+from typing import Protocol
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from ilqljax.models.value_lm import ValueLM, compute_logits, policy_trunk
 from ilqljax.types import Array
+
+
+class TokenWeighing(Protocol):
+    """What of `ilqljax.decoding.generate.DecodeConfig` decides how tokens are weighed."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    beta: float
+    clip: float
+    exp_weights: bool
+
+
+def make_token_scores(
+    model: ValueLM,
+    config: TokenWeighing,
+    *,
+    suppress_ids: tuple[int, ...] = (),
+    value_range: tuple[float, float] = (-float("inf"), float("inf")),
+) -> Callable[[dict, dict, dict], tuple[Array, Array, Array]]:
+    """Make `score(params, target, hidden)`, from one position's hidden states a row to the next token's scores.
+
+    `hidden` holds, by trunk, what the language-model head reads and what value heads read. The function returns scores
+    to choose from ([B V], not normalised), the unfiltered policy's log-probabilities, and advantages (zero without a
+    critic). Filters act on the policy before the advantage.
+
+    Args:
+        model: the networks.
+        config: how to weigh; `beta` 0 never runs the critic.
+        suppress_ids: tokens that are never chosen.
+        value_range: the target Q is clipped to it.
+    """
+    suppressed = jnp.asarray(suppress_ids, jnp.int32)
+
+    def score(params: dict, target: dict, hidden: dict) -> tuple[Array, Array, Array]:
+        logits = compute_logits(policy_trunk(params), hidden["policy"][0])
+        logits = logits.at[:, suppressed].set(-jnp.inf)
+        scores = filter_logits(logits, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
+        log_probabilities = jax.nn.log_softmax(logits, axis=-1)
+        if config.beta == 0.0:
+            return scores, log_probabilities, jnp.zeros((logits.shape[0], 1))
+        value_hidden = hidden.get("value", hidden["policy"])[1]
+        target_hidden = hidden["target"][1] if "target" in hidden else value_hidden
+        q = jnp.clip(model.compute_target_q_all(target, target_hidden), *value_range)
+        advantages = q - model.compute_v(params, value_hidden)[:, None]
+        scores += advantage_term(advantages, beta=config.beta, clip=config.clip, exponential=config.exp_weights)
+        return scores, log_probabilities, advantages
+
+    return score
 
 
 def filter_logits(

@@ -1,12 +1,14 @@
 """Models by name, for configs."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from ilqljax.config import register, resolve_path
-from ilqljax.data.tokenizer import Tokenizer
+from ilqljax.data.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
+from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.hf_weights import load_gpt2, resize_vocabulary
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
@@ -60,6 +62,7 @@ def build_gpt2(
     heads = ValueLMConfig(double_q, separate_policy, separate_target, advanced_mlp)
     if path:
         local = resolve_path(path)
+        check_same_tokenizer(local, tokenizer)
         config, trunk = load_gpt2(str(local) if local.exists() else path, dtype=dtype, dropout=dropout)
         trunk = resize_vocabulary(trunk, tokenizer.vocab_size)
         config = GPT2Config(**{**vars(config), "vocab_size": tokenizer.vocab_size, "remat": remat, "unroll": unroll})
@@ -76,6 +79,17 @@ def build_gpt2(
         unroll=unroll,
     )
     return BuiltModel(ValueLM(GPT2(config), heads), tokenizer, None)
+
+
+def check_same_tokenizer(directory: Path, tokenizer: Tokenizer) -> None:
+    """Refuse a model directory that was saved with another tokenizer: its token ids would mean something else."""
+    if not (directory / FILE_NAME).is_file():
+        return
+    if load_tokenizer(directory).fingerprint != tokenizer.fingerprint:
+        raise UserError(
+            f"{directory} was saved with another tokenizer than config.tokenizer gives. Start from the same data and "
+            "vocab_size as the run that made it, or choose a model without ilqljax_tokenizer.json."
+        )
 
 
 def count_parameters(tree: dict) -> int:

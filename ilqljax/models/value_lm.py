@@ -10,13 +10,14 @@ Parameters are plain nested dicts, and which networks exist is which keys the di
 A backbone is seen only through `Backbone`: hidden states and a cache.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from ilqljax.errors import UserError
 from ilqljax.models import heads
 from ilqljax.models.gpt2 import TrunkOutput
 from ilqljax.types import Array
@@ -63,12 +64,18 @@ class ValueLM:
     """A backbone with value heads, used functionally: every method takes the parameters it reads."""
 
     def __init__(self, backbone: Backbone, config: ValueLMConfig) -> None:
+        if config.level not in ("token", "utterance"):
+            raise UserError(f"level={config.level!r} is unknown. Use 'token' or 'utterance'.")
         self.backbone = backbone
         self.config = config
         head = heads.ResidualMLPHead if config.advanced_mlp else heads.MLPHead
         n_q_outputs = backbone.config.vocab_size if config.level == "token" else 1
         self.v_head = head(1)
         self.q_head = head(n_q_outputs)
+
+    def at_level(self, level: str) -> "ValueLM":
+        """Return the same model with Q heads for actions of another level (`ValueLMConfig.level`)."""
+        return self if level == self.config.level else ValueLM(self.backbone, replace(self.config, level=level))
 
     @property
     def q_names(self) -> tuple[str, ...]:
@@ -159,8 +166,16 @@ class ValueLM:
         return self.v_head.apply({"params": params["v"]}, hidden)[..., 0]
 
     def compute_q_features(self, head_params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... F"]:
-        """Compute the last features of a Q head; `heads.project` or `heads.take_outputs` finish."""
+        """Compute the last features of a Q head; `heads.project`, `heads.take_outputs` or `finish_q` finish."""
         return heads.apply_features(self.q_head, head_params, hidden)
+
+    def finish_q(
+        self, head_params: Params, features: Float[Array, "... F"], actions: Int[Array, "..."] | None
+    ) -> Float[Array, "..."]:
+        """Compute Q of taken `actions` from a head's features, or its single output where there are none."""
+        if actions is None:
+            return heads.project(head_params, features)[..., 0]
+        return heads.take_outputs(head_params, features, actions)
 
     def compute_target_q(
         self, target: Params, hidden: Float[Array, "... D"], actions: Int[Array, "..."] | None
@@ -169,18 +184,21 @@ class ValueLM:
 
         Without `actions` (an utterance critic) the heads' single output is the value.
         """
-        values = []
-        for name in self.q_names:
-            features = self.compute_q_features(target[name], hidden)
-            if actions is None:
-                values.append(heads.project(target[name], features)[..., 0])
-            else:
-                values.append(heads.take_outputs(target[name], features, actions))
+        values = [self.finish_q(target[n], self.compute_q_features(target[n], hidden), actions) for n in self.q_names]
         return jax.lax.stop_gradient(jnp.min(jnp.stack(values), axis=0))
 
     def compute_target_q_all(self, target: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        """Compute min over the target heads of Q(s, .) for every action, as decoding needs it."""
+        """Compute min over the target heads of Q(s, .) for every action, as decoding needs it.
+
+        Raises:
+            UserError: the heads are an utterance critic's, which has no value for a token.
+        """
         values = [heads.project(target[n], self.compute_q_features(target[n], hidden)) for n in self.q_names]
+        if values[0].shape[-1] != self.backbone.config.vocab_size:
+            raise UserError(
+                f"The critic has {values[0].shape[-1]} output(s) and the vocabulary {self.backbone.config.vocab_size} "
+                "tokens: an utterance critic cannot weigh tokens. Decode with beta=0."
+            )
         return jnp.min(jnp.stack(values), axis=0)
 
 

@@ -40,10 +40,9 @@ class HiringData:
         return infer_reward_scaling(self.prepared.make_observations("train"))
 
     def training_texts(self) -> Iterator[str]:
-        """Yield all texts that training may read, for a tokenizer."""
-        for observation in [*self.prepared.make_observations("train"), *self.practice]:
-            yield observation.prompt
-            yield observation.rewrite
+        """Yield each distinct text that training may read, for a tokenizer."""
+        observations = [*self.prepared.make_observations("train"), *self.practice]
+        yield from dict.fromkeys(text for o in observations for text in (o.prompt, o.rewrite))
 
 
 @register("data", "hiring")
@@ -143,16 +142,12 @@ def build_dataset(
         # The closing token is an action too.
         kept = [o for o in observations if len(tokenizer.encode(o.rewrite)) < max_actions]
     dataset = ObservationDataset(kept, tokenizer, max_length=max_length, reward_shift=shift, reward_scale=scale)
-    dropped = len(observations) - len(kept)
-    logger.info(
-        "%s: %d rows (%d left out: rewrite above %d tokens; %d prompts cut to fit %d tokens)",
-        f"{split} + practice" if practice else split,
-        dataset.size(),
-        dropped,
-        max_actions,
-        dataset.n_truncated,
-        max_length,
-    )
+    notes = [f"{dataset.size()} rows"]
+    if len(kept) < len(observations):
+        notes.append(f"{len(observations) - len(kept)} left out with rewrites above {max_actions} tokens")
+    if dataset.n_truncated:
+        notes.append(f"{dataset.n_truncated} prompts cut at the start to fit {max_length} tokens")
+    logger.info("%s: %s", f"{split} + practice" if practice else split, ", ".join(notes))
     return dataset
 
 

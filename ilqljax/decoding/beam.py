@@ -1,0 +1,157 @@
+"""Beam search as one compiled program, for a language model alone or with a critic.
+
+A beam's score is the sum of its tokens' log-probabilities under the distribution that sampling would draw from: softmax
+of the filtered policy logits plus the advantage term. So the advantage decides which beams survive, and is in their
+scores. There is no length normalisation. A beam that closed itself keeps its score and its place among the beams of its
+row for as long as it is one of the best; a row ends when all its beams have closed or its length is used up.
+
+The cache is that of `ilqljax.decoding.generate`. After each step the surviving beams take over their parents' new
+slots; a prompt's slots are the same for all beams of a row and stay where they are.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
+
+from ilqljax.decoding.generate import DecodeConfig, repeat_rows, select_trunks, split_hidden, store
+from ilqljax.decoding.sampling import make_token_scores
+from ilqljax.errors import UserError
+from ilqljax.models.gpt2 import KVCache
+from ilqljax.models.value_lm import ValueLM
+from ilqljax.types import Array
+
+
+class Beams(NamedTuple):
+    """Found utterances, W per prompt, best first.
+
+    `lengths` counts tokens up to and including the closing one; later tokens are padding. A score of -inf marks a place
+    for which there was no candidate (fewer than W tokens pass the filters).
+    """
+
+    tokens: Int[Array, "B W G"]
+    lengths: Int[Array, "B W"]
+    scores: Float[Array, "B W"]
+
+
+class SearchState(NamedTuple):
+    """What the loop carries. `hidden` and `caches` are keyed by trunk and hold B W rows, a prompt's side by side."""
+
+    step: Int[Array, ""]
+    beams: Beams
+    done: Bool[Array, "B W"]
+    hidden: dict
+    caches: dict
+
+
+def make_beam_search(
+    model: ValueLM,
+    config: DecodeConfig,
+    *,
+    width: int,
+    end_ids: tuple[int, ...],
+    pad_id: int,
+    suppress_ids: tuple[int, ...] = (),
+    value_range: tuple[float, float] = (-float("inf"), float("inf")),
+    max_length: int = 0,
+) -> Callable[[dict, dict, Array, Array], Beams]:
+    """Make the compiled search `search(params, target, tokens [B P], lengths [B]) -> Beams`.
+
+    Args:
+        model: the networks.
+        config: how to weigh tokens; `beta` 0 needs no critic. `n_generations` and `rank_by` are not used.
+        width: beams kept per prompt.
+        end_ids: tokens that close an utterance.
+        pad_id: written after the closing token.
+        suppress_ids: tokens that no beam may hold.
+        value_range: the target Q is clipped to it, as the original does with its `value_min` and `value_max`.
+        max_length: longest row, prompt and utterance together; 0 is as many positions as the model has.
+
+    Raises:
+        UserError: there are fewer tokens than beams, or no beam.
+    """
+    vocab_size = model.backbone.config.vocab_size
+    if not 0 < width <= vocab_size:
+        raise UserError(f"width={width} is not in 1 to {vocab_size}, the size of the vocabulary. Choose a width in it.")
+    critic = config.beta != 0.0
+    score = make_token_scores(model, config, suppress_ids=suppress_ids, value_range=value_range)
+    ends = jnp.asarray(end_ids, jnp.int32)
+    longest = max_length or model.backbone.config.n_positions
+
+    def search(params: dict, target: dict, tokens: Array, lengths: Array) -> Beams:
+        n_rows, n_columns = tokens.shape
+        trunks = select_trunks(params, target, critic=critic)
+        hidden, caches = prefill(model, trunks, tokens, lengths, room=config.max_new_tokens)
+        hidden, caches = repeat_rows(hidden, width, axis=0), repeat_rows(caches, width, axis=1)
+        row_lengths = jnp.repeat(lengths, width)
+        slots = jnp.arange(n_columns + config.max_new_tokens)[None]
+        in_prompt = slots < row_lengths[:, None]
+        limits = jnp.minimum(config.max_new_tokens, longest - lengths)[:, None]  # [B 1]
+        only_pad = jnp.where(jnp.arange(vocab_size) == pad_id, 0.0, -jnp.inf)[None, None]
+        # All beams of a row are equal before the first token: one of them stands for all.
+        first = (jnp.arange(width) == 0)[None, :, None]
+
+        def advance(state: SearchState) -> SearchState:
+            t, old = state.step, state.beams
+            step_scores = jax.nn.log_softmax(score(params, target, state.hidden)[0], axis=-1)
+            step_scores = jnp.where(state.done[..., None], only_pad, step_scores.reshape(n_rows, width, vocab_size))
+            candidates = jnp.where(
+                first | (t > 0) | state.done[..., None], old.scores[..., None] + step_scores, -jnp.inf
+            )
+            scores, chosen = jax.lax.top_k(candidates.reshape(n_rows, -1), width)
+            parents, token = chosen // vocab_size, (chosen % vocab_size).astype(jnp.int32)
+            was_done = take_beams(state.done, parents)
+            token = jnp.where(was_done, pad_id, token)
+            found = jax.lax.dynamic_update_slice(take_beams(old.tokens, parents), token[..., None], (0, 0, t))
+            beams = Beams(found, take_beams(old.lengths, parents) + ~was_done, scores)
+            done = was_done | jnp.isin(token, ends) | (t + 1 >= limits)
+            rows = (jnp.arange(n_rows)[:, None] * width + parents).reshape(-1)
+            key_mask = in_prompt | ((slots >= n_columns) & (slots < n_columns + t))
+            hidden, caches = {}, {}
+            for role, trunk in trunks.items():
+                cache = take_new_slots(state.caches[role], rows, start=n_columns)
+                output = model.run_trunk(
+                    trunk, token.reshape(-1, 1), (row_lengths + t)[:, None], cache=cache, key_mask=key_mask
+                )
+                hidden[role] = split_hidden(model, output.hidden[:, 0], output.block_output[:, 0])
+                caches[role] = store(cache, output.cache, n_columns + t)
+            return SearchState(t + 1, beams, done, hidden, caches)
+
+        shape = (n_rows, width)
+        empty = Beams(
+            jnp.full((*shape, config.max_new_tokens), pad_id, jnp.int32), jnp.zeros(shape, jnp.int32), jnp.zeros(shape)
+        )
+        start = SearchState(jnp.int32(0), empty, jnp.broadcast_to(limits <= 0, shape), hidden, caches)
+        going = lambda state: (state.step < config.max_new_tokens) & ~state.done.all()  # noqa: E731
+        return jax.lax.while_loop(going, advance, start).beams
+
+    return jax.jit(search)
+
+
+def prefill(
+    model: ValueLM, trunks: dict, tokens: Int[Array, "B P"], lengths: Int[Array, "B"], *, room: int
+) -> tuple[dict, dict]:
+    """Run the trunks over prompts: what each row's last token gives, and caches with `room` more slots."""
+    hidden, caches = {}, {}
+    for role, trunk in trunks.items():
+        output = model.run_trunk(trunk, tokens, return_kv=True)
+        last, last_block = (
+            jnp.take_along_axis(x, lengths[:, None, None] - 1, axis=1)[:, 0]
+            for x in (output.hidden, output.block_output)
+        )
+        hidden[role] = split_hidden(model, last, last_block)
+        caches[role] = KVCache(*(jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, room), (0, 0)]) for x in output.cache))
+    return hidden, caches
+
+
+def take_beams(values: Array, parents: Int[Array, "B W"]) -> Array:
+    """Pick each row's beams by number; `values` is [B W ...]."""
+    index = parents.reshape(*parents.shape, *([1] * (values.ndim - 2)))
+    return jnp.take_along_axis(values, index, axis=1, mode="clip")
+
+
+def take_new_slots(cache: KVCache, rows: Int[Array, "N"], *, start: int) -> KVCache:
+    """Give each row another row's slots from `start` on."""
+    return jax.tree.map(lambda x: x.at[:, :, :, start:].set(jnp.take(x[:, :, :, start:], rows, axis=1)), cache)

@@ -1,0 +1,41 @@
+"""All comparisons of a case, in the order in which one thing depends on another, and a line for each."""
+
+from collections.abc import Iterator
+
+from ilqljax.parity.beams import compare_beams
+from ilqljax.parity.cases import Case
+from ilqljax.parity.comparison import Comparison
+from ilqljax.parity.outputs import compare_data, compare_outputs, compare_scores
+from ilqljax.parity.training import compare_training
+
+# Groups of arrays that are inputs, or compared as whole trees.
+TREES = ("init/", "grad/", "after3/")
+
+
+def compare_case(case: Case) -> Iterator[Comparison]:
+    """Compare everything that a case's file and its part of `cases.json` hold; what cannot be compared says why."""
+    for note in case.notes:
+        yield Comparison(case.name, "settings", None, note=note)
+    seen = set()
+    for part in (compare_data(case), compare_outputs(case), compare_all_training(case), compare_scores(case)):
+        for row in part:
+            seen.add(row.quantity)
+            yield row
+    yield from compare_beams(case)
+    for key in sorted(case.arrays):
+        if key not in seen | {"beam/scores"} and not key.startswith(TREES):
+            yield Comparison(case.name, key, None, note="nothing here is known by this name")
+
+
+def compare_all_training(case: Case) -> Iterator[Comparison]:
+    """Compare losses and steps with the case's optimizer."""
+    yield from compare_training(case, optimizer=case.find("optimizer"))
+
+
+def format_comparison(row: Comparison) -> str:
+    """Write one comparison as a line of fixed columns."""
+    note = f"  ({row.note})" if row.note else ""
+    if row.error is None:
+        return f"{'----':4} {row.case:30} {row.quantity:34} not compared{note}"
+    verdict = "ok" if row.ok else "FAIL"
+    return f"{verdict:4} {row.case:30} {row.quantity:34} {row.error:.1e} <= {row.tolerance:.0e}{note}"

@@ -1,0 +1,194 @@
+"""A policy in text: batches that do not matter, prompts that are too long, and the choice among generations."""
+
+import string
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ilqljax.data.tokenizer import CharacterTokenizer
+from ilqljax.decoding.generate import DecodeConfig, Samples
+from ilqljax.decoding.policy import Generation, TextPolicy
+from ilqljax.envs import LanguageObservation
+from ilqljax.errors import UserError
+from ilqljax.models.gpt2 import GPT2, GPT2Config
+from ilqljax.models.value_lm import ValueLM, ValueLMConfig
+
+TOKENIZER = CharacterTokenizer(string.ascii_lowercase + " .,!?'-")
+N_POSITIONS, N_NEW = 16, 4
+MODEL = ValueLM(
+    GPT2(GPT2Config(vocab_size=TOKENIZER.vocab_size, n_positions=N_POSITIONS, n_embd=16, n_layer=2, n_head=2)),
+    ValueLMConfig(double_q=False, separate_policy=False, separate_target=False),
+)
+
+
+@dataclass(frozen=True)
+class Said(LanguageObservation):
+    """The environment said one thing."""
+
+    text: str
+    over: bool = False
+
+    def to_sequence(self):
+        return [(self.text, None)], self.over
+
+    def __str__(self):
+        return self.text
+
+
+OBSERVATIONS = [Said(text) for text in ("hello", "a", "", "what is it", "yes no")]
+
+
+@pytest.fixture(scope="module")
+def networks():
+    shapes = jax.eval_shape(MODEL.init_params, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0.0, 0.3, x.shape), jnp.float32), shapes)
+    return params, MODEL.init_target(params)
+
+
+def make_policy(networks, *, batch_size=2, length_buckets=(), seed=0, **options):
+    options = {"max_new_tokens": N_NEW} | options
+    return TextPolicy(
+        MODEL,
+        DecodeConfig(**options),
+        TOKENIZER,
+        params=networks[0],
+        target=networks[1],
+        seed=seed,
+        batch_size=batch_size,
+        length_buckets=length_buckets,
+    )
+
+
+@pytest.fixture(scope="module")
+def compiled(networks):
+    return make_policy(networks, beta=1.0, n_generations=2)
+
+
+@pytest.fixture
+def policy(compiled):
+    """A policy that has not acted yet; its compiled sampler is shared."""
+    compiled.n_acted = 0
+    compiled.batch_size = 2
+    return compiled
+
+
+def test_grouping_into_batches_changes_nothing(policy):
+    together = policy.generate_batch(OBSERVATIONS)
+    policy.n_acted = 0
+    apart = [*policy.generate_batch(OBSERVATIONS[:3]), *policy.generate_batch(OBSERVATIONS[3:])]
+    policy.n_acted, policy.batch_size = 0, 1
+    singly = policy.generate_batch(OBSERVATIONS)
+    for other in (apart, singly):
+        for generations, expected in zip(other, together, strict=True):
+            assert [g.text for g in generations] == [g.text for g in expected]
+            for g, e in zip(generations, expected, strict=True):
+                assert g.log_probability == pytest.approx(e.log_probability, rel=1e-4)
+                assert g.advantage == pytest.approx(e.advantage, rel=1e-3, abs=1e-4)
+
+
+def test_acting_one_by_one_is_acting_as_a_batch(policy):
+    together = policy.act_batch(OBSERVATIONS)
+    policy.n_acted = 0
+    assert [policy.act(obs) for obs in OBSERVATIONS] == together
+    assert policy.n_acted == len(OBSERVATIONS)
+
+
+def test_the_same_observation_is_answered_anew_each_time(policy):
+    answers = [policy.act(OBSERVATIONS[0]) for _ in range(6)]
+    assert len(set(answers)) > 3
+
+
+def test_no_observations_get_no_answers(policy):
+    assert policy.act_batch([]) == []
+
+
+def test_finished_dialogue_is_refused(policy):
+    with pytest.raises(ValueError, match="dialogue is over"):
+        policy.act(Said("bye", over=True))
+
+
+class Recorder:
+    """Stand in for the compiled sampler: keep what it is given, answer "a" and, in every second row, `</a>`."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, params, target, tokens, lengths, keys):
+        self.calls.append((tokens, lengths))
+        n = len(tokens)
+        said = np.full((n, N_NEW), TOKENIZER.pad_id)
+        said[:, 0] = TOKENIZER.encode("a")[0]
+        said[::2, 1] = TOKENIZER.eoa_id
+        said[1::2, 1:] = TOKENIZER.encode("b")[0]
+        return Samples(said, np.where(np.arange(n) % 2, N_NEW, 2), np.zeros(n), np.zeros(n))
+
+
+def record(networks, **options):
+    policy = make_policy(networks, **options)
+    policy.generate = Recorder()
+    return policy
+
+
+def test_prompt_too_long_loses_its_start(networks):
+    policy = record(networks)
+    policy.act(Said("abcdefghijklmnopqrstuvwxyz"))
+    ((tokens, lengths),) = policy.generate.calls
+    assert lengths.tolist() == [N_POSITIONS - N_NEW]
+    assert TOKENIZER.decode(tokens[0], keep_special=True) == "<s>qrstuvwxyz</s>"
+
+
+def test_prompt_that_just_fits_is_whole(networks):
+    policy = record(networks)
+    policy.act(Said("qrstuvwxyz"))
+    assert TOKENIZER.decode(policy.generate.calls[0][0][0], keep_special=True) == "<s>qrstuvwxyz</s>"
+
+
+def test_prompts_are_padded_to_the_smallest_bucket_and_rows_to_a_power_of_two(networks):
+    policy = record(networks, batch_size=4, length_buckets=(4, 8, 100))
+    policy.act_batch([Said("abcdefgh"), Said("a"), Said("b"), Said("c"), Said("d"), Said("ab"), Said("abcd")])
+    # Sorted by length: four rows of 3 tokens, then 4, 6 and 10 tokens filled up to four rows; 100 exceeds the room.
+    assert [tokens.shape for tokens, _ in policy.generate.calls] == [(4, 4), (4, 12)]
+
+
+def test_answers_keep_the_order_of_the_observations(networks):
+    policy = record(networks, batch_size=2)
+    answers = policy.generate_batch([Said("abc"), Said("a")])  # run in the order of their lengths
+    assert [(g.text, g.finished) for (g,) in answers] == [("abbb", False), ("a", True)]
+
+
+@pytest.mark.parametrize("max_new_tokens", [N_POSITIONS, 100])
+def test_more_new_tokens_than_positions_are_refused(networks, max_new_tokens):
+    with pytest.raises(UserError, match=rf"max_new_tokens={max_new_tokens} .*16 positions"):
+        make_policy(networks, max_new_tokens=max_new_tokens)
+
+
+GENERATIONS = [Generation("x", -1.0, -3.0, True), Generation("y", -4.0, 1.0, True), Generation("z", -2.0, 0.0, True)]
+
+
+@pytest.mark.parametrize(
+    ("rank_by", "beta", "best_first"),
+    [
+        ("log_probability", 1.0, "xzy"),
+        ("advantage", 1.0, "yzx"),
+        ("both", 1.0, "zyx"),  # -4, -3, -2
+        ("both", 4.0, "yzx"),  # -13, 0, -2
+    ],
+)
+def test_generations_are_ranked_by_the_criterion(networks, rank_by, beta, best_first):
+    policy = make_policy(networks, rank_by=rank_by, beta=beta)
+    assert "".join(g.text for g in policy.rank(GENERATIONS)) == best_first
+
+
+def test_first_of_equal_generations_wins(networks):
+    policy = make_policy(networks, rank_by="advantage")
+    assert "".join(g.text for g in policy.rank([Generation(t, 0.0, 1.0, True) for t in "abc"])) == "abc"
+
+
+def test_best_generation_is_what_is_said(policy):
+    generations = policy.generate_batch(OBSERVATIONS)
+    policy.n_acted = 0
+    assert policy.act_batch(OBSERVATIONS) == [policy.rank(g)[0].text for g in generations]

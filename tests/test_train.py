@@ -1,0 +1,149 @@
+"""The train program from end to end, on a market small enough for seconds."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from ilqljax import stage
+from ilqljax.checkpoint import restore_raw
+from ilqljax.config import load_config_file
+from ilqljax.errors import UserError
+from ilqljax.evaluate import evaluate_run
+from ilqljax.fairness.report import load_evaluations
+from ilqljax.train import train
+
+STEPS = 6
+
+
+def make_config(tmp_path, name: str, arg: str = "") -> ConfigDict:
+    config = load_config_file(f"configs/workable.py:{arg}")
+    config.run_dir = str(tmp_path / name)
+    config.data.update(
+        {
+            "folder": str(tmp_path / "data"),
+            "n_postings": 40,
+            "n_candidates": 200,
+            "n_practice": 4,
+            "fractions": (0.5, 0.2, 0.3),
+        }
+    )
+    config.tokenizer.vocab_size = 600
+    config.model.update({"n_embd": 16, "n_head": 2, "n_layer": 1, "unroll": 1, "n_positions": 384})
+    for section in (config.pretrain, config.train):
+        section.update({"eval_every": 3, "save_every": 2, "log_every": 1, "n_rollouts": 2, "warmup_steps": 2})
+        section.update({"length_buckets": (320,), "action_buckets": (128,), "select": "last"})
+        section.total_steps = STEPS if section.total_steps else 0
+    config.decode.max_new_tokens = 24
+    config.acting.length_buckets = (224,)
+    config.evaluator.update({"best_of": 2, "max_postings": 4})
+    config.mesh.data = 1
+    return config
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("train")
+    return tmp_path, train(make_config(tmp_path, "unbroken"))
+
+
+def test_run_folder_holds_what_the_readme_promises(unbroken):
+    _, run_dir = unbroken
+    for name in ("config.json", "results.json", "results.txt", "evaluation.jsonl", "impact_ratios.csv"):
+        assert (run_dir / name).stat().st_size > 0, name
+    for name in ("tokenizer/ilqljax_tokenizer.json", "export/policy/model.safetensors", "export/policy/config.json"):
+        assert (run_dir / name).is_file(), name
+    assert list((run_dir / "metrics" / "bc").glob("events*"))
+
+
+def test_metrics_hold_every_logged_step_and_every_loss_term(unbroken):
+    _, run_dir = unbroken
+    lines = [json.loads(line) for line in (run_dir / "metrics/ilql/metrics.jsonl").read_text().splitlines()]
+    logged = [line for line in lines if "train/loss" in line]
+    assert [line["step"] for line in logged] == list(range(1, STEPS + 1))
+    assert {"train/v_loss", "train/q_loss", "train/cql_loss", "train/grad_norm"} <= set(logged[0])
+    assert any("rollout/return" in line for line in lines)
+
+
+def test_final_table_compares_the_four_policies_on_the_same_postings(unbroken):
+    _, run_dir = unbroken
+    policies = load_evaluations(run_dir / "evaluation.jsonl")
+    assert list(policies) == ["echo", "bc", "bc best of 2", "ilql"]
+    assert len({tuple(e.posting_id for e in evaluations) for evaluations in policies.values()}) == 1
+    rows = {row["policy"]: row for row in json.loads((run_dir / "results.json").read_text())}
+    assert rows["echo"]["difference"] == 0.0
+    assert rows["echo"]["copy_rate"] == 1.0
+
+
+@pytest.mark.parametrize("stop_after", [STEPS - 1, 2 * STEPS - 1])
+def test_resumed_run_equals_the_unbroken_one(unbroken, monkeypatch, stop_after):
+    tmp_path, run_dir = unbroken
+    calls = []
+
+    def shard_or_die(batch, mesh, shard=stage.shard_batch):
+        calls.append(1)
+        if len(calls) > stop_after:
+            raise KeyboardInterrupt
+        return shard(batch, mesh)
+
+    config = make_config(tmp_path, f"killed-{stop_after}")
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "shard_batch", shard_or_die)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    resumed = make_config(tmp_path, "unused")
+    resumed.resume = config.run_dir
+    again = train(resumed)
+    for name in ("bc", "ilql"):
+        expected, found = (restore_raw(d / "checkpoints" / name, step="last") for d in (run_dir, again))
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert (again / "evaluation.jsonl").read_text() == (run_dir / "evaluation.jsonl").read_text()
+
+
+def test_evaluating_again_gives_the_same_rewrites(unbroken, tmp_path):
+    _, run_dir = unbroken
+    evaluate_run(run_dir, out_dir=tmp_path / "again")
+    assert (tmp_path / "again" / "evaluation.jsonl").read_text() == (run_dir / "evaluation.jsonl").read_text()
+
+
+def test_resuming_with_another_model_is_refused(unbroken, tmp_path):
+    _, run_dir = unbroken
+    config = make_config(run_dir.parent, "unused")
+    config.resume = str(run_dir)
+    config.model.n_embd = 32
+    with pytest.raises(UserError, match=r"model\.n_embd"):
+        train(config)
+
+
+def test_a_taken_run_folder_is_refused(unbroken):
+    tmp_path, _ = unbroken
+    with pytest.raises(UserError, match="already holds a run"):
+        train(make_config(tmp_path, "unbroken"))
+
+
+def test_joint_training_skips_the_cloning_stage(tmp_path):
+    config = make_config(tmp_path, "joint")
+    config.train.loss.awac_weight = 1.0
+    run_dir = train(config)
+    assert not (run_dir / "checkpoints" / "bc").exists()
+    lines = (run_dir / "metrics/ilql/metrics.jsonl").read_text().splitlines()
+    assert "train/token_loss" in json.loads(lines[0])
+
+
+def test_validation_row_too_long_is_refused_before_any_step(tmp_path):
+    config = make_config(tmp_path, "short")
+    config.pretrain.length_buckets = config.train.length_buckets = (64,)
+    with pytest.raises(UserError, match="length_buckets"):
+        train(config)
+    assert not (tmp_path / "short" / "checkpoints").exists()
+
+
+def test_unknown_option_of_the_loss_is_refused_with_the_known_ones(tmp_path):
+    config = make_config(tmp_path, "typo")
+    with config.train.loss.unlocked():
+        config.train.loss.expectil = 0.7
+    with pytest.raises(UserError, match="expectile"):
+        train(config)
+    assert not (tmp_path / "typo").exists()
