@@ -24,9 +24,9 @@ def model() -> ValueLM:
 def networks(model) -> tuple[dict, dict]:
     """Return parameters large enough that beams differ, with a policy and a target of their own."""
     keys = jax.random.split(jax.random.key(0), 3)
-    params = model.init_params(keys[0], policy=model.init_trunk(keys[1]))
-    target = model.init_target(model.init_params(keys[2]))
-    return jax.tree.map(lambda x: 4.0 * x, params), jax.tree.map(lambda x: 4.0 * x, target)
+    params, policy, target = (jax.jit(model.init_params)(key) for key in keys)
+    params = {**params, "policy": policy["trunk"]}
+    return jax.tree.map(lambda x: 4.0 * x, (params, model.init_target(target)))
 
 
 def pad_prompts(prompts, width):
@@ -97,7 +97,7 @@ def test_a_row_depends_neither_on_its_neighbours_nor_on_padding(model, networks)
     search = make_search(model, DecodeConfig(max_new_tokens=6, beta=1.5))
     together = search(*networks, *pad_prompts(PROMPTS, 12))
     for row, prompt in enumerate(PROMPTS):
-        alone = search(*networks, *pad_prompts([prompt], len(prompt)))
+        alone = search(*networks, *pad_prompts([prompt], 7))
         np.testing.assert_array_equal(alone.tokens[0], together.tokens[row])
         np.testing.assert_array_equal(alone.lengths[0], together.lengths[row])
         np.testing.assert_allclose(alone.scores[0], together.scores[row], rtol=1e-5)
@@ -150,7 +150,7 @@ def test_a_width_that_is_no_number_of_tokens_is_refused(model, width):
 
 def test_an_utterance_critic_cannot_weigh_tokens(model, networks):
     utterance = model.at_level("utterance")
-    params = utterance.init_params(jax.random.key(0))
+    params = jax.jit(utterance.init_params)(jax.random.key(0))
     search = make_search(model, DecodeConfig(max_new_tokens=2, beta=1.0))
     with pytest.raises(UserError, match="utterance critic cannot weigh tokens"):
         search(params, utterance.init_target(params), jnp.zeros((1, 2), jnp.int32), jnp.array([2]))

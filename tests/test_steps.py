@@ -31,10 +31,17 @@ SEPARATE_SINGLE = ValueLMConfig(double_q=False)
 JOINT = ValueLMConfig(separate_policy=False)
 SHARED = ValueLMConfig(double_q=False, separate_policy=False, separate_target=False)
 ADVANCED = ValueLMConfig(separate_policy=False, advanced_mlp=True)
-# Compiling is what these tests spend their time on: at this level it takes half as long.
-fast_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 # Every term is on, so that whatever breaks one breaks a test.
 FULL = ILQLConfig(dm_weight=0.1, dm_margin=0.1, awac_weight=1.0, beta=0.5, transition_weight=0.3, discount=0.9)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Compile with few optimizations: compiling is what these tests spend their time on."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ def grad_fn(model, config):
     def objective(params, target, batch, key):
         return loss(params, target, batch, count_batch(batch), key)
 
-    return fast_jit(jax.value_and_grad(objective, argnums=(0, 1), has_aux=True))
+    return jax.jit(jax.value_and_grad(objective, argnums=(0, 1), has_aux=True))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +129,7 @@ def model_arrays(networks, batch):
     """Compute what the twin starts from: v [B T], q and target q [heads B T V], policy logits [B T V]."""
     model = make_model(networks)
 
-    @fast_jit
+    @jax.jit
     def compute(params, target):
         hidden = model.compute_hidden(params, target, batch.tokens, policy=True)
 
@@ -216,7 +223,7 @@ TWINS = {
 def test_loss_terms_equal_the_slow_twin(case):
     networks, config = TWINS[case]
     expected = slow_losses(DIALOGUES, model_arrays(networks, BATCH), config)
-    loss = fast_jit(steps.make_ilql_loss(make_model(networks), config))
+    loss = jax.jit(steps.make_ilql_loss(make_model(networks), config))
     total, metrics = loss(*make_params(networks), BATCH, count_batch(BATCH), None)
     assert {name for name in metrics if name.endswith("loss")} == set(expected)
     for name, value in expected.items():
@@ -227,7 +234,7 @@ def test_loss_terms_equal_the_slow_twin(case):
 def test_cloning_loss_is_the_unweighted_cross_entropy_of_actions():
     networks, config = SHARED, ILQLConfig(v_weight=0.0, q_weight=0.0, cql_weight=0.0, awac_weight=1.0)
     expected = slow_losses(DIALOGUES, model_arrays(networks, BATCH), config)["token_loss"]  # beta 0: all weights are 1
-    loss = fast_jit(steps.make_bc_loss(make_model(networks), BCConfig()))
+    loss = jax.jit(steps.make_bc_loss(make_model(networks), BCConfig()))
     total, _ = loss({"policy": make_params(networks)[0]["trunk"]}, {}, BATCH, count_batch(BATCH), None)
     assert total == pytest.approx(expected, rel=2e-5)
 
@@ -237,7 +244,7 @@ def critic():
     """`critic(batch)` gives the values at a batch's actions and V [B T] at every position."""
     model = make_model()
 
-    @fast_jit
+    @jax.jit
     def compute(params, target, batch):
         hidden = model.compute_hidden(params, target, batch.tokens, policy=False)
         return steps.compute_critic(model, ILQLConfig(), params, target, batch, hidden), model.compute_v(
@@ -336,7 +343,7 @@ def reached(networks, config):
         parts = {f"trunk/{part}" for part, g in params["trunk"].items() if any(jnp.any(x) for x in jax.tree.leaves(g))}
         return names | slow | parts
 
-    gradients = jax.device_get(fast_jit(jax.jacrev(terms))(make_params(networks)))
+    gradients = jax.device_get(jax.jit(jax.jacrev(terms))(make_params(networks)))
     return {name: nonzero(gradient) for name, gradient in gradients.items()}
 
 
@@ -397,7 +404,7 @@ def test_remat_and_unrolled_layers_leave_the_numbers(full):
 
 def test_target_never_sees_dropout(full):
     (_, undropped), _ = full()
-    loss = fast_jit(steps.make_ilql_loss(make_model(JOINT, dropout=0.5), FULL))
+    loss = jax.jit(steps.make_ilql_loss(make_model(JOINT, dropout=0.5), FULL))
     counts = count_batch(BATCH)
     first, second = (loss(*make_params(JOINT), BATCH, counts, jax.random.key(n))[1] for n in range(2))
     # The target Q reads the target trunk and target heads alone; V, Q and the policy read a trunk with dropout.
@@ -415,7 +422,7 @@ def jit_step(networks=SHARED, config=STEP_LOSS, *, accumulate_steps=1, **numeric
     """Compile a train step with plain gradient descent, whose updates are as exact as the gradients."""
     loss = steps.make_ilql_loss(make_model(networks, **numerics), config)
     options = {"target": TargetConfig(polyak=0.25), "accumulate_steps": accumulate_steps}
-    return fast_jit(make_train_step(loss, optax.sgd(0.01), **options), donate_argnums=0)
+    return jax.jit(make_train_step(loss, optax.sgd(0.01), **options), donate_argnums=0)
 
 
 def make_state(networks=SHARED, frozen=()):
@@ -493,7 +500,7 @@ def run_toy(n_steps, **options):
     params = {"q1": jnp.zeros(2), "v": {"w": jnp.zeros(2)}}
     target = {"q1": jnp.full(2, 10.0)}
     state = init_state(params, target=target, frozen={}, optimizer=optax.sgd(1.0), key=jax.random.key(1))
-    step = fast_jit(make_train_step(toy_loss, optax.sgd(1.0), **options))
+    step = jax.jit(make_train_step(toy_loss, optax.sgd(1.0), **options))
     history = []
     for _ in range(n_steps):
         history.append(step(state, BATCH))
@@ -520,7 +527,7 @@ def test_weight_decay_leaves_unreached_parameters_alone():
     params = {"trunk": {"ln_f": jnp.ones(2), "wte": jnp.ones(2)}}
     state = init_state(params, target={}, frozen={}, optimizer=decay, key=jax.random.key(0))
     step = make_train_step(toy_loss, decay, target=TargetConfig(), unreached=(("trunk", "ln_f"),))
-    state, _ = fast_jit(step)(state, BATCH)
+    state, _ = jax.jit(step)(state, BATCH)
     assert state.params["trunk"]["ln_f"].tolist() == [1.0, 1.0]
     assert state.params["trunk"]["wte"].tolist() == [0.0, 0.0]
 
@@ -577,7 +584,7 @@ def loaded(tmp_path_factory):
     save_gpt2(folder, TRUNK, make_params(SEPARATE)[0]["policy"], special_ids={})
     trunk = load_gpt2(str(folder))[1]
     model = make_model()
-    return trunk, fast_jit(lambda trunk: compute_logits(trunk, model.run_trunk(trunk, BATCH.tokens).hidden))
+    return trunk, jax.jit(lambda trunk: compute_logits(trunk, model.run_trunk(trunk, BATCH.tokens).hidden))
 
 
 def test_what_a_learner_lists_as_unreached_is_a_part_of_its_state():

@@ -67,6 +67,8 @@ ACT_KEYS = {
     "logit_top_p": "top_p",
 }
 ACT_OFF = {"clip": math.inf, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+ADAM_KEYS = ("lr", "weight_decay", "b1", "b2", "betas", "eps", "max_grad_norm")
+OPTIMIZER_KEYS = ("name", *ADAM_KEYS, "steps", "polyak_after_each_step")
 UNKNOWN_TOKENS = ("<|unk|>", "<unk>", "[UNK]")
 
 
@@ -180,13 +182,20 @@ def fill_table(table: Any, tokenizer: CharacterTokenizer) -> np.ndarray:
 
 
 def translate_optimizer(settings: Mapping[str, Any]) -> OptimConfig:
-    """Translate the optimizer; torch's plain Adam without decay is AdamW without decay."""
+    """Translate the optimizer; torch's plain Adam without decay is AdamW without decay.
+
+    Raises:
+        UserError: it is another, or has an option that ours lacks.
+    """
+    if unknown := sorted(set(settings) - set(OPTIMIZER_KEYS)):
+        raise UserError(f"the optimizer's options {unknown} are unknown. Known: {', '.join(OPTIMIZER_KEYS)}.")
     b1, b2 = settings.get("betas", (settings.get("b1", 0.9), settings.get("b2", 0.999)))
     decay = settings.get("weight_decay", 0.01)
     kind = settings.get("name", "adamw").lower()
     if kind != "adamw" and (kind != "adam" or decay):
         raise UserError(f"optimizer {kind!r} with weight_decay={decay} is not AdamW, the only one that there is here.")
-    return OptimConfig(lr=settings["lr"], weight_decay=decay, b1=b1, b2=b2, eps=settings.get("eps", 1e-8))
+    eps, clip = settings.get("eps", 1e-8), settings.get("max_grad_norm") or 0.0
+    return OptimConfig(lr=settings["lr"], weight_decay=decay, b1=b1, b2=b2, eps=eps, max_grad_norm=clip)
 
 
 def translate_acting(settings: Mapping[str, Any], *, beta: float) -> tuple[DecodeConfig | None, str]:

@@ -59,47 +59,35 @@ def compare_batch(case: Case) -> Iterator[Comparison]:
         masks = {"state_idxs": states, "action_idxs": actions, "rewards": actions, "terminals": states}
         for field, mask in masks.items():
             key = f"batch/{prefix}{field}"
-            theirs = case.arrays[key][:, : mask.shape[1]]
+            theirs = crop(case.arrays[key], mask.shape[1])
             cast = prefix and field == "rewards" and np.issubdtype(theirs.dtype, np.integer)
             error = relative_error(getattr(moves, field), theirs, mask=mask)
             yield Comparison(case.name, key, error, note=CAST if cast else "")
 
 
-def compare_outputs(case: Case) -> Iterator[Comparison]:
-    """Compare the policy's logits at all tokens, and values and weights at valid actions."""
-    logits, _, hidden = compute_outputs(case)
-    mask = case.batch.token_mask
-    yield Comparison(case.name, "out/logits", relative_error(logits, case.arrays["out/logits"], mask=mask))
-    if case.is_bc:
-        return
-    config = ILQLConfig(**case.options)
-    moves = select_transitions(case.model, case.batch)
-    # The original's next values ignore terminal flags, which its loss applies.
-    open_moves = moves._replace(terminals=np.zeros_like(moves.terminals))
-    level = "per_token" if case.model.config.level == "token" else "per_utterance"
-    open_batch = case.batch._replace(**{level: open_moves})
-    critic = compute_critic(case.model, config, case.params, case.target, open_batch, hidden)
-    values = {"vs": critic.v_t, "vns": critic.v_next, "target_qs": critic.target_q_t}
-    values |= dict(zip(case.model.q_names, critic.q_t, strict=True))
-    for name, value in values.items():
+def compare_outputs(case: Case, outputs: Mapping[str, Array]) -> Iterator[Comparison]:
+    """Compare the policy's logits and weights at all tokens, and values at valid actions."""
+    tokens, actions = case.batch.token_mask, select_transitions(case.model, case.batch).action_mask
+    for name in sorted(set(outputs) - {"advantages"}):
         key = f"out/{name}"
-        theirs = case.arrays[key][:, : value.shape[1]]
-        yield Comparison(case.name, key, relative_error(value, theirs, mask=moves.action_mask))
-    action_weights = weigh_actions(case.model, config, case.batch, critic)
-    weights = token_weights(case.batch, action_weights, transition_weight=config.transition_weight)
-    if config.clip_weight:
-        weights = np.minimum(weights, config.clip_weight)
-    yield Comparison(case.name, "out/weights", relative_error(weights, case.arrays["out/weights"], mask=mask))
+        mask, theirs = tokens, case.arrays[key]
+        if name not in ("logits", "weights"):
+            mask, theirs = actions, crop(theirs, actions.shape[1])
+        yield Comparison(case.name, key, relative_error(outputs[name], theirs, mask=mask))
 
 
-def compare_scores(case: Case) -> Iterator[Comparison]:
+def crop(values: np.ndarray, width: int) -> np.ndarray:
+    """Drop padding columns beyond those of our batch; what is no table of rows is left alone."""
+    return values[:, :width] if values.ndim == 2 else values
+
+
+def compare_scores(case: Case, outputs: Mapping[str, Array]) -> Iterator[Comparison]:
     """Compare log-weights at all tokens: the filtered policy's log-probabilities, plus the advantage at actions.
 
     Filters act on the policy first. The target Q is clipped to `value_min` and `value_max` as in training.
     """
     settings: Mapping[str, Any] = case.find("scores") or {}
     given = {key.removeprefix("score/") for key in case.arrays if key.startswith("score/")}
-    outputs = compute_outputs(case)[:2] if given else None
     for name in sorted(given | set(settings)):
         key = f"score/{name}"
         if name not in given:
@@ -109,10 +97,10 @@ def compare_scores(case: Case) -> Iterator[Comparison]:
             yield Comparison(case.name, key, None, note="cases.json does not say how it was made")
             continue
         config, reason = translate_acting(settings[name], beta=1.0)
-        if config is None or outputs is None:
+        if config is None:
             yield Comparison(case.name, key, None, note=reason)
             continue
-        scores = score_tokens(case.batch, *outputs, config=config)
+        scores = score_tokens(case.batch, outputs["logits"], outputs.get("advantages"), config=config)
         yield Comparison(case.name, key, relative_error(scores, case.arrays[key], mask=case.batch.token_mask))
 
 
@@ -135,18 +123,36 @@ def mark_actions(batch: Batch) -> Bool[np.ndarray, "B T"]:
     return marked
 
 
-def compute_outputs(case: Case) -> tuple[Array, Array | None, Any]:
-    """Compute the policy's logits, a token critic's advantages of all actions (else None), and hidden states."""
+def compute_outputs(case: Case) -> dict[str, Array]:
+    """Compute what a case's networks put out, by the original's names, and a token critic's `advantages` [B T V]."""
 
-    def compute(params: dict, target: dict, tokens: Array) -> tuple:
+    def compute(params: dict, target: dict, batch: Batch) -> dict[str, Array]:
+        model = case.model
         if case.is_bc:
-            return compute_logits(params["policy"], case.model.run_trunk(params["policy"], tokens).hidden), None, None
-        hidden = case.model.compute_hidden(params, target, tokens, policy=True)
-        logits = compute_logits(policy_trunk(params), hidden.policy)
-        if case.model.config.level == "utterance":
-            return logits, None, hidden
-        q = case.model.compute_target_q_all(target, hidden.target)
-        q = jnp.clip(q, case.options["value_min"], case.options["value_max"])
-        return logits, q - case.model.compute_v(params, hidden.value)[..., None], hidden
+            hidden = model.run_trunk(params["policy"], batch.tokens).hidden
+            return {"logits": compute_logits(params["policy"], hidden)}
+        config = ILQLConfig(**case.options)
+        hidden = model.compute_hidden(params, target, batch.tokens, policy=True)
+        critic = compute_critic(model, config, params, target, ignore_terminals(batch), hidden)
+        weights = weigh_actions(model, config, batch, critic)
+        weights = token_weights(batch, weights, transition_weight=config.transition_weight)
+        outputs = {
+            "logits": compute_logits(policy_trunk(params), hidden.policy),
+            "vs": critic.v_t,
+            "vns": critic.v_next,
+            "target_qs": critic.target_q_t,
+            "weights": jnp.minimum(weights, config.clip_weight or jnp.inf),
+            **dict(zip(model.q_names, critic.q_t, strict=True)),
+        }
+        if model.config.level == "token":
+            q = jnp.clip(model.compute_target_q_all(target, hidden.target), config.value_min, config.value_max)
+            outputs["advantages"] = q - model.compute_v(params, hidden.value)[..., None]
+        return outputs
 
-    return jax.jit(compute)(case.params, case.target, case.batch.tokens)
+    return jax.jit(compute)(case.params, case.target, case.batch)
+
+
+def ignore_terminals(batch: Batch) -> Batch:
+    """Clear all terminal flags: the original's `vns` ignores them, and only its loss applies them."""
+    clear = lambda moves: moves._replace(terminals=jnp.zeros_like(moves.terminals))  # noqa: E731
+    return batch._replace(per_token=clear(batch.per_token), per_utterance=clear(batch.per_utterance))

@@ -1,11 +1,12 @@
 """All comparisons of a case, in the order in which one thing depends on another, and a line for each."""
 
+import itertools
 from collections.abc import Iterator
 
 from ilqljax.parity.beams import compare_beams
 from ilqljax.parity.cases import Case
 from ilqljax.parity.comparison import Comparison
-from ilqljax.parity.outputs import compare_data, compare_outputs, compare_scores
+from ilqljax.parity.outputs import compare_data, compare_outputs, compare_scores, compute_outputs
 from ilqljax.parity.training import compare_training
 
 # Groups of arrays that are inputs, or compared as whole trees.
@@ -17,19 +18,20 @@ def compare_case(case: Case) -> Iterator[Comparison]:
     for note in case.notes:
         yield Comparison(case.name, "settings", None, note=note)
     seen = set()
-    for part in (compare_data(case), compare_outputs(case), compare_all_training(case), compare_scores(case)):
-        for row in part:
-            seen.add(row.quantity)
-            yield row
-    yield from compare_beams(case)
+    outputs = compute_outputs(case)
+    parts = (
+        compare_data(case),
+        compare_outputs(case, outputs),
+        compare_training(case, optimizer=case.find("optimizer")),
+        compare_scores(case, outputs),
+        compare_beams(case),
+    )
+    for row in itertools.chain(*parts):
+        seen.add(row.quantity)
+        yield row
     for key in sorted(case.arrays):
-        if key not in seen | {"beam/scores"} and not key.startswith(TREES):
+        if key not in seen and not key.startswith(TREES):
             yield Comparison(case.name, key, None, note="nothing here is known by this name")
-
-
-def compare_all_training(case: Case) -> Iterator[Comparison]:
-    """Compare losses and steps with the case's optimizer."""
-    yield from compare_training(case, optimizer=case.find("optimizer"))
 
 
 def format_comparison(row: Comparison) -> str:

@@ -40,6 +40,7 @@ class HiringJudge:
         reward: DiversityReward,
         table: AttributeTable,
         *,
+        data_mean: float,
         best_of: int = 4,
         n_selected: int = 10,
         seed: int = 0,
@@ -50,6 +51,7 @@ class HiringJudge:
             postings: each is judged once.
             reward: the engine and its score.
             table: the candidates' attributes.
+            data_mean: mean reward of the offline data's rewrites of these postings, near which a clone should score.
             best_of: the n of "bc best of n"; below 2 it is left out.
             n_selected: how many of a shortlist count as selected in the impact ratios.
             seed: of the bootstrap and the permutations.
@@ -57,6 +59,7 @@ class HiringJudge:
         self.postings = tuple(postings)
         self.observations = [PostingObservation(build_prompt(p), posting=p) for p in postings]
         self.reward, self.table = reward, table
+        self.data_mean = data_mean
         self.best_of, self.n_selected, self.seed = best_of, n_selected, seed
 
     def __call__(
@@ -144,10 +147,11 @@ class HiringJudge:
                 estimate = bootstrap_mean(np.array(gains), seed=self.seed)
                 row |= {"over_bc": estimate.value, "over_bc_low": estimate.low, "over_bc_high": estimate.high}
         floor = self.reward.estimate_noise_floor(seed=self.seed)
-        return rows, format_table(rows, floor=floor.value, attribute=self.reward.config.attribute)
+        attribute = self.reward.config.attribute
+        return rows, format_table(rows, floor=floor.value, data_mean=self.data_mean, attribute=attribute)
 
 
-def format_table(rows: Sequence[dict], *, floor: float, attribute: str) -> str:
+def format_table(rows: Sequence[dict], *, floor: float, data_mean: float, attribute: str) -> str:
     """Lay the rows out as a plain-text table that says what its numbers mean."""
     header = ("policy", "score", "gain over echo [95 %]", "guarded gain [95 %]", "pass", "copies", "words")
     body = [header]
@@ -171,7 +175,8 @@ def format_table(rows: Sequence[dict], *, floor: float, attribute: str) -> str:
             lines.append(f"{row['policy']} over bc, paired by posting: {show_interval(row, 'over_bc')}")
     lines.append(
         f"score: -100 x distance of the shortlist's {attribute} distribution from the target, over "
-        f"{rows[0]['n_postings']} postings never trained on; random shortlists score {floor:.2f}."
+        f"{rows[0]['n_postings']} postings never trained on; random shortlists score {floor:.2f}, "
+        f"the offline data's rewrites of these postings {data_mean:.2f}."
     )
     lines.append(
         "guarded: a rewrite that fails a guardrail never counts as an improvement. pass: share that fails none."

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
+import numpy as np
+
 from ilqljax.config import register, resolve_path
 from ilqljax.data.dataset import ObservationDataset, infer_reward_scaling
 from ilqljax.data.tokenizer import GPT2Tokenizer, Tokenizer, load_tokenizer, train_bpe
@@ -176,4 +178,14 @@ def build_judge(
     postings = data.prepared.select_postings(split)
     table = AttributeTable.from_candidates(data.prepared.candidates)
     postings = postings[: max_postings or None]
-    return HiringJudge(postings, data.reward, table, best_of=best_of, n_selected=n_selected, seed=seed)
+    judged = {posting.id for posting in postings}
+    rewards = [row.reward for row in data.prepared.select_rewrites(split) if row.posting_id in judged]
+    return HiringJudge(
+        postings,
+        data.reward,
+        table,
+        data_mean=float(np.mean(rewards)),
+        best_of=best_of,
+        n_selected=n_selected,
+        seed=seed,
+    )
