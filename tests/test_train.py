@@ -1,6 +1,8 @@
 """The train program from end to end, on a market small enough for seconds."""
 
 import json
+import runpy
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -147,3 +149,28 @@ def test_unknown_option_of_the_loss_is_refused_with_the_known_ones(tmp_path):
     with pytest.raises(UserError, match="expectile"):
         train(config)
     assert not (tmp_path / "typo").exists()
+
+
+def test_converted_clone_is_the_policy_that_ilql_starts_from(unbroken, tmp_path, monkeypatch):
+    data_dir, run_dir = unbroken
+    converted = tmp_path / "clone"
+    script = Path(__file__).parents[1] / "scripts" / "convert_bc.py"
+    monkeypatch.setattr("sys.argv", [str(script), "--load", str(run_dir), "--save", str(converted)])
+    runpy.run_path(str(script), run_name="__main__")
+    config = make_config(data_dir, "unused", "ilql")
+    config.run_dir = str(tmp_path / "from_clone")
+    config.model.path = str(converted)
+    started = train(config)
+    clone = restore_raw(run_dir / "checkpoints" / "bc", step="last")["params"]["policy"]
+    policy = restore_raw(started / "checkpoints" / "ilql", step="last")["frozen"]["policy"]
+    jax.tree.map(np.testing.assert_array_equal, policy, clone)
+
+
+def test_a_clone_of_another_vocabulary_is_refused(unbroken, tmp_path):
+    data_dir, run_dir = unbroken
+    config = make_config(data_dir, "unused", "ilql")
+    config.run_dir = str(tmp_path / "other")
+    config.tokenizer.vocab_size = 500
+    config.model.path = str(run_dir / "export" / "policy")
+    with pytest.raises(UserError, match="another tokenizer"):
+        train(config)
