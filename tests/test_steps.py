@@ -394,14 +394,6 @@ def test_chunked_vocabulary_equals_the_direct_one(full, monkeypatch):
     assert_close(chunked, gradients)
 
 
-def test_remat_and_unrolled_layers_leave_the_numbers(full):
-    (_, metrics), gradients = full()
-    other_fn = grad_fn(make_model(JOINT, remat=True, unroll=2), FULL)
-    (_, other_metrics), other = other_fn(*make_params(JOINT), BATCH, None)
-    assert_close(other_metrics, metrics, rtol=1e-5)
-    assert_close(other, gradients)
-
-
 def test_target_never_sees_dropout(full):
     (_, undropped), _ = full()
     loss = jax.jit(steps.make_ilql_loss(make_model(JOINT, dropout=0.5), FULL))
@@ -452,6 +444,10 @@ def test_accumulated_microbatches_equal_the_whole_batch(stepped):
     assert_same_step(jit_step(accumulate_steps=2)(make_state(), BATCH), stepped)
 
 
+def test_remat_and_unrolled_layers_leave_the_numbers(stepped):
+    assert_same_step(jit_step(remat=True, unroll=2)(make_state(), BATCH), stepped)
+
+
 @pytest.mark.parametrize("sizes", [MeshConfig(data=8), MeshConfig(data=2, fsdp=2, tensor=2)], ids=["data", "all axes"])
 def test_eight_devices_give_the_numbers_of_one(stepped, sizes):
     mesh = make_mesh(sizes)
@@ -462,19 +458,20 @@ def test_eight_devices_give_the_numbers_of_one(stepped, sizes):
     assert_same_step((state, metrics), stepped)
 
 
-def test_bfloat16_activations_keep_float32_parameters(stepped):
-    state, metrics = jit_step(dtype="bfloat16")(make_state(), BATCH)
-    assert {x.dtype for x in jax.tree.leaves((state.params, state.target))} == {jnp.dtype("float32")}
-    assert metrics["loss"].dtype == jnp.float32
-    assert metrics["loss"] == pytest.approx(stepped[1]["loss"], rel=0.05)
-    assert jnp.isfinite(metrics["grad_norm"])
+def test_bfloat16_activations_keep_float32_parameters_and_the_loss(stepped):
+    # The types need no compiled step, and the numbers no gradients.
+    state, metrics = jax.eval_shape(jit_step(dtype="bfloat16"), make_state(), BATCH)
+    assert {x.dtype for x in jax.tree.leaves((state.params, state.target, metrics))} == {jnp.dtype("float32")}
+    loss = jax.jit(steps.make_ilql_loss(make_model(SHARED, dtype="bfloat16"), STEP_LOSS))
+    value, _ = loss(*make_params(SHARED), BATCH, count_batch(BATCH), None)
+    assert value == pytest.approx(stepped[1]["loss"], rel=0.05)
 
 
 # The step's own work.
 
 
 def test_policy_without_weight_is_frozen_while_targets_follow_every_step():
-    step = jit_step(SEPARATE_SINGLE, ILQLConfig())
+    step = jit_step(SEPARATE_SINGLE, ILQLConfig(cql_weight=0.0))
     state = make_state(SEPARATE_SINGLE, frozen=("policy",))
     for _ in range(3):
         before = jax.device_get(state._replace(key=0))

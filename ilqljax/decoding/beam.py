@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from ilqljax.decoding.generate import DecodeConfig, repeat_rows, select_trunks, split_hidden, store
+from ilqljax.decoding.generate import DecodeConfig, prefill, repeat_rows, select_trunks, split_hidden, store
 from ilqljax.decoding.sampling import make_token_scores
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import KVCache
@@ -128,22 +128,6 @@ def make_beam_search(
         return jax.lax.while_loop(going, advance, start).beams
 
     return jax.jit(search)
-
-
-def prefill(
-    model: ValueLM, trunks: dict, tokens: Int[Array, "B P"], lengths: Int[Array, "B"], *, room: int
-) -> tuple[dict, dict]:
-    """Run the trunks over prompts: what each row's last token gives, and caches with `room` more slots."""
-    hidden, caches = {}, {}
-    for role, trunk in trunks.items():
-        output = model.run_trunk(trunk, tokens, return_kv=True)
-        last, last_block = (
-            jnp.take_along_axis(x, lengths[:, None, None] - 1, axis=1)[:, 0]
-            for x in (output.hidden, output.block_output)
-        )
-        hidden[role] = split_hidden(model, last, last_block)
-        caches[role] = KVCache(*(jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, room), (0, 0)]) for x in output.cache))
-    return hidden, caches
 
 
 def take_beams(values: Array, parents: Int[Array, "B W"]) -> Array:

@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from ilqljax.decoding.sampling import advantage_term, filter_logits, sample_tokens
+from ilqljax.decoding.sampling import make_token_scores, sample_tokens
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import KVCache
-from ilqljax.models.value_lm import ValueLM, compute_logits, policy_trunk
+from ilqljax.models.value_lm import ValueLM, policy_trunk
 from ilqljax.types import Array
 
 
@@ -60,6 +60,13 @@ class DecodeConfig:
             raise UserError(
                 f"{self} is out of range: max_new_tokens and n_generations are at least 1, temperature at least 0 "
                 "(0 is greedy), top_p in (0, 1]."
+            )
+        if self.top_k < 0:
+            raise UserError(f"top_k={self.top_k} is negative. Use 0 to keep all tokens, or the number to keep.")
+        if not self.exp_weights and not 0.0 <= self.beta <= 1.0:
+            raise UserError(
+                f"beta={self.beta} with exp_weights=False is a weight log(beta) or log(1 - beta). Use a beta from 0 to 1, "
+                "or exp_weights=True."
             )
 
 
@@ -110,35 +117,14 @@ def make_generate(
     """
     critic = config.beta != 0.0
     n = config.n_generations
-    suppressed = jnp.asarray(suppress_ids, jnp.int32)
     ends = jnp.asarray(end_ids, jnp.int32)
-
-    def score(params: dict, target: dict, hidden: dict) -> tuple[Array, Array, Array]:
-        """Return scores to sample from, the policy's log-probabilities, and advantages (0 without a critic)."""
-        logits = compute_logits(policy_trunk(params), hidden["policy"][0])
-        logits = logits.at[:, suppressed].set(-jnp.inf)
-        scores = filter_logits(logits, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
-        if not critic:
-            return scores, jax.nn.log_softmax(logits, axis=-1), jnp.zeros((*logits.shape[:1], 1))
-        value_hidden = hidden.get("value", hidden["policy"])[1]
-        target_hidden = hidden["target"][1] if "target" in hidden else value_hidden
-        q = model.compute_target_q_all(target, target_hidden)
-        advantages = q - model.compute_v(params, value_hidden)[:, None]
-        scores = scores + advantage_term(advantages, beta=config.beta, clip=config.clip, exponential=config.exp_weights)
-        return scores, jax.nn.log_softmax(logits, axis=-1), advantages
+    score = make_token_scores(model, config, suppress_ids=suppress_ids)
 
     def generate(params: dict, target: dict, tokens: Array, lengths: Array, keys: Array) -> Samples:
         n_columns = tokens.shape[1]
         trunks = select_trunks(params, target, critic=critic)
-        hidden, caches = {}, {}
-        room = [(0, 0), (0, 0), (0, 0), (0, config.max_new_tokens), (0, 0)]
-        for role, trunk in trunks.items():
-            output = model.run_trunk(trunk, tokens, return_kv=True)
-            last = jnp.take_along_axis(output.hidden, lengths[:, None, None] - 1, axis=1)[:, 0]
-            last_block = jnp.take_along_axis(output.block_output, lengths[:, None, None] - 1, axis=1)[:, 0]
-            hidden[role] = repeat_rows(split_hidden(model, last, last_block), n, axis=0)
-            cache = KVCache(*(jnp.pad(x, room) for x in output.cache))
-            caches[role] = repeat_rows(cache, n, axis=1)
+        hidden, caches = prefill(model, trunks, tokens, lengths, room=config.max_new_tokens)
+        hidden, caches = repeat_rows(hidden, n, axis=0), repeat_rows(caches, n, axis=1)
         row_keys = jax.vmap(lambda key: jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n)))(keys).reshape(-1)
         row_lengths = jnp.repeat(lengths, n)
         slots = jnp.arange(n_columns + config.max_new_tokens)[None]
@@ -179,6 +165,22 @@ def make_generate(
         return jax.lax.while_loop(going, advance, start).samples
 
     return jax.jit(generate)
+
+
+def prefill(
+    model: ValueLM, trunks: dict, tokens: Int[Array, "B P"], lengths: Int[Array, "B"], *, room: int
+) -> tuple[dict, dict]:
+    """Run the trunks over prompts: what each row's last token gives, and caches with `room` more slots."""
+    hidden, caches = {}, {}
+    for role, trunk in trunks.items():
+        output = model.run_trunk(trunk, tokens, return_kv=True)
+        last, last_block = (
+            jnp.take_along_axis(x, lengths[:, None, None] - 1, axis=1)[:, 0]
+            for x in (output.hidden, output.block_output)
+        )
+        hidden[role] = split_hidden(model, last, last_block)
+        caches[role] = KVCache(*(jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, room), (0, 0)]) for x in output.cache))
+    return hidden, caches
 
 
 def split_hidden(model: ValueLM, hidden: Float[Array, "B D"], block_output: Float[Array, "B D"]) -> tuple[Array, Array]:

@@ -29,7 +29,8 @@ def evaluate_loss(
     actions (or tokens): a short last batch weighs what it holds.
     """
     sizes = dataset.row_sizes
-    counts = Counts(jnp.float32(sizes[:, 1].sum()), jnp.float32((sizes[:, 0] - 1).sum()))
+    n_actions, n_targets, n_utterances = sizes[:, 1].sum(), (sizes[:, 0] - 1).sum(), sizes[:, 2].sum()
+    counts = Counts(jnp.float32(n_actions), jnp.float32(n_targets), jnp.float32(n_utterances))
     batches = eval_batches(
         dataset,
         batch_size=batch_size,

@@ -26,10 +26,12 @@ class MLPHead(nn.Module):
 class ResidualMLPHead(nn.Module):
     """The original's `advanced_mlp`: output(LN2(x + ff2(gelu(ff1(LN1(x)))))), with the exact (erf) GELU.
 
-    It reads the last block's output *before* the final layer norm (golden/README.md of the original's numbers).
+    It reads the last block's output *before* the final layer norm (golden/README.md of the original's numbers). The
+    hidden layer is `n_inner` wide, as a block's; 0 is four times the input.
     """
 
     n_outputs: int
+    n_inner: int = 0
     epsilon: float = 1e-5
 
     @nn.compact
@@ -37,7 +39,9 @@ class ResidualMLPHead(nn.Module):
         """Map hidden states to outputs."""
         width = x.shape[-1]
         normed = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False, name="ln1")(x)
-        inner = nn.gelu(nn.Dense(4 * width, name="ff1", kernel_init=torch_uniform())(normed), approximate=False)
+        inner = nn.gelu(
+            nn.Dense(self.n_inner or 4 * width, name="ff1", kernel_init=torch_uniform())(normed), approximate=False
+        )
         residual = x + nn.Dense(width, name="ff2", kernel_init=torch_uniform())(inner)
         features = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False, name="ln2")(residual)
         return nn.Dense(self.n_outputs, name="dense_out", kernel_init=torch_uniform())(features)

@@ -10,9 +10,12 @@ Parameters are plain nested dicts, and which networks exist is which keys the di
 A backbone is seen only through `Backbone`: hidden states and a cache.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple, Protocol
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
@@ -68,7 +71,9 @@ class ValueLM:
             raise UserError(f"level={config.level!r} is unknown. Use 'token' or 'utterance'.")
         self.backbone = backbone
         self.config = config
-        head = heads.ResidualMLPHead if config.advanced_mlp else heads.MLPHead
+        head: Callable[[int], nn.Module] = heads.MLPHead
+        if config.advanced_mlp:
+            head = partial(heads.ResidualMLPHead, n_inner=backbone.config.inner_size)
         n_q_outputs = backbone.config.vocab_size if config.level == "token" else 1
         self.v_head = head(1)
         self.q_head = head(n_q_outputs)

@@ -11,7 +11,7 @@ import numpy as np
 from ilqljax.data.datapoint import DataPoint, collate
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
-from ilqljax.models.gpt2 import GPT2
+from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.original_weights import params_from_original
 from ilqljax.models.value_lm import ValueLM
 from ilqljax.parity.comparison import select
@@ -143,7 +143,7 @@ def rebuild_case(folder: str | Path, name: str, *, cases: Mapping[str, Any]) -> 
     sizes, ignored = translate_sizes(settings["gpt2"], vocab_size=settings.get("vocab", tokenizer.vocab_size))
     params, target = params_from_original(select(arrays, "init/"))
     model = ValueLM(GPT2(sizes), heads)
-    check_heads(name, params, width=sizes.n_embd, vocab_size=sizes.vocab_size, level=heads.level)
+    check_heads(name, params, sizes, level=heads.level)
     notes = (*unknown, *ignored, *reward_notes)
     return Case(
         name, settings, cases, arrays, tokenizer, datapoints, batch, notes, model, algorithm, options, params, target
@@ -178,16 +178,16 @@ def check_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, algorithm: str
         raise UserError(f"{path} lacks {', '.join(missing)}. Every case of its kind has them; write the file again.")
 
 
-def check_heads(name: str, params: Mapping[str, Any], *, width: int, vocab_size: int, level: str) -> None:
+def check_heads(name: str, params: Mapping[str, Any], sizes: GPT2Config, *, level: str) -> None:
     """Refuse heads of a size that ours cannot have, before a device is touched."""
     for head in sorted(set(params) & {"v", "q1", "q2"}):
-        n_outputs = vocab_size if head != "v" and level == "token" else 1
-        inner, outputs = ("ff1", 4 * width) if "ff1" in params[head] else ("dense_in", 2 * width), n_outputs
+        n_outputs = sizes.vocab_size if head != "v" and level == "token" else 1
+        inner = ("ff1", sizes.inner_size) if "ff1" in params[head] else ("dense_in", 2 * sizes.n_embd)
         found = params[head][inner[0]]["kernel"].shape[1], params[head]["dense_out"]["kernel"].shape[1]
-        if found != (inner[1], outputs):
+        if found != (inner[1], n_outputs):
             raise UserError(
                 f"case {name!r}: head {head} has {found[0]} hidden units and {found[1]} outputs; our heads have "
-                f"{inner[1]} and {outputs}. It cannot be compared until models/heads.py takes other sizes."
+                f"{inner[1]} and {n_outputs}. It cannot be compared."
             )
 
 
