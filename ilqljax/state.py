@@ -39,4 +39,9 @@ def update_target(target: dict, params: dict, *, polyak: Float[Array, ""] | floa
     Only keys that `target` has are moved; polyak 1 is a hard update.
     """
     online = {name: params[name] for name in target}
-    return jax.tree.map(lambda slow, fast: slow + polyak * (fast - slow), target, online)
+
+    def move(slow: Array, fast: Array) -> Array:
+        # A hard update is a copy to the last bit, which slow + (fast - slow) is not.
+        return jnp.where(polyak == 1.0, fast, slow + polyak * (fast - slow))
+
+    return jax.tree.map(move, target, online)

@@ -224,7 +224,10 @@ def compute_critic(
     | token                 | `<s>` | `</s>`   | a       | `</a>`   | `</eod>` |
     | action index          |       | 1 (-> a) | 2 (-> `</a>`) |    |        |
     | `v_t`                 |       | V(1)     | V(2)    |          |        |
-    | `v_next`              |       | V(2)     | 0 (terminal; else V(4)) | |  |
+    | `v_next`              |       | V(2)     | 0: terminal |       |         |
+
+    A dialogue that is not over has no `</eod>`: its last state is its last token,
+    3, and the second `v_next` is V(3).
     """
     moves = select_transitions(model, batch)
     states = losses.gather_positions(hidden.value, moves.state_idxs)

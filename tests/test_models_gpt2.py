@@ -243,7 +243,7 @@ def edit_config(directory, **changes):
     ("changes", "message"),
     [
         ({"model_type": "llama"}, r"model_type 'llama'; expected 'gpt2'"),
-        ({"activation_function": "relu"}, r"activation 'relu'"),
+        ({"activation_function": "relu"}, r"activation_function='relu'"),
         ({"n_layer": 3}, r"n_layer"),  # the file has two
         ({"vocab_size": 50}, r"vocab_size"),  # the file has 40
         ({"scale_attn_by_inverse_layer_idx": True}, r"scale_attn_by_inverse_layer_idx"),  # other numbers than ours

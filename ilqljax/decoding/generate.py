@@ -65,16 +65,17 @@ class DecodeConfig:
             raise UserError(f"top_k={self.top_k} is negative. Use 0 to keep all tokens, or the number to keep.")
         if not self.exp_weights and not 0.0 <= self.beta <= 1.0:
             raise UserError(
-                f"beta={self.beta} with exp_weights=False is a weight log(beta) or log(1 - beta). Use a beta from 0 to 1, "
-                "or exp_weights=True."
+                f"beta={self.beta} with exp_weights=False adds log(beta) or log(1 - beta). Use a beta from 0 to 1, or "
+                "exp_weights=True."
             )
 
 
 class Samples(NamedTuple):
     """Sampled utterances, n per prompt (N = B n rows, a prompt's samples side by side).
 
-    `lengths` counts tokens up to and including the closing one; later tokens are padding. `log_probability` is the
-    unfiltered policy's, `advantage` the critic's min Q - V (zero without a critic); both are summed over the tokens.
+    `lengths` counts tokens up to and including the closing one; later tokens are padding. `log_probability` is that of
+    the policy before its filters (renormalised without the suppressed tokens), `advantage` the critic's min Q - V (zero
+    without a critic); both are summed over the tokens.
     """
 
     tokens: Int[Array, "N G"]

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,13 @@ TOP_NAMES = {
     "wpe.weight": ("wpe",),
     "ln_f.weight": ("ln_f", "scale"),
     "ln_f.bias": ("ln_f", "bias"),
+}
+# What transformers' GPT-2 can be told to do otherwise, and ours cannot.
+SUPPORTED_SETTINGS = {
+    "activation_function": "gelu_new",
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "tie_word_embeddings": True,
 }
 # Buffers and the tied head that checkpoints may carry and that hold nothing of their own.
 REDUNDANT_SUFFIXES = ("attn.bias", "attn.masked_bias", "lm_head.weight")
@@ -88,12 +96,7 @@ def load_gpt2(name: str, *, dtype: str = "float32", dropout: float = 0.0) -> tup
     from safetensors.numpy import load_file
 
     directory = find_model(name)
-    settings = json.loads((directory / "config.json").read_text())
-    if settings.get("model_type") != "gpt2":
-        raise UserError(f"{directory}/config.json has model_type {settings.get('model_type')!r}; expected 'gpt2'.")
-    activation = settings.get("activation_function", "gelu_new")
-    if activation != "gelu_new":
-        raise UserError(f"{directory}/config.json asks for activation {activation!r}; only 'gelu_new' is supported.")
+    settings = read_settings(directory / "config.json")
     path = directory / "model.safetensors"
     if not path.is_file():
         raise UserError(f"{path} is missing. Save the model with `save_pretrained(..., safe_serialization=True)`.")
@@ -108,7 +111,41 @@ def load_gpt2(name: str, *, dtype: str = "float32", dropout: float = 0.0) -> tup
         dropout=dropout,
         dtype=dtype,
     )
-    return config, trunk_from_torch(load_file(path))
+    trunk = trunk_from_torch(load_file(path))
+    check_sizes(config, trunk, directory=directory)
+    return config, trunk
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a GPT-2's `config.json` and refuse what our GPT-2 does not compute."""
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # JSON and UTF-8 errors
+        raise UserError(f"{path} is not JSON ({error}). Save the model again.") from error
+    if not isinstance(settings, dict) or settings.get("model_type") != "gpt2":
+        found = settings.get("model_type") if isinstance(settings, dict) else type(settings).__name__
+        raise UserError(f"{path} has model_type {found!r}; expected 'gpt2'.")
+    if missing := [key for key in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head") if key not in settings]:
+        raise UserError(f"{path} lacks {', '.join(missing)}. Save the model again with its full config.")
+    for key, supported in SUPPORTED_SETTINGS.items():
+        if settings.get(key, supported) != supported:
+            raise UserError(f"{path} asks for {key}={settings[key]!r}; only {supported!r} is supported.")
+    return settings
+
+
+def check_sizes(config: GPT2Config, trunk: Mapping, *, directory: Path) -> None:
+    """Refuse weights that are not of the size that the config says."""
+    found = {
+        "vocab_size": trunk["wte"].shape[0],
+        "n_positions": trunk["wpe"].shape[0],
+        "n_embd": trunk["wte"].shape[1],
+        "n_layer": get_path(trunk, ("h", "ln_1", "scale")).shape[0],
+        "inner_size": get_path(trunk, ("h", "mlp", "c_fc", "kernel")).shape[-1],
+    }
+    if wrong := [
+        f"{name}: {n}, not {getattr(config, name)}" for name, n in found.items() if n != getattr(config, name)
+    ]:
+        raise UserError(f"{directory}/model.safetensors does not have the sizes of config.json: {'; '.join(wrong)}.")
 
 
 def find_model(name: str) -> Path:
