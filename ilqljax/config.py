@@ -9,7 +9,6 @@ import difflib
 import importlib.util
 import inspect
 import json
-import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 from ml_collections import ConfigDict
 
 from ilqljax.errors import UserError
+from ilqljax.files import save_text
 
 T = TypeVar("T")
 Section = ConfigDict | Mapping[str, Any]
@@ -356,10 +356,7 @@ def config_to_json(config: Section) -> str:
 
 def save_config_json(config: Section, path: str | Path) -> None:
     """Write a config to a JSON file, whole or not at all."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(config_to_json(config), encoding="utf-8")
-    os.replace(temporary, path)
+    save_text(path, config_to_json(config))
 
 
 def load_config_json(path: str | Path) -> ConfigDict:

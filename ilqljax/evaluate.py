@@ -21,6 +21,7 @@ from ilqljax.config import BuildContext, build, from_section
 from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import TextPolicy
 from ilqljax.errors import UserError
+from ilqljax.files import save_text
 from ilqljax.models.builders import BuiltModel
 from ilqljax.models.hf_weights import save_gpt2
 from ilqljax.models.value_lm import policy_trunk
@@ -79,7 +80,7 @@ def evaluate_policies(
     rows, table = judge(list(policies), make, out_dir=run_dir)
     if jax.process_index() == 0:
         save_json(run_dir / "results.json", rows)
-        (run_dir / "results.txt").write_text(table + "\n", encoding="utf-8")
+        save_text(run_dir / "results.txt", table + "\n")
         print(table, flush=True)
 
 

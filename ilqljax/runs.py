@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from ilqljax.config import config_to_json, diff_overrides, load_config_json, resolve_path, save_config_json
 from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.errors import UserError
+from ilqljax.files import save_text
 
 # Sections that a resumed run may change; the rest decides what the saved arrays and batches mean.
 CHANGEABLE = ("resume", "run_dir", "train", "pretrain", "decode", "evaluator", "wandb", "mesh", "environment")
@@ -99,6 +100,4 @@ def save_tokenizer(run_dir: Path, tokenizer: Tokenizer) -> None:
 
 def save_json(path: Path, value: Any) -> None:
     """Write JSON, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    save_text(path, json.dumps(value, indent=2) + "\n")

@@ -56,9 +56,14 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
     mesh = make_mesh(from_section(MeshConfig, config.mesh, path="config.mesh"))
     for stage in (pretrain, main):
         check_batch_size(stage.batch_size // stage.accumulate_steps, mesh)
-    read_options(config.algorithm, main.loss)
+    algorithm, _ = read_options(config.algorithm, main.loss)
     read_options("bc", pretrain.loss, path="config.pretrain.loss")
-    from_section(DecodeConfig, config.decode, path="config.decode")
+    decode = from_section(DecodeConfig, config.decode, path="config.decode")
+    if algorithm.level == "utterance" and decode.beta:
+        raise UserError(
+            f"config.decode.beta={decode.beta}: the critic of {config.algorithm!r} judges whole utterances and has no "
+            "advantage for a single token. Set --config.decode.beta=0."
+        )
     run_dir = choose_run_dir(config)
 
     context = BuildContext({"seed": config.seed})

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "ilqljax"
 # row do not know each other. A group is a module or a package of `ilqljax`.
 ROWS = (
     ("errors",),
+    ("files",),
     ("types", "config", "cli", "compilation"),
     ("losses", "data", "envs", "fairness"),
     ("models", "optim", "sharding"),

@@ -174,3 +174,12 @@ def test_a_clone_of_another_vocabulary_is_refused(unbroken, tmp_path):
     config.model.path = str(run_dir / "export" / "policy")
     with pytest.raises(UserError, match="another tokenizer"):
         train(config)
+
+
+def test_weighing_tokens_by_an_utterance_critic_is_refused_before_any_work(tmp_path):
+    config = make_config(tmp_path, "utterance")
+    config.algorithm = "ilql_utterance"
+    config.train.loss.cql_weight = 0.0
+    with pytest.raises(UserError, match=r"decode\.beta"):
+        train(config)
+    assert not (tmp_path / "data").exists()

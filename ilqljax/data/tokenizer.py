@@ -18,6 +18,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from ilqljax.errors import UserError
+from ilqljax.files import save_text
 
 PAD, ENV_START, ENV_END = "<|pad|>", "<s>", "</s>"
 AGENT_START, AGENT_END, DIALOGUE_END = "<a>", "</a>", "</eod>"
@@ -93,12 +94,7 @@ class Tokenizer(ABC):
         """Write the tokenizer into the directory, for `load_tokenizer`; whole or not at all."""
         target = Path(directory) / FILE_NAME
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(json.dumps(self.to_json(), ensure_ascii=False) + "\n", encoding="utf-8")
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        save_text(target, json.dumps(self.to_json(), ensure_ascii=False) + "\n")
 
 
 class CharacterTokenizer(Tokenizer):

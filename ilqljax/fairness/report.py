@@ -17,7 +17,6 @@ import csv
 import io
 import json
 import math
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,6 +31,7 @@ from ilqljax.fairness.attributes import encode_values
 from ilqljax.fairness.diversity import count_categories, normalize_counts
 from ilqljax.fairness.impact_ratio import ImpactRatioTable, compute_impact_ratios, count_selection
 from ilqljax.fairness.statistics import Estimate, bootstrap_mean, entropy, mean_and_standard_error
+from ilqljax.files import save_text
 
 Row = dict[str, Any]
 TEXT_FIELDS = ("policy", "posting_id", "company", "prompt", "original", "rewrite")
@@ -396,10 +396,4 @@ def save_rows(path: str | Path, rows: Sequence[Row]) -> None:
         writer.writeheader()
         writer.writerows(rows)
         text = buffer.getvalue()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error.strerror}). Choose a place you may write to.") from error
+    save_text(path, text)

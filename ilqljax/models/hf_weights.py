@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ilqljax.errors import UserError
+from ilqljax.files import save_text
 from ilqljax.models.gpt2 import GPT2Config
 
 LAYER_NAMES = {
@@ -215,9 +216,7 @@ def save_gpt2(directory: str | Path, config: GPT2Config, trunk: Mapping, *, spec
     partial = directory / "model.safetensors.partial"
     save_file(trunk_to_torch(trunk), partial, metadata={"format": "pt"})
     os.replace(partial, directory / "model.safetensors")
-    partial = directory / "config.json.partial"
-    partial.write_text(json.dumps(settings, indent=2) + "\n")
-    os.replace(partial, directory / "config.json")
+    save_text(directory / "config.json", json.dumps(settings, indent=2) + "\n")
 
 
 def set_path(tree: dict, path: tuple[str, ...], value: np.ndarray) -> None:

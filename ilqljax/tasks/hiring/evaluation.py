@@ -10,8 +10,6 @@ Rows of the table:
 | ilql          | one sample with the critic's advantage; the engine is not asked                               |
 """
 
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from ilqljax.fairness.report import Evaluation, distill_evaluations, load_evalua
 from ilqljax.fairness.statistics import bootstrap_mean
 from ilqljax.tasks.hiring.environment import PostingObservation
 from ilqljax.tasks.hiring.guardrails import check_rewrite
-from ilqljax.tasks.hiring.postings import Posting, normalize_spaces
+from ilqljax.tasks.hiring.postings import Posting, normalize_spaces, save_json_lines
 from ilqljax.tasks.hiring.prompts import build_prompt
 from ilqljax.tasks.hiring.reward import DiversityReward
 
@@ -74,12 +72,7 @@ class HiringJudge:
                 policy = make(name, n_generations=self.best_of)
                 rewrites[f"bc best of {self.best_of}"] = self.choose_best(policy.generate_batch(self.observations))
         path = out_dir / EVALUATION_FILE
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("w", encoding="utf-8") as file:
-            for name, generations in rewrites.items():
-                for line in self.describe(name, generations):
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        os.replace(partial, path)
+        save_json_lines(path, (line for name, chosen in rewrites.items() for line in self.describe(name, chosen)))
         policies = load_evaluations(path)
         save_rows(out_dir / IMPACT_FILE, tabulate_impact_ratios(policies, n_selected=self.n_selected, seed=self.seed))
         return self.tabulate(policies)

@@ -8,13 +8,13 @@ formats: `workable`, `hackernews`.
 
 import gzip
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ilqljax.errors import UserError
+from ilqljax.files import save_text
 
 JSON_TYPES = {str: "text", bool: "true or false", dict: "an object", list: "a list", int: "a whole number"}
 
@@ -217,18 +217,6 @@ def save_json_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None
     """Write one JSON object a line, whole or not at all."""
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     save_text(path, text)
-
-
-def save_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file to a temporary sibling and move it into place."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error.strerror}). Choose a folder you may write to.") from error
 
 
 def save_postings(path: str | Path, postings: Iterable[Posting]) -> None:

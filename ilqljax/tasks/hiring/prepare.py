@@ -21,6 +21,7 @@ from ilqljax.errors import UserError
 from ilqljax.fairness import diversity
 from ilqljax.fairness.attributes import AttributeTable
 from ilqljax.fairness.matching import TfidfMatcher
+from ilqljax.files import save_text
 from ilqljax.tasks.hiring.guardrails import check_rewrite
 from ilqljax.tasks.hiring.postings import (
     Candidate,
@@ -29,7 +30,6 @@ from ilqljax.tasks.hiring.postings import (
     save_candidates,
     save_json_lines,
     save_postings,
-    save_text,
 )
 from ilqljax.tasks.hiring.prepared import (
     CANDIDATES,

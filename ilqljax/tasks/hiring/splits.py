@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ilqljax.errors import UserError
-from ilqljax.tasks.hiring.postings import Posting, normalize_spaces, save_text
+from ilqljax.files import save_text
+from ilqljax.tasks.hiring.postings import Posting, normalize_spaces
 
 SPLIT_NAMES = ("train", "eval", "test")
 
