@@ -78,13 +78,27 @@ def filter_logits(
         kth = jax.lax.top_k(logits, top_k)[0][..., -1:]
         logits = jnp.where(logits < kth, -jnp.inf, logits)
     if top_p < 1.0:
-        ordered = jnp.sort(logits, axis=-1, descending=True)
-        probabilities = jax.nn.softmax(ordered, axis=-1)
-        before = jnp.cumsum(probabilities, axis=-1) - probabilities  # mass of all likelier tokens
-        kept = before < top_p
-        threshold = jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)
-        logits = jnp.where(logits < threshold, -jnp.inf, logits)
+        probabilities = jax.nn.softmax(logits, axis=-1)
+        logits = jnp.where(probabilities > nucleus_threshold(probabilities, top_p), logits, -jnp.inf)
     return jax.nn.log_softmax(logits, axis=-1)
+
+
+def nucleus_threshold(probabilities: Float[Array, "B V"], top_p: float) -> Float[Array, "B 1"]:
+    """Find the largest x for which the tokens likelier than x still hold `top_p` of the mass: the nucleus is above it.
+
+    A token belongs to the nucleus if all likelier ones together have less than `top_p`. Sorting would tell, but is the
+    slowest thing a decoder can do to a vocabulary; as the bits of positive floats are ordered like the floats, 30
+    halvings of the bit pattern find the exact threshold with one pass over the row each.
+    """
+
+    def test_bit(i: Int[Array, ""], bits: Int[Array, "B 1"]) -> Int[Array, "B 1"]:
+        candidate = bits | jnp.left_shift(jnp.int32(1), 29 - i)  # probabilities stay below 2: bit 30 is never set
+        x = jax.lax.bitcast_convert_type(candidate, jnp.float32)
+        mass = jnp.where(probabilities > x, probabilities, 0.0).sum(-1, keepdims=True)
+        return jnp.where(mass >= top_p, candidate, bits)
+
+    start = jnp.zeros((*probabilities.shape[:-1], 1), jnp.int32)
+    return jax.lax.bitcast_convert_type(jax.lax.fori_loop(0, 30, test_bit, start), jnp.float32)
 
 
 def advantage_term(

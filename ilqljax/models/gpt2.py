@@ -102,6 +102,27 @@ def attend_causally(
     return attend(query, keys, values, causal, dropout)
 
 
+def attend_cached(
+    query: Float[Array, "B H 1 K"],
+    new_key: Float[Array, "B H 1 K"],
+    new_value: Float[Array, "B H 1 K"],
+    keys: Float[Array, "B H S K"],
+    values: Float[Array, "B H S K"],
+    key_mask: Bool[Array, "B S"],
+) -> Float[Array, "B H 1 K"]:
+    """Attend of one new token to the cache's slots where `key_mask` is true, and to itself.
+
+    The cache is read where it lies: joining the new key to it would copy all of it at every token. Only scores are
+    joined.
+    """
+    scale = query.shape[-1] ** -0.5
+    old = jnp.einsum("bhtk,bhsk->bhts", query, keys, preferred_element_type=jnp.float32)
+    own = jnp.einsum("bhtk,bhtk->bht", query, new_key, preferred_element_type=jnp.float32)[..., None]
+    old = jnp.where(key_mask[:, None, None], old * scale, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(jnp.concatenate([old, own * scale], axis=-1), axis=-1).astype(values.dtype)
+    return jnp.einsum("bhts,bhsk->bhtk", weights[..., :-1], values) + weights[..., -1:] * new_value
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, causal over a whole row, or of one new token over a cache."""
 
@@ -117,11 +138,7 @@ class Attention(nn.Module):
         if cache_layer is None:
             mixed = attend_causally(query, key, value, drop)
         else:
-            keys, values = cache_layer
-            all_keys = jnp.concatenate([keys, key], axis=2)  # [B H S+1 K]
-            all_values = jnp.concatenate([values, value], axis=2)
-            mask = jnp.pad(key_mask, ((0, 0), (0, 1)), constant_values=True)[:, None, None]
-            mixed = attend(query, all_keys, all_values, mask)
+            mixed = attend_cached(query, key, value, *cache_layer, key_mask)
         mixed = jnp.swapaxes(mixed, 1, 2).reshape(batch, length, c.n_embd)
         out = dense(c, c.n_embd, scale=(2 * c.n_layer) ** -0.5, name="c_proj")(mixed)
         return out, (key, value) if return_kv else None
