@@ -208,3 +208,11 @@ def test_a_gpt2_tokenizer_with_added_tokens_is_refused(gpt2, tmp_path):
     backend.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match=r"adds the tokens \['<\|pad\|>'\]"):
         load_tokenizer(tmp_path)
+
+
+def test_a_name_that_cannot_be_fetched_is_refused_not_read_as_an_empty_tokenizer(monkeypatch, tmp_path):
+    constants = pytest.importorskip("huggingface_hub.constants", reason="huggingface_hub comes with transformers")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match="could be fetched from the hub"):
+        GPT2Tokenizer.from_pretrained("no-such-owner/no-such-model")

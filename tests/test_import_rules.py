@@ -14,7 +14,7 @@ PACKAGE = ROOT / "ilqljax"
 # row do not know each other. A group is a module or a package of `ilqljax`.
 ROWS = (
     ("errors",),
-    ("files",),
+    ("files", "hub"),
     ("types", "config", "cli", "compilation"),
     ("losses", "data", "envs", "fairness"),
     ("models", "optim", "sharding"),

@@ -19,6 +19,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from ilqljax.errors import UserError
 from ilqljax.files import save_text
+from ilqljax.hub import fetch_snapshot
 
 PAD, ENV_START, ENV_END = "<|pad|>", "<s>", "</s>"
 AGENT_START, AGENT_END, DIALOGUE_END = "<a>", "</a>", "</eod>"
@@ -221,7 +222,7 @@ class GPT2Tokenizer(BPETokenizer):
                 f"{path} holds no GPT-2 tokenizer: expected a directory with tokenizer.json, "
                 "or with vocab.json and merges.txt"
             )
-        return cls._from_transformers(str(path), local_files_only=True)
+        return cls._from_transformers(str(path))
 
     @classmethod
     def from_pretrained(cls, name: str) -> "GPT2Tokenizer":
@@ -230,20 +231,21 @@ class GPT2Tokenizer(BPETokenizer):
         Raises:
             UserError: the hub cannot be reached or has no such tokenizer, or it is not a byte-level BPE.
         """
-        return cls._from_transformers(name, local_files_only=False)
+        # transformers itself would build an empty tokenizer from a name that it cannot fetch.
+        return cls.from_directory(fetch_snapshot(name, files=("vocab.json", "merges.txt")))
 
     @classmethod
-    def _from_transformers(cls, source: str, *, local_files_only: bool) -> "GPT2Tokenizer":
+    def _from_transformers(cls, source: str) -> "GPT2Tokenizer":
         """Take the pieces and merges out of the tokenizer that transformers builds."""
         from transformers import GPT2Tokenizer as TransformersTokenizer  # slow to import, and rarely needed
 
         # The class itself: AutoTokenizer refuses a directory of vocab.json and merges.txt without a config.json.
         try:
-            theirs = TransformersTokenizer.from_pretrained(source, local_files_only=local_files_only)
+            theirs = TransformersTokenizer.from_pretrained(source, local_files_only=True)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"transformers cannot read a GPT-2 tokenizer from {source!r}: give a directory with vocab.json "
-                f"and merges.txt, or a name on the hub while online ({error})"
+                f"and merges.txt ({error})"
             ) from error
         content = json.loads(theirs.backend_tokenizer.to_str())
         model, splitter = content["model"], content["pre_tokenizer"] or {}

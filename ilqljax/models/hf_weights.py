@@ -14,6 +14,7 @@ import numpy as np
 
 from ilqljax.errors import UserError
 from ilqljax.files import save_text
+from ilqljax.hub import fetch_snapshot
 from ilqljax.models.gpt2 import GPT2Config
 
 LAYER_NAMES = {
@@ -156,16 +157,7 @@ def find_model(name: str) -> Path:
         return directory
     if directory.exists() or name.startswith((".", "/", "~")):
         raise UserError(f"{directory} holds no config.json. Give a GPT-2 directory or a hub name such as 'gpt2'.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"{name!r} is neither a directory here nor a model that could be fetched from the hub ({error}). "
-            "Download it where there is a network and give its directory."
-        ) from error
+    return fetch_snapshot(name, files=("config.json", "model.safetensors"))
 
 
 def resize_vocabulary(trunk: Mapping, vocab_size: int, *, seed: int = 0) -> dict:
