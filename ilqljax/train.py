@@ -9,6 +9,7 @@ import logging
 import os
 import resource
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -68,6 +69,7 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
 
     context = BuildContext({"seed": config.seed})
     built: BuiltModel = build("model", config.model, context=context, path="config.model")
+    check_room(built.model.backbone.config.n_positions, (pretrain, main), decode)
     datasets = {
         name: build("dataset", config[name], context=context, path=f"config.{name}")
         for name in ("pretrain_dataset", "dataset", "validation_dataset")
@@ -108,6 +110,21 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
 def peak_memory_gb() -> float:
     """Return the largest memory this process had, in GB (10^9 bytes)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def check_room(n_positions: int, stages: Sequence[TrainConfig], decode: DecodeConfig) -> None:
+    """Refuse rows and utterances longer than the model; an embedding past its end would be read as its last one.
+
+    Raises:
+        UserError: a length bucket of a stage that runs, or `max_new_tokens`, does not fit.
+    """
+    longest = max((max(stage.length_buckets) for stage in stages if stage.total_steps), default=0)
+    if longest > n_positions or decode.max_new_tokens >= n_positions:
+        raise UserError(
+            f"The model has n_positions={n_positions}, but length_buckets go up to {longest} and "
+            f"decode.max_new_tokens is {decode.max_new_tokens}. Raise config.model.n_positions, or lower these "
+            "(and the dataset's max_length)."
+        )
 
 
 def parse_flags(argv: list[str]) -> list[str]:

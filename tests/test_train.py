@@ -142,6 +142,14 @@ def test_validation_row_too_long_is_refused_before_any_step(tmp_path):
     assert not (tmp_path / "short" / "checkpoints").exists()
 
 
+def test_rows_longer_than_the_model_are_refused_before_any_step(tmp_path):
+    config = make_config(tmp_path, "small")
+    config.model.n_positions = 64
+    with pytest.raises(UserError, match="n_positions=64"):
+        train(config)
+    assert not (tmp_path / "small").exists()
+
+
 def test_unknown_option_of_the_loss_is_refused_with_the_known_ones(tmp_path):
     config = make_config(tmp_path, "typo")
     with config.train.loss.unlocked():
