@@ -12,17 +12,10 @@ import optax
 from ilqljax.config import Section, from_section
 from ilqljax.errors import UserError
 from ilqljax.models.value_lm import ValueLM
+from ilqljax.objectives.likelihood import BCConfig, make_bc_loss
+from ilqljax.objectives.values import ILQLConfig, UtteranceILQLConfig, make_ilql_loss, unreached_paths
 from ilqljax.state import TrainState, init_state
-from ilqljax.steps import (
-    BCConfig,
-    ILQLConfig,
-    LossFn,
-    UtteranceILQLConfig,
-    make_bc_loss,
-    make_ilql_loss,
-    unreached_paths,
-)
-from ilqljax.types import Array
+from ilqljax.types import Array, LossFn
 
 
 class Algorithm(NamedTuple):

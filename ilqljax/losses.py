@@ -15,6 +15,9 @@ from jaxtyping import Bool, Float, Int
 
 from ilqljax.types import Array
 
+# A vocabulary-size array is built for at most this many entries at a time (float32: 128 MiB).
+MAX_LOGITS = 2**25
+
 
 def masked_mean(values: Float[Array, "..."], mask: Bool[Array, "..."], *, count: Float[Array, ""]) -> Float[Array, ""]:
     """Sum `values` where `mask` is true and divide by `count`, which is at least one.
@@ -113,3 +116,10 @@ def scan_rows(
     split = tuple(x.reshape(n_chunks, chunk, *x.shape[1:]) for x in padded)
     _, stacked = jax.lax.scan(jax.checkpoint(lambda carry, xs: (carry, function(*xs))), None, split)
     return jax.tree.map(lambda x: x.reshape(n_chunks * chunk, *x.shape[2:])[:n], stacked)
+
+
+def scan_vocabulary(
+    function: Callable[..., Float[Array, "N ..."] | tuple], *rows: Array, vocab_size: int
+) -> Float[Array, "N ..."] | tuple:
+    """Apply a row-wise function that builds [N V] arrays to as many rows at a time as `MAX_LOGITS` allows."""
+    return scan_rows(function, *rows, chunk=max(1, MAX_LOGITS // vocab_size))

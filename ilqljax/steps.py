@@ -1,97 +1,18 @@
-"""Where losses meet models: the loss functions of the algorithms, and the one train step that runs any of them.
+"""The one train step that runs any algorithm: gradient, optimizer update and target update.
 
-A loss function has the signature `loss(params, target, batch, counts, dropout_key) -> (loss, metrics)`; it is all that
-an algorithm adds. `make_train_step` turns it into gradient, optimizer update and target update.
+An algorithm adds a loss function (`ilqljax.types.LossFn`) and nothing else; `ilqljax.objectives` holds them.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from ilqljax import losses
-from ilqljax.errors import UserError
-from ilqljax.models import heads
-from ilqljax.models.value_lm import ValueLM, compute_logits, policy_trunk
 from ilqljax.state import TrainState, update_target
-from ilqljax.types import Array, Batch, Transitions
-
-LossFn = Callable[[dict, dict, Batch, "Counts", Array | None], tuple[Array, dict]]
-
-# A vocabulary-size array is built for at most this many entries at a time (float32: 128 MiB).
-MAX_LOGITS = 2**25
-
-
-@dataclass(frozen=True)
-class BCConfig:
-    """Behavioural cloning: cross entropy at actions, and `transition_weight` times it at other tokens."""
-
-    transition_weight: float = 0.0
-
-
-@dataclass(frozen=True)
-class ILQLConfig:
-    """Weights and options of the ILQL objective; names and meaning as in `ilqljax.losses`.
-
-    Attributes:
-        v_weight: weight of the expectile loss.
-        q_weight: weight of the TD loss, summed over Q heads.
-        cql_weight: weight of the conservative term, summed over Q heads.
-        dm_weight: weight of the margin term, summed over Q heads.
-        awac_weight: weight of the policy's advantage-weighted cross entropy; at 0 the policy is frozen and not run.
-        discount: gamma.
-        expectile: tau; 0.5 is one-step policy evaluation.
-        mc_returns: regress V on the discounted return to go instead of the target Q.
-        value_min: lower clip of the target Q.
-        value_max: upper clip of the target Q.
-        cql_temperature: softness of the conservative term.
-        dm_margin: margin of the margin term.
-        beta: inverse temperature (or sign weight) of the advantage weights in training. Decoding has its own.
-        exp_weights: exponential weights; else beta where the advantage is positive and 1 - beta elsewhere.
-        clip_weight: upper clip of the token weights; 0 is off.
-        transition_weight: weight of tokens that are not actions in the policy loss.
-        detach_v: keep the V loss from training the trunk.
-        detach_q: keep the Q losses from training the trunk.
-        detach_policy: keep the policy loss from training a trunk it shares with the values.
-    """
-
-    v_weight: float = 1.0
-    q_weight: float = 1.0
-    cql_weight: float = 0.25
-    dm_weight: float = 0.0
-    awac_weight: float = 0.0
-    discount: float = 0.99
-    expectile: float = 0.7
-    mc_returns: bool = False
-    value_min: float = -jnp.inf
-    value_max: float = jnp.inf
-    cql_temperature: float = 1.0
-    dm_margin: float = 0.0
-    beta: float = 0.0
-    exp_weights: bool = True
-    clip_weight: float = 0.0
-    transition_weight: float = 0.0
-    detach_v: bool = False
-    detach_q: bool = False
-    detach_policy: bool = False
-
-
-@dataclass(frozen=True)
-class UtteranceILQLConfig(ILQLConfig):
-    """The same for whole utterances as actions: V before one, Q where it ends; nothing to contrast an action with."""
-
-    cql_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.cql_weight or self.dm_weight:
-            raise UserError(
-                f"cql_weight={self.cql_weight} and dm_weight={self.dm_weight} compare an action with all others, and "
-                "an utterance critic knows no others. Set both to 0 for ilql_utterance."
-            )
+from ilqljax.types import Array, Batch, Counts, LossFn
 
 
 @dataclass(frozen=True)
@@ -102,240 +23,14 @@ class TargetConfig:
     hard_update_every: int = 0
 
 
-class Counts(NamedTuple):
-    """What the means of a batch divide by; of the whole batch, also while its microbatches are summed.
-
-    Losses over utterances are NaN where nobody counted utterances.
-    """
-
-    actions: Float[Array, ""]
-    tokens: Float[Array, ""]
-    utterances: Float[Array, ""] | float = float("nan")
-
-
-class Critic(NamedTuple):
-    """Values at a batch's actions (A: tokens, or utterances). Entries where `action_mask` is false mean nothing."""
-
-    v_t: Float[Array, "B A"]
-    v_next: Float[Array, "B A"]
-    target_q_t: Float[Array, "B A"]
-    q_t: Float[Array, "heads B A"]
-    cql: Float[Array, "heads B A"]
-    margin: Float[Array, "heads B A"]
-
-
-def make_bc_loss(model: ValueLM, config: BCConfig) -> LossFn:
-    """Make the behavioural-cloning loss of the policy."""
-
-    def loss(params, target, batch, counts, dropout_key):
-        trunk = policy_trunk(params)
-        hidden = model.run_trunk(trunk, batch.tokens, dropout_key=dropout_key).hidden
-        weights = jnp.ones(batch.per_token.action_idxs.shape)
-        value = policy_loss(trunk, hidden, batch, counts, weights, transition_weight=config.transition_weight)
-        return value, {"loss": value}
-
-    return loss
-
-
-def make_ilql_loss(model: ValueLM, config: ILQLConfig) -> LossFn:
-    """Make the ILQL loss (Snell et al. 2022, section 4); terms whose weight is 0 are not computed.
-
-    The model's `level` says what an action is. The policy acts in tokens at either level.
-    """
-
-    def loss(params, target, batch, counts, dropout_key):
-        moves = select_transitions(model, batch)
-        n_actions = counts.actions if model.config.level == "token" else counts.utterances
-        train_policy = config.awac_weight > 0
-        hidden = model.compute_hidden(params, target, batch.tokens, policy=train_policy, dropout_key=dropout_key)
-        critic = compute_critic(model, config, params, target, batch, hidden)
-        v_target = critic.target_q_t
-        if config.mc_returns:
-            v_target = losses.discounted_returns(moves.rewards, moves.action_mask, discount=config.discount)
-
-        def reduce(values):
-            return losses.masked_mean(values, moves.action_mask, count=n_actions)
-
-        td = losses.td_loss(critic.q_t, moves.rewards[None], critic.v_next[None], discount=config.discount)
-        terms = {
-            "v_loss": (
-                config.v_weight,
-                reduce(losses.expectile_loss(critic.v_t, v_target, expectile=config.expectile)),
-            ),
-            "q_loss": (config.q_weight, reduce(td.sum(0))),
-        }
-        if config.cql_weight:
-            terms["cql_loss"] = (config.cql_weight, reduce(critic.cql.sum(0)))
-        if config.dm_weight:
-            terms["dm_loss"] = (config.dm_weight, reduce(critic.margin.sum(0)))
-        if train_policy:
-            shared = "policy" not in params
-            policy_hidden = hidden.policy
-            if shared and config.detach_policy:
-                policy_hidden = jax.lax.stop_gradient(policy_hidden)
-            token_loss = policy_loss(
-                policy_trunk(params),
-                policy_hidden,
-                batch,
-                counts,
-                weigh_actions(model, config, batch, critic),
-                transition_weight=config.transition_weight,
-                clip=config.clip_weight,
-            )
-            terms["token_loss"] = (config.awac_weight, token_loss)
-        total = sum(weight * value for weight, value in terms.values())
-        metrics = {"loss": total} | {name: value for name, (_, value) in terms.items()}
-        metrics |= {"v": reduce(critic.v_t), "q": reduce(critic.q_t.mean(0)), "target_q": reduce(critic.target_q_t)}
-        return total, metrics
-
-    return loss
-
-
-def select_transitions(model: ValueLM, batch: Batch) -> Transitions:
-    """Return what the critic calls actions: a batch's tokens or its utterances."""
-    return batch.per_token if model.config.level == "token" else batch.per_utterance
-
-
-def weigh_actions(model: ValueLM, config: ILQLConfig, batch: Batch, critic: Critic) -> Float[Array, "B A"]:
-    """Weigh a batch's action tokens by advantage; at the utterance level a token has its utterance's weight.
-
-    | token            | `<s>` | q | `</s>` | a | b | `</a>` | r | `</s>` | c | `</a>` |
-    |------------------|-------|---|--------|---|---|--------|---|--------|---|--------|
-    | action positions |       |   | 2      | 3 | 4 |        |   | 7      | 8 |        |
-    | weight, token    |       |   | w0     | w1 | w2 |      |   | w3     | w4 |       |
-    | weight, utterance |      |   | w0     | w0 | w0 |      |   | w1     | w1 |       |
-    """
-    weights = losses.advantage_weights(critic.target_q_t, critic.v_t, beta=config.beta, exponential=config.exp_weights)
-    if model.config.level == "token":
-        return weights
-    utterances = batch.per_utterance
-    closed = utterances.action_idxs[:, None] <= batch.per_token.action_idxs[..., None]  # [B A U]
-    number = (closed & utterances.action_mask[:, None]).sum(-1)
-    return jnp.take_along_axis(weights, number, axis=1, mode="clip")
-
-
-def compute_critic(
-    model: ValueLM, config: ILQLConfig, params: dict, target: dict, batch: Batch, hidden: NamedTuple
-) -> Critic:
-    """Evaluate V, Q and target Q at a batch's actions, from its hidden states.
-
-    | position j            | 0     | 1 `</s>` | 2       | 3        | 4      |
-    |-----------------------|-------|----------|---------|----------|--------|
-    | token                 | `<s>` | `</s>`   | a       | `</a>`   | `</eod>` |
-    | action index          |       | 1 (-> a) | 2 (-> `</a>`) |    |        |
-    | `v_t`                 |       | V(1)     | V(2)    |          |        |
-    | `v_next`              |       | V(2)     | 0: terminal |       |         |
-
-    A dialogue that is not over has no `</eod>`: its last state is its last token,
-    3, and the second `v_next` is V(3).
-    """
-    moves = select_transitions(model, batch)
-    states = losses.gather_positions(hidden.value, moves.state_idxs)
-    acted = losses.gather_positions(hidden.value, moves.action_idxs)
-    acted_slow = losses.gather_positions(hidden.target, moves.action_idxs)
-    actions = taken_tokens(batch.tokens, moves) if model.config.level == "token" else None
-    v = model.compute_v(params, jax.lax.stop_gradient(states) if config.detach_v else states)
-    target_q_t = model.compute_target_q(target, acted_slow, actions)
-    acted = jax.lax.stop_gradient(acted) if config.detach_q else acted
-    per_head = [q_statistics(model, config, params[name], acted, actions) for name in model.q_names]
-    q_t, cql, margin = (jnp.stack(values) for values in zip(*per_head, strict=True))
-    return Critic(
-        v_t=v[:, :-1],
-        v_next=v[:, 1:] * (1.0 - moves.terminals[:, 1:]),
-        target_q_t=jnp.clip(target_q_t, config.value_min, config.value_max),
-        q_t=q_t,
-        cql=cql,
-        margin=margin,
-    )
-
-
-def q_statistics(
-    model: ValueLM, config: ILQLConfig, head: dict, hidden: Float[Array, "B A D"], actions: Int[Array, "B A"] | None
-) -> tuple[Array, Array, Array]:
-    """Compute one head's Q(s, a), conservative and margin terms; all-action values exist for a chunk of rows only."""
-    features = model.compute_q_features(head, hidden)
-    if actions is None or (not config.cql_weight and not config.dm_weight):
-        q_t = model.finish_q(head, features, actions)
-        return q_t, jnp.zeros_like(q_t), jnp.zeros_like(q_t)
-
-    def rows(features, actions):
-        q = heads.project(head, features)  # [N V]
-        q_t = take_last(q, actions)
-        zero = jnp.zeros_like(q_t)
-        temperature = config.cql_temperature
-        cql = losses.cql_loss(jax.nn.logsumexp(q / temperature, axis=-1), q_t, temperature=temperature)
-        margin = losses.margin_loss(q, q_t, margin=config.dm_margin) if config.dm_weight else zero
-        return q_t, cql, margin
-
-    flat = features.reshape(-1, features.shape[-1])
-    chunk = max(1, MAX_LOGITS // model.backbone.config.vocab_size)
-    out = losses.scan_rows(rows, flat, actions.reshape(-1), chunk=chunk)
-    return tuple(x.reshape(actions.shape) for x in out)
-
-
-def policy_loss(
-    trunk: dict,
-    hidden: Float[Array, "B T D"],
-    batch: Batch,
-    counts: Counts,
-    action_weights: Float[Array, "B A"],
-    *,
-    transition_weight: float,
-    clip: float = 0.0,
-) -> Float[Array, ""]:
-    """Sum the weighted cross entropies of a row's tokens and divide by all non-padding target tokens of the batch.
-
-    With `transition_weight` 0 only action positions reach the vocabulary-size layer.
-    """
-    moves = batch.per_token
-    if transition_weight:
-        weights = token_weights(batch, action_weights, transition_weight=transition_weight)[:, :-1]
-        hidden, targets, mask = hidden[:, :-1], batch.tokens[:, 1:], batch.token_mask[:, 1:]
-    else:
-        weights, mask = action_weights, moves.action_mask
-        hidden, targets = losses.gather_positions(hidden, moves.action_idxs), taken_tokens(batch.tokens, moves)
-    if clip:
-        weights = jnp.minimum(weights, clip)
-    nll = token_cross_entropy(trunk, hidden, targets)
-    return losses.masked_mean(weights * nll, mask, count=counts.tokens)
-
-
-def token_weights(
-    batch: Batch, action_weights: Float[Array, "B A"], *, transition_weight: float
-) -> Float[Array, "B T"]:
-    """Spread action weights to token positions; positions that are no actions get `transition_weight`."""
-    moves = batch.per_token
-    rows = jnp.arange(batch.tokens.shape[0])[:, None]
-    # Padding actions point past the row's end, where `drop` discards them.
-    idxs = jnp.where(moves.action_mask, moves.action_idxs, batch.tokens.shape[1])
-    return jnp.full(batch.tokens.shape, transition_weight).at[rows, idxs].set(action_weights, mode="drop")
-
-
-def token_cross_entropy(trunk: dict, hidden: Float[Array, "B A D"], targets: Int[Array, "B A"]) -> Float[Array, "B A"]:
-    """Compute -log softmax(logits)[target] with the tied head; logits exist for a chunk of rows only."""
-
-    def rows(hidden, targets):
-        logits = compute_logits(trunk, hidden)
-        return jax.nn.logsumexp(logits, axis=-1) - take_last(logits, targets)
-
-    flat = hidden.reshape(-1, hidden.shape[-1])
-    chunk = max(1, MAX_LOGITS // trunk["wte"].shape[0])
-    return losses.scan_rows(rows, flat, targets.reshape(-1), chunk=chunk).reshape(targets.shape)
-
-
-def take_last(values: Float[Array, "... V"], ids: Int[Array, "..."]) -> Float[Array, "..."]:
-    """Pick one entry of the last axis."""
-    return jnp.take_along_axis(values, ids[..., None], axis=-1, mode="clip")[..., 0]
-
-
-def taken_tokens(tokens: Int[Array, "B T"], moves: Transitions) -> Int[Array, "B A"]:
-    """Return the token that each action position predicts: the one after it."""
-    return jnp.take_along_axis(tokens, moves.action_idxs + 1, axis=1, mode="clip")
-
-
 def count_batch(batch: Batch) -> Counts:
-    """Count what a batch's means divide by: actions, target tokens (all tokens but each row's first), utterances."""
-    masks = batch.per_token.action_mask, batch.token_mask[:, 1:], batch.per_utterance.action_mask
+    """Count what a batch's means divide by: actions, target tokens (all but each row's first), utterances, rows."""
+    masks = (
+        batch.per_token.action_mask,
+        batch.token_mask[:, 1:],
+        batch.per_utterance.action_mask,
+        batch.token_mask[:, 0],
+    )
     return Counts(*(mask.sum().astype(jnp.float32) for mask in masks))
 
 
@@ -419,13 +114,3 @@ def zero_paths(tree: dict, paths: tuple[tuple[str, ...], ...]) -> dict:
         inner = zero_paths(tree[head], (tuple(rest),)) if rest else jax.tree.map(jnp.zeros_like, tree[head])
         tree = {**tree, head: inner}
     return tree
-
-
-def unreached_paths(model: ValueLM, config: ILQLConfig, params: dict) -> tuple[tuple[str, ...], ...]:
-    """List parameters that no term of the ILQL loss reads, as torch would leave their gradient `None`."""
-    policy_in_trunk = config.awac_weight > 0 and "policy" not in params
-    if config.detach_v and config.detach_q and not (policy_in_trunk and not config.detach_policy):
-        return (("trunk",),) if not policy_in_trunk else ()
-    if model.config.advanced_mlp and not policy_in_trunk:
-        return (("trunk", "ln_f"),)
-    return ()

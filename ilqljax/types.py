@@ -11,6 +11,7 @@ Letters used in every shape annotation:
 | S      | slots of a key/value cache   | N      | candidates        |
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -46,3 +47,19 @@ class Batch(NamedTuple):
     token_mask: Bool[Array, "B T"]
     per_token: Transitions
     per_utterance: Transitions
+
+
+class Counts(NamedTuple):
+    """What the means of a batch divide by; of the whole batch, also while its microbatches are summed.
+
+    Losses over utterances or rows are NaN where nobody counted them.
+    """
+
+    actions: Float[Array, ""]
+    tokens: Float[Array, ""]
+    utterances: Float[Array, ""] | float = float("nan")
+    rows: Float[Array, ""] | float = float("nan")
+
+
+# What an algorithm is to the train step: loss(params, target, batch, counts, dropout_key) -> (loss, metrics).
+LossFn = Callable[[dict, dict, Batch, Counts, Array | None], tuple[Array, dict]]

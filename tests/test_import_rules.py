@@ -19,7 +19,7 @@ ROWS = (
     ("losses", "data", "envs", "fairness"),
     ("models", "optim", "sharding"),
     ("state",),
-    ("steps", "decoding"),
+    ("steps", "objectives", "decoding"),
     ("algorithms", "tasks"),
     ("checkpoint", "metrics", "evals", "runs", "parity"),
     ("stage",),

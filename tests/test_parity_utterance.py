@@ -13,18 +13,10 @@ from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
+from ilqljax.objectives.values import Critic, ILQLConfig, compute_critic, select_transitions, weigh_actions
 from ilqljax.parity.cases import Case, Dialogue
 from ilqljax.parity.training import PADDING, describe_batch, make_original_loss
-from ilqljax.steps import (
-    Critic,
-    ILQLConfig,
-    TargetConfig,
-    compute_critic,
-    count_batch,
-    make_train_step,
-    select_transitions,
-    weigh_actions,
-)
+from ilqljax.steps import TargetConfig, count_batch, make_train_step
 
 TOKENIZER = CharacterTokenizer("abcdqr")
 OPTIONS = {"awac_weight": 0.5, "cql_weight": 0.0, "discount": 0.9, "expectile": 0.8, "beta": 0.7}

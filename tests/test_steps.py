@@ -13,16 +13,19 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from ilqljax import steps
+from ilqljax import losses
 from ilqljax.algorithms import find_unreached, init_learner_state, make_learner
 from ilqljax.data.datapoint import DataPoint, collate
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.hf_weights import load_gpt2, save_gpt2
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits, policy_trunk
+from ilqljax.objectives import likelihood, values
+from ilqljax.objectives.likelihood import BCConfig
+from ilqljax.objectives.values import ILQLConfig
 from ilqljax.sharding import MeshConfig, infer_param_shardings, make_mesh, shard_batch
 from ilqljax.state import TrainState, init_state
-from ilqljax.steps import BCConfig, ILQLConfig, TargetConfig, count_batch, make_train_step
+from ilqljax.steps import TargetConfig, count_batch, make_train_step
 
 TOKENIZER = CharacterTokenizer(string.ascii_lowercase + " .,!?'-")  # 40 ids
 TRUNK = GPT2Config(vocab_size=TOKENIZER.vocab_size, n_positions=32, n_embd=16, n_layer=2, n_head=2)
@@ -103,7 +106,7 @@ def make_params(networks):
 
 def grad_fn(model, config):
     """Compile the loss with its metrics, and its gradients with respect to parameters and targets."""
-    loss = steps.make_ilql_loss(model, config)
+    loss = values.make_ilql_loss(model, config)
 
     def objective(params, target, batch, key):
         return loss(params, target, batch, count_batch(batch), key)
@@ -223,7 +226,7 @@ TWINS = {
 def test_loss_terms_equal_the_slow_twin(case):
     networks, config = TWINS[case]
     expected = slow_losses(DIALOGUES, model_arrays(networks, BATCH), config)
-    loss = jax.jit(steps.make_ilql_loss(make_model(networks), config))
+    loss = jax.jit(values.make_ilql_loss(make_model(networks), config))
     total, metrics = loss(*make_params(networks), BATCH, count_batch(BATCH), None)
     assert {name for name in metrics if name.endswith("loss")} == set(expected)
     for name, value in expected.items():
@@ -234,7 +237,7 @@ def test_loss_terms_equal_the_slow_twin(case):
 def test_cloning_loss_is_the_unweighted_cross_entropy_of_actions():
     networks, config = SHARED, ILQLConfig(v_weight=0.0, q_weight=0.0, cql_weight=0.0, awac_weight=1.0)
     expected = slow_losses(DIALOGUES, model_arrays(networks, BATCH), config)["token_loss"]  # beta 0: all weights are 1
-    loss = jax.jit(steps.make_bc_loss(make_model(networks), BCConfig()))
+    loss = jax.jit(likelihood.make_bc_loss(make_model(networks), BCConfig()))
     total, _ = loss({"policy": make_params(networks)[0]["trunk"]}, {}, BATCH, count_batch(BATCH), None)
     assert total == pytest.approx(expected, rel=2e-5)
 
@@ -247,7 +250,7 @@ def critic():
     @jax.jit
     def compute(params, target, batch):
         hidden = model.compute_hidden(params, target, batch.tokens, policy=False)
-        return steps.compute_critic(model, ILQLConfig(), params, target, batch, hidden), model.compute_v(
+        return values.compute_critic(model, ILQLConfig(), params, target, batch, hidden), model.compute_v(
             params, hidden.value
         )
 
@@ -321,7 +324,7 @@ def test_counts_are_actions_and_target_tokens():
 
 def test_token_weights_stand_at_actions_and_transition_weight_elsewhere():
     batch = make_batch([DIALOGUES[0]], length=9, n_actions=4, batch_size=1)  # <s> a b </s> c d </a> </eod>
-    weights = steps.token_weights(batch, np.array([[2.0, 3.0, 4.0, 9.0]], np.float32), transition_weight=0.5)
+    weights = likelihood.token_weights(batch, np.array([[2.0, 3.0, 4.0, 9.0]], np.float32), transition_weight=0.5)
     np.testing.assert_array_equal(weights, [[0.5, 0.5, 0.5, 2.0, 3.0, 4.0, 0.5, 0.5, 0.5]])
 
 
@@ -330,7 +333,7 @@ def test_token_weights_stand_at_actions_and_transition_weight_elsewhere():
 
 def reached(networks, config):
     """Return, for each loss term, the networks (and parts of the trunk) that its gradient reaches."""
-    loss = steps.make_ilql_loss(make_model(networks), config)
+    loss = values.make_ilql_loss(make_model(networks), config)
 
     def terms(trees):
         _, metrics = loss(*trees, BATCH, count_batch(BATCH), None)
@@ -379,7 +382,7 @@ def test_advanced_heads_never_read_the_final_layer_norm():
     (_, _), (gradients, _) = grad_fn(make_model(networks), config)(*make_params(networks), BATCH, None)
     zero = leaf_paths(gradients, lambda g: not g.any())
     assert zero == {("trunk", "ln_f", "scale"), ("trunk", "ln_f", "bias")}
-    listed = steps.unreached_paths(make_model(networks), config, gradients)
+    listed = values.unreached_paths(make_model(networks), config, gradients)
     assert {path for path in leaf_paths(gradients, lambda g: True) if path[:2] in listed} == zero
 
 
@@ -388,7 +391,7 @@ def test_advanced_heads_never_read_the_final_layer_norm():
 
 def test_chunked_vocabulary_equals_the_direct_one(full, monkeypatch):
     (_, metrics), gradients = full()
-    monkeypatch.setattr(steps, "MAX_LOGITS", 9 * TOKENIZER.vocab_size)  # 104 actions and 152 targets: ragged chunks
+    monkeypatch.setattr(losses, "MAX_LOGITS", 9 * TOKENIZER.vocab_size)  # 104 actions and 152 targets: ragged chunks
     (_, chunked_metrics), chunked = grad_fn(make_model(JOINT), FULL)(*make_params(JOINT), BATCH, None)
     assert_close(chunked_metrics, metrics, rtol=1e-5)
     assert_close(chunked, gradients)
@@ -396,7 +399,7 @@ def test_chunked_vocabulary_equals_the_direct_one(full, monkeypatch):
 
 def test_target_never_sees_dropout(full):
     (_, undropped), _ = full()
-    loss = jax.jit(steps.make_ilql_loss(make_model(JOINT, dropout=0.5), FULL))
+    loss = jax.jit(values.make_ilql_loss(make_model(JOINT, dropout=0.5), FULL))
     counts = count_batch(BATCH)
     first, second = (loss(*make_params(JOINT), BATCH, counts, jax.random.key(n))[1] for n in range(2))
     # The target Q reads the target trunk and target heads alone; V, Q and the policy read a trunk with dropout.
@@ -412,7 +415,7 @@ STEP_LOSS = ILQLConfig(awac_weight=1.0, beta=0.5)
 @functools.cache
 def jit_step(networks=SHARED, config=STEP_LOSS, *, accumulate_steps=1, **numerics):
     """Compile a train step with plain gradient descent, whose updates are as exact as the gradients."""
-    loss = steps.make_ilql_loss(make_model(networks, **numerics), config)
+    loss = values.make_ilql_loss(make_model(networks, **numerics), config)
     options = {"target": TargetConfig(polyak=0.25), "accumulate_steps": accumulate_steps}
     return jax.jit(make_train_step(loss, optax.sgd(0.01), **options), donate_argnums=0)
 
@@ -462,7 +465,7 @@ def test_bfloat16_activations_keep_float32_parameters_and_the_loss(stepped):
     # The types need no compiled step, and the numbers no gradients.
     state, metrics = jax.eval_shape(jit_step(dtype="bfloat16"), make_state(), BATCH)
     assert {x.dtype for x in jax.tree.leaves((state.params, state.target, metrics))} == {jnp.dtype("float32")}
-    loss = jax.jit(steps.make_ilql_loss(make_model(SHARED, dtype="bfloat16"), STEP_LOSS))
+    loss = jax.jit(values.make_ilql_loss(make_model(SHARED, dtype="bfloat16"), STEP_LOSS))
     value, _ = loss(*make_params(SHARED), BATCH, count_batch(BATCH), None)
     assert value == pytest.approx(stepped[1]["loss"], rel=0.05)
 

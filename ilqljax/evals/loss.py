@@ -10,7 +10,7 @@ from ilqljax.data.dataset import ListRLDataset
 from ilqljax.data.loader import eval_batches
 from ilqljax.sharding import shard_batch
 from ilqljax.state import TrainState
-from ilqljax.steps import Counts
+from ilqljax.types import Counts
 
 
 def evaluate_loss(
@@ -30,7 +30,7 @@ def evaluate_loss(
     """
     sizes = dataset.row_sizes
     n_actions, n_targets, n_utterances = sizes[:, 1].sum(), (sizes[:, 0] - 1).sum(), sizes[:, 2].sum()
-    counts = Counts(jnp.float32(n_actions), jnp.float32(n_targets), jnp.float32(n_utterances))
+    counts = Counts(*map(jnp.float32, (n_actions, n_targets, n_utterances, dataset.size())))
     batches = eval_batches(
         dataset,
         batch_size=batch_size,

@@ -12,17 +12,12 @@ from jaxtyping import Bool, Float
 from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.sampling import advantage_term, filter_logits
 from ilqljax.models.value_lm import compute_logits, policy_trunk
+from ilqljax.objectives.likelihood import token_weights
+from ilqljax.objectives.values import ILQLConfig, compute_critic, select_transitions, weigh_actions
 from ilqljax.parity.cases import MOVES, Case
 from ilqljax.parity.comparison import Comparison, compare_texts, relative_error
 from ilqljax.parity.options import translate_acting
 from ilqljax.parity.training import CAST
-from ilqljax.steps import (
-    ILQLConfig,
-    compute_critic,
-    select_transitions,
-    token_weights,
-    weigh_actions,
-)
 from ilqljax.types import Array, Batch
 
 DATAPOINT_FIELDS = ("tokens", *MOVES, *(f"utterance_{name}" for name in MOVES))

@@ -8,21 +8,15 @@ import numpy as np
 
 from ilqljax.algorithms import Learner, make_learner
 from ilqljax.models.original_weights import params_from_original
+from ilqljax.objectives.values import ILQLConfig, select_transitions, unreached_paths
 from ilqljax.optim import make_optimizer
 from ilqljax.parity.cases import Case
 from ilqljax.parity.comparison import TOLERANCE_AFTER_STEPS, Comparison, compare_trees, relative_error, select
 from ilqljax.parity.options import translate_optimizer
 from ilqljax.parity.original_batch import count_padding
 from ilqljax.state import TrainState, init_state
-from ilqljax.steps import (
-    ILQLConfig,
-    LossFn,
-    TargetConfig,
-    count_batch,
-    make_train_step,
-    select_transitions,
-    unreached_paths,
-)
+from ilqljax.steps import TargetConfig, count_batch, make_train_step
+from ilqljax.types import LossFn
 
 NO_CRITIC = {"v_weight": 0.0, "q_weight": 0.0, "cql_weight": 0.0, "dm_weight": 0.0}
 CAST = "utterance rewards cast to integers, as the original does (DOMAIN 2.4); our training uses floats"

@@ -1,0 +1,91 @@
+"""Losses of a policy's likelihood: behavioural cloning, and the weighted cross entropy that it shares with ILQL."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from ilqljax import losses
+from ilqljax.models.value_lm import ValueLM, compute_logits, policy_trunk
+from ilqljax.types import Array, Batch, Counts, LossFn, Transitions
+
+
+@dataclass(frozen=True)
+class BCConfig:
+    """Behavioural cloning: cross entropy at actions, and `transition_weight` times it at other tokens."""
+
+    transition_weight: float = 0.0
+
+
+def make_bc_loss(model: ValueLM, config: BCConfig) -> LossFn:
+    """Make the behavioural-cloning loss of the policy."""
+
+    def loss(params, target, batch, counts, dropout_key):
+        trunk = policy_trunk(params)
+        hidden = model.run_trunk(trunk, batch.tokens, dropout_key=dropout_key).hidden
+        weights = jnp.ones(batch.per_token.action_idxs.shape)
+        value = policy_loss(trunk, hidden, batch, counts, weights, transition_weight=config.transition_weight)
+        return value, {"loss": value}
+
+    return loss
+
+
+def policy_loss(
+    trunk: dict,
+    hidden: Float[Array, "B T D"],
+    batch: Batch,
+    counts: Counts,
+    action_weights: Float[Array, "B A"],
+    *,
+    transition_weight: float,
+    clip: float = 0.0,
+) -> Float[Array, ""]:
+    """Sum the weighted cross entropies of a row's tokens and divide by all non-padding target tokens of the batch.
+
+    With `transition_weight` 0 only action positions reach the vocabulary-size layer.
+    """
+    moves = batch.per_token
+    if transition_weight:
+        weights = token_weights(batch, action_weights, transition_weight=transition_weight)[:, :-1]
+        hidden, targets, mask = hidden[:, :-1], batch.tokens[:, 1:], batch.token_mask[:, 1:]
+    else:
+        weights, mask = action_weights, moves.action_mask
+        hidden, targets = losses.gather_positions(hidden, moves.action_idxs), taken_tokens(batch.tokens, moves)
+    if clip:
+        weights = jnp.minimum(weights, clip)
+    nll = token_cross_entropy(trunk, hidden, targets)
+    return losses.masked_mean(weights * nll, mask, count=counts.tokens)
+
+
+def token_weights(
+    batch: Batch, action_weights: Float[Array, "B A"], *, transition_weight: float
+) -> Float[Array, "B T"]:
+    """Spread action weights to token positions; positions that are no actions get `transition_weight`."""
+    moves = batch.per_token
+    rows = jnp.arange(batch.tokens.shape[0])[:, None]
+    # Padding actions point past the row's end, where `drop` discards them.
+    idxs = jnp.where(moves.action_mask, moves.action_idxs, batch.tokens.shape[1])
+    return jnp.full(batch.tokens.shape, transition_weight).at[rows, idxs].set(action_weights, mode="drop")
+
+
+def token_cross_entropy(trunk: dict, hidden: Float[Array, "B A D"], targets: Int[Array, "B A"]) -> Float[Array, "B A"]:
+    """Compute -log softmax(logits)[target] with the tied head; logits exist for a chunk of rows only."""
+
+    def rows(hidden, targets):
+        logits = compute_logits(trunk, hidden)
+        return jax.nn.logsumexp(logits, axis=-1) - take_last(logits, targets)
+
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    vocab_size = trunk["wte"].shape[0]
+    return losses.scan_vocabulary(rows, flat, targets.reshape(-1), vocab_size=vocab_size).reshape(targets.shape)
+
+
+def take_last(values: Float[Array, "... V"], ids: Int[Array, "..."]) -> Float[Array, "..."]:
+    """Pick one entry of the last axis."""
+    return jnp.take_along_axis(values, ids[..., None], axis=-1, mode="clip")[..., 0]
+
+
+def taken_tokens(tokens: Int[Array, "B T"], moves: Transitions) -> Int[Array, "B A"]:
+    """Return the token that each action position predicts: the one after it."""
+    return jnp.take_along_axis(tokens, moves.action_idxs + 1, axis=1, mode="clip")
