@@ -4,7 +4,7 @@
 
 The posts are a JSON Lines file (id, month, text, locations, remote) or a prepared Hugging Face dataset. Posts longer
 than `config.data.max_words` are left out of the scored data and counted; their first sentences are reading practice.
-`:bc`, `:ilql`, `:tiny` and `:gpt2` as in configs/workable.py.
+Algorithms and sizes (`:bc`, `:dpo`, `:gpt2`) as in configs/workable.py.
 """
 
 from ml_collections import ConfigDict

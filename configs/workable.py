@@ -2,8 +2,10 @@
 
     python -m ilqljax.train --config configs/workable.py              BC, then ILQL, tiny: minutes on two cores
     python -m ilqljax.train --config configs/workable.py:bc           BC alone
-    python -m ilqljax.train --config configs/workable.py:ilql --config.model.path=DIR    ILQL on a cloned GPT-2
+    python -m ilqljax.train --config configs/workable.py:dpo          BC, then another algorithm of `ALGORITHMS`
     python -m ilqljax.train --config configs/workable.py:gpt2         GPT-2 small, bfloat16, for a GPU
+
+To start from a language model that is a clone already: `--config.model.path=DIR --config.pretrain.total_steps=0`.
 
 Your own data: `--config.data.path=DIR` with jobs.jsonl and candidates.jsonl, a Workable raw file, or prepared folders.
 """
@@ -12,7 +14,49 @@ from ml_collections import ConfigDict
 
 from ilqljax.config import parse_arg
 
-ALGORITHMS = ("bc+ilql", "bc", "ilql")
+# What the algorithms need other than the defaults below: of `config.train`, its loss, and `config.decode`.
+CRITIC = {
+    "v_weight": 1.0,
+    "q_weight": 1.0,
+    "cql_weight": 0.05,
+    "dm_weight": 0.0,
+    "awac_weight": 0.0,
+    "discount": 1.0,
+    "value_min": float("-inf"),
+    "value_max": float("inf"),
+    "cql_temperature": 1.0,
+    "dm_margin": 0.0,
+    "beta": 0.0,
+    "exp_weights": True,
+    "clip_weight": 0.0,
+    "transition_weight": 0.0,
+    "detach_v": False,
+    "detach_q": False,
+    "detach_policy": False,
+}
+UTTERANCE_CRITIC = CRITIC | {"cql_weight": 0.0, "expectile": 0.5}
+RERANK = {"n_generations": 8, "rank_by": "advantage"}
+CLONE = {"transition_weight": 0.0}
+LOSSES = {
+    "ilql": CRITIC | {"expectile": 0.5, "mc_returns": True, "backup": "v"},
+    "mc": CRITIC,
+    "sarsa": CRITIC,
+    "cql": CRITIC,
+    "psi": CRITIC | {"beta": 8.0},
+    "ilql_utterance": UTTERANCE_CRITIC,
+    "chai": UTTERANCE_CRITIC | {"expectile": 0.9},
+    "bc": CLONE,
+    "filtered_bc": CLONE | {"top_fraction": 0.25, "min_return": float("-inf")},
+    "decision_transformer": CLONE | {"n_labels": 8, "target_quantile": 1.0, "prefix": "\nReturn: "},
+    "dpo": {"beta": 0.1, "min_gap": 5.0, "pairs_per_prompt": 0, "seed": 0},
+}
+STEPS = {
+    "filtered_bc": {"lr": 5e-4, "total_steps": 300},
+    "decision_transformer": {"lr": 2e-3, "total_steps": 500},
+    "dpo": {"lr": 2e-4, "total_steps": 300},
+}
+DECODING = {"ilql_utterance": RERANK, "chai": RERANK}
+ALGORITHMS = ("ilql", *(name for name in LOSSES if name != "ilql"))
 SIZES = ("tiny", "gpt2")
 
 
@@ -112,7 +156,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.evaluator.data = config.data
 
-    config.algorithm = "ilql"
+    config.algorithm = choice.algorithm
     stage = {
         "batch_size": 8,
         "accumulate_steps": 1,
@@ -133,36 +177,9 @@ def get_config(arg: str = "") -> ConfigDict:
         "max_grad_norm": 1.0,
         "target": {"polyak": 0.05, "hard_update_every": 0},
     }
-    bc_loss = {"transition_weight": 0.0}
-    config.pretrain = ConfigDict({**stage, "total_steps": 1500, "lr": 5e-3, "select": "best", "loss": bc_loss})
-    config.train = ConfigDict(
-        {
-            **stage,
-            "total_steps": 500,
-            "lr": 2e-3,
-            "loss": {
-                "v_weight": 1.0,
-                "q_weight": 1.0,
-                "cql_weight": 0.05,
-                "dm_weight": 0.0,
-                "awac_weight": 0.0,
-                "discount": 1.0,
-                "expectile": 0.5,
-                "mc_returns": True,
-                "value_min": float("-inf"),
-                "value_max": float("inf"),
-                "cql_temperature": 1.0,
-                "dm_margin": 0.0,
-                "beta": 0.0,
-                "exp_weights": True,
-                "clip_weight": 0.0,
-                "transition_weight": 0.0,
-                "detach_v": False,
-                "detach_q": False,
-                "detach_policy": False,
-            },
-        }
-    )
+    config.pretrain = ConfigDict({**stage, "total_steps": 1500, "lr": 5e-3, "select": "best", "loss": CLONE})
+    steps = {"total_steps": 500, "lr": 2e-3} | STEPS.get(choice.algorithm, {})
+    config.train = ConfigDict({**stage, **steps, "loss": LOSSES[choice.algorithm]})
     config.decode = ConfigDict(
         {
             "max_new_tokens": 80,
@@ -174,6 +191,8 @@ def get_config(arg: str = "") -> ConfigDict:
             "exp_weights": True,
             "n_generations": 1,
             "rank_by": "both",
+            "beam_width": 0,
+            **DECODING.get(choice.algorithm, {}),
         }
     )
     config.acting = ConfigDict({"batch_size": 32, "length_buckets": (128, 176)})
@@ -181,12 +200,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.wandb = ConfigDict({"use_wandb": False, "project": "ilqljax", "mode": ""})
 
     if choice.algorithm == "bc":
-        config.algorithm = "bc"
         config.train = config.pretrain
         config.dataset.practice = True
-        config.pretrain = ConfigDict({**stage, "total_steps": 0, "lr": 5e-3, "loss": bc_loss})
-    elif choice.algorithm == "ilql":
-        config.pretrain.total_steps = 0
+        config.pretrain = ConfigDict({**stage, "total_steps": 0, "lr": 5e-3, "loss": CLONE})
     if choice.size == "gpt2":
         scale_up(config)
     return config

@@ -13,11 +13,12 @@ import jax
 from ml_collections import ConfigDict
 
 import ilqljax.tasks.objects  # noqa: F401  (registers the tasks' objects)
-from ilqljax.algorithms import init_learner_state, make_learner
+from ilqljax.algorithms import Learner, init_learner_state, make_learner, select_acting_params
 from ilqljax.checkpoint import CheckpointStore
 from ilqljax.cli import run_main
 from ilqljax.compilation import enable_compilation_cache
-from ilqljax.config import BuildContext, build, from_section
+from ilqljax.config import BuildContext, build, from_section, load_config_json
+from ilqljax.data.arrangement import Arrangement
 from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import TextPolicy
 from ilqljax.errors import UserError
@@ -28,6 +29,17 @@ from ilqljax.models.value_lm import policy_trunk
 from ilqljax.optim import make_optimizer
 from ilqljax.runs import load_run_config, save_json
 from ilqljax.stage import TrainConfig
+
+ARRANGEMENTS = "arrangements"
+
+
+class Trained(NamedTuple):
+    """A trained policy: its algorithm, how dialogues are shown to it, and the networks that act."""
+
+    learner: Learner
+    arrangement: Arrangement
+    params: dict
+    target: dict
 
 
 class PolicyMaker(Protocol):
@@ -42,18 +54,22 @@ class Judge(Protocol):
     def __call__(self, names: Sequence[str], make: PolicyMaker, *, out_dir: Path) -> tuple[list[dict], str]: ...
 
 
-def make_policy(
-    config: ConfigDict, built: BuiltModel, *, params: dict, target: dict, critic: bool, **overrides: Any
-) -> TextPolicy:
-    """Make a policy that acts as `config.decode` says; without a critic the advantage's weight is 0."""
+def make_policy(config: ConfigDict, built: BuiltModel, trained: Trained, **overrides: Any) -> TextPolicy:
+    """Make a policy that acts as `config.decode` says.
+
+    Without a critic there is no advantage: its weight is 0, and where samples are to be chosen by it, one is drawn.
+    """
     decode = from_section(DecodeConfig, config.decode, path="config.decode")
-    decode = dataclasses.replace(decode, **({} if critic else {"beta": 0.0}) | overrides)
+    if not trained.learner.algorithm.has_critic:
+        chosen = {"n_generations": 1} if decode.rank_by == "advantage" else {}
+        overrides = {"beta": 0.0} | chosen | overrides
     return TextPolicy(
-        built.model,
-        decode,
+        trained.learner.model,
+        dataclasses.replace(decode, **overrides),
         built.tokenizer,
-        params=params,
-        target=target,
+        params=trained.params,
+        target=trained.target,
+        view=trained.arrangement.view,
         seed=config.seed,
         batch_size=config.acting.batch_size,
         length_buckets=tuple(config.acting.length_buckets),
@@ -61,21 +77,20 @@ def make_policy(
 
 
 def evaluate_policies(
-    config: ConfigDict, built: BuiltModel, policies: dict[str, dict], *, judge: Judge, run_dir: Path
+    config: ConfigDict, built: BuiltModel, policies: dict[str, Trained], *, judge: Judge, run_dir: Path
 ) -> None:
     """Judge trained policies, print the table and write it to `results.json` and `results.txt`.
 
     Args:
         config: the run's config.
         built: the model.
-        policies: `{"params", "target"}` by name.
+        policies: by the algorithm's name.
         judge: the task's evaluator.
         run_dir: where results go.
     """
 
     def make(name: str, **overrides: Any) -> TextPolicy:
-        networks = policies[name]
-        return make_policy(config, built, critic="v" in networks["params"], **networks, **overrides)
+        return make_policy(config, built, policies[name], **overrides)
 
     rows, table = judge(list(policies), make, out_dir=run_dir)
     if jax.process_index() == 0:
@@ -84,18 +99,18 @@ def evaluate_policies(
         print(table, flush=True)
 
 
-def export_policy(directory: Path, built: BuiltModel, networks: dict) -> None:
+def export_policy(directory: Path, built: BuiltModel, trained: Trained) -> None:
     """Write a policy's language model as a directory for transformers, with the tokenizer beside it."""
     if jax.process_index() != 0:
         return
-    trunk = jax.device_get(policy_trunk(networks["params"]))
+    trunk = jax.device_get(policy_trunk(trained.params))
     t = built.tokenizer
     ids = {"bos_token_id": t.bos_id, "eos_token_id": t.eoa_id, "pad_token_id": t.pad_id}
     save_gpt2(directory, built.model.backbone.config, trunk, special_ids=ids)
     t.save(directory)
 
 
-def load_policies(config: ConfigDict, built: BuiltModel, run_dir: Path) -> dict[str, dict]:
+def load_policies(config: ConfigDict, built: BuiltModel, run_dir: Path) -> dict[str, Trained]:
     """Restore every stage's networks from a run's checkpoints, without their optimizer states.
 
     Raises:
@@ -110,17 +125,34 @@ def load_policies(config: ConfigDict, built: BuiltModel, run_dir: Path) -> dict[
         learner = make_learner(name, built.model, settings.loss)
         template = jax.eval_shape(
             lambda learner=learner, settings=settings: init_learner_state(
-                learner, built.model, optimizer=make_optimizer(settings), key=jax.random.key(0)
+                learner, optimizer=make_optimizer(settings), key=jax.random.key(0)
             )
         )
         # Orbax restores onto shapes; only a key must be a real one, which says its generator.
         template = template._replace(key=jax.random.key(0))
         best = settings.select == "best" and store.best_step() is not None
         state, _, _ = store.restore(template, step="best" if best else "last")
-        policies[name] = {"params": {**state.params, **state.frozen}, "target": state.target}
+        arrangement = load_arrangement(run_dir, name, learner)
+        policies[name] = Trained(learner, arrangement, select_acting_params(state), state.target)
     if not policies:
         raise UserError(f"{run_dir} has no complete checkpoint yet. Wait for the first one, or resume the run.")
     return policies
+
+
+def save_arrangement(run_dir: Path, name: str, arrangement: Arrangement) -> None:
+    """Keep what an algorithm made of its data with the run, where acting needs it."""
+    if jax.process_index() == 0:
+        (run_dir / ARRANGEMENTS).mkdir(exist_ok=True)
+        save_json(run_dir / ARRANGEMENTS / f"{name}.json", dataclasses.asdict(arrangement))
+
+
+def load_arrangement(run_dir: Path, name: str, learner: Learner) -> Arrangement:
+    """Read back what `save_arrangement` kept; runs from before there was any have nothing to read."""
+    cls = learner.algorithm.arrangement
+    path = run_dir / ARRANGEMENTS / f"{name}.json"
+    if not dataclasses.fields(cls) and not path.is_file():
+        return cls()
+    return from_section(cls, load_config_json(path), path=str(path))
 
 
 class OpenRun(NamedTuple):
@@ -130,7 +162,7 @@ class OpenRun(NamedTuple):
     config: ConfigDict
     built: BuiltModel
     context: BuildContext
-    policies: dict[str, dict]
+    policies: dict[str, Trained]
 
 
 def open_run(run_dir: str | Path) -> OpenRun:

@@ -3,8 +3,9 @@
 Every `*_loss` returns one value per action (or token); `masked_mean` is the one place that reduces. Suffixes as in
 rlax: `q_t`, `v_t`, `a_t`, `r_t` belong to an action position, `v_next` to the state that the action leads to (zero
 after a terminal). Sources: ILQL (Snell et al. 2022, arXiv 2206.11871), CQL (Kumar et al. 2020, arXiv 2006.04779),
-AWAC (Nair et al. 2020, arXiv 2006.09359), expectile regression (Kostrikov et al. 2021, arXiv 2110.06169). Squared
-losses carry no factor one half (LMRL-Gym has one, which doubles every relative weight).
+AWAC (Nair et al. 2020, arXiv 2006.09359), expectile regression (Kostrikov et al. 2021, arXiv 2110.06169), DPO (Rafailov
+et al. 2023, arXiv 2305.18290), psi-learning (Jaques et al. 2017, arXiv 1611.02796). Squared losses carry no factor one
+half (LMRL-Gym has one, which doubles every relative weight).
 """
 
 from collections.abc import Callable
@@ -73,6 +74,24 @@ def advantage_weights(
     if exponential:
         return jnp.exp(beta * advantage)
     return jnp.where(advantage > 0.0, beta, 1.0 - beta)
+
+
+def soft_value(q: Float[Array, "*B V"], log_prior: Float[Array, "*B V"], *, beta: float) -> Float[Array, "*B"]:
+    """Value a state for the policy that weighs Q against divergence from a prior: log E_prior[exp(beta Q)] / beta.
+
+    It is the maximum over policies of E[Q] - KL(policy || prior) / beta, reached by prior * exp(beta (Q - value)).
+    Large beta gives the maximum over actions, beta towards 0 the prior's mean (psi-learning, Jaques et al. 2017, with
+    Psi = beta Q + log prior).
+    """
+    return jax.nn.logsumexp(log_prior + beta * q, axis=-1) / beta
+
+
+def dpo_loss(chosen: Float[Array, "P"], rejected: Float[Array, "P"], *, beta: float) -> Float[Array, "P"]:
+    """Prefer one answer over another: -log sigmoid(beta (chosen - rejected)) (DPO eq. 7).
+
+    Both are the answer's log-probability under the policy minus that under the reference.
+    """
+    return -jax.nn.log_sigmoid(beta * (chosen - rejected))
 
 
 def discounted_returns(

@@ -254,6 +254,47 @@ class DelayedMetrics:
         return step, values
 
 
+class Pace:
+    """Measure how fast steps follow each other: what the metrics say of tokens per second, and of time lost to data.
+
+    Steps count from the end of the one that follows `restart`, so that compilation, evaluations and checkpoints stay
+    out.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin; `clock` gives seconds."""
+        self._clock = clock
+        self.restart()
+
+    def restart(self) -> None:
+        """Leave out what went by since the last step, and the step that comes next."""
+        self._since: float | None = None
+        self._n_steps, self._tokens, self._waited = 0, 0.0, 0.0
+
+    def count(self, *, tokens: float, waited: float) -> None:
+        """Count a step that has just ended, which waited so many seconds for its batch."""
+        if self._since is None:
+            self._since = self._clock()
+            return
+        self._n_steps += 1
+        self._tokens += tokens
+        self._waited += waited
+
+    def read(self) -> dict[str, float]:
+        """Return the means since the last reading, and begin anew; nothing where no step was counted."""
+        if self._since is None or not self._n_steps:
+            return {}
+        now = self._clock()
+        seconds = max(now - self._since, 1e-9)
+        found = {
+            "tokens_per_second": self._tokens / seconds,
+            "step_seconds": seconds / self._n_steps,
+            "data_wait_seconds": self._waited / self._n_steps,
+        }
+        self._since, self._n_steps, self._tokens, self._waited = now, 0, 0.0, 0.0
+        return found
+
+
 # --- Progress ---------------------------------------------------------------------------------------------------------
 
 

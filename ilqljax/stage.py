@@ -5,6 +5,7 @@ metrics are fetched one step late, so that the loop never waits for the device.
 """
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +23,8 @@ from ilqljax.envs.base import LanguageEnvironment, Policy
 from ilqljax.errors import UserError
 from ilqljax.evals.loss import evaluate_loss
 from ilqljax.evals.rollout import evaluate_rollouts
-from ilqljax.metrics import DelayedMetrics, JsonlWriter, MultiWriter, ProgressBar, TensorBoardWriter, WandbWriter
-from ilqljax.models.builders import BuiltModel, count_parameters
+from ilqljax.metrics import DelayedMetrics, JsonlWriter, MultiWriter, Pace, ProgressBar, TensorBoardWriter, WandbWriter
+from ilqljax.models.builders import count_parameters
 from ilqljax.optim import OptimConfig, make_optimizer
 from ilqljax.sharding import batch_sharding, infer_param_shardings, replicated_sharding, shard_batch
 from ilqljax.state import TrainState
@@ -102,7 +103,6 @@ def train_stage(
     inputs: StageInputs,
     *,
     config: ConfigDict,
-    built: BuiltModel,
     mesh: Mesh,
     run_dir: Path,
 ) -> TrainState:
@@ -114,7 +114,6 @@ def train_stage(
         settings: how long and how.
         inputs: data, environments, start.
         config: the run's config, for the seed and the writers.
-        built: the model.
         mesh: devices.
         run_dir: the run's folder.
 
@@ -126,7 +125,7 @@ def train_stage(
     key = jax.random.fold_in(jax.random.key(config.seed), sum(name.encode()))
 
     def init(key: Array, trunk: dict | None) -> TrainState:
-        return init_learner_state(learner, built.model, optimizer=optimizer, key=key, trunk=trunk)
+        return init_learner_state(learner, optimizer=optimizer, key=key, trunk=trunk)
 
     shapes = jax.eval_shape(init, key, inputs.trunk)
     shardings = infer_param_shardings(shapes, mesh)
@@ -141,8 +140,9 @@ def train_stage(
             optimizer,
             target=settings.target,
             accumulate_steps=settings.accumulate_steps,
-            dropout=built.model.backbone.config.dropout > 0,
-            unreached=find_unreached(learner, built.model, state),
+            group_size=inputs.dataset.group_size,
+            dropout=learner.model.backbone.config.dropout > 0,
+            unreached=find_unreached(learner, state),
         ),
         donate_argnums=0,
         in_shardings=(shardings, batch_sharding(mesh)),
@@ -160,7 +160,9 @@ def train_stage(
     )
     # A validation row that fits no bucket must stop the run here, not at its first evaluation.
     eval_batches(inputs.validation, batch_size=settings.batch_size, **buckets)
-    by_return = learner.algorithm.has_critic and bool(inputs.environments)
+    # A clone is as good as its likelihood; what was taught to prefer some answers is as good as its return.
+    algorithm = learner.algorithm
+    by_return = (algorithm.has_critic or algorithm.has_reference) and bool(inputs.environments)
     store = CheckpointStore(
         run_dir / "checkpoints" / name,
         metric_name="return" if by_return else "validation_loss",
@@ -190,18 +192,24 @@ def train_stage(
         ProgressBar(settings.total_steps, initial=start, description=name) as bar,
     ):
         delayed = DelayedMetrics()
+        pace = Pace()
 
         def record(fetched: tuple[int, dict[str, float]] | None) -> None:
             if fetched is None:
                 return
             step, metrics = fetched
             bar.update(step, tokens=int(metrics["tokens"]), loss=metrics["loss"])
+            pace.count(tokens=metrics["tokens"], waited=metrics.pop("data_wait"))
             if step % settings.log_every == 0 or step == settings.total_steps:
-                writer.write(step, {f"train/{k}": v for k, v in metrics.items()})
+                writer.write(step, {f"train/{k}": v for k, v in (metrics | pace.read()).items()})
 
         for step in range(start + 1, settings.total_steps + 1):
-            batch = shard_batch(next(loader), mesh)
+            asked = time.monotonic()
+            rows = next(loader)
+            waited = time.monotonic() - asked
+            batch = shard_batch(rows, mesh)
             state, metrics = step_fn(state, batch)
+            metrics["data_wait"] = waited
             record(delayed.push(step, metrics))
             last = step == settings.total_steps
             evaluating = step % settings.eval_every == 0 or last
@@ -214,6 +222,7 @@ def train_stage(
                     bar.message(f"{name} step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in brief(results)))
                 metric = results.get("rollout/return" if by_return else "validation/loss")
                 store.save(step, state, {"loader": loader.get_state()}, metric=metric)
+                pace.restart()
         store.wait()
         if settings.select == "best" and store.best_step() is not None:
             state, _, _ = store.restore(template, step="best")

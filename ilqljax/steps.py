@@ -40,6 +40,7 @@ def make_train_step(
     *,
     target: TargetConfig,
     accumulate_steps: int = 1,
+    group_size: int = 1,
     dropout: bool = False,
     unreached: tuple[tuple[str, ...], ...] = (),
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
@@ -50,6 +51,7 @@ def make_train_step(
         optimizer: applied to `state.params`.
         target: how the targets follow.
         accumulate_steps: microbatches per step; losses and gradients equal those of the whole batch.
+        group_size: rows that a microbatch may not tear apart (`ListRLDataset.group_size`).
         dropout: whether to draw dropout keys.
         unreached: paths of parameters that no loss term reads, which weight decay must leave alone too.
     """
@@ -70,7 +72,7 @@ def make_train_step(
         if accumulate_steps == 1:
             gradients, metrics = microbatch_gradients(batch, 0)
         else:
-            gradients, metrics = sum_microbatches(microbatch_gradients, batch, accumulate_steps)
+            gradients, metrics = sum_microbatches(microbatch_gradients, batch, accumulate_steps, group_size=group_size)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         updates = zero_paths(updates, unreached)
         params = optax.apply_updates(state.params, updates)
@@ -93,9 +95,21 @@ def make_eval_step(loss_fn: LossFn) -> Callable[[TrainState, Batch, Counts], dic
     return step
 
 
-def sum_microbatches(function: Callable[[Batch, Int[Array, ""]], tuple], batch: Batch, n: int) -> tuple:
-    """Sum a function's outputs over `n` microbatches; rows are dealt out in turn, so each device keeps its own."""
-    split = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(x.shape[0] // n, n, *x.shape[1:]), 1, 0), batch)
+def sum_microbatches(
+    function: Callable[[Batch, Int[Array, ""]], tuple], batch: Batch, n: int, *, group_size: int = 1
+) -> tuple:
+    """Sum a function's outputs over `n` microbatches; groups are dealt out in turn, so each device keeps its own rows.
+
+    | rows, n=2, group_size=1 | 0 2 4 6 and 1 3 5 7 |
+    |-------------------------|---------------------|
+    | rows, n=2, group_size=2 | 0 1 4 5 and 2 3 6 7 |
+    """
+
+    def deal(x: Array) -> Array:
+        groups = jnp.moveaxis(x.reshape(-1, n, group_size, *x.shape[1:]), 1, 0)
+        return groups.reshape(n, -1, *x.shape[1:])
+
+    split = jax.tree.map(deal, batch)
     first = jax.eval_shape(function, jax.tree.map(lambda x: x[0], split), 0)
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
 

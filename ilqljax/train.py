@@ -14,21 +14,21 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 import ilqljax.tasks.objects  # noqa: F401  (registers the tasks' objects)
-from ilqljax.algorithms import Learner, make_learner, read_options
+from ilqljax.algorithms import Learner, make_learner, read_options, select_acting_params
 from ilqljax.cli import run_main
 from ilqljax.compilation import enable_compilation_cache
 from ilqljax.config import BuildContext, build, check_override_names, from_section, load_config_file
-from ilqljax.data.dataset import RLDataset
+from ilqljax.data.arrangement import Arrangement
+from ilqljax.data.dataset import ListRLDataset, RLDataset
 from ilqljax.decoding.generate import DecodeConfig
-from ilqljax.decoding.policy import TextPolicy
 from ilqljax.errors import UserError
-from ilqljax.evaluate import evaluate_policies, export_policy, make_policy
+from ilqljax.evaluate import Trained, evaluate_policies, export_policy, make_policy, save_arrangement
 from ilqljax.models.builders import BuiltModel
 from ilqljax.runs import choose_run_dir, create_run_dir, save_tokenizer
 from ilqljax.sharding import MeshConfig, check_batch_size, make_mesh
@@ -54,16 +54,20 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
         # Policy and critic at once: the steps of both stages, one loop.
         main = replace(main, total_steps=pretrain.total_steps + main.total_steps, lr=pretrain.lr)
         pretrain = replace(pretrain, total_steps=0)
+    if not pretrain.total_steps and not main.total_steps:
+        raise UserError("config.pretrain.total_steps and config.train.total_steps are both 0: there is nothing to do.")
+    if config.algorithm == "bc" and pretrain.total_steps and main.total_steps:
+        raise UserError("config.pretrain and config.train would both clone. Set one of their total_steps to 0.")
     mesh = make_mesh(from_section(MeshConfig, config.mesh, path="config.mesh"))
     for stage in (pretrain, main):
         check_batch_size(stage.batch_size // stage.accumulate_steps, mesh)
-    algorithm, _ = read_options(config.algorithm, main.loss)
+    algorithm, options = read_options(config.algorithm, main.loss)
     read_options("bc", pretrain.loss, path="config.pretrain.loss")
     decode = from_section(DecodeConfig, config.decode, path="config.decode")
-    if algorithm.level == "utterance" and decode.beta:
+    if algorithm.level == "utterance" and not options.awac_weight and decode.n_generations < 2:
         raise UserError(
-            f"config.decode.beta={decode.beta}: the critic of {config.algorithm!r} judges whole utterances and has no "
-            "advantage for a single token. Set --config.decode.beta=0."
+            f"config.decode.n_generations={decode.n_generations}: the critic of {config.algorithm!r} judges whole "
+            "utterances, so it acts by choosing among samples. Set --config.decode.n_generations=8, for instance."
         )
     run_dir = choose_run_dir(config)
 
@@ -78,33 +82,57 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
     judge = build("evaluator", config.evaluator, context=context, path="config.evaluator")
     learner = make_learner(config.algorithm, built.model, main.loss)
     cloner = make_learner("bc", built.model, pretrain.loss, path="config.pretrain.loss")
+    validation = datasets["validation_dataset"]
+    stages: dict[str, Stage] = {}
+    if pretrain.total_steps:
+        stages["bc"] = plan_stage(cloner, pretrain, datasets["pretrain_dataset"], validation)
+    if main.total_steps:
+        stages[config.algorithm] = plan_stage(learner, main, datasets["dataset"], validation)
     create_run_dir(run_dir, config, overrides=overrides or {})
     save_tokenizer(run_dir, built.tokenizer)
     say(f"run folder: {run_dir}")
 
-    def run(name: str, learner: Learner, settings: TrainConfig, dataset: RLDataset, trunk: dict | None) -> TrainState:
-        def make(state: TrainState) -> TextPolicy:
-            params = {**state.params, **state.frozen}
-            return make_policy(config, built, params=params, target=state.target, critic=learner.algorithm.has_critic)
+    def run(name: str, trunk: dict | None) -> Trained:
+        stage = stages[name]
+        save_arrangement(run_dir, name, stage.arrangement)
 
-        environments = [make_environment(i) for i in range(settings.n_rollouts)]
-        inputs = StageInputs(dataset, datasets["validation_dataset"], environments, make, trunk)
-        return train_stage(name, learner, settings, inputs, config=config, built=built, mesh=mesh, run_dir=run_dir)
+        def describe(state: TrainState) -> Trained:
+            return Trained(stage.learner, stage.arrangement, select_acting_params(state), state.target)
 
-    policies = {}
-    trunk = built.pretrained
-    if pretrain.total_steps:
-        trunk = run("bc", cloner, pretrain, datasets["pretrain_dataset"], trunk).params["policy"]
-        policies["bc"] = {"params": {"policy": trunk}, "target": {}}
-    if main.total_steps:
-        state = run(config.algorithm, learner, main, datasets["dataset"], trunk)
-        policies[config.algorithm] = {"params": {**state.params, **state.frozen}, "target": state.target}
-    if not policies:
-        raise UserError("config.pretrain.total_steps and config.train.total_steps are both 0: there is nothing to do.")
+        inputs = StageInputs(
+            dataset=stage.rows,
+            validation=stage.validation,
+            environments=[make_environment(i) for i in range(stage.settings.n_rollouts)],
+            make_policy=lambda state: make_policy(config, built, describe(state)),
+            trunk=trunk,
+        )
+        state = train_stage(name, stage.learner, stage.settings, inputs, config=config, mesh=mesh, run_dir=run_dir)
+        return describe(state)
+
+    policies: dict[str, Trained] = {}
+    for name in stages:
+        trunk = policies["bc"].params["policy"] if policies else built.pretrained
+        policies[name] = run(name, trunk)
     export_policy(run_dir / "export" / "policy", built, list(policies.values())[-1])
     evaluate_policies(config, built, policies, judge=judge, run_dir=run_dir)
     say(f"everything is in {run_dir} (total {time.monotonic() - started:.0f} s, peak memory {peak_memory_gb():.2f} GB)")
     return run_dir
+
+
+class Stage(NamedTuple):
+    """One training: the algorithm, its settings, and its rows as it wants them."""
+
+    learner: Learner
+    settings: TrainConfig
+    arrangement: Arrangement
+    rows: RLDataset
+    validation: ListRLDataset
+
+
+def plan_stage(learner: Learner, settings: TrainConfig, rows: RLDataset, validation: ListRLDataset) -> Stage:
+    """Fit an algorithm's arrangement to its training rows, and arrange them and the validation rows."""
+    arrangement = learner.arrange(rows)
+    return Stage(learner, settings, arrangement, arrangement.apply(rows), arrangement.apply(validation))
 
 
 def peak_memory_gb() -> float:

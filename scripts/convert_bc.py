@@ -2,8 +2,9 @@
 
     python scripts/convert_bc.py --load runs/workable-.../ --save converted/
 
---load is a run with a BC stage. --save becomes a directory that `--config.model.path=` (with `:ilql`) and transformers'
-GPT2LMHeadModel load, with the tokenizer beside it: ILQL then starts its policy and its value trunk from the clone.
+--load is a run with a BC stage. --save becomes a directory that transformers' GPT2LMHeadModel loads, with the tokenizer
+beside it. `--config.model.path=DIR --config.pretrain.total_steps=0` starts an algorithm's policy and its value trunk
+from the clone.
 """
 
 import argparse
@@ -26,7 +27,7 @@ def main() -> None:
             f"{args.load} has no BC checkpoint, only {', '.join(run.policies)}. Give a run with a BC stage."
         )
     export_policy(Path(args.save), run.built, run.policies["bc"])
-    print(f"wrote {args.save}; use it with --config configs/workable.py:ilql --config.model.path={args.save}")
+    print(f"wrote {args.save}; start from it with --config.model.path={args.save} --config.pretrain.total_steps=0")
 
 
 if __name__ == "__main__":

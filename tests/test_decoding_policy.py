@@ -8,13 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ilqljax.data.datapoint import DataPoint, collate, encode_prompt
 from ilqljax.data.tokenizer import CharacterTokenizer
+from ilqljax.decoding.beam import make_beam_search
 from ilqljax.decoding.generate import DecodeConfig, Samples
 from ilqljax.decoding.policy import Generation, TextPolicy
 from ilqljax.envs import LanguageObservation
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
+from ilqljax.objectives.values import UtteranceILQLConfig, compute_critic
 
 TOKENIZER = CharacterTokenizer(string.ascii_lowercase + " .,!?'-")
 N_POSITIONS, N_NEW = 16, 4
@@ -201,3 +204,103 @@ def test_best_generation_is_what_is_said(policy):
     generations = policy.generate_batch(OBSERVATIONS)
     policy.n_acted = 0
     assert policy.act_batch(OBSERVATIONS) == [policy.rank(g)[0].text for g in generations]
+
+
+# Beams.
+
+
+def test_beams_are_those_of_the_search_best_first(networks):
+    policy = make_policy(networks, beam_width=3, beta=1.0, batch_size=8)
+    found = policy.generate_batch(OBSERVATIONS[:2])
+    t = TOKENIZER
+    search = make_beam_search(
+        MODEL,
+        policy.config,
+        width=3,
+        end_ids=(t.eoa_id, t.eod_id),
+        pad_id=t.pad_id,
+        suppress_ids=(t.pad_id, t.bos_id, t.boa_id, t.eos_id),
+    )
+    for observation, generations in zip(OBSERVATIONS, found, strict=False):
+        prompt = encode_prompt(observation, TOKENIZER)
+        beams = search(*networks, prompt[None], np.array([len(prompt)]))
+        scores = [generation.log_probability for generation in generations]
+        assert scores == sorted(scores, reverse=True)
+        np.testing.assert_allclose(scores, beams.scores[0], rtol=1e-4)
+        length = int(beams.lengths[0, 0]) - generations[0].finished
+        assert generations[0].text == TOKENIZER.decode(beams.tokens[0, 0, :length].tolist())
+
+
+def test_beams_do_not_depend_on_neighbours_or_padding(networks):
+    together = make_policy(networks, beam_width=2, batch_size=4, length_buckets=(12,)).generate_batch(OBSERVATIONS)
+    policy = make_policy(networks, beam_width=2, batch_size=1, length_buckets=(4, 8))
+    alone = [policy.generate_batch([observation])[0] for observation in OBSERVATIONS]
+    for a, b in zip(together, alone, strict=True):
+        assert [g.text for g in a] == [g.text for g in b]
+        np.testing.assert_allclose([g.log_probability for g in a], [g.log_probability for g in b], rtol=1e-4)
+
+
+def test_places_without_a_candidate_are_ranked_last(networks):
+    beams = make_policy(networks, beam_width=4, top_k=1).generate_batch(OBSERVATIONS[:1])[0]
+    assert np.isfinite(beams[0].log_probability)
+    assert [(g.text, g.log_probability) for g in beams[1:]] == [("", -np.inf)] * 3
+
+
+def test_beams_and_several_samples_at_once_are_refused():
+    with pytest.raises(UserError, match="beam_width=2"):
+        DecodeConfig(beam_width=2, n_generations=2)
+
+
+# A critic of utterances.
+
+
+@pytest.fixture(scope="module")
+def utterance_policy():
+    model = ValueLM(MODEL.backbone, ValueLMConfig(level="utterance"))
+    shapes = jax.eval_shape(model.init_params, jax.random.key(0))
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0.0, 0.3, x.shape), jnp.float32), shapes)
+    target = jax.tree.map(lambda x: x + 0.1, model.init_target(params))
+    config = DecodeConfig(max_new_tokens=N_NEW, n_generations=3, rank_by="advantage", beta=2.0)
+    return TextPolicy(model, config, TOKENIZER, params=params, target=target, batch_size=2, length_buckets=(8,))
+
+
+@dataclass(frozen=True)
+class Answered(Said):
+    answer: str = ""
+
+    def to_sequence(self):
+        return [(self.text, None), (self.answer, 0.0)], True
+
+
+def test_an_utterance_is_judged_as_it_is_in_training(utterance_policy):
+    policy = utterance_policy
+    model = ValueLM(MODEL.backbone, ValueLMConfig(level="utterance"))
+    for observation, generations in zip(OBSERVATIONS, policy.generate_batch(OBSERVATIONS), strict=True):
+        for generation in generations:
+            # An utterance that was cut off is judged as if it had ended at its last token.
+            text = generation.text if generation.finished else generation.text[: N_NEW - 1]
+            point = DataPoint.from_observation(Answered(observation.text, answer=text), TOKENIZER)
+            shape = {"length": 24, "n_actions": 8, "n_utterance_actions": 1, "pad_id": TOKENIZER.pad_id}
+            batch = collate([point], **shape)
+            hidden = model.compute_hidden(policy.params, policy.target, batch.tokens, policy=False)
+            critic = compute_critic(model, UtteranceILQLConfig(), policy.params, policy.target, batch, hidden)
+            expected = float(critic.target_q_t[0, 0] - critic.v_t[0, 0])
+            assert generation.advantage == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_the_critic_of_utterances_chooses_among_samples_of_the_language_model(utterance_policy):
+    generations = utterance_policy.generate_batch(OBSERVATIONS)
+    for ranked in map(utterance_policy.rank, generations):
+        assert ranked[0].advantage == max(g.advantage for g in ranked)
+    assert any(utterance_policy.rank(g)[0] != g[0] for g in generations)
+
+
+# A view.
+
+
+def test_the_model_is_shown_the_view_of_an_observation(networks):
+    plain = make_policy(networks, temperature=0.0)
+    viewing = make_policy(networks, temperature=0.0)
+    viewing.view = lambda dialogue: Said(dialogue.text + "!")
+    assert viewing.act_batch([Said("hello")]) == plain.act_batch([Said("hello!")])

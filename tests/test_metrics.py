@@ -16,6 +16,7 @@ from ilqljax.metrics import (
     JsonlWriter,
     MultiWriter,
     NonFiniteLossError,
+    Pace,
     ProgressBar,
     TensorBoardWriter,
     WandbWriter,
@@ -257,3 +258,26 @@ def test_terminal_gets_a_bar():
 @pytest.mark.parametrize(("value", "text"), [(3.0, "3"), (950.0, "950"), (12_345.0, "12.3k"), (4_560_000.0, "4.56M")])
 def test_counts_have_three_digits(value, text):
     assert format_count(value) == text
+
+
+def test_pace_is_that_of_the_steps_between_restarts():
+    now = [0.0]
+    pace = Pace(clock=lambda: now[0])
+
+    def run(seconds, **step):
+        now[0] += seconds
+        pace.count(**step)
+
+    run(100.0, tokens=8, waited=50.0)  # the step that compiles only starts the clock
+    assert pace.read() == {}
+    run(1.0, tokens=10, waited=0.5)
+    run(3.0, tokens=30, waited=0.0)
+    assert pace.read() == {"tokens_per_second": 10.0, "step_seconds": 2.0, "data_wait_seconds": 0.25}
+    run(2.0, tokens=10, waited=0.0)
+    assert pace.read()["tokens_per_second"] == 5.0
+    run(1.0, tokens=10, waited=0.0)
+    pace.restart()
+    assert pace.read() == {}
+    run(60.0, tokens=10, waited=0.0)  # an evaluation went by
+    run(1.0, tokens=7, waited=0.0)
+    assert pace.read()["tokens_per_second"] == 7.0

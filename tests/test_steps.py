@@ -25,7 +25,7 @@ from ilqljax.objectives.likelihood import BCConfig
 from ilqljax.objectives.values import ILQLConfig
 from ilqljax.sharding import MeshConfig, infer_param_shardings, make_mesh, shard_batch
 from ilqljax.state import TrainState, init_state
-from ilqljax.steps import TargetConfig, count_batch, make_train_step
+from ilqljax.steps import TargetConfig, count_batch, make_train_step, sum_microbatches
 
 TOKENIZER = CharacterTokenizer(string.ascii_lowercase + " .,!?'-")  # 40 ids
 TRUNK = GPT2Config(vocab_size=TOKENIZER.vocab_size, n_positions=32, n_embd=16, n_layer=2, n_head=2)
@@ -544,6 +544,14 @@ def test_without_dropout_no_key_is_drawn():
     assert [float(metrics["draw"]) for _, metrics in run_toy(2, target=TargetConfig())[0]] == [0.0, 0.0]
 
 
+@pytest.mark.parametrize(
+    ("group_size", "dealt"), [(1, [[0, 2, 4, 6], [1, 3, 5, 7]]), (2, [[0, 1, 4, 5], [2, 3, 6, 7]])]
+)
+def test_microbatches_are_dealt_in_groups(group_size, dealt):
+    seen = sum_microbatches(lambda rows, i: jnp.zeros((2, 4)).at[i].set(rows), jnp.arange(8), 2, group_size=group_size)
+    np.testing.assert_array_equal(seen, dealt)
+
+
 def test_microbatches_draw_their_own_randomness():
     def draw(n):
         (_, metrics), *_ = run_toy(1, target=TargetConfig(), dropout=True, accumulate_steps=n)[0]
@@ -568,7 +576,7 @@ def test_policy_starts_as_the_loaded_language_model(algorithm, networks, options
     trunk, run = loaded
     model = make_model(networks)
     learner = make_learner(algorithm, model, ConfigDict(options))
-    state = init_learner_state(learner, model, optimizer=optax.sgd(0.1), key=jax.random.key(5), trunk=trunk)
+    state = init_learner_state(learner, optimizer=optax.sgd(0.1), key=jax.random.key(5), trunk=trunk)
     policy = policy_trunk({**state.params, **state.frozen})
     np.testing.assert_array_equal(run(policy), run(trunk))
     frozen = algorithm == "ilql" and not options
@@ -591,5 +599,5 @@ def test_what_a_learner_lists_as_unreached_is_a_part_of_its_state():
     model = make_model(ADVANCED)
     learner = make_learner("ilql", model, ConfigDict({}))
     state = TrainState(0, make_params(ADVANCED)[0], {}, {}, (), None)
-    assert find_unreached(learner, model, state) == (("trunk", "ln_f"),)
-    assert find_unreached(make_learner("bc", model, ConfigDict({})), model, state) == ()
+    assert find_unreached(learner, state) == (("trunk", "ln_f"),)
+    assert find_unreached(make_learner("bc", model, ConfigDict({})), state) == ()

@@ -66,6 +66,7 @@ def test_metrics_hold_every_logged_step_and_every_loss_term(unbroken):
     logged = [line for line in lines if "train/loss" in line]
     assert [line["step"] for line in logged] == list(range(1, STEPS + 1))
     assert {"train/v_loss", "train/q_loss", "train/cql_loss", "train/grad_norm"} <= set(logged[0])
+    assert any({"train/tokens_per_second", "train/step_seconds", "train/data_wait_seconds"} <= set(r) for r in logged)
     assert any("rollout/return" in line for line in lines)
 
 
@@ -134,6 +135,25 @@ def test_joint_training_skips_the_cloning_stage(tmp_path):
     assert "train/token_loss" in json.loads(lines[0])
 
 
+@pytest.mark.parametrize("name", ["chai", "decision_transformer", "dpo"])
+def test_a_run_of_another_kind_of_algorithm_is_judged_again_alike(tmp_path, name):
+    config = make_config(tmp_path, name, name)
+    if name == "chai":
+        config.decode.n_generations = 2
+    run_dir = train(config)
+    assert list(load_evaluations(run_dir / "evaluation.jsonl")) == ["echo", "bc", "bc best of 2", name]
+    evaluate_run(run_dir, out_dir=tmp_path / "again")
+    assert (tmp_path / "again" / "evaluation.jsonl").read_text() == (run_dir / "evaluation.jsonl").read_text()
+
+
+def test_cloning_twice_under_one_name_is_refused_before_any_work(tmp_path):
+    config = make_config(tmp_path, "twice", "bc")
+    config.pretrain.total_steps = STEPS
+    with pytest.raises(UserError, match="both clone"):
+        train(config)
+    assert not (tmp_path / "data").exists()
+
+
 def test_validation_row_too_long_is_refused_before_any_step(tmp_path):
     config = make_config(tmp_path, "short")
     config.pretrain.length_buckets = config.train.length_buckets = (64,)
@@ -165,7 +185,8 @@ def test_converted_clone_is_the_policy_that_ilql_starts_from(unbroken, tmp_path,
     script = Path(__file__).parents[1] / "scripts" / "convert_bc.py"
     monkeypatch.setattr("sys.argv", [str(script), "--load", str(run_dir), "--save", str(converted)])
     runpy.run_path(str(script), run_name="__main__")
-    config = make_config(data_dir, "unused", "ilql")
+    config = make_config(data_dir, "unused")
+    config.pretrain.total_steps = 0
     config.run_dir = str(tmp_path / "from_clone")
     config.model.path = str(converted)
     started = train(config)
@@ -176,7 +197,8 @@ def test_converted_clone_is_the_policy_that_ilql_starts_from(unbroken, tmp_path,
 
 def test_a_clone_of_another_vocabulary_is_refused(unbroken, tmp_path):
     data_dir, run_dir = unbroken
-    config = make_config(data_dir, "unused", "ilql")
+    config = make_config(data_dir, "unused")
+    config.pretrain.total_steps = 0
     config.run_dir = str(tmp_path / "other")
     config.tokenizer.vocab_size = 500
     config.model.path = str(run_dir / "export" / "policy")
@@ -184,10 +206,9 @@ def test_a_clone_of_another_vocabulary_is_refused(unbroken, tmp_path):
         train(config)
 
 
-def test_weighing_tokens_by_an_utterance_critic_is_refused_before_any_work(tmp_path):
-    config = make_config(tmp_path, "utterance")
-    config.algorithm = "ilql_utterance"
-    config.train.loss.cql_weight = 0.0
-    with pytest.raises(UserError, match=r"decode\.beta"):
+def test_a_critic_of_utterances_without_a_choice_of_them_is_refused_before_any_work(tmp_path):
+    config = make_config(tmp_path, "utterance", "ilql_utterance")
+    config.decode.n_generations = 1
+    with pytest.raises(UserError, match=r"decode\.n_generations"):
         train(config)
     assert not (tmp_path / "data").exists()

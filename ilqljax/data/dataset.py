@@ -1,11 +1,12 @@
 """Hold dialogues as rows: a list to be read by number, or a stream to be sampled."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Int
@@ -13,6 +14,9 @@ from jaxtyping import Int
 from ilqljax.data.datapoint import NO_TOKEN_REWARD, DataPoint, Dialogue, TokenReward
 from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.errors import UserError
+
+# From a dialogue to how it is shown to the model.
+View = Callable[[Dialogue], Dialogue]
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,12 @@ class RLDataset:
 
     Utterance rewards become (r - reward_shift) * reward_scale, so that a critic sees numbers near 1 whatever the task's
     unit; token rewards are left as they are. Reports undo it with `unscale`.
+
+    Attributes:
+        group_size: rows that belong together: rows n group_size to (n + 1) group_size - 1 share a batch, side by side.
     """
+
+    group_size: int = 1
 
     def __init__(
         self,
@@ -62,9 +71,28 @@ class RLDataset:
             )
         self.tokenizer, self.max_length, self.token_reward = tokenizer, max_length, token_reward
         self.reward_shift, self.reward_scale = reward_shift, reward_scale
+        self._views: tuple[View, ...] = ()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keywords that make another dataset with the same limits and units."""
+        return {
+            "max_length": self.max_length,
+            "token_reward": self.token_reward,
+            "reward_shift": self.reward_shift,
+            "reward_scale": self.reward_scale,
+        }
+
+    def with_view(self, view: "View") -> Self:
+        """Return the same dataset with every dialogue changed by `view` before it is encoded."""
+        changed = copy.copy(self)
+        changed._views = (*self._views, view)
+        return changed
 
     def encode(self, dialogue: Dialogue) -> DataPoint:
         """Return the dialogue as a row, with its rewards in the critic's unit."""
+        for view in self._views:
+            dialogue = view(dialogue)
         rescaled = _RescaledDialogue(dialogue, self.reward_shift, self.reward_scale)
         return DataPoint.from_observation(
             rescaled, self.tokenizer, token_reward=self.token_reward, max_length=self.max_length
@@ -99,6 +127,27 @@ class ListRLDataset(RLDataset, ABC):
         return self.row_sizes[:, 0]
 
 
+class SelectedRows(ListRLDataset):
+    """Show chosen rows of another dataset, in the given order; a row may come more than once."""
+
+    def __init__(self, dataset: ListRLDataset, rows: Sequence[int] | Int[np.ndarray, "N"], *, group_size: int = 1):
+        """Hold the choice; `group_size` is the new dataset's own."""
+        super().__init__(dataset.tokenizer, **dataset.settings)
+        self.dataset, self.rows, self.group_size = dataset, np.asarray(rows, np.int64), group_size
+
+    def with_view(self, view: View) -> "SelectedRows":
+        """Return the same choice of the changed rows."""
+        return SelectedRows(self.dataset.with_view(view), self.rows, group_size=self.group_size)
+
+    def get_item(self, i: int) -> DataPoint:
+        """Return the i-th chosen row."""
+        return self.dataset.get_item(int(self.rows[i]))
+
+    def size(self) -> int:
+        """Return the number of chosen rows."""
+        return len(self.rows)
+
+
 class IterableRLDataset(RLDataset, ABC):
     """Hold an endless supply of rows, such as games played by a scripted policy."""
 
@@ -122,8 +171,19 @@ class ObservationDataset(ListRLDataset):
             UserError: a dialogue has a reward that is not finite or cannot be cut down; the message says which one.
         """
         super().__init__(tokenizer, **settings)
+        self._observations = tuple(observations)
+        self._encode_all()
+
+    def with_view(self, view: View) -> Self:
+        """Return the same dialogues, changed by `view` and tokenized anew; errors are those of the constructor."""
+        changed = super().with_view(view)
+        changed.__dict__.pop("row_sizes", None)  # cached by the copy's origin
+        changed._encode_all()
+        return changed
+
+    def _encode_all(self) -> None:
         self._rows = []
-        for i, observation in enumerate(observations):
+        for i, observation in enumerate(self._observations):
             try:
                 self._rows.append(self.encode(observation))
             except UserError as error:

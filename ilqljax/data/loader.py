@@ -92,6 +92,16 @@ def _check_hosts(batch_size: int, n_hosts: int, host: int) -> None:
         raise UserError(f"host={host} is not one of the {n_hosts} hosts: give a number from 0 to {n_hosts - 1}")
 
 
+def _check_groups(dataset: ListRLDataset, *, batch_size: int, n_hosts: int) -> None:
+    """Refuse a batch, or a host's share of it, that would tear rows apart which belong together."""
+    share = batch_size // n_hosts
+    if share % dataset.group_size:
+        raise UserError(
+            f"batch_size={batch_size} gives each of {n_hosts} hosts {share} rows, and rows come in groups of "
+            f"{dataset.group_size}: use a multiple of {dataset.group_size * n_hosts}"
+        )
+
+
 def _check_rows(dataset: ListRLDataset, shapes: _Shapes) -> None:
     """Refuse an empty dataset and rows that fit no bucket, before the first step rather than in the middle of a run."""
     if dataset.size() == 0:
@@ -112,10 +122,20 @@ def _own_rows(rows: Any, n_hosts: int, host: int) -> Any:
     return rows[host * share : (host + 1) * share]
 
 
+def _make_group_plan(
+    dataset: ListRLDataset, *, batch_size: int, seed: int, sort_window: int
+) -> Callable[[int], Int[np.ndarray, "B"]]:
+    """Make the function from a step to the row numbers of its global batch, groups of rows kept side by side."""
+    size = dataset.group_size
+    lengths = dataset.lengths.reshape(-1, size).max(axis=1)
+    pick_groups = _make_row_plan(lengths, batch_size=batch_size // size, seed=seed, sort_window=sort_window)
+    return lambda step: (pick_groups(step)[:, None] * size + np.arange(size)).reshape(-1)
+
+
 def _make_row_plan(
     lengths: Int[np.ndarray, "N"], *, batch_size: int, seed: int, sort_window: int
 ) -> Callable[[int], Int[np.ndarray, "B"]]:
-    """Make the function from a step to the row numbers of its global batch."""
+    """Make the function from a step to the row (or group) numbers of its global batch."""
     n_rows = len(lengths)
     per_epoch = n_rows // batch_size
 
@@ -228,7 +248,8 @@ def make_train_loader(
     pad_id = dataset.tokenizer.pad_id
     if isinstance(dataset, ListRLDataset):
         _check_rows(dataset, shapes)
-        pick_rows = _make_row_plan(dataset.lengths, batch_size=batch_size, seed=seed, sort_window=sort_window)
+        _check_groups(dataset, batch_size=batch_size, n_hosts=n_hosts)
+        pick_rows = _make_group_plan(dataset, batch_size=batch_size, seed=seed, sort_window=sort_window)
         identity |= {
             "sort_window": sort_window,
             "rows": dataset.size(),
@@ -269,6 +290,7 @@ def eval_batches(
     _check_hosts(batch_size, n_hosts, host)
     shapes = _make_shapes(length_buckets, action_buckets)
     _check_rows(dataset, shapes)
+    _check_groups(dataset, batch_size=batch_size, n_hosts=n_hosts)
     return map(
         partial(_load_eval_batch, dataset, shapes=shapes, batch_size=batch_size, n_hosts=n_hosts, host=host),
         range(0, dataset.size(), batch_size),

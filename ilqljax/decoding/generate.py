@@ -41,6 +41,7 @@ class DecodeConfig:
         n_generations: utterances sampled per observation, of which one is chosen.
         rank_by: what chooses: "advantage" (sum over the utterance), "log_probability" (of the policy, summed), or
             "both" (their sum, the advantage times beta).
+        beam_width: find utterances by beam search of this width instead of sampling; 0 samples.
     """
 
     max_new_tokens: int = 128
@@ -52,6 +53,7 @@ class DecodeConfig:
     exp_weights: bool = True
     n_generations: int = 1
     rank_by: str = "both"
+    beam_width: int = 0
 
     def __post_init__(self) -> None:
         if self.rank_by not in ("advantage", "log_probability", "both"):
@@ -63,6 +65,11 @@ class DecodeConfig:
             )
         if self.top_k < 0:
             raise UserError(f"top_k={self.top_k} is negative. Use 0 to keep all tokens, or the number to keep.")
+        if self.beam_width < 0 or (self.beam_width and self.n_generations > 1):
+            raise UserError(
+                f"beam_width={self.beam_width} with n_generations={self.n_generations}: a beam search finds beam_width "
+                "utterances by itself. Set n_generations=1, or beam_width=0 to sample."
+            )
         if not self.exp_weights and not 0.0 <= self.beta <= 1.0:
             raise UserError(
                 f"beta={self.beta} with exp_weights=False adds log(beta) or log(1 - beta). Use a beta from 0 to 1, or "

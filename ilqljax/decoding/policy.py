@@ -1,15 +1,20 @@
 """A policy that acts in text: observations in, utterances out, batched and compiled."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int
 
-from ilqljax.data.datapoint import encode_prompt
+from ilqljax.data.datapoint import Dialogue, encode_prompt
+from ilqljax.data.dataset import View
 from ilqljax.data.tokenizer import Tokenizer
+from ilqljax.decoding.beam import make_beam_search
 from ilqljax.decoding.generate import DecodeConfig, Samples, make_generate
+from ilqljax.decoding.rerank import make_utterance_scores
 from ilqljax.envs.base import LanguageObservation, Policy
 from ilqljax.errors import UserError
 from ilqljax.models.value_lm import ValueLM
@@ -21,8 +26,10 @@ class Generation:
 
     Attributes:
         text: the utterance, without its closing token.
-        log_probability: of the utterance under the unfiltered policy, summed over tokens (natural logarithm).
-        advantage: the critic's min Q - V summed over tokens; 0 without a critic.
+        log_probability: of the utterance under the unfiltered policy, summed over tokens (natural logarithm); of a
+            beam, under what the search maximised: the filtered policy with its advantage.
+        advantage: the critic's min Q - V, summed over tokens or, of an utterance critic, of the whole; 0 without a
+            critic, and of a beam, whose log-probability has it in it.
         finished: whether it closed itself before `max_new_tokens`.
     """
 
@@ -30,6 +37,11 @@ class Generation:
     log_probability: float
     advantage: float
     finished: bool
+
+
+def show_as_it_is(dialogue: Dialogue) -> Dialogue:
+    """Show the model what the environment says, and nothing else."""
+    return dialogue
 
 
 class TextPolicy(Policy):
@@ -50,6 +62,7 @@ class TextPolicy(Policy):
         seed: int = 0,
         batch_size: int = 32,
         length_buckets: Sequence[int] = (64, 128, 256, 512, 768, 1024),
+        view: View = show_as_it_is,
     ) -> None:
         """Create a policy.
 
@@ -62,6 +75,7 @@ class TextPolicy(Policy):
             seed: of all sampling.
             batch_size: rows per compiled call; the last call of a batch is filled up with repeated rows.
             length_buckets: prompt lengths to compile for.
+            view: what the model is shown of an observation (`ilqljax.data.arrangement.Arrangement.view`).
         """
         capacity = model.backbone.config.n_positions - config.max_new_tokens
         if capacity < 1:
@@ -72,26 +86,34 @@ class TextPolicy(Policy):
         self.tokenizer = tokenizer
         self.config = config
         self.params, self.target = params, target
+        self.view = view
         self.max_prompt = capacity
         self.batch_size = batch_size
         self.length_buckets = (*sorted(b for b in length_buckets if b < capacity), capacity)
         self.key = jax.random.key(seed)
         self.n_acted = 0
         t = tokenizer
-        self.generate = make_shared_generate(
-            model,
-            config,
-            end_ids=(t.eoa_id, t.eod_id),
-            pad_id=t.pad_id,
-            suppress_ids=(t.pad_id, t.bos_id, t.boa_id, t.eos_id),
-        )
+        ids = {
+            "end_ids": (t.eoa_id, t.eod_id),
+            "pad_id": t.pad_id,
+            "suppress_ids": (t.pad_id, t.bos_id, t.boa_id, t.eos_id),
+        }
+        self.judge = None
+        token_config = config
+        if model.config.level == "utterance":
+            # Its critic has no say in which token comes next, only in which utterance is best.
+            token_config = dataclasses.replace(config, beta=0.0)
+            self.judge = make_shared_scores(model) if "v" in params else None
+        self.generate = make_shared_generate(model, token_config, **ids)
+        if config.beam_width:
+            self.search = make_shared_search(model, token_config, width=config.beam_width, **ids)
 
     def act(self, obs: LanguageObservation) -> str:
         """Return one utterance."""
         return self.act_batch([obs])[0]
 
     def act_batch(self, observations: Sequence[LanguageObservation]) -> list[str]:
-        """Return the best of `n_generations` utterances for each observation."""
+        """Return the best of `n_generations` utterances, or of `beam_width` beams, for each observation."""
         return [self.rank(generations)[0].text for generations in self.generate_batch(observations)]
 
     def rank(self, generations: Sequence[Generation]) -> list[Generation]:
@@ -101,11 +123,13 @@ class TextPolicy(Policy):
             "log_probability": lambda g: g.log_probability,
             "both": lambda g: g.log_probability + self.config.beta * g.advantage,
         }
-        return sorted(generations, key=scores[self.config.rank_by], reverse=True)
+        by = "log_probability" if self.config.beam_width else self.config.rank_by
+        return sorted(generations, key=scores[by], reverse=True)
 
     def generate_batch(self, observations: Sequence[LanguageObservation]) -> list[list[Generation]]:
-        """Sample `n_generations` utterances for each observation; prompts too long for the model lose their start."""
-        prompts = [encode_prompt(obs, self.tokenizer, max_length=self.max_prompt) for obs in observations]
+        """Find utterances for each observation; prompts too long for the model lose their start."""
+        views = [self.view(obs) for obs in observations]
+        prompts = [encode_prompt(shown, self.tokenizer, max_length=self.max_prompt) for shown in views]
         numbers = np.arange(self.n_acted, self.n_acted + len(prompts))
         self.n_acted += len(prompts)
         # Prompts of like length share a call, so that short ones are not padded to the longest.
@@ -126,9 +150,34 @@ class TextPolicy(Policy):
         tokens = np.full((n_rows, width), self.tokenizer.pad_id, np.int32)
         for row, i in enumerate(rows):
             tokens[row, : lengths[row]] = prompts[i]
+        if self.config.beam_width:
+            return self.decode(self.search_beams(tokens, lengths))[: len(chosen)]
         keys = jax.vmap(lambda number: jax.random.fold_in(self.key, number))(numbers[rows])
         samples = jax.device_get(self.generate(self.params, self.target, tokens, lengths, keys))
+        if self.judge is not None:
+            samples = samples._replace(advantage=self.judge_utterances(tokens, lengths, samples))
         return self.decode(samples)[: len(chosen)]
+
+    def search_beams(self, tokens: Int[np.ndarray, "B P"], lengths: Int[np.ndarray, "B"]) -> Samples:
+        """Search instead of sampling: a row's beams, best first; places for which there was no candidate are empty."""
+        beams = jax.device_get(self.search(self.params, self.target, tokens, lengths))
+        n = beams.scores.size
+        found = np.isfinite(beams.scores.reshape(n))
+        found_lengths = np.where(found, beams.lengths.reshape(n), 0)
+        return Samples(beams.tokens.reshape(n, -1), found_lengths, beams.scores.reshape(n), np.zeros(n))
+
+    def judge_utterances(
+        self, tokens: Int[np.ndarray, "B P"], lengths: Int[np.ndarray, "B"], samples: Samples
+    ) -> Float[np.ndarray, "N"]:
+        """Return each sample's advantage under an utterance critic; a cut-off one is closed at its last token."""
+        n = self.config.n_generations
+        starts = np.repeat(lengths, n) - 1
+        ends = starts + samples.lengths
+        rows = np.pad(np.repeat(tokens, n, axis=0), [(0, 0), (0, samples.tokens.shape[1])])
+        for row, start, end, utterance in zip(rows, starts, ends, samples.tokens, strict=True):
+            row[start + 1 : end] = utterance[: end - start - 1]
+            row[end] = self.tokenizer.eoa_id
+        return jax.device_get(self.judge(self.params, self.target, rows, starts, ends))
 
     def decode(self, samples: Samples) -> list[list[Generation]]:
         """Turn sampled tokens into text, grouped by prompt."""
@@ -139,12 +188,14 @@ class TextPolicy(Policy):
             finished = bool(utterance) and utterance[-1] in ends
             text = self.tokenizer.decode(utterance[:-1] if finished else utterance)
             generations.append(Generation(text, float(log_probability), float(advantage), finished))
-        n = self.config.n_generations
+        n = self.config.beam_width or self.config.n_generations
         return [generations[i : i + n] for i in range(0, len(generations), n)]
 
 
 # A policy is made anew at every evaluation; what it compiles depends on these arguments only.
 make_shared_generate = lru_cache(maxsize=32)(make_generate)
+make_shared_search = lru_cache(maxsize=32)(make_beam_search)
+make_shared_scores = lru_cache(maxsize=8)(make_utterance_scores)
 
 
 def next_power_of_two(n: int) -> int:

@@ -1,4 +1,8 @@
-"""Losses of a policy's likelihood: behavioural cloning, and the weighted cross entropy that it shares with ILQL."""
+"""Losses of a policy's likelihood: behavioural cloning, and the weighted cross entropy that it shares with ILQL.
+
+Filtered cloning and the decision transformer are cloning too: they differ in the rows and prompts that they are given
+(`ilqljax.data.arrangement`), not in the loss.
+"""
 
 from dataclasses import dataclass
 
@@ -7,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from ilqljax import losses
+from ilqljax.errors import UserError
 from ilqljax.models.value_lm import ValueLM, compute_logits, policy_trunk
 from ilqljax.types import Array, Batch, Counts, LossFn, Transitions
 
@@ -16,6 +21,45 @@ class BCConfig:
     """Behavioural cloning: cross entropy at actions, and `transition_weight` times it at other tokens."""
 
     transition_weight: float = 0.0
+
+
+@dataclass(frozen=True)
+class FilteredBCConfig(BCConfig):
+    """Cloning of the best rows only ("%BC" of Chen et al. 2021, arXiv 2106.01345).
+
+    Attributes:
+        top_fraction: share of the training rows that is kept, by return.
+        min_return: least return of a row that is kept, in the task's unit; -inf is off.
+    """
+
+    top_fraction: float = 0.25
+    min_return: float = -float("inf")
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.top_fraction <= 1.0:
+            raise UserError(f"top_fraction={self.top_fraction} is not in (0, 1]. Use 0.25 to clone the best quarter.")
+
+
+@dataclass(frozen=True)
+class DecisionTransformerConfig(BCConfig):
+    """Cloning conditioned on the return (Chen et al. 2021, arXiv 2106.01345), which acting asks to be high.
+
+    Attributes:
+        n_labels: ranges that returns to go are cut into; each has a letter.
+        target_quantile: of the training returns, the one that acting asks for; 1 is the best.
+        prefix: text before the letter.
+    """
+
+    n_labels: int = 8
+    target_quantile: float = 1.0
+    prefix: str = "\nReturn: "
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.n_labels <= 26 or not 0.0 <= self.target_quantile <= 1.0:
+            raise UserError(
+                f"n_labels={self.n_labels} and target_quantile={self.target_quantile}: use 2 to 26 labels (there is a "
+                "letter for each) and a quantile from 0 to 1."
+            )
 
 
 def make_bc_loss(model: ValueLM, config: BCConfig) -> LossFn:

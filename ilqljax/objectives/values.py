@@ -10,9 +10,11 @@ from jaxtyping import Float, Int
 from ilqljax import losses
 from ilqljax.errors import UserError
 from ilqljax.models import heads
-from ilqljax.models.value_lm import ValueLM, policy_trunk
+from ilqljax.models.value_lm import ValueLM, compute_logits, policy_trunk
 from ilqljax.objectives.likelihood import policy_loss, take_last, taken_tokens
 from ilqljax.types import Array, Batch, LossFn, Transitions
+
+BACKUPS = ("v", "max", "soft")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,11 @@ class ILQLConfig:
         value_max: upper clip of the target Q.
         cql_temperature: softness of the conservative term.
         dm_margin: margin of the margin term.
-        beta: inverse temperature (or sign weight) of the advantage weights in training. Decoding has its own.
+        backup: what the next state is worth: "v" (the V head, ILQL), "max" (the best action's target Q, as in
+            Q-learning) or "soft" (`losses.soft_value` of the target Q with the policy as prior). With the last two, V
+            regresses on the same value of its own state.
+        beta: inverse temperature of the policy that is sought, prior * exp(beta A): in the advantage weights (or their
+            sign weight) and in the soft backup. Decoding has its own.
         exp_weights: exponential weights; else beta where the advantage is positive and 1 - beta elsewhere.
         clip_weight: upper clip of the token weights; 0 is off.
         transition_weight: weight of tokens that are not actions in the policy loss.
@@ -53,6 +59,7 @@ class ILQLConfig:
     value_max: float = jnp.inf
     cql_temperature: float = 1.0
     dm_margin: float = 0.0
+    backup: str = "v"
     beta: float = 0.0
     exp_weights: bool = True
     clip_weight: float = 0.0
@@ -60,6 +67,12 @@ class ILQLConfig:
     detach_v: bool = False
     detach_q: bool = False
     detach_policy: bool = False
+
+    def __post_init__(self) -> None:
+        if self.backup not in BACKUPS:
+            raise UserError(f"backup={self.backup!r} is unknown. Use one of {', '.join(map(repr, BACKUPS))}.")
+        if self.backup == "soft" and not self.beta > 0.0:
+            raise UserError(f"beta={self.beta} with backup='soft' must be positive: it is the inverse temperature.")
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,11 @@ class UtteranceILQLConfig(ILQLConfig):
     cql_weight: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.backup != "v":
+            raise UserError(
+                f"backup={self.backup!r} looks over all actions, which an utterance critic cannot. Use 'v'."
+            )
         if self.cql_weight or self.dm_weight:
             raise UserError(
                 f"cql_weight={self.cql_weight} and dm_weight={self.dm_weight} compare an action with all others, and "
@@ -97,9 +115,14 @@ def make_ilql_loss(model: ValueLM, config: ILQLConfig) -> LossFn:
         moves = select_transitions(model, batch)
         n_actions = counts.actions if model.config.level == "token" else counts.utterances
         train_policy = config.awac_weight > 0
-        hidden = model.compute_hidden(params, target, batch.tokens, policy=train_policy, dropout_key=dropout_key)
+        read_policy = train_policy or config.backup == "soft"
+        hidden = model.compute_hidden(params, target, batch.tokens, policy=read_policy, dropout_key=dropout_key)
         critic = compute_critic(model, config, params, target, batch, hidden)
         v_target = critic.target_q_t
+        if config.backup != "v":
+            values = back_up(model, config, params, target, moves, hidden)  # [B A+1]
+            critic = critic._replace(v_next=values[:, 1:] * (1.0 - moves.terminals[:, 1:]))
+            v_target = values[:, :-1]
         if config.mc_returns:
             v_target = losses.discounted_returns(moves.rewards, moves.action_mask, discount=config.discount)
 
@@ -197,6 +220,24 @@ def compute_critic(
         cql=cql,
         margin=margin,
     )
+
+
+def back_up(
+    model: ValueLM, config: ILQLConfig, params: dict, target: dict, moves: Transitions, hidden: NamedTuple
+) -> Float[Array, "B A+1"]:
+    """Value a batch's states by the target Q of all their actions (`ILQLConfig.backup`); carries no gradient."""
+
+    def rows(states, policy_states):
+        q = jnp.clip(model.compute_target_q_all(target, states), config.value_min, config.value_max)  # [N V]
+        if config.backup == "max":
+            return q.max(-1)
+        log_prior = jax.nn.log_softmax(compute_logits(policy_trunk(params), policy_states), axis=-1)
+        return losses.soft_value(q, log_prior, beta=config.beta)
+
+    read = (hidden.target, hidden.policy if config.backup == "soft" else hidden.target)
+    states = [losses.gather_positions(x, moves.state_idxs).reshape(-1, x.shape[-1]) for x in read]
+    values = losses.scan_vocabulary(rows, *states, vocab_size=model.backbone.config.vocab_size)
+    return jax.lax.stop_gradient(values.reshape(moves.state_idxs.shape))
 
 
 def q_statistics(

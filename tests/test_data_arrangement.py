@@ -1,0 +1,203 @@
+"""What algorithms make of a dataset: the best rows, pairs of rows, rows that tell their return."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from ilqljax.config import from_section
+from ilqljax.data import arrangement
+from ilqljax.data.arrangement import AllRows, BestRows, PreferencePairs, ReturnLabels, total_return
+from ilqljax.data.dataset import IterableRLDataset, ObservationDataset
+from ilqljax.data.loader import eval_batches, make_train_loader
+from ilqljax.data.tokenizer import CharacterTokenizer
+from ilqljax.errors import UserError
+from ilqljax.objectives.likelihood import DecisionTransformerConfig, FilteredBCConfig
+
+TOKENIZER = CharacterTokenizer("abcdefgh ")
+
+
+@dataclass(frozen=True)
+class Talk:
+    """A dialogue as it is: utterances, and whether it is over."""
+
+    sequence: tuple
+    terminal: bool = True
+
+    def to_sequence(self):
+        return list(self.sequence), self.terminal
+
+    def metadata(self):
+        return {}
+
+
+def answer(prompt, text, reward):
+    return Talk(((prompt, None), (text, reward)))
+
+
+ANSWERS = (answer("a", "b", -3.0), answer("a", "c", -1.0), answer("d", "b", -2.0), answer("d", "c", -1.0))
+
+
+def make_dataset(dialogues=ANSWERS, **settings):
+    return ObservationDataset(dialogues, TOKENIZER, **settings)
+
+
+def raws(dataset):
+    return [dataset.get_item(i).raw for i in range(dataset.size())]
+
+
+class Stream(IterableRLDataset):
+    """Draw one of the answers."""
+
+    def sample_item(self, rng):
+        return self.encode(ANSWERS[rng.integers(len(ANSWERS))])
+
+
+# The best rows.
+
+
+def test_best_half_keeps_the_better_rows_in_their_order():
+    best = BestRows.fit(make_dataset(), FilteredBCConfig(top_fraction=0.5))
+    assert best == BestRows(threshold=-1.0)
+    assert raws(best.apply(make_dataset())) == ["<s>a</s>c</a></eod>", "<s>d</s>c</a></eod>"]
+
+
+def test_rows_that_tie_with_the_last_one_kept_stay():
+    assert BestRows.fit(make_dataset(), FilteredBCConfig(top_fraction=0.25)).apply(make_dataset()).size() == 2
+
+
+def test_threshold_is_in_the_unit_of_the_task_whatever_the_scaling():
+    scaled = make_dataset(reward_shift=-2.0, reward_scale=5.0)
+    best = BestRows.fit(scaled, FilteredBCConfig(top_fraction=1.0, min_return=-2.5))
+    assert raws(best.apply(scaled)) == raws(make_dataset())[1:]
+
+
+def test_a_return_that_no_row_reaches_is_refused_with_the_best_one():
+    with pytest.raises(UserError, match=r"the best has -1"):
+        BestRows.fit(make_dataset(), FilteredBCConfig(min_return=0.0))
+
+
+def test_validation_rows_of_which_none_is_good_enough_all_stay():
+    assert BestRows(threshold=5.0).apply(make_dataset()).size() == 4
+
+
+def test_a_stream_is_drawn_from_until_a_row_is_good_enough():
+    stream = BestRows.fit(Stream(TOKENIZER), FilteredBCConfig(top_fraction=0.4)).apply(Stream(TOKENIZER))
+    rows = [stream.sample_item(np.random.default_rng(i)) for i in range(20)]
+    assert {total_return(stream, row) for row in rows} == {-1.0}
+
+
+def test_a_stream_without_a_good_row_is_refused(monkeypatch):
+    monkeypatch.setattr(arrangement, "MAX_TRIES", 20)
+    with pytest.raises(UserError, match="20 rows were drawn"):
+        BestRows(threshold=0.0).apply(Stream(TOKENIZER)).sample_item(np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.5])
+def test_a_share_that_is_none_is_refused(fraction):
+    with pytest.raises(UserError, match="top_fraction"):
+        FilteredBCConfig(top_fraction=fraction)
+
+
+# Pairs.
+
+
+def test_pairs_answer_one_prompt_the_better_one_first():
+    pairs = PreferencePairs().apply(make_dataset())
+    assert raws(pairs) == [f"<s>{p}</s>{a}</a></eod>" for p, a in (("a", "c"), ("a", "b"), ("d", "c"), ("d", "b"))]
+    assert pairs.group_size == 2
+
+
+def test_answers_of_equal_or_nearly_equal_return_make_no_pair():
+    dataset = make_dataset((*ANSWERS, answer("d", "e", -1.0)))
+    assert PreferencePairs().apply(dataset).size() == 2 * 3
+    assert PreferencePairs(min_gap=1.5).apply(dataset).size() == 2 * 1
+
+
+def test_pairs_of_a_prompt_are_drawn_by_the_seed():
+    dataset = make_dataset([answer("a", text, float(i)) for i, text in enumerate("bcdefgh")])
+    first, again, other = (raws(PreferencePairs(0.0, 5, seed).apply(dataset)) for seed in (0, 0, 1))
+    assert len(first) == 10
+    assert first == again != other
+
+
+def test_a_dataset_without_a_pair_is_refused():
+    with pytest.raises(UserError, match="several scored answers"):
+        PreferencePairs().apply(make_dataset(ANSWERS[1:3]))
+
+
+def test_a_stream_has_no_pairs():
+    with pytest.raises(UserError, match="stream"):
+        PreferencePairs().apply(Stream(TOKENIZER))
+
+
+@pytest.mark.parametrize("n_hosts", [1, 2])
+def test_batches_never_tear_a_pair_apart(n_hosts):
+    dataset = make_dataset([answer(p, text * (1 + i), float(i)) for p in "abcd" for i, text in enumerate("efgh")])
+    pairs = PreferencePairs().apply(dataset)
+    settings = {"batch_size": 8, "length_buckets": (16,), "n_hosts": n_hosts}
+    loaders = [make_train_loader(pairs, seed=0, host=host, **settings) for host in range(n_hosts)]
+    batches = [next(loader) for _ in range(5) for loader in loaders]
+    batches += [batch for host in range(n_hosts) for batch in eval_batches(pairs, host=host, **settings)]
+    for batch in batches:
+        prompts, returns = batch.tokens[:, :3].reshape(-1, 2, 3), batch.per_token.rewards.sum(1).reshape(-1, 2)
+        real = batch.token_mask[::2, 0]
+        np.testing.assert_array_equal(prompts[:, 0], prompts[:, 1])
+        assert (returns[real, 0] > returns[real, 1]).all()
+
+
+def test_a_batch_of_half_pairs_is_refused():
+    with pytest.raises(UserError, match="groups of 2"):
+        make_train_loader(PreferencePairs().apply(make_dataset()), batch_size=3, seed=0, length_buckets=(16,))
+
+
+# Labels.
+
+LABELS = ReturnLabels(edges=(-5.0, -2.0), target=0.0, prefix=" ")
+GAME = Talk((("a", None), ("b", -4.0), ("c", None), ("d", -2.0)))
+
+
+def test_labels_tell_in_training_what_was_still_to_come():
+    expected = [("a a", None), ("b", -4.0), ("c c", None), ("d", -2.0)]
+    assert LABELS.apply(make_dataset([GAME])).get_item(0).raw == "<s>a a</s>b</a>c c</s>d</a></eod>"
+    assert arrangement._Labelled(GAME, LABELS, acting=False).to_sequence() == (expected, True)
+
+
+def test_labels_ask_when_acting_for_the_target_less_what_was_earned():
+    labels = dataclasses.replace(LABELS, target=-6.0)
+    seen = Talk((("a", None), ("b", -4.0), ("c", None)), terminal=False)
+    assert labels.view(seen).to_sequence() == ([("a a", None), ("b", -4.0), ("c c", None)], False)
+
+
+def test_an_agent_that_speaks_first_hears_the_label_before():
+    assert LABELS.view(Talk((), terminal=False)).to_sequence() == ([(" c", None)], False)
+
+
+def test_acting_sees_the_prompt_that_training_saw():
+    trained = LABELS.apply(make_dataset([answer("a", "b", 0.0)])).get_item(0).raw
+    shown, _ = LABELS.view(Talk((("a", None),), terminal=False)).to_sequence()
+    assert trained.startswith(f"<s>{shown[0][0]}</s>")
+
+
+def test_labels_are_equally_frequent_and_ask_for_the_best():
+    dataset = make_dataset([answer("a", "b", float(r)) for r in range(8)], reward_shift=3.0, reward_scale=0.1)
+    labels = ReturnLabels.fit(dataset, DecisionTransformerConfig(n_labels=4, prefix=" "))
+    assert labels.target == pytest.approx(7.0)
+    assert [labels.name(r) for r in range(8)] == list("aabbccdd")
+
+
+def test_truncation_keeps_the_label():
+    dataset = LABELS.apply(make_dataset([answer("a" * 20, "b", 0.0)], max_length=10))
+    assert TOKENIZER.decode(dataset.get_item(0).tokens[1:6]) == "aaa c"
+
+
+def test_a_tokenizer_that_cannot_write_the_labels_is_refused():
+    with pytest.raises(UserError, match="prefix"):
+        ReturnLabels.fit(make_dataset(), DecisionTransformerConfig(prefix="\nReturn: "))
+
+
+@pytest.mark.parametrize("fitted", [AllRows(), BestRows(-1.5), PreferencePairs(1.0, 2, 3), LABELS])
+def test_an_arrangement_is_the_same_after_a_trip_through_plain_values(fitted):
+    plain = {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(fitted).items()}
+    assert from_section(type(fitted), plain) == fitted
