@@ -22,6 +22,7 @@ CRITIC = {
     "dm_weight": 0.0,
     "awac_weight": 0.0,
     "discount": 1.0,
+    "td_lambda": 0.95,
     "value_min": float("-inf"),
     "value_max": float("inf"),
     "cql_temperature": 1.0,
@@ -38,7 +39,7 @@ UTTERANCE_CRITIC = CRITIC | {"cql_weight": 0.0, "expectile": 0.5}
 RERANK = {"n_generations": 8, "rank_by": "advantage"}
 CLONE = {"transition_weight": 0.0}
 LOSSES = {
-    "ilql": CRITIC | {"expectile": 0.5, "mc_returns": True, "backup": "v"},
+    "ilql": CRITIC | {"expectile": 0.7, "mc_returns": False, "backup": "v"},
     "mc": CRITIC,
     "sarsa": CRITIC,
     "cql": CRITIC,

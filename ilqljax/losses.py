@@ -113,6 +113,38 @@ def discounted_returns(
     return jnp.where(mask, returns.T, 0.0)
 
 
+def lambda_next(
+    r_t: Float[Array, "B A"],
+    v_next: Float[Array, "B A"],
+    mask: Bool[Array, "B A"],
+    *,
+    discount: float,
+    td_lambda: float,
+) -> Float[Array, "B A"]:
+    """Mix the value after each action with the return that followed it: (1 - lambda) v_next + lambda G_next.
+
+    G_t = r_t + discount * mixed_t is the lambda-return (Sutton 1988), uncorrected for the policy as in Peng and
+    Williams 1996. 0 leaves `v_next` alone; 1 gives the return that followed, with `v_next` after a row's last action
+    only.
+
+    | r_t                          | 0   | 0   | 4   |
+    |------------------------------|-----|-----|-----|
+    | v_next                       | 1   | 1   | 0   |
+    | mixed, discount 1, lambda .5 | 1.75 | 2.5 | 0  |
+    """
+    rows = v_next.shape[0]
+    has_next = jnp.concatenate([mask[:, 1:], jnp.zeros((rows, 1), bool)], axis=1)
+
+    def accumulate(g_next: Float[Array, "B"], step: tuple[Array, ...]):
+        r, v, followed = step
+        mixed = jnp.where(followed, (1.0 - td_lambda) * v + td_lambda * g_next, v)
+        return r + discount * mixed, mixed
+
+    steps = (jnp.where(mask, r_t, 0.0).T, v_next.T, has_next.T)
+    _, mixed = jax.lax.scan(accumulate, jnp.zeros_like(v_next[:, 0]), steps, reverse=True)
+    return mixed.T
+
+
 def gather_positions(values: Float[Array, "B T D"], indices: Int[Array, "B A"]) -> Float[Array, "B A D"]:
     """Pick each row's hidden states at `indices`: O(B A D), not a one-hot product over B T x B T."""
     return jnp.take_along_axis(values, indices[..., None], axis=1, mode="clip")

@@ -157,3 +157,32 @@ def test_masked_mean_of_nothing_is_zero_with_zero_gradient():
     value, gradient = jax.value_and_grad(mean)(values)
     assert value == 0.0
     np.testing.assert_array_equal(gradient, [0.0, 0.0, 0.0])
+
+
+LAMBDA = {"discount": 1.0, "td_lambda": 0.5}
+
+
+def test_lambda_mixture_by_hand():
+    r, v, mask = jnp.array([[0.0, 0.0, 4.0, 9.0]]), jnp.array([[1.0, 1.0, 0.0, 9.0]]), jnp.array([[1, 1, 1, 0]], bool)
+    np.testing.assert_allclose(losses.lambda_next(r, v, mask, **LAMBDA)[0, :3], [1.75, 2.5, 0.0], rtol=1e-6)
+
+
+def test_lambda_zero_is_the_one_step_target():
+    rng = np.random.default_rng(0)
+    r, v = rng.normal(size=(2, 3, 5)).astype(np.float32)
+    mask = np.arange(5) < np.array([5, 3, 0])[:, None]
+    got = losses.lambda_next(r, v, mask, discount=0.9, td_lambda=0.0)
+    np.testing.assert_array_equal(got, v)
+
+
+def test_lambda_one_is_the_return_and_a_truncated_row_bootstraps_its_last_value():
+    rng = np.random.default_rng(1)
+    r, v = rng.normal(size=(2, 3, 5)).astype(np.float32)
+    lengths = np.array([5, 3, 1])
+    mask = np.arange(5) < lengths[:, None]
+    got = losses.lambda_next(r, v, mask, discount=0.9, td_lambda=1.0)
+    for row, n in enumerate(lengths):
+        expected = v[row, n - 1]
+        for t in reversed(range(n)):
+            np.testing.assert_allclose(got[row, t], expected, rtol=1e-5)
+            expected = r[row, t] + 0.9 * expected

@@ -13,7 +13,7 @@ from ilqljax.errors import UserError
 from ilqljax.losses import soft_value
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits, policy_trunk
-from ilqljax.objectives.values import ILQLConfig, UtteranceILQLConfig, make_ilql_loss
+from ilqljax.objectives.values import ILQLConfig, UtteranceILQLConfig, compute_critic, make_ilql_loss
 from ilqljax.steps import count_batch
 
 TOKENIZER = CharacterTokenizer(string.ascii_lowercase)
@@ -86,6 +86,17 @@ def test_loss_terms_equal_the_slow_twin(backup, networks):
     assert float(metrics["v_loss"]) == pytest.approx(v_loss / n_actions, rel=1e-4)
 
 
+def test_lambda_one_regresses_q_on_the_return_of_a_finished_row():
+    model, params, target = make_networks(SHARED)
+    batch = collate(POINTS[:1], length=14, n_actions=8, n_utterance_actions=2, pad_id=TOKENIZER.pad_id)
+    config = ILQLConfig(td_lambda=1.0, discount=0.9)
+    hidden = model.compute_hidden(params, target, batch.tokens, policy=False)
+    q = compute_critic(model, config, params, target, batch, hidden).q_t[0, 0]
+    returns = 1.5 * 0.9 ** np.array([2, 1, 0])  # the reward comes with the third action
+    _, metrics = make_ilql_loss(model, config)(params, target, batch, count_batch(batch), None)
+    assert float(metrics["q_loss"]) == pytest.approx(float(np.mean((returns - np.array(q[:3])) ** 2)), rel=1e-4)
+
+
 @pytest.mark.parametrize("backup", ["max", "soft"])
 def test_backups_send_no_gradient_into_targets_or_policy(backup):
     model, params, target = make_networks(SEPARATE)
@@ -119,6 +130,7 @@ def test_soft_value_normalises_the_policy_that_reaches_it():
     [
         (ILQLConfig, {"backup": "mean"}, "unknown"),
         (ILQLConfig, {"backup": "soft"}, "inverse temperature"),
+        (ILQLConfig, {"td_lambda": 1.5}, "td_lambda"),
         (UtteranceILQLConfig, {"backup": "max"}, "utterance critic"),
     ],
 )

@@ -28,6 +28,8 @@ class ILQLConfig:
         dm_weight: weight of the margin term, summed over Q heads.
         awac_weight: weight of the policy's advantage-weighted cross entropy; at 0 the policy is frozen and not run.
         discount: gamma.
+        td_lambda: lambda of the TD target (`losses.lambda_next`); 0 is one step, as in the original. With one reward
+            at the end of a long utterance, one-step targets carry it back by about one token an update.
         expectile: tau; 0.5 is one-step policy evaluation.
         mc_returns: regress V on the discounted return to go instead of the target Q.
         value_min: lower clip of the target Q.
@@ -53,6 +55,7 @@ class ILQLConfig:
     dm_weight: float = 0.0
     awac_weight: float = 0.0
     discount: float = 0.99
+    td_lambda: float = 0.0
     expectile: float = 0.7
     mc_returns: bool = False
     value_min: float = -jnp.inf
@@ -71,6 +74,8 @@ class ILQLConfig:
     def __post_init__(self) -> None:
         if self.backup not in BACKUPS:
             raise UserError(f"backup={self.backup!r} is unknown. Use one of {', '.join(map(repr, BACKUPS))}.")
+        if not 0.0 <= self.td_lambda <= 1.0:
+            raise UserError(f"td_lambda={self.td_lambda} is not in [0, 1]. Use 0 for one-step targets.")
         if self.backup == "soft" and not self.beta > 0.0:
             raise UserError(f"beta={self.beta} with backup='soft' must be positive: it is the inverse temperature.")
 
@@ -125,6 +130,13 @@ def make_ilql_loss(model: ValueLM, config: ILQLConfig) -> LossFn:
             v_target = values[:, :-1]
         if config.mc_returns:
             v_target = losses.discounted_returns(moves.rewards, moves.action_mask, discount=config.discount)
+
+        if config.td_lambda:
+            v_next = jax.lax.stop_gradient(critic.v_next)
+            mixed = losses.lambda_next(
+                moves.rewards, v_next, moves.action_mask, discount=config.discount, td_lambda=config.td_lambda
+            )
+            critic = critic._replace(v_next=mixed)
 
         def reduce(values):
             return losses.masked_mean(values, moves.action_mask, count=n_actions)
