@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Int
 
+from ilqljax.optim import global_norm
 from ilqljax.state import TrainState, update_target
 from ilqljax.types import Array, Batch, Counts, LossFn
 
@@ -80,7 +81,7 @@ def make_train_step(
         if target.hard_update_every:
             polyak = ((state.step + 1) % target.hard_update_every == 0).astype(jnp.float32)
         slow = update_target(state.target, {**params, **state.frozen}, polyak=polyak)
-        metrics |= {"grad_norm": optax.tree.norm(gradients), "actions": counts.actions, "tokens": counts.tokens}
+        metrics |= {"grad_norm": global_norm(gradients), "actions": counts.actions, "tokens": counts.tokens}
         return TrainState(state.step + 1, params, state.frozen, slow, opt_state, state.key), metrics
 
     return step

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict, config_flags
 import ilqljax.tasks.objects  # noqa: F401  (registers the tasks' objects)
 from ilqljax.algorithms import Learner, make_learner, read_options, select_acting_params
 from ilqljax.cli import run_main
-from ilqljax.compilation import enable_compilation_cache
+from ilqljax.compilation import enable_compilation_cache, restart_with_huge_pages
 from ilqljax.config import BuildContext, build, check_override_names, from_section, load_config_file
 from ilqljax.data.arrangement import Arrangement
 from ilqljax.data.dataset import ListRLDataset, RLDataset
@@ -196,4 +196,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     main()

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.optim import OptimConfig, make_optimizer, make_schedule
+from ilqljax.optim import OptimConfig, clip_by_norm, global_norm, make_optimizer, make_schedule
 
 
 def adamw_twin(params, gradients, config, learning_rates):
@@ -125,3 +125,17 @@ def test_impossible_options_are_refused(options, message):
     with pytest.raises(UserError) as raised:
         OptimConfig(**options)
     assert message in str(raised.value)
+
+
+def test_norm_is_that_of_all_numbers_of_a_tree():
+    tree = {"a": jnp.array([[1.0, 2.0], [2.0, 4.0]]), "b": jnp.array(5.0), "c": jnp.full((2, 1, 3), 1.0)}
+    assert float(global_norm(tree)) == pytest.approx(np.sqrt(1 + 4 + 4 + 16 + 25 + 6), rel=1e-6)
+
+
+def test_clipping_equals_that_of_optax():
+    tree = {"a": jnp.arange(6.0).reshape(2, 3), "b": jnp.array(-3.0)}
+    for limit in (1.0, 100.0):
+        ours, theirs = (
+            t.update(tree, t.init(tree))[0] for t in (clip_by_norm(limit), optax.clip_by_global_norm(limit))
+        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), ours, theirs)
