@@ -142,6 +142,7 @@ def init_learner_state(
     optimizer: optax.GradientTransformation,
     key: Array,
     trunk: dict | None = None,
+    networks: tuple[dict, dict] | None = None,
 ) -> TrainState:
     """Create an algorithm's training state.
 
@@ -151,6 +152,7 @@ def init_learner_state(
         key: of the initial parameters and, later, of every step's randomness.
         trunk: a language model (pretrained, or cloned from the data) that the policy and the value trunk start from;
             random where absent.
+        networks: (params, target) that a critic starts from instead, heads and targets included.
     """
     init_key, step_key = jax.random.split(key)
     model = learner.model
@@ -158,8 +160,11 @@ def init_learner_state(
         policy = model.init_trunk(init_key) if trunk is None else trunk
         frozen = {"reference": policy} if learner.algorithm.has_reference else {}
         return init_state({"policy": policy}, target={}, frozen=frozen, optimizer=optimizer, key=step_key)
-    params = model.init_params(init_key, trunk=trunk, policy=trunk)
-    target = model.init_target(params)
+    if networks is None:
+        params = model.init_params(init_key, trunk=trunk, policy=trunk)
+        target = model.init_target(params)
+    else:
+        params, target = (dict(tree) for tree in networks)
     frozen = {}
     if "policy" in params and not learner.trains_policy():
         frozen = {"policy": params.pop("policy")}

@@ -24,7 +24,7 @@ from ilqljax.decoding.policy import TextPolicy
 from ilqljax.errors import UserError
 from ilqljax.files import save_text
 from ilqljax.models.builders import BuiltModel
-from ilqljax.models.hf_weights import save_gpt2
+from ilqljax.models.networks_folder import Networks, save_networks
 from ilqljax.models.value_lm import policy_trunk
 from ilqljax.optim import make_optimizer
 from ilqljax.runs import load_run_config, save_json
@@ -99,14 +99,19 @@ def evaluate_policies(
         print(table, flush=True)
 
 
-def export_policy(directory: Path, built: BuiltModel, trained: Trained) -> None:
-    """Write a policy's language model as a directory for transformers, with the tokenizer beside it."""
+def export_policy(directory: Path, built: BuiltModel, trained: Trained, *, critic: bool = False) -> None:
+    """Write a policy's language model as a directory for transformers, with the tokenizer beside it.
+
+    With `critic` the value heads and targets go there too, as `ilqljax.models.networks_folder` describes.
+    """
     if jax.process_index() != 0:
         return
-    trunk = jax.device_get(policy_trunk(trained.params))
     t = built.tokenizer
     ids = {"bos_token_id": t.bos_id, "eos_token_id": t.eoa_id, "pad_token_id": t.pad_id}
-    save_gpt2(directory, built.model.backbone.config, trunk, special_ids=ids)
+    networks = Networks(trained.learner.model, trained.params, trained.target)
+    if not critic:
+        networks = Networks(trained.learner.model, {"policy": policy_trunk(trained.params)}, {})
+    save_networks(directory, networks, special_ids=ids)
     t.save(directory)
 
 

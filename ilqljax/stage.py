@@ -87,6 +87,7 @@ class StageInputs(NamedTuple):
         environments: where the policy acts at evaluations; may be empty.
         make_policy: from a state to the policy that acts.
         trunk: a language model to start from; None is random.
+        networks: (params, target) of a whole critic to start from instead; None begins with new heads.
     """
 
     dataset: RLDataset
@@ -94,6 +95,7 @@ class StageInputs(NamedTuple):
     environments: Sequence[LanguageEnvironment]
     make_policy: Callable[[TrainState], Policy]
     trunk: dict | None
+    networks: tuple[dict, dict] | None = None
 
 
 def train_stage(
@@ -124,12 +126,12 @@ def train_stage(
     optimizer = make_optimizer(settings)
     key = jax.random.fold_in(jax.random.key(config.seed), sum(name.encode()))
 
-    def init(key: Array, trunk: dict | None) -> TrainState:
-        return init_learner_state(learner, optimizer=optimizer, key=key, trunk=trunk)
+    def init(key: Array, trunk: dict | None, networks: tuple[dict, dict] | None) -> TrainState:
+        return init_learner_state(learner, optimizer=optimizer, key=key, trunk=trunk, networks=networks)
 
-    shapes = jax.eval_shape(init, key, inputs.trunk)
+    shapes = jax.eval_shape(init, key, inputs.trunk, inputs.networks)
     shardings = infer_param_shardings(shapes, mesh)
-    state = jax.jit(init, out_shardings=shardings)(key, inputs.trunk)
+    state = jax.jit(init, out_shardings=shardings)(key, inputs.trunk, inputs.networks)
     # What a checkpoint is read into; `state` itself is donated to the steps.
     template = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
     template = template._replace(key=jax.device_put(jax.random.key(0), shardings.key))

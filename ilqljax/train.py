@@ -105,6 +105,7 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
             environments=[make_environment(i) for i in range(stage.settings.n_rollouts)],
             make_policy=lambda state: make_policy(config, built, describe(state)),
             trunk=trunk,
+            networks=select_networks(built, stage.learner) if name == next(iter(stages)) else None,
         )
         state = train_stage(name, stage.learner, stage.settings, inputs, config=config, mesh=mesh, run_dir=run_dir)
         return describe(state)
@@ -133,6 +134,14 @@ def plan_stage(learner: Learner, settings: TrainConfig, rows: RLDataset, validat
     """Fit an algorithm's arrangement to its training rows, and arrange them and the validation rows."""
     arrangement = learner.arrange(rows)
     return Stage(learner, settings, arrangement, arrangement.apply(rows), arrangement.apply(validation))
+
+
+def select_networks(built: BuiltModel, learner: Learner) -> tuple[dict, dict] | None:
+    """Return the loaded critic that an algorithm goes on with; None where there is none of its kind."""
+    same_kind = learner.algorithm.has_critic and built.model.config.level == learner.model.config.level
+    if built.networks is None or not same_kind:
+        return None
+    return built.networks.params, built.networks.target
 
 
 def peak_memory_gb() -> float:

@@ -195,6 +195,24 @@ def test_converted_clone_is_the_policy_that_ilql_starts_from(unbroken, tmp_path,
     jax.tree.map(np.testing.assert_array_equal, policy, clone)
 
 
+def test_an_exported_critic_goes_on_with_its_heads_and_targets(unbroken, tmp_path, monkeypatch):
+    data_dir, run_dir = unbroken
+    exported = tmp_path / "exported"
+    script = Path(__file__).parents[1] / "scripts" / "export_hf.py"
+    monkeypatch.setattr("sys.argv", [str(script), "--run", str(run_dir), "--save", str(exported)])
+    runpy.run_path(str(script), run_name="__main__")
+    config = make_config(data_dir, "unused")
+    config.pretrain.total_steps = 0
+    config.train.update({"lr": 0.0, "weight_decay": 0.0, "total_steps": 1, "warmup_steps": 0})
+    config.train.target.polyak = 0.0
+    config.run_dir = str(tmp_path / "goes_on")
+    config.model.path = str(exported)
+    again = train(config)
+    before, after = (restore_raw(d / "checkpoints" / "ilql", step="last") for d in (run_dir, again))
+    for part in ("params", "frozen", "target"):
+        jax.tree.map(np.testing.assert_array_equal, after[part], before[part])
+
+
 def test_a_clone_of_another_vocabulary_is_refused(unbroken, tmp_path):
     data_dir, run_dir = unbroken
     config = make_config(data_dir, "unused")

@@ -1,7 +1,8 @@
 """Models by name, for configs."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,15 +12,17 @@ from ilqljax.data.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.hf_weights import load_gpt2, resize_vocabulary
-from ilqljax.models.value_lm import ValueLM, ValueLMConfig
+from ilqljax.models.networks_folder import OPTIONS, Networks, load_networks
+from ilqljax.models.value_lm import ValueLM, ValueLMConfig, policy_trunk
 
 
 class BuiltModel(NamedTuple):
-    """A model, the tokenizer it reads, and a pretrained trunk to start from, if there is one."""
+    """A model and its tokenizer; a pretrained trunk, or all of a critic's networks, to start from where loaded."""
 
     model: ValueLM
     tokenizer: Tokenizer
     pretrained: dict | None
+    networks: Networks | None = None
 
 
 @register("model", "gpt2")
@@ -45,7 +48,7 @@ def build_gpt2(
     Args:
         tokenizer: decides the vocabulary's size.
         path: a GPT-2 directory or hub name to load; its size then overrides the sizes here. "" starts from random
-            parameters.
+            parameters. A directory with a critic's networks too (`networks_folder`) decides which networks there are.
         n_positions: longest row.
         n_embd: width.
         n_layer: depth.
@@ -63,6 +66,9 @@ def build_gpt2(
     if path:
         local = resolve_path(path)
         check_same_tokenizer(local, tokenizer)
+        if (local / OPTIONS).is_file():
+            loaded = load_networks(local, dtype=dtype, dropout=dropout)
+            return build_from_networks(loaded, tokenizer, where=local, remat=remat, unroll=unroll)
         config, trunk = load_gpt2(str(local) if local.exists() else path, dtype=dtype, dropout=dropout)
         trunk = resize_vocabulary(trunk, tokenizer.vocab_size)
         config = GPT2Config(**{**vars(config), "vocab_size": tokenizer.vocab_size, "remat": remat, "unroll": unroll})
@@ -79,6 +85,19 @@ def build_gpt2(
         unroll=unroll,
     )
     return BuiltModel(ValueLM(GPT2(config), heads), tokenizer, None)
+
+
+def build_from_networks(networks: Networks, tokenizer: Tokenizer, *, where: Path, **execution: Any) -> BuiltModel:
+    """Build the model whose networks were loaded whole; the vocabulary cannot grow under a critic."""
+    found = networks.model.backbone.config.vocab_size
+    if found != tokenizer.vocab_size:
+        raise UserError(
+            f"{where} has Q heads for {found} tokens and config.tokenizer gives {tokenizer.vocab_size}. Use the "
+            f"tokenizer that the model was trained with, or delete {OPTIONS} there to start from its policy alone."
+        )
+    config = replace(networks.model.backbone.config, **execution)
+    model = ValueLM(GPT2(config), networks.model.config)
+    return BuiltModel(model, tokenizer, policy_trunk(networks.params), networks)
 
 
 def check_same_tokenizer(directory: Path, tokenizer: Tokenizer) -> None:

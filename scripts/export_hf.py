@@ -1,0 +1,33 @@
+"""Write what a run has learned for other programs: the policy for transformers, the critic's heads as safetensors.
+
+    python scripts/export_hf.py --run runs/workable-... --save exported/ [--policy bc]
+
+transformers' GPT2LMHeadModel.from_pretrained loads the folder; `--config.model.path=` starts a run from it, critic
+included. The files: `ilqljax.models.networks_folder`.
+"""
+
+import argparse
+from pathlib import Path
+
+from ilqljax.cli import run_main
+from ilqljax.errors import UserError
+from ilqljax.evaluate import export_policy, open_run
+
+
+def main() -> None:
+    """Read the arguments and export."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", required=True, help="folder of a run")
+    parser.add_argument("--save", required=True, help="directory to write")
+    parser.add_argument("--policy", default="", help="the run's algorithm by default; 'bc' for its clone")
+    args = parser.parse_args()
+    run = open_run(args.run)
+    name = args.policy or list(run.policies)[-1]
+    if name not in run.policies:
+        raise UserError(f"{args.run} has no checkpoint of {name!r}. It has {', '.join(run.policies)}.")
+    export_policy(Path(args.save), run.built, run.policies[name], critic=True)
+    print(f"wrote {args.save}")
+
+
+if __name__ == "__main__":
+    run_main(main)
