@@ -19,6 +19,7 @@ from ilqljax.cli import run_main
 from ilqljax.compilation import enable_compilation_cache
 from ilqljax.config import BuildContext, build, from_section, load_config_json
 from ilqljax.data.arrangement import Arrangement
+from ilqljax.data.dataset import ListRLDataset
 from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import TextPolicy
 from ilqljax.errors import UserError
@@ -182,6 +183,33 @@ def open_run(run_dir: str | Path) -> OpenRun:
     context = BuildContext({"seed": config.seed})
     built = build("model", config.model, context=context, path="config.model")
     return OpenRun(folder, config, built, context, load_policies(config, built, folder))
+
+
+def build_rows(run: OpenRun, section: str, *, split: str = "") -> ListRLDataset:
+    """Build rows of a run's own data with the tokenizer that it saved.
+
+    Args:
+        run: the run.
+        section: of its config, such as "validation_dataset".
+        split: another split than the section's own; "" leaves it.
+
+    Raises:
+        UserError: there is no such section, it has no splits, or it is a stream.
+    """
+    if section not in run.config or not section.endswith("dataset"):
+        known = ", ".join(name for name in run.config if name.endswith("dataset"))
+        raise UserError(f"{run.folder}: the config has no dataset section {section!r}. It has {known}.")
+    settings = run.config[section].copy_and_resolve_references()
+    settings.cache_id = ""
+    settings.tokenizer = run.config.model.tokenizer
+    if split and "split" not in settings:
+        raise UserError(f"{run.folder}: config.{section} has no splits. Leave split={split!r} out.")
+    if split:
+        settings.split = split
+    dataset = build("dataset", settings, context=run.context, path=f"config.{section}")
+    if not isinstance(dataset, ListRLDataset):
+        raise UserError(f"{run.folder}: config.{section} is a stream. Choose a section with a fixed list of rows.")
+    return dataset
 
 
 def evaluate_run(run_dir: str | Path, *, out_dir: str | Path = "", overrides: dict[str, Any] | None = None) -> Path:

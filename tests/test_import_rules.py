@@ -21,7 +21,7 @@ ROWS = (
     ("state",),
     ("steps", "objectives", "decoding"),
     ("algorithms", "tasks"),
-    ("checkpoint", "metrics", "evals", "runs", "parity"),
+    ("checkpoint", "metrics", "evals", "runs", "parity", "inspection"),
     ("stage",),
     ("evaluate",),
     ("train",),

@@ -40,7 +40,7 @@ def model() -> ValueLM:
 @pytest.fixture(scope="module")
 def learned(model):
     learner = make_learner("ilql_utterance", model, OPTIONS)
-    init = partial(init_learner_state, learner, model, optimizer=optax.sgd(0.1))
+    init = partial(init_learner_state, learner, optimizer=optax.sgd(0.1))
     return learner, jax.jit(lambda key: init(key=key))(jax.random.key(0))
 
 

@@ -105,6 +105,20 @@ def test_resumed_run_equals_the_unbroken_one(unbroken, monkeypatch, stop_after):
     assert (again / "evaluation.jsonl").read_text() == (run_dir / "evaluation.jsonl").read_text()
 
 
+def test_the_critic_of_a_run_is_shown_on_its_own_rows_and_on_the_users(unbroken, tmp_path, monkeypatch):
+    _, run_dir = unbroken
+    script = Path(__file__).parents[1] / "scripts" / "inspect_critic.py"
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text(json.dumps({"prompt": "a job", "text": "<b>apply</b>"}) + "\n")
+    for options in (["--split", "test"], ["--texts", str(mine), "--min_count", "1"]):
+        out = tmp_path / options[0].strip("-")
+        monkeypatch.setattr("sys.argv", [str(script), "--run", str(run_dir), "--out", str(out), "--n", "8", *options])
+        runpy.run_path(str(script), run_name="__main__")
+        assert "most liked" in (out / "ngrams.txt").read_text()
+        assert "target Q" in (out / "values.txt").read_text()
+    assert "<b>apply" not in (tmp_path / "texts" / "heatmap.html").read_text()
+
+
 def test_evaluating_again_gives_the_same_rewrites(unbroken, tmp_path):
     _, run_dir = unbroken
     evaluate_run(run_dir, out_dir=tmp_path / "again")

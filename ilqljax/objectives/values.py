@@ -193,10 +193,14 @@ def weigh_actions(model: ValueLM, config: ILQLConfig, batch: Batch, critic: Crit
     weights = losses.advantage_weights(critic.target_q_t, critic.v_t, beta=config.beta, exponential=config.exp_weights)
     if model.config.level == "token":
         return weights
+    return jnp.take_along_axis(weights, number_utterances(batch), axis=1, mode="clip")
+
+
+def number_utterances(batch: Batch) -> Int[Array, "B A"]:
+    """Number the agent's utterances of a row, and return of which each action token is."""
     utterances = batch.per_utterance
     closed = utterances.action_idxs[:, None] <= batch.per_token.action_idxs[..., None]  # [B A U]
-    number = (closed & utterances.action_mask[:, None]).sum(-1)
-    return jnp.take_along_axis(weights, number, axis=1, mode="clip")
+    return (closed & utterances.action_mask[:, None]).sum(-1)
 
 
 def compute_critic(

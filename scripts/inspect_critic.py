@@ -1,0 +1,70 @@
+"""Show what a run's critic thinks of texts, token by token, and which n-grams it likes most and least.
+
+    python scripts/inspect_critic.py --run runs/workable-... --out inspected/ [--split test]
+    python scripts/inspect_critic.py --run runs/workable-... --out inspected/ --texts mine.jsonl
+
+--texts holds one object a line: {"prompt": "...", "text": "...", "reward": -3.0}; the reward may be left out. Writes
+values.txt (a table per text), heatmap.html (the same in colours) and ngrams.txt into --out. Values, and the rewards of
+the run's own rows, are in the unit that the critic was trained in. Method: `ilqljax.inspection`.
+"""
+
+import argparse
+from pathlib import Path
+
+from ilqljax.cli import run_main
+from ilqljax.compilation import enable_compilation_cache
+from ilqljax.data.dataset import ListRLDataset, ObservationDataset, SelectedRows
+from ilqljax.errors import UserError
+from ilqljax.evaluate import OpenRun, build_rows, open_run
+from ilqljax.files import save_text
+from ilqljax.inspection.heatmap import format_table, render_heatmap
+from ilqljax.inspection.ngrams import format_ngrams, rank_ngrams
+from ilqljax.inspection.values import inspect_rows
+from ilqljax.tasks.hiring.environment import PostingObservation
+from ilqljax.tasks.hiring.postings import read_json_lines
+
+
+def main() -> None:
+    """Read the arguments, inspect, and write three files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", required=True, help="folder of a run with a critic")
+    parser.add_argument("--out", required=True, help="folder to write")
+    parser.add_argument("--dataset", default="validation_dataset", help="section of the run's config to take rows of")
+    parser.add_argument("--split", default="", help="another split of that section's data")
+    parser.add_argument("--texts", default="", help="JSON Lines of your own texts instead")
+    parser.add_argument("--n", type=int, default=200, help="rows that n-grams are counted in")
+    parser.add_argument("--n_shown", type=int, default=20, help="rows that are shown token by token")
+    parser.add_argument("--longest", type=int, default=3, help="longest n-gram, in tokens")
+    parser.add_argument("--min_count", type=int, default=3, help="least number of times that an n-gram occurs")
+    args = parser.parse_args()
+    enable_compilation_cache()
+    run = open_run(args.run)
+    trained = run.policies[list(run.policies)[-1]]
+    dataset = read_texts(args.texts, run) if args.texts else build_rows(run, args.dataset, split=args.split)
+    dataset = SelectedRows(dataset, range(min(args.n, dataset.size())))
+    rows = inspect_rows(trained.learner.model, dataset, params=trained.params, target=trained.target)
+    shown = rows[: args.n_shown]
+    titles = [str(dataset.get_item(i).metadata.get("posting_id", f"text {i + 1}")) for i in range(len(shown))]
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    tables = [f"{title}\n{format_table(row)}" for title, row in zip(titles, shown, strict=True)]
+    save_text(out / "values.txt", "\n\n".join(tables) + "\n")
+    save_text(out / "heatmap.html", render_heatmap(shown, titles=titles))
+    ngrams = format_ngrams(rank_ngrams(rows, longest=args.longest, min_count=args.min_count))
+    save_text(out / "ngrams.txt", ngrams + "\n")
+    print(ngrams)
+    print(f"values.txt, heatmap.html and ngrams.txt are in {out}")
+
+
+def read_texts(path: str, run: OpenRun) -> ListRLDataset:
+    """Read texts of the user's own as rows."""
+    observations = []
+    for number, line in read_json_lines(Path(path)):
+        if not isinstance(line.get("prompt"), str) or not isinstance(line.get("text"), str):
+            raise UserError(f"{path}:{number}: expected the texts 'prompt' and 'text', got the keys {list(line)}.")
+        observations.append(PostingObservation(line["prompt"], line["text"], float(line.get("reward", 0.0))))
+    return ObservationDataset(observations, run.built.tokenizer)
+
+
+if __name__ == "__main__":
+    run_main(main)

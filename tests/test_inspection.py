@@ -1,0 +1,149 @@
+"""Looking into a critic: its numbers against a slow twin, n-grams by hand, and a page that shows them safely."""
+
+import math
+import re
+import string
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ilqljax.data.dataset import ObservationDataset
+from ilqljax.data.tokenizer import CharacterTokenizer
+from ilqljax.errors import UserError
+from ilqljax.inspection.heatmap import format_table, render_heatmap
+from ilqljax.inspection.ngrams import format_ngrams, rank_ngrams
+from ilqljax.inspection.values import ActionValue, inspect_rows
+from ilqljax.models.gpt2 import GPT2, GPT2Config
+from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits
+
+TOKENIZER = CharacterTokenizer(string.ascii_lowercase + "<>&")
+SIZES = GPT2Config(vocab_size=TOKENIZER.vocab_size, n_positions=24, n_embd=16, n_layer=1, n_head=2)
+
+
+class Talk:
+    def __init__(self, *sequence, terminal=True):
+        self.sequence, self.terminal = list(sequence), terminal
+
+    def to_sequence(self):
+        return self.sequence, self.terminal
+
+    def metadata(self):
+        return {}
+
+
+TALKS = [Talk(("ab", None), ("cd", 1.5)), Talk(("q", None), ("x", -1.0), ("r", None), ("", 0.5), terminal=False)]
+DATASET = ObservationDataset(TALKS, TOKENIZER)
+
+
+def make_networks(level):
+    model = ValueLM(GPT2(SIZES), ValueLMConfig(level=level))
+    shapes = jax.eval_shape(model.init_params, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0.0, 0.3, x.shape), jnp.float32), shapes)
+    return model, params, jax.tree.map(lambda x: x + 0.1, model.init_target(params))
+
+
+def slow_outputs(model, params, target, tokens):
+    """V, online Q and least target Q of every position, and log-probabilities of every token, one row at a time."""
+    hidden = model.run_trunk(params["trunk"], tokens[None]).hidden
+    slow = model.run_trunk(target["trunk"], tokens[None]).hidden
+
+    def q(heads, x):
+        return [np.array(model.q_head.apply({"params": heads[name]}, x)[0], np.float64) for name in model.q_names]
+
+    logits = compute_logits(params["policy"], model.run_trunk(params["policy"], tokens[None]).hidden)[0]
+    v = np.array(model.compute_v(params, hidden)[0], np.float64)
+    return v, q(params, hidden), np.minimum(*q(target, slow)), np.array(jax.nn.log_softmax(logits), np.float64)
+
+
+def test_values_of_tokens_equal_the_slow_twin():
+    model, params, target = make_networks("token")
+    rows = inspect_rows(model, DATASET, params=params, target=target, batch_size=2, length_buckets=(16,))
+    assert [[a.text for a in row] for row in rows] == [["c", "d", "</a>"], ["x", "</a>", "</a>"]]
+    assert [a.utterance for a in rows[1]] == [0, 0, 1]
+    for i, row in enumerate(rows):
+        point = DATASET.get_item(i)
+        v, q, target_q, log_p = slow_outputs(model, params, target, point.tokens)
+        for action, at, reward in zip(row, point.action_idxs, point.rewards, strict=True):
+            token = point.tokens[at + 1]
+            expected = [v[at], *(head[at, token] for head in q), target_q[at, token], log_p[at, token], reward]
+            got = [action.v, *action.q, action.target_q, action.log_probability, action.reward]
+            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+            assert action.advantage == pytest.approx(action.target_q - action.v, abs=1e-6)
+
+
+def test_values_of_utterances_equal_the_slow_twin():
+    model, params, target = make_networks("utterance")
+    rows = inspect_rows(model, DATASET, params=params, target=target, batch_size=4, length_buckets=(16,))
+    assert [[a.text for a in row] for row in rows] == [["cd"], ["x", ""]]
+    for i, row in enumerate(rows):
+        point = DATASET.get_item(i)
+        v, q, target_q, log_p = slow_outputs(model, params, target, point.tokens)
+        starts, ends = point.utterance_state_idxs[:-1], point.utterance_action_idxs
+        for action, start, end, reward in zip(row, starts, ends, point.utterance_rewards, strict=True):
+            said = sum(log_p[at, point.tokens[at + 1]] for at in range(start, end))
+            expected = [v[start], *(head[end, 0] for head in q), target_q[end, 0], said, reward]
+            got = [action.v, *action.q, action.target_q, action.log_probability, action.reward]
+            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_clone_has_no_critic_to_look_into():
+    model, params, _ = make_networks("token")
+    with pytest.raises(UserError, match="no critic"):
+        inspect_rows(model, DATASET, params={"policy": params["policy"]}, target={})
+
+
+def act(text, advantage, utterance=0):
+    return ActionValue(text, utterance, 0.0, (advantage,), advantage, advantage, -1.0, 0.0)
+
+
+ROWS = [[act("a", 1.0), act("b", 3.0)], [act("a", 2.0), act("c", 0.0)]]
+
+
+def test_ngrams_by_hand():
+    found = [(g.texts, g.advantage, g.count) for g in rank_ngrams(ROWS, longest=2, min_count=1)]
+    assert found == [(("b",), 3, 1), (("a", "b"), 2, 1), (("a",), 1.5, 2), (("a", "c"), 1, 1), (("c",), 0, 1)]
+
+
+def test_rare_ngrams_are_left_out_and_frequent_ones_have_an_error():
+    (gram,) = rank_ngrams(ROWS, longest=2, min_count=2)
+    assert gram.texts == ("a",)
+    assert gram.error == pytest.approx(0.5)  # deviation sqrt(0.5) over the root of 2
+    assert math.isnan(rank_ngrams(ROWS, min_count=1)[0].error)
+
+
+def test_ngrams_stay_within_an_utterance():
+    row = [act("a", 1.0, 0), act("b", 1.0, 1)]
+    assert {g.texts for g in rank_ngrams([row], longest=2, min_count=1)} == {("a",), ("b",)}
+
+
+def test_both_ends_of_the_ranking_are_listed():
+    lines = format_ngrams(rank_ngrams(ROWS, longest=1, min_count=1), k=1).splitlines()
+    assert lines[1].endswith("'b'")
+    assert lines[3].endswith("'c'")
+
+
+@pytest.mark.parametrize(("options", "message"), [({"min_count": 9}, "9 times"), ({"longest": 0}, "at least 1")])
+def test_a_ranking_of_nothing_is_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        rank_ngrams(ROWS, **options)
+
+
+def test_the_page_escapes_texts_and_loads_nothing():
+    page = render_heatmap([[act("<script>alert(1)</script>", 1.0)]], titles=["<b>&"])
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "&lt;b&gt;&amp;" in page
+    assert not re.search(r"(?:src|href)=|url[(]|@import", page)
+
+
+def test_colours_are_white_at_zero_and_full_at_the_ends():
+    page = render_heatmap([[act("a", 0.0), act("b", 2.0), act("c", -2.0)]], titles=["t"])
+    colours = re.findall(r'style="background:rgb\(([\d,]+)\)', page)
+    assert colours == ["255,255,255", "33,102,172", "178,24,43"]
+
+
+def test_the_table_has_a_line_for_each_action():
+    assert len(format_table(ROWS[0]).splitlines()) == 3
