@@ -140,7 +140,7 @@ def test_the_page_escapes_texts_and_loads_nothing():
 
 
 def test_colours_are_white_at_zero_and_full_at_the_ends():
-    page = render_heatmap([[act("a", 0.0), act("b", 2.0), act("c", -2.0)]], titles=["t"])
+    page = render_heatmap([[act("a", 0.0), act("b", 8.0), act("c", -9.0), act("d", 0.5)]], titles=["t"])  # ends: 17
     colours = re.findall(r'style="background:rgb\(([\d,]+)\)', page)
     assert colours == ["255,255,255", "33,102,172", "178,24,43"]
 

@@ -32,16 +32,17 @@ def format_table(row: Sequence[ActionValue]) -> str:
 def render_heatmap(rows: Sequence[Sequence[ActionValue]], *, titles: Sequence[str]) -> str:
     """Return an HTML page: each text coloured by advantage, its numbers on hover and in a table below it.
 
-    Blue is liked, red disliked; white is 0, and the scale is the same for all texts: its ends are the 95th percentile
-    of the advantages' size. Nothing is loaded from outside, and all text is escaped.
+    Blue is liked, red disliked; white is 0, and the scale is the same for all texts: its ends are four times the
+    median size of an advantage, so that a few extreme tokens (names that training never saw) do not pale the rest.
+    Nothing is loaded from outside, and all text is escaped.
     """
     sizes = np.abs([a.advantage for row in rows for a in row])
-    limit = max(float(np.quantile(sizes, 0.95)) if len(sizes) else 0.0, 1e-6)
+    limit = max(4.0 * float(np.median(sizes)) if len(sizes) else 0.0, 1e-6)
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
         f"<title>What the critic thinks</title><style>{STYLE}</style><h1>What the critic thinks</h1>",
         "<p>Advantage (target Q &minus; V) of each token: what decoding multiplies by beta.</p>",
-        f"<p class=legend>&minus;{limit:.3g} (disliked)<span class=scale></span>+{limit:.3g} (liked)</p>",
+        f"<p class=legend>&minus;{limit:.3g} or less, disliked<span class=scale></span>+{limit:.3g} or more, liked</p>",
     ]
     for title, row in zip(titles, rows, strict=True):
         spans = "".join(render_token(a, limit=limit) for a in row)
