@@ -35,6 +35,7 @@ MAX_BLOCK, MERGED_BLOCKS, MAX_TEXTS = 8192, 16, 256
 # The screen keeps a power of two above k + SPARE candidates; a longer shortlist is searched for on the host.
 MIN_KEPT, SPARE, MAX_KEPT = 32, 8, 4096
 HOST_BLOCK = 8192
+CHUNK = 1024  # candidates that are prepared at a time
 # Scores of longer vectors might overflow float32.
 MAX_NORM = 1e18
 
@@ -67,7 +68,7 @@ class DenseIndex:
         """
         if metric not in METRICS:
             raise UserError(f"Unknown metric {metric!r}. Known: {', '.join(METRICS)}.")
-        vectors = check_vectors(vectors, name="The candidates' vectors")
+        vectors = check_shape(vectors, name="The candidates' vectors")
         if not len(vectors):
             raise UserError("The list of candidates is empty. A matcher needs at least one candidate.")
         self.metric = metric
@@ -81,14 +82,7 @@ class DenseIndex:
         self._rows = n_rows = n_blocks * self._block
         self._mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
         sharding = NamedSharding(self._mesh, PartitionSpec(AXIS))
-        parts, largest = [], 0.0
-        for i, device in enumerate(devices):
-            part = np.zeros((n_rows, self.width), np.float32)
-            for at in range(0, n_rows, HOST_BLOCK):
-                given = vectors[i * n_rows + at : i * n_rows + min(at + HOST_BLOCK, n_rows)]
-                part[at : at + len(given)] = prepare_vectors(given, metric=metric)
-            largest = max(largest, measure_lengths(part).max())
-            parts.append(jax.device_put(part, device))
+        parts, lengths = zip(*[self._place(vectors, i, device) for i, device in enumerate(devices)], strict=True)
         self._vectors = jax.make_array_from_single_device_arrays((n_rows * len(devices), self.width), sharding, parts)
         # On a CPU these are views of what the device holds, so candidates are in memory once.
         self._host = [np.asarray(part) for part in parts]
@@ -96,8 +90,22 @@ class DenseIndex:
         self._n_valid = jax.device_put(n_valid, sharding)
         unit = self.width * 2.0**-24
         # A thousandth more than the bound covers the float64 arithmetic on it; the last term is for subnormal numbers.
-        self._error_per_length = 1.001 * unit / (1.0 - unit) * largest
+        self._error_per_length = 1.001 * unit / (1.0 - unit) * max(lengths)
         self._smallest_error = self.width * 2.0**-125
+
+    def _place(self, vectors: np.ndarray, i: int, device: jax.Device) -> tuple[jax.Array, float]:
+        """Put the i-th device's candidates there, a chunk at a time; return them and the length of the longest."""
+        part, longest = jnp.zeros((self._rows, self.width), jnp.float32, device=device), 0.0
+        for at in range(0, self._rows, CHUNK):
+            start = i * self._rows + at
+            given = vectors[start : min(start + CHUNK, (i + 1) * self._rows)]
+            if not len(given):
+                break
+            check_values(given, name="The candidates' vectors", first=start)
+            ready = prepare_vectors(given, metric=self.metric)
+            longest = max(longest, float(measure_lengths(ready).max()))
+            part = _write_rows(part, ready, at)
+        return part, longest
 
     def top_k(self, queries: Float[Array, "B D"], k: int) -> Matches:
         """Return each query's k best candidates, best first; equal scores go by the lower row.
@@ -106,7 +114,8 @@ class DenseIndex:
             UserError: k is not between 1 and N, or the queries are of another width, or not finite.
         """
         check_k(k, n_candidates=self.n_candidates)
-        queries = check_vectors(queries, name="The texts' vectors")
+        queries = check_shape(queries, name="The texts' vectors")
+        check_values(queries, name="The texts' vectors")
         if queries.shape[1] != self.width:
             raise UserError(
                 f"The texts' vectors have {queries.shape[1]} numbers and the candidates' {self.width}. Both must come "
@@ -139,7 +148,7 @@ class DenseIndex:
         n_texts = len(queries)
         padded = np.zeros((1 << max(3, (n_texts - 1).bit_length()), self.width), np.float32)
         padded[:n_texts] = queries
-        scores, rows, bounds = screen(
+        scores, rows, tops = screen(
             self._vectors,
             padded,
             self._n_valid,
@@ -150,12 +159,14 @@ class DenseIndex:
         )
         first = self._rows * np.arange(len(self._host))[:, None, None]
         rows = np.concatenate(np.asarray(rows) + first, axis=1)[:n_texts]
+        # The lowest kept group and the lowest kept score of each device bound what it dropped.
+        bounds = np.maximum(np.asarray(tops)[:, :, -1], np.asarray(scores)[:, :, -1]).max(axis=0)[:n_texts]
         scores = np.concatenate(np.asarray(scores), axis=1)[:n_texts]  # [B devices*K]
         # Padding scores -inf and sorts last; there is as much of it for every query.
         n_kept = min(n_kept, self.n_candidates)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :n_kept]
         last = np.take_along_axis(scores, order[:, -1:], axis=1)[:, 0]
-        bounds = np.maximum(np.asarray(bounds).max(axis=0)[:n_texts], last).astype(np.float64)
+        bounds = np.maximum(bounds, last).astype(np.float64)
         if n_kept == self.n_candidates:
             bounds[:] = -np.inf
         return np.sort(np.take_along_axis(rows, order, axis=1)), bounds
@@ -225,12 +236,12 @@ def screen(
     block: int,
     n_blocks: int,
     n_kept: int,
-) -> tuple[Float[Array, "devices B K"], Int[Array, "devices B K"], Float[Array, "devices B"]]:
-    """Return each device's K <= `n_kept` best float32 scores, best first, their rows there, and a bound for the rest.
+) -> tuple[Float[Array, "devices B K"], Int[Array, "devices B K"], Float[Array, "devices B G"]]:
+    """Return each device's K <= `n_kept` best float32 scores, best first, their rows there, and maxima of G groups.
 
     Of every 16 candidates only the maximum is looked at. The groups of the `n_kept` highest maxima hold the `n_kept`
     highest scores; these few are computed a second time, because keeping all scores would be N x texts of them. No
-    other candidate has a float32 score above the bound, whichever of the two products is meant.
+    other candidate has a float32 score above the lowest of a device's maxima and scores.
 
     Args:
         vectors: the candidates, dealt out over the mesh; each device's last rows may be padding.
@@ -282,8 +293,7 @@ def _screen_device(vectors, queries, n_valid, *, block: int, n_blocks: int, n_ke
     # A place that was never filled, or that padding fills, has no candidate.
     is_valid = (rows < n_valid[0]) & (tops > -jnp.inf)[:, :, None]
     scores, at = lax.top_k(jnp.where(is_valid.reshape(scores.shape), scores, -jnp.inf), min(n_kept, n_best * GROUP))
-    bounds = jnp.maximum(tops[:, -1], scores[:, -1])
-    return scores[None], _pick(rows.reshape(n_texts, -1), at)[None], bounds[None]
+    return scores[None], _pick(rows.reshape(n_texts, -1), at)[None], tops[None]
 
 
 def _pick(values: Int[Array, "B N"], at: Int[Array, "B K"]) -> Int[Array, "B K"]:
@@ -295,40 +305,45 @@ def score_exactly(query: Float[Array, "D"], rows: Float[Array, "n D"]) -> Float[
     return (rows.astype(np.float64) * query.astype(np.float64)).sum(axis=-1)
 
 
-def check_vectors(vectors: Float[Array, "B D"], *, name: str) -> np.ndarray:
-    """Return vectors as an array, or raise a `UserError` unless they are rows of finite numbers of moderate length."""
+def check_shape(vectors: Float[Array, "B D"], *, name: str) -> np.ndarray:
+    """Return vectors as an array, or raise a `UserError` unless they are rows of numbers."""
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or not vectors.shape[1] or vectors.dtype.kind not in "fiu":
         raise UserError(f"{name} must be rows of numbers of one width, got shape {vectors.shape} of {vectors.dtype}.")
-    for start in range(0, len(vectors), HOST_BLOCK):
-        largest = np.abs(vectors[start : start + HOST_BLOCK].astype(np.float64)).max(axis=1)
-        wrong = np.flatnonzero(~(largest * vectors.shape[1] ** 0.5 < MAX_NORM))
-        if wrong.size:
-            raise UserError(
-                f"{name}: row {start + wrong[0]} holds a value that is NaN, infinite or too large for float32 scores. "
-                "Compute that vector again."
-            )
     return vectors
+
+
+def check_values(vectors: Float[Array, "B D"], *, name: str, first: int = 0) -> None:
+    """Raise a `UserError` unless values are finite and lengths moderate; `first` is the number of the first row."""
+    largest = np.abs(vectors).max(axis=1, initial=0.0).astype(np.float64)
+    wrong = np.flatnonzero(~(largest * vectors.shape[1] ** 0.5 < MAX_NORM))
+    if wrong.size:
+        raise UserError(
+            f"{name}: row {first + wrong[0]} holds a value that is NaN, infinite or too large for float32 scores. "
+            "Compute that vector again."
+        )
 
 
 def prepare_vectors(vectors: Float[Array, "B D"], *, metric: str) -> Float[Array, "B D"]:
     """Return vectors in float32, scaled to length 1 for `cosine`; a zero vector stays zero."""
     if metric == "dot":
         return vectors.astype(np.float32)
-    out = np.empty(vectors.shape, np.float32)
-    for start in range(0, len(vectors), HOST_BLOCK):
-        part = vectors[start : start + HOST_BLOCK].astype(np.float64)
-        largest = np.abs(part).max(axis=1, keepdims=True)
-        part /= np.where(largest > 0.0, largest, 1.0)  # so that squares of tiny numbers do not vanish
-        length = np.sqrt((part * part).sum(axis=1, keepdims=True))
-        out[start : start + HOST_BLOCK] = part / np.where(length > 0.0, length, 1.0)
-    return out
+    exact = vectors.astype(np.float64)
+    largest = np.abs(exact).max(axis=1, keepdims=True)
+    exact /= np.where(largest > 0.0, largest, 1.0)  # so that squares of tiny numbers do not vanish
+    length = measure_lengths(exact)[:, None]
+    return (exact / np.where(length > 0.0, length, 1.0)).astype(np.float32)
 
 
 def measure_lengths(vectors: Float[Array, "B D"]) -> Float[Array, "B"]:
     """Return the length of each vector, in float64."""
-    parts = [vectors[at : at + HOST_BLOCK].astype(np.float64) for at in range(0, len(vectors), HOST_BLOCK)]
-    return np.sqrt(np.concatenate([(part * part).sum(axis=1) for part in parts])) if parts else np.empty(0)
+    exact = vectors.astype(np.float64)
+    return np.sqrt((exact * exact).sum(axis=1))
+
+
+@partial(jax.jit, donate_argnums=0)
+def _write_rows(rows: Float[Array, "N D"], part: Float[Array, "n D"], at: int) -> Float[Array, "N D"]:
+    return lax.dynamic_update_slice_in_dim(rows, part, at, axis=0)
 
 
 def _round_up(n: int, multiple: int) -> int:
