@@ -261,6 +261,8 @@ def test_fingerprint_follows_address_version_and_candidates():
     [
         ({"url": "127.0.0.1:80"}, "is no address"),
         ({"url": "ftp://a/b"}, "is no address"),
+        ({"url": "http://a:99999/b"}, "is no address"),
+        ({"url": "http://[::1/b"}, "is no address"),
         ({"url": "http://me:pw@a/b"}, "holds a user name"),
         ({"url": "http://a", "batch_size": 0}, "batch_size=0"),
         ({"url": "http://a", "max_concurrent": 0}, "max_concurrent=0"),

@@ -111,7 +111,7 @@ def test_compilations_are_bounded_by_buckets_and_batch_sizes(tmp_path):
     rng = np.random.default_rng(0)
     for n in (1, 2, 7, 9, 33):
         encoder.encode(["nurse " * int(length) for length in rng.integers(0, 80, n)])
-    assert embed._cache_size() - before <= 4 * 3  # 16, 32, 64, 70 tokens; 1, 8 and all rows
+    assert embed._cache_size() - before <= 5 * 3  # 16, 32, 48, 64, 70 tokens; 1, 8 and all rows
 
 
 def test_half_a_surrogate_pair_is_read_as_an_unknown_word(tmp_path):

@@ -89,9 +89,8 @@ class DenseIndex:
         n_valid = np.clip(self.n_candidates - n_rows * np.arange(len(devices)), 0, n_rows).astype(np.int32)
         self._n_valid = jax.device_put(n_valid, sharding)
         unit = self.width * 2.0**-24
-        # A thousandth more than the bound covers the float64 arithmetic on it; the last term is for subnormal numbers.
-        self._error_per_length = 1.001 * unit / (1.0 - unit) * max(lengths)
-        self._smallest_error = self.width * 2.0**-125
+        # A thousandth more than the bound covers the float64 arithmetic on it.
+        self._longest, self._error_per_length = max(lengths), 1.001 * unit / (1.0 - unit) * max(lengths)
 
     def _place(self, vectors: np.ndarray, i: int, device: jax.Device) -> tuple[jax.Array, float]:
         """Put the i-th device's candidates there, a chunk at a time; return them and the length of the longest."""
@@ -133,7 +132,9 @@ class DenseIndex:
             found = [self._search_fully(query, k, -np.inf) for query in queries]
             return Matches(*map(np.stack, zip(*found, strict=True)))
         rows, bounds = self._screen(queries, n_kept)
-        errors = self._error_per_length * measure_lengths(queries) + self._smallest_error
+        lengths = measure_lengths(queries)
+        # The last term is for devices that take numbers below 2^-126 for zero.
+        errors = self._error_per_length * lengths + self.width * 2.0**-125 * (1.0 + lengths + self._longest)
         found = []
         for query, near, bound, error in zip(queries, rows, bounds, errors, strict=True):
             settled = self._settle(query, k, near)

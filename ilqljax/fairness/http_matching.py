@@ -22,10 +22,10 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 
@@ -66,8 +66,8 @@ class HttpConfig:
     token_variable: str = ""
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        parts = _split_url(self.url)
+        if parts is None:
             raise UserError(
                 f"url={self.url!r} is no address of an engine. Give one such as http://127.0.0.1:8000/match."
             )
@@ -158,26 +158,18 @@ class HttpMatcher:
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         connection = kind(parts.hostname, parts.port, timeout=c.timeout_s)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        late, start = threading.Event(), time.monotonic()
-        timer = None
+        late = threading.Event()
         try:
-            connection.connect()
-            # A socket's own time-out starts anew with every byte; this one does not.
-            left = max(0.0, start + c.timeout_s - time.monotonic())
-            timer = threading.Timer(left, _cut, (connection.sock, late))
-            timer.daemon = True
-            timer.start()
-            connection.request("POST", target, body, self._headers)
-            with connection.getresponse() as response:
-                answer = response.read(c.max_answer_bytes + 1)
-                is_whole = not response.length or len(answer) > c.max_answer_bytes
+            with _limit_time(connection, c.timeout_s, late):
+                connection.request("POST", target, body, self._headers)
+                with connection.getresponse() as response:
+                    answer = response.read(c.max_answer_bytes + 1)
+                    is_whole = not response.length or len(answer) > c.max_answer_bytes
         except (OSError, http.client.HTTPException) as error:
-            if late.is_set() or isinstance(error, TimeoutError):
-                raise TransientError(f"gave no complete answer within {c.timeout_s:g} s") from error
-            raise TransientError(f"could not be asked ({type(error).__name__}: {error})") from error
+            if not (late.is_set() or isinstance(error, TimeoutError)):
+                raise TransientError(f"could not be asked ({type(error).__name__}: {error})") from error
+            late.set()
         finally:
-            if timer is not None:
-                timer.cancel()
             connection.close()
         if late.is_set():
             raise TransientError(f"gave no complete answer within {c.timeout_s:g} s")
@@ -207,12 +199,39 @@ class HttpMatcher:
         return check_answers(ids, scores, n_texts=n_texts, k=k, row_of=self._row_of, where=where)
 
 
+@contextlib.contextmanager
+def _limit_time(connection: http.client.HTTPConnection, seconds: float, late: threading.Event) -> Iterator[None]:
+    """Connect, and end whatever still reads or writes after `seconds` in all; `late` is then set.
+
+    A socket's own time-out starts anew with every byte; this one does not.
+    """
+    start = time.monotonic()
+    connection.connect()
+    left = max(0.0, start + seconds - time.monotonic())
+    timer = threading.Timer(left, _cut, (connection.sock, late))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _cut(sock: socket.socket, late: threading.Event) -> None:
-    """End a request that takes too long: whoever reads from or writes to the socket then fails at once."""
     late.set()
     # The bare socket's method: TLS would first say goodbye, which can block.
     with contextlib.suppress(OSError):
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def _split_url(url: str) -> SplitResult | None:
+    """Split an http or https address; None if it is none."""
+    try:
+        parts = urlsplit(url)
+        is_valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) > 0
+    except ValueError:  # a port that is no number, brackets that do not close
+        return None
+    return parts if is_valid else None
 
 
 def _read_pause(response: http.client.HTTPResponse) -> float:

@@ -19,9 +19,10 @@ from ilqljax.models.encoder import POOLINGS, Bert, embed
 from ilqljax.models.encoder_weights import find_encoder, load_bert, read_encoder_files
 from ilqljax.types import Array
 
-BUCKETS = (16, 32, 64, 128, 256, 512)
+BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 BATCH_SIZES = (1, 8)
-BATCH_TOKENS = 8192  # of the largest batch
+# Tokens of the largest batch: what fits a CPU's cache, or keeps an accelerator busy.
+CPU_BATCH_TOKENS, BATCH_TOKENS = 2048, 16384
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 DTYPES = ("float32", "bfloat16")
 # Raised when the meaning of a vector changes.
@@ -49,7 +50,7 @@ class SentenceEncoder:
             max_length: longest text in tokens, [CLS] and [SEP] included; 0 takes what the directory says, or else all
                 positions. Longer texts lose their end, and are counted.
             dtype: of the activations: "float32" or "bfloat16".
-            batch_tokens: tokens of the largest batch; 0 takes 8,192.
+            batch_tokens: tokens of the largest batch; 0 takes 2,048 on a CPU and 16,384 elsewhere.
 
         Raises:
             UserError: a setting is unknown, or the directory is not a complete encoder.
@@ -75,7 +76,8 @@ class SentenceEncoder:
         self._model, self._params = Bert(config), jax.device_put(params)
         self._tokenizer = load_bert_tokenizer(files.bert, vocab_size=config.vocab_size)
         self._buckets = (*(b for b in BUCKETS if b < self.max_length), self.max_length)
-        self._batch_tokens = batch_tokens or BATCH_TOKENS
+        usual = CPU_BATCH_TOKENS if jax.default_backend() == "cpu" else BATCH_TOKENS
+        self._batch_tokens = batch_tokens or usual
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Return one float32 vector a text; each depends on its own text only (up to float32 rounding)."""
