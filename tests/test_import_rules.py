@@ -36,9 +36,16 @@ ONLY_IN = {
 }
 
 # NumPy-level code, which a user's machine without an accelerator runs, may not pull jax in when it is imported,
-# `ilqljax.types` apart. What acts (`evaluation`) and what registers everything (`objects`) are no data code.
+# `ilqljax.types` apart. What acts (`evaluation`), what searches on devices and what registers everything (`objects`,
+# `matchers`) are no data code.
 NUMPY_LEVEL = ("ilqljax.fairness", "ilqljax.data", "ilqljax.envs", "ilqljax.tasks.hiring")
-USES_JAX = ("ilqljax.data.loader", "ilqljax.tasks.hiring.evaluation", "ilqljax.tasks.hiring.objects")
+USES_JAX = (
+    "ilqljax.data.loader",
+    "ilqljax.fairness.dense_matching",
+    "ilqljax.tasks.hiring.evaluation",
+    "ilqljax.tasks.hiring.matchers",
+    "ilqljax.tasks.hiring.objects",
+)
 
 
 def module_name(path: Path) -> str:

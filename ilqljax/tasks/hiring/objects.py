@@ -10,9 +10,12 @@ from ilqljax.config import register, resolve_path
 from ilqljax.data.dataset import ObservationDataset, infer_reward_scaling
 from ilqljax.data.tokenizer import GPT2Tokenizer, Tokenizer, load_tokenizer, train_bpe
 from ilqljax.envs.base import LanguageEnvironment
+from ilqljax.errors import UserError
 from ilqljax.fairness.attributes import AttributeTable
+from ilqljax.tasks.hiring import matchers  # noqa: F401  (registers them)
+from ilqljax.tasks.hiring.engines import MatcherSource, TfidfSource
 from ilqljax.tasks.hiring.environment import PostingEnvironment
-from ilqljax.tasks.hiring.evaluation import HiringJudge
+from ilqljax.tasks.hiring.evaluation import HeldOut, HiringJudge
 from ilqljax.tasks.hiring.practice import make_practice
 from ilqljax.tasks.hiring.prepare import DataConfig, PreparedData, prepare_data
 from ilqljax.tasks.hiring.reward import DiversityReward, RewardConfig
@@ -23,13 +26,16 @@ logger = logging.getLogger(__name__)
 class HiringData:
     """A prepared folder with its engine and its practice postings, each made once."""
 
-    def __init__(self, prepared: PreparedData, config: DataConfig, *, n_practice: int) -> None:
+    def __init__(
+        self, prepared: PreparedData, config: DataConfig, *, n_practice: int, matcher: MatcherSource | None = None
+    ) -> None:
         self.prepared, self.config, self.n_practice = prepared, config, n_practice
+        self.matcher = TfidfSource() if matcher is None else matcher
 
     @cached_property
     def reward(self) -> DiversityReward:
         """The reward that scored the data."""
-        return self.prepared.make_reward()
+        return self.prepared.make_reward(self.matcher)
 
     @cached_property
     def practice(self) -> list:
@@ -65,6 +71,7 @@ def build_data(
     splits: str = "company",
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
     reward: object = None,
+    matcher: object = None,
 ) -> HiringData:
     """Prepare a data folder, or open it if it is current. Arguments are those of `prepare.DataConfig`.
 
@@ -73,6 +80,7 @@ def build_data(
         n_practice: unscored postings for behavioural cloning (`practice`).
         operators: kinds of edit; () takes all.
         reward: a built `RewardConfig` (a section named "diversity").
+        matcher: the engine that training is rewarded by (`engines`, `matchers`); TF-IDF where there is no section.
     """
     settings = {
         "source": source,
@@ -91,7 +99,8 @@ def build_data(
     if operators:
         settings["operators"] = operators
     config = DataConfig(**settings)
-    return HiringData(prepare_data(config, out_dir=resolve_path(folder)), config, n_practice=n_practice)
+    prepared = prepare_data(config, out_dir=resolve_path(folder), matcher=matcher)
+    return HiringData(prepared, config, n_practice=n_practice, matcher=matcher)
 
 
 register("reward", "diversity")(RewardConfig)
@@ -173,8 +182,31 @@ def build_judge(
     n_selected: int = 10,
     max_postings: int = 0,
     seed: int = 0,
+    held_out_matcher: object = None,
 ) -> HiringJudge:
-    """Make the final judge on a split's postings (at most `max_postings`; 0 takes all)."""
+    """Make the final judge.
+
+    Args:
+        data: the prepared data.
+        split: whose postings are judged.
+        best_of: samples of "bc best of n".
+        n_selected: how many of a shortlist count as selected.
+        max_postings: judge at most so many; 0 takes all.
+        seed: of intervals.
+        held_out_matcher: an engine that training never asked, under which everything is judged as well; none where
+            there is no section.
+
+    Raises:
+        UserError: the held-out matcher is the one that training is rewarded by.
+    """
+    held_out = None
+    if held_out_matcher is not None:
+        if held_out_matcher.fingerprint == data.matcher.fingerprint:
+            raise UserError(
+                f"The held-out matcher ({held_out_matcher.name}) is the one that training is rewarded by, so it holds "
+                "nothing out. Choose another, or leave evaluator.held_out_matcher away."
+            )
+        held_out = HeldOut(held_out_matcher.name, data.prepared.make_reward(held_out_matcher))
     postings = data.prepared.select_postings(split)
     table = AttributeTable.from_candidates(data.prepared.candidates)
     postings = postings[: max_postings or None]
@@ -188,4 +220,5 @@ def build_judge(
         best_of=best_of,
         n_selected=n_selected,
         seed=seed,
+        held_out=held_out,
     )

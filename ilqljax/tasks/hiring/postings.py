@@ -2,12 +2,14 @@
 
 A job line holds `id`, `title`, `description` and optionally `company`, `location`, `country_code`, `requirements`,
 `remote`, `group`. A candidate line holds `id`, `text` and `attributes`, a mapping from an attribute's name to its
-declared value ("" means unknown). Attributes are declared by the data's owner; nothing here guesses them. Other
-formats: `workable`, `hackernews`.
+declared value ("" means unknown), and optionally `embedding`, the text's vector as a list of numbers, as long on every
+line that has one. Attributes are declared by the data's owner; nothing here guesses them. Other formats: `workable`,
+`hackernews`.
 """
 
 import gzip
 import json
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 from ilqljax.errors import UserError
 from ilqljax.files import save_text
 
+LARGEST_FLOAT32 = (2.0 - 2.0**-23) * 2.0**127
 JSON_TYPES = {str: "text", bool: "true or false", dict: "an object", list: "a list", int: "a whole number"}
 
 
@@ -48,11 +51,19 @@ class Posting:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Hold one candidate: an id, the profile text that is matched, and declared attributes ("" is unknown)."""
+    """Hold one candidate.
+
+    Attributes:
+        id: unique within its file.
+        text: the profile that is matched.
+        attributes: declared values by name; "" is unknown.
+        embedding: the text's vector in float32, from an encoder of the owner's; empty where there is none.
+    """
 
     id: str
     text: str
     attributes: Mapping[str, str] = field(default_factory=dict)
+    embedding: array = field(default_factory=lambda: array("f"), repr=False)
 
 
 def normalize_spaces(text: str) -> str:
@@ -113,6 +124,40 @@ def read_field(row: Mapping[str, Any], name: str, *, kind: type, where: str, def
     return value
 
 
+def read_vector(row: Mapping[str, Any], name: str, *, where: str) -> array:
+    """Return `row[name]`, a list of numbers, in float32; an empty array if it is absent or null.
+
+    Raises:
+        UserError: it is empty or no list, or an item is no number, not finite, or too large for float32.
+    """
+    if row.get(name) is None:
+        return array("f")
+    values = read_field(row, name, kind=list, where=where)
+    wrong = next((v for v in values if type(v) not in (int, float) or not abs(v) <= LARGEST_FLOAT32), None)
+    if wrong is not None or not values:
+        found = f"holds {wrong!r:.60}" if values else "is empty"
+        raise UserError(f"{where}: the field '{name}' {found}. It must be a list of finite numbers, or be left out.")
+    return array("f", values)
+
+
+class VectorWidths:
+    """Remember how long a file's vectors are and where the first one was, to refuse another length."""
+
+    def __init__(self):
+        self._width, self._place = 0, ""
+
+    def check(self, vector: array, *, where: str) -> array:
+        """Return the vector; raise a `UserError` naming both places if it is of another length than the first one."""
+        if vector and not self._width:
+            self._width, self._place = len(vector), where
+        if vector and len(vector) != self._width:
+            raise UserError(
+                f"{where}: the embedding has {len(vector)} numbers, and the one at {self._place} has {self._width}. "
+                "All must come from one encoder."
+            )
+        return vector
+
+
 def require_text(text: str, *, name: str, where: str) -> str:
     """Return the text unchanged, or raise a `UserError` if it is empty or white space."""
     if not text.strip():
@@ -168,9 +213,10 @@ def load_candidates(path: str | Path) -> list[Candidate]:
     """Load `candidates.jsonl`.
 
     Raises:
-        UserError: missing file, malformed line, missing or wrong field, empty text, duplicate id, or no candidate.
+        UserError: missing file, malformed line, missing or wrong field, empty text, duplicate id, embeddings of unequal
+            length, or no candidate.
     """
-    seen, candidates = SeenIds(), []
+    seen, widths, candidates = SeenIds(), VectorWidths(), []
     for number, row in read_json_lines(path):
         where = f"{path}:{number}"
         candidate_id = require_text(read_field(row, "id", kind=str, where=where), name="id", where=where)
@@ -183,6 +229,7 @@ def load_candidates(path: str | Path) -> list[Candidate]:
                     name: read_field(attributes, name, kind=str, where=f"{where}: attributes", default="")
                     for name in attributes
                 },
+                embedding=widths.check(read_vector(row, "embedding", where=where), where=where),
             )
         )
     return require_rows(candidates, name="candidate", path=path)
@@ -226,4 +273,11 @@ def save_postings(path: str | Path, postings: Iterable[Posting]) -> None:
 
 def save_candidates(path: str | Path, candidates: Iterable[Candidate]) -> None:
     """Write `candidates.jsonl`, whole or not at all."""
-    save_json_lines(path, ({"id": c.id, "text": c.text, "attributes": dict(c.attributes)} for c in candidates))
+    save_json_lines(path, map(_describe_candidate, candidates))
+
+
+def _describe_candidate(candidate: Candidate) -> dict[str, Any]:
+    row = {"id": candidate.id, "text": candidate.text, "attributes": dict(candidate.attributes)}
+    if candidate.embedding:
+        row["embedding"] = [float(f"{value:.9g}") for value in candidate.embedding]  # nine digits tell float32 apart
+    return row

@@ -20,8 +20,8 @@ import numpy as np
 from ilqljax.errors import UserError
 from ilqljax.fairness import diversity
 from ilqljax.fairness.attributes import AttributeTable
-from ilqljax.fairness.matching import TfidfMatcher
 from ilqljax.files import save_text
+from ilqljax.tasks.hiring.engines import MatcherSource, TfidfSource
 from ilqljax.tasks.hiring.guardrails import check_rewrite
 from ilqljax.tasks.hiring.postings import (
     Candidate,
@@ -38,6 +38,7 @@ from ilqljax.tasks.hiring.prepared import (
     REWARDS,
     SPLITS,
     SUMMARY,
+    VECTORS,
     PreparedData,
     ScoredRewrite,
     load_prepared,
@@ -90,18 +91,20 @@ class DataConfig:
     reward: RewardConfig = field(default_factory=RewardConfig)
 
 
-def prepare_data(config: DataConfig, *, out_dir: str | Path) -> PreparedData:
+def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSource | None = None) -> PreparedData:
     """Prepare a data folder, or load it if it was made from the same inputs, settings and code.
 
     Args:
         config: what to prepare.
         out_dir: the folder to make. One that an earlier call made is replaced; any other that holds something is
         refused.
+        matcher: the engine that scores; TF-IDF where none is given.
 
     Raises:
         UserError: bad data, a bad setting, or a folder that cannot be written or is not ours. Nothing is left behind.
     """
     _check_config(config)
+    matcher = TfidfSource() if matcher is None else matcher
     out_dir = Path(out_dir)
     _check_target(out_dir)
     source = config.source or detect_source(config.path)
@@ -114,18 +117,20 @@ def prepare_data(config: DataConfig, *, out_dir: str | Path) -> PreparedData:
         n_postings=config.n_postings,
         n_candidates=config.n_candidates,
     )
-    fingerprint = _make_fingerprint(config, market.files)
+    fingerprint = _make_fingerprint(config, market.files, matcher)
     if _is_current(out_dir, fingerprint):
         return load_prepared(out_dir)
     postings, dropped = _choose_postings(market.postings, config, source=source)
     splits = _choose_splits(postings, market.splits, config)
     with _replace_folder(out_dir) as folder:
+        _keep_vectors(out_dir, folder)
         _fill_folder(
             folder,
             postings,
             market.candidates,
             splits,
             config,
+            matcher,
             {"source": source, "dropped": dropped, "fingerprint": fingerprint},
         )
     return load_prepared(out_dir)
@@ -185,11 +190,12 @@ def _fill_folder(
     candidates: Sequence[Candidate],
     splits: Mapping[str, Sequence[str]],
     config: DataConfig,
+    matcher: MatcherSource,
     facts: Mapping[str, Any],
 ) -> None:
-    matcher = TfidfMatcher([candidate.text for candidate in candidates])
     table = AttributeTable.from_candidates(candidates)
-    reward = DiversityReward(matcher, table, config.reward, cache_path=folder / REWARDS)
+    engine = matcher.make(candidates, folder=folder)
+    reward = DiversityReward(engine, table, config.reward, cache_path=folder / REWARDS)
     rows = _score_rewrites(postings, splits, reward, config)
     save_postings(folder / JOBS, postings)
     save_candidates(folder / CANDIDATES, candidates)
@@ -198,6 +204,7 @@ def _fill_folder(
     save_manifest(folder / SPLITS, make_manifest(postings, splits, seed=config.seed, files=files))
     summary = {
         **facts,
+        "matcher": matcher.name,
         "config": asdict(config),
         "counts": {
             "postings": len(postings),
@@ -243,9 +250,9 @@ def _average_rewards(rows: Sequence[ScoredRewrite]) -> dict[str, dict[str, dict[
     }
 
 
-def _make_fingerprint(config: DataConfig, files: Sequence[Path]) -> str:
-    """Hash the settings, the input files, and the code that turns one into the other."""
-    digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
+def _make_fingerprint(config: DataConfig, files: Sequence[Path], matcher: MatcherSource) -> str:
+    """Hash the settings, the engine, the input files, and the code that turns one into the other."""
+    digest = hashlib.sha256(json.dumps([asdict(config), matcher.fingerprint], sort_keys=True).encode())
     code = sorted(Path(__file__).parent.glob("*.py")) + sorted(Path(diversity.__file__).parent.glob("*.py"))
     for file in [*files, *code]:
         digest.update(f"{file.name} {hash_file(file)}".encode())
@@ -258,6 +265,12 @@ def _check_target(out_dir: Path) -> None:
         raise UserError(f"{out_dir}: is a file. Give a folder for the prepared data.")
     if out_dir.is_dir() and any(out_dir.iterdir()) and load_summary(out_dir) is None:
         raise UserError(f"{out_dir}: holds files that prepare_data did not make. Give a new or empty folder.")
+
+
+def _keep_vectors(old: Path, new: Path) -> None:
+    """Take over the candidates' vectors of a folder that is replaced; their own hash says whether they still hold."""
+    for file in sorted(old.glob(VECTORS.format("*"))):
+        shutil.copy2(file, new / file.name)
 
 
 def _is_current(out_dir: Path, fingerprint: str) -> bool:

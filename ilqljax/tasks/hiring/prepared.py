@@ -1,13 +1,14 @@
 """Describe and load a prepared data folder; `prepare` makes one.
 
-| file             | holds                                                                      |
-|------------------|----------------------------------------------------------------------------|
-| jobs.jsonl       | the postings that were kept                                                |
-| candidates.jsonl | the candidates                                                             |
-| splits.json      | the manifest: ids by split, and hashes                                     |
-| offline.jsonl    | one scored rewrite a line                                                  |
-| rewards.sqlite   | the reward cache, which later runs go on filling                           |
-| summary.json     | configuration, counts, mean rewards by split and operator, the noise floor |
+| file                  | holds                                                                      |
+|-----------------------|----------------------------------------------------------------------------|
+| jobs.jsonl            | the postings that were kept                                                |
+| candidates.jsonl      | the candidates                                                             |
+| splits.json           | the manifest: ids by split, and hashes                                     |
+| offline.jsonl         | one scored rewrite a line                                                  |
+| rewards.sqlite        | the reward cache, which later runs go on filling                           |
+| vectors-*.safetensors | the candidates' vectors, one file an encoder, where one was used           |
+| summary.json          | configuration, counts, mean rewards by split and operator, the noise floor |
 """
 
 import json
@@ -18,7 +19,7 @@ from typing import Any
 
 from ilqljax.errors import UserError
 from ilqljax.fairness.attributes import AttributeTable
-from ilqljax.fairness.matching import Matcher, TfidfMatcher
+from ilqljax.tasks.hiring.engines import MatcherSource, TfidfSource
 from ilqljax.tasks.hiring.environment import PostingEnvironment, PostingObservation
 from ilqljax.tasks.hiring.postings import Candidate, Posting, load_candidates, load_postings, read_json_lines
 from ilqljax.tasks.hiring.reward import DiversityReward, RewardConfig
@@ -26,6 +27,7 @@ from ilqljax.tasks.hiring.splits import Manifest, hash_file, load_manifest
 
 JOBS, CANDIDATES, SPLITS = "jobs.jsonl", "candidates.jsonl", "splits.json"
 OFFLINE, REWARDS, SUMMARY = "offline.jsonl", "rewards.sqlite", "summary.json"
+VECTORS = "vectors-{}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,16 @@ class PreparedData:
             for row in self.select_rewrites(split)
         ]
 
-    def make_reward(self, matcher: Matcher | None = None) -> DiversityReward:
-        """Return the reward that scored the data (TF-IDF unless another matcher is given), with the folder's cache."""
-        matcher = TfidfMatcher([candidate.text for candidate in self.candidates]) if matcher is None else matcher
+    def make_reward(self, source: MatcherSource | None = None) -> DiversityReward:
+        """Return the reward under an engine (TF-IDF where none is given), with the folder's cache and vectors.
+
+        Raises:
+            UserError: none is given, but another engine than TF-IDF scored the data.
+        """
+        scored_by = self.summary.get("matcher", TfidfSource().name)
+        if source is None and scored_by != TfidfSource().name:
+            raise UserError(f"{self.folder}: was scored by the matcher '{scored_by}'. Give that one.")
+        matcher = (source or TfidfSource()).make(self.candidates, folder=self.folder)
         table = AttributeTable.from_candidates(self.candidates)
         return DiversityReward(matcher, table, self.reward_config, cache_path=self.folder / REWARDS)
 

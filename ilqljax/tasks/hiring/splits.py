@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ilqljax.errors import UserError
-from ilqljax.files import save_text
+from ilqljax.files import hash_file, save_text
 from ilqljax.tasks.hiring.postings import Posting, normalize_spaces
 
 SPLIT_NAMES = ("train", "eval", "test")
@@ -121,12 +121,6 @@ def check_leakage(splits: Mapping[str, Sequence[str]], postings: Sequence[Postin
 def hash_posting(posting: Posting) -> str:
     """Return the SHA-256 of a posting's fields."""
     return hashlib.sha256(json.dumps(asdict(posting), sort_keys=True).encode()).hexdigest()
-
-
-def hash_file(path: str | Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_manifest(

@@ -20,10 +20,12 @@ from ilqljax.tasks.hiring.postings import (
     Candidate,
     Posting,
     SeenIds,
+    VectorWidths,
     load_saved_dataset,
     normalize_spaces,
     read_field,
     read_json_lines,
+    read_vector,
     require_rows,
     require_text,
 )
@@ -185,14 +187,14 @@ def load_prepared_workable(folder: str | Path) -> PreparedWorkable:
                 country_code=country,
             )
         )
-    candidates = []
+    candidates, widths = [], VectorWidths()
     for number, row in enumerate(people):
         where = f"{folder / CANDIDATES_FOLDER}: row {number}"
         text = read_field(row, "profile_description", kind=str, where=where)
         place = read_field(row, "Main_location", kind=str, where=where, default="")
-        candidates.append(
-            Candidate(str(number), require_text(text, name="profile_description", where=where), {"location": place})
-        )
+        text = require_text(text, name="profile_description", where=where)
+        vector = widths.check(read_vector(row, "embedding", where=where), where=where)
+        candidates.append(Candidate(str(number), text, {"location": place}, vector))
     require_rows(postings, name="posting", path=folder / JOBS_FOLDER)
     require_rows(candidates, name="candidate", path=folder / CANDIDATES_FOLDER)
     return PreparedWorkable(postings, candidates, _load_split_indices(folder, n_postings=len(postings)))

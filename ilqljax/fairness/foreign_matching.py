@@ -1,0 +1,163 @@
+"""Ask an engine that is not ours: any Python function, and the checks that every foreign answer must pass.
+
+An answer names candidates by their ids, so an engine needs no row numbers. For each text it must hold exactly k
+different known ids, best first, with finite scores that do not increase. Of equal scores the lower row goes first;
+which candidate takes a shared k-th place is the engine's choice.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ilqljax.errors import UserError
+from ilqljax.fairness.matching import Matches, check_k, check_texts
+from ilqljax.fairness.vector_store import hash_texts
+from ilqljax.files import hash_file
+
+LARGEST_SCORE = float(np.finfo(np.float32).max)  # scores are kept in float32
+
+# What a callable must be: texts and k in; for each text k ids and k scores out.
+AskFunction = Callable[[list[str], int], tuple[Sequence[Sequence[str]], Sequence[Sequence[float]]]]
+
+
+class CallableMatcher:
+    """Rank candidates by a Python function `(texts, k) -> (ids, scores)`."""
+
+    def __init__(self, function: AskFunction, candidate_ids: Sequence[str], *, name: str, fingerprint: str = ""):
+        """Hold the function.
+
+        Args:
+            function: gets a list of texts and k, returns for each text k candidate ids and k scores, best first.
+            candidate_ids: in the order of the candidates.
+            name: names the function in messages.
+            fingerprint: of the function and what it depends on.
+
+        Raises:
+            UserError: there is no candidate, or an id occurs twice.
+        """
+        self._function, self._name = function, name
+        self._row_of = number_ids(candidate_ids)
+        self.n_candidates = len(self._row_of)
+        self.fingerprint = f"callable-{hash_texts(candidate_ids, prefix=f'{name} {fingerprint}')[:32]}"
+
+    def top_k(self, texts: Sequence[str], k: int) -> Matches:
+        """Return each text's k best candidates, best first.
+
+        Raises:
+            UserError: k or `texts` are wrong, or the answer is.
+        """
+        check_texts(texts, name="texts")
+        check_k(k, n_candidates=self.n_candidates)
+        if not texts:
+            return Matches(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
+        answer = self._function(list(texts), k)
+        if not isinstance(answer, tuple | list) or len(answer) != 2:
+            raise UserError(
+                f"{self._name} returned {type(answer).__name__}, not a pair (ids, scores). Return for each text k ids "
+                "and k scores."
+            )
+        ids, scores = (_to_lists(part) for part in answer)
+        return check_answers(ids, scores, n_texts=len(texts), k=k, row_of=self._row_of, where=self._name)
+
+
+def load_callable(path: str) -> AskFunction:
+    """Import the function that "package.module:function" names.
+
+    Raises:
+        UserError: the name is malformed, or the module or function is not there.
+    """
+    module_name, colon, name = path.partition(":")
+    if not colon or not module_name or not name.isidentifier():
+        raise UserError(f"{path!r} names no function. Write package.module:function.")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{path!r}: no module {error.name!r}. Install it, or start the program in the folder that holds it."
+        ) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = sorted(n for n, value in vars(module).items() if callable(value) and not n.startswith("_"))
+        raise UserError(f"{path!r}: {module_name} has no function {name!r}. It has: {', '.join(known) or 'none'}.")
+    return function
+
+
+def hash_source(function: Callable) -> str:
+    """Hash the file that defines a function; "" where there is none."""
+    file = inspect.getsourcefile(function) if inspect.isroutine(function) or inspect.isclass(function) else None
+    return hash_file(file) if file else ""
+
+
+def number_ids(candidate_ids: Sequence[str]) -> dict[str, int]:
+    """Return each id's row number; raise a `UserError` if there is none or one occurs twice."""
+    row_of = {candidate_id: row for row, candidate_id in enumerate(candidate_ids)}
+    if not row_of:
+        raise UserError("The list of candidates is empty. A matcher needs at least one candidate.")
+    if len(row_of) < len(candidate_ids):
+        raise UserError("The candidates' ids are not unique. An engine that answers with ids needs unique ones.")
+    return row_of
+
+
+def check_answers(ids: Any, scores: Any, *, n_texts: int, k: int, row_of: Mapping[str, int], where: str) -> Matches:
+    """Turn the ids and scores that an engine gave into matches, strictly (module docstring).
+
+    Args:
+        ids: for each text a list of candidate ids.
+        scores: for each text a list of numbers.
+        n_texts: how many texts were asked about.
+        k: how many candidates were asked for.
+        row_of: row number by known id.
+        where: who answered, for messages.
+
+    Raises:
+        UserError: anything is missing, superfluous, of a wrong type, unknown, repeated, not finite or out of order.
+    """
+    for name, value in (("ids", ids), ("scores", scores)):
+        if not isinstance(value, list) or len(value) != n_texts:
+            found = f"{len(value)} lists" if isinstance(value, list) else type(value).__name__
+            raise UserError(f"{where} gave {found} of {name} for {n_texts} texts. Give one list a text.")
+    indices, values = np.empty((n_texts, k), np.int64), np.empty((n_texts, k), np.float64)
+    for i in range(n_texts):
+        indices[i], values[i] = _check_answer(ids[i], scores[i], k=k, row_of=row_of, where=f"{where}, text {i}")
+    # Lower rows first among equal scores; the sort is stable and scores do not increase already.
+    values = values.astype(np.float32)
+    order = np.lexsort((indices, -values), axis=-1)
+    return Matches(np.take_along_axis(indices, order, axis=1), np.take_along_axis(values, order, axis=1))
+
+
+def _check_answer(
+    ids: Any, scores: Any, *, k: int, row_of: Mapping[str, int], where: str
+) -> tuple[list[int], list[float]]:
+    for name, value in (("ids", ids), ("scores", scores)):
+        if not isinstance(value, list) or len(value) != k:
+            found = f"{len(value)} {name}" if isinstance(value, list) else f"{name} of type {type(value).__name__}"
+            raise UserError(f"{where}: got {found}, expected a list of k={k}. Give exactly k candidates.")
+    unknown = [one for one in ids if not isinstance(one, str) or one not in row_of]
+    if unknown:
+        raise UserError(
+            f"{where}: {unknown[0]!r:.60} is no candidate's id. Answer with the ids of the candidates file, as text."
+        )
+    if len(set(ids)) < k:
+        repeated = next(one for i, one in enumerate(ids) if one in ids[:i])
+        raise UserError(f"{where}: the candidate {repeated!r} is named twice. Name each candidate once.")
+    for score in scores:
+        if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= LARGEST_SCORE:
+            raise UserError(f"{where}: the score {score!r:.60} is no finite number. Every score must be one.")
+    for i in range(1, k):
+        if scores[i] > scores[i - 1]:
+            raise UserError(
+                f"{where}: the scores increase from {scores[i - 1]} to {scores[i]} at place {i}. Sort them, best first."
+            )
+    return [row_of[one] for one in ids], scores
+
+
+def _to_lists(part: Any) -> Any:
+    """Turn arrays into plain lists, also inside a list; other things are left for the check to refuse."""
+    if isinstance(part, np.ndarray):
+        return part.tolist()
+    if isinstance(part, tuple | list):
+        return [_to_lists(inner) for inner in part]
+    return part.item() if isinstance(part, np.generic) else part

@@ -1,0 +1,145 @@
+"""Texts to vectors: a tokenizer, length buckets, and the compiled encoder.
+
+A text is padded to the smallest bucket that holds it, whatever the other texts are, and batches have one of three
+sizes, so the encoder compiles at most three times a bucket.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from ilqljax.errors import UserError
+from ilqljax.files import hash_file
+from ilqljax.models.encoder import POOLINGS, Bert, embed
+from ilqljax.models.encoder_weights import find_encoder, load_bert, read_encoder_files
+from ilqljax.types import Array
+
+BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+BATCH_SIZES = (1, 8)
+# Tokens of the largest batch: what fits a CPU's cache, or keeps an accelerator busy.
+CPU_BATCH_TOKENS, BATCH_TOKENS = 2048, 16384
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
+DTYPES = ("float32", "bfloat16")
+# Raised when the meaning of a vector changes.
+ENCODER_VERSION = 1
+
+
+class Encoded(NamedTuple):
+    """Vectors of texts, and how many of the texts were cut to the longest that the encoder reads."""
+
+    vectors: Float[Array, "B D"]
+    n_truncated: int
+
+
+class SentenceEncoder:
+    """Encode texts with a BERT from a directory."""
+
+    def __init__(
+        self, path: str | Path, *, pooling: str = "", max_length: int = 0, dtype: str = "float32", batch_tokens: int = 0
+    ):
+        """Load it.
+
+        Args:
+            path: a directory (`encoder_weights`), or "minilm".
+            pooling: "mean" or "cls"; "" takes what the directory says.
+            max_length: longest text in tokens, [CLS] and [SEP] included; 0 takes what the directory says, or else all
+                positions. Longer texts lose their end, and are counted.
+            dtype: of the activations: "float32" or "bfloat16".
+            batch_tokens: tokens of the largest batch; 0 takes 2,048 on a CPU and 16,384 elsewhere.
+
+        Raises:
+            UserError: a setting is unknown, or the directory is not a complete encoder.
+        """
+        directory = find_encoder(str(path))
+        if pooling not in ("", *POOLINGS):
+            raise UserError(
+                f"Unknown pooling {pooling!r}. Known: {', '.join(POOLINGS)}, or '' for the directory's own."
+            )
+        if dtype not in DTYPES:
+            raise UserError(f"Unknown dtype {dtype!r}. Known: {', '.join(DTYPES)}.")
+        files = read_encoder_files(directory)
+        config, params = load_bert(files.bert, dtype=dtype)
+        longest = config.max_position_embeddings
+        self.max_length = max_length or min(files.max_length or longest, longest)
+        if not 2 < self.max_length <= longest:
+            raise UserError(
+                f"max_length={max_length}: {directory} reads 3 to {longest} tokens. Use one of these, or 0."
+            )
+        self.pooling, self.normalize, self._lower = pooling or files.pooling, files.normalize, files.lower
+        self.width = config.hidden_size
+        self.fingerprint = self._make_fingerprint(files.bert, dtype)
+        self._model, self._params = Bert(config), jax.device_put(params)
+        self._tokenizer = load_bert_tokenizer(files.bert, vocab_size=config.vocab_size)
+        self._buckets = (*(b for b in BUCKETS if b < self.max_length), self.max_length)
+        usual = CPU_BATCH_TOKENS if jax.default_backend() == "cpu" else BATCH_TOKENS
+        self._batch_tokens = batch_tokens or usual
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Return one float32 vector a text; each depends on its own text only (up to float32 rounding)."""
+        rows, n_truncated = self._tokenize(texts)
+        vectors = np.empty((len(rows), self.width), np.float32)
+        lengths = np.array([len(row) for row in rows], np.int32)
+        bucket_of = np.searchsorted(self._buckets, lengths)
+        for i, bucket in enumerate(self._buckets):
+            here = np.flatnonzero(bucket_of == i)
+            sizes = sorted({*BATCH_SIZES, max(1, self._batch_tokens // bucket)})
+            for at in range(0, len(here), sizes[-1]):
+                chosen = here[at : at + sizes[-1]]
+                size = next(s for s in sizes if s >= len(chosen))
+                tokens, counts = np.zeros((size, bucket), np.int32), np.zeros(size, np.int32)
+                for j, row in enumerate(chosen):
+                    tokens[j, : lengths[row]] = rows[row]
+                counts[: len(chosen)] = lengths[chosen]
+                vectors[chosen] = self._embed(tokens, counts)[: len(chosen)]
+        return Encoded(vectors, n_truncated)
+
+    def _embed(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        return np.asarray(
+            embed(self._params, tokens, lengths, model=self._model, pooling=self.pooling, normalize=self.normalize)
+        )
+
+    def _tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
+        if not texts:
+            return [], 0
+        # JSON can hold half a surrogate pair, which is no text that a tokenizer takes.
+        given = [text.encode("utf-8", "replace").decode() for text in texts]
+        given = [text.lower() for text in given] if self._lower else given
+        rows = self._tokenizer(given, truncation=False, padding=False, verbose=False)["input_ids"]
+        n_truncated = sum(len(row) > self.max_length for row in rows)
+        # The closing [SEP] stays, as in sentence-transformers.
+        return [r if len(r) <= self.max_length else [*r[: self.max_length - 1], r[-1]] for r in rows], n_truncated
+
+    def _make_fingerprint(self, bert: Path, dtype: str) -> str:
+        settings = [ENCODER_VERSION, self.pooling, self.normalize, self.max_length, self._lower, dtype]
+        digest = hashlib.sha256(repr(settings).encode())
+        for name in ("config.json", "model.safetensors", *TOKENIZER_FILES):
+            if (bert / name).is_file():
+                digest.update(f"{name} {hash_file(bert / name)}".encode())
+        return digest.hexdigest()
+
+
+def load_bert_tokenizer(directory: Path, *, vocab_size: int):
+    """Load a directory's tokenizer with transformers.
+
+    Raises:
+        UserError: there is none, or it has more tokens than the model.
+    """
+    if not any((directory / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+        raise UserError(f"{directory} has neither tokenizer.json nor vocab.txt. Save the tokenizer there too.")
+    from transformers import AutoTokenizer  # slow to import, and only needed here
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{directory}: its tokenizer cannot be loaded ({error}). Save it again.") from error
+    if len(tokenizer) > vocab_size:
+        raise UserError(
+            f"{directory}: the tokenizer has {len(tokenizer)} tokens and the model {vocab_size}. They do not belong "
+            "together; copy both from one model."
+        )
+    return tokenizer

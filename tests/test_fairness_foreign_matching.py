@@ -1,0 +1,156 @@
+"""Engines that are not ours: a Python function by name, what of an answer is refused, and stored vectors."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from ilqljax.errors import UserError
+from ilqljax.fairness.foreign_matching import CallableMatcher, check_answers, hash_source, load_callable
+from ilqljax.fairness.matching import Matcher
+from ilqljax.fairness.vector_store import hash_texts, load_or_make_vectors
+
+IDS = ("c0", "c1", "c2")
+ROW_OF = {one: row for row, one in enumerate(IDS)}
+
+
+def check(ids, scores, *, n_texts=1, k=2):
+    return check_answers(ids, scores, n_texts=n_texts, k=k, row_of=ROW_OF, where="the engine")
+
+
+def test_answer_becomes_rows_and_scores():
+    matches = check([["c2", "c0"], ["c1", "c2"]], [[0.5, 0.25], [3, 2]], n_texts=2)
+    assert matches.indices.tolist() == [[2, 0], [1, 2]]
+    assert matches.scores.tolist() == [[0.5, 0.25], [3.0, 2.0]] and matches.scores.dtype == np.float32
+
+
+def test_equal_scores_of_an_answer_go_by_the_lower_row():
+    assert check([["c2", "c1", "c0"]], [[1.0, 0.5, 0.5]], k=3).indices.tolist() == [[2, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("ids", "scores", "message"),
+    [
+        ([["c0", "c1"]] * 2, [[1.0, 0.0]] * 2, "gave 2 lists of ids for 1 texts"),
+        ([], [], "gave 0 lists of ids"),
+        ("c0", [[1.0, 0.0]], "gave str of ids"),
+        ([["c0", "c1"]], {"0": 1.0}, "gave dict of scores"),
+        ([["c0"]], [[1.0]], "text 0: got 1 ids, expected a list of k=2"),
+        ([["c0", "c1", "c2"]], [[1.0, 0.5, 0.0]], "got 3 ids"),
+        ([["c0", "c1"]], [[1.0]], "got 1 scores"),
+        ([None], [[1.0, 0.5]], "got ids of type NoneType"),
+        ([["c0", "c9"]], [[1.0, 0.5]], "'c9' is no candidate's id"),
+        ([["c0", 1]], [[1.0, 0.5]], "1 is no candidate's id"),
+        ([["c0", ["c1"]]], [[1.0, 0.5]], r"\['c1'\] is no candidate's id"),
+        ([["c1", "c1"]], [[1.0, 0.5]], "'c1' is named twice"),
+        ([["c0", "c1"]], [[1.0, float("nan")]], "the score nan is no finite number"),
+        ([["c0", "c1"]], [[float("inf"), 1.0]], "the score inf"),
+        ([["c0", "c1"]], [[10**400, 1.0]], "is no finite number"),
+        ([["c0", "c1"]], [[1e39, 1.0]], "is no finite number"),
+        ([["c0", "c1"]], [[1.0, "0.5"]], "the score '0.5'"),
+        ([["c0", "c1"]], [[True, 0.5]], "the score True"),
+        ([["c0", "c1"]], [[0.5, 1.0]], "increase from 0.5 to 1.0 at place 1"),
+    ],
+)
+def test_wrong_answer_is_refused(ids, scores, message):
+    with pytest.raises(UserError, match=f"the engine.*{message}"):
+        check(ids, scores)
+
+
+def rank_by_length(texts, k):
+    """Rank the ids in an order that depends on the text's length."""
+    order = [np.roll(IDS, len(text))[:k] for text in texts]
+    return order, np.tile(np.arange(k, 0, -1.0), (len(texts), 1))
+
+
+def test_callable_is_asked_and_follows_the_protocol():
+    matcher = CallableMatcher(rank_by_length, IDS, name="mine")
+    assert isinstance(matcher, Matcher) and matcher.n_candidates == 3
+    assert matcher.top_k(["", "x"], 2).indices.tolist() == [[0, 1], [2, 0]]
+    assert matcher.top_k([], 2).indices.shape == (0, 2)
+    with pytest.raises(UserError, match="k=4"):
+        matcher.top_k(["x"], 4)
+    with pytest.raises(UserError, match="list of texts"):
+        matcher.top_k("x", 1)
+
+
+def test_callable_that_returns_no_pair_is_refused():
+    with pytest.raises(UserError, match="mine returned NoneType, not a pair"):
+        CallableMatcher(lambda texts, k: None, IDS, name="mine").top_k(["x"], 1)
+
+
+def test_candidates_must_have_ids_of_their_own():
+    with pytest.raises(UserError, match="not unique"):
+        CallableMatcher(rank_by_length, ["c0", "c0"], name="mine")
+    with pytest.raises(UserError, match="empty"):
+        CallableMatcher(rank_by_length, [], name="mine")
+
+
+def test_fingerprint_follows_the_function_and_the_candidates():
+    prints = {
+        CallableMatcher(rank_by_length, ids, name=name, fingerprint=fingerprint).fingerprint
+        for ids in (IDS, IDS[::-1])
+        for name in ("a", "b")
+        for fingerprint in ("1", "2")
+    }
+    assert len(prints) == 8
+
+
+def test_function_is_loaded_by_name_and_hashed_with_its_file(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_engine.py").write_text("def rank(texts, k):\n    return [], []\n")
+    function = load_callable("my_engine:rank")
+    assert function([], 1) == ([], [])
+    before = hash_source(function)
+    (tmp_path / "my_engine.py").write_text("def rank(texts, k):\n    return [], [1]\n")
+    assert before and hash_source(function) != before
+    sys.modules.pop("my_engine")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("json.dumps", "names no function. Write package.module:function"),
+        ("json:", "names no function"),
+        (":dumps", "names no function"),
+        ("no_such_module_at_all:f", "no module 'no_such_module_at_all'"),
+        ("json:dumpz", r"json has no function 'dumpz'. It has: .*dumps"),
+        ("json:__doc__", "has no function"),
+    ],
+)
+def test_name_of_no_function_is_refused(path, message):
+    with pytest.raises(UserError, match=message):
+        load_callable(path)
+
+
+def test_vectors_are_made_once_and_anew_when_their_source_changes(tmp_path):
+    path, made = tmp_path / "vectors.safetensors", []
+
+    def make():
+        made.append(1)
+        return np.full((2, 3), len(made), np.float64)
+
+    def load(source, n=2):
+        return load_or_make_vectors(path, make, source=source, n_vectors=n)[0, 0]
+
+    assert [load("a"), load("a"), load("b"), load("b"), load("a")] == [1, 1, 2, 2, 3]
+    assert load("a", n=3) == 4  # not as many as there are candidates: cannot be theirs
+    assert load_or_make_vectors(path, make, source="a", n_vectors=2).dtype == np.float32
+    assert [file.name for file in tmp_path.iterdir()] == ["vectors.safetensors"]
+
+
+def test_damaged_vectors_say_what_to_do(tmp_path):
+    path = tmp_path / "vectors.safetensors"
+    load_or_make_vectors(path, lambda: np.ones((40, 3)), source="a", n_vectors=40)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"vectors\.safetensors: is damaged.*Delete it"):
+        load_or_make_vectors(path, lambda: np.ones((40, 3)), source="a", n_vectors=40)
+
+
+def test_vectors_that_cannot_be_written_say_so(tmp_path):
+    with pytest.raises(UserError, match="cannot be written"):
+        load_or_make_vectors(tmp_path / "no" / "v.safetensors", lambda: np.ones((1, 1)), source="a", n_vectors=1)
+
+
+def test_texts_do_not_run_into_each_other_in_a_hash():
+    assert len({hash_texts(t) for t in (["ab", ""], ["a", "b"], ["ab"], ["", "ab"], ["\ud800"])}) == 5
