@@ -22,7 +22,7 @@ ROWS = (
     ("steps", "objectives", "decoding"),
     ("algorithms", "tasks"),
     ("checkpoint", "metrics", "evals", "runs", "parity", "inspection"),
-    ("stage",),
+    ("stage", "bench"),
     ("evaluate",),
     ("train",),
 )
