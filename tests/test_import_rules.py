@@ -21,7 +21,7 @@ ROWS = (
     ("state",),
     ("steps", "decoding"),
     ("algorithms", "tasks"),
-    ("checkpoint", "metrics", "evals", "runs", "parity"),
+    ("checkpoint", "metrics", "evals", "runs", "parity", "audit"),
     ("stage",),
     ("evaluate",),
     ("train",),

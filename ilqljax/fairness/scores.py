@@ -102,7 +102,7 @@ class ShortlistScorer:
         """Return each shortlist's score on one attribute."""
         targets = select_targets(term.targets, list(groups) or [""] * len(indices))
         codes = codes_or_unknown(term.attribute.codes, np.asarray(indices))
-        return diversity_score(codes, targets, distance=term.distance, weights=self._weights(indices.shape[-1]))
+        return diversity_score(codes, targets, distance=term.distance, weights=self.weights(indices.shape[-1]))
 
     def noise_floor(self, k: int, groups: Sequence[str] = (), *, seed: int = 0) -> float:
         """Return the mean score of random shortlists of k, averaged over attributes and over the postings' groups.
@@ -128,7 +128,7 @@ class ShortlistScorer:
                 k,
                 pool=term.pool,
                 distance=term.distance,
-                weights=self._weights(k),
+                weights=self.weights(k),
                 seed=seed,
                 n_draws=n_draws,
             )
@@ -156,11 +156,12 @@ class ShortlistScorer:
         if self.config.distance == "total_variation" and self.config.weights == "equal":
             return exact_noise_floor(target, k, pool=term.pool)
         floor = noise_floor(
-            target, k, pool=term.pool, distance=term.distance, weights=self._weights(k), seed=seed, n_draws=4000
+            target, k, pool=term.pool, distance=term.distance, weights=self.weights(k), seed=seed, n_draws=4000
         )
         return float(floor.value)
 
-    def _weights(self, k: int) -> Float[Array, "k"] | None:
+    def weights(self, k: int) -> Float[Array, "k"] | None:
+        """Return the weight of each place of a list, or None where all count the same."""
         return exposure_weights(k) if self.config.weights == "exposure" else None
 
 

@@ -1,0 +1,178 @@
+"""Lay the audit out as one page of HTML that needs nothing else: for a regulator to check and a recruiter to read."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ilqljax.fairness.audit.findings import METHODS, state_findings
+from ilqljax.fairness.audit.market import AFTER, BEFORE, RewrittenPosting
+from ilqljax.fairness.audit.markup import Markup, document, element, join
+from ilqljax.fairness.audit.page_tables import (
+    show_changes,
+    show_ranking,
+    show_rates,
+    show_scores,
+    show_table,
+    show_tests,
+    words,
+)
+from ilqljax.fairness.audit.plots import draw_composition, draw_gains, draw_legend, draw_ratios
+from ilqljax.fairness.audit.style import STYLE
+from ilqljax.fairness.differences import diff_words
+
+MAX_SHOWN_REWRITES = 40
+TITLE = "Audit of shortlists"
+MEASURE_TITLES = {
+    "shortlisting": "Who gets onto a shortlist",
+    "selection": "Who is selected from it",
+    "scoring": "Who scores above the median",
+}
+
+
+def format_page(
+    audit: Mapping[str, Any], *, facts: Sequence[tuple[str, str]], rewrites: Sequence[RewrittenPosting] = ()
+) -> str:
+    """Return the report.
+
+    Args:
+        audit: what `market.audit_market` or `ready_table.audit_ready_table` returned.
+        facts: what was audited and how, as names and values, such as ("postings", "300, from jobs.jsonl").
+        rewrites: one a posting of the audit, in its order.
+    """
+    sections = [_show_attribute(section, audit, i) for i, section in enumerate(audit["attributes"])]
+    links = [(f"attribute-{i}", section["name"]) for i, section in enumerate(audit["attributes"])]
+    extra = []
+    if rewrites:
+        extra = [_show_gains(audit), _show_rewrites(audit, rewrites)]
+        links += [("gains", "Gain of each posting"), ("rewrites", "The rewrites")]
+    links += [("methods", "How to read the numbers")]
+    menu = element("nav", element("ul", *(element("li", element("a", name, href=f"#{at}")) for at, name in links)))
+    return document(
+        TITLE,
+        element("h1", TITLE),
+        show_table("What was audited", ["", ""], [[name, words(value)] for name, value in facts]),
+        element("h2", "What was found", id="findings"),
+        element("div", element("ul", *(element("li", text) for text in state_findings(audit))), class_="box"),
+        menu,
+        *sections,
+        *extra,
+        _show_methods(audit),
+        style=STYLE,
+    )
+
+
+def _show_attribute(section: Mapping[str, Any], audit: Mapping[str, Any], index: int) -> Markup:
+    phases, name = audit["phases"], section["name"]
+    has_postings = audit["n_postings"] > 0
+    unknown = "a hidden number" if section["n_unknown"] is None else f"{section['n_unknown']:,}"
+    parts = [
+        element("h2", name, id=f"attribute-{index}"),
+        element("p", f"{unknown} of {audit['n_candidates']:,} candidates do not declare it.", class_="note"),
+    ]
+    if section["hidden"]:
+        text = f"Hidden, to protect small groups: {len(section['hidden'])} of its cells."
+        parts.append(element("p", text, class_="note"))
+    for measure in section["rates"][phases[0]]:
+        parts += _show_measure(section, measure, phases, has_postings=has_postings)
+    if section["composition"]:
+        drawing = draw_composition(
+            section["composition"], phases=phases, title=f"{name}: share of all shortlists against the target"
+        )
+        parts += [
+            element("h3", "What the shortlists are made of"),
+            _figure(drawing, f"Share of the known members of all shortlists; target: {section['target']}.", phases),
+            show_scores(section["scores"], phases=phases),
+        ]
+    if section["ranking"]:
+        ranking = show_ranking(section, phases=phases, selected=audit["selected"], top=audit["top"])
+        parts.append(element("details", element("summary", "Places in the lists: skew, NDKL, exposure"), ranking))
+    return element("section", *parts)
+
+
+def _show_measure(
+    section: Mapping[str, Any], measure: str, phases: Sequence[str], *, has_postings: bool
+) -> list[Markup]:
+    tables = {phase: section["rates"][phase][measure] for phase in phases}
+    parts = [element("h3", MEASURE_TITLES[measure])]
+    if any(table["rows"] for table in tables.values()):
+        drawing = draw_ratios(
+            {phase: table["rows"] for phase, table in tables.items()},
+            title=f"{section['name']}: impact ratio, {MEASURE_TITLES[measure].lower()}",
+        )
+        caption = "Impact ratio (rate over the highest rate) with 95 % intervals; dashed line: four fifths."
+        parts.append(_figure(drawing, caption, phases))
+    names = {phase: phase if len(phases) > 1 else "as it is" for phase in phases}
+    parts += [show_rates(measure, names[phase], tables[phase], has_postings=has_postings) for phase in phases]
+    if section["changes"].get(measure):
+        parts.append(show_changes(measure, section["changes"][measure]))
+    tests = [show_tests(measure, names[phase], tables[phase], has_postings=has_postings) for phase in phases]
+    parts.append(element("details", element("summary", "Tests and chance"), *tests))
+    return parts
+
+
+def _figure(drawing: Markup, caption: str, phases: Sequence[str]) -> Markup:
+    return element("figure", draw_legend(phases), drawing, element("figcaption", caption))
+
+
+def _gains(audit: Mapping[str, Any]) -> tuple[str, list[float]]:
+    """Return the gain of each posting on the first attribute, which a page can show, and its name."""
+    name = audit["attributes"][0]["name"]
+    return name, [row[f"score_{AFTER}"][name] - row[f"score_{BEFORE}"][name] for row in audit["postings"]]
+
+
+def _show_gains(audit: Mapping[str, Any]) -> Markup:
+    name, gains = _gains(audit)
+    failed = [bool(row["guardrail_failures"]) for row in audit["postings"]]
+    better = sum(gain > 0 and not fail for gain, fail in zip(gains, failed, strict=True))
+    worse = sum(gain < 0 for gain in gains)
+    same = sum(gain == 0 for gain in gains)
+    text = (
+        f"Of {len(gains)} rewritten postings {better} score better on {name} and pass every guardrail, {same} score "
+        f"the same, {worse} worse; {sum(failed)} rewrites fail a guardrail (hollow bars) and count as no improvement."
+    )
+    drawing = draw_gains(gains, failed, title=f"Gain in the score on {name} of every posting")
+    return element("section", element("h2", "Gain of each posting", id="gains"), element("p", text), drawing)
+
+
+def _show_rewrites(audit: Mapping[str, Any], rewrites: Sequence[RewrittenPosting]) -> Markup:
+    name, gains = _gains(audit)
+    order = sorted(range(len(rewrites)), key=lambda i: (-gains[i], i))
+    shown = order if len(order) <= MAX_SHOWN_REWRITES else order[: MAX_SHOWN_REWRITES // 2]
+    if len(order) > MAX_SHOWN_REWRITES:
+        shown = shown + order[-MAX_SHOWN_REWRITES // 2 :]
+    text = "Removed words are struck through, added words underlined."
+    if len(shown) < len(order):
+        text += (
+            f" Shown are the {MAX_SHOWN_REWRITES // 2} with the largest and the {MAX_SHOWN_REWRITES // 2} with the "
+            f"smallest gains of {len(order)}."
+        )
+    articles = [_show_rewrite(audit["postings"][i]["id"], rewrites[i], gains[i], name) for i in shown]
+    return element("section", element("h2", "The rewrites", id="rewrites"), element("p", text), *articles)
+
+
+def _show_rewrite(posting_id: str, rewrite: RewrittenPosting, gain: float, name: str) -> Markup:
+    tags = {"same": "span", "removed": "del", "added": "ins"}
+    pieces = [element(tags[segment.kind], segment.text) for segment in diff_words(rewrite.before, rewrite.after)]
+    failures = rewrite.failures
+    flag = element("span", "passes every guardrail", class_="good")
+    if failures:
+        flag = element("span", f"fails: {', '.join(failures)}", class_="flag")
+    reasons = element("ul", *(element("li", reason) for reason in rewrite.reasons)) if rewrite.reasons else join()
+    change = f"gain on {name}: {gain:+.1f}" if math.isfinite(gain) else ""
+    return element(
+        "article",
+        element("h3", f"{rewrite.title or 'Posting'} ({posting_id})"),
+        element("p", flag, join(" " + change)),
+        reasons,
+        element("p", *pieces, class_="diff"),
+    )
+
+
+def _show_methods(audit: Mapping[str, Any]) -> Markup:
+    kind = "postings" if audit["n_postings"] else "table"
+    items = [
+        element("li", element("strong", method.name + ". "), method.text)
+        for method in METHODS
+        if method.only in ("", kind)
+    ]
+    return element("section", element("h2", "How to read the numbers", id="methods"), element("ul", *items))
