@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ilqljax.fairness.impact_ratio import FOUR_FIFTHS, MIN_ASSESSED, Mark
 
 SIGNIFICANT = 0.05
-_VERBS = {"shortlisting": "shortlisted", "selection": "selected", "scoring": "scored above the median"}
+_VERBS = {"shortlisting": "Shortlisted", "selection": "Selected", "scoring": "Scored above the median"}
 
 
 class Method(NamedTuple):
@@ -92,16 +92,24 @@ METHODS = (
 )
 
 
-def state_findings(audit: Mapping[str, Any]) -> list[str]:
-    """Return the findings as sentences: each rate of each attribute, then what rewriting changed."""
-    sentences = []
-    last = audit["phases"][-1]
+def state_findings(audit: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the findings as sentences, by attribute: each rate, then the diversity score and what rewriting did."""
+    first, last = audit["phases"][0], audit["phases"][-1]
+    findings = {}
     for section in audit["attributes"]:
-        for measure, table in section["rates"][audit["phases"][0]].items():
-            sentences.append(f"{section['name']}, {_VERBS[measure]}: {_describe(table)}")
+        tables = section["rates"][first].items()
+        sentences = [f"{_VERBS[measure]}: {_describe(table)}" for measure, table in tables]
         if section["scores"]:
-            sentences.append(f"{section['name']}, diversity: {_describe_scores(section['scores'], last)}")
-    return sentences
+            sentences.append(f"Diversity: {_describe_scores(section['scores'], last)}")
+        findings[section["name"]] = sentences
+    return findings
+
+
+def show_p(value: float) -> str:
+    """Return a p-value with its sign: "= 0.012", "< 0.001", or a dash where it is undefined."""
+    if not math.isfinite(value):
+        return "–"
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
 def _describe(table: Mapping[str, Any]) -> str:
@@ -115,19 +123,19 @@ def _describe(table: Mapping[str, Any]) -> str:
     text += f", of {lowest['category']}"
     text += " (below four fifths)" if lowest["impact_ratio"] < FOUR_FIFTHS else ""
     few = sum(row["mark"] in (Mark.INSUFFICIENT, Mark.EXCLUDED) for row in table["rows"])
-    text += f"; {few} categories have too little data" if few else ""
+    text += f"; too little data for {few} {'category' if few == 1 else 'categories'}" if few else ""
     if not math.isfinite(table["p_smallest"]):
         return text + "."
     return text + (
-        f"; shuffled labels give so low a smallest ratio in {100 * table['p_smallest']:.1f} % of the cases"
-        + (": more than chance." if table["p_smallest"] < SIGNIFICANT else ": no more than chance gives.")
+        ("; lower than chance gives" if table["p_smallest"] < SIGNIFICANT else "; no lower than chance gives")
+        + f" (p {show_p(table['p_smallest'])} under shuffled labels)."
     )
 
 
 def _describe_scores(scores: Mapping[str, Any], last: str) -> str:
     text = (
         f"a shortlist's mean score is {scores['before']:.1f} where chance gives {scores['floor']:.1f}"
-        f" (p = {scores['before_p']:.3f} under shuffled labels)"
+        f" (p {show_p(scores['before_p'])} under shuffled labels)"
     )
     if "guarded_gain" not in scores:
         return text + "."

@@ -7,6 +7,8 @@ import re
 # Control characters and lone surrogates, which no file of UTF-8 HTML can hold.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
 
 class Markup(str):
     """Mark a text that is HTML already; only this module makes one, out of escaped parts."""
@@ -47,7 +49,7 @@ def document(title: str, *body: Markup, style: str) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<link rel="icon" href="data:,">\n'
         f"<title>{join(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n{join(*body)}\n</body>\n</html>\n"
     )

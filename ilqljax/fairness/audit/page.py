@@ -20,7 +20,7 @@ from ilqljax.fairness.audit.plots import draw_composition, draw_gains, draw_lege
 from ilqljax.fairness.audit.style import STYLE
 from ilqljax.fairness.differences import diff_words
 
-MAX_SHOWN_REWRITES = 40
+MAX_SHOWN_REWRITES = 45
 TITLE = "Audit of shortlists"
 MEASURE_TITLES = {
     "shortlisting": "Who gets onto a shortlist",
@@ -52,13 +52,20 @@ def format_page(
         element("h1", TITLE),
         show_table("What was audited", ["", ""], [[name, words(value)] for name, value in facts]),
         element("h2", "What was found", id="findings"),
-        element("div", element("ul", *(element("li", text) for text in state_findings(audit))), class_="box"),
+        element("div", *_show_findings(audit), class_="box"),
         menu,
         *sections,
         *extra,
         _show_methods(audit),
         style=STYLE,
     )
+
+
+def _show_findings(audit: Mapping[str, Any]) -> list[Markup]:
+    parts = [] if len(audit["phases"]) == 1 else [element("p", "Ratios are those before rewriting.", class_="note")]
+    for name, sentences in state_findings(audit).items():
+        parts += [element("h3", name), element("ul", *(element("li", text) for text in sentences))]
+    return parts
 
 
 def _show_attribute(section: Mapping[str, Any], audit: Mapping[str, Any], index: int) -> Markup:
@@ -80,7 +87,12 @@ def _show_attribute(section: Mapping[str, Any], audit: Mapping[str, Any], index:
         )
         parts += [
             element("h3", "What the shortlists are made of"),
-            _figure(drawing, f"Share of the known members of all shortlists; target: {section['target']}.", phases),
+            element(
+                "figure",
+                draw_legend(phases, bars=True),
+                drawing,
+                element("figcaption", f"Share of the known members of all shortlists; target: {section['target']}."),
+            ),
             show_scores(section["scores"], phases=phases),
         ]
     if section["ranking"]:
@@ -100,18 +112,15 @@ def _show_measure(
             title=f"{section['name']}: impact ratio, {MEASURE_TITLES[measure].lower()}",
         )
         caption = "Impact ratio (rate over the highest rate) with 95 % intervals; dashed line: four fifths."
-        parts.append(_figure(drawing, caption, phases))
-    names = {phase: phase if len(phases) > 1 else "as it is" for phase in phases}
+        legend = [draw_legend(phases, bars=False)] if len(phases) > 1 else []
+        parts.append(element("figure", *legend, drawing, element("figcaption", caption)))
+    names = {phase: phase if len(phases) > 1 else "" for phase in phases}
     parts += [show_rates(measure, names[phase], tables[phase], has_postings=has_postings) for phase in phases]
     if section["changes"].get(measure):
         parts.append(show_changes(measure, section["changes"][measure]))
     tests = [show_tests(measure, names[phase], tables[phase], has_postings=has_postings) for phase in phases]
     parts.append(element("details", element("summary", "Tests and chance"), *tests))
     return parts
-
-
-def _figure(drawing: Markup, caption: str, phases: Sequence[str]) -> Markup:
-    return element("figure", draw_legend(phases), drawing, element("figcaption", caption))
 
 
 def _gains(audit: Mapping[str, Any]) -> tuple[str, list[float]]:
@@ -123,12 +132,12 @@ def _gains(audit: Mapping[str, Any]) -> tuple[str, list[float]]:
 def _show_gains(audit: Mapping[str, Any]) -> Markup:
     name, gains = _gains(audit)
     failed = [bool(row["guardrail_failures"]) for row in audit["postings"]]
-    better = sum(gain > 0 and not fail for gain, fail in zip(gains, failed, strict=True))
-    worse = sum(gain < 0 for gain in gains)
-    same = sum(gain == 0 for gain in gains)
+    passed = [gain for gain, fail in zip(gains, failed, strict=True) if not fail]
+    better, worse = sum(gain > 0 for gain in passed), sum(gain < 0 for gain in passed)
     text = (
-        f"Of {len(gains)} rewritten postings {better} score better on {name} and pass every guardrail, {same} score "
-        f"the same, {worse} worse; {sum(failed)} rewrites fail a guardrail (hollow bars) and count as no improvement."
+        f"Of {len(gains)} rewrites {len(passed)} pass every guardrail: on {name}, {better} of these score better than "
+        f"their original, {len(passed) - better - worse} the same, {worse} worse. {sum(failed)} fail a guardrail "
+        "(hollow bars) and count as no improvement."
     )
     drawing = draw_gains(gains, failed, title=f"Gain in the score on {name} of every posting")
     return element("section", element("h2", "Gain of each posting", id="gains"), element("p", text), drawing)
@@ -137,14 +146,16 @@ def _show_gains(audit: Mapping[str, Any]) -> Markup:
 def _show_rewrites(audit: Mapping[str, Any], rewrites: Sequence[RewrittenPosting]) -> Markup:
     name, gains = _gains(audit)
     order = sorted(range(len(rewrites)), key=lambda i: (-gains[i], i))
-    shown = order if len(order) <= MAX_SHOWN_REWRITES else order[: MAX_SHOWN_REWRITES // 2]
-    if len(order) > MAX_SHOWN_REWRITES:
-        shown = shown + order[-MAX_SHOWN_REWRITES // 2 :]
+    shown = order
     text = "Removed words are struck through, added words underlined."
-    if len(shown) < len(order):
+    if len(order) > MAX_SHOWN_REWRITES:
+        part = MAX_SHOWN_REWRITES // 3
+        passed = [i for i in order if not rewrites[i].failures]
+        failed = [i for i in order if rewrites[i].failures][:part]
+        shown = [*passed[:part], *failed, *[i for i in passed[-part:] if i not in passed[:part]]]
         text += (
-            f" Shown are the {MAX_SHOWN_REWRITES // 2} with the largest and the {MAX_SHOWN_REWRITES // 2} with the "
-            f"smallest gains of {len(order)}."
+            f" Shown are {len(shown)} of {len(order)}: the largest gains, rewrites that fail a guardrail, and the "
+            "smallest gains."
         )
     articles = [_show_rewrite(audit["postings"][i]["id"], rewrites[i], gains[i], name) for i in shown]
     return element("section", element("h2", "The rewrites", id="rewrites"), element("p", text), *articles)

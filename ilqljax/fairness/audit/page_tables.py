@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ilqljax.fairness.audit.findings import show_p
 from ilqljax.fairness.audit.markup import Markup, element, join
 from ilqljax.fairness.audit.tables import CHOSEN_NAMES, RATE_NAMES, describe_mark
 from ilqljax.fairness.impact_ratio import Mark
@@ -11,47 +12,70 @@ from ilqljax.fairness.impact_ratio import Mark
 DASH = "–"
 
 
-def show_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str | Markup]]) -> Markup:
+def show_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
     """Return a table in a box of its own that scrolls sideways where the screen is narrow; the first column names."""
-    head = element("tr", *(element("th", name, scope="col") for name in header))
-    body = [
-        element("tr", element("td", row[0]), *(c if _is_cell(c) else element("td", c) for c in row[1:])) for row in rows
-    ]
-    table = element("table", element("caption", caption), element("thead", head), element("tbody", *body))
+    has_words = [any(isinstance(row[i], Words) for row in rows) for i in range(len(header))]
+    head = element(
+        "tr",
+        *(
+            element("th", _keep_together(name), scope="col", class_="words" if is_words else "number")
+            for name, is_words in zip(header, has_words, strict=True)
+        ),
+    )
+    body = [element("tr", *(_show_cell(name, cell) for name, cell in zip(header, row, strict=True))) for row in rows]
+    head = element("thead", head) if any(header) else join()
+    table = element("table", element("caption", caption), head, element("tbody", *body))
     return element("div", table, class_="wide", tabindex=0, role="region", aria_label=caption)
 
 
-def _is_cell(child: str | Markup) -> bool:
-    return isinstance(child, Markup) and child.startswith("<td")
+class Words(str):
+    """Mark a cell of words, which may wrap; `emphasis` sets it in bold."""
+
+    emphasis = False
 
 
-def words(text: str, *, emphasis: bool = False) -> Markup:
-    """Return a cell of words, which may wrap."""
-    return element("td", text, class_="words below" if emphasis else "words")
+def words(text: str, *, emphasis: bool = False) -> Words:
+    """Return a cell of words."""
+    cell = Words(text)
+    cell.emphasis = emphasis
+    return cell
+
+
+def _keep_together(name: str) -> str:
+    return name.replace("[95 %]", "[95\u00a0%]")
+
+
+def _show_cell(name: str, cell: str) -> Markup:
+    # The label is what a phone shows beside the value, where the table is too narrow for a header.
+    if isinstance(cell, Words):
+        return element(
+            "td", str(cell), class_="words below" if cell.emphasis else "words", data_label=_keep_together(name)
+        )
+    return element("td", cell, data_label=_keep_together(name))
 
 
 def show_rates(measure: str, phase: str, table: dict[str, Any], *, has_postings: bool) -> Markup:
     """Return the main table of a measure: counts, rate, impact ratio with its interval, and what to make of it."""
-    header = ["Category", "# of applicants"]
+    header = ["Category", "# of applicants", CHOSEN_NAMES[measure]]
+    header += [f"{RATE_NAMES[measure]} [95 %]", "Impact ratio [95 %]", "Reading"]
     header += ["Different people"] if has_postings else []
-    header += [CHOSEN_NAMES[measure], f"{RATE_NAMES[measure]} [95 %]", "Impact ratio [95 %]", "Reading"]
     rows = []
     for row in table["rows"]:
-        cells = [row["category"], f"{row['n_assessed']:,}"]
-        cells += [f"{row['n_people']:,}"] if has_postings else []
-        cells += [
+        cells = [
+            row["category"],
+            f"{row['n_assessed']:,}",
             f"{row['n_selected']:,}",
             show_percent(row["rate"], row["rate_low"], row["rate_high"]),
             show_number(row["impact_ratio"], row["ratio_low"], row["ratio_high"]),
             words(describe_mark(row["mark"]), emphasis=row["mark"] == Mark.BELOW),
         ]
-        rows.append(cells)
+        rows.append([*cells, f"{row['n_people']:,}"] if has_postings else cells)
     if table["unknown"]:
         unknown = table["unknown"]
-        cells = ["Unknown", f"{unknown['n_assessed']:,}"]
-        cells += [f"{unknown['n_people']:,}"] if has_postings else []
-        rows.append([*cells, f"{unknown['n_selected']:,}", DASH, DASH, words("not in the calculation")])
-    return show_table(f"{RATE_NAMES[measure]}, {phase}", header, rows)
+        cells = ["Unknown", f"{unknown['n_assessed']:,}", f"{unknown['n_selected']:,}"]
+        cells += [DASH, DASH, words("not in the calculation")]
+        rows.append([*cells, f"{unknown['n_people']:,}"] if has_postings else cells)
+    return show_table(f"{RATE_NAMES[measure]}{phase and ', ' + phase}", header, rows)
 
 
 def show_tests(measure: str, phase: str, table: dict[str, Any], *, has_postings: bool) -> Markup:
@@ -65,14 +89,14 @@ def show_tests(measure: str, phase: str, table: dict[str, Any], *, has_postings:
             row["category"],
             show_number(row["versus_rest"], row["versus_rest_low"], row["versus_rest_high"]),
             show_number(row["null_ratio"], row["null_ratio_low"], row["null_ratio_high"]),
-            show_p(row["p_shuffled"]),
-            show_p(row["p_holm"]),
-            show_p(row["p_independent"]),
+            show_p(row["p_shuffled"]).removeprefix("= "),
+            show_p(row["p_holm"]).removeprefix("= "),
+            show_p(row["p_independent"]).removeprefix("= "),
             words(row["test"] or DASH),
         ]
         low, high = row["postings_low"], row["postings_high"]
         rows.append([*cells, show_interval(low, high)] if has_postings else cells)
-    return show_table(f"Tests of the {RATE_NAMES[measure].lower()}, {phase}", header, rows)
+    return show_table(f"Tests of the {RATE_NAMES[measure].lower()}{phase and ', ' + phase}", header, rows)
 
 
 def show_changes(measure: str, changes: Sequence[dict[str, Any]]) -> Markup:
@@ -125,7 +149,7 @@ def show_scores(scores: dict[str, Any], *, phases: Sequence[str]) -> Markup:
             words(
                 f"{show_number(scores[f'{phase}_net'])} net of chance; shuffled labels give "
                 f"{show_number(scores[f'{phase}_null'], scores[f'{phase}_null_low'], scores[f'{phase}_null_high'])}, "
-                f"p = {show_p(scores[f'{phase}_p'])}"
+                f"p {show_p(scores[f'{phase}_p'])}"
             ),
         ]
         for phase in phases
@@ -157,13 +181,6 @@ def show_percent(value: float, low: float, high: float) -> str:
     if not math.isfinite(value):
         return DASH
     return f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def show_p(value: float) -> str:
-    """Return a p-value."""
-    if not math.isfinite(value):
-        return DASH
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _round(value: float) -> str:

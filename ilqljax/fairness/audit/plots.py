@@ -76,7 +76,7 @@ def draw_composition(rows: Sequence[dict[str, Any]], *, phases: Sequence[str], t
     """Draw each category's share of the shortlists as bars, and its target as a tall tick."""
     values = [row[name] for row in rows for name in ("target", *phases)]
     most = max([value for value in values if math.isfinite(value)], default=1.0) or 1.0
-    room = WIDTH - LEFT - 46
+    room = WIDTH - LEFT - 58
     step, parts = 24 + 15 * len(phases), [_hatch()]
     for i, row in enumerate(rows):
         y = i * step
@@ -94,7 +94,7 @@ def draw_composition(rows: Sequence[dict[str, Any]], *, phases: Sequence[str], t
             )
             words = f"{row['category']}, {phase}: {100 * share:.1f} %"
             parts.append(element("g", element("title", words), bar))
-            parts.append(_text(LEFT + width + 6, top + 9.5, f"{100 * share:.1f} %"))
+            parts.append(_text(WIDTH - 2, top + 9.5, f"{100 * share:.1f} %", text_anchor="end"))
         if math.isfinite(row["target"]):
             x = LEFT + room * row["target"] / most
             parts.append(_line(x, y + 16, x, y + 19 + 15 * len(phases), stroke=INK, stroke_width=2.5))
@@ -129,19 +129,21 @@ def draw_gains(gains: Sequence[float], failed: Sequence[bool], *, title: str) ->
     return _svg(height, title, *parts)
 
 
-def draw_legend(phases: Sequence[str]) -> Markup:
-    """Draw what the marks mean."""
-    parts = [_hatch()]
-    for i, phase in enumerate(phases):
-        x = 8 + 110 * i
-        parts.append(_mark(x, 9, phase))
-        fill = "url(#hatch)" if phase == "before" else AFTER_COLOUR
-        parts.append(element("rect", x=x + 11, y=4, width=18, height=10, fill=fill, stroke=COLOURS[phase]))
-        parts.append(_text(x + 34, 13, phase))
-    x = 8 + 110 * len(phases)
-    parts.append(_line(x, 2, x, 17, stroke=INK, stroke_width=2.5))
-    parts.append(_text(x + 7, 13, "target"))
-    return _svg(20, "Legend: " + ", ".join((*phases, "target")), *parts)
+def draw_legend(phases: Sequence[str], *, bars: bool) -> Markup:
+    """Draw what the marks mean: bars and a target, or points."""
+    parts, x = [_hatch()] if bars else [], 16
+    for phase in phases:
+        if bars:
+            fill = "url(#hatch)" if phase == "before" else AFTER_COLOUR
+            parts.append(element("rect", x=x - 6, y=4, width=18, height=10, fill=fill, stroke=COLOURS[phase]))
+        else:
+            parts.append(_mark(x, 9, phase))
+        parts.append(_text(x + 17, 13, phase if len(phases) > 1 else "shortlists as they are"))
+        x += 90 if len(phases) > 1 else 170
+    if bars:
+        parts.append(_line(x, 2, x, 17, stroke=INK, stroke_width=2.5))
+        parts.append(_text(x + 7, 13, "target"))
+    return _svg(20, "Legend", *parts)
 
 
 def shorten(text: str, most: int = 46) -> str:
