@@ -148,7 +148,7 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[R
     audit = audit_market(market, config)
     people = args.candidates or ("sample" if args.sample else "the jobs' own source")
     facts = [
-        ("Postings", f"{len(market.posting_ids):,} of {len(postings):,}, from {jobs}"),
+        ("Postings", describe_postings(len(market.posting_ids), len(postings), args) + f", from {jobs}"),
         ("Candidates", f"{len(candidates):,}, from {people}"),
         ("Engine", f"{args.matcher}: a shortlist of {args.top}, of which the first {args.selected} are selected"),
         ("Attributes", ", ".join(config.attributes) + " (declared by the data's owner, never inferred)"),
@@ -162,6 +162,12 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[R
         note = f"generated; wording and groups go together with strength {args.plant:g} (0: not at all)"
         facts.append(("Sample", note))
     return audit, facts, market.rewrites
+
+
+def describe_postings(n_audited: int, n_read: int, args: argparse.Namespace) -> str:
+    """Say how many postings were audited, and which."""
+    text = f"{n_audited:,}" if n_audited == n_read else f"{n_audited:,} that were rewritten, of {n_read:,}"
+    return f"{text} (a random part, seed {args.seed})" if args.max_postings else text
 
 
 def describe_hiding(min_count: int) -> str:

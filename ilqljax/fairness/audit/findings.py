@@ -66,7 +66,8 @@ METHODS = (
     Method(
         "Many comparisons",
         "Among twenty tests of nothing one is expected below 0.05. 'p, Holm' adjusts over all categories of all "
-        "attributes of one rate; read it before calling a single small p-value a finding.",
+        "attributes of one rate, the adjusted p-values under 'What was found' over all rates and attributes; a single "
+        "small p-value among many is no finding.",
     ),
     Method(
         "Skew, NDKL, exposure",
@@ -126,10 +127,10 @@ def _describe(table: Mapping[str, Any]) -> str:
     text += f"; too little data for {few} {'category' if few == 1 else 'categories'}" if few else ""
     if not math.isfinite(table["p_smallest"]):
         return text + "."
-    return text + (
-        ("; lower than chance gives" if table["p_smallest"] < SIGNIFICANT else "; no lower than chance gives")
-        + f" (p {show_p(table['p_smallest'])} under shuffled labels)."
-    )
+    is_low = table["p_smallest_holm"] < SIGNIFICANT
+    raw, adjusted = show_p(table["p_smallest"]), show_p(table["p_smallest_holm"])
+    verdict = "lower than chance gives" if is_low else "not clearly lower than by chance"
+    return f"{text}; {verdict} (p {raw} under shuffled labels, {adjusted} adjusted for the number of comparisons)."
 
 
 def _describe_scores(scores: Mapping[str, Any], last: str) -> str:

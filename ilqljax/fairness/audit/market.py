@@ -236,10 +236,17 @@ def _summarize_scores(
 
 
 def adjust_sections(sections: Sequence[dict[str, Any]]) -> None:
-    """Add Holm's p-values, each over all categories of all attributes of one measure and phase."""
+    """Add Holm's p-values, in place.
+
+    A category's is adjusted over all categories of all attributes of its measure and phase, that of a smallest ratio
+    over all attributes and measures of its phase.
+    """
     for phase in sections[0]["rates"] if sections else ():
+        tables = [table for section in sections for table in section["rates"][phase].values()]
+        adjust_for_many(tables, name="p_smallest", adjusted="p_smallest_holm")
         for measure in sections[0]["rates"][phase]:
-            adjust_for_many([row for section in sections for row in section["rates"][phase][measure]["rows"]])
+            rows = [row for section in sections for row in section["rates"][phase][measure]["rows"]]
+            adjust_for_many(rows, name="p_shuffled", adjusted="p_holm")
 
 
 def suppress(section: dict[str, Any], *, min_count: int) -> None:

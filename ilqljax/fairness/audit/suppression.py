@@ -62,7 +62,7 @@ def hide_cells(section: dict[str, Any], hidden: set[str]) -> None:
             if hidden:  # the smallest ratio may be that of a hidden category
                 lowest = min(table["rows"], key=lambda row: _or_infinity(row["impact_ratio"]), default={"category": ""})
                 if lowest["category"] in hidden:
-                    table |= {"smallest_ratio": float("nan"), "p_smallest": float("nan")}
+                    table |= dict.fromkeys(("smallest_ratio", "p_smallest", "p_smallest_holm"), float("nan"))
                 if table["reference"] in hidden:
                     table["reference"] = "(hidden)"
             table["rows"] = [row for row in table["rows"] if row["category"] not in hidden]
