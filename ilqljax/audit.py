@@ -54,10 +54,11 @@ def make_parser() -> argparse.ArgumentParser:
     add("--rewrites", default="", help="JSONL of id and text, or a run's evaluation.jsonl")
     add("--policy", default="", help="which policy of an evaluation.jsonl to audit")
     add("--scores", default="", help="ready CSV table, one row a candidate, instead of jobs and candidates")
+    add("--scores_after", default="", help="a second ready table of the same ids, scored another way, to compare")
     add("--allow_negative", action="store_true", help="take scores below 0 in the ready table")
     add("--sample", action="store_true", help="audit the built-in sample market")
     add("--plant", type=float, default=0.8, help="strength of the sample's planted correlation, 0 to 1")
-    add("--attributes", default="", help="comma-separated; all that are declared if left out")
+    add("--attributes", default="", help="comma-separated, and every pair of them; all that are declared if left out")
     add("--top", type=int, default=50, help="length of a shortlist")
     add("--selected", type=int, default=10, help="how many of a shortlist count as selected")
     add("--max_postings", type=int, default=0, help="audit a random part of the postings of this size; 0 for all")
@@ -99,6 +100,8 @@ def check_sources(args: argparse.Namespace) -> None:
             f"Give one of --jobs (with --candidates), --scores and --sample; got {', '.join(given) or 'none'}. "
             "To try it without data: python -m ilqljax.audit --sample --out report"
         )
+    if args.scores_after and not args.scores:
+        raise UserError("--scores_after is compared with --scores: give both.")
     if args.scores and (args.rewrites or args.candidates):
         raise UserError("--scores is a ready table: leave out --candidates and --rewrites, or give --jobs instead.")
     if args.min_count < 0:
@@ -129,9 +132,13 @@ def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[
     """Audit a ready table."""
     names = [name.strip() for name in args.attributes.split(",") if name.strip()]
     ready = load_ready_table(args.scores, attributes=names, allow_negative=args.allow_negative)
-    audit = audit_ready_table(ready, make_config(args, ready.table))
-    facts = [("Candidates", f"{len(ready.values):,}, from {args.scores}"), ("Assessed by", f"column '{ready.kind}'")]
-    facts += [("Attributes", ", ".join(ready.table.names)), ("Small cells", describe_hiding(args.min_count))]
+    after = None
+    if args.scores_after:
+        after = load_ready_table(args.scores_after, attributes=names, allow_negative=args.allow_negative)
+    audit = audit_ready_table(ready, make_config(args, ready.table), after=after)
+    source = f"{args.scores} (before) and {args.scores_after} (after)" if after else args.scores
+    facts = [("Candidates", f"{len(ready.values):,}, from {source}"), ("Assessed by", f"column '{ready.kind}'")]
+    facts += [("Attributes", ", ".join(names or ready.table.names)), ("Small cells", describe_hiding(args.min_count))]
     return audit, facts, ()
 
 

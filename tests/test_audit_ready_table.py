@@ -135,3 +135,40 @@ def test_large_tables_are_audited_without_a_row_by_row_bootstrap(tmp_path):
     (tmp_path / "t.csv").write_text("sex,selected\n" + "\n".join(lines))
     rows = audit(tmp_path / "t.csv")["attributes"][0]["rates"]["before"]["selection"]["rows"]
     assert sum(row["n_assessed"] for row in rows) == 50_000
+
+
+def write_pair(folder, before, after, *, header="id,sex,selected"):
+    for name, rows in (("a.csv", before), ("b.csv", after)):
+        (folder / name).write_text("\n".join([header, *rows]) + "\n")
+    return [load_ready_table(folder / name) for name in ("a.csv", "b.csv")]
+
+
+def test_two_tables_of_the_same_people_are_compared_by_id(tmp_path):
+    """Before, 10 of 40 women and 20 of 40 men; after, 20 of each: the ratio goes from 0.5 to 1, twice what it was."""
+    before = [f"f{i},f,{int(i < 10)}" for i in range(40)] + [f"m{i},m,{int(i < 20)}" for i in range(40)]
+    after = [f"f{i},f,{int(i < 20)}" for i in range(40)] + [f"m{i},m,{int(i < 20)}" for i in range(40)]
+    first, second = write_pair(tmp_path, before, after[::-1])
+    (section,) = audit_ready_table(first, AuditConfig(("sex",)), after=second)["attributes"]
+    (change,) = section["changes"]["selection"]
+    assert (change["category"], change["change"]) == ("f", pytest.approx(2.0))
+    assert 1.0 < change["change_low"] < 2.0 < change["change_high"]
+
+
+@pytest.mark.parametrize(
+    ("after", "header", "message"),
+    [
+        (["1,f,1", "2,x,0"], "id,sex,selected", r"categories \['m', 'x'\] of 'sex' are in one of the two tables only"),
+        (["1,f,1", "3,m,0"], "id,sex,selected", "candidate '2' is in one of the two tables only"),
+        (["1,m,1", "2,f,0"], "id,sex,selected", "candidate '1' has other categories"),
+    ],
+)
+def test_tables_that_do_not_belong_together_are_refused(tmp_path, after, header, message):
+    first, second = write_pair(tmp_path, ["1,f,1", "2,m,0"], after, header=header)
+    with pytest.raises(UserError, match=message):
+        audit_ready_table(first, AuditConfig(("sex",)), after=second)
+
+
+def test_comparing_tables_needs_ids_and_equal_columns(tmp_path):
+    first, second = write_pair(tmp_path, ["f,1", "m,0"], ["f,1", "m,0"], header="sex,selected")
+    with pytest.raises(UserError, match="needs a column 'id' in both"):
+        audit_ready_table(first, AuditConfig(("sex",)), after=second)

@@ -98,8 +98,10 @@ def state_findings(audit: Mapping[str, Any]) -> dict[str, list[str]]:
     first, last = audit["phases"][0], audit["phases"][-1]
     findings = {}
     for section in audit["attributes"]:
-        tables = section["rates"][first].items()
-        sentences = [f"{_VERBS[measure]}: {_describe(table)}" for measure, table in tables]
+        sentences = []
+        for measure, table in section["rates"][first].items():
+            later = _describe_later(section["rates"][last][measure]) if last != first else ""
+            sentences.append(f"{_VERBS[measure]}: {_describe(table)}{later}")
         if section["scores"]:
             sentences.append(f"Diversity: {_describe_scores(section['scores'], last)}")
         findings[section["name"]] = sentences
@@ -113,16 +115,29 @@ def show_p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
-def _describe(table: Mapping[str, Any]) -> str:
+def _describe_lowest(table: Mapping[str, Any]) -> str:
+    """Name the lowest impact ratio among the categories of enough people, with its interval; "" if there is none."""
     judged = [row for row in table["rows"] if row["mark"] in (Mark.PASSED, Mark.BELOW)]
     if not judged:
-        return "insufficient data to compare categories."
+        return ""
     lowest = min(judged, key=lambda row: row["impact_ratio"])
-    text = f"the lowest impact ratio is {lowest['impact_ratio']:.2f}"
+    text = f"{lowest['impact_ratio']:.2f}"
     if math.isfinite(lowest["ratio_low"]):
         text += f" [{lowest['ratio_low']:.2f}, {lowest['ratio_high']:.2f}]"
     text += f", of {lowest['category']}"
-    text += " (below four fifths)" if lowest["impact_ratio"] < FOUR_FIFTHS else ""
+    return text + (" (below four fifths)" if lowest["impact_ratio"] < FOUR_FIFTHS else "")
+
+
+def _describe_later(table: Mapping[str, Any]) -> str:
+    lowest = _describe_lowest(table)
+    return f" After, the lowest is {lowest}." if lowest else " After, there is insufficient data to compare."
+
+
+def _describe(table: Mapping[str, Any]) -> str:
+    lowest = _describe_lowest(table)
+    if not lowest:
+        return "insufficient data to compare categories."
+    text = f"the lowest impact ratio is {lowest}"
     few = sum(row["mark"] in (Mark.INSUFFICIENT, Mark.EXCLUDED) for row in table["rows"])
     text += f"; too little data for {few} {'category' if few == 1 else 'categories'}" if few else ""
     if not math.isfinite(table["p_smallest"]):
@@ -130,7 +145,7 @@ def _describe(table: Mapping[str, Any]) -> str:
     is_low = table["p_smallest_holm"] < SIGNIFICANT
     raw, adjusted = show_p(table["p_smallest"]), show_p(table["p_smallest_holm"])
     verdict = "lower than chance gives" if is_low else "not clearly lower than by chance"
-    return f"{text}; {verdict} (p {raw} under shuffled labels, {adjusted} adjusted for the number of comparisons)."
+    return f"{text}; {verdict} (under shuffled labels p {raw}; adjusted for the number of comparisons p {adjusted})."
 
 
 def _describe_scores(scores: Mapping[str, Any], last: str) -> str:

@@ -21,6 +21,7 @@ from ilqljax.fairness.audit.style import STYLE
 from ilqljax.fairness.differences import diff_words
 
 MAX_SHOWN_REWRITES = 45
+MAX_COMPARED_CHARACTERS = 30_000  # the comparison takes time that grows with the square
 TITLE = "Audit of shortlists"
 MEASURE_TITLES = {
     "shortlisting": "Who gets onto a shortlist",
@@ -62,7 +63,11 @@ def format_page(
 
 
 def _show_findings(audit: Mapping[str, Any]) -> list[Markup]:
-    parts = [] if len(audit["phases"]) == 1 else [element("p", "Ratios are those before rewriting.", class_="note")]
+    parts = (
+        []
+        if len(audit["phases"]) == 1
+        else [element("p", "Ratios and p-values are those before, unless it says after.", class_="note")]
+    )
     for name, sentences in state_findings(audit).items():
         parts += [element("h3", name), element("ul", *(element("li", text) for text in sentences))]
     return parts
@@ -76,8 +81,8 @@ def _show_attribute(section: Mapping[str, Any], audit: Mapping[str, Any], index:
         element("h2", name, id=f"attribute-{index}"),
         element("p", f"{unknown} of {audit['n_candidates']:,} candidates do not declare it.", class_="note"),
     ]
-    if section["hidden"]:
-        text = f"Hidden, to protect small groups: {len(section['hidden'])} of its cells."
+    if section["n_hidden"]:
+        text = f"Hidden, to protect small groups: {section['n_hidden']} of its cells."
         parts.append(element("p", text, class_="note"))
     for measure in section["rates"][phases[0]]:
         parts += _show_measure(section, measure, phases, has_postings=has_postings)
@@ -117,7 +122,7 @@ def _show_measure(
     names = {phase: phase if len(phases) > 1 else "" for phase in phases}
     parts += [show_rates(measure, names[phase], tables[phase], has_postings=has_postings) for phase in phases]
     if section["changes"].get(measure):
-        parts.append(show_changes(measure, section["changes"][measure]))
+        parts.append(show_changes(measure, section["changes"][measure], has_postings=has_postings))
     tests = [show_tests(measure, names[phase], tables[phase], has_postings=has_postings) for phase in phases]
     parts.append(element("details", element("summary", "Tests and chance"), *tests))
     return parts
@@ -163,7 +168,10 @@ def _show_rewrites(audit: Mapping[str, Any], rewrites: Sequence[RewrittenPosting
 
 def _show_rewrite(posting_id: str, rewrite: RewrittenPosting, gain: float, name: str) -> Markup:
     tags = {"same": "span", "removed": "del", "added": "ins"}
-    pieces = [element(tags[segment.kind], segment.text) for segment in diff_words(rewrite.before, rewrite.after)]
+    if max(len(rewrite.before), len(rewrite.after)) > MAX_COMPARED_CHARACTERS:
+        pieces = [join(f"Longer than {MAX_COMPARED_CHARACTERS:,} characters: not compared.")]
+    else:
+        pieces = [element(tags[segment.kind], segment.text) for segment in diff_words(rewrite.before, rewrite.after)]
     failures = rewrite.failures
     flag = element("span", "passes every guardrail", class_="good")
     if failures:

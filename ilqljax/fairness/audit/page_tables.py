@@ -99,19 +99,16 @@ def show_tests(measure: str, phase: str, table: dict[str, Any], *, has_postings:
     return show_table(f"Tests of the {RATE_NAMES[measure].lower()}{phase and ', ' + phase}", header, rows)
 
 
-def show_changes(measure: str, changes: Sequence[dict[str, Any]]) -> Markup:
+def show_changes(measure: str, changes: Sequence[dict[str, Any]], *, has_postings: bool) -> Markup:
     """Return how each category's ratio changed from before to after."""
-    rows = [
-        [
-            row["category"],
-            words(row["reference"]),
-            show_number(row["change"], row["change_low"], row["change_high"]),
-            show_interval(row["postings_low"], row["postings_high"]),
-        ]
-        for row in changes
-    ]
+    header = ["Category", "Compared with", "Change [95 %]", *(["Postings only"] if has_postings else [])]
+    rows = []
+    for row in changes:
+        change = show_number(row["change"], row["change_low"], row["change_high"])
+        cells = [row["category"], words(row["reference"]), change]
+        rows.append([*cells, show_interval(row["postings_low"], row["postings_high"])] if has_postings else cells)
     caption = f"{RATE_NAMES[measure]}: ratio after / ratio before (1 is no change)"
-    return show_table(caption, ["Category", "Compared with", "Change [95 %]", "Postings only"], rows)
+    return show_table(caption, header, rows)
 
 
 def show_ranking(section: dict[str, Any], *, phases: Sequence[str], selected: int, top: int) -> Markup:

@@ -40,16 +40,23 @@ def draw_ratios(rows_by_phase: dict[str, Sequence[dict[str, Any]]], *, title: st
     for i, category in enumerate(categories):
         y = 22 + i * step
         parts.append(_text(LEFT, y + 11, shorten(category), font_weight="600"))
+        if not any(is_drawn(row) for rows in rows_by_phase.values() for row in rows if row["category"] == category):
+            parts.append(_text(LEFT, y + 26, "no ratio (see the table)", fill=FAINT))
+            continue
         for j, (phase, rows) in enumerate(rows_by_phase.items()):
             row = next((row for row in rows if row["category"] == category), None)
             parts.append(_draw_ratio(row, y + 22 + 15 * j, phase, place, most))
     return _svg(height, title, *parts)
 
 
+def is_drawn(row: dict[str, Any]) -> bool:
+    """Return whether a category has a ratio to draw."""
+    return math.isfinite(row["impact_ratio"])
+
+
 def _draw_ratio(row: dict[str, Any] | None, y: float, phase: str, place: Any, most: float) -> Markup:
-    if row is None or not math.isfinite(row["impact_ratio"]):
-        note = "no ratio" if row is None else f"no ratio: {row['mark']}"
-        return _text(LEFT, y + 4, f"{phase}: {note}", fill=FAINT)
+    if row is None or not is_drawn(row):
+        return _text(LEFT, y + 4, f"{phase}: no ratio (see the table)", fill=FAINT)
     parts = []
     colour, x = COLOURS[phase], place(row["impact_ratio"])
     low, high = row["ratio_low"], row["ratio_high"]

@@ -21,13 +21,15 @@ from jaxtyping import Float
 from ilqljax.errors import UserError
 from ilqljax.fairness.attributes import AttributeTable
 from ilqljax.fairness.audit.market import (
+    AFTER,
+    BEFORE,
     AuditConfig,
     adjust_sections,
     describe_attribute,
     suppress,
 )
 from ilqljax.fairness.audit.pairs import pair_rows
-from ilqljax.fairness.audit.rates import tabulate_rates
+from ilqljax.fairness.audit.rates import tabulate_changes, tabulate_rates
 from ilqljax.fairness.scores import select_attribute
 from ilqljax.files import read_bounded_lines
 from ilqljax.types import Array
@@ -51,6 +53,7 @@ class ReadyTable:
     table: AttributeTable
     values: Float[Array, "N"]
     kind: str
+    has_ids: bool
 
 
 def load_ready_table(path: str | Path, *, attributes: Sequence[str] = (), allow_negative: bool = False) -> ReadyTable:
@@ -86,7 +89,7 @@ def load_ready_table(path: str | Path, *, attributes: Sequence[str] = (), allow_
         raise UserError(
             f"{path}: holds {len(rows)} candidates. An audit needs at least {MIN_ROWS} rows below the header."
         )
-    return ReadyTable(AttributeTable.from_candidates(rows), np.array(values), kind)
+    return ReadyTable(AttributeTable.from_candidates(rows), np.array(values), kind, ID in header)
 
 
 def _read_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -148,33 +151,69 @@ def _read_value(text: str, kind: str, *, where: str, allow_negative: bool) -> fl
     return value
 
 
-def audit_ready_table(ready: ReadyTable, config: AuditConfig) -> dict[str, Any]:
+def match_tables(before: ReadyTable, after: ReadyTable) -> ReadyTable:
+    """Return the second table with its rows in the order of the first.
+
+    Raises:
+        UserError: the tables hold different candidates, columns or categories, or a candidate changes category.
+    """
+    if not (before.has_ids and after.has_ids):
+        raise UserError("Comparing two tables needs a column 'id' in both, which says who is who. Add it.")
+    if before.kind != after.kind or before.table.names != after.table.names:
+        raise UserError(
+            f"The table before has the columns {', '.join((*before.table.names, before.kind))}, the one after "
+            f"{', '.join((*after.table.names, after.kind))}. Give both the same columns."
+        )
+    for name in before.table.names:
+        old, new = set(before.table.categories(name)), set(after.table.categories(name))
+        if old != new:
+            raise UserError(
+                f"The categories {sorted(old ^ new)} of '{name}' are in one of the two tables only. Spell categories "
+                "alike in both, and keep the same candidates."
+            )
+    row_of = {row_id: row for row, row_id in enumerate(after.table.ids)}
+    missing = sorted(set(before.table.ids) ^ set(after.table.ids))
+    if missing:
+        raise UserError(f"The candidate '{missing[0]}' is in one of the two tables only. Give both the same ids.")
+    order = np.array([row_of[row_id] for row_id in before.table.ids])
+    changed = np.flatnonzero((before.table.code_table != after.table.code_table[order]).any(axis=1))
+    if changed.size:
+        raise UserError(
+            f"The candidate '{before.table.ids[changed[0]]}' has other categories before than after. Categories are of "
+            "the person: make them equal."
+        )
+    return ReadyTable(before.table, after.values[order], after.kind, after.has_ids)
+
+
+def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTable | None = None) -> dict[str, Any]:
     """Return the audit of a ready table, in the form of `market.audit_market`, with rates only.
 
     Every candidate is a cluster, so intervals hold for another sample of candidates.
 
+    Args:
+        ready: the table.
+        config: attributes and settings.
+        after: the same candidates scored another way (`match_tables`), to compare.
+
     Raises:
-        UserError: an unknown attribute.
+        UserError: an unknown attribute, or tables that do not belong together.
     """
-    median = float(np.median(ready.values))
-    is_score = ready.kind == SCORE
-    pairs = pair_rows(ready.values > median if is_score else ready.values > 0.5)
+    phases = {BEFORE: ready} | ({} if after is None else {AFTER: match_tables(ready, after)})
+    medians = {name: float(np.median(table.values)) for name, table in phases.items()}
+    measure = "scoring" if ready.kind == SCORE else "selection"
+    cuts = medians if ready.kind == SCORE else dict.fromkeys(phases, 0.5)
+    pairs = {name: pair_rows(table.values > cuts[name]) for name, table in phases.items()}
     sections = []
     for name in config.names():
         attribute = select_attribute(ready.table, name)
-        rates = tabulate_rates(pairs, attribute, seed=config.seed)
-        sections.append(
-            {
-                **describe_attribute(attribute),
-                "target": "",
-                "rates": {"before": {"scoring" if is_score else "selection": rates}},
-                "changes": {},
-                "composition": [],
-                "ranking": [],
-                "lists": {},
-                "scores": {},
-            }
-        )
+        rates = {
+            phase: {measure: tabulate_rates(of_phase, attribute, seed=config.seed)} for phase, of_phase in pairs.items()
+        }
+        changes = {}
+        if AFTER in pairs:
+            changes[measure] = tabulate_changes(pairs[BEFORE], pairs[AFTER], attribute, seed=config.seed)
+        empty = {"target": "", "composition": [], "ranking": [], "lists": {}, "scores": {}}
+        sections.append({**describe_attribute(attribute), **empty, "rates": rates, "changes": changes})
     adjust_sections(sections)
     for section in sections:
         suppress(section, min_count=config.min_count)
@@ -183,8 +222,8 @@ def audit_ready_table(ready: ReadyTable, config: AuditConfig) -> dict[str, Any]:
         "n_candidates": len(ready.values),
         "top": 0,
         "selected": 0,
-        "phases": ["before"],
-        "medians": {"before": median} if is_score else {},
+        "phases": list(phases),
+        "medians": medians if ready.kind == SCORE else {},
         "attributes": sections,
         "postings": [],
     }

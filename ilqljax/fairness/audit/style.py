@@ -28,7 +28,7 @@ th.words { text-align: left; }
 td.words { text-align: left; white-space: normal; min-width: 8rem; overflow-wrap: break-word; }
 .below { font-weight: 700; }
 svg { display: block; width: 100%; max-width: 36rem; height: auto; font: 12px system-ui, sans-serif; }
-svg.legend { max-width: 36rem; }
+svg text { paint-order: stroke; stroke: #fff; stroke-width: 3px; stroke-linejoin: round; }
 figure { margin: .8rem 0; }
 figcaption { font-size: .9rem; color: #4a4a4a; }
 article { border: 1px solid #ccc; padding: .6rem .9rem; margin: .8rem 0; }
@@ -47,7 +47,8 @@ summary { cursor: pointer; padding: .3rem 0; font-weight: 600; }
   tr { border-top: 2px solid #bbb; padding: .3rem 0; }
   td, td.words { border: 0; display: flex; justify-content: space-between; gap: 1rem; text-align: right; min-width: 0;
     white-space: normal; overflow-wrap: anywhere; padding: .12rem .5rem; }
-  td::before { content: attr(data-label); color: #4a4a4a; text-align: left; }
+  td::before { content: attr(data-label); color: #4a4a4a; text-align: left; flex: none; max-width: 55%;
+    overflow-wrap: normal; }
   td:first-child { font-weight: 600; text-align: left; }
   td:first-child::before { content: none; }
 }

@@ -53,8 +53,8 @@ def _lines(categories: list[str], *, n_parts: int) -> Iterable[set[str]]:
 
 
 def hide_cells(section: dict[str, Any], hidden: set[str]) -> None:
-    """Remove the hidden categories from an attribute's section of the audit, in place, and name them there."""
-    section["hidden"] = sorted(name or "(unknown)" for name in hidden)
+    """Remove the hidden categories from an attribute's section of the audit, in place; only their number is kept."""
+    section["n_hidden"] = len(hidden)
     for tables in section["rates"].values():
         for table in tables.values():
             if UNKNOWN_CATEGORY in hidden:

@@ -38,11 +38,11 @@ def list_tables(audit: dict[str, Any]) -> dict[str, str]:
                 name = name_table(section["name"], measure, phase)
                 while name in tables:  # two attributes whose names differ in punctuation only
                     name = f"_{name}"
-                tables[name] = format_table(section["name"], measure, table)
+                tables[name] = format_table(section["name"], measure, table, n_hidden=section["n_hidden"])
     return tables
 
 
-def format_table(attribute: str, measure: str, table: dict[str, Any]) -> str:
+def format_table(attribute: str, measure: str, table: dict[str, Any], *, n_hidden: int = 0) -> str:
     """Return one table as CSV text."""
     parts = attribute.split(CROSS)
     buffer = io.StringIO()
@@ -58,6 +58,8 @@ def format_table(attribute: str, measure: str, table: dict[str, Any]) -> str:
         blank, unknown = [""] * (len(parts) - 1), table["unknown"]
         numbers = [unknown["n_assessed"], unknown["n_selected"], "", "", unknown["n_people"]]
         writer.writerow([UNKNOWN_NAME, *blank, *numbers, "not in the calculation"])
+    if n_hidden:
+        writer.writerow(["Hidden", *[""] * (len(parts) + 4), f"{n_hidden} cells of few people"])
     return buffer.getvalue()
 
 
