@@ -15,9 +15,9 @@ def make_table(counts: dict[str, tuple[int, int]]) -> dict:
     return {"rows": rows, "unknown": {"n_people": n, "n_people_selected": s}, "reference": rows[0]["category"]}
 
 
-def hide(counts, *, min_count, n_parts=1):
+def hide(counts, *, min_count, hidden_parts=()):
     pool = {name: n for name, (n, _) in counts.items()} | ({"": 0} if "" not in counts else {})
-    return find_hidden([make_table(counts)], pool, min_count=min_count, n_parts=n_parts)
+    return find_hidden([make_table(counts)], pool, min_count=min_count, hidden_parts=hidden_parts)
 
 
 def test_nothing_is_hidden_unless_asked():
@@ -46,12 +46,17 @@ def test_no_line_of_an_intersection_has_a_single_hidden_cell():
     """f / n is small; f / s goes with it for line f, m / n for line n, and then m / s, the last of its lines."""
     counts = {"f / n": (3, 1), "f / s": (50, 20), "m / n": (60, 20), "m / s": (70, 20), "m / w": (80, 20)}
     counts["f / w"] = (90, 30)
-    hidden = hide(counts, min_count=5, n_parts=2)
+    hidden = hide(counts, min_count=5, hidden_parts=(set(), set()))
     assert {"f / n", "f / s", "m / n"} <= hidden
     for part in range(2):
         for value in "fmnsw":
             line = [name for name in counts if len(name.split(" / ")) == 2 and name.split(" / ")[part] == value]
             assert sum(name in hidden for name in line) != 1
+
+
+def test_category_hidden_in_its_own_attribute_is_hidden_in_the_intersection():
+    counts = {f"{s} / {r}": (50, 20) for s in "fm" for r in "nsw"}
+    assert hide(counts, min_count=5, hidden_parts=(set(), {"n", "w"})) == {"f / n", "f / w", "m / n", "m / w"}
 
 
 def test_hidden_cells_are_gone_from_every_part_of_the_section():

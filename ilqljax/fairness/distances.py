@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.optimize
+import scipy.sparse
 import scipy.special
 from jaxtyping import Float
 
@@ -21,6 +22,7 @@ from ilqljax.types import Array
 
 Distance = Callable[[Float[Array, "... C"], Float[Array, "... C"]], Float[Array, "..."] | float]
 DEFAULT_SMOOTHING = 0.01
+TRANSPORTS_PER_PROGRAM = 200
 
 
 def total_variation(shares: Float[Array, "... C"], target: Float[Array, "... C"]) -> Float[Array, "..."] | float:
@@ -67,7 +69,7 @@ def wasserstein(
     """Return the least cost of moving the shares onto the target, where a share moved from i to j costs `ground[i, j]`.
 
     Exact. Equal ground distances give that distance times total variation; categories on a line give the area between
-    the cumulative shares; anything else is one small linear program a row. Undefined (NaN) shares stay undefined.
+    the cumulative shares; anything else is a small linear program a row. Undefined (NaN) shares stay undefined.
     """
     shares, target = np.broadcast_arrays(np.asarray(shares, float), np.asarray(target, float))
     places = find_line(ground)
@@ -78,11 +80,14 @@ def wasserstein(
     off_diagonal = ground[~np.eye(len(ground), dtype=bool)]
     if (off_diagonal == off_diagonal[:1]).all():
         return total_variation(shares, target) * (off_diagonal[0] if off_diagonal.size else 0.0)
-    rows = [
-        _solve_transport(p, q, ground=ground)
-        for p, q in zip(shares.reshape(-1, len(ground)), target.reshape(-1, len(ground)), strict=True)
-    ]
-    return np.array(rows).reshape(shares.shape[:-1])[()]
+    pairs = np.concatenate([shares.reshape(-1, len(ground)), target.reshape(-1, len(ground))], axis=1)
+    distinct, row_of = np.unique(pairs, axis=0, return_inverse=True)
+    costs = np.full(len(distinct), np.nan)
+    defined = np.flatnonzero(~np.isnan(distinct).any(axis=1))
+    for start in range(0, len(defined), TRANSPORTS_PER_PROGRAM):
+        chosen = defined[start : start + TRANSPORTS_PER_PROGRAM]
+        costs[chosen] = _solve_transports(distinct[chosen], ground=ground)
+    return costs[row_of.reshape(-1)].reshape(shares.shape[:-1])[()]
 
 
 def find_line(ground: Float[Array, "C C"]) -> Float[Array, "C"] | None:
@@ -92,18 +97,22 @@ def find_line(ground: Float[Array, "C C"]) -> Float[Array, "C"] | None:
     return far if on_line else None
 
 
-def _solve_transport(shares: Float[Array, "C"], target: Float[Array, "C"], *, ground: Float[Array, "C C"]) -> float:
-    if np.isnan(shares).any() or np.isnan(target).any():
-        return np.nan
+def _solve_transports(pairs: Float[Array, "R 2C"], *, ground: Float[Array, "C C"]) -> Float[Array, "R"]:
+    """Solve many independent transports as one linear program, whose start-up would otherwise cost the most."""
     n = len(ground)
     leaves, arrives = np.kron(np.eye(n), np.ones(n)), np.kron(np.ones(n), np.eye(n))
     # The last constraint follows from the others; left in, rounding could make the program infeasible.
+    constraints = scipy.sparse.csr_array(np.vstack([leaves, arrives])[:-1])
     result = scipy.optimize.linprog(
-        ground.ravel(), A_eq=np.vstack([leaves, arrives])[:-1], b_eq=np.concatenate([shares, target])[:-1]
+        np.tile(ground.ravel(), len(pairs)),
+        A_eq=scipy.sparse.kron(scipy.sparse.eye_array(len(pairs)), constraints, format="csr"),
+        b_eq=pairs[:, :-1].ravel(),
     )
     if not result.success:
-        raise UserError(f"No transport between {shares} and {target} ({result.message}). Both must be distributions.")
-    return float(result.fun)
+        raise UserError(
+            f"The shares could not be moved onto the target ({result.message}). Both must be distributions."
+        )
+    return result.x.reshape(len(pairs), n * n) @ ground.ravel()
 
 
 def parse_ground(text: str, categories: Sequence[str]) -> Float[Array, "C C"]:

@@ -117,8 +117,7 @@ def audit_market(market: AuditedMarket, config: AuditConfig) -> dict[str, Any]:
         section, scores[name] = _audit_attribute(market, config, scorer.terms[0], scorer, measures)
         sections.append(section)
     adjust_sections(sections)
-    for section in sections:
-        suppress(section, min_count=config.min_count)
+    suppress(sections, min_count=config.min_count)
     return {
         "n_postings": len(market.posting_ids),
         "n_candidates": len(market.table.ids),
@@ -249,14 +248,21 @@ def adjust_sections(sections: Sequence[dict[str, Any]]) -> None:
             adjust_for_many(rows, name="p_shuffled", adjusted="p_holm")
 
 
-def suppress(section: dict[str, Any], *, min_count: int) -> None:
-    """Hide a section's small cells, in place (`suppression`)."""
-    tables = [table for of_phase in section["rates"].values() for table in of_phase.values()]
-    pool = section["pool"] | {UNKNOWN_CATEGORY: section["n_unknown"]}
-    n_parts = section["name"].count(CROSS) + 1
-    hidden = find_hidden(tables, pool, min_count=min_count, n_parts=n_parts)
-    hide_cells(section, hidden)
-    section["pool"] = {category: n for category, n in section["pool"].items() if category not in hidden}
+def suppress(sections: Sequence[dict[str, Any]], *, min_count: int) -> None:
+    """Hide the sections' small cells, in place (`suppression`).
+
+    A category hidden in its own attribute is hidden in the intersections too, whose cells would add up to it.
+    """
+    hidden_of: dict[str, set[str]] = {}
+    for section in sections:
+        parts = section["name"].split(CROSS)
+        given = [hidden_of.get(part, set()) - {UNKNOWN_CATEGORY} for part in parts] if len(parts) > 1 else []
+        tables = [table for of_phase in section["rates"].values() for table in of_phase.values()]
+        pool = section["pool"] | {UNKNOWN_CATEGORY: section["n_unknown"]}
+        hidden = find_hidden(tables, pool, min_count=min_count, hidden_parts=given)
+        hidden_of[section["name"]] = hidden
+        hide_cells(section, hidden)
+        section["pool"] = {category: n for category, n in section["pool"].items() if category not in hidden}
 
 
 def _list_postings(

@@ -153,7 +153,7 @@ def draw_legend(phases: Sequence[str], *, bars: bool) -> Markup:
     return _svg(20, "Legend", *parts)
 
 
-def shorten(text: str, most: int = 46) -> str:
+def shorten(text: str, most: int = 44) -> str:
     """Return the text cut to a length, with an ellipsis where something was cut."""
     return text if len(text) <= most else text[: most - 1] + "…"
 

@@ -215,8 +215,7 @@ def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTab
         empty = {"target": "", "composition": [], "ranking": [], "lists": {}, "scores": {}}
         sections.append({**describe_attribute(attribute), **empty, "rates": rates, "changes": changes})
     adjust_sections(sections)
-    for section in sections:
-        suppress(section, min_count=config.min_count)
+    suppress(sections, min_count=config.min_count)
     return {
         "n_postings": 0,
         "n_candidates": len(ready.values),

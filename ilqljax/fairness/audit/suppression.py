@@ -14,7 +14,11 @@ SEPARATOR = " / "
 
 
 def find_hidden(
-    tables: Sequence[dict[str, Any]], pool: dict[str, int], *, min_count: int, n_parts: int = 1
+    tables: Sequence[dict[str, Any]],
+    pool: dict[str, int],
+    *,
+    min_count: int,
+    hidden_parts: Sequence[set[str]] = (),
 ) -> set[str]:
     """Return the categories of one attribute to hide ("" is the unknown).
 
@@ -22,13 +26,15 @@ def find_hidden(
         tables: its rate tables, of every measure and phase.
         pool: candidates by category, "" for the unknown.
         min_count: a cell with fewer people, but not none, is hidden; 0 hides nothing.
-        n_parts: how many attributes the categories combine.
+        hidden_parts: for an intersection, the categories already hidden of each attribute that it combines.
     """
+    n_parts = max(1, len(hidden_parts))
     cells = {category: [count] for category, count in pool.items()}
     for table in tables:
         for row in [*table["rows"], {"category": UNKNOWN_CATEGORY, **table["unknown"]}]:
             cells[row["category"]] += [row["n_people"], row["n_people_selected"]]
     hidden = {category for category, counts in cells.items() if any(0 < count < min_count for count in counts)}
+    hidden |= {name for name in cells if _has_hidden_part(name, hidden_parts)}
     smallest = {category: min((count for count in counts if count), default=0) for category, counts in cells.items()}
     lines = list(_lines(list(pool), n_parts=n_parts))
     while True:
@@ -40,6 +46,11 @@ def find_hidden(
         if not more:
             return hidden
         hidden |= more
+
+
+def _has_hidden_part(name: str, hidden_parts: Sequence[set[str]]) -> bool:
+    values = name.split(SEPARATOR)
+    return len(values) == len(hidden_parts) and any(v in hidden for v, hidden in zip(values, hidden_parts, strict=True))
 
 
 def _lines(categories: list[str], *, n_parts: int) -> Iterable[set[str]]:
