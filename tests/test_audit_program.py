@@ -159,6 +159,20 @@ def test_jobs_that_are_missing_not_utf8_duplicate_or_endless_are_refused(data, t
         run("--jobs", tmp_path / "no.jsonl", "--candidates", data / "candidates.jsonl", out=tmp_path / "out")
 
 
+def test_attribute_that_nobody_declares_is_refused_by_name(data, tmp_path):
+    rows = [{"id": str(i), "text": "nurse", "attributes": {"sex": "f", "age": " "}} for i in range(40)]
+    save_json_lines(tmp_path / "c.jsonl", rows)
+    arguments = ["--jobs", data / "jobs.jsonl", "--candidates", tmp_path / "c.jsonl", *SMALL, "--attributes", "sex,age"]
+    with pytest.raises(UserError, match="No candidate declares 'age'"):
+        run(*arguments, out=tmp_path / "out")
+
+
+def test_one_posting_has_ratios_and_no_intervals(data, tmp_path):
+    result = run(*jobs_arguments(data), "--max_postings", "1", "--attributes", "gender", out=tmp_path / "out")
+    rows = result["attributes"][0]["rates"]["before"]["selection"]["rows"]
+    assert all(row["ratio_low"] is None and row["n_assessed"] > 0 for row in rows)
+
+
 def test_folder_that_holds_something_is_left_alone(data, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep")

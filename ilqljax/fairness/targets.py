@@ -70,6 +70,10 @@ def make_targets(
     n_categories = len(attribute.categories)
     if kind not in TARGETS:
         raise UserError(f"Unknown target '{kind}'. Known: {', '.join(map(repr, TARGETS))}.")
+    if not n_categories:
+        raise UserError(
+            f"No candidate declares '{attribute.name}', so there is nothing to compare. Fill it in or leave it out."
+        )
     if kind == "pool":
         return {ANY_GROUP: pool_share(attribute.codes, n_categories)}
     if kind == "uniform":
