@@ -13,13 +13,13 @@ means is at the end of the page. Formats: `tasks/hiring/postings.py` (jobs, cand
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ilqljax.cli import run_main
 from ilqljax.errors import UserError
 from ilqljax.fairness.attributes import AttributeTable
-from ilqljax.fairness.audit.market import AuditConfig, RewrittenPosting, audit_market
+from ilqljax.fairness.audit.market import BEFORE, AuditConfig, RewrittenPosting, audit_market
 from ilqljax.fairness.audit.page import format_page
 from ilqljax.fairness.audit.ready_table import audit_ready_table, load_ready_table
 from ilqljax.fairness.audit.tables import format_json, list_tables
@@ -158,6 +158,7 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[R
         ("Postings", describe_postings(len(market.posting_ids), len(postings), args) + f", from {jobs}"),
         ("Candidates", f"{len(candidates):,}, from {people}"),
         ("Engine", f"{args.matcher}: a shortlist of {args.top}, of which the first {args.selected} are selected"),
+        ("On any shortlist", describe_reach(audit["n_reached"])),
         ("Attributes", ", ".join(config.attributes) + " (declared by the data's owner, never inferred)"),
         ("Score", f"{args.distance}, target {args.target}, weights {args.weights}"),
         ("Small cells", describe_hiding(args.min_count)),
@@ -175,6 +176,13 @@ def describe_postings(n_audited: int, n_read: int, args: argparse.Namespace) -> 
     """Say how many postings were audited, and which."""
     text = f"{n_audited:,}" if n_audited == n_read else f"{n_audited:,} that were rewritten, of {n_read:,}"
     return f"{text} (a random part, seed {args.seed})" if args.max_postings else text
+
+
+def describe_reach(n_reached: Mapping[str, int]) -> str:
+    """Say how many different people are on any shortlist."""
+    if len(n_reached) == 1:
+        return f"{n_reached[BEFORE]:,} different people"
+    return ", ".join(f"{n:,} different people {phase}" for phase, n in n_reached.items())
 
 
 def describe_hiding(min_count: int) -> str:

@@ -75,6 +75,16 @@ def test_evaluation_file_of_a_run_is_read_with_its_own_flags(data, tmp_path):
     assert result["postings"][0]["guardrail_failures"] == ["company_kept"]
 
 
+def test_gibberish_that_scores_better_is_no_improvement(tmp_path):
+    """DOMAIN 2.12: the neutral words alone match a mixed shortlist; the guardrails fail them, so nothing is gained."""
+    postings, _ = make_market(seed=0)
+    rows = [{"id": p.id, "text": f"{p.requirements} versatile practical"} for p in postings[:40]]
+    save_json_lines(tmp_path / "r.jsonl", rows)
+    arguments = ["--sample", "--attributes", "gender", "--rewrites", tmp_path / "r.jsonl"]
+    scores = run(*arguments, out=tmp_path / "out")["attributes"][0]["scores"]
+    assert scores["gain_low"] > 0 and scores["guarded_gain"] <= 0
+
+
 def test_empty_rewrite_reaches_nobody(data, tmp_path):
     save_json_lines(tmp_path / "r.jsonl", [{"id": "job-0000", "text": " "}, {"id": "job-0001", "text": "A nurse."}])
     result = run(*jobs_arguments(data), "--rewrites", tmp_path / "r.jsonl", out=tmp_path / "out")

@@ -81,8 +81,8 @@ METHODS = (
     Method(
         "Diversity score",
         "-100 times the distance of a shortlist's distribution from its target: 0 is best, and random shortlists do "
-        "not reach it. 'Net of chance' is the score minus theirs; 0 net is no different from chance. Its intervals, and "
-        "those of the gains, resample postings and keep the candidates; its p-value is one-sided: lists less like "
+        "not reach it. 'Net of chance' is the score minus theirs; 0 net is no different from chance. Its intervals, "
+        "and those of the gains, resample postings and keep the candidates; its p-value is one-sided: lists less like "
         "their target than shuffled labels give.",
         "postings",
     ),

@@ -124,6 +124,9 @@ def audit_market(market: AuditedMarket, config: AuditConfig) -> dict[str, Any]:
         "top": first.indices.shape[1],
         "selected": config.n_selected,
         "phases": list(market.phases),
+        "n_reached": {
+            name: len(np.unique(phase.indices[phase.indices != NOBODY])) for name, phase in market.phases.items()
+        },
         "medians": {name: median_of_members(phase.indices, phase.scores) for name, phase in market.phases.items()},
         "attributes": sections,
         "postings": _list_postings(market, scores, config),

@@ -222,6 +222,7 @@ def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTab
         "top": 0,
         "selected": 0,
         "phases": list(phases),
+        "n_reached": {},
         "medians": medians if ready.kind == SCORE else {},
         "attributes": sections,
         "postings": [],
