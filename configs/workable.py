@@ -120,6 +120,11 @@ def get_config(arg: str = "") -> ConfigDict:
             "target": "pool",
             "empty_reward": -200.0,
             "compat": "",
+            "shares": "",
+            "group_attribute": "",
+            "smoothing": 0.01,
+            "ground": "",
+            "weights": "equal",
         }
     )
     config.data = ConfigDict(

@@ -1,11 +1,32 @@
-"""Files written whole or not at all, and hashed."""
+"""Files written whole or not at all, hashed, and read line by line without trusting how long a line is."""
 
 import hashlib
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from ilqljax.errors import UserError
+
+MAX_LINE_BYTES = 16 << 20  # of anything read by line; the longest real posting is a thousandth of it
+
+
+def read_bounded_lines(stream: BinaryIO, path: str | Path) -> Iterator[tuple[int, bytes]]:
+    """Yield `(line_number, line)` of a binary stream, holding no more than `MAX_LINE_BYTES` of it at a time.
+
+    Raises:
+        UserError: a line is longer.
+    """
+    number = 0
+    while line := stream.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if len(line) > MAX_LINE_BYTES:
+            raise UserError(
+                f"{path}:{number}: the line is longer than {MAX_LINE_BYTES >> 20} MiB. Each line must be one record: "
+                "is the file JSON Lines or CSV, and not one big JSON value? Shorten or remove the line."
+            )
+        yield number, line
 
 
 def save_text(path: str | Path, text: str) -> None:
@@ -37,3 +58,31 @@ def hash_file(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_new_folder(folder: str | Path) -> None:
+    """Raise a `UserError` unless a folder of this name can be made: it is absent or empty, and its parent exists."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: is not an empty folder. Choose a new one; what is there is not overwritten.")
+    if not folder.absolute().parent.is_dir():
+        raise UserError(f"{folder}: there is no folder {folder.absolute().parent}. Create it or choose another one.")
+
+
+def save_folder(folder: str | Path, texts: Mapping[str, str]) -> None:
+    """Write a new folder of UTF-8 text files, all of them or none.
+
+    Raises:
+        UserError: the folder is there and not empty, or cannot be written.
+    """
+    folder = Path(folder).absolute()
+    check_new_folder(folder)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir()
+        for name, text in texts.items():
+            (temporary / name).write_text(text, encoding="utf-8")
+        os.replace(temporary, folder)  # an empty folder of that name is replaced
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise UserError(f"{folder}: cannot be written ({error.strerror}). Choose a folder you may write to.") from error

@@ -6,19 +6,21 @@ import scipy.spatial.distance
 import scipy.stats
 
 from ilqljax.errors import UserError
-from ilqljax.fairness.diversity import (
+from ilqljax.fairness.distances import (
     DISTANCES,
+    get_distance,
+    jensen_shannon,
+    original_wasserstein,
+    total_variation,
+)
+from ilqljax.fairness.diversity import (
     CategoryCounts,
     count_categories,
     diversity_score,
     fixed_target,
-    get_distance,
-    jensen_shannon,
     noise_floor,
     normalize_counts,
-    original_wasserstein,
     pool_share,
-    total_variation,
     uniform_target,
 )
 
@@ -105,9 +107,14 @@ def test_distance_sees_which_category_holds_which_share(name):
 
 
 @pytest.mark.parametrize("name", DISTANCES)
-def test_distance_is_zero_for_equals_and_symmetric(name):
-    shares, target = draw_shares(6, n=20, n_categories=3), draw_shares(7, n=20, n_categories=3)
+def test_distance_is_zero_for_equals(name):
+    shares = draw_shares(6, n=20, n_categories=3)
     np.testing.assert_allclose(DISTANCES[name](shares, shares), 0.0, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["total_variation", "jensen_shannon", "original_wasserstein"])
+def test_distance_is_symmetric(name):
+    shares, target = draw_shares(6, n=20, n_categories=3), draw_shares(7, n=20, n_categories=3)
     np.testing.assert_allclose(DISTANCES[name](shares, target), DISTANCES[name](target, shares), rtol=1e-12)
 
 

@@ -52,6 +52,30 @@ def test_original_distance_is_available_on_request():
     assert make_reward(compat="original").score(["p"], ["women"])[0] == pytest.approx(-50.0)
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        # The mean of KL((1, 0) || (.75, .25)) and KL((.5, .5) || (.75, .25)) in bits, under a root.
+        ({"distance": "jensen_shannon"}, -100 * np.sqrt((np.log2(4 / 3) + np.log2(2 / 3) / 2 + np.log2(2) / 2) / 2)),
+        ({"distance": "wasserstein", "ground": "female < male"}, -50.0),
+        ({"distance": "kullback_leibler", "smoothing": 0.0}, -100 * np.log(2)),
+        ({"target": "fixed", "shares": "female=0.9, male=0.1"}, -10.0),
+        ({"weights": "exposure"}, -50.0),
+    ],
+)
+def test_other_distances_targets_and_weights_of_all_women(settings, expected):
+    assert make_reward(**settings).score(["p"], ["women"])[0] == pytest.approx(expected, abs=1e-9)
+
+
+def test_target_differs_by_the_group_of_the_prompts_posting():
+    shares = "nurse: female=1, male=0; *: female=0.5, male=0.5"
+    config = RewardConfig(k=2, target="group", shares=shares)
+    reward = DiversityReward(CountingMatcher(), TABLE, config, group_of={"a nurse's prompt": "nurse"})
+    scores = reward.score(["a nurse's prompt", "another prompt"], ["women", "women"])
+    np.testing.assert_allclose(scores, [0.0, -50.0])
+    assert reward.describe_targets()["gender, nurse"] == {"female": 1.0, "male": 0.0}
+
+
 def test_matcher_is_asked_once_a_batch_for_new_texts_only(tmp_path):
     reward = make_reward(cache_path=tmp_path / "r.sqlite")
     reward.score(["p", "p", "q"], ["women", "mixed", "women"])

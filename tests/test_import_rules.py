@@ -21,7 +21,7 @@ ROWS = (
     ("state",),
     ("steps", "objectives", "decoding"),
     ("algorithms", "tasks"),
-    ("checkpoint", "metrics", "evals", "runs", "parity", "inspection"),
+    ("checkpoint", "metrics", "evals", "runs", "parity", "inspection", "audit"),
     ("stage", "bench"),
     ("evaluate",),
     ("train",),

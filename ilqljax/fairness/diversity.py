@@ -4,19 +4,18 @@ Members whose attribute is unknown are counted apart and left out of every distr
 undefined (NaN).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.special
-from jaxtyping import Float, Int
+import scipy.stats
+from jaxtyping import Float, Int, Num
 
 from ilqljax.errors import UserError
 from ilqljax.fairness.attributes import UNKNOWN
+from ilqljax.fairness.distances import Distance, get_distance
 from ilqljax.fairness.statistics import Estimate, divide, split_draws
 from ilqljax.types import Array
-
-WORST_SCORE = -100.0
 
 
 class CategoryCounts(NamedTuple):
@@ -46,7 +45,7 @@ def count_categories(codes: Int[Array, "... k"], n_categories: int) -> CategoryC
     return CategoryCounts(counts[..., 1:], counts[..., 0])
 
 
-def normalize_counts(counts: Int[Array, "... C"]) -> Float[Array, "... C"]:
+def normalize_counts(counts: Num[Array, "... C"]) -> Float[Array, "... C"]:
     """Return shares of the known members; NaN throughout where nobody is known."""
     counts = np.asarray(counts)
     return divide(counts, counts.sum(axis=-1, keepdims=True))
@@ -88,67 +87,57 @@ def fixed_target(shares: Mapping[str, float], categories: Sequence[str]) -> Floa
     return target / target.sum()
 
 
-def total_variation(shares: Float[Array, "... C"], target: Float[Array, "... C"]) -> Float[Array, "..."] | float:
-    """Return half the sum of absolute differences: the share of members who would have to change category."""
-    return 0.5 * np.abs(np.asarray(shares) - np.asarray(target)).sum(axis=-1)
+def exposure_weights(k: int) -> Float[Array, "k"]:
+    """Return the attention that each rank of a list gets, 1 / log2(1 + rank): 1, 0.63, 0.5, ... (Singh & Joachims)."""
+    return 1.0 / np.log2(2.0 + np.arange(k))
 
 
-def jensen_shannon(shares: Float[Array, "... C"], target: Float[Array, "... C"]) -> Float[Array, "..."] | float:
-    """Return the Jensen-Shannon distance: the root of the divergence in bits, a metric from 0 to 1."""
-    shares, target = np.asarray(shares, float), np.asarray(target, float)
-    middle = 0.5 * (shares + target)
-    nats = 0.5 * (scipy.special.rel_entr(shares, middle) + scipy.special.rel_entr(target, middle)).sum(axis=-1)
-    return np.sqrt(np.maximum(nats, 0.0) / np.log(2.0))
-
-
-def original_wasserstein(shares: Float[Array, "... C"], target: Float[Array, "... C"]) -> Float[Array, "..."] | float:
-    """Return the number the original code computed, for comparison only (`compat="original"`).
-
-    It passed the two *vectors of shares* to `scipy.stats.wasserstein_distance`, which takes them as two samples of
-    numbers. For equally long samples that is the mean absolute difference of the sorted values, so which category holds
-    which share is lost: (.8, .2) against (.2, .8) gives 0.
-    """
-    differences = np.sort(np.asarray(shares), axis=-1) - np.sort(np.asarray(target), axis=-1)
-    return np.abs(differences).mean(axis=-1)
-
-
-Distance = Callable[[Float[Array, "... C"], Float[Array, "... C"]], Float[Array, "..."] | float]
-
-DISTANCES: dict[str, Distance] = {
-    "total_variation": total_variation,
-    "jensen_shannon": jensen_shannon,
-    "original_wasserstein": original_wasserstein,
-}
-
-
-def get_distance(name: str) -> Distance:
-    """Return a distance by its name in `DISTANCES`; another name raises a `UserError` that lists the known ones."""
-    if name not in DISTANCES:
-        raise UserError(f"Unknown distance '{name}'. Known: {', '.join(DISTANCES)}.")
-    return DISTANCES[name]
+def weigh_categories(
+    codes: Int[Array, "... k"], n_categories: int, *, weights: Float[Array, "k"]
+) -> Float[Array, "... C"]:
+    """Return the weight that each category's members hold together, by their place in the list; unknown ones apart."""
+    codes = np.asarray(codes)
+    return np.stack([(codes == category) @ weights for category in range(n_categories)], axis=-1)
 
 
 def diversity_score(
-    codes_of_topk: Int[Array, "... k"], target: Float[Array, "C"], *, distance: str = "total_variation"
+    codes_of_topk: Int[Array, "... k"],
+    target: Float[Array, "... C"],
+    *,
+    distance: str | Distance = "total_variation",
+    weights: Float[Array, "k"] | None = None,
 ) -> Float[Array, "..."] | float:
     """Score shortlists: -100 times the distance of their known members' distribution from the target.
 
-    0 is best. A shortlist with no known member scores -100, the worst score, because nothing shows that it is diverse;
-    its distribution is undefined, and anything milder would reward retrieving people who declare nothing.
+    0 is best. A shortlist with no known member gets the worst score, -100 (or less, where the distance from the target
+    can exceed 1), because nothing shows that it is diverse; its distribution is undefined, and anything milder would
+    reward retrieving people who declare nothing.
+
+    Args:
+        codes_of_topk: codes of the members, best first.
+        target: one distribution for all, or one a shortlist.
+        distance: a name in `distances.DISTANCES`, or a distance.
+        weights: of the places in the list (`exposure_weights`); without, all members count the same.
 
     Raises:
         UserError: a code outside the target's categories, or an unknown distance.
     """
     target = np.asarray(target, float)
-    return _score_counts(count_categories(codes_of_topk, target.shape[-1]).counts, target, distance=distance)
+    counts = count_categories(codes_of_topk, target.shape[-1]).counts
+    if weights is not None:
+        counts = weigh_categories(codes_of_topk, target.shape[-1], weights=weights)
+    return _score_counts(counts, target, distance=distance)
 
 
 def _score_counts(
-    counts: Int[Array, "... C"], target: Float[Array, "C"], *, distance: str
+    counts: Num[Array, "... C"], target: Float[Array, "... C"], *, distance: str | Distance
 ) -> Float[Array, "..."] | float:
+    compare = get_distance(distance) if isinstance(distance, str) else distance
+    # Distances are convex, so the farthest distribution from a target is all of one category.
+    worst = -100.0 * compare(np.eye(target.shape[-1]), target[..., None, :]).max(axis=-1, initial=1.0)
     target = np.broadcast_to(target, counts.shape)
-    scores = WORST_SCORE * get_distance(distance)(normalize_counts(counts), target)
-    return np.where(counts.sum(axis=-1) > 0, scores, WORST_SCORE)
+    scores = -100.0 * compare(normalize_counts(counts), target)
+    return np.where(counts.sum(axis=-1) > 0, scores, worst)
 
 
 def noise_floor(
@@ -156,22 +145,24 @@ def noise_floor(
     k: int,
     *,
     pool: CategoryCounts,
-    distance: str = "total_variation",
+    distance: str | Distance = "total_variation",
+    weights: Float[Array, "k"] | None = None,
     seed: int = 0,
     n_draws: int = 10_000,
 ) -> Estimate:
     """Return the score that random shortlists get: its mean, and the range that holds 95 % of them.
 
     Even a matcher that ignores attributes does not score 0, because k people seldom have exactly the target's shares.
-    Simulated, not exact: `n_draws` shortlists of k distinct candidates from the whole pool, unknown ones included
-    (multivariate hypergeometric draws). With 50 members, a large half-and-half pool and the target (.5, .5) the mean
-    total variation score is about -5.61.
+    Simulated, not exact (`exact_noise_floor` is): `n_draws` shortlists of k distinct candidates from the whole pool,
+    unknown ones included (multivariate hypergeometric draws). With 50 members, a large half-and-half pool and the
+    target (.5, .5) the mean total variation score is about -5.61.
 
     Args:
         target: the target distribution.
         k: members of a shortlist.
         pool: how many candidates of each category there are, and how many unknown.
-        distance: a name in `DISTANCES`.
+        distance: a name in `distances.DISTANCES`, or a distance.
+        weights: of the places in the list, as in `diversity_score`.
         seed: same seed, same draws.
         n_draws: number of simulated shortlists.
 
@@ -179,21 +170,57 @@ def noise_floor(
         UserError: k is not between 1 and the size of the pool, or an unknown distance.
     """
     target = np.asarray(target, float)
+    colors = check_draw(k, pool=pool)
+    rng = np.random.default_rng(seed)
+    scores = np.concatenate(
+        [
+            _score_counts(_draw_masses(rng, colors, k, size=size, weights=weights), target, distance=distance)
+            for size in split_draws(n_draws, width=len(colors) if weights is None else k * len(colors))
+        ]
+    )
+    low, high = np.quantile(scores, (0.025, 0.975))
+    return Estimate(scores.mean(), low, high)
+
+
+def _draw_masses(
+    rng: np.random.Generator, colors: Int[Array, "C+1"], k: int, *, size: int, weights: Float[Array, "k"] | None
+) -> Num[Array, "R C"]:
+    counts = rng.multivariate_hypergeometric(colors, k, size=size, method="marginals")
+    if weights is None:
+        return counts[:, :-1]
+    codes = np.tile(np.arange(len(colors)), size)  # the last color is unknown: no category of `weigh_categories`
+    members = np.repeat(codes, counts.ravel()).reshape(size, k)
+    return weigh_categories(rng.permuted(members, axis=1), len(colors) - 1, weights=weights)
+
+
+def check_draw(k: int, *, pool: CategoryCounts) -> Int[Array, "C+1"]:
+    """Return the pool's counts, unknown last, or raise a `UserError` if k members cannot be drawn from it."""
     colors = np.append(pool.counts, pool.n_unknown).astype(np.int64)
     if not 1 <= k <= colors.sum():
         raise UserError(
             f"A shortlist of k={k} cannot be drawn from {colors.sum()} candidates. Use 1 to {colors.sum()}."
         )
-    rng = np.random.default_rng(seed)
-    scores = np.concatenate(
-        [
-            _score_counts(
-                rng.multivariate_hypergeometric(colors, k, size=size, method="marginals")[:, :-1],
-                target,
-                distance=distance,
-            )
-            for size in split_draws(n_draws, width=len(colors))
-        ]
-    )
-    low, high = np.quantile(scores, (0.025, 0.975))
-    return Estimate(scores.mean(), low, high)
+    return colors
+
+
+def exact_noise_floor(target: Float[Array, "C"], k: int, *, pool: CategoryCounts) -> float:
+    """Return the mean total-variation score of random shortlists, exactly.
+
+    The number n of known members is hypergeometric, and so is each category's count given n; total variation is a sum
+    over categories, so its mean needs no joint law: E = sum_n P(n) sum_c E|x_c / n - target_c| / 2. A shortlist of
+    nobody known scores -100, as in `diversity_score`.
+
+    Raises:
+        UserError: k is not between 1 and the size of the pool.
+    """
+    colors = check_draw(k, pool=pool)
+    known = int(colors[:-1].sum())
+    sizes = np.arange(max(0, k - int(colors[-1])), min(k, known) + 1)
+    chances = scipy.stats.hypergeom(int(colors.sum()), known, k).pmf(sizes)
+    mean = 0.0
+    for n, chance in zip(sizes, chances, strict=True):
+        x = np.arange(n + 1)[:, None]
+        p = scipy.stats.hypergeom(known, colors[:-1], n).pmf(x) if n else np.zeros((1, len(target)))
+        distance = 0.5 * (p * np.abs(x / n - target)).sum() if n else 1.0
+        mean += chance * distance
+    return -100.0 * float(mean)

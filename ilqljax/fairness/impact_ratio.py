@@ -188,7 +188,7 @@ def compute_impact_ratios(
     reference = find_reference(rates.value, eligible)
     ratio = cluster_bootstrap(
         np.concatenate([counts.assessed, counts.selected], axis=1),
-        _make_ratio_statistic(eligible, reference),
+        make_ratio_statistic(eligible, reference),
         seed=seed,
         n_resamples=n_resamples,
         level=level,
@@ -196,7 +196,7 @@ def compute_impact_ratios(
     null = permutation_null(
         np.column_stack([counts.assessed, counts.unknown_assessed]),
         counts.selected.sum(axis=1) + counts.unknown_selected,
-        lambda drawn: _ratios_and_smallest(drawn[:, :-1], assessed, eligible),
+        lambda drawn: ratios_and_smallest(drawn[:, :-1], assessed, eligible),
         seed=seed,
         n_permutations=n_permutations,
         level=level,
@@ -220,14 +220,14 @@ def compute_impact_ratios(
                 null_ratio=_take(null, c),
                 p_value=test.p_value,
                 test=test.method if is_tested else "",
-                mark=_mark(c, ratio.value[c], assessed, eligible=eligible, reference=reference),
+                mark=mark_category(c, ratio.value[c], assessed, eligible=eligible, reference=reference),
             )
         )
     return ImpactRatioTable(
         rows=tuple(rows),
         n_unknown_assessed=int(counts.unknown_assessed.sum()),
         n_unknown_selected=int(counts.unknown_selected.sum()),
-        smallest_ratio=float(_ratios_and_smallest(selected, assessed, eligible)[-1]),
+        smallest_ratio=float(ratios_and_smallest(selected, assessed, eligible)[-1]),
         null_smallest_ratio=_take(null, n_categories),
     )
 
@@ -244,7 +244,7 @@ def find_reference(rates: Float[Array, "C"], eligible: Bool[Array, "C"]) -> int:
     return int(np.argmax(np.where(eligible, rates, -np.inf)))
 
 
-def _make_ratio_statistic(
+def make_ratio_statistic(
     eligible: Bool[Array, "C"], reference: int
 ) -> Callable[[Num[Array, "... F"]], Float[Array, "... C"]]:
     n = len(eligible)
@@ -257,8 +257,8 @@ def _make_ratio_statistic(
     return compute_ratios
 
 
-def _ratios_and_smallest(
-    selected: Int[Array, "... C"], assessed: Int[Array, "C"], eligible: Bool[Array, "C"]
+def ratios_and_smallest(
+    selected: Int[Array, "... C"], assessed: Int[Array, "... C"], eligible: Bool[Array, "C"]
 ) -> Float[Array, "... C+1"]:
     """Return each eligible category's rate over the highest of the same draw, and the smallest of these ratios."""
     rates = np.where(eligible, divide(selected, assessed), np.nan)
@@ -269,7 +269,9 @@ def _ratios_and_smallest(
     return np.concatenate([ratios, np.where(np.isfinite(smallest) & comparable, smallest, np.nan)], axis=-1)
 
 
-def _mark(c: int, ratio: float, assessed: Int[Array, "C"], *, eligible: Bool[Array, "C"], reference: int) -> Mark:
+def mark_category(
+    c: int, ratio: float, assessed: Int[Array, "C"], *, eligible: Bool[Array, "C"], reference: int
+) -> Mark:
     if assessed[c] > 0 and not eligible[c]:
         return Mark.EXCLUDED
     if np.isnan(ratio):

@@ -31,7 +31,7 @@ from ilqljax.fairness.attributes import encode_values
 from ilqljax.fairness.diversity import count_categories, normalize_counts
 from ilqljax.fairness.impact_ratio import ImpactRatioTable, compute_impact_ratios, count_selection
 from ilqljax.fairness.statistics import Estimate, bootstrap_mean, entropy, mean_and_standard_error
-from ilqljax.files import save_text
+from ilqljax.files import read_bounded_lines, save_text
 
 Row = dict[str, Any]
 TEXT_FIELDS = ("policy", "posting_id", "company", "prompt", "original", "rewrite")
@@ -88,7 +88,7 @@ def load_evaluations(path: str | Path) -> dict[str, list[Evaluation]]:
     policies: dict[str, list[Evaluation]] = {}
     places: dict[tuple[str, str], str] = {}
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, line in read_bounded_lines(lines, path):
             if not line.strip():
                 continue
             evaluation = _parse_evaluation(line, where=f"{path}:{number}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ilqljax.errors import UserError
-from ilqljax.files import save_text
+from ilqljax.files import read_bounded_lines, save_text
 
 LARGEST_FLOAT32 = (2.0 - 2.0**-23) * 2.0**127
 JSON_TYPES = {str: "text", bool: "true or false", dict: "an object", list: "a list", int: "a whole number"}
@@ -75,7 +75,7 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield `(line_number, object)` of a JSONL file, gzipped when its name ends in `.gz`; blank lines are skipped.
 
     Raises:
-        UserError: the file is missing, is not UTF-8, is cut off, or a line is not a JSON object.
+        UserError: the file is missing, is not UTF-8, is cut off, or a line is too long or not a JSON object.
     """
     path = Path(path)
     if not path.is_file():
@@ -83,7 +83,7 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
         try:
-            for number, raw in enumerate(lines, start=1):
+            for number, raw in read_bounded_lines(lines, path):
                 if raw.strip():
                     yield number, _parse_line(raw, f"{path}:{number}")
         except (gzip.BadGzipFile, EOFError) as error:

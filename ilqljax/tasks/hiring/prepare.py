@@ -44,7 +44,7 @@ from ilqljax.tasks.hiring.prepared import (
     load_prepared,
     load_summary,
 )
-from ilqljax.tasks.hiring.prompts import build_prompt
+from ilqljax.tasks.hiring.prompts import build_prompt, map_groups
 from ilqljax.tasks.hiring.reward import DiversityReward, RewardConfig
 from ilqljax.tasks.hiring.rewrites import OPERATORS, require_operators, rewrite_posting
 from ilqljax.tasks.hiring.sources import detect_source, load_market
@@ -195,7 +195,8 @@ def _fill_folder(
 ) -> None:
     table = AttributeTable.from_candidates(candidates)
     engine = matcher.make(candidates, folder=folder)
-    reward = DiversityReward(engine, table, config.reward, cache_path=folder / REWARDS)
+    groups = map_groups(postings)
+    reward = DiversityReward(engine, table, config.reward, cache_path=folder / REWARDS, group_of=groups)
     rows = _score_rewrites(postings, splits, reward, config)
     save_postings(folder / JOBS, postings)
     save_candidates(folder / CANDIDATES, candidates)
@@ -214,7 +215,7 @@ def _fill_folder(
             "rewrites failing a guardrail": sum(bool(row.guardrail_failures) for row in rows),
         },
         "split_counts": {name: len(ids) for name, ids in splits.items()},
-        "target": dict(zip(reward.categories, reward.target.tolist(), strict=True)),
+        "target": reward.describe_targets(),
         "noise_floor": {k: float(v) for k, v in reward.estimate_noise_floor(seed=config.seed)._asdict().items()},
         "rewards": _average_rewards(rows),
         "splits_sha256": hash_file(folder / SPLITS),

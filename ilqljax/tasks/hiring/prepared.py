@@ -22,6 +22,7 @@ from ilqljax.fairness.attributes import AttributeTable
 from ilqljax.tasks.hiring.engines import MatcherSource, TfidfSource
 from ilqljax.tasks.hiring.environment import PostingEnvironment, PostingObservation
 from ilqljax.tasks.hiring.postings import Candidate, Posting, load_candidates, load_postings, read_json_lines
+from ilqljax.tasks.hiring.prompts import map_groups
 from ilqljax.tasks.hiring.reward import DiversityReward, RewardConfig
 from ilqljax.tasks.hiring.splits import Manifest, hash_file, load_manifest
 
@@ -85,7 +86,8 @@ class PreparedData:
             raise UserError(f"{self.folder}: was scored by the matcher '{scored_by}'. Give that one.")
         matcher = (source or TfidfSource()).make(self.candidates, folder=self.folder)
         table = AttributeTable.from_candidates(self.candidates)
-        return DiversityReward(matcher, table, self.reward_config, cache_path=self.folder / REWARDS)
+        cache_path, group_of = self.folder / REWARDS, map_groups(self.postings)
+        return DiversityReward(matcher, table, self.reward_config, cache_path=cache_path, group_of=group_of)
 
     def make_environment(self, split: str, reward: DiversityReward, *, seed: int = 0) -> PostingEnvironment:
         """Return the environment that hands out a split's postings."""

@@ -5,6 +5,8 @@ line, then asks for a new posting that uses only that information. Empty fields 
 twenty words, so that most of a row's tokens are the posting itself.
 """
 
+from collections.abc import Iterable
+
 from ilqljax.tasks.hiring.postings import Posting, normalize_spaces
 
 INSTRUCTION = "Write a new posting using only this information."
@@ -30,3 +32,8 @@ def build_prompt(posting: Posting) -> str:
     )
     lines = [f"{name}: {normalize_spaces(value)}" for name, value in fields if value.strip()]
     return "\n".join([*lines, INSTRUCTION])
+
+
+def map_groups(postings: Iterable[Posting]) -> dict[str, str]:
+    """Return each posting's job group by its prompt, which is what a reward sees of a posting."""
+    return {build_prompt(posting): posting.group for posting in postings}

@@ -1,36 +1,30 @@
 """Score rewrites by the diversity of the shortlist they attract, with a cache that survives runs.
 
-The reward is -100 times the distance of the attribute's distribution among the k best matched candidates from a
-target, so 0 is best; an empty rewrite gets `empty_reward`. A score says nothing about the text's quality:
-`guardrails` come first.
+The reward is -100 times the distance of the attributes' distribution among the k best matched candidates from a
+target, so 0 is best (`fairness.scores`); an empty rewrite gets `empty_reward`. A score says nothing about the text's
+quality: `guardrails` come first.
 """
 
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from ilqljax.errors import UserError
 from ilqljax.fairness.attributes import AttributeTable
-from ilqljax.fairness.diversity import (
-    count_categories,
-    diversity_score,
-    get_distance,
-    noise_floor,
-    pool_share,
-    uniform_target,
-)
+from ilqljax.fairness.distances import DEFAULT_SMOOTHING
 from ilqljax.fairness.matching import Matcher, check_k
+from ilqljax.fairness.scores import ScoreConfig, ShortlistScorer
 from ilqljax.fairness.statistics import Estimate
 from ilqljax.types import Array
 
-TARGETS = ("pool", "uniform")
 COMPATS = ("", "original")
 NO_CANDIDATE = -1
 # A cached reward is only valid for the code that computed it; raise this when the meaning of a reward changes.
@@ -44,12 +38,19 @@ class RewardConfig:
     """Say how a rewrite is scored.
 
     Attributes:
-        attribute: the declared attribute whose distribution counts.
+        attribute: the declared attribute whose distribution counts; several, separated by commas, count the same, and
+            "gender x region" is an intersection.
         k: length of the shortlist.
-        distance: a name in `fairness.diversity.DISTANCES`.
-        target: "pool" (the share among all candidates) or "uniform".
+        distance: a name in `fairness.distances.DISTANCE_NAMES`.
+        target: a name in `fairness.targets.TARGETS`: "pool" (the share among all candidates), "uniform", "fixed" or
+            "group" (one a job group).
         empty_reward: reward of a rewrite without any text.
         compat: "original" takes the original project's distance instead (for comparison only), "" does not.
+        shares: named shares of the targets "fixed" and "group", such as "female=0.5, male=0.5".
+        group_attribute: for "group" without shares: the candidates' attribute that holds the job group.
+        smoothing: of the distance "kullback_leibler".
+        ground: of the distance "wasserstein", such as "junior < middle < senior".
+        weights: "equal", or "exposure" to weigh each place in the list by 1 / log2(1 + rank).
     """
 
     attribute: str = "gender"
@@ -58,6 +59,11 @@ class RewardConfig:
     target: str = "pool"
     empty_reward: float = -200.0
     compat: str = ""
+    shares: str = ""
+    group_attribute: str = ""
+    smoothing: float = DEFAULT_SMOOTHING
+    ground: str = ""
+    weights: str = "equal"
 
 
 class DiversityReward:
@@ -70,6 +76,7 @@ class DiversityReward:
         config: RewardConfig | None = None,
         *,
         cache_path: str | Path = "",
+        group_of: Mapping[str, str] = MappingProxyType({}),
     ):
         """Check the settings and open the cache.
 
@@ -78,32 +85,26 @@ class DiversityReward:
             table: the same candidates' attributes, in the same order.
             config: how to score; the defaults if None.
             cache_path: SQLite file, created if need be; "" keeps the cache in memory.
+            group_of: the job group of each prompt's posting, for targets by group.
 
         Raises:
             UserError: an unknown attribute, distance, target or compat, k outside the pool, a table of another size
                 than the matcher's, or a cache that cannot be read or written.
         """
         config = RewardConfig() if config is None else config
-        attribute = table.attribute(config.attribute)
         check_k(config.k, n_candidates=matcher.n_candidates)
         if len(table.ids) != matcher.n_candidates:
             raise UserError(
                 f"The matcher ranks {matcher.n_candidates} candidates, but the attribute table holds {len(table.ids)}. "
                 "Build both from the same list of candidates."
             )
-        _check_choice(config.target, name="target", known=TARGETS)
         _check_choice(config.compat, name="compat", known=COMPATS)
-        get_distance(config.distance)
         self.config = config
         self.matcher = matcher
         self.table = table
-        self.categories = attribute.categories
-        n_categories = len(self.categories)
-        pool = pool_share(attribute.codes, n_categories)
-        self.target = pool if config.target == "pool" else uniform_target(n_categories)
-        self.distance = "original_wasserstein" if config.compat == "original" else config.distance
-        self.fingerprint = _make_fingerprint(matcher, table, config)
-        self._codes = attribute.codes
+        self.scorer = ShortlistScorer(table, _make_score_config(config))
+        self.group_of = group_of
+        self.fingerprint = _make_fingerprint(matcher, self.scorer, config)
         self._memory: dict[bytes, float] = {}
         self._cache = RewardCache(cache_path) if cache_path else None
 
@@ -117,11 +118,12 @@ class DiversityReward:
             raise UserError("score needs two lists of equal length: one prompt for each text.")
         keys = [self._make_key(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
         known = self._load(dict.fromkeys(keys))
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+        groups = [self.group_of.get(prompt, "") for prompt in prompts]
+        missing = {key: pair for key, *pair in zip(keys, texts, groups, strict=True) if key not in known}
         if missing:
-            distinct = list(dict.fromkeys(missing.values()))
+            distinct = list(dict.fromkeys(map(tuple, missing.values())))
             reward_of = dict(zip(distinct, self._compute(distinct).tolist(), strict=True))
-            new = {key: reward_of[text] for key, text in missing.items()}
+            new = {key: reward_of[tuple(pair)] for key, pair in missing.items()}
             self._save(new)
             known |= new
         return np.array([known[key] for key in keys], np.float64)
@@ -136,20 +138,23 @@ class DiversityReward:
 
     def estimate_noise_floor(self, *, seed: int = 0) -> Estimate:
         """Return the score of random shortlists: its mean, and the range that holds 95 % of them."""
-        pool = count_categories(self._codes, len(self.categories))
-        return noise_floor(self.target, self.config.k, pool=pool, distance=self.distance, seed=seed)
+        return self.scorer.simulate_floor(self.config.k, list(self.group_of.values()), seed=seed)
 
-    def _compute(self, texts: Sequence[str]) -> Float[Array, "B"]:
-        rewards = np.full(len(texts), self.config.empty_reward, np.float64)
-        filled = [row for row, text in enumerate(texts) if text.strip()]
+    def describe_targets(self) -> dict[str, dict[str, float]]:
+        """Return the shares aimed at, by attribute (and job group, where targets differ by group) and category."""
+        return self.scorer.describe_targets()
+
+    def _compute(self, pairs: Sequence[tuple[str, str]]) -> Float[Array, "B"]:
+        rewards = np.full(len(pairs), self.config.empty_reward, np.float64)
+        filled = [row for row, (text, _) in enumerate(pairs) if text.strip()]
         if filled:
-            indices = self.matcher.top_k([texts[row] for row in filled], self.config.k).indices
-            rewards[filled] = diversity_score(self._codes[indices], self.target, distance=self.distance)
+            indices = self.matcher.top_k([pairs[row][0] for row in filled], self.config.k).indices
+            rewards[filled] = self.scorer.score(indices, [pairs[row][1] for row in filled])
         return rewards
 
     def _make_key(self, prompt: str, text: str) -> bytes:
         digest = hashlib.sha256(self.fingerprint.encode())
-        for part in (prompt, text):
+        for part in (prompt, text, self.group_of.get(prompt, "")):
             data = part.encode("utf-8", "surrogatepass")
             digest.update(len(data).to_bytes(8, "little") + data)
         return digest.digest()
@@ -227,10 +232,26 @@ def _check_choice(value: str, *, name: str, known: Sequence[str]) -> None:
         raise UserError(f"Unknown {name} '{value}'. Known: {', '.join(map(repr, known))}.")
 
 
-def _make_fingerprint(matcher: Matcher, table: AttributeTable, config: RewardConfig) -> str:
-    attribute = table.attribute(config.attribute)
+def _make_score_config(config: RewardConfig) -> ScoreConfig:
+    return ScoreConfig(
+        attribute=config.attribute,
+        distance="original_wasserstein" if config.compat == "original" else config.distance,
+        target=config.target,
+        shares=config.shares,
+        group_attribute=config.group_attribute,
+        smoothing=config.smoothing,
+        ground=config.ground,
+        weights=config.weights,
+    )
+
+
+def _make_fingerprint(matcher: Matcher, scorer: ShortlistScorer, config: RewardConfig) -> str:
     digest = hashlib.sha256()
-    header = [REWARD_VERSION, matcher.fingerprint, matcher.n_candidates, asdict(config), list(attribute.categories)]
+    header = [REWARD_VERSION, matcher.fingerprint, matcher.n_candidates, asdict(config)]
     digest.update(json.dumps(header).encode())
-    digest.update(np.ascontiguousarray(attribute.codes, np.int32).tobytes())
+    for term in scorer.terms:
+        digest.update(json.dumps([term.attribute.name, list(term.attribute.categories)]).encode())
+        digest.update(np.ascontiguousarray(term.attribute.codes, np.int32).tobytes())
+        for group, target in sorted(term.targets.items()):
+            digest.update(json.dumps([group, target.tolist()]).encode())
     return digest.hexdigest()

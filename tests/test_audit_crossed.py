@@ -1,0 +1,215 @@
+"""Intervals over postings and candidates, and shuffled labels: by hand, by slow twins, and how often they cover."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from ilqljax.fairness.attributes import AttributeTable
+from ilqljax.fairness.audit.crossed import (
+    crossed_change,
+    crossed_p_value,
+    crossed_ratio,
+    find_influence,
+    sum_shared,
+    tally_pairs,
+)
+from ilqljax.fairness.audit.market import AuditConfig, list_measures
+from ilqljax.fairness.audit.pairs import pair_rows, pair_scoring, pair_selection, pair_shortlisting
+from ilqljax.fairness.audit.rates import tabulate_rates
+from ilqljax.fairness.audit.shuffling import shuffle_labels
+from ilqljax.fairness.impact_ratio import find_eligible, ratios_and_smallest
+from ilqljax.tasks.hiring.audit_sources import build_market, make_matcher
+from ilqljax.tasks.hiring.marketplace import make_market
+
+N_SAMPLES = 200
+
+
+def draw_shortlists(seed: int, *, n_postings: int, k: int, n_candidates: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.choice(n_candidates, k, replace=False) for _ in range(n_postings)])
+
+
+def draw_codes(seed: int, *, n: int, n_categories: int = 2) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-1, n_categories, n)
+
+
+def influences(pairs, codes, n_categories=2):
+    tally = tally_pairs(pairs, codes, n_categories=n_categories)
+    return [find_influence(tally, np.arange(n_categories) == c) for c in range(n_categories)]
+
+
+def list_pairs(indices, n_selected, n_candidates):
+    """Return dense matrices of the selected and assessed pairs of selection."""
+    assessed, selected = np.zeros((2, len(indices), n_candidates))
+    for g, row in enumerate(indices):
+        assessed[g, row], selected[g, row[:n_selected]] = 1, 1
+    return selected, assessed
+
+
+def dense_influence(selected, assessed, codes, category):
+    chosen = codes == category
+    rate = selected[:, chosen].sum() / assessed[:, chosen].sum()
+    return np.where(chosen, selected - rate * assessed, 0.0) / selected[:, chosen].sum()
+
+
+def corrected(sums, n):
+    return (sums**2).sum() * n / (n - 1)
+
+
+def test_measures_count_who_is_assessed_and_selected():
+    indices, scores = np.array([[3, 1, 0], [3, 2, -1]]), np.array([[0.9, 0.5, 0.1], [0.9, 0.2, np.nan]])
+    for pairs, assessed, selected in (
+        (pair_shortlisting(indices, n_candidates=4), [2, 2, 2, 2], [1, 1, 1, 2]),
+        (pair_selection(indices, n_candidates=4, n_selected=1), [1, 1, 1, 2], [0, 0, 0, 2]),
+        (pair_scoring(indices, scores, n_candidates=4), [1, 1, 1, 2], [0, 0, 0, 2]),  # the median is .5, not above it
+    ):
+        found = pairs.by_candidate()
+        np.testing.assert_array_equal(found[0], assessed)
+        np.testing.assert_array_equal(found[1], selected)
+
+
+def test_interval_over_both_is_a_slow_twins():
+    indices, codes = draw_shortlists(0, n_postings=12, k=8, n_candidates=40), draw_codes(1, n=40)
+    a, b = influences(pair_selection(indices, n_candidates=40, n_selected=3), codes)
+    selected, assessed = list_pairs(indices, 3, 40)
+    e = dense_influence(selected, assessed, codes, 0) - dense_influence(selected, assessed, codes, 1)
+    people = min((codes == 0).sum(), (codes == 1).sum())
+    postings, candidates = corrected(e.sum(axis=1), 12), corrected(e.sum(axis=0), people)
+    variance = max(postings + candidates - (e**2).sum(), postings, candidates)
+    estimate = crossed_ratio(a, b)
+    t = scipy.stats.t.ppf(0.975, df=min(12, people) - 1)
+    expected = estimate.value * np.exp([-t * np.sqrt(variance), t * np.sqrt(variance)])
+    np.testing.assert_allclose([estimate.low, estimate.high], expected, rtol=1e-10)
+
+
+def test_interval_of_a_ready_table_is_the_delta_methods():
+    """Of one row a candidate, var ln(rate) = (1 - rate) / selected for each group, times n / (n - 1)."""
+    codes = np.repeat([0, 1], [40, 60])
+    selected = np.concatenate([np.arange(40) < 10, np.arange(60) < 30])
+    a, b = influences(pair_rows(selected), codes)
+    error = np.sqrt((0.75 / 10 + 0.5 / 30) * 40 / 39)
+    half = scipy.stats.t.ppf(0.975, df=39) * error
+    np.testing.assert_allclose(tuple(crossed_ratio(a, b)), [0.5, 0.5 * np.exp(-half), 0.5 * np.exp(half)])
+    assert crossed_p_value(a, b) == pytest.approx(2 * scipy.stats.t.sf(np.log(2) / error, df=39))
+
+
+def test_copies_of_a_posting_add_nothing_to_what_is_known_of_the_candidates():
+    """Thirty copies of three postings: the same candidates, so the interval must not shrink with the copies."""
+    indices, codes = draw_shortlists(2, n_postings=3, k=60, n_candidates=200), draw_codes(3, n=200)
+    once = influences(pair_shortlisting(indices, n_candidates=200), codes)
+    copies = influences(pair_shortlisting(np.tile(indices, (30, 1)), n_candidates=200), codes)
+    errors = [np.sqrt((part[0].candidates ** 2).sum() + (part[1].candidates ** 2).sum()) for part in (once, copies)]
+    assert errors[0] == pytest.approx(errors[1])
+    wide = crossed_ratio(*copies)
+    assert np.log(wide.high / wide.low) > 2 * 1.96 * errors[1]
+
+
+def test_change_is_a_slow_twins_and_echo_changes_nothing():
+    old, new = (draw_shortlists(seed, n_postings=9, k=12, n_candidates=50) for seed in (4, 5))
+    codes = draw_codes(6, n=50)
+    before, after = (pair_selection(i, n_candidates=50, n_selected=4) for i in (old, new))
+    first, second = influences(before, codes), influences(after, codes)
+    shared = sum(sum_shared(before, after, first[c], second[c]) for c in range(2))
+    e_old, e_new = (
+        dense_influence(*list_pairs(i, 4, 50), codes, 0) - dense_influence(*list_pairs(i, 4, 50), codes, 1)
+        for i in (old, new)
+    )
+    assert shared == pytest.approx((e_old * e_new).sum(), rel=1e-9)
+    difference = e_new - e_old
+    people = min((codes == 0).sum(), (codes == 1).sum())
+    postings, candidates = corrected(difference.sum(axis=1), 9), corrected(difference.sum(axis=0), people)
+    error = np.sqrt(max(postings + candidates - (difference**2).sum(), postings, candidates))
+    change = crossed_change(tuple(first), tuple(second), shared=shared)
+    t = scipy.stats.t.ppf(0.975, df=min(9, people) - 1)
+    np.testing.assert_allclose(np.log(change.high / change.low), 2 * t * error, rtol=1e-9)
+    same = sum(sum_shared(before, before, first[c], first[c]) for c in range(2))
+    assert tuple(crossed_change(tuple(first), tuple(first), shared=same)) == pytest.approx((1.0, 1.0, 1.0))
+
+
+def test_shared_pairs_of_shortlisting_are_a_slow_twins():
+    old, new = (draw_shortlists(seed, n_postings=6, k=10, n_candidates=30) for seed in (7, 8))
+    codes = draw_codes(9, n=30)
+    before, after = (pair_shortlisting(i, n_candidates=30) for i in (old, new))
+    e = []
+    for indices in (old, new):
+        selected, _ = list_pairs(indices, 10, 30)
+        e.append(dense_influence(selected, np.ones_like(selected), codes, 0))
+    found = sum_shared(before, after, influences(before, codes)[0], influences(after, codes)[0])
+    assert found == pytest.approx((e[0] * e[1]).sum(), rel=1e-9)
+
+
+def test_rate_of_zero_has_a_ratio_and_no_interval():
+    a, b = influences(pair_rows(np.array([False, False, True, True])), np.array([0, 0, 1, 1]))
+    estimate = crossed_ratio(a, b)
+    assert estimate.value == 0.0 and np.isnan(estimate.low) and np.isnan(crossed_p_value(a, b))
+
+
+def test_shuffled_labels_have_the_law_of_every_permutation():
+    codes, indices = np.array([0, 0, 0, 1, 1, -1]), np.array([[0, 1, 3], [0, 4, 5], [0, 1, 2]])
+    tally = tally_pairs(pair_selection(indices, n_candidates=6, n_selected=2), codes, n_categories=2)
+    null = shuffle_labels(tally, seed=0, n_shuffles=4000)
+    eligible = find_eligible(np.array([5, 2]))
+    draws = []
+    for labels in set(permutations(codes)):
+        counts = [
+            [c[np.array(labels) == k].sum() for k in range(2)]
+            for c in (tally.candidate_assessed, tally.candidate_selected)
+        ]
+        draws.append(ratios_and_smallest(np.array([counts[1]]), np.array([counts[0]]), eligible)[0])
+    expected = np.nanmean(np.array(draws), axis=0)
+    np.testing.assert_allclose([*null.ratios.value, null.smallest.value], expected, atol=0.02)
+
+
+def test_shuffling_one_row_a_candidate_is_the_same_drawn_either_way():
+    """With every candidate assessed twice and selected at most twice the shortcut cannot be taken; rates agree."""
+    codes = np.repeat([0, 1, 2, -1], [30, 20, 10, 10])
+    chosen = np.random.default_rng(0).random(70) < 0.4
+    fast = shuffle_labels(tally_pairs(pair_rows(chosen), codes, n_categories=3), seed=0, n_shuffles=4000)
+    twice = np.where(chosen[None, :], np.arange(70), -1).repeat(2, axis=0)
+    slow = shuffle_labels(
+        tally_pairs(pair_shortlisting(twice, n_candidates=70), codes, n_categories=3), seed=1, n_shuffles=4000
+    )
+    np.testing.assert_allclose(fast.ratios.value, slow.ratios.value, atol=0.02)
+    np.testing.assert_allclose(fast.p_values, slow.p_values, atol=0.04)
+
+
+@pytest.mark.slow
+def test_without_a_plant_intervals_cover_no_effect_in_95_percent_of_200_samples(monkeypatch):
+    """With 200 samples the standard error of a coverage of .95 is .015; the range is 3.5 of it to either side.
+
+    Postings only must cover clearly less: it takes the candidates' labels, drawn by luck, for given.
+    """
+    monkeypatch.setattr("ilqljax.fairness.audit.rates.N_RESAMPLES", 200)
+    covered = {"ratio": [], "postings": []}
+    for seed in range(N_SAMPLES):
+        postings, candidates = make_market(seed=seed, n_postings=50, n_candidates=400, plant=0.0)
+        table = AttributeTable.from_candidates(candidates)
+        market = build_market(postings, candidates, matcher=make_matcher("tfidf", candidates), top=40)
+        pairs = list_measures(market.phases["before"], table, AuditConfig(("gender",)))["shortlisting"]
+        rows = tabulate_rates(pairs, table.attribute("gender"), seed=seed)["rows"]
+        row = next(row for row in rows if np.isfinite(row["ratio_low"]))
+        for kind, hits in covered.items():
+            hits.append(row[f"{kind}_low"] <= 1.0 <= row[f"{kind}_high"])
+    assert 0.9 <= np.mean(covered["ratio"]) <= 1.0
+    assert np.mean(covered["postings"]) < np.mean(covered["ratio"])
+
+
+def test_with_the_plant_the_effect_is_found():
+    postings, candidates = make_market(seed=0, plant=0.8)
+    table = AttributeTable.from_candidates(candidates)
+    market = build_market(postings, candidates, matcher=make_matcher("tfidf", candidates), top=50)
+    pairs = list_measures(market.phases["before"], table, AuditConfig(("gender",)))["shortlisting"]
+    found = tabulate_rates(pairs, table.attribute("gender"), seed=0)
+    women = next(row for row in found["rows"] if row["category"] == "female")
+    assert women["ratio_high"] < 1.0 and women["p_shuffled"] < 0.01 and found["p_smallest"] < 0.01
+
+
+def test_ratios_averaged_over_postings_look_unfair_under_fair_labels():
+    """DOMAIN 2.9: 10 of 50, fair labels: the mean ratio is .82, and 73 % of postings fall below four fifths."""
+    labels = np.random.default_rng(0).integers(0, 2, (20_000, 50))
+    rates = np.stack([((labels == c)[:, :10].sum(1)) / (labels == c).sum(1) for c in range(2)], axis=1)
+    ratios = rates / rates.max(axis=1, keepdims=True)
+    assert ratios.mean() == pytest.approx(0.82, abs=0.02)
+    assert (ratios.min(axis=1) < 0.8).mean() == pytest.approx(0.73, abs=0.02)

@@ -1,0 +1,174 @@
+"""Ready tables: the law's examples end to end, Local Law 144's CSV form, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ilqljax.errors import UserError
+from ilqljax.fairness.audit.market import AuditConfig
+from ilqljax.fairness.audit.ready_table import audit_ready_table, load_ready_table
+from ilqljax.fairness.audit.tables import format_json, list_tables
+
+SEX = [("Male", 92, 50), ("Female", 76, 34)]
+RACE = [("Hispanic", 28, 18), ("White", 40, 15), ("Black", 32, 16), ("Native Hawaiian or Pacific Islander", 8, 5)]
+RACE.append(("Asian", 24, 10))
+
+
+def write_table(path, groups, *, kind, name="sex", extra=()):
+    lines = [f"id,{name},{kind}"]
+    for category, n, high in groups:
+        lines += [f'{category}{i},"{category}",{int(i < high)}' for i in range(n)]
+    path.write_text("\n".join([*lines, *extra]) + "\n")
+    return path
+
+
+def audit(path, **settings):
+    ready = load_ready_table(path)
+    return audit_ready_table(ready, AuditConfig(ready.table.names, **settings))
+
+
+@pytest.mark.parametrize("kind", ["score", "selected"])
+def test_the_laws_example_of_sex(tmp_path, kind):
+    """DOMAIN 3: Male 92, 54.3 %, 1.00; Female 76, 44.7 %, 0.82. Half of the scores are above the median of 0."""
+    result = audit(write_table(tmp_path / "t.csv", SEX, kind=kind))
+    measure = "scoring" if kind == "score" else "selection"
+    text = list_tables(result)[f"{measure}_sex_before.csv"]
+    assert text.splitlines()[1:] == [
+        "Female,76,34,44.7%,0.82,76,0.8 or more",
+        "Male,92,50,54.3%,1.00,92,highest rate",
+        "Unknown,0,0,,,0,not in the calculation",
+    ]
+
+
+def test_the_laws_example_of_race(tmp_path):
+    """DOMAIN 3. The published 64.2 % is 18 / 28 = 64.29 % cut off; small groups are marked, not judged."""
+    result = audit(write_table(tmp_path / "t.csv", RACE, kind="selected", name="race"))
+    text = list_tables(result)["selection_race_before.csv"]
+    assert text.splitlines() == [
+        "race,# of Applicants,# Selected,Selection Rate,Impact Ratio,Different people,Note",
+        "Asian,24,10,41.7%,0.65,24,insufficient data",
+        "Black,32,16,50.0%,0.78,32,insufficient data",
+        "Hispanic,28,18,64.3%,1.00,28,insufficient data",
+        "Native Hawaiian or Pacific Islander,8,5,62.5%,0.97,8,insufficient data",
+        "White,40,15,37.5%,0.58,40,insufficient data",
+        "Unknown,0,0,,,0,not in the calculation",
+    ]
+
+
+def test_category_under_two_percent_is_listed_with_its_rate_and_has_no_ratio(tmp_path):
+    result = audit(write_table(tmp_path / "t.csv", [("a", 100, 50), ("b", 100, 40), ("c", 3, 3)], kind="selected"))
+    rows = {row["category"]: row for row in result["attributes"][0]["rates"]["before"]["selection"]["rows"]}
+    assert rows["c"]["rate"] == 1.0 and np.isnan(rows["c"]["impact_ratio"]) and rows["c"]["mark"].startswith("excluded")
+    assert rows["a"]["impact_ratio"] == 1.0
+
+
+def test_unknown_is_counted_and_in_no_rate(tmp_path):
+    path = write_table(tmp_path / "t.csv", SEX, kind="selected", extra=["u1,,1", "u2, ,0"])
+    table = audit(path)["attributes"][0]["rates"]["before"]["selection"]
+    assert (table["unknown"]["n_assessed"], table["unknown"]["n_selected"]) == (2, 1)
+    assert [row["n_assessed"] for row in table["rows"]] == [76, 92]
+
+
+def test_intersection_has_one_column_a_part(tmp_path):
+    lines = ["sex,race,selected"] + [f"{s},{r},{i % 2}" for s in "fm" for r in "ab" for i in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    text = list_tables(audit(tmp_path / "t.csv"))["selection_race_by_sex_before.csv"]
+    assert text.startswith("race,sex,# of Applicants")
+    assert "\na,f,40,20,50.0%,1.00,40," in text
+
+
+def test_json_has_null_for_what_is_undefined(tmp_path):
+    result = json.loads(format_json(audit(write_table(tmp_path / "t.csv", SEX, kind="selected"))))
+    rows = result["attributes"][0]["rates"]["before"]["selection"]["rows"]
+    assert rows[1]["ratio_low"] is None and rows[0]["ratio_low"] < 0.82 < rows[0]["ratio_high"]
+
+
+def test_category_that_looks_like_a_formula_is_no_formula_in_the_table(tmp_path):
+    text = list_tables(audit(write_table(tmp_path / "t.csv", [("=1+1", 40, 20), ("b", 40, 10)], kind="selected")))
+    assert "\n'=1+1,40," in text["selection_sex_before.csv"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"sex,score\nf,1\n", "holds 1 candidates"),
+        (b"sex,grade\nf,1\n", r"exactly one of the columns 'score' and 'selected', got \['sex', 'grade'\]"),
+        (b"sex,score,selected\nf,1,1\n", "exactly one"),
+        (b"score\n1\n2\n", "no column of an attribute"),
+        (b"sex,sex,score\nf,m,1\n", "occurs twice"),
+        (b"sex,score\nf,1\nm\n", r"t\.csv:3: 1 cells, but the header has 2"),
+        (b"sex,score\nf,1\nm,nan\n", r"t\.csv:3: score='nan' is no finite number"),
+        (b"sex,score\nf,1\nm,\n", r"t\.csv:3: score='' is no finite number"),
+        (b"sex,score\nf,1\nm,inf\n", "no finite number"),
+        (b"sex,score\nf,1\nm,-1\n", r"t\.csv:3: score=-1 is negative.*--allow_negative"),
+        (b"sex,selected\nf,1\nm,2\n", r"t\.csv:3: selected='2', expected 0 or 1"),
+        (b"id,sex,score\n1,f,1\n1,m,2\n", r"t\.csv:3: the id '1' was already used at .*t\.csv:2"),
+        (b"sex,score\nf,1\n\xff,1\n", r"t\.csv:3: byte 0 is not UTF-8"),
+        (b'sex,score\nf,1\n"m,1\n' + b"x" * 200_000, "not CSV"),
+    ],
+)
+def test_bad_table_names_file_line_and_fix(tmp_path, content, message):
+    path = tmp_path / "t.csv"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load_ready_table(path)
+
+
+def test_negative_scores_are_taken_when_allowed(tmp_path):
+    (tmp_path / "t.csv").write_text("sex,score\nf,-1\nm,1\n")
+    assert load_ready_table(tmp_path / "t.csv", allow_negative=True).values.tolist() == [-1.0, 1.0]
+
+
+def test_unknown_column_and_missing_file_are_refused(tmp_path):
+    path = write_table(tmp_path / "t.csv", SEX, kind="score")
+    with pytest.raises(UserError, match=r"no column 'race'; the columns are id, sex, score"):
+        load_ready_table(path, attributes=["race"])
+    with pytest.raises(UserError, match="no such file"):
+        load_ready_table(tmp_path / "other.csv")
+
+
+def test_large_tables_are_audited_without_a_row_by_row_bootstrap(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = [f"{'fm'[s]},{v}" for s, v in zip(rng.integers(0, 2, 50_000), rng.integers(0, 2, 50_000), strict=True)]
+    (tmp_path / "t.csv").write_text("sex,selected\n" + "\n".join(lines))
+    rows = audit(tmp_path / "t.csv")["attributes"][0]["rates"]["before"]["selection"]["rows"]
+    assert sum(row["n_assessed"] for row in rows) == 50_000
+
+
+def write_pair(folder, before, after, *, header="id,sex,selected"):
+    for name, rows in (("a.csv", before), ("b.csv", after)):
+        (folder / name).write_text("\n".join([header, *rows]) + "\n")
+    return [load_ready_table(folder / name) for name in ("a.csv", "b.csv")]
+
+
+def test_two_tables_of_the_same_people_are_compared_by_id(tmp_path):
+    """Before, 10 of 40 women and 20 of 40 men; after, 20 of each: the ratio goes from 0.5 to 1, twice what it was."""
+    before = [f"f{i},f,{int(i < 10)}" for i in range(40)] + [f"m{i},m,{int(i < 20)}" for i in range(40)]
+    after = [f"f{i},f,{int(i < 20)}" for i in range(40)] + [f"m{i},m,{int(i < 20)}" for i in range(40)]
+    first, second = write_pair(tmp_path, before, after[::-1])
+    (section,) = audit_ready_table(first, AuditConfig(("sex",)), after=second)["attributes"]
+    (change,) = section["changes"]["selection"]
+    assert (change["category"], change["change"]) == ("f", pytest.approx(2.0))
+    assert 1.0 < change["change_low"] < 2.0 < change["change_high"]
+
+
+@pytest.mark.parametrize(
+    ("after", "header", "message"),
+    [
+        (["1,f,1", "2,x,0"], "id,sex,selected", r"categories \['m', 'x'\] of 'sex' are in one of the two tables only"),
+        (["1,f,1", "3,m,0"], "id,sex,selected", "candidate '2' is in one of the two tables only"),
+        (["1,m,1", "2,f,0"], "id,sex,selected", "candidate '1' has other categories"),
+    ],
+)
+def test_tables_that_do_not_belong_together_are_refused(tmp_path, after, header, message):
+    first, second = write_pair(tmp_path, ["1,f,1", "2,m,0"], after, header=header)
+    with pytest.raises(UserError, match=message):
+        audit_ready_table(first, AuditConfig(("sex",)), after=second)
+
+
+def test_comparing_tables_needs_ids_and_equal_columns(tmp_path):
+    first, second = write_pair(tmp_path, ["f,1", "m,0"], ["f,1", "m,0"], header="sex,selected")
+    with pytest.raises(UserError, match="needs a column 'id' in both"):
+        audit_ready_table(first, AuditConfig(("sex",)), after=second)
