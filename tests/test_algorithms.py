@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from dialogues import answer
 
 from ilqljax.algorithms import ALGORITHMS, init_learner_state, make_learner, read_options
 from ilqljax.config import load_config_file
@@ -26,18 +27,7 @@ MODEL = ValueLM(
 OPTIONS = {"psi": {"beta": 2.0}, "decision_transformer": {"prefix": " "}}
 
 
-class Answer:
-    def __init__(self, prompt, text, reward):
-        self.sequence = [(prompt, None), (text, reward)]
-
-    def to_sequence(self):
-        return self.sequence, True
-
-    def metadata(self):
-        return {}
-
-
-DATASET = ObservationDataset([Answer(p, a, float(i)) for p in ("ab", "q") for i, a in enumerate("xyz")], TOKENIZER)
+DATASET = ObservationDataset([answer(p, a, float(i)) for p in ("ab", "q") for i, a in enumerate("xyz")], TOKENIZER)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

@@ -1,10 +1,10 @@
 """What algorithms make of a dataset: the best rows, pairs of rows, rows that tell their return."""
 
 import dataclasses
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from dialogues import Talk, answer
 
 from ilqljax.config import from_section
 from ilqljax.data import arrangement
@@ -16,24 +16,6 @@ from ilqljax.errors import UserError
 from ilqljax.objectives.likelihood import DecisionTransformerConfig, FilteredBCConfig
 
 TOKENIZER = CharacterTokenizer("abcdefgh ")
-
-
-@dataclass(frozen=True)
-class Talk:
-    """A dialogue as it is: utterances, and whether it is over."""
-
-    sequence: tuple
-    terminal: bool = True
-
-    def to_sequence(self):
-        return list(self.sequence), self.terminal
-
-    def metadata(self):
-        return {}
-
-
-def answer(prompt, text, reward):
-    return Talk(((prompt, None), (text, reward)))
 
 
 ANSWERS = (answer("a", "b", -3.0), answer("a", "c", -1.0), answer("d", "b", -2.0), answer("d", "c", -1.0))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dialogues import Talk, answer
 
 from ilqljax.data.dataset import ObservationDataset
 from ilqljax.data.tokenizer import CharacterTokenizer
@@ -22,18 +23,10 @@ TOKENIZER = CharacterTokenizer(string.ascii_lowercase + "<>&")
 SIZES = GPT2Config(vocab_size=TOKENIZER.vocab_size, n_positions=24, n_embd=16, n_layer=1, n_head=2)
 
 
-class Talk:
-    def __init__(self, *sequence, terminal=True):
-        self.sequence, self.terminal = list(sequence), terminal
-
-    def to_sequence(self):
-        return self.sequence, self.terminal
-
-    def metadata(self):
-        return {}
-
-
-TALKS = [Talk(("ab", None), ("cd", 1.5)), Talk(("q", None), ("x", -1.0), ("r", None), ("", 0.5), terminal=False)]
+TALKS = [
+    answer("ab", "cd", 1.5),
+    Talk((("q", None), ("x", -1.0), ("r", None), ("", 0.5)), terminal=False),
+]
 DATASET = ObservationDataset(TALKS, TOKENIZER)
 
 
@@ -139,10 +132,11 @@ def test_the_page_escapes_texts_and_loads_nothing():
     assert not re.search(r"(?:src|href)=|url[(]|@import", page)
 
 
-def test_colours_are_white_at_zero_and_full_at_the_ends():
-    page = render_heatmap([[act("a", 0.0), act("b", 8.0), act("c", -9.0), act("d", 0.5)]], titles=["t"])  # ends: 17
+def test_colours_are_white_at_zero_and_full_at_four_medians():
+    row = [act("a", 0.0), act("b", 2.0), act("c", -9.0), act("d", 0.5), act("e", 0.5)]  # the median size is 0.5
+    page = render_heatmap([row], titles=["t"])
     colours = re.findall(r'style="background:rgb\(([\d,]+)\)', page)
-    assert colours == ["255,255,255", "33,102,172", "178,24,43"]
+    assert colours == ["255,255,255", "33,102,172", "178,24,43", "200,217,234", "200,217,234"]
 
 
 def test_the_table_has_a_line_for_each_action():

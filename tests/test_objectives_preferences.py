@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from dialogues import answer
 
 from ilqljax.algorithms import init_learner_state, make_learner, select_acting_params
 from ilqljax.data.datapoint import DataPoint, collate
@@ -24,18 +25,7 @@ MODEL = ValueLM(
 )
 
 
-class Answer:
-    def __init__(self, prompt, text, reward):
-        self.sequence = [(prompt, None), (text, reward)]
-
-    def to_sequence(self):
-        return self.sequence, True
-
-    def metadata(self):
-        return {}
-
-
-ROWS = [Answer("ab", "good", 1.0), Answer("ab", "b", 0.0), Answer("q", "yes", 1.0), Answer("q", "nope", 0.0)]
+ROWS = [answer("ab", "good", 1.0), answer("ab", "b", 0.0), answer("q", "yes", 1.0), answer("q", "nope", 0.0)]
 
 
 def make_batch(rows=ROWS, **shape):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dialogues import Talk, answer
 
 from ilqljax.data.datapoint import DataPoint, collate
 from ilqljax.data.tokenizer import CharacterTokenizer
@@ -20,18 +21,10 @@ TOKENIZER = CharacterTokenizer(string.ascii_lowercase)
 SIZES = GPT2Config(vocab_size=TOKENIZER.vocab_size, n_positions=16, n_embd=16, n_layer=1, n_head=2)
 
 
-class Talk:
-    def __init__(self, *sequence, terminal=True):
-        self.sequence, self.terminal = list(sequence), terminal
-
-    def to_sequence(self):
-        return self.sequence, self.terminal
-
-    def metadata(self):
-        return {}
-
-
-TALKS = (Talk(("ab", None), ("cd", 1.5)), Talk(("q", None), ("x", -1.0), ("r", None), ("yz", 0.5), terminal=False))
+TALKS = (
+    answer("ab", "cd", 1.5),
+    Talk((("q", None), ("x", -1.0), ("r", None), ("yz", 0.5)), terminal=False),
+)
 POINTS = [DataPoint.from_observation(talk, TOKENIZER) for talk in TALKS]
 BATCH = collate(POINTS, length=14, n_actions=8, n_utterance_actions=2, pad_id=TOKENIZER.pad_id, batch_size=3)
 SEPARATE, SHARED = ValueLMConfig(), ValueLMConfig(double_q=False, separate_policy=False, separate_target=False)

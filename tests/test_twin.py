@@ -30,7 +30,7 @@ def test_ours_equals_the_twin_with_advanced_heads_and_a_table_of_token_rewards()
 @pytest.fixture(scope="module")
 def twin():
     pytest.importorskip("torch", reason="the twin is written in torch: pip install torch")
-    from tests.twin import original
+    from twin import original
 
     return original
 

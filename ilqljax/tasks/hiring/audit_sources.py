@@ -35,7 +35,9 @@ class Rewrite(NamedTuple):
     where: str
 
 
-def make_matcher(name: str, candidates: Sequence[Candidate], *, options: Mapping[str, Any]) -> Matcher:
+def make_matcher(
+    name: str, candidates: Sequence[Candidate], *, options: Mapping[str, Any] = MappingProxyType({})
+) -> Matcher:
     """Return a matcher of the candidates (`engines`, `matchers`).
 
     Args:
