@@ -37,8 +37,13 @@ ONLY_IN = {
 
 # NumPy-level code, which a user's machine without an accelerator runs, may not pull jax in when it is imported,
 # `ilqljax.types` apart. What acts (`evaluation`) and what registers everything (`objects`) are no data code.
-NUMPY_LEVEL = ("ilqljax.fairness", "ilqljax.data", "ilqljax.envs", "ilqljax.tasks.hiring")
-USES_JAX = ("ilqljax.data.loader", "ilqljax.tasks.hiring.evaluation", "ilqljax.tasks.hiring.objects")
+NUMPY_LEVEL = ("ilqljax.fairness", "ilqljax.data", "ilqljax.envs", "ilqljax.tasks.hiring", "ilqljax.tasks.wordle")
+USES_JAX = (
+    "ilqljax.data.loader",
+    "ilqljax.tasks.hiring.evaluation",
+    "ilqljax.tasks.hiring.objects",
+    "ilqljax.tasks.wordle.objects",
+)
 
 
 def module_name(path: Path) -> str:
