@@ -42,6 +42,7 @@ USES_JAX = (
     "ilqljax.data.loader",
     "ilqljax.tasks.hiring.evaluation",
     "ilqljax.tasks.hiring.objects",
+    "ilqljax.tasks.wordle.evaluation",
     "ilqljax.tasks.wordle.objects",
 )
 

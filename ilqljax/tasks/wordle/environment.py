@@ -116,9 +116,14 @@ class WordleEnvironment(LanguageEnvironment):
         return self.state.terminal
 
 
+def make_environment(words: WordList, i: int, *, seed: int) -> WordleEnvironment:
+    """Make environment number i; the words that it hides depend on the seed and i alone."""
+    return WordleEnvironment(words, np.random.default_rng((seed, i)))
+
+
 def make_environments(words: WordList, n: int, *, seed: int) -> list[WordleEnvironment]:
-    """Make n environments; the words that number i hides depend on the seed and i alone."""
-    return [WordleEnvironment(words, np.random.default_rng((seed, i))) for i in range(n)]
+    """Make environments 0 to n - 1."""
+    return [make_environment(words, i, seed=seed) for i in range(n)]
 
 
 def compute_returns(observations: Sequence[WordleObservation]) -> np.ndarray:
