@@ -22,7 +22,7 @@ ROWS = (
     ("steps", "decoding"),
     ("algorithms", "tasks"),
     ("checkpoint", "metrics", "evals", "runs", "parity"),
-    ("stage",),
+    ("stage", "experiments"),
     ("evaluate",),
     ("train",),
 )

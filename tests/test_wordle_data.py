@@ -17,7 +17,7 @@ from ilqljax.tasks.wordle.game import WordList, load_words
 from ilqljax.tasks.wordle.policies import ConsistentPolicy, MixturePolicy
 
 WORDS = load_words()
-GAMES = make_adversarial_games(WORDS, 6, seed=0)
+GAMES = make_adversarial_games(WORDS, 6, seed=0, keep_short=False)
 
 
 def of_kind(kind):
@@ -47,6 +47,14 @@ def test_an_expert_game_brings_five_branches_and_five_games_of_their_own():
     assert [len(of_kind(kind)) for kind in ("expert", "adversarial", "suboptimal")] == [6, 30, 30]
 
 
+def test_short_expert_games_are_kept_without_branches():
+    games = make_adversarial_games(WORDS, 20, seed=0)
+    short = {g.notes["expert"] for g in games if g.notes["kind"] == "expert" and len(g.guesses) < 3}
+    branched = {g.notes["expert"] for g in games if g.notes["kind"] == "adversarial"}
+    assert short and branched == set(range(20)) - short
+    assert sum(g.notes["kind"] == "suboptimal" for g in games) == 5 * 20
+
+
 def test_expert_games_have_at_least_three_guesses():
     assert all(len(game.guesses) >= 3 for game in of_kind("expert"))
 
@@ -68,4 +76,4 @@ def test_pairs_are_of_different_first_guesses():
 
 def test_a_list_too_short_for_long_games_is_refused():
     with pytest.raises(UserError, match="more words"):
-        make_adversarial_games(WordList(["abbey"]), 1, seed=0)
+        make_adversarial_games(WordList(["abbey"]), 1, seed=0, keep_short=False)

@@ -1,18 +1,19 @@
 """Games to learn from: an endless stream of them, a fixed number, and the adversarial set.
 
 The adversarial set is made so that averaging over what followed a first guess misleads, and only looking for the best
-continuation does not. An expert (information gain) plays; of its games with at least three guesses each gives
+continuation does not. An expert (information gain) plays, and each of its games gives
 
 | kind        | games | what is played                                                              | worth        |
 |-------------|-------|-----------------------------------------------------------------------------|--------------|
-| expert      | 1     | the expert's own game                                                       | -2 or so     |
-| adversarial | 5     | its first two guesses, then only repeats of these, to the end               | -6           |
+| expert      | 1     | the expert's own game                                                       | -1.7 or so   |
+| adversarial | 5     | its first two guesses, then only repeats of these, to the end; none for a   | -6           |
+|             |       | game of one or two guesses                                                  |              |
 | suboptimal  | 5     | a game of its own from the start by mixture(0.5)                            | -3 or so     |
 
-so that five in six games that begin with the expert's first guess are lost, though it is the best first guess.
+so that most games that begin with the expert's first guess are lost, though it is the best first guess.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -66,41 +67,47 @@ def play_games(policy: WordlePolicy, n: int, *, seed: int) -> list[WordleObserva
     return [obs for obs, _ in interact_environments(environments, player)]
 
 
-def make_adversarial_games(words: WordList, n_experts: int, *, seed: int) -> list[WordleObservation]:
-    """Play the adversarial set: eleven games for each of `n_experts` expert games with three guesses or more.
+def make_adversarial_games(
+    words: WordList, n_experts: int, *, seed: int, keep_short: bool = True
+) -> list[WordleObservation]:
+    """Play the adversarial set for `n_experts` expert games.
 
     A game's notes hold its `kind` and its `expert`, the number of the expert game that it belongs to.
 
+    Args:
+        words: the list.
+        n_experts: expert games.
+        seed: of all games.
+        keep_short: keep expert games of one or two guesses too, as the original does; they have no branches. Without
+            them the expert's first guess is judged by its unlucky games alone.
+
     Raises:
-        UserError: the expert never needs three guesses, so that nothing can be made.
+        UserError: without short games, the expert never needs three guesses, so that nothing can be made.
     """
     rng = np.random.default_rng(seed)
     expert, other = InformationPolicy(words), MixturePolicy(words, p=0.5)
     repeat = RepeatPolicy(words, first=BRANCH_AT)
     games = []
-    for number, game in enumerate(_play_long_games(expert, n_experts, rng)):
-        branches = [play_game(repeat, rng, game.first(BRANCH_AT)) for _ in range(N_BRANCHES)]
+    for number in range(n_experts):
+        game = _play_expert_game(expert, rng, shortest=1 if keep_short else BRANCH_AT + 1)
+        n_branches = N_BRANCHES if len(game.guesses) > BRANCH_AT else 0
+        branches = [play_game(repeat, rng, game.first(BRANCH_AT)) for _ in range(n_branches)]
         others = [play_game(other, rng) for _ in range(N_BRANCHES)]
         kinds = [(EXPERT, [game]), (ADVERSARIAL, branches), (SUBOPTIMAL, others)]
         games += [replace(g, notes={"kind": kind, "expert": number}) for kind, group in kinds for g in group]
     return games
 
 
-def _play_long_games(expert: WordlePolicy, n: int, rng: np.random.Generator) -> Iterator[WordleObservation]:
-    """Yield n games of at least three guesses."""
-    missed = 0
-    while n:
+def _play_expert_game(expert: WordlePolicy, rng: np.random.Generator, *, shortest: int) -> WordleObservation:
+    """Play until a game has enough guesses."""
+    for _ in range(1000):
         game = play_game(expert, rng)
-        if len(game.guesses) > BRANCH_AT:
-            n, missed = n - 1, 0
-            yield game
-        else:
-            missed += 1
-        if missed > 1000:
-            raise UserError(
-                f"the expert solved 1,000 games in a row within {BRANCH_AT} guesses, and the adversarial set needs "
-                "longer ones: give a list of more words"
-            )
+        if len(game.guesses) >= shortest:
+            return game
+    raise UserError(
+        f"the expert solved 1,000 games in a row within {BRANCH_AT} guesses, and the adversarial set without short "
+        "games needs longer ones: give a list of more words, or keep_short=True"
+    )
 
 
 def pair_first_guesses(games: Sequence[WordleObservation]) -> list[tuple[str, str]]:

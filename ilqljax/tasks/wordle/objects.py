@@ -55,9 +55,11 @@ def build_games(policy: WordlePolicy, tokenizer: Tokenizer, *, n_games: int, see
 
 
 @register("dataset", "wordle_adversarial")
-def build_adversarial(words: WordList, tokenizer: Tokenizer, *, n_experts: int, seed: int = 0) -> ObservationDataset:
-    """Play the adversarial set: eleven games for each expert game."""
-    return ObservationDataset(make_adversarial_games(words, n_experts, seed=seed), tokenizer)
+def build_adversarial(
+    words: WordList, tokenizer: Tokenizer, *, n_experts: int, seed: int = 0, keep_short: bool = True
+) -> ObservationDataset:
+    """Play the adversarial set: five games of its own and, where it is long enough, five branches per expert game."""
+    return ObservationDataset(make_adversarial_games(words, n_experts, seed=seed, keep_short=keep_short), tokenizer)
 
 
 @register("environment", "wordle")
