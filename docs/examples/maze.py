@@ -139,7 +139,7 @@ def learn(*, n_walks=1500, steps=400, n_judged=256, seed=0):
         return float(walk(TextPolicy(model, config, tokenizer, **networks, **options), n_judged)[1].mean())
 
     bc, filtered = train("bc", walks), train("bc", best)
-    loss = {"expectile": 0.9, "discount": 0.99, "cql_weight": 0.01}
+    loss = {"expectile": 0.8, "discount": 0.99, "cql_weight": 0.25}
     ilql = train("ilql", walks, steps=2 * steps, trunk=bc["params"]["policy"], **loss)
     scores = {"data": float(returns.mean()), "BC": judge(bc), "filtered BC": judge(filtered)}
     return scores | {"ILQL": judge(ilql, beta=16.0), "optimum": 1.0 - DISTANCES[START]}
