@@ -2,7 +2,7 @@
 
     python -m ilqljax.train --config configs/workable.py              BC, then ILQL, tiny: minutes on two cores
     python -m ilqljax.train --config configs/workable.py:bc           BC alone
-    python -m ilqljax.train --config configs/workable.py:dpo          BC, then another algorithm of `ALGORITHMS`
+    python -m ilqljax.train --config configs/workable.py:dpo          BC, then another algorithm (`_algorithms.py`)
     python -m ilqljax.train --config configs/workable.py:gpt2         GPT-2 small, bfloat16, for a GPU
 
 To start from a language model that is a clone already: `--config.model.path=DIR --config.pretrain.total_steps=0`.
@@ -27,52 +27,18 @@ and with one of these flags the results are judged by a second engine too, which
 
 from ml_collections import ConfigDict
 
+from configs._algorithms import ALGORITHMS, CLONE, DECODING, make_losses
 from ilqljax.config import parse_arg
 
-# What the algorithms need other than the defaults below: of `config.train`, its loss, and `config.decode`.
-CRITIC = {
-    "v_weight": 1.0,
-    "q_weight": 1.0,
-    "cql_weight": 0.05,
-    "dm_weight": 0.0,
-    "awac_weight": 0.0,
-    "discount": 1.0,
-    "td_lambda": 0.95,
-    "value_min": float("-inf"),
-    "value_max": float("inf"),
-    "cql_temperature": 1.0,
-    "dm_margin": 0.0,
-    "beta": 0.0,
-    "exp_weights": True,
-    "clip_weight": 0.0,
-    "transition_weight": 0.0,
-    "detach_v": False,
-    "detach_q": False,
-    "detach_policy": False,
-}
-UTTERANCE_CRITIC = CRITIC | {"cql_weight": 0.0, "expectile": 0.5}
-RERANK = {"n_generations": 8, "rank_by": "advantage"}
-CLONE = {"transition_weight": 0.0}
-LOSSES = {
-    "ilql": CRITIC | {"expectile": 0.7, "mc_returns": False, "backup": "v"},
-    "mc": CRITIC,
-    "sarsa": CRITIC,
-    "cql": CRITIC,
-    "psi": CRITIC | {"beta": 8.0},
-    "ilql_utterance": UTTERANCE_CRITIC,
-    "chai": UTTERANCE_CRITIC | {"expectile": 0.9},
-    "bc": CLONE,
-    "filtered_bc": CLONE | {"top_fraction": 0.25, "min_return": float("-inf")},
-    "decision_transformer": CLONE | {"n_labels": 8, "target_quantile": 1.0, "prefix": "\nReturn: "},
-    "dpo": {"beta": 0.1, "min_gap": 5.0, "pairs_per_prompt": 0, "seed": 0},
-}
+# One reward at the end of a long text: no discount, and targets that carry it back in few updates.
+LOSSES = make_losses(
+    expectile=0.7, beta=8.0, prefix="\nReturn: ", min_gap=5.0, cql_weight=0.05, discount=1.0, td_lambda=0.95
+)
 STEPS = {
     "filtered_bc": {"lr": 5e-4, "total_steps": 300},
     "decision_transformer": {"lr": 2e-3, "total_steps": 500},
     "dpo": {"lr": 2e-4, "total_steps": 300},
 }
-DECODING = {"ilql_utterance": RERANK, "chai": RERANK}
-ALGORITHMS = ("ilql", *(name for name in LOSSES if name != "ilql"))
 SIZES = ("tiny", "gpt2")
 MATCHERS = {
     "tfidf": {},

@@ -317,7 +317,7 @@ def load_config_file(path_with_arg: str) -> ConfigDict:
     name, colon, arg = str(path_with_arg).partition(":")
     path = resolve_path(name)
     if not path.is_file():
-        known = ", ".join(sorted(p.name for p in path.parent.glob("*.py") if p.name != "__init__.py"))
+        known = ", ".join(sorted(p.name for p in path.parent.glob("*.py") if not p.name.startswith("_")))
         raise UserError(f"Config file {path} is not there. Config files in {path.parent}: {known or 'none'}.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:

@@ -22,7 +22,7 @@ ROWS = (
     ("steps", "objectives", "decoding"),
     ("algorithms", "tasks"),
     ("checkpoint", "metrics", "evals", "runs", "parity", "inspection", "audit"),
-    ("stage", "bench"),
+    ("stage", "bench", "experiments"),
     ("evaluate",),
     ("train",),
 )
@@ -38,13 +38,15 @@ ONLY_IN = {
 # NumPy-level code, which a user's machine without an accelerator runs, may not pull jax in when it is imported,
 # `ilqljax.types` apart. What acts (`evaluation`), what searches on devices and what registers everything (`objects`,
 # `matchers`) are no data code.
-NUMPY_LEVEL = ("ilqljax.fairness", "ilqljax.data", "ilqljax.envs", "ilqljax.tasks.hiring")
+NUMPY_LEVEL = ("ilqljax.fairness", "ilqljax.data", "ilqljax.envs", "ilqljax.tasks.hiring", "ilqljax.tasks.wordle")
 USES_JAX = (
     "ilqljax.data.loader",
     "ilqljax.fairness.dense_matching",
     "ilqljax.tasks.hiring.evaluation",
     "ilqljax.tasks.hiring.matchers",
     "ilqljax.tasks.hiring.objects",
+    "ilqljax.tasks.wordle.evaluation",
+    "ilqljax.tasks.wordle.objects",
 )
 
 
@@ -121,7 +123,8 @@ def test_library_is_imported_behind_one_door(library):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
 def test_configs_import_only_the_config_module(path):
     roots = {imported for imported, _ in imports_of(path)}
-    assert roots <= {"configs", "ilqljax.config", "ml_collections"}, roots  # one config may build on another
+    # One config may build on another.
+    assert roots <= {"configs", "configs._algorithms", "ilqljax.config", "ml_collections"}, roots
 
 
 @pytest.mark.parametrize("path", [*SOURCES.values(), *OUTSIDE], ids=lambda path: path.relative_to(ROOT).as_posix())

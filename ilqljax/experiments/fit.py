@@ -1,0 +1,110 @@
+"""Train a model in memory, for experiments that compare many short trainings; `ilqljax.train` is the full program."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import jax
+
+from ilqljax.algorithms import find_unreached, make_learner
+from ilqljax.algorithms import init_learner_state as init_state
+from ilqljax.data.dataset import RLDataset
+from ilqljax.data.loader import make_train_loader
+from ilqljax.metrics import NonFiniteLossError
+from ilqljax.models.value_lm import ValueLM
+from ilqljax.optim import OptimConfig, make_optimizer
+from ilqljax.steps import TargetConfig, make_train_step
+
+Watch = Callable[[int, dict, dict], None]
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How long and how one training goes.
+
+    Attributes:
+        steps: optimizer steps.
+        batch_size: rows of a step.
+        lr: peak learning rate; it falls along a cosine to a tenth.
+        polyak: how fast targets follow.
+        length_buckets: row lengths that batches are padded to.
+        action_buckets: numbers of actions that batches are padded to.
+        loss: the algorithm's options.
+    """
+
+    steps: int
+    batch_size: int
+    lr: float
+    length_buckets: Sequence[int]
+    action_buckets: Sequence[int]
+    polyak: float = 0.01
+    loss: dict = field(default_factory=dict)
+
+
+def fit(
+    name: str,
+    model: ValueLM,
+    dataset: RLDataset,
+    config: FitConfig,
+    *,
+    seed: int,
+    trunk: dict | None = None,
+    watch: Watch | None = None,
+    watch_every: int = 0,
+) -> dict:
+    """Train an algorithm of `ilqljax.algorithms`.
+
+    Args:
+        name: of the algorithm.
+        model: the networks.
+        dataset: what is learned from.
+        config: how.
+        seed: of the parameters and the batches' order.
+        trunk: a language model to start from; random where absent.
+        watch: called with the step, the parameters and the targets, at step 0 and every `watch_every` steps.
+
+    Returns:
+        `{"params", "target"}`, as `ilqljax.decoding.policy.TextPolicy` takes them.
+
+    Raises:
+        NonFiniteLossError: the loss is NaN or infinite at a step that is watched, or at the last.
+    """
+    learner = make_learner(name, model, config.loss)
+    optimizer = make_optimizer(
+        OptimConfig(
+            lr=config.lr,
+            schedule="cosine",
+            warmup_steps=config.steps // 20,
+            total_steps=config.steps,
+            end_lr_fraction=0.1,
+            max_grad_norm=1.0,
+        )
+    )
+    state = init_state(learner, model, optimizer=optimizer, key=jax.random.key(seed), trunk=trunk)
+    step_fn = jax.jit(
+        make_train_step(
+            learner.loss_fn,
+            optimizer,
+            target=TargetConfig(polyak=config.polyak),
+            unreached=find_unreached(learner, model, state),
+        ),
+        donate_argnums=0,
+    )
+    loader = make_train_loader(
+        dataset,
+        batch_size=config.batch_size,
+        seed=seed,
+        length_buckets=config.length_buckets,
+        action_buckets=config.action_buckets,
+    )
+    if watch:
+        watch(0, {**state.params, **state.frozen}, state.target)
+    for step in range(1, config.steps + 1):
+        state, metrics = step_fn(state, next(loader))
+        watching = watch is not None and watch_every > 0 and step % watch_every == 0
+        if watching or step == config.steps:
+            loss = float(metrics["loss"])
+            if not abs(loss) < float("inf"):
+                raise NonFiniteLossError(f"the loss of {name} is {loss} at step {step}. Lower the learning rate.")
+        if watching:
+            watch(step, {**state.params, **state.frozen}, state.target)
+    return {"params": {**state.params, **state.frozen}, "target": state.target}

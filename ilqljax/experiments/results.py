@@ -1,0 +1,45 @@
+"""Results that grow as an experiment runs: one JSON file that a second start reads, so that nothing is run twice."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ilqljax.errors import UserError
+from ilqljax.files import save_text
+
+
+class Results:
+    """Hold an experiment's settings and its cells, each written as soon as it is known."""
+
+    def __init__(self, path: Path, settings: dict[str, Any]):
+        """Open or start a results file.
+
+        Raises:
+            UserError: the file is of an experiment with other settings, or is no results file.
+        """
+        self.path, self.settings = path, json.loads(json.dumps(settings))
+        self.cells: dict[str, Any] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_file():
+            return
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg}). Choose another --out.") from error
+        if saved.get("settings") != self.settings:
+            raise UserError(
+                f"{path} holds results of other settings. Choose another --out, or repeat the same command."
+            )
+        self.cells = saved["cells"]
+
+    def compute(self, name: str, function: Callable[[], Any]) -> Any:
+        """Return a cell; run `function`, whose result must be JSON, only if the file does not hold it yet."""
+        if name not in self.cells:
+            self.cells[name] = json.loads(json.dumps(function()))
+            self.save()
+        return self.cells[name]
+
+    def save(self) -> None:
+        """Write the file, whole or not at all."""
+        save_text(self.path, json.dumps({"settings": self.settings, "cells": self.cells}, indent=1) + "\n")

@@ -1,0 +1,170 @@
+"""Play Wordle with what was learned from one policy's games, and see how much of the gap to the optimum closes.
+
+    python scripts/wordle_play.py --out runs/wordle-play [--words FILE] [--p 0.34] [--quick]
+
+One set of games by mixture(p) is played; on it are trained BC, filtered BC (the best games only), and three
+critics over BC's policy: Monte Carlo, one-step (expectile 0.5) and ILQL. All play the same hidden words. Writes
+results.json (each training as soon as it is judged; the same command continues), table.md and plot.svg.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ilqljax.cli import run_main
+from ilqljax.compilation import enable_compilation_cache
+from ilqljax.config import resolve_path
+from ilqljax.data.dataset import ObservationDataset
+from ilqljax.decoding.generate import DecodeConfig
+from ilqljax.decoding.policy import TextPolicy
+from ilqljax.experiments.fit import fit
+from ilqljax.experiments.plots import Line, draw_lines
+from ilqljax.experiments.results import Results
+from ilqljax.experiments.wordle import make_fit_config, make_model
+from ilqljax.files import save_text
+from ilqljax.tasks.wordle.data import make_tokenizer, play_games
+from ilqljax.tasks.wordle.environment import compute_returns
+from ilqljax.tasks.wordle.evaluation import WordleJudge, summarize_games
+from ilqljax.tasks.wordle.game import load_words
+from ilqljax.tasks.wordle.policies import InformationPolicy, MixturePolicy
+
+DISCOUNT = 0.99
+CRITICS = {"mc": {"mc_returns": True, "expectile": 0.5}, "one-step": {"expectile": 0.5}, "ilql": {}}
+
+
+class Experiment:
+    """One seed: its games, and the trainings on them."""
+
+    def __init__(self, args: argparse.Namespace, seed: int) -> None:
+        self.args, self.seed, self.tokenizer = args, seed, make_tokenizer()
+        words = load_words(args.words)
+        self.policy = MixturePolicy(words, np.random.default_rng((seed, 1)), p=args.p)
+        self.judge = WordleJudge(words, self.policy, n_games=args.games, betas=args.betas, seed=1000 + seed)
+        self.observations = play_games(self.policy, args.data_games, seed=seed)
+        size = {"n_layer": args.layers, "n_embd": args.width, "n_head": args.heads}
+        self.model = make_model(self.tokenizer, **size, separate_policy=True)
+        self.trunks: dict[str, dict] = {}
+
+    def reference(self) -> dict:
+        """Return what the data policy and information gain are worth."""
+        players = {"data": self.policy, "information gain": InformationPolicy(self.judge.words, self.seed)}
+        return {name: summarize_games(self.judge.play(player)) for name, player in players.items()}
+
+    def clone(self, name: str) -> dict:
+        """Train BC on all games or on the best ones, once, and return its trunk."""
+        if name not in self.trunks:
+            games = self.observations
+            if name == "filtered bc":
+                returns = compute_returns(games)
+                best = np.argsort(-returns, kind="stable")[: max(1, int(self.args.keep * len(games)))]
+                games = [games[i] for i in best]
+            config = make_fit_config(steps=self.args.bc_steps, batch_size=self.args.batch, lr=self.args.lr)
+            fitted = fit("bc", self.model, ObservationDataset(games, self.tokenizer), config, seed=self.seed)
+            self.trunks[name] = fitted["params"]["policy"]
+        return self.trunks[name]
+
+    def judge_clone(self, name: str) -> dict:
+        """Train BC and play with it."""
+        started, networks = time.monotonic(), {"params": {"policy": self.clone(name)}, "target": {}}
+        decodings = {"greedy": {"temperature": 0.0}, "sampled": {}}
+        rows = {f"{name} {how}": self.play(networks, **options) for how, options in decodings.items()}
+        return rows | {"seconds": time.monotonic() - started}
+
+    def judge_critic(self, name: str) -> dict:
+        """Train a critic over BC's policy and play with every beta."""
+        started, args = time.monotonic(), self.args
+        loss = {"expectile": args.expectile, "cql_weight": args.cql, "discount": DISCOUNT} | CRITICS[name]
+        config = make_fit_config(steps=args.steps, batch_size=args.batch, lr=args.lr, **loss)
+        dataset = ObservationDataset(self.observations, self.tokenizer)
+        networks = fit("ilql", self.model, dataset, config, seed=self.seed, trunk=self.clone("bc"))
+        rows = {f"{name} beta={beta:g}": self.play(networks, beta=beta) for beta in args.betas}
+        return rows | {"seconds": time.monotonic() - started}
+
+    def play(self, networks: dict, **decode: float) -> dict:
+        """Play all games with one way to decode."""
+        config = DecodeConfig(max_new_tokens=6, **decode)
+        options = {"seed": self.seed, "batch_size": min(512, self.args.games), "length_buckets": (13, 37, 61)}
+        return summarize_games(self.judge.play(TextPolicy(self.model, config, self.tokenizer, **networks, **options)))
+
+
+def report(args: argparse.Namespace, cells: dict, out: Path) -> str:
+    """Write the table and the plot from the results."""
+    names = [
+        name for cell in [f"{c} {args.seeds[0]}" for c in cell_names()] for name in cells[cell] if name != "seconds"
+    ]
+    find = {
+        (name, seed): cells[f"{c} {seed}"].get(name)
+        for c in cell_names()
+        for seed in args.seeds
+        for name in names
+        if name in cells[f"{c} {seed}"]
+    }
+    mean = {n: np.mean([find[n, s]["return"] for s in args.seeds]) for n in names}
+    low, high = mean["data"], mean["information gain"]
+    rows = ["| policy | mean return | standard error | gap closed | solved | no word |", "|---|---|---|---|---|---|"]
+    for name in names:
+        runs = [find[name, seed] for seed in args.seeds]
+        error = np.sqrt(sum(run["standard_error"] ** 2 for run in runs)) / len(runs)
+        share = [100 * np.mean([run[key] for run in runs]) for key in ("solved", "no_word")]
+        closed = 100 * (mean[name] - low) / (high - low)
+        rows.append(
+            f"| {name} | {mean[name]:.3f} | {error:.3f} | {closed:.0f} % | {share[0]:.1f} % | {share[1]:.2f} % |"
+        )
+    seconds = sum(cell.get("seconds", 0.0) for cell in cells.values())
+    text = "\n".join([*rows, "", f"Seeds {list(args.seeds)}, {args.games} games a row and seed, {seconds:.0f} s."])
+    save_text(out / "table.md", text + "\n")
+    x = [float(np.log2(beta)) for beta in args.betas]
+    flat = [Line(n, x, [float(mean[n])] * len(x), [0.0] * len(x)) for n in ("data", "information gain", "bc sampled")]
+    curves = [Line(c, x, [float(mean[f"{c} beta={b:g}"]) for b in args.betas], [0.0] * len(x)) for c in CRITICS]
+    labels = {"x_label": "log2 of beta", "y_label": "mean return", "y_range": (-6.0, 0.0)}
+    save_text(out / "plot.svg", draw_lines([*curves, *flat], title="Wordle: mean return over beta", **labels))
+    return text
+
+
+def cell_names() -> list[str]:
+    """List what is computed for each seed."""
+    return ["reference", "bc", "filtered bc", *CRITICS]
+
+
+def main() -> None:
+    """Read the arguments, run what is missing and report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", default="runs/wordle-play", help="folder of the results")
+    parser.add_argument("--words", default="", help="a file with one word a line; ilqljax's own list if left out")
+    parser.add_argument("--p", type=float, default=1 / 3, help="share of consistent guesses in the data")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--betas", type=float, nargs="+", default=[1.0, 4.0, 16.0, 64.0])
+    parser.add_argument("--games", type=int, default=4096, help="games that every policy is judged on")
+    parser.add_argument("--data_games", type=int, default=100000, help="games that are learned from")
+    parser.add_argument("--keep", type=float, default=0.3, help="share of the games that filtered BC keeps")
+    parser.add_argument("--bc_steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=3000, help="of each critic")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--expectile", type=float, default=0.8, help="of ILQL")
+    parser.add_argument("--cql", type=float, default=0.01, help="weight of the conservative term")
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--quick", action="store_true", help="a smoke test of seconds")
+    args = parser.parse_args()
+    if args.quick:
+        small = {"games": 16, "data_games": 64, "bc_steps": 4, "steps": 4, "batch": 8, "layers": 1, "width": 32}
+        vars(args).update(small | {"betas": [1.0, 16.0]})
+    enable_compilation_cache()
+    out = resolve_path(args.out)
+    results = Results(out / "results.json", {k: v for k, v in vars(args).items() if k != "out"})
+    for seed in args.seeds:
+        experiment = Experiment(args, seed)
+        results.compute(f"reference {seed}", experiment.reference)
+        for name in ("bc", "filtered bc"):
+            results.compute(f"{name} {seed}", lambda e=experiment, n=name: e.judge_clone(n))
+        for name in CRITICS:
+            results.compute(f"{name} {seed}", lambda e=experiment, n=name: e.judge_critic(n))
+    print(report(args, results.cells, out))
+
+
+if __name__ == "__main__":
+    run_main(main)

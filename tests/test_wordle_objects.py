@@ -1,0 +1,50 @@
+"""Wordle through the train program, with a model of seconds."""
+
+import json
+
+import pytest
+
+from ilqljax.config import load_config_file
+from ilqljax.train import train
+
+pytestmark = pytest.mark.slow  # the judge compiles a program for each way to decode
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    config = load_config_file("configs/wordle.py")
+    config.run_dir = str(tmp_path_factory.mktemp("wordle") / "run")
+    config.model.update({"n_embd": 16, "n_layer": 1, "n_head": 2, "unroll": 1})
+    for stage in (config.pretrain, config.train):
+        stage.update({"total_steps": 3, "warmup_steps": 1, "batch_size": 8, "n_rollouts": 4})
+    config.validation_dataset.n_games = 8
+    config.evaluator.update({"n_games": 8, "betas": (1.0, 4.0)})
+    config.acting.update({"batch_size": 8, "length_buckets": (61,)})
+    return train(config)
+
+
+def test_the_config_trains_and_judges_every_policy(run_dir):
+    rows = json.loads((run_dir / "results.json").read_text())
+    assert [row["policy"] for row in rows] == [
+        "data",
+        "information gain",
+        "bc greedy",
+        "bc sampled",
+        "ilql beta=1",
+        "ilql beta=4",
+    ]
+    assert all(row["n_games"] == 8 and -6 <= row["return"] <= 0 for row in rows)
+
+
+def test_every_judged_game_is_written(run_dir):
+    games = [json.loads(line) for line in (run_dir / "games.jsonl").read_text().splitlines()]
+    assert len(games) == 6 * 8
+    assert all(len(game["guesses"]) == len(game["colours"]) <= 6 for game in games)
+
+
+def test_all_policies_play_the_same_hidden_words(run_dir):
+    games = [json.loads(line) for line in (run_dir / "games.jsonl").read_text().splitlines()]
+    solved = {}
+    for i, game in enumerate(games):
+        if game["colours"][-1] == "GGGGG":
+            assert solved.setdefault(i % 8, game["guesses"][-1]) == game["guesses"][-1]
