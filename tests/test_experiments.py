@@ -4,13 +4,19 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from dialogues import answer
 
 from ilqljax.data.dataset import ObservationDataset
+from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
+from ilqljax.experiments.fit import FitConfig, fit
 from ilqljax.experiments.plots import Line, draw_lines
 from ilqljax.experiments.results import Results
 from ilqljax.experiments.table import find_expectile, solve_table
 from ilqljax.experiments.wordle import rank_pairs
+from ilqljax.metrics import NonFiniteLossError
+from ilqljax.models.gpt2 import GPT2, GPT2Config
+from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.tasks.wordle.data import make_tokenizer
 
 
@@ -88,3 +94,30 @@ def test_a_plot_is_well_formed_and_keeps_to_its_range():
     points = next(e for e in root.iter() if e.tag.endswith("polyline")).get("points").split()
     assert [point.split(",")[1] for point in points] == ["268.0", "52.0"]
     assert "a < b" in "".join(root.itertext())
+
+
+# Training in memory.
+
+WORDS_TOKENIZER = CharacterTokenizer("abcdefgh")
+SMALL = ValueLM(
+    GPT2(GPT2Config(vocab_size=WORDS_TOKENIZER.vocab_size, n_positions=16, n_embd=8, n_layer=1, n_head=1)),
+    ValueLMConfig(),
+)
+ANSWERS = ObservationDataset([answer("ab", text, float(i)) for i, text in enumerate("cdefgh")], WORDS_TOKENIZER)
+
+
+@pytest.mark.parametrize("name", ["bc", "filtered_bc", "ilql", "dpo"])
+def test_a_short_training_learns_and_is_watched(name):
+    seen = []
+    config = FitConfig(steps=4, batch_size=2, lr=1e-2, length_buckets=(16,), action_buckets=(4,))
+    watch = lambda step, params, target: seen.append(step)  # noqa: E731
+    networks = fit(name, SMALL, ANSWERS, config, seed=0, watch=watch, watch_every=2)
+    assert seen == [0, 2, 4]
+    assert "reference" not in networks["params"]
+    assert (networks["target"] == {}) == (name != "ilql")
+
+
+def test_a_training_that_diverges_is_stopped():
+    config = FitConfig(steps=4, batch_size=2, lr=float("inf"), length_buckets=(16,), action_buckets=(4,))
+    with pytest.raises(NonFiniteLossError, match="the loss of bc is nan at step"):
+        fit("bc", SMALL, ANSWERS, config, seed=0)

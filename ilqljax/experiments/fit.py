@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 import jax
 
-from ilqljax.algorithms import find_unreached, make_learner
-from ilqljax.algorithms import init_learner_state as init_state
+from ilqljax.algorithms import find_unreached, init_learner_state, make_learner, select_acting_params
 from ilqljax.data.dataset import RLDataset
 from ilqljax.data.loader import make_train_loader
 from ilqljax.metrics import NonFiniteLossError
@@ -79,32 +78,34 @@ def fit(
             max_grad_norm=1.0,
         )
     )
-    state = init_state(learner, model, optimizer=optimizer, key=jax.random.key(seed), trunk=trunk)
+    state = init_learner_state(learner, optimizer=optimizer, key=jax.random.key(seed), trunk=trunk)
+    rows = learner.arrange(dataset).apply(dataset)
     step_fn = jax.jit(
         make_train_step(
             learner.loss_fn,
             optimizer,
             target=TargetConfig(polyak=config.polyak),
-            unreached=find_unreached(learner, model, state),
+            group_size=rows.group_size,
+            unreached=find_unreached(learner, state),
         ),
         donate_argnums=0,
     )
     loader = make_train_loader(
-        dataset,
+        rows,
         batch_size=config.batch_size,
         seed=seed,
         length_buckets=config.length_buckets,
         action_buckets=config.action_buckets,
     )
     if watch:
-        watch(0, {**state.params, **state.frozen}, state.target)
+        watch(0, select_acting_params(state), state.target)
     for step in range(1, config.steps + 1):
         state, metrics = step_fn(state, next(loader))
         watching = watch is not None and watch_every > 0 and step % watch_every == 0
         if watching or step == config.steps:
             loss = float(metrics["loss"])
             if not abs(loss) < float("inf"):
-                raise NonFiniteLossError(f"the loss of {name} is {loss} at step {step}. Lower the learning rate.")
+                raise NonFiniteLossError(step, f"the loss of {name}", loss)
         if watching:
-            watch(step, {**state.params, **state.frozen}, state.target)
-    return {"params": {**state.params, **state.frozen}, "target": state.target}
+            watch(step, select_acting_params(state), state.target)
+    return {"params": select_acting_params(state), "target": state.target}
