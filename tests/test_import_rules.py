@@ -24,7 +24,7 @@ ROWS = (
     ("checkpoint", "metrics", "evals", "runs", "parity", "inspection", "audit"),
     ("stage", "bench", "experiments"),
     ("evaluate",),
-    ("train",),
+    ("train", "rewrite"),
 )
 LEVELS = {group: level for level, row in enumerate(ROWS) for group in row}
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from ilqljax import stage
+from ilqljax import rewrite, stage
 from ilqljax.checkpoint import restore_raw
 from ilqljax.config import load_config_file
 from ilqljax.errors import UserError
@@ -117,6 +117,23 @@ def test_the_critic_of_a_run_is_shown_on_its_own_rows_and_on_the_users(unbroken,
         assert "most liked" in (out / "ngrams.txt").read_text()
         assert "target Q" in (out / "values.txt").read_text()
     assert "<b>apply" not in (tmp_path / "texts" / "heatmap.html").read_text()
+
+
+def test_the_rewriting_program_answers_for_any_posting_of_a_run(unbroken, tmp_path, monkeypatch, capsys):
+    _, run_dir = unbroken
+    job = tmp_path / "job.txt"
+    job.write_text("Blue Oak needs a strong nurse in Basel. You plan care.")
+    monkeypatch.setattr("sys.argv", ["rewrite", "--run", str(run_dir), "--job", str(job), "--n", "4"])
+    rewrite.main()
+    assert "the original scores" in capsys.readouterr().out
+    for options, message in ((["--policy", "dpo"], "no checkpoint of 'dpo'"), (["--n", "0"], "n=0")):
+        monkeypatch.setattr("sys.argv", ["rewrite", "--run", str(run_dir), "--job", str(job), *options])
+        with pytest.raises(UserError, match=message):
+            rewrite.main()
+    job.write_text("word " * 2000)
+    monkeypatch.setattr("sys.argv", ["rewrite", "--run", str(run_dir), "--job", str(job)])
+    with pytest.raises(UserError, match="Shorten it"):
+        rewrite.main()
 
 
 def test_evaluating_again_gives_the_same_rewrites(unbroken, tmp_path):

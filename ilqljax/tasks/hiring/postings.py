@@ -182,6 +182,27 @@ class SeenIds:
         return row_id
 
 
+def parse_posting(row: Mapping[str, Any], *, where: str) -> Posting:
+    """Read a posting from an object of `jobs.jsonl`.
+
+    Raises:
+        UserError: a missing or wrong field, or an empty id or description; `where` says where it stands.
+    """
+    values = {
+        name: read_field(row, name, kind=str, where=where, default="")
+        for name in ("company", "location", "country_code", "requirements", "group")
+    }
+    return Posting(
+        id=require_text(read_field(row, "id", kind=str, where=where), name="id", where=where),
+        title=read_field(row, "title", kind=str, where=where),
+        description=require_text(
+            read_field(row, "description", kind=str, where=where), name="description", where=where
+        ),
+        remote=read_field(row, "remote", kind=bool, where=where, default=False),
+        **values,
+    )
+
+
 def load_postings(path: str | Path) -> list[Posting]:
     """Load `jobs.jsonl`.
 
@@ -191,21 +212,9 @@ def load_postings(path: str | Path) -> list[Posting]:
     seen, postings = SeenIds(), []
     for number, row in read_json_lines(path):
         where = f"{path}:{number}"
-        values = {
-            name: read_field(row, name, kind=str, where=where, default="")
-            for name in ("company", "location", "country_code", "requirements", "group")
-        }
-        posting_id = require_text(read_field(row, "id", kind=str, where=where), name="id", where=where)
-        description = read_field(row, "description", kind=str, where=where)
-        postings.append(
-            Posting(
-                id=seen.add(posting_id, where=where),
-                title=read_field(row, "title", kind=str, where=where),
-                description=require_text(description, name="description", where=where),
-                remote=read_field(row, "remote", kind=bool, where=where, default=False),
-                **values,
-            )
-        )
+        posting = parse_posting(row, where=where)
+        seen.add(posting.id, where=where)
+        postings.append(posting)
     return require_rows(postings, name="posting", path=path)
 
 

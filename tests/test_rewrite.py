@@ -1,0 +1,85 @@
+"""The rewriting program: what it reads, what it shows, and what it refuses."""
+
+import io
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from ilqljax import rewrite
+from ilqljax.errors import UserError
+from ilqljax.rewrite import format_rewriting, read_job
+from ilqljax.tasks.hiring.prepare import DataConfig, prepare_data
+from ilqljax.tasks.hiring.proposals import judge_samples
+from ilqljax.tasks.hiring.reward import RewardConfig
+from ilqljax.tasks.hiring.rewrites import rewrite_posting
+
+NAMES = {"title": "", "company": "", "location": ""}
+
+
+def test_a_job_is_an_object_a_text_or_standard_input(tmp_path, monkeypatch):
+    row = {"id": "j", "title": "Nurse", "description": "We need you.", "company": "Blue Oak"}
+    (tmp_path / "job.json").write_text(json.dumps(row))
+    (tmp_path / "job.txt").write_text("We need you.")
+    assert read_job(str(tmp_path / "job.json"), **NAMES).company == "Blue Oak"
+    assert read_job(str(tmp_path / "job.txt"), **(NAMES | {"title": "Nurse"})).title == "Nurse"
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"We need you.")))
+    assert read_job("-", **NAMES).description == "We need you."
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b" \n", "is empty"),
+        ("a.txt", b"caf\xe9", "byte 3 is not UTF-8"),
+        ("a.json", b'{"description": ', "a.json:1: not JSON"),
+        ("a.json", b"[1]", "a list, not an object"),
+        ("a.json", b'{"title": "x"}', "'description' is missing"),
+    ],
+)
+def test_a_job_that_cannot_be_read_is_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_job(str(tmp_path / name), **NAMES)
+
+
+def test_a_job_that_is_not_there_is_refused():
+    with pytest.raises(UserError, match=r"nowhere\.json: no such file"):
+        read_job("nowhere.json", **NAMES)
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory):
+    config = DataConfig(n_postings=12, n_candidates=200, reward=RewardConfig(k=20))
+    prepared = prepare_data(config, out_dir=tmp_path_factory.mktemp("data") / "data")
+    return SimpleNamespace(reward=prepared.make_reward()), prepared.postings
+
+
+def test_the_best_rewrite_is_shown_with_its_difference_and_shortlists(market):
+    data, postings = market
+    for posting in postings:
+        texts = [text for _, text in rewrite_posting(posting, operators=DataConfig().operators, seed=0)]
+        rewriting = judge_samples(posting, [(text, 0.0, 0.0) for text in texts], data.reward)
+        if rewriting.safe:
+            break
+    shown = format_rewriting(rewriting, data, colour=False)
+    assert "{+" in shown
+    assert "shortlist of 20" in shown
+    assert "gender: female" in shown
+    assert "\033" not in shown
+    assert "\033[32m" in format_rewriting(rewriting, data, colour=True)
+
+
+def test_finding_nothing_is_a_normal_answer(market):
+    data, postings = market
+    rewriting = judge_samples(postings[0], [("word salad of no use", 0.0, 0.0)], data.reward)
+    shown = format_rewriting(rewriting, data, colour=False)
+    assert "No safe improvement found among 1 different rewrites." in shown
+    assert "1 length" in shown or "1 incoherent" in shown
+
+
+def test_nothing_is_decided_where_nobody_can_be_asked(monkeypatch):
+    assert rewrite.ask_for_decision(can_ask=False) == "skip"
+    for answer, decision in (("y", "accept"), ("NO", "reject"), ("", "skip")):
+        monkeypatch.setattr("builtins.input", lambda prompt, answer=answer: answer)
+        assert rewrite.ask_for_decision(can_ask=True) == decision
