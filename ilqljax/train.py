@@ -131,9 +131,20 @@ class Stage(NamedTuple):
 
 
 def plan_stage(learner: Learner, settings: TrainConfig, rows: RLDataset, validation: ListRLDataset) -> Stage:
-    """Fit an algorithm's arrangement to its training rows, and arrange them and the validation rows."""
+    """Fit an algorithm's arrangement to its training rows, and arrange them and the validation rows.
+
+    Raises:
+        UserError: the rows are not what the algorithm needs, or a microbatch would tear a group of rows apart.
+    """
     arrangement = learner.arrange(rows)
-    return Stage(learner, settings, arrangement, arrangement.apply(rows), arrangement.apply(validation))
+    arranged = arrangement.apply(rows)
+    if (settings.batch_size // settings.accumulate_steps) % arranged.group_size:
+        raise UserError(
+            f"batch_size={settings.batch_size} in accumulate_steps={settings.accumulate_steps} gives microbatches of "
+            f"{settings.batch_size // settings.accumulate_steps} rows, and rows come in groups of "
+            f"{arranged.group_size}. Make it a multiple of {arranged.group_size}."
+        )
+    return Stage(learner, settings, arrangement, arranged, arrangement.apply(validation))
 
 
 def select_networks(built: BuiltModel, learner: Learner) -> tuple[dict, dict] | None:

@@ -177,6 +177,14 @@ def test_a_run_of_another_kind_of_algorithm_is_judged_again_alike(tmp_path, name
     assert (tmp_path / "again" / "evaluation.jsonl").read_text() == (run_dir / "evaluation.jsonl").read_text()
 
 
+def test_microbatches_that_tear_pairs_apart_are_refused_before_any_step(tmp_path):
+    config = make_config(tmp_path, "pairs", "dpo")
+    config.train.accumulate_steps = config.train.batch_size
+    with pytest.raises(UserError, match="groups of 2"):
+        train(config)
+    assert not (tmp_path / "pairs").exists()
+
+
 def test_cloning_twice_under_one_name_is_refused_before_any_work(tmp_path):
     config = make_config(tmp_path, "twice", "bc")
     config.pretrain.total_steps = STEPS
