@@ -156,7 +156,7 @@ def test_width_that_the_heads_do_not_divide_is_refused():
 # torch's own deprecations are no concern of ours, and the versions that users have differ in them.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("shape", SHAPES)
-def test_logits_equal_those_of_transformers(shape, tmp_path):
+def test_logits_and_cache_equal_those_of_transformers(shape, tmp_path):
     torch = pytest.importorskip("torch", reason="torch is an extra: install '.[torch]' to compare with transformers")
     from transformers import GPT2LMHeadModel
 
@@ -165,9 +165,14 @@ def test_logits_equal_those_of_transformers(shape, tmp_path):
     save_gpt2(tmp_path / "ours", config, trunk, special_ids=SPECIAL_IDS)
     theirs = GPT2LMHeadModel.from_pretrained(tmp_path / "ours", local_files_only=True).eval()
     with torch.no_grad():
-        expected = theirs(torch.from_numpy(tokens)).logits.numpy()
-    hidden = jax.jit(GPT2(config).apply)({"params": trunk}, tokens).hidden
-    np.testing.assert_allclose(compute_logits(trunk, hidden), expected, rtol=1e-4, atol=1e-4)
+        expected = theirs(torch.from_numpy(tokens), use_cache=True)
+    output = jax.jit(lambda p, x: GPT2(config).apply(p, x, return_kv=True))({"params": trunk}, tokens)
+    np.testing.assert_allclose(compute_logits(trunk, output.hidden), expected.logits.numpy(), rtol=1e-4, atol=1e-4)
+    cache = expected.past_key_values
+    for i, layer in enumerate(cache.layers):
+        np.testing.assert_allclose(output.cache.keys[i], layer.keys.numpy(), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(output.cache.values[i], layer.values.numpy(), rtol=1e-4, atol=1e-4)
+    assert len(cache.layers) == config.n_layer
 
     # And back: what transformers saves, under its own choice of names, is read as the same parameters.
     theirs.save_pretrained(tmp_path / "theirs")
