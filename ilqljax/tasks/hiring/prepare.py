@@ -254,7 +254,7 @@ def _average_rewards(rows: Sequence[ScoredRewrite]) -> dict[str, dict[str, dict[
 def _make_fingerprint(config: DataConfig, files: Sequence[Path], matcher: MatcherSource) -> str:
     """Hash the settings, the engine, the input files, and the code that turns one into the other."""
     digest = hashlib.sha256(json.dumps([asdict(config), matcher.fingerprint], sort_keys=True).encode())
-    code = sorted(Path(__file__).parent.glob("*.py")) + sorted(Path(diversity.__file__).parent.glob("*.py"))
+    code = sorted(Path(__file__).parent.rglob("*.py")) + sorted(Path(diversity.__file__).parent.glob("*.py"))
     for file in [*files, *code]:
         digest.update(f"{file.name} {hash_file(file)}".encode())
     return digest.hexdigest()

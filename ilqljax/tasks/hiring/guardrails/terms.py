@@ -1,0 +1,113 @@
+"""Check that technologies, places and requirements are kept, and that no other name or topic has appeared."""
+
+import re
+
+from ilqljax.tasks.hiring.coded_words import CODED_VOCABULARY
+from ilqljax.tasks.hiring.guardrails.facts import YEARS
+from ilqljax.tasks.hiring.guardrails.findings import (
+    Check,
+    Failure,
+    blank_links,
+    list_sentences,
+    list_words,
+    mentions,
+)
+from ilqljax.tasks.hiring.guardrails.lexicon import PLACE_LEXICON, TECHNOLOGY_LEXICON, Lexicon
+from ilqljax.tasks.hiring.postings import Posting
+from ilqljax.tasks.hiring.rewrites import INCLUSIVE_STATEMENTS
+
+MAX_REQUIREMENT_WORDS = 6
+MIN_INVENTED_WORDS, MAX_INVENTED_SHARE, MIN_SENTENCE_WORDS = 3, 0.3, 4
+
+_COMMON_TEXT = (
+    "a about all also am an and any apply are as at available be been being better both but by can come could day do "
+    "each every everyone expert experts experience fluent for from full good great has have help here hire hiring his "
+    "her how if in into is it its job join like look looking make more most must need needs new no not now of on one "
+    "open opportunity or other our out over people person please position posting role salesperson seek seeks should "
+    "so some such team than that the their them there these they this those time to together up us use very want was "
+    "we welcome well what when where which who will with work working would year years you your "
+)
+_STATEMENT_WORDS = frozenset(word for text in INCLUSIVE_STATEMENTS for word in list_words(text))
+KNOWN_WORDS = frozenset(_COMMON_TEXT.split()) | _STATEMENT_WORDS | CODED_VOCABULARY
+# Names that assert nothing about the job.
+_PLAIN_TEXT = (
+    "i i'm i’m i'd i've english monday tuesday wednesday thursday friday saturday sunday january february march april "
+    "may june july august september october november december"
+)
+_PLAIN_NAMES = frozenset(_PLAIN_TEXT.split())
+_NAME = re.compile(r"(?<![\w@/.'’-])[A-Z][\w'’&+#-]*")
+_SENTENCE_START = re.compile(r"(?:^|[.!?:;|•*\n\"'“‘(\[/–—-])\s*$")
+_COMPANY_VERB = re.compile(r"\s+(?:is|are|has|was|needs?|seeks?|wants?|offers?|hires?|looks?|pays?)\b")
+
+
+def make_lexicon_check(name: str, what: str, lexicon: Lexicon) -> Check:
+    """Make the check that a lexicon's names are kept, and that none has appeared."""
+
+    def check(posting: Posting, text: str, prompt: str) -> list[Failure]:
+        original, found = lexicon.find(blank_links(posting.description)), lexicon.find(blank_links(text))
+        if original.keys() == found.keys():
+            return []
+        missing = [Failure(name, f"The {what} '{term}' is missing.") for term in original if term not in found]
+        new = [term for term in found if term not in original]
+        known = lexicon.find(blank_links(prompt)) if new else {}
+        return missing + [
+            Failure(name, f"The {what} '{term}' is not in the original.", found[term])
+            for term in new
+            if term not in known
+        ]
+
+    return check
+
+
+check_technologies = make_lexicon_check("technologies_kept", "technology", TECHNOLOGY_LEXICON)
+check_places = make_lexicon_check("places_kept", "place", PLACE_LEXICON)
+
+
+def check_requirements(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that each short requirement that the original's text mentions is mentioned still.
+
+    A requirement of years of experience is a barrier and may go.
+    """
+    del prompt
+    items = [item.strip(" .-*") for item in re.split(r"[,;\n•]|\band\b", posting.requirements)]
+    return [
+        Failure("requirements_kept", f"The requirement '{item}' is missing.")
+        for item in dict.fromkeys(items)
+        if 0 < len(item.split()) <= MAX_REQUIREMENT_WORDS and not YEARS.search(item)
+        if mentions(posting.description, item) and not mentions(text, item)
+    ]
+
+
+def check_names(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that no capitalised word has appeared that neither the original nor the prompt has in any case.
+
+    The first word of a sentence has its capital anyway; it is judged only where it does what a company does ("Initech
+    is hiring").
+    """
+    known = {*list_words(posting.description), *list_words(prompt)}
+    blank = blank_links(text)
+    failures = []
+    for match in _NAME.finditer(blank):
+        words = list_words(match[0])
+        if all(word in known or word in KNOWN_WORDS or word in _PLAIN_NAMES for word in words):
+            continue
+        is_first = _SENTENCE_START.search(blank[max(0, match.start() - 20) : match.start()])
+        if is_first and not _COMPANY_VERB.match(blank, match.end()):
+            continue
+        failures.append(Failure("name_invented", f"The name '{match[0]}' is not in the original.", match.span()))
+    return failures
+
+
+def check_sentences(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that no sentence is about something else: that few of its words are ones which the original lacks."""
+    known = {*list_words(posting.description), *list_words(prompt)}
+    failures = []
+    for sentence, span in list_sentences(text):
+        words = list_words(blank_links(sentence))
+        new = [word for word in words if not (word in known or word in KNOWN_WORDS or word.isdigit())]
+        if len(words) < MIN_SENTENCE_WORDS or len(new) < MIN_INVENTED_WORDS:
+            continue
+        if len(new) > MAX_INVENTED_SHARE * len(words):
+            reason = f"{len(new)} of {len(words)} words of a sentence are not in the original, first '{new[0]}'."
+            failures.append(Failure("sentence_invented", reason, span))
+    return failures
