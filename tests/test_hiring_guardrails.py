@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from ilqljax.tasks.hiring.guardrails import CHECKS, check_rewrite
+from ilqljax.tasks.hiring.guardrails import CHECKS, check_rewrite, is_damaged
+from ilqljax.tasks.hiring.guardrails.facts import find_pay
+from ilqljax.tasks.hiring.guardrails.language import PROFILES, detect_language
+from ilqljax.tasks.hiring.guardrails.lexicon import PLACE_LEXICON, TECHNOLOGY_LEXICON
+from ilqljax.tasks.hiring.guardrails.statements import find_statements
 from ilqljax.tasks.hiring.marketplace import make_market
 from ilqljax.tasks.hiring.postings import Posting
 from ilqljax.tasks.hiring.prompts import INSTRUCTION, build_prompt
@@ -33,6 +37,21 @@ def test_original_passes():
         (TEXT.replace("ward nurse", "nurse"), "title_kept"),
         (TEXT.replace("Leeds", "York"), "location_kept"),
         (TEXT.replace("4,500", "5,400"), "numbers_kept"),
+        (TEXT.replace("4,500", "5,400"), "pay_kept"),
+        (TEXT.replace("a month", "a week"), "pay_kept"),
+        (TEXT.replace("4,500", "$4,500"), "pay_kept"),
+        (TEXT + " You lead twenty people.", "numbers_kept"),
+        (TEXT + " We also hire in Berlin.", "places_kept"),
+        (TEXT + " You know Python.", "technologies_kept"),
+        (TEXT + " Initech is hiring.", "name_invented"),
+        (TEXT + " Join the team at Initech.", "name_invented"),
+        (TEXT + " You hold a diploma.", "sentence_invented"),
+        (TEXT + " Visa sponsorship is available.", "statements_kept"),
+        (TEXT + " Remote is fine.", "conditions_kept"),
+        (TEXT + " Title: Ward Nurse", "template_leak"),
+        (TEXT + " Ward Nurse Company Blue Oak.", "template_leak"),
+        (TEXT.upper(), "copying"),
+        (TEXT + " Wir suchen eine Person, die mit uns in einem Team arbeitet.", "language_kept"),
         (TEXT + " We pay 9 more.", "numbers_kept"),
         (TEXT.replace("http://oak.example/jobs", "our page"), "links_kept"),
         (TEXT + " See http://other.example.", "links_kept"),
@@ -94,3 +113,102 @@ def test_span_marks_the_offending_part():
 def test_failures_carry_the_name_of_their_check():
     names = {failure.check for failure in check_rewrite(POSTING, "zzz </s> 99 " * 40, build_prompt(POSTING))}
     assert names <= set(CHECKS) and len(names) > 4
+
+
+FULL = Posting(
+    "f",
+    "Web Developer",
+    "Blue Oak needs a web developer in Leeds. You know Python and node.js. We pay $100-120k a year. "
+    "We are an equal opportunity employer. We cannot sponsor visas. Full-time, no remote.",
+    company="Blue Oak",
+    requirements="Python, node.js, 5 years of practice",
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "check"),
+    [
+        ("$100-120k", "$100-130k", "pay_kept"),
+        ("Python and node.js", "Python", "technologies_kept"),
+        ("Python and node.js", "Python", "requirements_kept"),
+        ("node.js", "Ruby", "technologies_kept"),
+        ("Leeds", "York", "places_kept"),
+        (" We are an equal opportunity employer.", "", "statements_kept"),
+        ("cannot sponsor", "gladly sponsor", "statements_kept"),
+        ("no remote", "remote", "conditions_kept"),
+        ("Full-time", "Part-time", "conditions_kept"),
+    ],
+)
+def test_changed_fact_fails_by_name(old, new, check):
+    assert find_failures(FULL.description, FULL) == set()
+    assert old in FULL.description and check in find_failures(FULL.description.replace(old, new), FULL)
+
+
+def test_what_only_the_prompt_knows_is_not_invented():
+    posting = Posting("p", "Ward Nurse", TEXT, company="Blue Oak", location="Leeds", requirements="SQL", remote=True)
+    assert find_failures(f"{TEXT} SQL is good to have. Remote is fine.", posting) == set()
+
+
+def test_another_spelling_of_a_technology_or_place_is_the_same():
+    assert find_failures(FULL.description.replace("node.js", "NodeJS"), FULL) == {"requirements_kept"}
+    assert set(TECHNOLOGY_LEXICON.find("Postgres, golang and C++. Go to our site.")) == {"postgres", "go", "c++"}
+    assert set(PLACE_LEXICON.find("New York, NYC or San Francisco; not york")) == {"new york", "san francisco"}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("$100-120k a year", {("$", "100k", "year"), ("$", "120k", "year")}),
+        ("60.000 EUR", {("€", "60.000", "")}),
+        ("€50k to €60k", {("€", "50k", ""), ("€", "60k", "")}),
+        ("4,500 a month", {("", "4,500", "month")}),
+        ("12 people, 5 years", set()),
+    ],
+)
+def test_pay_is_found_with_currency_scale_and_period(text, found):
+    assert set(find_pay(text)) == found
+
+
+def test_statements_have_a_sign():
+    text = "No visa sponsorship. Background checks are done. Remote is fine, relocation is not offered."
+    assert set(find_statements(text, "statements_kept")) == {("visa sponsorship", False), ("background check", True)}
+    assert set(find_statements(text, "conditions_kept")) == {("remote work", True), ("work on site", False)}
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("English", "We are looking for a nurse who can work with our team in the clinic."),
+        ("German", "Wir suchen eine Pflegekraft für unser Team in Bonn, die gern mit Menschen arbeitet."),
+        ("French", "Nous cherchons une personne pour notre équipe à Lyon, avec le goût du travail dans un hôpital."),
+        ("Spanish", "Buscamos una persona para nuestro equipo en Madrid que trabaje con los pacientes."),
+        ("Portuguese", "A nossa equipa no Porto procura uma pessoa para o hospital, com ou sem experiência."),
+        ("Italian", "Cerchiamo una persona per il nostro ospedale di Torino che lavori con i pazienti della città."),
+        ("Dutch", "Wij zoeken een verpleger voor ons team in Utrecht die met de patiënten van het huis werkt."),
+        ("Swedish", "Vi söker en sjuksköterska till vår klinik i Malmö som har erfarenhet av det och är trygg."),
+        ("Polish", "Szukamy osoby do pracy w naszym zespole, która nie boi się nowych zadań i jest dokładna."),
+        ("", "Python, Java, SQL"),
+        ("", "- e) http://a.example/e - e) o - e) a"),
+    ],
+)
+def test_language_is_told_by_common_words(language, text):
+    assert detect_language(text) == language
+
+
+def test_every_language_of_the_profiles_differs():
+    assert len({frozenset(words) for words in PROFILES.values()}) == len(PROFILES) == 9
+
+
+def test_posting_in_another_language_may_stay_in_it():
+    posting = Posting("g", "", "Wir suchen eine Pflegekraft für unser Team in Bonn. Du bist nicht allein.")
+    assert "language_kept" not in find_failures(posting.description + " Wir sind ein Team für dich.", posting)
+    english = "We are looking for a nurse in Bonn who can work with our team and is not alone."
+    assert "language_kept" in find_failures(english, posting)
+
+
+def test_copy_is_no_damage_and_the_original_to_the_letter_passes():
+    failures = check_rewrite(POSTING, TEXT.rstrip(".") + "!", build_prompt(POSTING))
+    assert [(f.check, f.severity) for f in failures] == [("copying", "copy")]
+    assert not is_damaged(failures)
+    assert is_damaged(check_rewrite(POSTING, TEXT.replace("Leeds", "York"), build_prompt(POSTING)))
+    assert find_failures("  ".join(TEXT.split())) == set()

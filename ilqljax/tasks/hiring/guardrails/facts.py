@@ -46,14 +46,20 @@ Pay = tuple[str, str, str]
 
 
 def make_fact_check(name: str, field: str) -> Check:
-    """Make the check that a field of the posting that its text mentions is mentioned by the rewrite too."""
+    """Make the check that a field of the posting that its text mentions is mentioned by the rewrite too.
+
+    A name within a link ("oak.example") is no mention, unless the original has it nowhere else.
+    """
 
     def check(posting: Posting, text: str, prompt: str) -> list[Failure]:
         del prompt
         value = getattr(posting, field)
         for fact in dict.fromkeys((value, value.split(",")[0])):
-            if fact.strip() and mentions(posting.description, fact):
-                return [] if mentions(text, fact) else [Failure(name, f"The {field} '{fact}' is missing.")]
+            if not fact.strip() or not mentions(posting.description, fact):
+                continue
+            if mentions(blank_links(posting.description), fact):
+                text = blank_links(text)
+            return [] if mentions(text, fact) else [Failure(name, f"The {field} '{fact}' is missing.")]
         return []
 
     return check

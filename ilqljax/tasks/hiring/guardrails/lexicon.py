@@ -104,6 +104,7 @@ class Lexicon:
         """List the names, separated by commas, and which names mean the same as another."""
         self._any_case = {_fold(name.lower()): same.get(name.lower(), name.lower()) for name in _split(any_case)}
         self._capitals = {_fold(name): same.get(name.lower(), name.lower()) for name in _split(capitals)}
+        self._first = {words[0] for words in self._any_case}, {words[0] for words in self._capitals}
 
     @lru_cache(maxsize=4096)  # noqa: B019  (the two lexicons live as long as the program)
     def find(self, text: str) -> dict[str, tuple[int, int]]:
@@ -112,16 +113,16 @@ class Lexicon:
         words = _fold(text)
         lower = tuple(word.lower() for word in words)
         found: dict[str, tuple[int, int]] = {}
-        i = 0
-        while i < len(words):
-            n_taken = 1
+        end = 0
+        for i in range(len(words)):
+            if i < end or not (lower[i] in self._first[0] or words[i] in self._first[1]):
+                continue
             for n in range(min(_MAX_WORDS, len(words) - i), 0, -1):
                 name = self._any_case.get(lower[i : i + n]) or self._capitals.get(words[i : i + n])
                 if name and not (words[i] in _VERBS and _AFTER_VERB.match(text, tokens[i].end())):
                     found.setdefault(name, (tokens[i].start(), tokens[i + n - 1].start() + len(words[i + n - 1])))
-                    n_taken = n
+                    end = i + n
                     break
-            i += n_taken
         return found
 
 

@@ -1,6 +1,7 @@
 """Check that technologies, places and requirements are kept, and that no other name or topic has appeared."""
 
 import re
+from itertools import pairwise
 
 from ilqljax.tasks.hiring.coded_words import CODED_VOCABULARY
 from ilqljax.tasks.hiring.guardrails.facts import YEARS
@@ -17,7 +18,8 @@ from ilqljax.tasks.hiring.postings import Posting
 from ilqljax.tasks.hiring.rewrites import INCLUSIVE_STATEMENTS
 
 MAX_REQUIREMENT_WORDS = 6
-MIN_INVENTED_WORDS, MAX_INVENTED_SHARE, MIN_SENTENCE_WORDS = 3, 0.3, 4
+MIN_INVENTED_WORDS, MAX_INVENTED_SHARE, MIN_SENTENCE_WORDS = 2, 0.15, 4
+_STEM_LENGTH = 5
 
 _COMMON_TEXT = (
     "a about all also am an and any apply are as at available be been being better both but by can come could day do "
@@ -37,7 +39,9 @@ _PLAIN_TEXT = (
 _PLAIN_NAMES = frozenset(_PLAIN_TEXT.split())
 _NAME = re.compile(r"(?<![\w@/.'’-])[A-Z][\w'’&+#-]*")
 _SENTENCE_START = re.compile(r"(?:^|[.!?:;|•*\n\"'“‘(\[/–—-])\s*$")
-_COMPANY_VERB = re.compile(r"\s+(?:is|are|has|was|needs?|seeks?|wants?|offers?|hires?|looks?|pays?)\b")
+_VERB = r"\s+(?:is|are|has|was|needs?|seeks?|wants?|offers?|hires?|looks?|pays?)\b"
+_COMPANY_VERB = re.compile(_VERB)
+_COMPANY = re.compile(rf"(?:^|(?<=[.!?]\s))([A-Z][\w'’&-]*(?:\s+[A-Z][\w'’&-]*)+){_VERB}")
 
 
 def make_lexicon_check(name: str, what: str, lexicon: Lexicon) -> Check:
@@ -82,14 +86,26 @@ def check_names(posting: Posting, text: str, prompt: str) -> list[Failure]:
     """Check that no capitalised word has appeared that neither the original nor the prompt has in any case.
 
     The first word of a sentence has its capital anyway; it is judged only where it does what a company does ("Initech
-    is hiring").
+    is hiring"). So are known words that make a new name ("Green Valley" and "Blue Oak" become "Blue Valley is hiring").
     """
+    original, blank = list_words(blank_links(posting.description)), blank_links(text)
+    known_pairs = {*pairwise(original), *pairwise(list_words(prompt))}
+    failures = [
+        Failure("name_invented", f"The name '{match[1]}' is not in the original.", match.span(1))
+        for match in _COMPANY.finditer(blank)
+        if KNOWN_WORDS.isdisjoint(words := list_words(match[1])) and not known_pairs.issuperset(pairwise(words))
+    ]
+    return failures or _find_new_names(posting, blank, prompt)
+
+
+def _find_new_names(posting: Posting, blank: str, prompt: str) -> list[Failure]:
     known = {*list_words(posting.description), *list_words(prompt)}
-    blank = blank_links(text)
     failures = []
     for match in _NAME.finditer(blank):
         words = list_words(match[0])
         if all(word in known or word in KNOWN_WORDS or word in _PLAIN_NAMES for word in words):
+            continue
+        if TECHNOLOGY_LEXICON.find(match[0]) or PLACE_LEXICON.find(match[0]):  # judged by their own checks
             continue
         is_first = _SENTENCE_START.search(blank[max(0, match.start() - 20) : match.start()])
         if is_first and not _COMPANY_VERB.match(blank, match.end()):
@@ -99,12 +115,16 @@ def check_names(posting: Posting, text: str, prompt: str) -> list[Failure]:
 
 
 def check_sentences(posting: Posting, text: str, prompt: str) -> list[Failure]:
-    """Check that no sentence is about something else: that few of its words are ones which the original lacks."""
+    """Check that no sentence is about something else: that few of its words are ones which the original lacks.
+
+    A word that begins like one of the original's ("manages", "managing") is not new.
+    """
     known = {*list_words(posting.description), *list_words(prompt)}
+    stems = {word[:_STEM_LENGTH] for word in known}
     failures = []
     for sentence, span in list_sentences(text):
         words = list_words(blank_links(sentence))
-        new = [word for word in words if not (word in known or word in KNOWN_WORDS or word.isdigit())]
+        new = [word for word in words if not (word in known or word in KNOWN_WORDS or word[:_STEM_LENGTH] in stems)]
         if len(words) < MIN_SENTENCE_WORDS or len(new) < MIN_INVENTED_WORDS:
             continue
         if len(new) > MAX_INVENTED_SHARE * len(words):
