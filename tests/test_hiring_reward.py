@@ -2,6 +2,7 @@
 
 import multiprocessing
 import sqlite3
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from ilqljax.errors import UserError
 from ilqljax.fairness.attributes import AttributeTable
 from ilqljax.fairness.matching import Matches, TfidfMatcher
-from ilqljax.tasks.hiring.postings import Candidate
+from ilqljax.tasks.hiring.postings import Candidate, Posting
+from ilqljax.tasks.hiring.prompts import build_prompt, parse_prompt
 from ilqljax.tasks.hiring.reward import DiversityReward, RewardCache, RewardConfig
 
 GENDERS = ("female", "female", "male", "male")
@@ -170,3 +172,56 @@ def test_table_of_other_candidates_is_refused():
 def test_unequal_lists_are_refused():
     with pytest.raises(UserError, match=r"two lists of equal length"):
         make_reward().score(["p"], ["women", "men"])
+
+
+TRUE, FALSE = "Blue Oak needs a warm nurse in Leeds.", "Blue Oak needs a warm nurse in York."
+
+
+class SteadyMatcher(CountingMatcher):
+    """Return the same two women for every text."""
+
+    def top_k(self, texts, k):
+        self.asked.append(list(texts))
+        return Matches(np.tile([0, 1], (len(texts), 1)), np.zeros((len(texts), k)))
+
+
+def make_penalized(penalty, **settings):
+    return make_reward(SteadyMatcher(), guardrail_penalty=penalty, **settings)
+
+
+def test_guardrail_penalty_is_taken_from_damaged_rewrites_only():
+    posting = Posting("p", "", "Blue Oak needs a driven nurse in Leeds.", company="Blue Oak", location="Leeds")
+    prompts = [build_prompt(posting)] * 4
+    texts = [posting.description, TRUE, FALSE, posting.description.upper()]
+    assert make_penalized(30.0).score(prompts, texts).tolist() == [-50.0, -50.0, -80.0, -50.0]  # a copy is no damage
+    assert make_penalized(0.0).score(prompts, texts).tolist() == [-50.0] * 4
+    assert make_penalized(30.0).score(prompts[:1], [""])[0] == -200.0
+
+
+def test_guardrail_penalty_is_part_of_the_cache_key_and_is_not_taken_twice(tmp_path):
+    path, prompt = tmp_path / "cache.sqlite", build_prompt(Posting("p", "", TRUE, location="Leeds"))
+    assert make_penalized(30.0).fingerprint != make_penalized(0.0).fingerprint
+    for _ in range(2):
+        reward = make_penalized(30.0, cache_path=path)
+        assert reward.score([prompt], [FALSE])[0] == -80.0
+    assert reward.matcher.asked == []
+    assert make_penalized(0.0, cache_path=path).score([prompt], [FALSE])[0] == -50.0
+
+
+@pytest.mark.parametrize("penalty", [-1.0, float("inf"), float("nan")])
+def test_guardrail_penalty_that_is_no_number_from_zero_on_is_refused(penalty):
+    with pytest.raises(UserError, match=r"guardrail_penalty=.*: use a number from 0 on"):
+        make_penalized(penalty)
+
+
+def test_guardrail_penalty_needs_a_prompt_that_states_the_posting():
+    with pytest.raises(UserError, match="'p' is no prompt of a posting"):
+        make_penalized(1.0).score(["p"], [TRUE])
+
+
+def test_posting_is_read_back_from_its_prompt():
+    posting = Posting("", "Ward: Nurse", "Posting: a  job.\nTitle: b", "Blue Oak", "Leeds", "", "SQL, Go", True)
+    folded = replace(posting, description="Posting: a job. Title: b")
+    assert parse_prompt(build_prompt(posting)) == folded
+    bare = Posting("", "", "Text.")
+    assert parse_prompt(build_prompt(bare)) == bare

@@ -7,6 +7,7 @@ twenty words, so that most of a row's tokens are the posting itself.
 
 from collections.abc import Iterable
 
+from ilqljax.errors import UserError
 from ilqljax.tasks.hiring.postings import Posting, normalize_spaces
 
 INSTRUCTION = "Write a new posting using only this information."
@@ -32,6 +33,27 @@ def build_prompt(posting: Posting) -> str:
     )
     lines = [f"{name}: {normalize_spaces(value)}" for name, value in fields if value.strip()]
     return "\n".join([*lines, INSTRUCTION])
+
+
+def parse_prompt(prompt: str) -> Posting:
+    """Return the posting that a prompt states, white space folded; what a prompt does not hold is empty.
+
+    Raises:
+        UserError: it is no prompt of `build_prompt`.
+    """
+    lines = [line.partition(": ") for line in prompt.split("\n")[:-1]]
+    values = {name: value for name, separator, value in lines if separator}
+    if not values.get("Posting") or prompt.split("\n")[-1] != INSTRUCTION:
+        raise UserError(f"{prompt[:60]!r} is no prompt of a posting. Make prompts with prompts.build_prompt.")
+    return Posting(
+        id="",
+        title=values.get("Title", ""),
+        description=values["Posting"],
+        company=values.get("Company", ""),
+        location=values.get("Location", ""),
+        requirements=values.get("Requirements", ""),
+        remote=values.get("Remote") == "yes",
+    )
 
 
 def map_groups(postings: Iterable[Posting]) -> dict[str, str]:

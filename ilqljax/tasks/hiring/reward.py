@@ -23,6 +23,8 @@ from ilqljax.fairness.distances import DEFAULT_SMOOTHING
 from ilqljax.fairness.matching import Matcher, check_k
 from ilqljax.fairness.scores import ScoreConfig, ShortlistScorer
 from ilqljax.fairness.statistics import Estimate
+from ilqljax.tasks.hiring.guardrails import check_rewrite, is_damaged
+from ilqljax.tasks.hiring.prompts import parse_prompt
 from ilqljax.types import Array
 
 COMPATS = ("", "original")
@@ -51,6 +53,8 @@ class RewardConfig:
         smoothing: of the distance "kullback_leibler".
         ground: of the distance "wasserstein", such as "junior < middle < senior".
         weights: "equal", or "exposure" to weigh each place in the list by 1 / log2(1 + rank).
+        guardrail_penalty: subtracted from the reward of a rewrite that a guardrail finds damaged; 0 asks none. Then
+            every prompt must be one of `prompts.build_prompt`.
     """
 
     attribute: str = "gender"
@@ -64,6 +68,7 @@ class RewardConfig:
     smoothing: float = DEFAULT_SMOOTHING
     ground: str = ""
     weights: str = "equal"
+    guardrail_penalty: float = 0.0
 
 
 class DiversityReward:
@@ -99,6 +104,8 @@ class DiversityReward:
                 "Build both from the same list of candidates."
             )
         _check_choice(config.compat, name="compat", known=COMPATS)
+        if not 0.0 <= config.guardrail_penalty < float("inf"):
+            raise UserError(f"guardrail_penalty={config.guardrail_penalty}: use a number from 0 on; it is subtracted.")
         self.config = config
         self.matcher = matcher
         self.table = table
@@ -126,7 +133,7 @@ class DiversityReward:
             new = {key: reward_of[tuple(pair)] for key, pair in missing.items()}
             self._save(new)
             known |= new
-        return np.array([known[key] for key in keys], np.float64)
+        return np.array([known[key] for key in keys], np.float64) - self._penalize(prompts, texts)
 
     def shortlists(self, texts: Sequence[str]) -> Int[Array, "B k"]:
         """Return the row numbers of each text's k best candidates, best first; -1 throughout for an empty text."""
@@ -151,6 +158,16 @@ class DiversityReward:
             indices = self.matcher.top_k([pairs[row][0] for row in filled], self.config.k).indices
             rewards[filled] = self.scorer.score(indices, [pairs[row][1] for row in filled])
         return rewards
+
+    def _penalize(self, prompts: Sequence[str], texts: Sequence[str]) -> Float[Array, "B"]:
+        """Return what guardrails take off each reward; never cached, because guardrails change more often."""
+        penalties = np.zeros(len(texts))
+        if self.config.guardrail_penalty:
+            for i, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
+                # An empty rewrite has its own reward.
+                if text.strip() and is_damaged(check_rewrite(parse_prompt(prompt), text, prompt)):
+                    penalties[i] = self.config.guardrail_penalty
+        return penalties
 
     def _make_key(self, prompt: str, text: str) -> bytes:
         digest = hashlib.sha256(self.fingerprint.encode())

@@ -48,10 +48,15 @@ def make_lexicon_check(name: str, what: str, lexicon: Lexicon) -> Check:
     """Make the check that a lexicon's names are kept, and that none has appeared."""
 
     def check(posting: Posting, text: str, prompt: str) -> list[Failure]:
-        original, found = lexicon.find(blank_links(posting.description)), lexicon.find(blank_links(text))
+        before, after = blank_links(posting.description), blank_links(text)
+        original, found = lexicon.find(before), lexicon.find(after)
         if original.keys() == found.keys():
             return []
-        missing = [Failure(name, f"The {what} '{term}' is missing.") for term in original if term not in found]
+        missing = [
+            Failure(name, f"The {what} '{term}' is missing.")
+            for term, span in original.items()
+            if term not in found and not mentions(after, before[slice(*span)])  # in capitals, say
+        ]
         new = [term for term in found if term not in original]
         known = lexicon.find(blank_links(prompt)) if new else {}
         return missing + [
