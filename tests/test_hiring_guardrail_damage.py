@@ -13,7 +13,7 @@ from ilqljax.tasks.hiring.hackernews import load_hackernews
 from ilqljax.tasks.hiring.marketplace import make_market
 from ilqljax.tasks.hiring.postings import normalize_spaces
 from ilqljax.tasks.hiring.prompts import build_prompt
-from ilqljax.tasks.hiring.rewrites import OPERATORS, rewrite_posting
+from ilqljax.tasks.hiring.rewrites import ALL_OPERATORS, rewrite_posting
 
 OFFER = " We pay $4,500 a month. Write to jobs@oak.example. Visa sponsorship is available."
 
@@ -123,7 +123,7 @@ def test_damage_is_caught_on_real_posts(damage, posts):
     assert n > 100 and rate >= 0.95
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", ALL_OPERATORS)
 def test_honest_edits_of_real_posts_pass(operator, posts):
     n_failed = n = 0
     for posting in posts:
@@ -132,6 +132,13 @@ def test_honest_edits_of_real_posts_pass(operator, posts):
                 n_failed += bool(check_rewrite(posting, text, build_prompt(posting)))
                 n += 1
     assert n_failed <= 0.01 * n
+
+
+def test_every_real_post_passes_as_it_is(shared_dir):
+    for posting in load_hackernews(shared_dir / "data" / "hn_who_is_hiring.jsonl.gz")[::4]:
+        flat = normalize_spaces(posting.description)
+        assert check_rewrite(posting, flat, build_prompt(posting)) == [], posting.id
+        assert check_rewrite(posting, posting.description, build_prompt(posting)) == [], posting.id
 
 
 def test_cobol_is_a_technology():

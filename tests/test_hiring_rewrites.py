@@ -1,5 +1,7 @@
 """Rewriting operators on hand-written texts, on the sample and on real-looking posts."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from ilqljax.errors import UserError
 from ilqljax.tasks.hiring.marketplace import make_market
 from ilqljax.tasks.hiring.postings import Posting
 from ilqljax.tasks.hiring.rewrites import (
+    ALL_OPERATORS,
     OPERATORS,
     classify_wording,
     rewrite_posting,
@@ -15,7 +18,7 @@ from ilqljax.tasks.hiring.rewrites import (
 
 
 def apply(operator, text, *, seed=0):
-    return OPERATORS[operator](Posting("p", "", text), np.random.default_rng(seed))
+    return ALL_OPERATORS[operator](Posting("p", "", text), np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize(
@@ -30,6 +33,11 @@ def apply(operator, text, *, seed=0):
         ("soften", "We want a rockstar engineer.", "We want an engineer."),
         ("soften", "We want a ninja.", "We want an expert."),
         ("soften", "You have 5+ years of Java experience.", "You have Java experience."),
+        ("ease_demands", "You must have SQL. Go is a must, no exceptions.", "You ideally have SQL. Go would be good,"),
+        ("ease_demands", "You must have work authorization.", "You must have work authorization."),
+        ("plain_seniority", "A seasoned, top-notch engineer.", "An experienced, good engineer."),
+        ("plain_location", "You must live in Leeds.", "You will work in Leeds."),
+        ("move_boilerplate", "Oak hires. We offer equity. You cook.", "Oak hires. You cook. We offer equity."),
         ("original", " Two   lines\nof text. ", "Two lines of text."),
     ],
 )
@@ -106,3 +114,11 @@ def test_sample_wording_gets_the_operators_code_throughout(operator, code):
 def test_unknown_operator_lists_the_known_ones():
     with pytest.raises(UserError, match=r"\['shorten'\]\. Known: original, neutralize"):
         rewrite_posting(Posting("p", "", "Text."), operators=["shorten"])
+
+
+def test_default_rewrites_of_the_sample_are_those_of_the_published_numbers():
+    digest = hashlib.sha256()
+    for posting in make_market(n_candidates=1)[0]:
+        for operator, text in rewrite_posting(posting, seed=0):
+            digest.update(f"{posting.id}\0{operator}\0{text}\n".encode())
+    assert digest.hexdigest() == "867caeb0dda48765be7604c104c3422ce1226d4c72984de81b6cdfe5efd3b306"

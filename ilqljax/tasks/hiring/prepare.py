@@ -70,7 +70,7 @@ class DataConfig:
         n_candidates: of the sample.
         max_postings: keep a seeded choice of at most so many postings; 0 keeps all.
         max_words: drop (and count) postings with more words; 0 keeps all, -1 means 120 for Hacker News and 0 otherwise.
-        operators: names in `rewrites.OPERATORS`; the original is always there.
+        operators: names in `rewrites.ALL_OPERATORS`; the original is always there.
         splits: "company" splits anew, "given" takes the index files of the source.
         fractions: shares of train, eval and test in a new split.
         reward: how rewrites are scored.

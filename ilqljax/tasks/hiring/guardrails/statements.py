@@ -48,11 +48,11 @@ _PATTERNS = {
 }
 _WINDOW = 40
 _NOT_BEFORE = re.compile(
-    r"(?:\b(?:no|not|never|cannot|without|unable|neither|nor|none|unfortunately|non)\b|n['’]t\b)[^.!?\n|]{0,24}$",
+    r"(?:\b(?:no|not|never|cannot|without|unable|neither|nor|none|unfortunately|non)\b|n['’]t\b)[^.!?|*•]{0,24}$",
     re.IGNORECASE,
 )
 _NOT_AFTER = re.compile(
-    r"^[^.!?\n|,;]{0,16}?(?:\b(?:is|are|will be) not\b|\b(?:isn|aren|won)['’]t\b"
+    r"^[^.!?|,;*•]{0,16}?(?:\b(?:is|are|will be) not\b|\b(?:isn|aren|won)['’]t\b"
     r"|\bnot (?:available|possible|offered|provided)\b)",
     re.IGNORECASE,
 )

@@ -15,7 +15,7 @@ from ilqljax.tasks.hiring.guardrails.findings import (
 )
 from ilqljax.tasks.hiring.guardrails.lexicon import PLACE_LEXICON, TECHNOLOGY_LEXICON, Lexicon
 from ilqljax.tasks.hiring.postings import Posting
-from ilqljax.tasks.hiring.rewrites import INCLUSIVE_STATEMENTS
+from ilqljax.tasks.hiring.rewrites import INCLUSIVE_STATEMENTS, OPERATOR_WORDS
 
 MAX_REQUIREMENT_WORDS = 6
 MIN_INVENTED_WORDS, MAX_INVENTED_SHARE, MIN_SENTENCE_WORDS = 2, 0.15, 4
@@ -30,7 +30,7 @@ _COMMON_TEXT = (
     "we welcome well what when where which who will with work working would year years you your "
 )
 _STATEMENT_WORDS = frozenset(word for text in INCLUSIVE_STATEMENTS for word in list_words(text))
-KNOWN_WORDS = frozenset(_COMMON_TEXT.split()) | _STATEMENT_WORDS | CODED_VOCABULARY
+KNOWN_WORDS = frozenset(_COMMON_TEXT.split()) | _STATEMENT_WORDS | CODED_VOCABULARY | OPERATOR_WORDS
 # Names that assert nothing about the job.
 _PLAIN_TEXT = (
     "i i'm i’m i'd i've english monday tuesday wednesday thursday friday saturday sunday january february march april "
@@ -104,7 +104,8 @@ def check_names(posting: Posting, text: str, prompt: str) -> list[Failure]:
 
 
 def _find_new_names(posting: Posting, blank: str, prompt: str) -> list[Failure]:
-    known = {*list_words(posting.description), *list_words(prompt)}
+    # Blanking a link may cut a word that runs into it.
+    known = {*list_words(posting.description), *list_words(blank_links(posting.description)), *list_words(prompt)}
     failures = []
     for match in _NAME.finditer(blank):
         words = list_words(match[0])
