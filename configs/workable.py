@@ -91,6 +91,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "smoothing": 0.01,
             "ground": "",
             "weights": "equal",
+            "guardrail_penalty": 0.0,  # subtracted from the reward of a damaged rewrite
         }
     )
     config.data = ConfigDict(
@@ -109,6 +110,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "max_postings": 0,
             "max_words": -1,
             "operators": (),  # all
+            "rewrites_path": "",  # further rewrites of training postings: scripts/sample_rewrites.py
             "splits": "company",
             "fractions": (0.6, 0.1, 0.3),
         }
@@ -166,6 +168,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "n_selected": 10,
             "max_postings": 0,
             "seed": 0,
+            "fluency": "bc",  # or a directory of a GPT-2 language model; "" leaves the check out
         }
     )
     config.evaluator.data = config.data

@@ -25,6 +25,7 @@ from ilqljax.errors import UserError
 from ilqljax.evaluate import OpenRun, make_policy, open_run
 from ilqljax.fairness.differences import diff_words
 from ilqljax.tasks.hiring.environment import PostingObservation
+from ilqljax.tasks.hiring.language_model import CLONE, make_fluency
 from ilqljax.tasks.hiring.objects import HiringData
 from ilqljax.tasks.hiring.postings import Posting, parse_posting
 from ilqljax.tasks.hiring.prompts import build_prompt
@@ -73,7 +74,9 @@ def rewrite_with_run(
         )
     generations = actor.generate_batch([observation])[0]
     samples = [(g.text, g.advantage, g.log_probability) for g in generations if g.finished]
-    return judge_samples(posting, samples, data.reward, rank_by=rank_by)
+    clone = make_policy(run.config, run.built, run.policies[CLONE]) if CLONE in run.policies else None
+    fluency = make_fluency(run.config.evaluator.get("fluency", ""), data.prepared, clone=clone)
+    return judge_samples(posting, samples, data.reward, rank_by=rank_by, fluency=fluency)
 
 
 def main() -> None:

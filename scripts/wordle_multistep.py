@@ -68,7 +68,7 @@ class Case:
 
         started = time.monotonic()
         loss = {"expectile": expectile, "cql_weight": args.cql, "discount": DISCOUNT}
-        config = make_fit_config(steps=args.steps, batch_size=args.batch, lr=args.lr, **loss)
+        config = make_fit_config(steps=args.steps, batch_size=args.batch, lr=args.lr, polyak=args.polyak, **loss)
         every = max(1, args.steps // 25)
         fit("ilql", model, self.dataset, config, seed=self.seed, watch=watch, watch_every=every)
         return {"steps": [s for s, _ in curve], "shares": [v for _, v in curve], "seconds": time.monotonic() - started}
@@ -109,9 +109,10 @@ def main() -> None:
         "--experts", type=int, default=500, help="expert games; the set holds up to eleven times as many"
     )
     parser.add_argument("--drop_short", action="store_true", help="leave expert games of under three guesses out")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--polyak", type=float, default=0.1, help="how fast the targets follow")
     parser.add_argument("--cql", type=float, default=0.0, help="weight of the conservative term")
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--width", type=int, default=128)

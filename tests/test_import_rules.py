@@ -43,6 +43,7 @@ USES_JAX = (
     "ilqljax.data.loader",
     "ilqljax.fairness.dense_matching",
     "ilqljax.tasks.hiring.evaluation",
+    "ilqljax.tasks.hiring.language_model",
     "ilqljax.tasks.hiring.matchers",
     "ilqljax.tasks.hiring.objects",
     "ilqljax.tasks.wordle.evaluation",

@@ -57,6 +57,7 @@ def test_run_folder_holds_what_the_readme_promises(unbroken):
         assert (run_dir / name).stat().st_size > 0, name
     for name in ("tokenizer/ilqljax_tokenizer.json", "export/policy/model.safetensors", "export/policy/config.json"):
         assert (run_dir / name).is_file(), name
+    assert "fluency: under the clone" in (run_dir / "results.txt").read_text()
     assert list((run_dir / "metrics" / "bc").glob("events*"))
 
 

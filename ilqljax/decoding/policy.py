@@ -83,7 +83,7 @@ class TextPolicy(Policy):
                 f"max_new_tokens={config.max_new_tokens} leaves no room for a prompt in a model of "
                 f"{model.backbone.config.n_positions} positions. Lower max_new_tokens."
             )
-        self.tokenizer = tokenizer
+        self.model, self.tokenizer = model, tokenizer
         self.config = config
         self.params, self.target = params, target
         self.view = view

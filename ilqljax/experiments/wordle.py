@@ -21,12 +21,13 @@ def make_model(tokenizer: Tokenizer, *, n_layer: int, n_embd: int, n_head: int, 
     return ValueLM(GPT2(config), ValueLMConfig(separate_policy=separate_policy))
 
 
-def make_fit_config(*, steps: int, batch_size: int, lr: float, **loss: float) -> FitConfig:
+def make_fit_config(*, steps: int, batch_size: int, lr: float, polyak: float = 0.01, **loss: float) -> FitConfig:
     """Make the settings of one training on games."""
     return FitConfig(
         steps=steps,
         batch_size=batch_size,
         lr=lr,
+        polyak=polyak,
         length_buckets=(MAX_TOKENS,),
         action_buckets=(N_ACTIONS,),
         loss=loss,

@@ -125,6 +125,17 @@ def token_cross_entropy(trunk: dict, hidden: Float[Array, "B A D"], targets: Int
     return losses.scan_vocabulary(rows, flat, targets.reshape(-1), vocab_size=vocab_size).reshape(targets.shape)
 
 
+def sum_log_probability(
+    model: ValueLM, trunk: dict, batch: Batch, *, dropout_key: Array | None = None
+) -> Float[Array, "B"]:
+    """Sum the log-probabilities of each row's action tokens under one language model."""
+    moves = batch.per_token
+    hidden = model.run_trunk(trunk, batch.tokens, dropout_key=dropout_key).hidden
+    acted = losses.gather_positions(hidden, moves.action_idxs)
+    nll = token_cross_entropy(trunk, acted, taken_tokens(batch.tokens, moves))
+    return -jnp.where(moves.action_mask, nll, 0.0).sum(-1)
+
+
 def take_last(values: Float[Array, "... V"], ids: Int[Array, "..."]) -> Float[Array, "..."]:
     """Pick one entry of the last axis."""
     return jnp.take_along_axis(values, ids[..., None], axis=-1, mode="clip")[..., 0]

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from ilqljax import losses
 from ilqljax.errors import UserError
 from ilqljax.models.value_lm import ValueLM
-from ilqljax.objectives.likelihood import taken_tokens, token_cross_entropy
-from ilqljax.types import Array, Batch, LossFn
+from ilqljax.objectives.likelihood import sum_log_probability
+from ilqljax.types import Array, LossFn
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,3 @@ def make_dpo_loss(model: ValueLM, config: DPOConfig) -> LossFn:
         return value, {"loss": value, "accuracy": accuracy, "margin": reduce(chosen - rejected)}
 
     return loss
-
-
-def sum_log_probability(
-    model: ValueLM, trunk: dict, batch: Batch, *, dropout_key: Array | None = None
-) -> Float[Array, "B"]:
-    """Sum the log-probabilities of each row's action tokens under one language model."""
-    moves = batch.per_token
-    hidden = model.run_trunk(trunk, batch.tokens, dropout_key=dropout_key).hidden
-    acted = losses.gather_positions(hidden, moves.action_idxs)
-    nll = token_cross_entropy(trunk, acted, taken_tokens(batch.tokens, moves))
-    return -jnp.where(moves.action_mask, nll, 0.0).sum(-1)

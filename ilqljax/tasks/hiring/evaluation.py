@@ -10,7 +10,8 @@ Rows of the table:
 | ilql          | one sample with the critic's advantage; the engine is not asked                               |
 
 With a held-out engine, which training never asked, every rewrite is scored by it too. A gain under the training engine
-alone may be a weakness of that engine, found.
+alone may be a weakness of that engine, found. Guardrails judge every rewrite, `fluency` among them where the run has a
+clone or names a language model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,9 @@ from ilqljax.fairness.attributes import AttributeTable
 from ilqljax.fairness.report import Evaluation, distill_evaluations, load_evaluations, save_rows, tabulate_impact_ratios
 from ilqljax.fairness.statistics import bootstrap_mean
 from ilqljax.tasks.hiring.environment import PostingObservation
+from ilqljax.tasks.hiring.fluency import Fluency
 from ilqljax.tasks.hiring.guardrails import check_rewrite
+from ilqljax.tasks.hiring.language_model import CLONE
 from ilqljax.tasks.hiring.postings import Posting, normalize_spaces, save_json_lines
 from ilqljax.tasks.hiring.prompts import build_prompt
 from ilqljax.tasks.hiring.reward import DiversityReward
@@ -56,6 +59,7 @@ class HiringJudge:
         n_selected: int = 10,
         seed: int = 0,
         held_out: HeldOut | None = None,
+        make_fluency: Callable[[TextPolicy | None], Fluency | None] = lambda clone: None,
     ) -> None:
         """Hold the held-out postings and the engine.
 
@@ -68,17 +72,20 @@ class HiringJudge:
             n_selected: how many of a shortlist count as selected in the impact ratios.
             seed: of the bootstrap and the permutations.
             held_out: judges too, where there is one.
+            make_fluency: makes the fluency check from the run's clone, or from None where it has none.
         """
         self.postings = tuple(postings)
         self.observations = [PostingObservation(build_prompt(p), posting=p) for p in postings]
         self.reward, self.table = reward, table
         self.data_mean, self.held_out = data_mean, held_out
+        self.make_fluency, self.fluency = make_fluency, None
         self.best_of, self.n_selected, self.seed = best_of, n_selected, seed
 
     def __call__(
         self, names: Sequence[str], make: Callable[..., TextPolicy], *, out_dir: Path
     ) -> tuple[list[dict], str]:
         """Act with every policy, write `evaluation.jsonl` and `impact_ratios.csv`, and return rows and a table."""
+        self.fluency = self.make_fluency(make(CLONE) if CLONE in names else None)
         rewrites = {"echo": [Generation(self.original(p), float("nan"), 0.0, True) for p in self.postings]}
         for name in names:
             policy = make(name)
@@ -111,9 +118,11 @@ class HiringJudge:
             (prefix, reward.score(prompts, originals), reward.score(prompts, texts))
             for prefix, reward in (("", self.reward), *([("held_out_", self.held_out.reward)] if self.held_out else []))
         ]
+        fluent = self.fluency.compare(prompts, originals, texts).tolist() if self.fluency else [None] * len(texts)
         lines = []
         for i, (posting, generation) in enumerate(zip(self.postings, generations, strict=True)):
             failures = check_rewrite(posting, texts[i], prompts[i])
+            failures += self.fluency.judge(fluent[i]) if self.fluency else []
             logp = generation.log_probability
             lines.append(
                 {
@@ -127,6 +136,7 @@ class HiringJudge:
                     **{f"{prefix}reward": float(scores[i]) for prefix, _, scores in rewards},
                     "log_probability": None if np.isnan(logp) else logp,
                     "advantage": generation.advantage,
+                    "fluency": fluent[i],
                     "guardrail_failures": sorted({f.check for f in failures}),
                     "guardrail_reasons": [f.reason for f in failures],
                     "shortlist_before": self.show_shortlist(before[i]),
@@ -165,7 +175,8 @@ class HiringJudge:
                 row["held_out_matcher"] = self.held_out.name
         floor = self.reward.estimate_noise_floor(seed=self.seed)
         attribute = self.reward.config.attribute
-        return rows, format_table(rows, floor=floor.value, data_mean=self.data_mean, attribute=attribute)
+        table = format_table(rows, floor=floor.value, data_mean=self.data_mean, attribute=attribute)
+        return rows, "\n".join([table, self.fluency.describe() if self.fluency else "fluency: not checked."])
 
     def summarize(self, policies: Mapping[str, Sequence[Evaluation]]) -> list[dict]:
         """Summarise evaluations under one engine, one row a policy."""

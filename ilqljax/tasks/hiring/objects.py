@@ -16,6 +16,7 @@ from ilqljax.tasks.hiring import matchers  # noqa: F401  (registers them)
 from ilqljax.tasks.hiring.engines import MatcherSource, TfidfSource
 from ilqljax.tasks.hiring.environment import PostingEnvironment
 from ilqljax.tasks.hiring.evaluation import HeldOut, HiringJudge
+from ilqljax.tasks.hiring.language_model import make_fluency
 from ilqljax.tasks.hiring.practice import make_practice
 from ilqljax.tasks.hiring.prepare import DataConfig, PreparedData, prepare_data
 from ilqljax.tasks.hiring.reward import DiversityReward, RewardConfig
@@ -68,6 +69,7 @@ def build_data(
     max_postings: int = 0,
     max_words: int = -1,
     operators: tuple[str, ...] = (),
+    rewrites_path: str = "",
     splits: str = "company",
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
     reward: object = None,
@@ -92,6 +94,7 @@ def build_data(
         "n_candidates": n_candidates,
         "max_postings": max_postings,
         "max_words": max_words,
+        "rewrites_path": str(resolve_path(rewrites_path)) if rewrites_path else "",
         "splits": splits,
         "fractions": fractions,
         "reward": reward or RewardConfig(),
@@ -182,6 +185,7 @@ def build_judge(
     n_selected: int = 10,
     max_postings: int = 0,
     seed: int = 0,
+    fluency: str = "",
     held_out_matcher: object = None,
 ) -> HiringJudge:
     """Make the final judge.
@@ -193,6 +197,8 @@ def build_judge(
         n_selected: how many of a shortlist count as selected.
         max_postings: judge at most so many; 0 takes all.
         seed: of intervals.
+        fluency: whose language model checks fluency (`language_model.make_fluency`): "bc", a directory, or "" for no
+            check.
         held_out_matcher: an engine that training never asked, under which everything is judged as well; none where
             there is no section.
 
@@ -221,4 +227,5 @@ def build_judge(
         n_selected=n_selected,
         seed=seed,
         held_out=held_out,
+        make_fluency=lambda clone: make_fluency(fluency, data.prepared, clone=clone),
     )

@@ -47,6 +47,7 @@ from ilqljax.tasks.hiring.prepared import (
 from ilqljax.tasks.hiring.prompts import build_prompt, map_groups
 from ilqljax.tasks.hiring.reward import DiversityReward, RewardConfig
 from ilqljax.tasks.hiring.rewrites import OPERATORS, require_operators, rewrite_posting
+from ilqljax.tasks.hiring.samples import load_samples
 from ilqljax.tasks.hiring.sources import detect_source, load_market
 from ilqljax.tasks.hiring.splits import check_leakage, hash_file, make_manifest, save_manifest, split_postings
 
@@ -71,6 +72,8 @@ class DataConfig:
         max_postings: keep a seeded choice of at most so many postings; 0 keeps all.
         max_words: drop (and count) postings with more words; 0 keeps all, -1 means 120 for Hacker News and 0 otherwise.
         operators: names in `rewrites.ALL_OPERATORS`; the original is always there.
+        rewrites_path: a file of further rewrites of training postings (`samples`), such as a clone's samples; ""
+            for none.
         splits: "company" splits anew, "given" takes the index files of the source.
         fractions: shares of train, eval and test in a new split.
         reward: how rewrites are scored.
@@ -86,6 +89,7 @@ class DataConfig:
     max_postings: int = 0
     max_words: int = -1
     operators: tuple[str, ...] = tuple(OPERATORS)
+    rewrites_path: str = ""
     splits: str = "company"
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -117,7 +121,8 @@ def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSou
         n_postings=config.n_postings,
         n_candidates=config.n_candidates,
     )
-    fingerprint = _make_fingerprint(config, market.files, matcher)
+    further = [Path(config.rewrites_path)] if config.rewrites_path else []
+    fingerprint = _make_fingerprint(config, [*market.files, *further], matcher)
     if _is_current(out_dir, fingerprint):
         return load_prepared(out_dir)
     postings, dropped = _choose_postings(market.postings, config, source=source)
@@ -140,6 +145,8 @@ def _check_config(config: DataConfig) -> None:
     require_operators(config.operators)
     if config.splits not in SPLIT_CHOICES:
         raise UserError(f"Unknown splits '{config.splits}'. Known: {', '.join(SPLIT_CHOICES)}.")
+    if config.rewrites_path and not Path(config.rewrites_path).is_file():
+        raise UserError(f"rewrites_path={config.rewrites_path}: no such file. scripts/sample_rewrites.py writes one.")
     if config.max_postings < 0 or config.max_words < -1:
         raise UserError(
             f"max_postings={config.max_postings}, max_words={config.max_words}: use 0 for no limit (max_words also -1, "
@@ -227,11 +234,15 @@ def _score_rewrites(
     postings: Sequence[Posting], splits: Mapping[str, Sequence[str]], reward: DiversityReward, config: DataConfig
 ) -> list[ScoredRewrite]:
     posting_of = {posting.id: posting for posting in postings}
+    further = load_samples(config.rewrites_path, train_ids=splits["train"]) if config.rewrites_path else {}
     rows = []
     for split, ids in splits.items():
         for posting in (posting_of[posting_id] for posting_id in ids):
             prompt = build_prompt(posting)
-            for operator, text in rewrite_posting(posting, operators=config.operators, seed=config.seed):
+            made = rewrite_posting(posting, operators=config.operators, seed=config.seed)
+            seen = {text for _, text in made}
+            made += [(source, text) for source, text in further.get(posting.id, ()) if text not in seen]
+            for operator, text in made:
                 failures = dict.fromkeys(failure.check for failure in check_rewrite(posting, text, prompt))
                 rows.append(ScoredRewrite(posting.id, split, operator, prompt, text, 0.0, tuple(failures)))
     rewards = reward.score([row.prompt for row in rows], [row.text for row in rows])

@@ -18,6 +18,7 @@ from ilqljax.fairness.attributes import Attribute
 from ilqljax.fairness.diversity import count_categories
 from ilqljax.fairness.statistics import divide
 from ilqljax.files import hash_text
+from ilqljax.tasks.hiring.fluency import Fluency
 from ilqljax.tasks.hiring.guardrails import Failure, check_rewrite
 from ilqljax.tasks.hiring.postings import Posting, normalize_spaces
 from ilqljax.tasks.hiring.prompts import build_prompt
@@ -74,6 +75,7 @@ def judge_samples(
     reward: DiversityReward,
     *,
     rank_by: str = "reward",
+    fluency: Fluency | None = None,
 ) -> Rewriting:
     """Check and score samples (text, advantage, log-probability) of one posting, and sort out what may be proposed.
 
@@ -82,6 +84,7 @@ def judge_samples(
         samples: what a policy wrote; equal texts count once.
         reward: the engine and its score.
         rank_by: what sorts the safe improvements: "reward" asks the engine, "advantage" the critic.
+        fluency: a check beside the guardrails; None leaves it out.
 
     Raises:
         UserError: the ranking is unknown.
@@ -92,9 +95,13 @@ def judge_samples(
     distinct = list({normalize_spaces(text): (a, logp) for text, a, logp in reversed(samples)}.items())[::-1]
     texts = [text for text, _ in distinct]
     rewards = reward.score([prompt] * (1 + len(texts)), [original, *texts])
+    failures = [check_rewrite(posting, text, prompt) for text in texts]
+    if fluency is not None and texts:
+        differences = fluency.compare([prompt] * len(texts), [original] * len(texts), texts)
+        failures = [found + fluency.judge(d) for found, d in zip(failures, differences, strict=True)]
     proposals = [
-        Proposal(text, float(r), float(r - rewards[0]), a, logp, tuple(check_rewrite(posting, text, prompt)))
-        for (text, (a, logp)), r in zip(distinct, rewards[1:], strict=True)
+        Proposal(text, float(r), float(r - rewards[0]), a, logp, tuple(found))
+        for (text, (a, logp)), r, found in zip(distinct, rewards[1:], failures, strict=True)
     ]
     safe = [p for p in proposals if not p.failures and p.gain > 0 and p.text != original]
     safe.sort(key=lambda p: (p.reward, p.advantage) if rank_by == "reward" else (p.advantage, p.reward), reverse=True)

@@ -206,7 +206,7 @@ _DEMANDS = (
         "ideally have ",
     ),
     (re.compile(r"\b(?:is|are) a must\b", re.I), "would be good"),
-    (re.compile(r"\bno exceptions\b[.!]?", re.I), ""),
+    (re.compile(r",?\s*\bno exceptions\b(?=[.!])", re.I), ""),
     (re.compile(r"\bmust be able to\b", re.I), "should be able to"),
 )
 _SENIORITY = (
@@ -221,6 +221,30 @@ _LOCATION = (
         "will work ",
     ),
     (re.compile(r"\bmust be willing to relocate to\b", re.I), "relocate to"),
+)
+# Sentences and list items that only ask to bear pressure. What says how the work really is (nights, weekends, long
+# hours) stays: who applies must know it.
+_DEMAND = r"(?:must|should|need to|able to|ability to|comfortable|thrives?|enjoys?|works? well|capable of)"
+_PRESSURE = (
+    r"(?:fast[- ]paced|high[- ]pressure|high[- ]stress|stressful|(?:work|thrive|cope)\w*(?: well)? under pressure"
+    r"|thick skin|whatever it takes)"
+)
+_SPAN = r"(?:(?! and )[^.;:]){0,40}?"
+_BARRIER_SENTENCE = re.compile(
+    rf"^\W*(?:(?:you|candidates?|applicants?)\b{_SPAN}\b)?{_DEMAND}\b{_SPAN}\b{_PRESSURE}\b[^.;:]{{0,50}}[.!]?$"
+    r"|^\W*no job[- ]hoppers?\b[^.;:]{0,30}[.!]?$",
+    re.I,
+)
+_BARRIERS = (
+    (
+        re.compile(
+            r"\s*\bfrom an? (?:top(?:[- ]tier)?|elite|leading|Ivy League) (?:university|school|college)\b", re.I
+        ),
+        "",
+    ),
+    (re.compile(r"\b(?:fast|high)[- ](?:paced|pressure)(?:,| and| but)? (?=[a-z])", re.I), ""),
+    (re.compile(r"\byoung(?:,| and) (?=(?:\w+ )?(?:team|compan(?:y|ies)|start-?up)\b)", re.I), ""),
+    (re.compile(r"\byoung (?=(?:team|compan(?:y|ies)|start-?up)\b)", re.I), ""),
 )
 _BOILERPLATE = re.compile(
     r"\b(?:equal opportunity|benefits?|perks?|founded in|backed by|funded by|funding|venture|investors?|about us|"
@@ -242,6 +266,16 @@ def make_phrase_operator(table: Sequence[tuple[re.Pattern[str], str]]) -> Operat
     return rewrite
 
 
+def drop_barriers(posting: Posting, rng: np.random.Generator) -> str:
+    """Delete sentences that only demand to bear pressure, and phrases about elite schools, pace and youth."""
+    del rng
+    first, *rest = split_sentences(posting.description)
+    text = " ".join([first, *(sentence for sentence in rest if not _BARRIER_SENTENCE.search(sentence))])
+    for pattern, replacement in _BARRIERS:
+        text = substitute(text, pattern, lambda match, new=replacement: new)
+    return text
+
+
 def move_boilerplate(posting: Posting, rng: np.random.Generator) -> str:
     """Move sentences about the company and its benefits behind those about the work; the first stays."""
     del rng
@@ -254,6 +288,7 @@ OPTIONAL_OPERATORS: dict[str, Operator] = {
     "ease_demands": make_phrase_operator(_DEMANDS),
     "plain_seniority": make_phrase_operator(_SENIORITY),
     "plain_location": make_phrase_operator(_LOCATION),
+    "drop_barriers": drop_barriers,
     "move_boilerplate": move_boilerplate,
 }
 ALL_OPERATORS = OPERATORS | OPTIONAL_OPERATORS

@@ -28,7 +28,8 @@ one thing, and returns failures that say why and where. A rewrite with a failure
 
 A word is known if the original, the prompt, the operators of `rewrites` or a short list of common words has it; a
 pair of neighbouring words if the original has it, with all coded words counted as one. The pair rule refuses shuffled
-words; it also refuses a free paraphrase, which is the safe side to err on.
+words; it also refuses a free paraphrase, which is the safe side to err on. `ilqljax.tasks.hiring.fluency` adds the one
+check that needs a language model.
 """
 
 from collections.abc import Iterable

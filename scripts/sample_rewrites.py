@@ -1,0 +1,50 @@
+"""Sample rewrites of a run's training postings, as further offline data of the next run.
+
+    python scripts/sample_rewrites.py --run runs/workable-... --out samples.jsonl --n 4
+    python -m ilqljax.train --config configs/workable.py --config.data.rewrites_path=samples.jsonl
+
+The next run scores them with its engine beside the operators' rewrites; what was cut off unfinished is left out.
+"""
+
+import argparse
+
+import ilqljax.tasks.objects  # noqa: F401  (registers the tasks' objects)
+from ilqljax.cli import run_main
+from ilqljax.compilation import enable_compilation_cache
+from ilqljax.config import build
+from ilqljax.errors import UserError
+from ilqljax.evaluate import make_policy, open_run
+from ilqljax.tasks.hiring.environment import PostingObservation
+from ilqljax.tasks.hiring.prompts import build_prompt
+from ilqljax.tasks.hiring.samples import save_samples
+
+
+def main() -> None:
+    """Read the arguments, sample, and write the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", required=True, help="folder that training printed")
+    parser.add_argument("--out", required=True, help="JSON Lines file to write")
+    parser.add_argument("--policy", default="bc", help="whose samples; 'bc' for the clone's")
+    parser.add_argument("--n", type=int, default=4, help="samples of each posting")
+    parser.add_argument("--temperature", type=float, help="of the samples; the run's own by default")
+    args = parser.parse_args()
+    if args.n < 1:
+        raise UserError(f"--n={args.n}: sample at least one rewrite of each posting.")
+    enable_compilation_cache()
+    run = open_run(args.run)
+    if args.policy not in run.policies:
+        raise UserError(f"{run.folder} has no checkpoint of {args.policy!r}. It has {', '.join(run.policies)}.")
+    data = build("data", run.config.data, context=run.context, path="config.data")
+    options = {"n_generations": args.n, "beam_width": 0}
+    if args.temperature is not None:
+        options["temperature"] = args.temperature
+    policy = make_policy(run.config, run.built, run.policies[args.policy], **options)
+    postings = data.prepared.select_postings("train")
+    generations = policy.generate_batch([PostingObservation(build_prompt(p), posting=p) for p in postings])
+    samples = [(p.id, g.text) for p, found in zip(postings, generations, strict=True) for g in found if g.finished]
+    n_written = save_samples(args.out, samples, source=args.policy)
+    print(f"{n_written} different rewrites of {len(postings)} postings are in {args.out}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,73 @@
+"""Samples of a policy as offline data: written, read back, scored, and refused where they would leak."""
+
+import json
+
+import pytest
+
+from ilqljax.errors import UserError
+from ilqljax.tasks.hiring.prepare import DataConfig, prepare_data
+from ilqljax.tasks.hiring.reward import RewardConfig
+from ilqljax.tasks.hiring.samples import load_samples, save_samples
+
+
+def make_config(**changes) -> DataConfig:
+    return DataConfig(n_postings=12, n_candidates=100, reward=RewardConfig(k=10), **changes)
+
+
+def test_samples_come_back_once_each(tmp_path):
+    path = tmp_path / "samples.jsonl"
+    samples = [("a", "One  text."), ("a", "One text."), ("b", "Another."), ("a", " "), ("a", "Third.")]
+    assert save_samples(path, samples, source="bc") == 3
+    found = load_samples(path, train_ids=["a", "b", "c"])
+    assert found == {"a": [("bc", "One text."), ("bc", "Third.")], "b": [("bc", "Another.")]}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"posting_id": "a", "source": "bc"}, "'text' is None"),
+        ({"posting_id": "a", "text": " ", "source": "bc"}, "'text' is ' '"),
+        ({"posting_id": "a", "text": 3, "source": "bc"}, "'text' is 3"),
+        ({"posting_id": "a", "text": "x", "source": "soften"}, "the name of an operator"),
+        ({"posting_id": "z", "text": "x", "source": "bc"}, "no posting of the training split"),
+    ],
+)
+def test_a_line_that_would_mislead_is_refused_with_its_number(tmp_path, row, message):
+    path = tmp_path / "samples.jsonl"
+    path.write_text(json.dumps({"posting_id": "a", "text": "x", "source": "bc"}) + "\n" + json.dumps(row) + "\n")
+    with pytest.raises(UserError, match=message) as error:
+        load_samples(path, train_ids=["a"])
+    assert ":2:" in str(error.value)
+
+
+def test_prepared_data_holds_the_samples_scored_and_checked_beside_the_operators(tmp_path):
+    plain = prepare_data(make_config(), out_dir=tmp_path / "plain")
+    posting = plain.select_postings("train")[0]
+    path = tmp_path / "samples.jsonl"
+    text = f"{posting.company} needs a kind person in Atlantis."
+    known = next(row.text for row in plain.rewrites if row.posting_id == posting.id)
+    save_samples(path, [(posting.id, text), (posting.id, known)], source="bc")
+    data = prepare_data(make_config(rewrites_path=str(path)), out_dir=tmp_path / "more")
+    added = [row for row in data.rewrites if row.operator == "bc"]
+    assert [row for row in data.rewrites if row.operator != "bc"] == list(plain.rewrites)
+    assert [(row.posting_id, row.split, row.text) for row in added] == [(posting.id, "train", text)]
+    reward = data.make_reward().score([added[0].prompt], [text])[0]
+    assert added[0].reward == pytest.approx(reward)
+    assert "company_kept" not in added[0].guardrail_failures
+    assert added[0].guardrail_failures
+
+
+def test_a_changed_file_makes_the_data_anew(tmp_path):
+    plain = prepare_data(make_config(), out_dir=tmp_path / "plain")
+    posting, path = plain.select_postings("train")[0], tmp_path / "samples.jsonl"
+    config = make_config(rewrites_path=str(path))
+    for n in (1, 2):
+        save_samples(path, [(posting.id, f"Text {i}.") for i in range(n)], source="bc")
+        data = prepare_data(config, out_dir=tmp_path / "more")
+        assert sum(row.operator == "bc" for row in data.rewrites) == n
+
+
+def test_a_missing_file_is_refused_and_nothing_is_left(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        prepare_data(make_config(rewrites_path=str(tmp_path / "none.jsonl")), out_dir=tmp_path / "data")
+    assert not (tmp_path / "data").exists()
