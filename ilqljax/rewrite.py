@@ -117,7 +117,7 @@ def read_job(name: str, *, title: str, company: str, location: str) -> Posting:
         UserError: there is nothing, it is not UTF-8, or an object lacks a field.
     """
     where = "standard input" if name == "-" else name
-    if name != "-" and not Path(name).is_file():
+    if name != "-" and (Path(name).is_dir() or not Path(name).exists()):
         raise UserError(f"{name}: no such file. Give a JSON object as in jobs.jsonl, a text file, or - for stdin.")
     raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     try:

@@ -2,8 +2,9 @@
 
     python scripts/compare_algorithms.py --out runs/family [--config configs/workable.py] [--algorithms ilql,dpo]
 
-Each is the run `python -m ilqljax.train --config CONFIG:ALGORITHM --config.pretrain.total_steps=0
---config.model.path=OUT/bc/export/policy`. What is already in --out is not run again, and a run that was killed goes on.
+Each is the run `python -m ilqljax.train --config CONFIG:ALGORITHM --config.pretrain.total_steps=0` that starts from the
+clone (`--config.model.path`) and is checked for fluency by it (`--config.evaluator.fluency`). What is already in --out
+is not run again, and a run that was killed goes on.
 """
 
 import argparse
@@ -53,6 +54,7 @@ def run_algorithm(name: str, *, config_file: str, out: Path) -> None:
     if name != "bc":
         config.pretrain.total_steps = 0
         config.model.path = str(out / "bc" / "export" / "policy")
+        config.evaluator.fluency = config.model.path
     started = (out / name / "config.json").is_file()
     config.update({"resume": str(out / name)} if started else {"run_dir": str(out / name)})
     train(config)

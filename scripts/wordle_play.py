@@ -76,7 +76,8 @@ class Experiment:
         """Train a critic over BC's policy and play with every beta."""
         started, args = time.monotonic(), self.args
         loss = {"expectile": args.expectile, "cql_weight": args.cql, "discount": DISCOUNT} | CRITICS[name]
-        config = make_fit_config(steps=args.steps, batch_size=args.batch, lr=args.lr, **loss)
+        settings = {"steps": args.steps, "batch_size": args.batch, "lr": args.lr, "polyak": args.polyak}
+        config = make_fit_config(**settings, **loss)
         dataset = ObservationDataset(self.observations, self.tokenizer)
         networks = fit("ilql", self.model, dataset, config, seed=self.seed, trunk=self.clone("bc"))
         rows = {f"{name} beta={beta:g}": self.play(networks, beta=beta) for beta in args.betas}
@@ -143,6 +144,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000, help="of each critic")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--polyak", type=float, default=0.05, help="how fast the targets follow")
     parser.add_argument("--expectile", type=float, default=0.8, help="of ILQL")
     parser.add_argument("--cql", type=float, default=0.01, help="weight of the conservative term")
     parser.add_argument("--layers", type=int, default=2)

@@ -1,9 +1,13 @@
 """Stream fixed-shape batches: deterministic, sharded over hosts, resumable. The only module that imports Grain.
 
 What training step i sees depends on the seed and i alone, not on how many hosts read or where a run was interrupted.
-Each epoch permutes the rows; windows of the permutation are sorted by length and cut into batches, so that a batch
-holds rows of similar length and little padding; then the batches are shuffled. With
-seed=0, ten rows whose lengths rise with their numbers, batch_size=2 and sort_window=2:
+Each epoch permutes the rows and cuts the permutation into batches. A mean over a batch's tokens is then nearly the mean
+over all tokens, whatever the rows' lengths.
+
+On request, windows of the permutation are sorted by length first, so that a batch holds rows of similar length and
+little padding; then the batches are shuffled. **That biases every loss that divides by a batch's own tokens: tokens of
+short rows weigh more.** Where short rows are the good ones, as in a game, a clone of their player plays better than the
+player. With seed=0, ten rows whose lengths rise with their numbers, batch_size=2 and sort_window=2:
 
     permutation   4 6 2 7 | 3 5 9 0 | 8 1
     by length     2 4 6 7 | 0 3 5 9 | 1 8
@@ -215,7 +219,7 @@ def make_train_loader(
     action_buckets: Sequence[int] = (),
     n_hosts: int = 1,
     host: int = 0,
-    sort_window: int = 16,
+    sort_window: int = 1,
     prefetch: int = 2,
 ) -> TrainLoader:
     """Make the endless iterator over a dataset's training batches.
@@ -231,7 +235,8 @@ def make_train_loader(
             Utterance actions are padded to powers of two. So the shapes are few whatever the data.
         n_hosts: hosts that share each batch.
         host: which of them this is; host h gets the h-th block of rows.
-        sort_window: how many batches are sorted by length together; 1 for none.
+        sort_window: how many batches are sorted by length together; 1 for none, which is the only unbiased choice for
+            losses that are means over a batch's tokens.
         prefetch: batches to prepare ahead in a thread; 0 for none.
 
     Raises:

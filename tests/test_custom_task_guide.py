@@ -1,0 +1,63 @@
+"""The guide's snippets are the example's text, and the example runs and does what the guide says."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLE = ROOT / "docs" / "examples" / "maze.py"
+SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "custom-task.md").read_text(encoding="utf-8"), re.S)
+
+
+@pytest.fixture(scope="module")
+def maze():
+    spec = importlib.util.spec_from_file_location("maze_example", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_example_is_short_and_the_guide_shows_all_of_its_classes():
+    text = EXAMPLE.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 150
+    shown = "".join(SNIPPETS)
+    assert all(name in shown for name in re.findall(r"^(?:class|def) \w+", text, re.M))
+
+
+@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+def test_a_snippet_stands_in_the_example(number):
+    assert SNIPPETS[number].strip() in EXAMPLE.read_text(encoding="utf-8")
+
+
+def test_the_snippets_run_in_order():
+    names: dict = {"__name__": "guide"}
+    imports = EXAMPLE.read_text(encoding="utf-8").split("# Every place")[0]
+    for snippet in (imports, *SNIPPETS):
+        exec(compile(snippet, "guide", "exec"), names)
+    walks = names["play"](names["Wanderer"](0), 20, seed=0)
+    assert all(walked.is_over() for walked in walks)
+
+
+def test_walls_and_nonsense_lead_nowhere_and_distances_are_those_of_a_hand_count(maze):
+    assert maze.walk("A", ">") == "B"
+    assert maze.walk("A", "<") == maze.walk("A", "nonsense") == "A"
+    assert maze.walk("B", "_") == "B"
+    distances = maze.find_distances()
+    assert (distances["*"], distances["N"], distances["L"], distances["H"], distances["A"]) == (0, 1, 2, 6, 8)
+    assert all(abs(distances[p] - distances[maze.walk(p, m)]) <= 1 for p in maze.PLACES for m in maze.MOVES)
+
+
+def test_a_walk_is_a_dialogue_that_ends_at_the_way_out(maze):
+    walked = maze.MazeObservation(("L", "N", "*"), ("_", "_"))
+    sequence = [("L", None), ("_", -1.0), ("N", None), ("_", -1.0), ("*", None)]
+    assert walked.to_sequence() == (sequence, True)
+    assert not maze.MazeObservation(("L",)).to_sequence()[1]
+
+
+def test_the_example_trains_and_plays(maze):
+    scores = maze.run(n_walks=64, steps=2, n_games=16)
+    assert list(scores) == ["data", "bc", "filtered bc", "ilql", "optimum"]
+    assert all(-maze.MAX_MOVES <= score <= 0.0 for score in scores.values())
+    assert scores["optimum"] > scores["data"]
