@@ -35,6 +35,12 @@ def test_several_attributes_count_the_same():
     assert make_scorer(attribute="sex, region").score(np.array([[0, 1]]))[0] == pytest.approx(-25.0)
 
 
+def test_intersections_may_have_three_parts():
+    """Rows 0, 1 and 2 fill three of the four joint categories that the pool has: TV (3 (1/3 - 1/4) + 1/4) / 2 = .25."""
+    scorer = make_scorer(attribute="sex x region x job")
+    assert scorer.score(np.array([[0, 1, 2]]))[0] == pytest.approx(-25.0)
+
+
 def test_intersection_counts_members_known_in_all_parts():
     """Rows 0 and 4: one f / n, one unknown; one category of four holds all, TV .75."""
     assert make_scorer(attribute="sex x region").score(np.array([[0, 4]]))[0] == pytest.approx(-75.0)
