@@ -30,8 +30,8 @@ from ilqljax.types import Array
 METRICS = ("cosine", "dot")
 AXIS = "candidates"
 GROUP = 16
-# A block of scores of 256 texts is 8 MB, which stays in a CPU's cache.
-MAX_BLOCK, MERGED_BLOCKS, MAX_TEXTS = 8192, 16, 256
+# A block of scores of 256 texts is 4 MB, which stays in a CPU's cache.
+MAX_BLOCK, MERGED_BLOCKS, MAX_TEXTS = 4096, 16, 256
 # The screen keeps a power of two above k + SPARE candidates; a longer shortlist is searched for on the host.
 MIN_KEPT, SPARE, MAX_KEPT = 32, 8, 4096
 HOST_BLOCK = 8192
