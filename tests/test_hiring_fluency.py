@@ -21,6 +21,7 @@ from ilqljax.tasks.hiring.environment import PostingObservation
 from ilqljax.tasks.hiring.fluency import PASS_SHARE, calibrate_fluency
 from ilqljax.tasks.hiring.guardrails import check_rewrite
 from ilqljax.tasks.hiring.language_model import TextLikelihood, make_fluency
+from ilqljax.tasks.hiring.objects import HiringData, build_judge
 from ilqljax.tasks.hiring.prepare import DataConfig, prepare_data
 from ilqljax.tasks.hiring.proposals import judge_samples
 from ilqljax.tasks.hiring.reward import RewardConfig
@@ -71,6 +72,15 @@ def test_the_settings_name_the_clone_a_directory_or_nothing(data, policy, tmp_pa
     ours, theirs = (make_fluency(source, data, clone=policy) for source in ("bc", str(tmp_path / "lm")))
     assert ours.floor == pytest.approx(theirs.floor, abs=1e-4)
     assert (ours.name, theirs.name) == ("the clone", str(tmp_path / "lm"))
+
+
+def test_a_source_that_cannot_be_used_is_refused_before_training(data, tmp_path):
+    with pytest.raises(UserError, match="no directory of a language model"):
+        build_judge(HiringData(data, DataConfig(), n_practice=0), fluency=str(tmp_path))
+    copies = DataConfig(n_postings=12, n_candidates=50, operators=("original",), reward=RewardConfig(k=5))
+    only_copies = HiringData(prepare_data(copies, out_dir=tmp_path / "data"), copies, n_practice=0)
+    with pytest.raises(UserError, match="no undamaged edit"):
+        build_judge(only_copies, fluency="bc")
 
 
 class Bigrams:
@@ -130,7 +140,7 @@ def test_the_floor_lets_the_stated_share_of_undamaged_edits_pass(data):
 
 
 def test_nothing_to_calibrate_on_is_said(data):
-    empty = SimpleNamespace(folder="f", rewrites=(), select_postings=lambda split: [])
+    empty = SimpleNamespace(folder="f", select_rewrites=lambda split: [])
     with pytest.raises(UserError, match="no undamaged edit"):
         calibrate_fluency("x", len, empty)
 

@@ -6,7 +6,7 @@ rewrite may fall below its original is calibrated on undamaged edits of postings
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -39,8 +39,11 @@ class Fluency:
     n_calibration: int
 
     def compare(self, prompts: Sequence[str], originals: Sequence[str], texts: Sequence[str]) -> Float[Array, "B"]:
-        """Return how much more likely each text is than its original, in nats per token."""
-        return compare(self.likelihood, prompts, originals, texts)
+        """Return how much more likely each text is than its original, in nats per token; equal pairs are asked once."""
+        pairs = list(dict.fromkeys([*zip(prompts, texts, strict=True), *zip(prompts, originals, strict=True)]))
+        values = self.likelihood([PostingObservation(prompt, text, 0.0) for prompt, text in pairs])
+        value_of = dict(zip(pairs, values.tolist(), strict=True))
+        return np.array([value_of[p, t] - value_of[p, o] for p, o, t in zip(prompts, originals, texts, strict=True)])
 
     def judge(self, difference: float) -> list[Failure]:
         """Return the failure of a difference that `compare` found, if it is one."""
@@ -63,28 +66,25 @@ def calibrate_fluency(name: str, likelihood: Likelihood, data: PreparedData) -> 
     Raises:
         UserError: the split has no such edit.
     """
-    postings = {posting.id for posting in data.select_postings("eval")}
-    originals = {row.posting_id: row.text for row in data.rewrites if row.operator == "original"}
-    rows = [
-        row
-        for row in data.rewrites
-        if row.posting_id in postings and row.text != originals[row.posting_id] and not row.guardrail_failures
-    ]
-    if not rows:
+    edits = select_edits(data)
+    fluency = Fluency(name, likelihood, floor=-np.inf, n_calibration=len(edits))
+    differences = fluency.compare(*zip(*edits, strict=True))
+    return replace(fluency, floor=float(np.quantile(differences, 1.0 - PASS_SHARE)))
+
+
+def select_edits(data: PreparedData) -> list[tuple[str, str, str]]:
+    """Return prompt, original and text of each undamaged edit of the split "eval".
+
+    Raises:
+        UserError: there is none.
+    """
+    rows = data.select_rewrites("eval")
+    originals = {row.posting_id: row.text for row in rows if row.operator == "original"}
+    texts = [(row.prompt, originals[row.posting_id], row.text) for row in rows if not row.guardrail_failures]
+    edits = [edit for edit in texts if edit[1] != edit[2]]
+    if not edits:
         raise UserError(
             f"{data.folder}: the split 'eval' has no undamaged edit to calibrate the fluency check on. Prepare more "
-            "postings or operators, or leave the check out (fluency='')."
+            "postings or operators, or leave the check out (--config.evaluator.fluency='')."
         )
-    prompts, texts = [row.prompt for row in rows], [row.text for row in rows]
-    differences = compare(likelihood, prompts, [originals[row.posting_id] for row in rows], texts)
-    return Fluency(name, likelihood, float(np.quantile(differences, 1.0 - PASS_SHARE)), len(rows))
-
-
-def compare(
-    likelihood: Likelihood, prompts: Sequence[str], originals: Sequence[str], texts: Sequence[str]
-) -> Float[Array, "B"]:
-    """Return likelihoods of texts less those of their originals; each distinct pair is asked once."""
-    pairs = list(dict.fromkeys([*zip(prompts, texts, strict=True), *zip(prompts, originals, strict=True)]))
-    values = likelihood([PostingObservation(prompt, text, 0.0) for prompt, text in pairs])
-    value_of = dict(zip(pairs, values.tolist(), strict=True))
-    return np.array([value_of[p, t] - value_of[p, o] for p, o, t in zip(prompts, originals, texts, strict=True)])
+    return edits

@@ -19,7 +19,7 @@ from ilqljax.errors import UserError
 from ilqljax.models.builders import build_gpt2
 from ilqljax.models.value_lm import ValueLM, policy_trunk
 from ilqljax.objectives.likelihood import sum_log_probability
-from ilqljax.tasks.hiring.fluency import Fluency, calibrate_fluency
+from ilqljax.tasks.hiring.fluency import Fluency, calibrate_fluency, select_edits
 from ilqljax.tasks.hiring.prepared import PreparedData
 from ilqljax.types import Array, Batch
 
@@ -112,13 +112,19 @@ def make_fluency(source: str, data: PreparedData, *, clone: TextPolicy | None) -
         return None
     if source == CLONE:
         return calibrate_fluency("the clone", TextLikelihood.from_policy(clone).score, data)
-    directory = resolve_path(source)
-    if not directory.is_dir():
+    require_source(source, data)
+    return calibrate_fluency(source, load_likelihood(resolve_path(source)).score, data)
+
+
+def require_source(source: str, data: PreparedData) -> None:
+    """Refuse what `make_fluency` could not use, before anything is trained; arguments and errors are its own."""
+    if source:
+        select_edits(data)
+    if source not in ("", CLONE) and not (resolve_path(source) / "config.json").is_file():
         raise UserError(
             f"fluency={source!r} is no directory of a language model (config.json, model.safetensors and a tokenizer), "
             f"nor {CLONE!r} for the run's clone, nor '' for no check."
         )
-    return calibrate_fluency(str(source), load_likelihood(directory).score, data)
 
 
 def load_likelihood(directory: Path) -> TextLikelihood:

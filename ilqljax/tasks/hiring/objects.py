@@ -16,7 +16,7 @@ from ilqljax.tasks.hiring import matchers  # noqa: F401  (registers them)
 from ilqljax.tasks.hiring.engines import MatcherSource, TfidfSource
 from ilqljax.tasks.hiring.environment import PostingEnvironment
 from ilqljax.tasks.hiring.evaluation import HeldOut, HiringJudge
-from ilqljax.tasks.hiring.language_model import make_fluency
+from ilqljax.tasks.hiring.language_model import make_fluency, require_source
 from ilqljax.tasks.hiring.practice import make_practice
 from ilqljax.tasks.hiring.prepare import DataConfig, PreparedData, prepare_data
 from ilqljax.tasks.hiring.reward import DiversityReward, RewardConfig
@@ -203,8 +203,9 @@ def build_judge(
             there is no section.
 
     Raises:
-        UserError: the held-out matcher is the one that training is rewarded by.
+        UserError: the held-out matcher is the one that training is rewarded by, or fluency could not be checked.
     """
+    require_source(fluency, data.prepared)
     held_out = None
     if held_out_matcher is not None:
         if held_out_matcher.fingerprint == data.matcher.fingerprint:
