@@ -170,6 +170,20 @@ class OpenRun(NamedTuple):
     context: BuildContext
     policies: dict[str, Trained]
 
+    def select_policy(self, name: str = "") -> Trained:
+        """Return a policy by name, "" for that of the run's algorithm; raise a `UserError` if it has none of it."""
+        name = name or list(self.policies)[-1]
+        if name not in self.policies:
+            raise UserError(f"{self.folder} has no checkpoint of {name!r}. It has {', '.join(self.policies)}.")
+        return self.policies[name]
+
+    def build_section(self, name: str) -> Any:
+        """Build the section of that name; raise a `UserError` if the run's task has none."""
+        if name not in self.config:
+            task = self.config.get("task", "")
+            raise UserError(f"{self.folder} is a run of the task {task!r}, which has no {name!r}. Give another.")
+        return build(name, self.config[name], context=self.context, path=f"config.{name}")
+
 
 def open_run(run_dir: str | Path) -> OpenRun:
     """Open a finished or interrupted run with the tokenizer and the checkpoints that it saved.
@@ -225,7 +239,7 @@ def evaluate_run(run_dir: str | Path, *, out_dir: str | Path = "", overrides: di
     """
     run = open_run(run_dir)
     run.config.decode.update(overrides or {})
-    judge = build("evaluator", run.config.evaluator, context=run.context, path="config.evaluator")
+    judge = run.build_section("evaluator")
     out = Path(out_dir) if out_dir else run.folder
     out.mkdir(parents=True, exist_ok=True)
     evaluate_policies(run.config, run.built, run.policies, judge=judge, run_dir=out)

@@ -19,7 +19,6 @@ import numpy as np
 
 from ilqljax.cli import run_main
 from ilqljax.compilation import enable_compilation_cache
-from ilqljax.config import build
 from ilqljax.data.datapoint import encode_prompt
 from ilqljax.errors import UserError
 from ilqljax.evaluate import OpenRun, make_policy, open_run
@@ -50,7 +49,7 @@ def rewrite_with_run(
 
     Args:
         run: an opened run of a hiring config.
-        data: its data, `build("data", run.config.data, ...)`.
+        data: its data, `run.build_section("data")`.
         posting: any posting.
         n: how many to sample.
         policy: the run's algorithm by default; "bc" for its clone.
@@ -59,12 +58,10 @@ def rewrite_with_run(
     Raises:
         UserError: the run has no such policy, `n` is not positive, or the posting is too long for the model.
     """
-    name = policy or list(run.policies)[-1]
-    if name not in run.policies:
-        raise UserError(f"{run.folder} has no checkpoint of {name!r}. It has {', '.join(run.policies)}.")
+    trained = run.select_policy(policy)
     if n < 1:
         raise UserError(f"n={n}: sample at least one rewrite.")
-    actor = make_policy(run.config, run.built, run.policies[name], n_generations=n, beam_width=0)
+    actor = make_policy(run.config, run.built, trained, n_generations=n, beam_width=0)
     observation = PostingObservation(build_prompt(posting), posting=posting)
     n_tokens = len(encode_prompt(actor.view(observation), run.built.tokenizer))
     if n_tokens > actor.max_prompt:
@@ -100,7 +97,7 @@ def main() -> None:
         raise UserError(f"--decision={args.decision} needs --log, and is one of {', '.join(DECISIONS)}.")
     enable_compilation_cache()
     run = open_run(args.run)
-    data = build("data", run.config.data, context=run.context, path="config.data")
+    data = run.build_section("data")
     rewriting = rewrite_with_run(run, data, posting, n=args.n, policy=args.policy, rank_by=args.rank_by)
     print(format_rewriting(rewriting, data, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
     if rewriting.safe and args.log:

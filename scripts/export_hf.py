@@ -10,7 +10,6 @@ import argparse
 from pathlib import Path
 
 from ilqljax.cli import run_main
-from ilqljax.errors import UserError
 from ilqljax.evaluate import export_policy, open_run
 
 
@@ -22,10 +21,7 @@ def main() -> None:
     parser.add_argument("--policy", default="", help="the run's algorithm by default; 'bc' for its clone")
     args = parser.parse_args()
     run = open_run(args.run)
-    name = args.policy or list(run.policies)[-1]
-    if name not in run.policies:
-        raise UserError(f"{args.run} has no checkpoint of {name!r}. It has {', '.join(run.policies)}.")
-    export_policy(Path(args.save), run.built, run.policies[name], critic=True)
+    export_policy(Path(args.save), run.built, run.select_policy(args.policy), critic=True)
     print(f"wrote {args.save}")
 
 

@@ -39,7 +39,7 @@ def main() -> None:
     args = parser.parse_args()
     enable_compilation_cache()
     run = open_run(args.run)
-    trained = run.policies[list(run.policies)[-1]]
+    trained = run.select_policy()
     dataset = read_texts(args.texts, run) if args.texts else build_rows(run, args.dataset, split=args.split)
     dataset = SelectedRows(dataset, range(min(args.n, dataset.size())))
     rows = inspect_rows(trained.learner.model, dataset, params=trained.params, target=trained.target)

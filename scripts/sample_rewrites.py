@@ -11,7 +11,6 @@ import argparse
 import ilqljax.tasks.objects  # noqa: F401  (registers the tasks' objects)
 from ilqljax.cli import run_main
 from ilqljax.compilation import enable_compilation_cache
-from ilqljax.config import build
 from ilqljax.errors import UserError
 from ilqljax.evaluate import make_policy, open_run
 from ilqljax.tasks.hiring.environment import PostingObservation
@@ -32,13 +31,12 @@ def main() -> None:
         raise UserError(f"--n={args.n}: sample at least one rewrite of each posting.")
     enable_compilation_cache()
     run = open_run(args.run)
-    if args.policy not in run.policies:
-        raise UserError(f"{run.folder} has no checkpoint of {args.policy!r}. It has {', '.join(run.policies)}.")
-    data = build("data", run.config.data, context=run.context, path="config.data")
+    trained = run.select_policy(args.policy)
+    data = run.build_section("data")
     options = {"n_generations": args.n, "beam_width": 0}
     if args.temperature is not None:
         options["temperature"] = args.temperature
-    policy = make_policy(run.config, run.built, run.policies[args.policy], **options)
+    policy = make_policy(run.config, run.built, trained, **options)
     postings = data.prepared.select_postings("train")
     generations = policy.generate_batch([PostingObservation(build_prompt(p), posting=p) for p in postings])
     samples = [(p.id, g.text) for p, found in zip(postings, generations, strict=True) for g in found if g.finished]

@@ -5,9 +5,11 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from ml_collections import ConfigDict
 
 from ilqljax import rewrite
 from ilqljax.errors import UserError
+from ilqljax.evaluate import OpenRun
 from ilqljax.rewrite import format_rewriting, read_job
 from ilqljax.tasks.hiring.prepare import DataConfig, prepare_data
 from ilqljax.tasks.hiring.proposals import judge_samples
@@ -46,6 +48,15 @@ def test_a_job_that_cannot_be_read_is_refused(tmp_path, name, content, message):
 def test_a_job_that_is_not_there_is_refused():
     with pytest.raises(UserError, match=r"nowhere\.json: no such file"):
         read_job("nowhere.json", **NAMES)
+
+
+def test_a_run_without_what_is_asked_for_is_refused_by_name():
+    run = OpenRun("runs/w", ConfigDict({"task": "wordle"}), None, None, {"bc": None, "ilql": "critic"})
+    assert run.select_policy() == run.select_policy("ilql") == "critic"
+    with pytest.raises(UserError, match="runs/w has no checkpoint of 'dpo'"):
+        run.select_policy("dpo")
+    with pytest.raises(UserError, match="runs/w is a run of the task 'wordle', which has no 'data'"):
+        run.build_section("data")
 
 
 @pytest.fixture(scope="module")
