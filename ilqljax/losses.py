@@ -8,16 +8,11 @@ et al. 2023, arXiv 2305.18290), psi-learning (Jaques et al. 2017, arXiv 1611.027
 half (LMRL-Gym has one, which doubles every relative weight).
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from ilqljax.types import Array
-
-# A vocabulary-size array is built for at most this many entries at a time (float32: 128 MiB).
-MAX_LOGITS = 2**25
 
 
 def masked_mean(values: Float[Array, "..."], mask: Bool[Array, "..."], *, count: Float[Array, ""]) -> Float[Array, ""]:
@@ -148,29 +143,3 @@ def lambda_next(
 def gather_positions(values: Float[Array, "B T D"], indices: Int[Array, "B A"]) -> Float[Array, "B A D"]:
     """Pick each row's hidden states at `indices`: O(B A D), not a one-hot product over B T x B T."""
     return jnp.take_along_axis(values, indices[..., None], axis=1, mode="clip")
-
-
-def scan_rows(
-    function: Callable[..., Float[Array, "N ..."] | tuple], *rows: Array, chunk: int
-) -> Float[Array, "N ..."] | tuple:
-    """Apply a row-wise function to `chunk` rows at a time, recomputing inside the backward pass.
-
-    `function` maps arrays with a leading row axis to arrays (or a tuple of arrays) with the same leading axis. It may
-    build [chunk, V] intermediates: neither they nor their gradients are ever held for all rows. With no more rows
-    than `chunk` the function is called once, directly.
-    """
-    n = rows[0].shape[0]
-    if n <= chunk:
-        return function(*rows)
-    n_chunks = -(-n // chunk)
-    padded = [jnp.pad(x, [(0, n_chunks * chunk - n)] + [(0, 0)] * (x.ndim - 1)) for x in rows]
-    split = tuple(x.reshape(n_chunks, chunk, *x.shape[1:]) for x in padded)
-    _, stacked = jax.lax.scan(jax.checkpoint(lambda carry, xs: (carry, function(*xs))), None, split)
-    return jax.tree.map(lambda x: x.reshape(n_chunks * chunk, *x.shape[2:])[:n], stacked)
-
-
-def scan_vocabulary(
-    function: Callable[..., Float[Array, "N ..."] | tuple], *rows: Array, vocab_size: int
-) -> Float[Array, "N ..."] | tuple:
-    """Apply a row-wise function that builds [N V] arrays to as many rows at a time as `MAX_LOGITS` allows."""
-    return scan_rows(function, *rows, chunk=max(1, MAX_LOGITS // vocab_size))

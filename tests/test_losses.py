@@ -106,43 +106,6 @@ def test_gathered_positions_equal_the_one_hot_product():
     np.testing.assert_array_equal(losses.gather_positions(values, indices), one_hot @ values)
 
 
-def row_losses(weights, x, ids):
-    logits = x @ weights
-    taken = jnp.take_along_axis(logits, ids[:, None], axis=1)[:, 0]
-    return jax.nn.logsumexp(logits, axis=-1) - taken, jnp.square(logits).sum(-1)
-
-
-@pytest.mark.parametrize("chunk", [3, 6])  # 7 rows: the last chunk is padded
-def test_scanned_rows_equal_the_direct_call_and_its_gradients(chunk):
-    rng = np.random.default_rng(2)
-    weights, x = rng.normal(size=(4, 9)).astype(np.float32), rng.normal(size=(7, 4)).astype(np.float32)
-    ids = rng.integers(0, 9, size=7)
-    cotangent = rng.normal(size=7).astype(np.float32)
-
-    def scanned(weights, x):
-        first, second = losses.scan_rows(lambda *rows: row_losses(weights, *rows), x, ids, chunk=chunk)
-        return (first * cotangent).sum() + second.sum(), (first, second)
-
-    def direct(weights, x):
-        first, second = row_losses(weights, x, ids)
-        return (first * cotangent).sum() + second.sum(), (first, second)
-
-    got, expected = (jax.jit(jax.grad(f, argnums=(0, 1), has_aux=True))(weights, x) for f in (scanned, direct))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, expected)
-
-
-@pytest.mark.parametrize("chunk", [7, 100])
-def test_few_rows_are_not_scanned(chunk):
-    calls = []
-
-    def double(x):
-        calls.append(x.shape)
-        return 2 * x
-
-    np.testing.assert_array_equal(losses.scan_rows(double, jnp.arange(7.0), chunk=chunk), 2 * np.arange(7))
-    assert calls == [(7,)]
-
-
 def test_masked_mean_divides_by_the_count_given():
     values, mask = jnp.array([[1.0, 2.0], [4.0, 100.0]]), jnp.array([[True, True], [True, False]])
     assert losses.masked_mean(values, mask, count=jnp.float32(14.0)) == 0.5

@@ -13,7 +13,7 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from ilqljax import losses
+from ilqljax import vocabulary
 from ilqljax.algorithms import find_unreached, init_learner_state, make_learner
 from ilqljax.data.datapoint import DataPoint, collate
 from ilqljax.data.tokenizer import CharacterTokenizer
@@ -391,7 +391,9 @@ def test_advanced_heads_never_read_the_final_layer_norm():
 
 def test_chunked_vocabulary_equals_the_direct_one(full, monkeypatch):
     (_, metrics), gradients = full()
-    monkeypatch.setattr(losses, "MAX_LOGITS", 9 * TOKENIZER.vocab_size)  # 104 actions and 152 targets: ragged chunks
+    monkeypatch.setattr(
+        vocabulary, "MAX_LOGITS", 9 * TOKENIZER.vocab_size
+    )  # 104 actions and 152 targets: ragged chunks
     (_, chunked_metrics), chunked = grad_fn(make_model(JOINT), FULL)(*make_params(JOINT), BATCH, None)
     assert_close(chunked_metrics, metrics, rtol=1e-5)
     assert_close(chunked, gradients)

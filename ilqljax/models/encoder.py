@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from ilqljax.errors import UserError
-from ilqljax.models.gpt2 import attend
+from ilqljax.models.attention import attend
 from ilqljax.types import Array
 
 ACTIVATIONS = {

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from ilqljax.errors import UserError
+from ilqljax.models.attention import attend_cached, attend_causally
+from ilqljax.models.products import multiply_rows
 from ilqljax.types import Array
 
 
@@ -68,59 +69,6 @@ class TrunkOutput(NamedTuple):
     hidden: Float[Array, "B T D"]
     block_output: Float[Array, "B T D"]
     cache: KVCache | None
-
-
-def attend(
-    query: Float[Array, "B H T K"],
-    keys: Float[Array, "B H S K"],
-    values: Float[Array, "B H S K"],
-    mask: Bool[Array, "#B 1 #T S"],
-    dropout: nn.Module | None = None,
-) -> Float[Array, "B H T K"]:
-    """Mix `values` by a softmax (in float32) of the scaled products of `query` and `keys`, where `mask` is true."""
-    scores = jnp.einsum("bhtk,bhsk->bhts", query, keys, preferred_element_type=jnp.float32)
-    scores = jnp.where(mask, scores * query.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
-    if dropout is not None:
-        weights = dropout(weights)
-    return jnp.einsum("bhts,bhsk->bhtk", weights, values)
-
-
-def attend_causally(
-    query: Float[Array, "B H T K"],
-    keys: Float[Array, "B H T K"],
-    values: Float[Array, "B H T K"],
-    dropout: nn.Module | None = None,
-) -> Float[Array, "B H T K"]:
-    """Attend to a token itself and those before it; cuDNN's fused kernel where the device has it."""
-    half = query.dtype in (jnp.bfloat16, jnp.float16)
-    if jax.default_backend() == "gpu" and half and dropout is None:
-        q, k, v = (jnp.swapaxes(x, 1, 2) for x in (query, keys, values))
-        return jnp.swapaxes(jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn"), 1, 2)
-    length = query.shape[2]
-    causal = jnp.tril(jnp.ones((length, length), bool))[None, None]
-    return attend(query, keys, values, causal, dropout)
-
-
-def attend_cached(
-    query: Float[Array, "B H 1 K"],
-    new_key: Float[Array, "B H 1 K"],
-    new_value: Float[Array, "B H 1 K"],
-    keys: Float[Array, "B H S K"],
-    values: Float[Array, "B H S K"],
-    key_mask: Bool[Array, "B S"],
-) -> Float[Array, "B H 1 K"]:
-    """Attend of one new token to the cache's slots where `key_mask` is true, and to itself.
-
-    The cache is read where it lies: joining the new key to it would copy all of it at every token. Only scores are
-    joined.
-    """
-    scale = query.shape[-1] ** -0.5
-    old = jnp.einsum("bhtk,bhsk->bhts", query, keys, preferred_element_type=jnp.float32)
-    own = jnp.einsum("bhtk,bhtk->bht", query, new_key, preferred_element_type=jnp.float32)[..., None]
-    old = jnp.where(key_mask[:, None, None], old * scale, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(jnp.concatenate([old, own * scale], axis=-1), axis=-1).astype(values.dtype)
-    return jnp.einsum("bhts,bhsk->bhtk", weights[..., :-1], values) + weights[..., -1:] * new_value
 
 
 class Attention(nn.Module):
@@ -219,7 +167,8 @@ class GPT2(nn.Module):
 
 def dense(config: GPT2Config, features: int, *, name: str, scale: float = 1.0) -> nn.Dense:
     """Make a dense layer with GPT-2's initialisation: normal(0.02 x scale), zero bias."""
-    return nn.Dense(features, dtype=config.dtype, kernel_init=nn.initializers.normal(0.02 * scale), name=name)
+    init = nn.initializers.normal(0.02 * scale)
+    return nn.Dense(features, dtype=config.dtype, kernel_init=init, dot_general=multiply_rows, name=name)
 
 
 def layer_norm(config: GPT2Config, name: str) -> nn.LayerNorm:

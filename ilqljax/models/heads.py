@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from ilqljax.models.products import multiply_rows
 from ilqljax.types import Array
 
 
@@ -19,8 +20,8 @@ class MLPHead(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... O"]:
         """Map hidden states to outputs."""
-        features = nn.relu(nn.Dense(2 * x.shape[-1], name="dense_in", kernel_init=torch_uniform())(x))
-        return nn.Dense(self.n_outputs, name="dense_out", kernel_init=torch_uniform())(features)
+        features = nn.relu(dense(2 * x.shape[-1], name="dense_in")(x))
+        return dense(self.n_outputs, name="dense_out")(features)
 
 
 class ResidualMLPHead(nn.Module):
@@ -39,12 +40,15 @@ class ResidualMLPHead(nn.Module):
         """Map hidden states to outputs."""
         width = x.shape[-1]
         normed = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False, name="ln1")(x)
-        inner = nn.gelu(
-            nn.Dense(self.n_inner or 4 * width, name="ff1", kernel_init=torch_uniform())(normed), approximate=False
-        )
-        residual = x + nn.Dense(width, name="ff2", kernel_init=torch_uniform())(inner)
+        inner = nn.gelu(dense(self.n_inner or 4 * width, name="ff1")(normed), approximate=False)
+        residual = x + dense(width, name="ff2")(inner)
         features = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False, name="ln2")(residual)
-        return nn.Dense(self.n_outputs, name="dense_out", kernel_init=torch_uniform())(features)
+        return dense(self.n_outputs, name="dense_out")(features)
+
+
+def dense(features: int, *, name: str) -> nn.Dense:
+    """Make a linear layer with torch's default initialisation of the weights, and zero bias."""
+    return nn.Dense(features, kernel_init=torch_uniform(), dot_general=multiply_rows, name=name)
 
 
 def torch_uniform() -> nn.initializers.Initializer:

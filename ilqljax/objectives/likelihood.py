@@ -6,13 +6,12 @@ Filtered cloning and the decision transformer are cloning too: they differ in th
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from ilqljax import losses
+from ilqljax import losses, vocabulary
 from ilqljax.errors import UserError
-from ilqljax.models.value_lm import ValueLM, compute_logits, policy_trunk
+from ilqljax.models.value_lm import ValueLM, policy_trunk
 from ilqljax.types import Array, Batch, Counts, LossFn, Transitions
 
 
@@ -115,14 +114,9 @@ def token_weights(
 
 def token_cross_entropy(trunk: dict, hidden: Float[Array, "B A D"], targets: Int[Array, "B A"]) -> Float[Array, "B A"]:
     """Compute -log softmax(logits)[target] with the tied head; logits exist for a chunk of rows only."""
-
-    def rows(hidden, targets):
-        logits = compute_logits(trunk, hidden)
-        return jax.nn.logsumexp(logits, axis=-1) - take_last(logits, targets)
-
-    flat = hidden.reshape(-1, hidden.shape[-1])
-    vocab_size = trunk["wte"].shape[0]
-    return losses.scan_vocabulary(rows, flat, targets.reshape(-1), vocab_size=vocab_size).reshape(targets.shape)
+    kernel = trunk["wte"].T.astype(hidden.dtype)
+    scores = vocabulary.score_rows(hidden.reshape(-1, hidden.shape[-1]), kernel, None, targets.reshape(-1))
+    return (scores.log_normalizer - scores.taken).reshape(targets.shape)
 
 
 def sum_log_probability(
@@ -134,11 +128,6 @@ def sum_log_probability(
     acted = losses.gather_positions(hidden, moves.action_idxs)
     nll = token_cross_entropy(trunk, acted, taken_tokens(batch.tokens, moves))
     return -jnp.where(moves.action_mask, nll, 0.0).sum(-1)
-
-
-def take_last(values: Float[Array, "... V"], ids: Int[Array, "..."]) -> Float[Array, "..."]:
-    """Pick one entry of the last axis."""
-    return jnp.take_along_axis(values, ids[..., None], axis=-1, mode="clip")[..., 0]
 
 
 def taken_tokens(tokens: Int[Array, "B T"], moves: Transitions) -> Int[Array, "B A"]:

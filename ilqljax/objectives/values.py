@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from ilqljax import losses
+from ilqljax import losses, vocabulary
 from ilqljax.errors import UserError
 from ilqljax.models import heads
 from ilqljax.models.value_lm import ValueLM, compute_logits, policy_trunk
-from ilqljax.objectives.likelihood import policy_loss, take_last, taken_tokens
+from ilqljax.objectives.likelihood import policy_loss, taken_tokens
 from ilqljax.types import Array, Batch, LossFn, Transitions
 
 BACKUPS = ("v", "max", "soft")
@@ -252,7 +252,7 @@ def back_up(
 
     read = (hidden.target, hidden.policy if config.backup == "soft" else hidden.target)
     states = [losses.gather_positions(x, moves.state_idxs).reshape(-1, x.shape[-1]) for x in read]
-    values = losses.scan_vocabulary(rows, *states, vocab_size=model.backbone.config.vocab_size)
+    values = vocabulary.scan_vocabulary(rows, *states, vocab_size=model.backbone.config.vocab_size)
     return jax.lax.stop_gradient(values.reshape(moves.state_idxs.shape))
 
 
@@ -265,18 +265,18 @@ def q_statistics(
         q_t = model.finish_q(head, features, actions)
         return q_t, jnp.zeros_like(q_t), jnp.zeros_like(q_t)
 
-    def rows(features, actions):
-        q = heads.project(head, features)  # [N V]
-        q_t = take_last(q, actions)
-        zero = jnp.zeros_like(q_t)
-        temperature = config.cql_temperature
-        cql = losses.cql_loss(jax.nn.logsumexp(q / temperature, axis=-1), q_t, temperature=temperature)
-        margin = losses.margin_loss(q, q_t, margin=config.dm_margin) if config.dm_weight else zero
-        return q_t, cql, margin
+    def margins(features, q_t):
+        return losses.margin_loss(heads.project(head, features), q_t, margin=config.dm_margin)
 
-    flat = features.reshape(-1, features.shape[-1])
-    out = losses.scan_vocabulary(rows, flat, actions.reshape(-1), vocab_size=model.backbone.config.vocab_size)
-    return tuple(x.reshape(actions.shape) for x in out)
+    flat, layer = features.reshape(-1, features.shape[-1]), head["dense_out"]
+    temperature = config.cql_temperature
+    scores = vocabulary.score_rows(flat, layer["kernel"], layer["bias"], actions.reshape(-1), temperature=temperature)
+    cql = losses.cql_loss(scores.log_normalizer, scores.taken, temperature=temperature)
+    margin = jnp.zeros_like(cql)
+    if config.dm_weight:
+        vocab_size = model.backbone.config.vocab_size
+        margin = vocabulary.scan_vocabulary(margins, flat, scores.taken, vocab_size=vocab_size)
+    return tuple(x.reshape(actions.shape) for x in (scores.taken, cql, margin))
 
 
 def unreached_paths(model: ValueLM, config: ILQLConfig, params: dict) -> tuple[tuple[str, ...], ...]:

@@ -1,0 +1,149 @@
+"""The layer over the whole vocabulary, the widest of a small model: what losses need of it, without keeping it.
+
+A loss needs two numbers of each row's scores [V]: the taken entry and the log of their normalizer. `score_rows`
+computes both, for as many rows at a time as `MAX_LOGITS` allows, and has its own gradient: softmax and one-hot become
+one array that three products read.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from ilqljax.types import Array
+
+# An array over the vocabulary is built for at most this many entries at a time (float32: 128 MiB).
+MAX_LOGITS = 2**25
+
+
+class Scores(NamedTuple):
+    """Of each row's scores over the vocabulary: the taken entry, and log sum exp(scores / temperature)."""
+
+    taken: Float[Array, "N"]
+    log_normalizer: Float[Array, "N"]
+
+
+def score_rows(
+    features: Float[Array, "N F"],
+    kernel: Float[Array, "F V"],
+    bias: Float[Array, "V"] | None,
+    ids: Int[Array, "N"],
+    *,
+    temperature: float = 1.0,
+) -> Scores:
+    """Compute scores = features @ kernel + bias in float32, and of each row what `Scores` holds.
+
+    Args:
+        features: one row for each action, of any dtype; the product is computed in it.
+        kernel: the layer's weights; the language-model head gives its embedding transposed.
+        bias: added to the scores.
+        ids: the taken entry of each row.
+        temperature: divides the scores of the normalizer.
+    """
+    if bias is None:
+        bias = jnp.zeros(kernel.shape[1], jnp.float32)
+    return Scores(*_score_rows(temperature, features, kernel, bias, ids))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _score_rows(temperature, features, kernel, bias, ids):
+    return scan_vocabulary(
+        lambda x, i: _reduce(_multiply(x, kernel, bias), i, temperature), features, ids, vocab_size=kernel.shape[1]
+    )
+
+
+def _multiply(features, kernel, bias):
+    return jnp.matmul(features, kernel, preferred_element_type=jnp.float32) + bias[None]
+
+
+def _reduce(scores, ids, temperature):
+    taken = jnp.take_along_axis(scores, ids[:, None], axis=1, mode="clip")[:, 0]
+    return taken, jax.nn.logsumexp(scores / temperature, axis=1)
+
+
+def _score_rows_forward(temperature, features, kernel, bias, ids):
+    """Keep the scores for the gradient where all rows fit at a time; else they are computed again."""
+    if not _fits(len(ids), kernel.shape[1]):
+        out = _score_rows(temperature, features, kernel, bias, ids)
+        return out, (features, kernel, bias, ids, out[1], None)
+    scores = _multiply(features, kernel, bias)
+    out = _reduce(scores, ids, temperature)
+    return out, (features, kernel, bias, ids, out[1], scores)
+
+
+def _score_rows_backward(temperature, residuals, gradients):
+    """Turn d taken and d log_normalizer [N] into those of features, kernel and bias."""
+    features, kernel, bias, ids, log_normalizer, scores = residuals
+
+    def rows(x, i, log_z, d_taken, d_log_z, scores=None):
+        scores = _multiply(x, kernel, bias) if scores is None else scores
+        log_p = jnp.minimum(scores / temperature - log_z[:, None], 0.0)  # above 0 only in the filler of a chunk
+        d_scores = jnp.exp(log_p) * (d_log_z / temperature)[:, None]
+        taken = jnp.arange(scores.shape[1])[None] == i[:, None]
+        d_scores = jnp.where(taken, d_scores + d_taken[:, None], d_scores).astype(x.dtype)
+        d_kernel = jnp.matmul(x.T, d_scores, preferred_element_type=jnp.float32)
+        # A product with ones: XLA on a CPU took 20 times as long for the same sum over rows.
+        d_bias = jnp.matmul(jnp.ones((1, len(i)), x.dtype), d_scores, preferred_element_type=jnp.float32)[0]
+        d_x = jnp.matmul(d_scores, kernel.T, preferred_element_type=jnp.float32).astype(x.dtype)
+        return (d_kernel, d_bias), d_x
+
+    def accumulate(totals, xs):
+        shared, d_x = rows(*xs)
+        return jax.tree.map(jnp.add, totals, shared), d_x
+
+    per_row = (features, ids, log_normalizer, *gradients)
+    if scores is not None:
+        (d_kernel, d_bias), d_features = rows(*per_row, scores)
+    else:
+        chunk = max(1, MAX_LOGITS // kernel.shape[1])
+        zero = (jnp.zeros(kernel.shape, jnp.float32), jnp.zeros(bias.shape, jnp.float32))
+        (d_kernel, d_bias), stacked = jax.lax.scan(accumulate, zero, _split(per_row, chunk=chunk))
+        d_features = _join(stacked, len(ids))
+    return d_features, d_kernel.astype(kernel.dtype), d_bias.astype(bias.dtype), None
+
+
+_score_rows.defvjp(_score_rows_forward, _score_rows_backward)
+
+
+def scan_vocabulary(
+    function: Callable[..., Float[Array, "N ..."] | tuple], *rows: Array, vocab_size: int
+) -> Float[Array, "N ..."] | tuple:
+    """Apply a row-wise function that builds [N V] arrays to as many rows at a time as `MAX_LOGITS` allows."""
+    return scan_rows(function, *rows, chunk=max(1, MAX_LOGITS // vocab_size))
+
+
+def scan_rows(
+    function: Callable[..., Float[Array, "N ..."] | tuple], *rows: Array, chunk: int
+) -> Float[Array, "N ..."] | tuple:
+    """Apply a row-wise function to `chunk` rows at a time, recomputing inside the backward pass.
+
+    `function` maps arrays with a leading row axis to arrays (or a tuple of arrays) with the same leading axis. It may
+    build [chunk, V] intermediates: neither they nor their gradients are ever held for all rows. With no more rows
+    than `chunk` the function is called once, directly.
+    """
+    n = rows[0].shape[0]
+    if n <= chunk:
+        return function(*rows)
+    body = jax.checkpoint(lambda carry, xs: (carry, function(*xs)))
+    _, stacked = jax.lax.scan(body, None, _split(rows, chunk=chunk))
+    return jax.tree.map(lambda x: _join(x, n), stacked)
+
+
+def _fits(n_rows: int, vocab_size: int) -> bool:
+    return n_rows <= max(1, MAX_LOGITS // vocab_size)
+
+
+def _split(rows: tuple[Array, ...], *, chunk: int) -> tuple[Array, ...]:
+    """Cut rows into chunks [C chunk ...], the last one filled with zeros."""
+    n = rows[0].shape[0]
+    n_chunks = -(-n // chunk)
+    padded = [jnp.pad(x, [(0, n_chunks * chunk - n)] + [(0, 0)] * (x.ndim - 1)) for x in rows]
+    return tuple(x.reshape(n_chunks, chunk, *x.shape[1:]) for x in padded)
+
+
+def _join(chunks: Float[Array, "C chunk ..."], n: int) -> Float[Array, "N ..."]:
+    """Undo `_split`."""
+    return chunks.reshape(-1, *chunks.shape[2:])[:n]

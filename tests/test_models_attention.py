@@ -1,0 +1,51 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ilqljax.models import attention
+
+
+def draw(*shape, dtype=np.float32, n=4):
+    rng = np.random.default_rng(0)
+    return [jnp.asarray(rng.normal(size=shape), dtype) for _ in range(n)]
+
+
+def attend_whole(query, keys, values):
+    causal = jnp.tril(jnp.ones((query.shape[2],) * 2, bool))[None, None]
+    return attention.attend(query, keys, values, causal)
+
+
+@pytest.mark.parametrize("block", [4, 5, 11, 20])  # of 11 tokens: ragged, one short, exact, and one block alone
+def test_blocks_equal_the_whole_square_and_its_gradients(block):
+    *qkv, d_out = draw(2, 3, 11, 4)
+    ours, ours_vjp = jax.vjp(lambda *x: attention.attend_in_blocks(*x, block), *qkv)
+    whole, whole_vjp = jax.vjp(attend_whole, *qkv)
+    for a, b in zip((ours, *ours_vjp(d_out)), (whole, *whole_vjp(d_out)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6)
+
+
+def test_blocks_do_not_overflow_on_huge_scores():
+    query, keys, values, d_out = draw(1, 1, 8, 4)
+    out, vjp = jax.vjp(lambda *x: attention.attend_in_blocks(*x, 4), 200 * query, 200 * keys, values)
+    assert all(np.isfinite(x).all() for x in (out, *vjp(d_out)))
+
+
+def test_blocks_keep_half_precision():
+    *qkv, d_out = draw(1, 2, 8, 4, dtype=jnp.bfloat16)
+    out, vjp = jax.vjp(lambda *x: attention.attend_in_blocks(*x, 4), *qkv)
+    assert {x.dtype.name for x in (out, *vjp(d_out))} == {"bfloat16"}
+    np.testing.assert_allclose(out.astype(np.float32), attend_whole(*qkv).astype(np.float32), atol=0.03)
+
+
+def test_long_rows_go_in_blocks_and_short_ones_do_not(monkeypatch):
+    lengths = []
+
+    def record(query, keys, values, block):
+        lengths.append(query.shape[2])
+        return values
+
+    monkeypatch.setattr(attention, "attend_in_blocks", record)
+    for length in (attention.BLOCK, attention.BLOCK + 1):
+        attention.attend_causally(*draw(1, 1, length, 2, n=3))
+    assert lengths == [attention.BLOCK + 1]
