@@ -1,10 +1,40 @@
-"""How a program's process is set up for speed: the persistent compilation cache, and huge pages for the allocator."""
+"""Compilation and the process: the persistent cache, huge pages for the allocator, and a count of compilations."""
 
 import os
 import sys
 from pathlib import Path
 
 import jax
+
+COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
+
+
+class CompilationCounter:
+    """Count compilations of this process, and their seconds, from its making on; also those read from the cache.
+
+    A step that compiles anew in the middle of a run (a batch of another shape) shows in the metrics by it.
+    """
+
+    def __init__(self) -> None:
+        self.n, self.seconds = 0, 0.0
+
+    def __enter__(self) -> "CompilationCounter":
+        jax.monitoring.register_event_duration_secs_listener(self._count)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._count)
+
+    def _count(self, event: str, seconds: float, **details: object) -> None:
+        if event == COMPILE_EVENT:
+            self.n += 1
+            self.seconds += seconds
+
+    def read(self) -> dict[str, float]:
+        """Return the counts since the last reading, and begin anew; nothing where nothing was compiled."""
+        found = {"compilations": float(self.n), "compile_seconds": self.seconds} if self.n else {}
+        self.n, self.seconds = 0, 0.0
+        return found
 
 
 def enable_compilation_cache() -> None:

@@ -269,16 +269,17 @@ class Pace:
     def restart(self) -> None:
         """Leave out what went by since the last step, and the step that comes next."""
         self._since: float | None = None
-        self._n_steps, self._tokens, self._waited = 0, 0.0, 0.0
+        self._n_steps, self._tokens, self._waited, self._flops = 0, 0.0, 0.0, 0.0
 
-    def count(self, *, tokens: float, waited: float) -> None:
-        """Count a step that has just ended, which waited so many seconds for its batch."""
+    def count(self, *, tokens: float, waited: float, flops: float = 0.0) -> None:
+        """Count a step that has just ended: its tokens, seconds it waited for its batch, operations of its products."""
         if self._since is None:
             self._since = self._clock()
             return
         self._n_steps += 1
         self._tokens += tokens
         self._waited += waited
+        self._flops += flops
 
     def read(self) -> dict[str, float]:
         """Return the means since the last reading, and begin anew; nothing where no step was counted."""
@@ -290,8 +291,9 @@ class Pace:
             "tokens_per_second": self._tokens / seconds,
             "step_seconds": seconds / self._n_steps,
             "data_wait_seconds": self._waited / self._n_steps,
+            "flops_per_second": self._flops / seconds,
         }
-        self._since, self._n_steps, self._tokens, self._waited = now, 0, 0.0, 0.0
+        self._since, self._n_steps, self._tokens, self._waited, self._flops = now, 0, 0.0, 0.0, 0.0
         return found
 
 
@@ -299,7 +301,7 @@ class Pace:
 
 
 class ProgressBar:
-    """Show step, loss, tokens per second and time left on stderr.
+    """Show step, loss, tokens and operations per second, and time left on stderr.
 
     A terminal gets a bar; anything else (a log file, CI) a line now and then. The rates are those of the last updates,
     from the end of the first one on, so that neither compilation nor a pause distorts them for long.
@@ -328,7 +330,7 @@ class ProgressBar:
         stream = sys.stderr if stream is None else stream
         self._total, self._description, self._interval = total, description, interval
         self._stream, self._clock = stream, clock
-        self._recent: collections.deque[tuple[float, int, int]] = collections.deque(maxlen=50)
+        self._recent: collections.deque[tuple[float, int, int, float]] = collections.deque(maxlen=50)
         self._next_line = clock() + interval
         self._last_line = ""
         self._bar = None
@@ -342,10 +344,10 @@ class ProgressBar:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def update(self, step: int, *, tokens: int, loss: float | None = None) -> None:
-        """Show that `step` steps are done, the latest of which had `tokens` tokens."""
-        so_far = self._recent[-1][2] + tokens if self._recent else 0
-        self._recent.append((self._clock(), step, so_far))
+    def update(self, step: int, *, tokens: int, loss: float | None = None, flops: float = 0.0) -> None:
+        """Show that `step` steps are done, the latest of which had so many tokens and operations (0: not shown)."""
+        _, _, tokens_before, flops_before = self._recent[-1] if self._recent else (0, 0, -tokens, -flops)
+        self._recent.append((self._clock(), step, tokens_before + tokens, flops_before + flops))
         status = self._describe(loss)
         if self._bar is not None:
             self._bar.set_postfix_str(status, refresh=False)
@@ -378,10 +380,12 @@ class ProgressBar:
         self._next_line = self._clock() + self._interval
 
     def _describe(self, loss: float | None) -> str:
-        (start, first_step, first_tokens), (now, step, tokens) = self._recent[0], self._recent[-1]
+        (start, first_step, first_tokens, first_flops), (now, step, tokens, flops) = self._recent[0], self._recent[-1]
         parts = [] if loss is None else [f"loss {loss:.4g}"]
         if now > start and step > first_step:
             parts.append(f"{format_count((tokens - first_tokens) / (now - start))} tokens/s")
+            if flops > first_flops:
+                parts.append(f"{format_count((flops - first_flops) / (now - start))}FLOP/s")
             seconds = (self._total - step) * (now - start) / (step - first_step)
             parts.append(f"{tqdm.format_interval(seconds)} left")
         return ", ".join(parts)
@@ -389,7 +393,7 @@ class ProgressBar:
 
 def format_count(value: float) -> str:
     """Write a number with three digits and a suffix: 950, 12.3k, 4.56M."""
-    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g}{suffix}"
     return f"{value:.3g}"

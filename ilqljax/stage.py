@@ -17,12 +17,14 @@ from ml_collections import ConfigDict
 
 from ilqljax.algorithms import Learner, find_unreached, init_learner_state
 from ilqljax.checkpoint import CheckpointStore
+from ilqljax.compilation import CompilationCounter
 from ilqljax.data.dataset import ListRLDataset, RLDataset
 from ilqljax.data.loader import eval_batches, make_train_loader
 from ilqljax.envs.base import LanguageEnvironment, Policy
 from ilqljax.errors import UserError
 from ilqljax.evals.loss import evaluate_loss
 from ilqljax.evals.rollout import evaluate_rollouts
+from ilqljax.flops import count_product_flops
 from ilqljax.metrics import DelayedMetrics, JsonlWriter, MultiWriter, Pace, ProgressBar, TensorBoardWriter, WandbWriter
 from ilqljax.models.builders import count_parameters
 from ilqljax.optim import OptimConfig, make_optimizer
@@ -188,8 +190,11 @@ def train_stage(
         f"{name}: {count_parameters(state.params):,} parameters, {start}/{settings.total_steps} steps done, "
         f"{dict(mesh.shape)} devices"
     )
+    # Operations of a step's products, by the shape of its batch.
+    flops: dict[tuple[int, ...], float] = {}
     with (
         store,
+        CompilationCounter() as compilations,
         open_writers(config, run_dir, name, resume_step=start) as writer,
         ProgressBar(settings.total_steps, initial=start, description=name) as bar,
     ):
@@ -200,18 +205,23 @@ def train_stage(
             if fetched is None:
                 return
             step, metrics = fetched
-            bar.update(step, tokens=int(metrics["tokens"]), loss=metrics["loss"])
-            pace.count(tokens=metrics["tokens"], waited=metrics.pop("data_wait"))
+            n_flops = metrics.pop("flops")
+            bar.update(step, tokens=int(metrics["tokens"]), loss=metrics["loss"], flops=n_flops)
+            pace.count(tokens=metrics["tokens"], waited=metrics.pop("data_wait"), flops=n_flops)
             if step % settings.log_every == 0 or step == settings.total_steps:
-                writer.write(step, {f"train/{k}": v for k, v in (metrics | pace.read()).items()})
+                found = metrics | pace.read() | compilations.read()
+                writer.write(step, {f"train/{k}": v for k, v in found.items()})
 
         for step in range(start + 1, settings.total_steps + 1):
             asked = time.monotonic()
             rows = next(loader)
             waited = time.monotonic() - asked
             batch = shard_batch(rows, mesh)
+            shape = batch.per_token.state_idxs.shape + batch.tokens.shape
+            if shape not in flops:
+                flops[shape] = count_product_flops(step_fn, state, batch)
             state, metrics = step_fn(state, batch)
-            metrics["data_wait"] = waited
+            metrics |= {"data_wait": waited, "flops": flops[shape]}
             record(delayed.push(step, metrics))
             last = step == settings.total_steps
             evaluating = step % settings.eval_every == 0 or last

@@ -74,14 +74,18 @@ def make_train_step(
             gradients, metrics = microbatch_gradients(batch, 0)
         else:
             gradients, metrics = sum_microbatches(microbatch_gradients, batch, accumulate_steps, group_size=group_size)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        updates = zero_paths(updates, unreached)
-        params = optax.apply_updates(state.params, updates)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+            updates = zero_paths(updates, unreached)
+            params = optax.apply_updates(state.params, updates)
         polyak = target.polyak
         if target.hard_update_every:
             polyak = ((state.step + 1) % target.hard_update_every == 0).astype(jnp.float32)
-        slow = update_target(state.target, {**params, **state.frozen}, polyak=polyak)
-        metrics |= {"grad_norm": global_norm(gradients), "actions": counts.actions, "tokens": counts.tokens}
+        with jax.named_scope("targets"):
+            slow = update_target(state.target, {**params, **state.frozen}, polyak=polyak)
+        with jax.named_scope("optimizer"):
+            norm = global_norm(gradients)
+        metrics |= {"grad_norm": norm, "actions": counts.actions, "tokens": counts.tokens}
         return TrainState(state.step + 1, params, state.frozen, slow, opt_state, state.key), metrics
 
     return step

@@ -45,7 +45,8 @@ def score_rows(
     """
     if bias is None:
         bias = jnp.zeros(kernel.shape[1], jnp.float32)
-    return Scores(*_score_rows(temperature, features, kernel, bias, ids))
+    with jax.named_scope("vocabulary"):
+        return Scores(*_score_rows(temperature, features, kernel, bias, ids))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

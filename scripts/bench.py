@@ -3,17 +3,19 @@
     python scripts/bench.py --out bench.json                                   all items of a CPU
     python scripts/bench.py --items train-small,act --against torch --pairs 5  needs the torch extra
     python scripts/bench.py --items gpu-train,gpu-act                          on a GPU
+    python scripts/bench.py --items train-small --profile traces/              where the time goes
 
-The two sides run in processes of their own and take turns; the table quotes medians and ranges. Items and what they
-cost: `ilqljax.bench.work`.
+Each round of each side runs in a process of its own, the two sides in turn; the table quotes medians and ranges. Items
+and what they cost: `ilqljax.bench.work`.
 """
 
 import argparse
 import importlib.util
 import json
+from pathlib import Path
 
-from ilqljax.bench.machine import measure_bandwidth, measure_product_rate
-from ilqljax.bench.table import format_table, measure_item
+from ilqljax.bench.profile import profile_item
+from ilqljax.bench.table import format_table, measure_item, measure_limits
 from ilqljax.bench.work import CPU_ITEMS, ITEMS
 from ilqljax.cli import run_main
 from ilqljax.errors import UserError
@@ -26,6 +28,7 @@ def main() -> None:
     parser.add_argument("--items", default=",".join(CPU_ITEMS), help=f"comma-separated, of {', '.join(ITEMS)}")
     parser.add_argument("--against", default="", choices=("", "torch"), help="also run the plain PyTorch twin")
     parser.add_argument("--pairs", type=int, default=5, help="counted runs of each side")
+    parser.add_argument("--profile", default="", help="folder for traces and tables of parts, instead of measuring")
     parser.add_argument("--out", default="", help="JSON file for the numbers")
     args = parser.parse_args()
     names = [name.strip() for name in args.items.split(",") if name.strip()]
@@ -35,11 +38,15 @@ def main() -> None:
         raise UserError(f"--pairs={args.pairs}: at least one run is needed.")
     if args.against == "torch" and importlib.util.find_spec("torch") is None:
         raise UserError("--against torch needs torch: pip install 'ilqljax[torch]'.")
-    on_gpu = any(name.startswith("gpu-") for name in names)
-    limits = {
-        "product_rate": measure_product_rate(dtype="bfloat16" if on_gpu else "float32"),
-        "bandwidth": measure_bandwidth(),
-    }
+    if args.profile:
+        for name in names:
+            for number in range(len(ITEMS[name])):
+                folder = Path(args.profile) / f"{name}-{number}"
+                text = profile_item(name, number, folder=folder)
+                save_text(folder / "parts.txt", text + "\n")
+                print(text + "\n", flush=True)
+        return
+    limits = measure_limits(dtype="bfloat16" if any(name.startswith("gpu-") for name in names) else "float32")
     rows = []
     for name in names:
         for number in range(len(ITEMS[name])):

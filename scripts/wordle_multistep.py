@@ -109,10 +109,10 @@ def main() -> None:
         "--experts", type=int, default=500, help="expert games; the set holds up to eleven times as many"
     )
     parser.add_argument("--drop_short", action="store_true", help="leave expert games of under three guesses out")
-    parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--polyak", type=float, default=0.1, help="how fast the targets follow")
+    parser.add_argument("--polyak", type=float, default=0.2, help="how fast the targets follow")
     parser.add_argument("--cql", type=float, default=0.0, help="weight of the conservative term")
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--width", type=int, default=128)

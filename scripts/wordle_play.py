@@ -31,7 +31,7 @@ from ilqljax.tasks.wordle.game import load_words
 from ilqljax.tasks.wordle.policies import InformationPolicy, MixturePolicy
 
 DISCOUNT = 0.99
-CRITICS = {"mc": {"mc_returns": True, "expectile": 0.5}, "one-step": {"expectile": 0.5}, "ilql": {}}
+CRITICS = {"mc": {"mc_returns": True, "expectile": 0.5, "td_lambda": 1.0}, "one-step": {"expectile": 0.5}, "ilql": {}}
 
 
 class Experiment:
@@ -53,15 +53,15 @@ class Experiment:
         return {name: summarize_games(self.judge.play(player)) for name, player in players.items()}
 
     def clone(self, name: str) -> dict:
-        """Train BC on all games or on the best ones, once, and return its trunk."""
+        """Train BC on all games, or train it further on the best ones, once, and return its trunk."""
         if name not in self.trunks:
-            games = self.observations
+            args, games, trunk, steps = self.args, self.observations, None, self.args.bc_steps
             if name == "filtered bc":
-                returns = compute_returns(games)
-                best = np.argsort(-returns, kind="stable")[: max(1, int(self.args.keep * len(games)))]
-                games = [games[i] for i in best]
-            config = make_fit_config(steps=self.args.bc_steps, batch_size=self.args.batch, lr=self.args.lr)
-            fitted = fit("bc", self.model, ObservationDataset(games, self.tokenizer), config, seed=self.seed)
+                best = np.argsort(-compute_returns(games), kind="stable")[: max(1, int(args.keep * len(games)))]
+                games, trunk, steps = [games[i] for i in best], self.clone("bc"), args.filtered_steps
+            config = make_fit_config(steps=steps, batch_size=args.batch, lr=args.lr)
+            dataset = ObservationDataset(games, self.tokenizer)
+            fitted = fit("bc", self.model, dataset, config, seed=self.seed, trunk=trunk)
             self.trunks[name] = fitted["params"]["policy"]
         return self.trunks[name]
 
@@ -75,8 +75,9 @@ class Experiment:
     def judge_critic(self, name: str) -> dict:
         """Train a critic over BC's policy and play with every beta."""
         started, args = time.monotonic(), self.args
-        loss = {"expectile": args.expectile, "cql_weight": args.cql, "discount": DISCOUNT} | CRITICS[name]
-        settings = {"steps": args.steps, "batch_size": args.batch, "lr": args.lr, "polyak": args.polyak}
+        loss = {"expectile": args.expectile, "td_lambda": args.td_lambda, "cql_weight": args.cql, "discount": DISCOUNT}
+        loss |= CRITICS[name]
+        settings = {"steps": args.steps, "batch_size": args.batch, "lr": args.critic_lr, "polyak": args.polyak}
         config = make_fit_config(**settings, **loss)
         dataset = ObservationDataset(self.observations, self.tokenizer)
         networks = fit("ilql", self.model, dataset, config, seed=self.seed, trunk=self.clone("bc"))
@@ -140,11 +141,14 @@ def main() -> None:
     parser.add_argument("--games", type=int, default=4096, help="games that every policy is judged on")
     parser.add_argument("--data_games", type=int, default=100000, help="games that are learned from")
     parser.add_argument("--keep", type=float, default=0.3, help="share of the games that filtered BC keeps")
-    parser.add_argument("--bc_steps", type=int, default=3000)
+    parser.add_argument("--bc_steps", type=int, default=12000)
+    parser.add_argument("--filtered_steps", type=int, default=3000, help="further steps of BC on the best games")
     parser.add_argument("--steps", type=int, default=3000, help="of each critic")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--polyak", type=float, default=0.05, help="how fast the targets follow")
+    parser.add_argument("--lr", type=float, default=3e-3, help="of the clones")
+    parser.add_argument("--critic_lr", type=float, default=1e-3)
+    parser.add_argument("--polyak", type=float, default=0.1, help="how fast the targets follow")
+    parser.add_argument("--td_lambda", type=float, default=0.9, help="of one-step and ILQL; 0 bootstraps every token")
     parser.add_argument("--expectile", type=float, default=0.8, help="of ILQL")
     parser.add_argument("--cql", type=float, default=0.01, help="weight of the conservative term")
     parser.add_argument("--layers", type=int, default=2)
@@ -153,7 +157,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smoke test of seconds")
     args = parser.parse_args()
     if args.quick:
-        small = {"games": 16, "data_games": 64, "bc_steps": 4, "steps": 4, "batch": 8, "layers": 1, "width": 32}
+        small = {
+            "games": 16,
+            "data_games": 64,
+            "bc_steps": 4,
+            "filtered_steps": 4,
+            "steps": 4,
+            "batch": 8,
+            "layers": 1,
+            "width": 32,
+        }
         vars(args).update(small | {"betas": [1.0, 16.0]})
     enable_compilation_cache()
     out = resolve_path(args.out)

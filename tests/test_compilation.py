@@ -3,8 +3,11 @@
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
+
+from ilqljax.compilation import CompilationCounter, restart_with_huge_pages
 from ilqljax.compilation import Path as CompilationPath
-from ilqljax.compilation import restart_with_huge_pages
 
 PROGRAM = """
 import os, sys
@@ -40,3 +43,22 @@ def test_nothing_is_done_where_the_kernel_gives_huge_pages_anyway(monkeypatch, t
     setting.write_text("[always] madvise never")
     monkeypatch.setattr("ilqljax.compilation.Path", lambda path: CompilationPath(setting))
     restart_with_huge_pages()
+
+
+def test_compilations_are_counted_while_the_counter_is_open_and_once():
+    def double(x):
+        return 2 * x
+
+    run = jax.jit(double)
+    shapes = [jnp.ones(n) for n in (2, 3, 5)]
+    with CompilationCounter() as counter:
+        run(shapes[0])
+        run(shapes[0])
+        found = counter.read()
+        assert found["compilations"] == 1
+        assert found["compile_seconds"] > 0
+        assert counter.read() == {}
+        run(shapes[1])
+        assert counter.read()["compilations"] == 1
+    run(shapes[2])
+    assert counter.read() == {}

@@ -233,10 +233,10 @@ def test_rates_leave_out_the_first_step_which_compiles():
     stream, clock = io.StringIO(), Clock()
     with ProgressBar(3, stream=stream, clock=clock) as bar:
         clock.now = 1000.0
-        bar.update(1, tokens=10)
+        bar.update(1, tokens=10, flops=7e12)
         clock.now = 1001.0
-        bar.update(2, tokens=10)
-    assert stream.getvalue().splitlines()[-1] == "2/3, 10 tokens/s, 00:01 left"
+        bar.update(2, tokens=10, flops=2e12)
+    assert stream.getvalue().splitlines()[-1] == "2/3, 10 tokens/s, 2TFLOP/s, 00:01 left"
 
 
 def test_terminal_gets_a_bar():
@@ -270,9 +270,14 @@ def test_pace_is_that_of_the_steps_between_restarts():
 
     run(100.0, tokens=8, waited=50.0)  # the step that compiles only starts the clock
     assert pace.read() == {}
-    run(1.0, tokens=10, waited=0.5)
-    run(3.0, tokens=30, waited=0.0)
-    assert pace.read() == {"tokens_per_second": 10.0, "step_seconds": 2.0, "data_wait_seconds": 0.25}
+    run(1.0, tokens=10, waited=0.5, flops=100.0)
+    run(3.0, tokens=30, waited=0.0, flops=300.0)
+    assert pace.read() == {
+        "tokens_per_second": 10.0,
+        "step_seconds": 2.0,
+        "data_wait_seconds": 0.25,
+        "flops_per_second": 100.0,
+    }
     run(2.0, tokens=10, waited=0.0)
     assert pace.read()["tokens_per_second"] == 5.0
     run(1.0, tokens=10, waited=0.0)

@@ -1,5 +1,10 @@
-"""What the machine itself can do, measured in the same run as the items: float32 products, and memory traffic."""
+"""What the machine itself can do, measured in the same run as the items: rate of products, and memory traffic.
 
+`python -m ilqljax.bench.machine [DTYPE]` prints both as JSON; a process of its own gives its memory back.
+"""
+
+import json
+import sys
 import time
 
 import jax
@@ -33,3 +38,8 @@ def measure_seconds(function) -> float:
 def spread(values: list[float]) -> tuple[float, float, float]:
     """Return median, least and greatest."""
     return float(np.median(values)), min(values), max(values)
+
+
+if __name__ == "__main__":
+    limits = {"product_rate": measure_product_rate(dtype=sys.argv[1]), "bandwidth": measure_bandwidth()}
+    sys.stdout.write(json.dumps(limits) + "\n")

@@ -1,25 +1,53 @@
 """The work items as this project does them: each returns a function that does the work once and waits for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ilqljax.algorithms import find_unreached, init_learner_state, make_learner
-from ilqljax.bench.work import SEED, VOCAB_SIZE, ActWork, RewardWork, Sizes, TrainWork, Work
+from ilqljax.bench.work import (
+    SEED,
+    VOCAB_SIZE,
+    ActWork,
+    LoaderWork,
+    RaggedWork,
+    RewardWork,
+    Sizes,
+    StartupWork,
+    TrainWork,
+    Work,
+)
+from ilqljax.data.dataset import ObservationDataset, SelectedRows
+from ilqljax.data.loader import eval_batches, make_train_loader
+from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.decoding.generate import DecodeConfig, make_generate
 from ilqljax.fairness.dense_matching import DenseIndex
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.optim import OptimConfig, make_optimizer
+from ilqljax.state import TrainState
 from ilqljax.steps import TargetConfig, make_train_step
 from ilqljax.types import Batch, Transitions
 
+# What rows of real lengths are padded to: two compiled programs.
+BUCKETS = {"length_buckets": (384, 512), "action_buckets": (256,)}
 
-def make_run(work: Work) -> Callable[[], None]:
-    """Prepare an item; what is prepared (parameters, compiled programs) is not part of a run."""
-    makers = {TrainWork: make_train, ActWork: make_act, RewardWork: make_reward}
+
+def make_run(work: Work) -> Callable[[int], None]:
+    """Prepare an item; what is prepared (parameters, compiled programs) is not part of a run.
+
+    A run takes the number of the round, which decides the rows of an item that goes through a list.
+    """
+    makers = {
+        TrainWork: make_train,
+        RaggedWork: make_ragged,
+        LoaderWork: make_loading,
+        StartupWork: lambda startup: make_train(startup.work),
+        ActWork: make_act,
+        RewardWork: make_reward,
+    }
     return makers[type(work)](work)
 
 
@@ -37,22 +65,82 @@ def make_model(sizes: Sizes, *, dtype: str) -> ValueLM:
     return ValueLM(GPT2(config), ValueLMConfig())
 
 
-def make_train(work: TrainWork) -> Callable[[], None]:
-    """Prepare a training step, compiled, its state donated."""
+def make_step(work: TrainWork | RaggedWork) -> tuple[Callable, TrainState, Batch | None]:
+    """Make an item's training step, its first state, and the batch of one with a single batch."""
     learner = make_learner("ilql" if work.critic else "bc", make_model(work.sizes, dtype=work.dtype), {})
     optimizer = make_optimizer(OptimConfig(lr=1e-5))
     state = jax.jit(lambda key: init_learner_state(learner, optimizer=optimizer, key=key))(jax.random.key(SEED))
     unreached = find_unreached(learner, state)
     step = make_train_step(learner.loss_fn, optimizer, target=TargetConfig(), unreached=unreached)
-    step, held, batch = jax.jit(step, donate_argnums=0), [state], make_batch(work)
+    return step, state, make_batch(work) if isinstance(work, TrainWork) else None
 
-    def run() -> None:
-        state, metrics = step(held.pop(), batch)
-        held.append(state)
+
+def make_train(work: TrainWork) -> Callable[[int], None]:
+    """Prepare a training step, compiled, its state donated."""
+    step, state, batch = make_step(work)
+    return run_steps(jax.jit(step, donate_argnums=0), state, lambda _: [batch])
+
+
+def make_ragged(work: RaggedWork) -> Callable[[int], None]:
+    """Prepare training steps on batches of the loader's, padded to buckets."""
+    step, state, _ = make_step(work)
+    load = make_batches(work)
+    return run_steps(jax.jit(step, donate_argnums=0), state, load)
+
+
+def run_steps(step: Callable, state: TrainState, load: Callable[[int], Iterable[Batch]]) -> Callable[[int], None]:
+    """Make the function that takes a round's steps and waits for the last."""
+    held = [state]
+
+    def run(number: int) -> None:
+        for batch in load(number):
+            state, metrics = step(held.pop(), batch)
+            held.append(state)
         metrics["loss"].block_until_ready()
-        state.step.block_until_ready()
+        held[0].step.block_until_ready()
 
     return run
+
+
+def make_batches(work: RaggedWork) -> Callable[[int], Iterator[Batch]]:
+    """Make the function from a round's number to its batches, in the order of the list."""
+    tokenizer = CharacterTokenizer("a")
+    rows = ObservationDataset([Row(*lengths) for lengths in work.lengths], tokenizer)
+    n = work.batch_size * work.n_steps
+
+    def load(number: int) -> Iterator[Batch]:
+        first = number % work.n_rounds * n
+        chosen = SelectedRows(rows, range(first, first + n))
+        return eval_batches(chosen, batch_size=work.batch_size, **BUCKETS)
+
+    return load
+
+
+def make_loading(work: LoaderWork) -> Callable[[int], None]:
+    """Prepare the training loader alone."""
+    rows = ObservationDataset([Row(*lengths) for lengths in work.lengths], CharacterTokenizer("a"))
+    loader = make_train_loader(rows, batch_size=work.batch_size, seed=SEED, **BUCKETS)
+
+    def run(number: int) -> None:
+        for _ in range(work.n_steps):
+            next(loader)
+
+    return run
+
+
+class Row:
+    """A dialogue of a prompt and an answer of so many tokens, their control tokens included."""
+
+    def __init__(self, prompt: int, answer: int) -> None:
+        self.sequence = [("a" * (prompt - 2), None), ("a" * (answer - 1), -1.0)]
+
+    def to_sequence(self) -> tuple[list[tuple[str, float | None]], bool]:
+        """Return the two utterances; the dialogue is over."""
+        return self.sequence, True
+
+    def metadata(self) -> dict:
+        """Return nothing."""
+        return {}
 
 
 def make_batch(work: TrainWork) -> Batch:
@@ -67,7 +155,7 @@ def make_batch(work: TrainWork) -> Batch:
     return jax.device_put(Batch(work.make_tokens(), np.ones((rows, work.length), bool), per_token, ends))
 
 
-def make_act(work: ActWork) -> Callable[[], None]:
+def make_act(work: ActWork) -> Callable[[int], None]:
     """Prepare ILQL sampling of exactly `n_new` tokens a row: no token ends an utterance."""
     model = make_model(work.sizes, dtype=work.dtype)
     params = jax.jit(model.init_params)(jax.random.key(SEED))
@@ -77,11 +165,11 @@ def make_act(work: ActWork) -> Callable[[], None]:
     tokens = np.random.default_rng(SEED).integers(0, 50_257, (work.batch_size, work.prompt)).astype(np.int32)
     lengths = np.full(work.batch_size, work.prompt, np.int32)
     keys = jax.random.split(jax.random.key(SEED), work.batch_size)
-    return lambda: generate(params, target, tokens, lengths, keys).tokens.block_until_ready()
+    return lambda number: generate(params, target, tokens, lengths, keys).tokens.block_until_ready()
 
 
-def make_reward(work: RewardWork) -> Callable[[], None]:
+def make_reward(work: RewardWork) -> Callable[[int], None]:
     """Prepare the exact search; texts' vectors are given, as an encoder would give them."""
     candidates, texts = work.make_vectors()
     index = DenseIndex(candidates)
-    return lambda: index.top_k(texts, work.k)
+    return lambda number: index.top_k(texts, work.k)

@@ -11,15 +11,21 @@ import torch
 from torch import nn
 from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel, GPT2Model
 
-from ilqljax.bench.work import SEED, VOCAB_SIZE, ActWork, RewardWork, Sizes, TrainWork, Work
+from ilqljax.bench.work import SEED, VOCAB_SIZE, ActWork, RaggedWork, RewardWork, Sizes, StartupWork, TrainWork, Work
 
 DISCOUNT, EXPECTILE, CQL_WEIGHT, POLYAK = 0.99, 0.7, 0.25, 0.005
 
 
-def make_run(work: Work) -> Callable[[], None]:
-    """Prepare an item; what is prepared is not part of a run."""
+def make_run(work: Work) -> Callable[[int], None]:
+    """Prepare an item; what is prepared is not part of a run, which takes the number of the round."""
     torch.manual_seed(SEED)
-    makers = {TrainWork: make_train, ActWork: make_act, RewardWork: make_reward}
+    makers = {
+        TrainWork: make_train,
+        RaggedWork: make_ragged,
+        StartupWork: lambda startup: make_train(startup.work),
+        ActWork: make_act,
+        RewardWork: make_reward,
+    }
     return makers[type(work)](work)
 
 
@@ -56,58 +62,101 @@ class ValueModel(nn.Module):
         self.target_q = nn.ModuleList([make_head(sizes.width, VOCAB_SIZE) for _ in range(2)])
 
 
-def make_train(work: TrainWork) -> Callable[[], None]:
+def make_train(work: TrainWork) -> Callable[[int], None]:
     """Prepare an eager training step."""
     tokens = torch.from_numpy(work.make_tokens()).long()
     first = work.length - work.n_actions - 1
-    taken = tokens[:, first + 1 :]
-    model = ValueModel(work.sizes) if work.critic else make_trunk(work.sizes)
-    if work.critic:
-        fast = [*model.trunk.parameters(), *model.v.parameters(), *model.q.parameters()]
-        optimizer = torch.optim.AdamW(fast, lr=1e-5)
-    else:
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    if not work.critic:
+        step = make_bc_step(work.sizes)
+        return lambda number: step(tokens, first)
+    states = torch.arange(first, work.length).expand(work.batch_size, -1)
+    mask, step = torch.ones(work.batch_size, work.n_actions), make_ilql_step(work.sizes)
+    return lambda number: step(tokens, states, mask)
 
-    def compute_bc_loss() -> torch.Tensor:
-        logits = model(tokens).logits[:, first:-1]
-        return nn.functional.cross_entropy(logits.flatten(0, 1), taken.flatten())
 
-    def compute_ilql_loss() -> torch.Tensor:
-        hidden = model.trunk.transformer(tokens).last_hidden_state[:, first:]
-        with torch.no_grad():
-            slow = model.target.transformer(tokens).last_hidden_state[:, first:-1]
-            slow_qs = torch.stack([q(slow).gather(2, taken[..., None])[..., 0] for q in model.target_q])
-            target_q = slow_qs.min(0).values
-        v = model.v(hidden)[..., 0]
-        v_next = v[:, 1:].detach().clone()
-        v_next[:, -1] = 0.0
-        rewards = torch.zeros_like(v_next)
-        rewards[:, -1] = -1.0
-        loss = torch.zeros(())
-        for q in model.q:
-            values = q(hidden[:, :-1])
-            q_t = values.gather(2, taken[..., None])[..., 0]
-            loss = loss + ((rewards + DISCOUNT * v_next - q_t) ** 2).mean()
-            loss = loss + CQL_WEIGHT * nn.functional.cross_entropy(values.flatten(0, 1), taken.flatten())
-        gap = target_q - v[:, :-1]
-        return loss + (torch.where(gap < 0, 1 - EXPECTILE, EXPECTILE) * gap**2).mean()
+def make_ragged(work: RaggedWork) -> Callable[[int], None]:
+    """Prepare eager steps on batches padded to their longest row."""
+    step, n = make_ilql_step(work.sizes), work.batch_size * work.n_steps
+    generator = torch.Generator().manual_seed(SEED)
 
-    def run() -> None:
-        loss = compute_ilql_loss() if work.critic else compute_bc_loss()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        if work.critic:
-            with torch.no_grad():
-                for slow, online in ((model.target, model.trunk), (model.target_q, model.q)):
-                    for a, b in zip(slow.parameters(), online.parameters(), strict=True):
-                        a.copy_((1 - POLYAK) * a + POLYAK * b)
-        loss.item()
+    def run(number: int) -> None:
+        first = number % work.n_rounds * n
+        for start in range(first, first + n, work.batch_size):
+            lengths = work.lengths[start : start + work.batch_size]
+            tokens = torch.randint(0, 50_257, (len(lengths), max(map(sum, lengths))), generator=generator)
+            width = max(rewrite for _, rewrite in lengths)
+            states = torch.zeros(len(lengths), width + 1, dtype=torch.long)
+            mask = torch.zeros(len(lengths), width)
+            for i, (prompt, rewrite) in enumerate(lengths):
+                states[i, : rewrite + 1] = torch.arange(prompt - 1, prompt + rewrite)
+                mask[i, :rewrite] = 1.0
+            step(tokens, states, mask)
 
     return run
 
 
-def make_act(work: ActWork) -> Callable[[], None]:
+def make_bc_step(sizes: Sizes) -> Callable[[torch.Tensor, int], None]:
+    """Prepare a cloning step on tokens whose actions begin at one position in all rows."""
+    model = make_trunk(sizes)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+
+    def step(tokens: torch.Tensor, first: int) -> None:
+        logits = model(tokens).logits[:, first:-1]
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, first + 1 :].flatten())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return step
+
+
+def make_ilql_step(sizes: Sizes) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]:
+    """Prepare an ILQL step on (tokens, states, mask of the actions): one reward at the end of each row."""
+    model = ValueModel(sizes)
+    optimizer = torch.optim.AdamW([*model.trunk.parameters(), *model.v.parameters(), *model.q.parameters()], lr=1e-5)
+
+    def compute_loss(tokens: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        taken = tokens.gather(1, states[:, :-1] + 1)
+        index = states[..., None].expand(-1, -1, sizes.width)
+        hidden = model.trunk.transformer(tokens).last_hidden_state.gather(1, index)
+        with torch.no_grad():
+            slow = model.target.transformer(tokens).last_hidden_state.gather(1, index)[:, :-1]
+            slow_qs = torch.stack([q(slow).gather(2, taken[..., None])[..., 0] for q in model.target_q])
+            target_q = slow_qs.min(0).values
+        v = model.v(hidden)[..., 0]
+        last = nn.functional.pad(mask, (0, 1))[:, 1:] == 0.0
+        v_next = torch.where(last, 0.0, v[:, 1:].detach())
+        rewards = -(last & (mask > 0)).float()
+
+        def mean(values: torch.Tensor) -> torch.Tensor:
+            return (values * mask).sum() / mask.sum()
+
+        loss = torch.zeros(())
+        for q in model.q:
+            values = q(hidden[:, :-1])
+            q_t = values.gather(2, taken[..., None])[..., 0]
+            loss = loss + mean((rewards + DISCOUNT * v_next - q_t) ** 2)
+            cql = nn.functional.cross_entropy(values.flatten(0, 1), taken.flatten(), reduction="none")
+            loss = loss + CQL_WEIGHT * mean(cql.view_as(mask))
+        gap = target_q - v[:, :-1]
+        return loss + mean(torch.where(gap < 0, 1 - EXPECTILE, EXPECTILE) * gap**2)
+
+    def step(tokens: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> None:
+        loss = compute_loss(tokens, states, mask)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for slow, online in ((model.target, model.trunk), (model.target_q, model.q)):
+                for a, b in zip(slow.parameters(), online.parameters(), strict=True):
+                    a.copy_((1 - POLYAK) * a + POLYAK * b)
+        loss.item()
+
+    return step
+
+
+def make_act(work: ActWork) -> Callable[[int], None]:
     """Prepare a decode loop over cached trunks."""
     model = ValueModel(work.sizes).eval()
     # transformers renamed the argument in 5.x.
@@ -115,7 +164,7 @@ def make_act(work: ActWork) -> Callable[[], None]:
     prompt = torch.randint(0, 50_257, (work.batch_size, work.prompt))
 
     @torch.no_grad()
-    def run() -> None:
+    def run(number: int) -> None:
         step, caches = prompt, {name: DynamicCache() for name in ("policy", "trunk", "target")}
         for _ in range(work.n_new):
             hidden = {}
@@ -131,11 +180,11 @@ def make_act(work: ActWork) -> Callable[[], None]:
     return run
 
 
-def make_reward(work: RewardWork) -> Callable[[], None]:
+def make_reward(work: RewardWork) -> Callable[[int], None]:
     """Prepare a search of one text at a time over all candidates."""
     candidates, texts = (torch.from_numpy(x) for x in work.make_vectors())
 
-    def run() -> None:
+    def run(number: int) -> None:
         for text in texts:
             nn.functional.cosine_similarity(candidates, text[None]).topk(work.k)
 

@@ -5,11 +5,26 @@ passes, causal attention at half the square. What an implementation computes bes
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 VOCAB_SIZE = 50_263  # GPT-2 and six special tokens
 SEED = 0
+# Tokens of prompt and rewrite (the post as it was) of 64 "Who is hiring?" posts in GPT-2's tokens: the first ones of
+# numpy.random.default_rng(0).permutation(6000) over shared/data/hn_who_is_hiring.jsonl.gz with at most 512 together.
+# fmt: off
+POSTING_LENGTHS = (
+    (223, 200), (109, 74), (216, 198), (260, 228), (193, 172), (198, 175), (106, 73), (261, 234),
+    (89, 68), (110, 82), (168, 138), (226, 194), (243, 216), (270, 239), (191, 176), (97, 72),
+    (140, 114), (100, 81), (106, 87), (116, 92), (136, 115), (224, 200), (182, 159), (216, 208),
+    (228, 204), (195, 173), (181, 165), (267, 241), (191, 161), (190, 171), (181, 160), (242, 235),
+    (231, 206), (152, 128), (238, 215), (151, 138), (104, 76), (243, 218), (194, 166), (240, 216),
+    (93, 72), (142, 109), (240, 206), (186, 162), (189, 167), (267, 240), (223, 202), (145, 124),
+    (223, 219), (234, 206), (147, 113), (148, 116), (245, 226), (93, 71), (205, 179), (178, 155),
+    (168, 137), (253, 233), (243, 212), (217, 190), (107, 90), (92, 65), (204, 181), (192, 173),
+)
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,11 @@ class Sizes:
         """Cost of an output layer of `inner` inputs over the whole vocabulary."""
         return 2.0 * n_tokens * inner * VOCAB_SIZE
 
+    def head_flops(self, n_tokens: int) -> float:
+        """Cost of one Q head forward, over the whole vocabulary."""
+        hidden = 2.0 * n_tokens * self.width * 2 * self.width
+        return hidden + self.vocabulary_flops(n_tokens, inner=2 * self.width)
+
 
 @dataclass(frozen=True)
 class TrainWork:
@@ -42,6 +62,7 @@ class TrainWork:
     critic: bool
     sizes: Sizes = Sizes()
     dtype: str = "float32"
+    has_twin: ClassVar[bool] = True
 
     @property
     def n_tokens(self) -> int:
@@ -55,13 +76,74 @@ class TrainWork:
         acted = self.batch_size * self.n_actions
         if not self.critic:
             return 3.0 * (trunk + self.sizes.vocabulary_flops(acted, inner=self.sizes.width))
-        hidden = 2.0 * acted * self.sizes.width * 2 * self.sizes.width
-        head = hidden + self.sizes.vocabulary_flops(acted, inner=2 * self.sizes.width)
-        return 4.0 * trunk + 2 * 3.0 * head
+        return 4.0 * trunk + 2 * 3.0 * self.sizes.head_flops(acted)
 
     def make_tokens(self) -> np.ndarray:
         """Draw the step's tokens [B T]."""
         return np.random.default_rng(SEED).integers(0, 50_257, (self.batch_size, self.length)).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class RaggedWork:
+    """ILQL steps over rows of real lengths (`POSTING_LENGTHS`), in the order of the list; a round is two steps."""
+
+    name: str
+    batch_size: int = 8
+    n_steps: int = 2
+    sizes: Sizes = Sizes()
+    lengths: tuple[tuple[int, int], ...] = POSTING_LENGTHS
+    dtype: ClassVar[str] = "float32"
+    critic: ClassVar[bool] = True
+    has_twin: ClassVar[bool] = True
+
+    @property
+    def n_tokens(self) -> float:
+        """Real tokens of a round, on average."""
+        return sum(sum(row) for row in self.lengths) / self.n_rounds
+
+    @property
+    def n_rounds(self) -> int:
+        """Rounds that go through the list once."""
+        return len(self.lengths) // (self.batch_size * self.n_steps)
+
+    @property
+    def flops(self) -> float:
+        """Arithmetic of a round, on average: that of the real tokens."""
+        trunk = sum(self.sizes.trunk_flops(p + r, length=p + r) for p, r in self.lengths)
+        return (4.0 * trunk + 2 * 3.0 * self.sizes.head_flops(sum(r for _, r in self.lengths))) / self.n_rounds
+
+
+@dataclass(frozen=True)
+class LoaderWork(RaggedWork):
+    """The host's part of the same: rows to padded batches, all of the list."""
+
+    n_steps: int = 8
+    has_twin: ClassVar[bool] = False
+
+    @property
+    def flops(self) -> float:
+        """None."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class StartupWork:
+    """From the start of a process to the end of its first step; `warm` with what an earlier one compiled."""
+
+    name: str
+    warm: bool
+    work: TrainWork
+    has_twin: ClassVar[bool] = True
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the step."""
+        return self.work.n_tokens
+
+    @property
+    def flops(self) -> float:
+        """Arithmetic of the step."""
+        return self.work.flops
 
 
 @dataclass(frozen=True)
@@ -75,6 +157,7 @@ class ActWork:
     beta: float = 8.0
     sizes: Sizes = Sizes()
     dtype: str = "float32"
+    has_twin: ClassVar[bool] = True
 
     @property
     def n_tokens(self) -> int:
@@ -106,6 +189,7 @@ class RewardWork:
     n_texts: int = 256
     width: int = 384
     k: int = 50
+    has_twin: ClassVar[bool] = True
 
     @property
     def n_tokens(self) -> int:
@@ -124,12 +208,18 @@ class RewardWork:
         return candidates, rng.standard_normal((self.n_texts, self.width), np.float32)
 
 
-Work = TrainWork | ActWork | RewardWork
+Work = TrainWork | RaggedWork | LoaderWork | StartupWork | ActWork | RewardWork
 ITEMS: dict[str, tuple[Work, ...]] = {
     "train-small": (TrainWork("train-small", 2, 512, 256, critic=True),),
+    "train-ragged": (RaggedWork("train-ragged"),),
     "bc-small": (TrainWork("bc-small", 4, 512, 256, critic=False),),
     "act": tuple(ActWork(f"act, batch {n}", n) for n in (1, 8, 32)),
     "reward": tuple(RewardWork(f"reward, {n:,} candidates", n) for n in (17_600, 1_000_000)),
+    "loader": (LoaderWork("loader"),),
+    "startup": tuple(
+        StartupWork(f"startup, {'warm' if warm else 'cold'} cache", warm, TrainWork("", 2, 512, 256, critic=True))
+        for warm in (False, True)
+    ),
     "gpu-train": (
         TrainWork("gpu-train small", 64, 512, 256, critic=True, dtype="bfloat16"),
         TrainWork("gpu-train medium", 32, 512, 256, critic=True, sizes=Sizes(1024, 24, 16), dtype="bfloat16"),
@@ -137,4 +227,4 @@ ITEMS: dict[str, tuple[Work, ...]] = {
     ),
     "gpu-act": tuple(ActWork(f"gpu-act, batch {n}", n, n_new=256, dtype="bfloat16") for n in (64, 256)),
 }
-CPU_ITEMS = ("train-small", "bc-small", "act", "reward")
+CPU_ITEMS = tuple(name for name in ITEMS if not name.startswith("gpu-"))

@@ -1,8 +1,7 @@
-"""One side of one work item in a process of its own: `python -m ilqljax.bench.worker ITEM NUMBER SIDE`.
+"""One round of one side of one work item: `python -m ilqljax.bench.worker ITEM NUMBER SIDE ROUND [PROFILE]`.
 
-It prepares, runs once to warm up and says "ready"; then it does the work once for every line it reads, and answers with
-the seconds that took; at the end of its input it says how much memory it had at most. So two sides can take turns, and
-each has its own peak.
+It prepares, does the work once to warm up and says so; then it does the work once more, and prints the seconds and the
+most memory that it had. With PROFILE, a folder, it writes a trace of that work there.
 """
 
 import json
@@ -11,21 +10,40 @@ import sys
 
 from ilqljax.bench.machine import measure_seconds
 from ilqljax.bench.work import ITEMS
-from ilqljax.compilation import restart_with_huge_pages
+from ilqljax.compilation import enable_compilation_cache, restart_with_huge_pages
 
 
 def main() -> None:
     """Prepare, and answer."""
-    item, number, side = sys.argv[1:]
+    item, number, side, round_number, *profile = sys.argv[1:]
     if side == "torch":
         from ilqljax.bench.torch_twin import make_run
     else:
         from ilqljax.bench.ours import make_run
-    run = make_run(ITEMS[item][int(number)])
-    answer({"ready": True, "first_seconds": measure_seconds(run)})
-    for _ in sys.stdin:
-        answer({"seconds": measure_seconds(run)})
-    answer({"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024})
+
+        enable_compilation_cache()
+    run, index = make_run(ITEMS[item][int(number)]), int(round_number)
+    run(index)
+    answer({"ready": True})
+    if profile:
+        import jax
+
+        jax.profiler.start_trace(profile[0])
+    answer({"seconds": measure_seconds(lambda: run(index))})
+    if profile:
+        jax.profiler.stop_trace()
+    answer({"peak_bytes": measure_peak(side)})
+
+
+def measure_peak(side: str) -> int:
+    """Return the most memory that the process had: the device's where that is not the host."""
+    if side == "ours":
+        import jax
+
+        stats = jax.local_devices()[0].memory_stats()
+        if stats:
+            return stats["peak_bytes_in_use"]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def answer(values: dict) -> None:
@@ -35,6 +53,6 @@ def answer(values: dict) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[-1] == "ours":
+    if sys.argv[3] == "ours":
         restart_with_huge_pages()
     main()

@@ -1,5 +1,6 @@
 """Train a model in memory, for experiments that compare many short trainings; `ilqljax.train` is the full program."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -28,6 +29,7 @@ class FitConfig:
         length_buckets: row lengths that batches are padded to.
         action_buckets: numbers of actions that batches are padded to.
         loss: the algorithm's options.
+        log_every: steps between two lines about the loss and the time left; 0 is silent.
     """
 
     steps: int
@@ -37,6 +39,7 @@ class FitConfig:
     action_buckets: Sequence[int]
     polyak: float = 0.01
     loss: dict = field(default_factory=dict)
+    log_every: int = 500
 
 
 def fit(
@@ -65,7 +68,7 @@ def fit(
         `{"params", "target"}`, as `ilqljax.decoding.policy.TextPolicy` takes them.
 
     Raises:
-        NonFiniteLossError: the loss is NaN or infinite at a step that is watched, or at the last.
+        NonFiniteLossError: the loss is NaN or infinite at a step that is watched or logged, or at the last.
     """
     learner = make_learner(name, model, config.loss)
     optimizer = make_optimizer(
@@ -99,13 +102,18 @@ def fit(
     )
     if watch:
         watch(0, select_acting_params(state), state.target)
+    started = time.monotonic()
     for step in range(1, config.steps + 1):
         state, metrics = step_fn(state, next(loader))
         watching = watch is not None and watch_every > 0 and step % watch_every == 0
-        if watching or step == config.steps:
+        logging = config.log_every > 0 and step % config.log_every == 0
+        if watching or logging or step == config.steps:
             loss = float(metrics["loss"])
             if not abs(loss) < float("inf"):
                 raise NonFiniteLossError(step, f"the loss of {name}", loss)
+        if logging:
+            left = (config.steps - step) * (time.monotonic() - started) / step
+            print(f"{name} {step}/{config.steps} loss {loss:.4g}, {left:.0f} s left", flush=True)
         if watching:
             watch(step, select_acting_params(state), state.target)
     return {"params": select_acting_params(state), "target": state.target}

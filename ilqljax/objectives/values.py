@@ -122,7 +122,8 @@ def make_ilql_loss(model: ValueLM, config: ILQLConfig) -> LossFn:
         train_policy = config.awac_weight > 0
         read_policy = train_policy or config.backup == "soft"
         hidden = model.compute_hidden(params, target, batch.tokens, policy=read_policy, dropout_key=dropout_key)
-        critic = compute_critic(model, config, params, target, batch, hidden)
+        with jax.named_scope("heads"):
+            critic = compute_critic(model, config, params, target, batch, hidden)
         v_target = critic.target_q_t
         if config.backup != "v":
             values = back_up(model, config, params, target, moves, hidden)  # [B A+1]
