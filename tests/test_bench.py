@@ -1,6 +1,7 @@
 """Benchmarks are no tests; these are tests of what they count, and of their two sides doing the same work."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,15 @@ def test_the_plain_twin_runs_the_same_items(item):
     run = torch_twin.make_run(item)
     run(0)
     run(1)
+
+
+@pytest.mark.parametrize("name", ["ilql", "bc", "act"])
+def test_the_plain_twin_runs_in_half_precision(name):
+    pytest.importorskip("torch", reason="the twin is written in torch: pip install torch")
+    from ilqljax.bench import torch_twin
+
+    item = next(item for item in SMALL_WORK if item.name == name)
+    torch_twin.make_run(replace(item, dtype="bfloat16"))(0)
 
 
 def test_the_table_has_medians_ratios_and_shares():

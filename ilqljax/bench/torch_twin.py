@@ -1,7 +1,8 @@
 """The same work in plain PyTorch, as a user would write it after the original: the other side of the comparison.
 
 Three GPT2LMHeadModel trunks, Q heads over the whole vocabulary at every action (online and target), AdamW, a Polyak
-loop over parameters, a cached decode loop; for the reward, one text at a time. Needs the `torch` extra.
+loop over parameters, a cached decode loop; for the reward, one text at a time. Half precision is torch.autocast, on a
+GPU where there is one. Needs the `torch` extra.
 """
 
 import inspect
@@ -27,6 +28,16 @@ def make_run(work: Work) -> Callable[[int], None]:
         RewardWork: make_reward,
     }
     return makers[type(work)](work)
+
+
+def pick_device(dtype: str) -> str:
+    """Return where work of a dtype runs."""
+    return "cuda" if dtype == "bfloat16" and torch.cuda.is_available() else "cpu"
+
+
+def autocast(dtype: str) -> torch.autocast:
+    """Make the context in which work of a dtype runs."""
+    return torch.autocast(pick_device(dtype), torch.bfloat16, enabled=dtype == "bfloat16")
 
 
 def make_trunk(sizes: Sizes) -> GPT2LMHeadModel:
@@ -64,19 +75,21 @@ class ValueModel(nn.Module):
 
 def make_train(work: TrainWork) -> Callable[[int], None]:
     """Prepare an eager training step."""
-    tokens = torch.from_numpy(work.make_tokens()).long()
+    device = pick_device(work.dtype)
+    tokens = torch.from_numpy(work.make_tokens()).long().to(device)
     first = work.length - work.n_actions - 1
     if not work.critic:
-        step = make_bc_step(work.sizes)
+        step = make_bc_step(work.sizes, dtype=work.dtype)
         return lambda number: step(tokens, first)
-    states = torch.arange(first, work.length).expand(work.batch_size, -1)
-    mask, step = torch.ones(work.batch_size, work.n_actions), make_ilql_step(work.sizes)
+    states = torch.arange(first, work.length, device=device).expand(work.batch_size, -1)
+    mask = torch.ones(work.batch_size, work.n_actions, device=device)
+    step = make_ilql_step(work.sizes, dtype=work.dtype)
     return lambda number: step(tokens, states, mask)
 
 
 def make_ragged(work: RaggedWork) -> Callable[[int], None]:
     """Prepare eager steps on batches padded to their longest row."""
-    step, n = make_ilql_step(work.sizes), work.batch_size * work.n_steps
+    step, n = make_ilql_step(work.sizes, dtype=work.dtype), work.batch_size * work.n_steps
     generator = torch.Generator().manual_seed(SEED)
 
     def run(number: int) -> None:
@@ -95,14 +108,15 @@ def make_ragged(work: RaggedWork) -> Callable[[int], None]:
     return run
 
 
-def make_bc_step(sizes: Sizes) -> Callable[[torch.Tensor, int], None]:
+def make_bc_step(sizes: Sizes, *, dtype: str) -> Callable[[torch.Tensor, int], None]:
     """Prepare a cloning step on tokens whose actions begin at one position in all rows."""
-    model = make_trunk(sizes)
+    model = make_trunk(sizes).to(pick_device(dtype))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
 
     def step(tokens: torch.Tensor, first: int) -> None:
-        logits = model(tokens).logits[:, first:-1]
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, first + 1 :].flatten())
+        with autocast(dtype):
+            logits = model(tokens).logits[:, first:-1]
+            loss = nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, first + 1 :].flatten())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -111,9 +125,9 @@ def make_bc_step(sizes: Sizes) -> Callable[[torch.Tensor, int], None]:
     return step
 
 
-def make_ilql_step(sizes: Sizes) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]:
+def make_ilql_step(sizes: Sizes, *, dtype: str) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]:
     """Prepare an ILQL step on (tokens, states, mask of the actions): one reward at the end of each row."""
-    model = ValueModel(sizes)
+    model = ValueModel(sizes).to(pick_device(dtype))
     optimizer = torch.optim.AdamW([*model.trunk.parameters(), *model.v.parameters(), *model.q.parameters()], lr=1e-5)
 
     def compute_loss(tokens: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -132,7 +146,7 @@ def make_ilql_step(sizes: Sizes) -> Callable[[torch.Tensor, torch.Tensor, torch.
         def mean(values: torch.Tensor) -> torch.Tensor:
             return (values * mask).sum() / mask.sum()
 
-        loss = torch.zeros(())
+        loss = torch.zeros((), device=tokens.device)
         for q in model.q:
             values = q(hidden[:, :-1])
             q_t = values.gather(2, taken[..., None])[..., 0]
@@ -143,7 +157,8 @@ def make_ilql_step(sizes: Sizes) -> Callable[[torch.Tensor, torch.Tensor, torch.
         return loss + mean(torch.where(gap < 0, 1 - EXPECTILE, EXPECTILE) * gap**2)
 
     def step(tokens: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> None:
-        loss = compute_loss(tokens, states, mask)
+        with autocast(dtype):
+            loss = compute_loss(tokens, states, mask)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -158,12 +173,14 @@ def make_ilql_step(sizes: Sizes) -> Callable[[torch.Tensor, torch.Tensor, torch.
 
 def make_act(work: ActWork) -> Callable[[int], None]:
     """Prepare a decode loop over cached trunks."""
-    model = ValueModel(work.sizes).eval()
+    device = pick_device(work.dtype)
+    model = ValueModel(work.sizes).eval().to(device)
     # transformers renamed the argument in 5.x.
     cache_name = "cache" if "cache" in inspect.signature(GPT2Model.forward).parameters else "past_key_values"
-    prompt = torch.randint(0, 50_257, (work.batch_size, work.prompt))
+    prompt = torch.randint(0, 50_257, (work.batch_size, work.prompt), device=device)
 
     @torch.no_grad()
+    @autocast(work.dtype)
     def run(number: int) -> None:
         step, caches = prompt, {name: DynamicCache() for name in ("policy", "trunk", "target")}
         for _ in range(work.n_new):
@@ -175,7 +192,8 @@ def make_act(work: ActWork) -> Callable[[int], None]:
             log_p = torch.log_softmax(model.policy.lm_head(hidden["policy"]), -1)
             q = torch.stack([q(hidden["target"]) for q in model.target_q]).min(0).values
             scores = log_p + work.beta * (q - model.v(hidden["trunk"]))
-            step = torch.multinomial(torch.softmax(scores, -1), 1)
+            step = torch.multinomial(torch.softmax(scores.float(), -1), 1)
+        step.cpu()
 
     return run
 

@@ -226,8 +226,7 @@ def make_train_loader(
 
     Args:
         dataset: a `ListRLDataset`, read in epochs; or an `IterableRLDataset`, whose item j is drawn with the generator
-        of
-            (seed, j). A stream's rows are not sorted, and every host draws the whole batch to learn its shape.
+            of (seed, j). A stream's rows are not sorted, and every host draws the whole batch to learn its shape.
         batch_size: rows of the global batch.
         seed: decides the order.
         length_buckets: row lengths to pad to, rising. All hosts pad to what the global batch needs.
