@@ -10,7 +10,7 @@ COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
 
 class CompilationCounter:
-    """Count compilations of this process, and their seconds, from its making on; also those read from the cache.
+    """Count all compilations of this process while it is open, and their seconds; also those read from the cache.
 
     A step that compiles anew in the middle of a run (a batch of another shape) shows in the metrics by it.
     """
@@ -43,11 +43,12 @@ def enable_compilation_cache() -> None:
     Programs are keyed by their content, the devices and the versions, so a stale one is never used. For the
     command-line programs only: a library leaves its user's process alone.
     """
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     jax.config.update("jax_compilation_cache_dir", str(home / "ilqljax" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def restart_with_huge_pages() -> None:

@@ -103,7 +103,7 @@ def clip_by_norm(limit: float) -> optax.GradientTransformation:
 
     def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
         norm = global_norm(updates)
-        return jax.tree.map(lambda g: jnp.where(norm < limit, g, g / norm * limit), updates), state
+        return jax.tree.map(lambda g: jnp.where(norm > limit, g / norm * limit, g), updates), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
@@ -111,9 +111,11 @@ def clip_by_norm(limit: float) -> optax.GradientTransformation:
 def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
     """Make the optimizer. Its state has the same structure whatever the options, so a resumed run may change them.
 
-    Gradients are clipped before the moments see them, as torch's `clip_grad_norm_` before `step` does.
+    Gradients are clipped before the moments see them, as torch's `clip_grad_norm_` before `step` does. Without a limit
+    they are compared with infinity: no update can then begin before all gradients are there, so that XLA writes new
+    parameters and targets over the old ones instead of copying what some gradient might still read.
     """
-    clip = clip_by_norm(config.max_grad_norm) if config.max_grad_norm else optax.identity()
+    clip = clip_by_norm(config.max_grad_norm or jnp.inf)
     adamw = optax.adamw(
         make_schedule(config), b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay
     )

@@ -1,8 +1,8 @@
-"""The layer over the whole vocabulary, the widest of a small model: what losses need of it, without keeping it.
+"""The layer over the whole vocabulary, the widest of a small model: what losses need of it.
 
 A loss needs two numbers of each row's scores [V]: the taken entry and the log of their normalizer. `score_rows`
-computes both, for as many rows at a time as `MAX_LOGITS` allows, and has its own gradient: softmax and one-hot become
-one array that three products read.
+computes both and has its own gradient: softmax and one-hot become one array that three products read. Scores exist for
+as many rows at a time as `MAX_LOGITS` allows; where that is all of them they are kept for the gradient.
 """
 
 from collections.abc import Callable
@@ -37,8 +37,8 @@ def score_rows(
     """Compute scores = features @ kernel + bias in float32, and of each row what `Scores` holds.
 
     Args:
-        features: one row for each action, of any dtype; the product is computed in it.
-        kernel: the layer's weights; the language-model head gives its embedding transposed.
+        features: one row for each action.
+        kernel: the layer's weights, of the same dtype; the language-model head gives its embedding transposed.
         bias: added to the scores.
         ids: the taken entry of each row.
         temperature: divides the scores of the normalizer.
@@ -67,7 +67,7 @@ def _reduce(scores, ids, temperature):
 
 def _score_rows_forward(temperature, features, kernel, bias, ids):
     """Keep the scores for the gradient where all rows fit at a time; else they are computed again."""
-    if not _fits(len(ids), kernel.shape[1]):
+    if _count_chunks(len(ids), kernel.shape[1]) > 1:
         out = _score_rows(temperature, features, kernel, bias, ids)
         return out, (features, kernel, bias, ids, out[1], None)
     scores = _multiply(features, kernel, bias)
@@ -99,9 +99,9 @@ def _score_rows_backward(temperature, residuals, gradients):
     if scores is not None:
         (d_kernel, d_bias), d_features = rows(*per_row, scores)
     else:
-        chunk = max(1, MAX_LOGITS // kernel.shape[1])
+        n_chunks = _count_chunks(len(ids), kernel.shape[1])
         zero = (jnp.zeros(kernel.shape, jnp.float32), jnp.zeros(bias.shape, jnp.float32))
-        (d_kernel, d_bias), stacked = jax.lax.scan(accumulate, zero, _split(per_row, chunk=chunk))
+        (d_kernel, d_bias), stacked = jax.lax.scan(accumulate, zero, _split(per_row, n_chunks))
         d_features = _join(stacked, len(ids))
     return d_features, d_kernel.astype(kernel.dtype), d_bias.astype(bias.dtype), None
 
@@ -112,39 +112,38 @@ _score_rows.defvjp(_score_rows_forward, _score_rows_backward)
 def scan_vocabulary(
     function: Callable[..., Float[Array, "N ..."] | tuple], *rows: Array, vocab_size: int
 ) -> Float[Array, "N ..."] | tuple:
-    """Apply a row-wise function that builds [N V] arrays to as many rows at a time as `MAX_LOGITS` allows."""
-    return scan_rows(function, *rows, chunk=max(1, MAX_LOGITS // vocab_size))
+    """Apply a row-wise function that builds [N V] arrays to as many rows at a time as `MAX_LOGITS` allows.
 
-
-def scan_rows(
-    function: Callable[..., Float[Array, "N ..."] | tuple], *rows: Array, chunk: int
-) -> Float[Array, "N ..."] | tuple:
-    """Apply a row-wise function to `chunk` rows at a time, recomputing inside the backward pass.
-
-    `function` maps arrays with a leading row axis to arrays (or a tuple of arrays) with the same leading axis. It may
-    build [chunk, V] intermediates: neither they nor their gradients are ever held for all rows. With no more rows
-    than `chunk` the function is called once, directly.
+    `function` maps arrays with a leading row axis to arrays (or a tuple of arrays) with the same leading axis. Neither
+    its [chunk, V] intermediates nor their gradients are ever held for all rows: the backward pass recomputes them.
+    Where all rows fit the function is called once, directly.
     """
     n = rows[0].shape[0]
-    if n <= chunk:
+    n_chunks = _count_chunks(n, vocab_size)
+    if n_chunks == 1:
         return function(*rows)
     body = jax.checkpoint(lambda carry, xs: (carry, function(*xs)))
-    _, stacked = jax.lax.scan(body, None, _split(rows, chunk=chunk))
+    _, stacked = jax.lax.scan(body, None, _split(rows, n_chunks))
     return jax.tree.map(lambda x: _join(x, n), stacked)
 
 
-def _fits(n_rows: int, vocab_size: int) -> bool:
-    return n_rows <= max(1, MAX_LOGITS // vocab_size)
+def _count_chunks(n_rows: int, vocab_size: int) -> int:
+    return -(-n_rows // max(1, MAX_LOGITS // vocab_size))
 
 
-def _split(rows: tuple[Array, ...], *, chunk: int) -> tuple[Array, ...]:
-    """Cut rows into chunks [C chunk ...], the last one filled with zeros."""
-    n = rows[0].shape[0]
-    n_chunks = -(-n // chunk)
-    padded = [jnp.pad(x, [(0, n_chunks * chunk - n)] + [(0, 0)] * (x.ndim - 1)) for x in rows]
-    return tuple(x.reshape(n_chunks, chunk, *x.shape[1:]) for x in padded)
+def _split(rows: tuple[Array, ...], n_chunks: int) -> tuple[Array, ...]:
+    """Deal rows out into chunks [C chunk ...] of one size, filled up with zeros.
+
+    | 7 rows, 2 chunks | 0 2 4 6 and 1 3 5 (filler) |
+    |------------------|----------------------------|
+
+    Dealt out, not cut: each device keeps its own rows, and all of them work on every chunk.
+    """
+    chunk = -(-rows[0].shape[0] // n_chunks)
+    padded = [jnp.pad(x, [(0, chunk * n_chunks - len(x))] + [(0, 0)] * (x.ndim - 1)) for x in rows]
+    return tuple(jnp.swapaxes(x.reshape(chunk, n_chunks, *x.shape[1:]), 0, 1) for x in padded)
 
 
 def _join(chunks: Float[Array, "C chunk ..."], n: int) -> Float[Array, "N ..."]:
     """Undo `_split`."""
-    return chunks.reshape(-1, *chunks.shape[2:])[:n]
+    return jnp.swapaxes(chunks, 0, 1).reshape(-1, *chunks.shape[2:])[:n]

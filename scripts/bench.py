@@ -38,23 +38,36 @@ def main() -> None:
         raise UserError(f"--pairs={args.pairs}: at least one run is needed.")
     if args.against == "torch" and importlib.util.find_spec("torch") is None:
         raise UserError("--against torch needs torch: pip install 'ilqljax[torch]'.")
+    if args.profile and (args.against or args.out):
+        raise UserError("--profile writes traces and measures nothing: leave --against and --out away.")
     if args.profile:
-        for name in names:
-            for number in range(len(ITEMS[name])):
-                folder = Path(args.profile) / f"{name}-{number}"
-                text = profile_item(name, number, folder=folder)
-                save_text(folder / "parts.txt", text + "\n")
-                print(text + "\n", flush=True)
-        return
-    limits = measure_limits(dtype="bfloat16" if any(name.startswith("gpu-") for name in names) else "float32")
+        profile(names, Path(args.profile))
+    else:
+        measure(names, n_pairs=args.pairs, against=args.against, out=args.out)
+
+
+def profile(names: list[str], out: Path) -> None:
+    """Trace every item once and print where its time went."""
+    for name in names:
+        for number in range(len(ITEMS[name])):
+            folder = out / f"{name}-{number}"
+            text = profile_item(name, number, folder=folder)
+            save_text(folder / "parts.txt", text + "\n")
+            print(text + "\n", flush=True)
+
+
+def measure(names: list[str], *, n_pairs: int, against: str, out: str) -> None:
+    """Measure every item and print the table; the file is written anew after each."""
+    dtypes = sorted({work.dtype for name in names for work in ITEMS[name]})
+    limits = {dtype: measure_limits(dtype=dtype) for dtype in dtypes}
     rows = []
     for name in names:
         for number in range(len(ITEMS[name])):
-            rows.append(measure_item(name, number, n_pairs=args.pairs, against=args.against))
+            rows.append(measure_item(name, number, n_pairs=n_pairs, against=against))
             print(f"{rows[-1]['item']}: {rows[-1]['ours_seconds'][0]:.3g} s", flush=True)
-    print(format_table(rows, **limits, against=args.against))
-    if args.out:
-        save_text(args.out, json.dumps({**limits, "against": args.against, "items": rows}, indent=2) + "\n")
+            if out:
+                save_text(out, json.dumps({"limits": limits, "against": against, "items": rows}, indent=2) + "\n")
+    print(format_table(rows, limits=limits, against=against))
 
 
 if __name__ == "__main__":

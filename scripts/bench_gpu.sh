@@ -4,10 +4,12 @@
 #     scripts/bench_gpu.sh [OUT.json]
 #
 # What else the benchmark imports is installed from wheels/*.whl where that folder exists (for machines without a
-# network: `pip download --no-deps -d wheels ml_collections jaxtyping wadler_lindig grain array_record tokenizers`
-# elsewhere), from PyPI otherwise. Nothing is installed where all of it is there. The torch twin runs too where torch
-# can be imported and sees the GPU.
+# network; elsewhere, with the same Python: `pip download --no-deps -d wheels` and the PACKAGES below), from PyPI
+# otherwise. Nothing is installed where all of it is there. The torch twin runs too where torch sees the GPU and
+# transformers can be imported.
 set -euo pipefail
+PACKAGES="ml_collections jaxtyping wadler_lindig grain array_record cloudpickle portpicker psutil tokenizers scipy absl-py"
+out=$(realpath -m "${1:-bench_gpu.json}")
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 
@@ -22,24 +24,18 @@ print(f"jax {jax.__version__}: {devices}")
 sys.exit(devices[0].platform != "gpu")
 PYTHON
 
-missing=$(python - <<'PYTHON'
-from importlib.util import find_spec
-packages = {"ml_collections": "ml_collections", "jaxtyping": "jaxtyping", "grain": "grain", "tokenizers": "tokenizers",
-            "scipy": "scipy", "absl": "absl-py"}
-print(" ".join(package for module, package in packages.items() if find_spec(module) is None))
-PYTHON
-)
-if [ -n "$missing" ]; then
+if ! python -c "import ilqljax.bench.ours" 2>/dev/null; then
     if compgen -G "wheels/*.whl" >/dev/null; then
         python -m pip install -q --no-deps wheels/*.whl
     else
         # shellcheck disable=SC2086  # a list of words
-        python -m pip install -q $missing
+        python -m pip install -q $PACKAGES
     fi
+    python -c "import ilqljax.bench.ours"
 fi
 
 against=""
 if python -c "import sys, torch, transformers; sys.exit(not torch.cuda.is_available())" 2>/dev/null; then
     against="torch"
 fi
-exec python scripts/bench.py --items gpu-train,gpu-act --pairs 2 --against "$against" --out "${1:-bench_gpu.json}"
+exec python scripts/bench.py --items gpu-train,gpu-act --pairs 2 --against "$against" --out "$out"

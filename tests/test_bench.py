@@ -1,18 +1,23 @@
 """Benchmarks are no tests; these are tests of what they count, and of their two sides doing the same work."""
 
 import math
+import re
+import subprocess
+import sys
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
-from ilqljax.bench import work
-from ilqljax.bench.ours import make_batches, make_run
+from ilqljax.bench import table, work
+from ilqljax.bench.ours import make_batches, make_run, make_step
 from ilqljax.bench.profile import name_part, sum_own_time
-from ilqljax.bench.table import format_table, measure_item, run_round
+from ilqljax.bench.table import Round, format_table, measure_item, run_round
 from ilqljax.bench.work import ActWork, LoaderWork, RaggedWork, RewardWork, Sizes, TrainWork
 from ilqljax.errors import UserError
 
+LIMITS = {"float32": {"product_rate": 2e9, "bandwidth": 1e10}}
 TINY = Sizes(width=16, n_layer=2, n_head=2, n_positions=64)
 SMALL_WORK = (
     TrainWork("ilql", 2, 16, 8, critic=True, sizes=TINY),
@@ -75,6 +80,7 @@ def test_the_plain_twin_runs_in_half_precision(name):
 def test_the_table_has_medians_ratios_and_shares():
     row = {
         "item": "x",
+        "dtype": "float32",
         "flops": 1e9,
         "n_units": 100,
         "ours_seconds": (1.0, 0.5, 2.0),
@@ -83,16 +89,17 @@ def test_the_table_has_medians_ratios_and_shares():
         "torch_peak_bytes": 4e9,
         "ratio": (3.0, 2.0, 4.0),
     }
-    line = format_table([row], product_rate=2e9, bandwidth=1e10, against="torch").splitlines()[1]
+    line = format_table([row], limits=LIMITS, against="torch").splitlines()[1]
     assert line.split() == ["x", "1", "[0.5,", "2]", "100", "50%", "1.00", "3", "3.00", "[2.00,", "4.00]", "25%"]
 
 
 def test_rows_without_a_twin_or_without_products_leave_their_cells_empty():
-    row = {"item": "loader", "flops": 0.0, "n_units": 100, "ours_seconds": (1.0, 0.5, 2.0), "ours_peak_bytes": 1e9}
+    row = {"item": "loader", "dtype": "float32", "flops": 0.0, "n_units": 100}
+    row |= {"ours_seconds": (1.0, 0.5, 2.0), "ours_peak_bytes": 1e9}
     other = row | {"item": "train-ragged", "n_units": 5, "flops": 1e9}
-    table = format_table([row, other], product_rate=2e9, bandwidth=1e10, against="torch").splitlines()
-    assert table[1].split() == ["loader", "1", "[0.5,", "2]", "100", "1.00"]
-    assert table[3] == "the loader gives 20 times what train-ragged takes"
+    lines = format_table([row, other], limits=LIMITS, against="torch").splitlines()
+    assert lines[1].split() == ["loader", "1", "[0.5,", "2]", "100", "1.00"]
+    assert lines[3] == "the loader gives 20 times what train-ragged takes"
 
 
 @pytest.mark.slow
@@ -103,9 +110,52 @@ def test_each_round_is_a_process_of_its_own_and_reports_its_peak():
     assert np.isclose(row["flops"], 2 * 256 * 17_600 * 384)
 
 
-def test_a_side_that_fails_is_reported():
-    with pytest.raises(UserError, match="The torch side of loader ended early"):
-        run_round("loader", 0, "torch", 0)
+def replace_worker(monkeypatch, program):
+    """Let rounds run a program of the test's instead of a benchmark's process."""
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **kw: popen([sys.executable, "-c", program], **kw))
+
+
+def test_a_round_that_fails_is_reported_with_its_item_and_side(monkeypatch):
+    replace_worker(monkeypatch, "import sys; sys.exit(3)")
+    with pytest.raises(UserError, match=r"The ours side of act, batch 8 ended early \(exit status 3"):
+        run_round("act", 1, "ours", 0)
+
+
+def test_a_line_that_is_no_answer_is_passed_over(monkeypatch):
+    lines = ["a library says hello", '{"ready": true}', '{"seconds": 2.0}', '{"peak_bytes": 5}']
+    replace_worker(monkeypatch, f"print({chr(10).join(lines)!r})")
+    assert run_round("reward", 0, "ours", 0)[1:] == (2.0, 5)
+
+
+def test_an_item_whose_twin_fails_keeps_our_side_and_says_so(monkeypatch):
+    def run(item, number, side, index, **options):
+        if side == "torch":
+            raise UserError("out of memory")
+        return Round(1.0, 2.0, 3.0)
+
+    monkeypatch.setattr(table, "run_round", run)
+    row = measure_item("reward", 0, n_pairs=2, against="torch")
+    assert row["ours_seconds"] == (2.0, 2.0, 2.0)
+    assert row["failed"] == "out of memory"
+    assert "ratio" not in row
+    assert "out of memory" in format_table([row], limits=LIMITS, against="torch").splitlines()
+
+
+def test_a_warm_start_is_measured_after_one_that_filled_its_cache_and_cold_ones_share_none(monkeypatch):
+    caches = []
+
+    def run(item, number, side, index, *, environment):
+        caches.append(environment[table.CACHE])
+        return Round(7.0, 2.0, 3.0)
+
+    monkeypatch.setattr(table, "run_round", run)
+    assert measure_item("startup", 0, n_pairs=3, against="")["ours_seconds"] == (7.0, 7.0, 7.0)
+    assert len(set(caches)) == 3
+    caches.clear()
+    measure_item("startup", 1, n_pairs=3, against="")
+    assert len(caches) == 4
+    assert len(set(caches)) == 1
 
 
 def test_own_time_leaves_out_what_runs_inside():
@@ -113,8 +163,16 @@ def test_own_time_leaves_out_what_runs_inside():
     assert sum_own_time(events) == {"loop": 10 - 4 + 1, "product": 4}
 
 
-def test_parts_are_named_after_scopes():
-    assert name_part("jit(step)/jvp(GPT2)/h/attn/c_attn/dot_general") == "attention"
-    assert name_part("jit(step)/transpose(jvp(GPT2))/h/mlp/c_fc/transpose") == "MLP, backward"
+@pytest.mark.parametrize(("critic", "wanted"), [(True, {"value heads"}), (False, set())])
+def test_every_product_of_a_step_belongs_to_a_named_part(critic, wanted):
+    step, state, batch = make_step(TrainWork("x", 2, 16, 8, critic=critic, sizes=TINY))
+    text = jax.jit(step).lower(state, batch).compile().as_text()
+    products = re.findall(r'op_name="([^"]*/dot_general)"', text)
+    named = {"vocabulary", "attention", "MLP"} | wanted
+    assert {name_part(origin) for origin in products} == named | {f"{name}, backward" for name in named}
+
+
+def test_parts_tell_the_optimizer_and_targets_apart():
     assert name_part("jit(step)/optimizer/mul") == "optimizer"
+    assert name_part("jit(step)/targets/add") == "targets"
     assert name_part("") == "other"

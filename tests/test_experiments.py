@@ -119,5 +119,5 @@ def test_a_short_training_learns_and_is_watched(name):
 
 def test_a_training_that_diverges_is_stopped():
     config = FitConfig(steps=4, batch_size=2, lr=float("inf"), length_buckets=(16,), action_buckets=(4,))
-    with pytest.raises(NonFiniteLossError, match="the loss of bc is nan at step"):
+    with pytest.raises(NonFiniteLossError, match="loss is nan at step"):
         fit("bc", SMALL, ANSWERS, config, seed=0)

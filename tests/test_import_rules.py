@@ -15,8 +15,8 @@ PACKAGE = ROOT / "ilqljax"
 ROWS = (
     ("errors",),
     ("files", "hub"),
-    ("types", "config", "cli", "compilation"),
-    ("losses", "data", "envs", "fairness"),
+    ("types", "config", "cli", "compilation", "flops"),
+    ("losses", "vocabulary", "data", "envs", "fairness"),
     ("models", "optim", "sharding"),
     ("state",),
     ("steps", "objectives", "decoding"),

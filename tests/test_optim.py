@@ -139,3 +139,10 @@ def test_clipping_equals_that_of_optax():
             t.update(tree, t.init(tree))[0] for t in (clip_by_norm(limit), optax.clip_by_global_norm(limit))
         )
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), ours, theirs)
+
+
+def test_without_a_limit_huge_gradients_whose_norm_overflows_are_left_alone():
+    params, gradients = {"w": jnp.zeros(2)}, {"w": jnp.array([1e30, -1e30])}
+    optimizer = make_optimizer(OptimConfig(lr=0.1, weight_decay=0.0))
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    assert np.isfinite(updates["w"]).all()

@@ -17,6 +17,7 @@ from ilqljax import vocabulary
 from ilqljax.algorithms import find_unreached, init_learner_state, make_learner
 from ilqljax.data.datapoint import DataPoint, collate
 from ilqljax.data.tokenizer import CharacterTokenizer
+from ilqljax.models import attention
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.hf_weights import load_gpt2, save_gpt2
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits, policy_trunk
@@ -461,6 +462,17 @@ def test_eight_devices_give_the_numbers_of_one(stepped, sizes):
     state, metrics = jit_step()(jax.device_put(state, shardings), shard_batch(BATCH, mesh))
     assert len(state.params["q1"]["dense_out"]["kernel"].sharding.device_set) == 8
     assert_same_step((state, metrics), stepped)
+
+
+def test_attention_in_blocks_and_scores_in_chunks_on_eight_devices_give_the_numbers_of_one(stepped, monkeypatch):
+    # Rows of 20 tokens in blocks of 8, 104 actions in chunks of at most 60.
+    monkeypatch.setattr(attention, "BLOCK", 8)
+    monkeypatch.setattr(vocabulary, "MAX_LOGITS", 60 * TOKENIZER.vocab_size)
+    mesh = make_mesh(MeshConfig())
+    state = make_state()
+    shardings = infer_param_shardings(jax.eval_shape(lambda: state), mesh)
+    step = jit_step.__wrapped__()  # compiled anew
+    assert_same_step(step(jax.device_put(state, shardings), shard_batch(BATCH, mesh)), stepped)
 
 
 def test_bfloat16_activations_keep_float32_parameters_and_the_loss(stepped):

@@ -67,7 +67,9 @@ def test_metrics_hold_every_logged_step_and_every_loss_term(unbroken):
     logged = [line for line in lines if "train/loss" in line]
     assert [line["step"] for line in logged] == list(range(1, STEPS + 1))
     assert {"train/v_loss", "train/q_loss", "train/cql_loss", "train/grad_norm"} <= set(logged[0])
-    assert any({"train/tokens_per_second", "train/step_seconds", "train/data_wait_seconds"} <= set(r) for r in logged)
+    paces = ("tokens_per_second", "step_seconds", "data_wait_seconds", "flops_per_second")
+    assert any({f"train/{name}" for name in paces} <= set(r) for r in logged)
+    assert sum(r.get("train/compilations", 0) for r in logged) >= 1
     assert any("rollout/return" in line for line in lines)
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from ilqljax import vocabulary
 from ilqljax.models.products import multiply_rows
+from ilqljax.sharding import MeshConfig, batch_sharding, make_mesh, replicated_sharding
 
 
 @pytest.mark.parametrize("max_logits", [9 * 3, 9 * 7])  # 7 rows of 9 scores: three chunks, the last padded; or one
@@ -40,15 +41,20 @@ def test_the_filler_of_a_chunk_contributes_nothing_even_where_its_scores_are_hug
 
 
 def test_scores_of_a_half_precision_layer_are_float32_and_its_gradients_half():
-    x, kernel = jnp.ones((2, 4), jnp.bfloat16), jnp.ones((4, 5), jnp.bfloat16)
+    rng = np.random.default_rng(3)
+    whole = [rng.normal(size=shape).astype(np.float32) for shape in ((20, 16), (16, 50))]
+    half = [jnp.asarray(x, jnp.bfloat16) for x in whole]
 
     def loss(x, kernel):
-        out = vocabulary.score_rows(x, kernel, None, jnp.array([1, 2]))
+        out = vocabulary.score_rows(x, kernel, None, jnp.arange(20))
         return (out.log_normalizer - out.taken).sum(), out
 
-    gradients, out = jax.grad(loss, argnums=(0, 1), has_aux=True)(x, kernel)
+    expected, _ = jax.grad(loss, argnums=(0, 1), has_aux=True)(*whole)
+    gradients, out = jax.grad(loss, argnums=(0, 1), has_aux=True)(*half)
     assert {o.dtype.name for o in out} == {"float32"}
     assert {g.dtype.name for g in gradients} == {"bfloat16"}
+    for a, b in zip(gradients, expected, strict=True):
+        assert np.linalg.norm(a.astype(np.float32) - b) < 0.01 * np.linalg.norm(b)
 
 
 def test_products_of_rows_equal_a_dense_layer_and_its_gradients():
@@ -66,15 +72,16 @@ def row_losses(weights, x, ids):
     return jax.nn.logsumexp(logits, axis=-1) - taken, jnp.square(logits).sum(-1)
 
 
-@pytest.mark.parametrize("chunk", [3, 6])  # 7 rows: the last chunk is padded
-def test_scanned_rows_equal_the_direct_call_and_its_gradients(chunk):
+@pytest.mark.parametrize("fitting", [3, 6])  # of 7 rows: three chunks of 3, or two of 4, the last of each filled up
+def test_scanned_rows_equal_the_direct_call_and_its_gradients(monkeypatch, fitting):
+    monkeypatch.setattr(vocabulary, "MAX_LOGITS", 9 * fitting)
     rng = np.random.default_rng(2)
     weights, x = rng.normal(size=(4, 9)).astype(np.float32), rng.normal(size=(7, 4)).astype(np.float32)
     ids = rng.integers(0, 9, size=7)
     cotangent = rng.normal(size=7).astype(np.float32)
 
     def scanned(weights, x):
-        first, second = vocabulary.scan_rows(lambda *rows: row_losses(weights, *rows), x, ids, chunk=chunk)
+        first, second = vocabulary.scan_vocabulary(lambda *rows: row_losses(weights, *rows), x, ids, vocab_size=9)
         return (first * cotangent).sum() + second.sum(), (first, second)
 
     def direct(weights, x):
@@ -85,13 +92,31 @@ def test_scanned_rows_equal_the_direct_call_and_its_gradients(chunk):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, expected)
 
 
-@pytest.mark.parametrize("chunk", [7, 100])
-def test_few_rows_are_not_scanned(chunk):
-    calls = []
+@pytest.mark.parametrize(("max_logits", "shapes"), [(7, [(7,)]), (100, [(7,)]), (6, [(4,)]), (3, [(3,)])])
+def test_rows_are_scanned_in_as_few_and_even_chunks_as_fit(monkeypatch, max_logits, shapes):
+    monkeypatch.setattr(vocabulary, "MAX_LOGITS", max_logits)
+    seen = set()
 
     def double(x):
-        calls.append(x.shape)
+        seen.add(x.shape)
         return 2 * x
 
-    np.testing.assert_array_equal(vocabulary.scan_rows(double, jnp.arange(7.0), chunk=chunk), 2 * np.arange(7))
-    assert calls == [(7,)]
+    doubled = vocabulary.scan_vocabulary(double, jnp.arange(7.0), vocab_size=1)
+    np.testing.assert_array_equal(doubled, 2 * np.arange(7))
+    assert seen == set(shapes)
+
+
+def test_every_device_works_on_its_own_rows_of_every_chunk(monkeypatch):
+    monkeypatch.setattr(vocabulary, "MAX_LOGITS", 50 * 32)  # 64 rows: two chunks of 32
+    mesh = make_mesh(MeshConfig())
+    x, ids = jax.device_put((jnp.ones((64, 6)), jnp.arange(64) % 50), batch_sharding(mesh))
+    kernel = jax.device_put(jnp.ones((6, 50)), replicated_sharding(mesh))
+
+    def loss(x, kernel):
+        return vocabulary.score_rows(x, kernel, None, ids).log_normalizer.sum()
+
+    text = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(x, kernel).compile().as_text()
+    # An eighth of a chunk's 32 rows; the product of all rows with the kernel would say [32,50] or [64,50].
+    assert "f32[4,50]" in text
+    assert "f32[32,50]" not in text
+    assert "f32[64,50]" not in text

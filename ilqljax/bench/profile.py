@@ -5,7 +5,9 @@ from. Time is that of the operation alone, without those it waits for; where sev
 is that of all threads and exceeds the wall time.
 """
 
+import os
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,14 +19,14 @@ from ilqljax.bench.table import run_round
 
 # Scopes that say which part of the program an operation belongs to; the first one found counts.
 PARTS = (
-    ("vocabulary", r"/vocabulary/"),
-    ("value heads", r"/heads/"),
-    ("attention", r"/attn/"),
-    ("MLP", r"/mlp/"),
-    ("layer norms", r"/ln_\w+/"),
-    ("embeddings", r"GPT2"),
-    ("optimizer", r"/optimizer/"),
-    ("targets", r"/targets/"),
+    ("vocabulary", r"\bvocabulary\b"),
+    ("value heads", r"\bheads\b"),
+    ("attention", r"\battn\b"),
+    ("MLP", r"\bmlp\b"),
+    ("layer norms", r"\bln_\w+\b"),
+    ("embeddings", r"\bGPT2\b"),
+    ("optimizer", r"\boptimizer\b"),
+    ("targets", r"\btargets\b"),
 )
 BACKWARD = "transpose(jvp"
 
@@ -45,10 +47,10 @@ def profile_item(item: str, number: int, *, folder: Path, n_operations: int = 15
     Raises:
         UserError: the item ended early.
     """
-    dumped = folder / "programs"
-    flags = f"--xla_dump_to={dumped} --xla_dump_hlo_as_text"
-    round_ = run_round(item, number, "ours", 0, environment={"XLA_FLAGS": flags}, profile=str(folder))
-    operations = read_operations(folder, read_origins(dumped))
+    with tempfile.TemporaryDirectory() as dumped:
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={dumped} --xla_dump_hlo_as_text"
+        round_ = run_round(item, number, "ours", 0, environment={"XLA_FLAGS": flags}, profile=str(folder))
+        operations = read_operations(folder, read_origins(Path(dumped)))
     total = sum(operation.seconds for operation in operations) or 1.0
     parts: Counter[str] = Counter()
     for operation in operations:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ilqljax.bench.machine import spread
+from ilqljax.bench.clock import spread
 from ilqljax.bench.work import ITEMS, ActWork, StartupWork, Work
 from ilqljax.errors import UserError
 
@@ -19,9 +19,16 @@ CACHE = "JAX_COMPILATION_CACHE_DIR"
 
 
 def measure_limits(*, dtype: str) -> dict[str, float]:
-    """Measure the machine's rate of products (operations a second) and its bandwidth (bytes a second)."""
+    """Measure the machine's rate of products (operations a second) and its bandwidth (bytes a second).
+
+    Raises:
+        UserError: it could not be measured.
+    """
     command = [sys.executable, "-m", "ilqljax.bench.machine", dtype]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise UserError("The machine's own limits could not be measured; the messages stand above.")
+    return json.loads(done.stdout)
 
 
 class Round(NamedTuple):
@@ -37,63 +44,78 @@ def run_round(
 ) -> Round:
     """Do one side of an item in a process of its own, so that no other has to share its memory.
 
+    Both sides get huge pages from the allocator, as `ilqljax.compilation.restart_with_huge_pages` gives the training
+    program.
+
     Raises:
         UserError: it ended early.
     """
     arguments = [item, str(number), side, str(index), *([profile] if profile else [])]
     command = [sys.executable, "-m", "ilqljax.bench.worker", *arguments]
-    started = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | (environment or {})) as process:
-        lines, ready = [], 0.0
+    environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} | os.environ | (environment or {})
+    found, ready, started = {}, 0.0, time.monotonic()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         for line in process.stdout:
             ready = ready or time.monotonic() - started
-            lines.append(json.loads(line))
-    if process.returncode or len(lines) != 3:
-        raise UserError(f"The {side} side of {item} ended early; its messages stand above.")
-    return Round(ready, lines[1]["seconds"], lines[2]["peak_bytes"])
+            found |= json.loads(line) if line.startswith("{") else {}
+    if process.returncode or not found.keys() >= {"seconds", "peak_bytes"}:
+        name = ITEMS[item][number].name or item
+        raise UserError(f"The {side} side of {name} ended early (exit status {process.returncode}; messages above).")
+    return Round(ready, found["seconds"], found["peak_bytes"])
 
 
 def measure_item(item: str, number: int, *, n_pairs: int, against: str) -> Row:
-    """Run one item `n_pairs` times, the two sides in turn, each in a fresh process."""
+    """Run one item `n_pairs` times, the two sides in turn, each in a fresh process.
+
+    The row of an item whose other side fails has our side alone, and a note of it under "failed".
+
+    Raises:
+        UserError: our side failed.
+    """
     work = ITEMS[item][number]
-    sides = ["ours", *([against] if against and work.has_twin else [])]
-    rounds: dict[str, list[Round]] = {side: [] for side in sides}
+    rounds: dict[str, list[Round]] = {"ours": []} | ({against: []} if against and work.has_twin else {})
+    row: Row = {"item": work.name, "dtype": work.dtype, "n_pairs": n_pairs}
+    row |= {"flops": work.flops, "n_units": work.n_tokens}
+    startup = isinstance(work, StartupWork)
     with tempfile.TemporaryDirectory() as folder:
-        if isinstance(work, StartupWork) and work.warm:
+        if startup and work.warm:
             run_round(item, number, "ours", 0, environment={CACHE: folder})
         for index in range(n_pairs):
-            for side in sides:
-                environment = {}
-                if isinstance(work, StartupWork):
-                    environment = {CACHE: folder if work.warm else os.path.join(folder, str(index))}
-                rounds[side].append(run_round(item, number, side, index, environment=environment))
-    row: Row = {"item": work.name, "n_pairs": n_pairs, "flops": work.flops, "n_units": work.n_tokens}
-    seconds = {
-        side: [r.ready_seconds if isinstance(work, StartupWork) else r.seconds for r in found]
-        for side, found in rounds.items()
-    }
-    for side in sides:
+            cache = folder if startup and work.warm else os.path.join(folder, str(index))
+            for side in list(rounds):
+                try:
+                    done = run_round(item, number, side, index, environment={CACHE: cache} if startup else None)
+                except UserError as error:
+                    if side == "ours":
+                        raise
+                    row["failed"] = str(error)
+                    del rounds[side]
+                else:
+                    rounds[side].append(done)
+    seconds = {side: [r.ready_seconds if startup else r.seconds for r in done] for side, done in rounds.items()}
+    for side, done in rounds.items():
         row[f"{side}_seconds"] = spread(seconds[side])
-        row[f"{side}_peak_bytes"] = max(r.peak_bytes for r in rounds[side])
-    if len(sides) > 1:
+        row[f"{side}_peak_bytes"] = max(r.peak_bytes for r in done)
+    if len(rounds) > 1:
         row["ratio"] = spread([theirs / ours for ours, theirs in zip(*seconds.values(), strict=True)])
     return row | bound_memory(work, row["ours_seconds"][0])
 
 
 def bound_memory(work: Work, seconds: float) -> Row:
     """Return how many bytes a second reading all parameters once a decoding step amounts to; of decoding only."""
-    return {"bytes_per_second": work.bytes_per_token * work.n_new / seconds} if isinstance(work, ActWork) else {}
+    return {"bytes_per_second": work.bytes_per_step * work.n_new / seconds} if isinstance(work, ActWork) else {}
 
 
-def format_table(rows: list[Row], *, product_rate: float, bandwidth: float, against: str) -> str:
-    """Lay the rows out as plain text, with what their columns mean."""
+def format_table(rows: list[Row], *, limits: dict[str, dict[str, float]], against: str) -> str:
+    """Lay the rows out as plain text, with what their columns mean; `limits` are those of each row's dtype."""
     header = ["item", "seconds [range]", "units/s", "of products", "of bandwidth", "peak GB"]
     header += [f"{against} seconds", f"times {against} [range]", "peak share"] if against else []
     body = [header]
     for row in rows:
         median, low, high = row["ours_seconds"]
-        share = f"{row['flops'] / median / product_rate:.0%}" if row["flops"] else ""
-        traffic = f"{row['bytes_per_second'] / bandwidth:.0%}" if "bytes_per_second" in row else ""
+        limit = limits[row["dtype"]]
+        share = f"{row['flops'] / median / limit['product_rate']:.0%}" if row["flops"] else ""
+        traffic = f"{row['bytes_per_second'] / limit['bandwidth']:.0%}" if "bytes_per_second" in row else ""
         cells = [
             row["item"],
             f"{median:.3g} [{low:.3g}, {high:.3g}]",
@@ -113,8 +135,10 @@ def format_table(rows: list[Row], *, product_rate: float, bandwidth: float, agai
     rates = {row["item"]: row["n_units"] / row["ours_seconds"][0] for row in rows}
     if rates.keys() >= {"loader", "train-ragged"}:
         lines.append(f"the loader gives {rates['loader'] / rates['train-ragged']:,.0f} times what train-ragged takes")
-    lines.append(
-        f"medians of interleaved runs; units are tokens (texts for reward); products {product_rate / 1e9:,.0f} GFLOP/s "
-        f"and bandwidth {bandwidth / 1e9:,.1f} GB/s, measured in this run."
-    )
+    lines += [row["failed"] for row in rows if "failed" in row]
+    lines.append("medians of interleaved runs; units are tokens (texts for reward). Measured in this run:")
+    lines += [
+        f"{dtype} products {limit['product_rate'] / 1e9:,.0f} GFLOP/s, bandwidth {limit['bandwidth'] / 1e9:,.1f} GB/s"
+        for dtype, limit in limits.items()
+    ]
     return "\n".join(lines)

@@ -30,14 +30,12 @@ def make_run(work: Work) -> Callable[[int], None]:
     return makers[type(work)](work)
 
 
-def pick_device(dtype: str) -> str:
-    """Return where work of a dtype runs."""
-    return "cuda" if dtype == "bfloat16" and torch.cuda.is_available() else "cpu"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def autocast(dtype: str) -> torch.autocast:
     """Make the context in which work of a dtype runs."""
-    return torch.autocast(pick_device(dtype), torch.bfloat16, enabled=dtype == "bfloat16")
+    return torch.autocast(DEVICE, torch.bfloat16, enabled=dtype == "bfloat16")
 
 
 def make_trunk(sizes: Sizes) -> GPT2LMHeadModel:
@@ -75,14 +73,13 @@ class ValueModel(nn.Module):
 
 def make_train(work: TrainWork) -> Callable[[int], None]:
     """Prepare an eager training step."""
-    device = pick_device(work.dtype)
-    tokens = torch.from_numpy(work.make_tokens()).long().to(device)
+    tokens = torch.from_numpy(work.make_tokens()).long().to(DEVICE)
     first = work.length - work.n_actions - 1
     if not work.critic:
         step = make_bc_step(work.sizes, dtype=work.dtype)
         return lambda number: step(tokens, first)
-    states = torch.arange(first, work.length, device=device).expand(work.batch_size, -1)
-    mask = torch.ones(work.batch_size, work.n_actions, device=device)
+    states = torch.arange(first, work.length, device=DEVICE).expand(work.batch_size, -1)
+    mask = torch.ones(work.batch_size, work.n_actions, device=DEVICE)
     step = make_ilql_step(work.sizes, dtype=work.dtype)
     return lambda number: step(tokens, states, mask)
 
@@ -103,14 +100,14 @@ def make_ragged(work: RaggedWork) -> Callable[[int], None]:
             for i, (prompt, rewrite) in enumerate(lengths):
                 states[i, : rewrite + 1] = torch.arange(prompt - 1, prompt + rewrite)
                 mask[i, :rewrite] = 1.0
-            step(tokens, states, mask)
+            step(tokens.to(DEVICE), states.to(DEVICE), mask.to(DEVICE))
 
     return run
 
 
 def make_bc_step(sizes: Sizes, *, dtype: str) -> Callable[[torch.Tensor, int], None]:
     """Prepare a cloning step on tokens whose actions begin at one position in all rows."""
-    model = make_trunk(sizes).to(pick_device(dtype))
+    model = make_trunk(sizes).to(DEVICE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
 
     def step(tokens: torch.Tensor, first: int) -> None:
@@ -127,7 +124,7 @@ def make_bc_step(sizes: Sizes, *, dtype: str) -> Callable[[torch.Tensor, int], N
 
 def make_ilql_step(sizes: Sizes, *, dtype: str) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]:
     """Prepare an ILQL step on (tokens, states, mask of the actions): one reward at the end of each row."""
-    model = ValueModel(sizes).to(pick_device(dtype))
+    model = ValueModel(sizes).to(DEVICE)
     optimizer = torch.optim.AdamW([*model.trunk.parameters(), *model.v.parameters(), *model.q.parameters()], lr=1e-5)
 
     def compute_loss(tokens: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -146,7 +143,7 @@ def make_ilql_step(sizes: Sizes, *, dtype: str) -> Callable[[torch.Tensor, torch
         def mean(values: torch.Tensor) -> torch.Tensor:
             return (values * mask).sum() / mask.sum()
 
-        loss = torch.zeros((), device=tokens.device)
+        loss = torch.zeros((), device=DEVICE)
         for q in model.q:
             values = q(hidden[:, :-1])
             q_t = values.gather(2, taken[..., None])[..., 0]
@@ -173,11 +170,10 @@ def make_ilql_step(sizes: Sizes, *, dtype: str) -> Callable[[torch.Tensor, torch
 
 def make_act(work: ActWork) -> Callable[[int], None]:
     """Prepare a decode loop over cached trunks."""
-    device = pick_device(work.dtype)
-    model = ValueModel(work.sizes).eval().to(device)
+    model = ValueModel(work.sizes).eval().to(DEVICE)
     # transformers renamed the argument in 5.x.
     cache_name = "cache" if "cache" in inspect.signature(GPT2Model.forward).parameters else "past_key_values"
-    prompt = torch.randint(0, 50_257, (work.batch_size, work.prompt), device=device)
+    prompt = torch.randint(0, 50_257, (work.batch_size, work.prompt), device=DEVICE)
 
     @torch.no_grad()
     @autocast(work.dtype)
@@ -200,7 +196,7 @@ def make_act(work: ActWork) -> Callable[[int], None]:
 
 def make_reward(work: RewardWork) -> Callable[[int], None]:
     """Prepare a search of one text at a time over all candidates."""
-    candidates, texts = (torch.from_numpy(x) for x in work.make_vectors())
+    candidates, texts = (torch.from_numpy(x).to(DEVICE) for x in work.make_vectors())
 
     def run(number: int) -> None:
         for text in texts:

@@ -11,6 +11,7 @@ import numpy as np
 
 VOCAB_SIZE = 50_263  # GPT-2 and six special tokens
 SEED = 0
+ITEM_SIZES = {"float32": 4, "bfloat16": 2}
 # Tokens of prompt and rewrite (the post as it was) of 64 "Who is hiring?" posts in GPT-2's tokens: the first ones of
 # numpy.random.default_rng(0).permutation(6000) over shared/data/hn_who_is_hiring.jsonl.gz with at most 512 together.
 # fmt: off
@@ -133,6 +134,7 @@ class StartupWork:
     name: str
     warm: bool
     work: TrainWork
+    dtype: ClassVar[str] = "float32"
     has_twin: ClassVar[bool] = True
 
     @property
@@ -173,11 +175,13 @@ class ActWork:
         return trunks + outputs + 2 * self.sizes.vocabulary_flops(self.n_tokens, inner=2 * self.sizes.width)
 
     @property
-    def bytes_per_token(self) -> float:
-        """Parameters that one decoding step must read at least: three trunks and the outputs, float32."""
+    def bytes_per_step(self) -> float:
+        """Parameters that one decoding step must read at least: three trunks and the output layer in `dtype`, the Q
+        heads in float32.
+        """
         trunk = 12 * self.sizes.n_layer * self.sizes.width**2
-        heads = VOCAB_SIZE * self.sizes.width * (1 + 2 * 2)
-        return 4.0 * (3 * trunk + heads)
+        output = VOCAB_SIZE * self.sizes.width
+        return ITEM_SIZES[self.dtype] * (3 * trunk + output) + 4.0 * 2 * 2 * output
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,7 @@ class RewardWork:
     n_texts: int = 256
     width: int = 384
     k: int = 50
+    dtype: ClassVar[str] = "float32"
     has_twin: ClassVar[bool] = True
 
     @property

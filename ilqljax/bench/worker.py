@@ -10,9 +10,8 @@ import resource
 import sys
 from statistics import median
 
-from ilqljax.bench.machine import measure_seconds
+from ilqljax.bench.clock import measure_seconds
 from ilqljax.bench.work import ITEMS
-from ilqljax.compilation import enable_compilation_cache, restart_with_huge_pages
 
 # Short work is repeated for this long.
 MIN_SECONDS = 0.5
@@ -25,6 +24,7 @@ def main() -> None:
         from ilqljax.bench.torch_twin import make_run
     else:
         from ilqljax.bench.ours import make_run
+        from ilqljax.compilation import enable_compilation_cache
 
         enable_compilation_cache()
     run, index = make_run(ITEMS[item][int(number)]), int(round_number)
@@ -66,6 +66,4 @@ def answer(values: dict) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[3] == "ours":
-        restart_with_huge_pages()
     main()

@@ -1,6 +1,5 @@
 """Train a model in memory, for experiments that compare many short trainings; `ilqljax.train` is the full program."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +8,7 @@ import jax
 from ilqljax.algorithms import find_unreached, init_learner_state, make_learner, select_acting_params
 from ilqljax.data.dataset import RLDataset
 from ilqljax.data.loader import make_train_loader
-from ilqljax.metrics import NonFiniteLossError
+from ilqljax.metrics import DelayedMetrics, ProgressBar
 from ilqljax.models.value_lm import ValueLM
 from ilqljax.optim import OptimConfig, make_optimizer
 from ilqljax.steps import TargetConfig, make_train_step
@@ -29,7 +28,6 @@ class FitConfig:
         length_buckets: row lengths that batches are padded to.
         action_buckets: numbers of actions that batches are padded to.
         loss: the algorithm's options.
-        log_every: steps between two lines about the loss and the time left; 0 is silent.
     """
 
     steps: int
@@ -39,7 +37,6 @@ class FitConfig:
     action_buckets: Sequence[int]
     polyak: float = 0.01
     loss: dict = field(default_factory=dict)
-    log_every: int = 500
 
 
 def fit(
@@ -53,7 +50,7 @@ def fit(
     watch: Watch | None = None,
     watch_every: int = 0,
 ) -> dict:
-    """Train an algorithm of `ilqljax.algorithms`.
+    """Train an algorithm of `ilqljax.algorithms`; progress goes to stderr.
 
     Args:
         name: of the algorithm.
@@ -68,7 +65,7 @@ def fit(
         `{"params", "target"}`, as `ilqljax.decoding.policy.TextPolicy` takes them.
 
     Raises:
-        NonFiniteLossError: the loss is NaN or infinite at a step that is watched or logged, or at the last.
+        NonFiniteLossError: the loss of a step is NaN or infinite.
     """
     learner = make_learner(name, model, config.loss)
     optimizer = make_optimizer(
@@ -102,18 +99,18 @@ def fit(
     )
     if watch:
         watch(0, select_acting_params(state), state.target)
-    started = time.monotonic()
-    for step in range(1, config.steps + 1):
-        state, metrics = step_fn(state, next(loader))
-        watching = watch is not None and watch_every > 0 and step % watch_every == 0
-        logging = config.log_every > 0 and step % config.log_every == 0
-        if watching or logging or step == config.steps:
-            loss = float(metrics["loss"])
-            if not abs(loss) < float("inf"):
-                raise NonFiniteLossError(step, f"the loss of {name}", loss)
-        if logging:
-            left = (config.steps - step) * (time.monotonic() - started) / step
-            print(f"{name} {step}/{config.steps} loss {loss:.4g}, {left:.0f} s left", flush=True)
-        if watching:
-            watch(step, select_acting_params(state), state.target)
+    delayed = DelayedMetrics()
+    with ProgressBar(config.steps, description=name) as bar:
+
+        def record(fetched: tuple[int, dict[str, float]] | None) -> None:
+            if fetched is not None:
+                bar.update(fetched[0], tokens=int(fetched[1]["tokens"]), loss=fetched[1]["loss"])
+
+        for step in range(1, config.steps + 1):
+            state, metrics = step_fn(state, next(loader))
+            record(delayed.push(step, metrics))
+            if watch is not None and watch_every > 0 and step % watch_every == 0:
+                record(delayed.flush())
+                watch(step, select_acting_params(state), state.target)
+        record(delayed.flush())
     return {"params": select_acting_params(state), "target": state.target}

@@ -265,19 +265,22 @@ def q_statistics(
     if actions is None or (not config.cql_weight and not config.dm_weight):
         q_t = model.finish_q(head, features, actions)
         return q_t, jnp.zeros_like(q_t), jnp.zeros_like(q_t)
+    rows, taken, temperature = features.reshape(-1, features.shape[-1]), actions.reshape(-1), config.cql_temperature
 
-    def margins(features, q_t):
-        return losses.margin_loss(heads.project(head, features), q_t, margin=config.dm_margin)
+    def score_with_margin(features, taken):
+        q = heads.project(head, features)  # [N V]
+        q_t = jnp.take_along_axis(q, taken[:, None], axis=1, mode="clip")[:, 0]
+        return q_t, jax.nn.logsumexp(q / temperature, axis=-1), losses.margin_loss(q, q_t, margin=config.dm_margin)
 
-    flat, layer = features.reshape(-1, features.shape[-1]), head["dense_out"]
-    temperature = config.cql_temperature
-    scores = vocabulary.score_rows(flat, layer["kernel"], layer["bias"], actions.reshape(-1), temperature=temperature)
-    cql = losses.cql_loss(scores.log_normalizer, scores.taken, temperature=temperature)
-    margin = jnp.zeros_like(cql)
     if config.dm_weight:
         vocab_size = model.backbone.config.vocab_size
-        margin = vocabulary.scan_vocabulary(margins, flat, scores.taken, vocab_size=vocab_size)
-    return tuple(x.reshape(actions.shape) for x in (scores.taken, cql, margin))
+        q_t, log_z, margin = vocabulary.scan_vocabulary(score_with_margin, rows, taken, vocab_size=vocab_size)
+    else:
+        layer = head["dense_out"]
+        q_t, log_z = vocabulary.score_rows(rows, layer["kernel"], layer["bias"], taken, temperature=temperature)
+        margin = jnp.zeros_like(q_t)
+    cql = losses.cql_loss(log_z, q_t, temperature=temperature)
+    return tuple(x.reshape(actions.shape) for x in (q_t, cql, margin))
 
 
 def unreached_paths(model: ValueLM, config: ILQLConfig, params: dict) -> tuple[tuple[str, ...], ...]:
