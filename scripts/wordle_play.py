@@ -4,14 +4,16 @@
 
 One set of games by mixture(p) is played; on it are trained BC, filtered BC (the best games only), and three
 critics over BC's policy: Monte Carlo, one-step (expectile 0.5) and ILQL. All play the same hidden words. Writes
-results.json (each training as soon as it is judged; the same command continues), table.md and plot.svg.
+results.json (each training as soon as it is judged; the same command continues), the clones, table.md and plot.svg.
 """
 
 import argparse
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 from ilqljax.cli import run_main
 from ilqljax.compilation import enable_compilation_cache
@@ -23,7 +25,8 @@ from ilqljax.experiments.fit import fit
 from ilqljax.experiments.plots import Line, draw_lines
 from ilqljax.experiments.results import Results
 from ilqljax.experiments.wordle import make_fit_config, make_model
-from ilqljax.files import save_text
+from ilqljax.files import save_text, save_whole
+from ilqljax.models.networks_folder import flatten, unflatten
 from ilqljax.tasks.wordle.data import make_tokenizer, play_games
 from ilqljax.tasks.wordle.environment import compute_returns
 from ilqljax.tasks.wordle.evaluation import WordleJudge, summarize_games
@@ -37,15 +40,14 @@ CRITICS = {"mc": {"mc_returns": True, "expectile": 0.5, "td_lambda": 1.0}, "one-
 class Experiment:
     """One seed: its games, and the trainings on them."""
 
-    def __init__(self, args: argparse.Namespace, seed: int) -> None:
-        self.args, self.seed, self.tokenizer = args, seed, make_tokenizer()
+    def __init__(self, args: argparse.Namespace, seed: int, out: Path) -> None:
+        self.args, self.seed, self.out, self.tokenizer = args, seed, out, make_tokenizer()
         words = load_words(args.words)
         self.policy = MixturePolicy(words, np.random.default_rng((seed, 1)), p=args.p)
         self.judge = WordleJudge(words, self.policy, n_games=args.games, betas=args.betas, seed=1000 + seed)
         self.observations = play_games(self.policy, args.data_games, seed=seed)
         size = {"n_layer": args.layers, "n_embd": args.width, "n_head": args.heads}
         self.model = make_model(self.tokenizer, **size, separate_policy=True)
-        self.trunks: dict[str, dict] = {}
 
     def reference(self) -> dict:
         """Return what the data policy and information gain are worth."""
@@ -53,17 +55,20 @@ class Experiment:
         return {name: summarize_games(self.judge.play(player)) for name, player in players.items()}
 
     def clone(self, name: str) -> dict:
-        """Train BC on all games, or train it further on the best ones, once, and return its trunk."""
-        if name not in self.trunks:
-            args, games, trunk, steps = self.args, self.observations, None, self.args.bc_steps
-            if name == "filtered bc":
-                best = np.argsort(-compute_returns(games), kind="stable")[: max(1, int(args.keep * len(games)))]
-                games, trunk, steps = [games[i] for i in best], self.clone("bc"), args.filtered_steps
-            config = make_fit_config(steps=steps, batch_size=args.batch, lr=args.lr)
-            dataset = ObservationDataset(games, self.tokenizer)
-            fitted = fit("bc", self.model, dataset, config, seed=self.seed, trunk=trunk)
-            self.trunks[name] = fitted["params"]["policy"]
-        return self.trunks[name]
+        """Return the trunk of BC on all games, or of BC trained further on the best ones; trained once, then a file."""
+        path = self.out / f"{name.replace(' ', '_')}_{self.seed}.safetensors"
+        if path.is_file():
+            return unflatten(load_file(path))
+        args, games, trunk, steps = self.args, self.observations, None, self.args.bc_steps
+        if name == "filtered bc":
+            best = np.argsort(-compute_returns(games), kind="stable")[: max(1, int(args.keep * len(games)))]
+            games, trunk, steps = [games[i] for i in best], self.clone("bc"), args.filtered_steps
+        config = make_fit_config(steps=steps, batch_size=args.batch, lr=args.lr)
+        dataset = ObservationDataset(games, self.tokenizer)
+        fitted = fit("bc", self.model, dataset, config, seed=self.seed, trunk=trunk)
+        trunk = jax.device_get(fitted["params"]["policy"])
+        save_whole(path, lambda temporary: save_file(flatten(trunk), temporary))
+        return trunk
 
     def judge_clone(self, name: str) -> dict:
         """Train BC and play with it."""
@@ -172,7 +177,7 @@ def main() -> None:
     out = resolve_path(args.out)
     results = Results(out / "results.json", {k: v for k, v in vars(args).items() if k != "out"})
     for seed in args.seeds:
-        experiment = Experiment(args, seed)
+        experiment = Experiment(args, seed, out)
         results.compute(f"reference {seed}", experiment.reference)
         for name in ("bc", "filtered bc"):
             results.compute(f"{name} {seed}", lambda e=experiment, n=name: e.judge_clone(n))
