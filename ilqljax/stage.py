@@ -191,7 +191,7 @@ def train_stage(
         f"{dict(mesh.shape)} devices"
     )
     # Operations of a step's products, by the shape of its batch.
-    flops: dict[tuple[int, ...], float] = {}
+    flops: dict[tuple[tuple[int, ...], ...], float] = {}
     with (
         store,
         CompilationCounter() as compilations,
@@ -217,7 +217,7 @@ def train_stage(
             rows = next(loader)
             waited = time.monotonic() - asked
             batch = shard_batch(rows, mesh)
-            shape = batch.per_token.state_idxs.shape + batch.tokens.shape
+            shape = tuple(x.shape for x in jax.tree.leaves(batch))
             if shape not in flops:
                 flops[shape] = count_product_flops(step_fn, state, batch)
             state, metrics = step_fn(state, batch)

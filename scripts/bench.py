@@ -57,16 +57,21 @@ def profile(names: list[str], out: Path) -> None:
 
 
 def measure(names: list[str], *, n_pairs: int, against: str, out: str) -> None:
-    """Measure every item and print the table; the file is written anew after each."""
+    """Measure every item and print the table; the file is written first of all, and anew after each."""
     dtypes = sorted({work.dtype for name in names for work in ITEMS[name]})
     limits = {dtype: measure_limits(dtype=dtype) for dtype in dtypes}
     rows = []
+
+    def save() -> None:
+        if out:
+            save_text(out, json.dumps({"limits": limits, "against": against, "items": rows}, indent=2) + "\n")
+
+    save()
     for name in names:
         for number in range(len(ITEMS[name])):
             rows.append(measure_item(name, number, n_pairs=n_pairs, against=against))
             print(f"{rows[-1]['item']}: {rows[-1]['ours_seconds'][0]:.3g} s", flush=True)
-            if out:
-                save_text(out, json.dumps({"limits": limits, "against": against, "items": rows}, indent=2) + "\n")
+            save()
     print(format_table(rows, limits=limits, against=against))
 
 

@@ -104,9 +104,7 @@ def run_steps(step: Callable, state: TrainState, load: Callable[[int], Iterable[
 
 def make_batches(work: RaggedWork) -> Callable[[int], Iterator[Batch]]:
     """Make the function from a round's number to its batches, in the order of the list."""
-    tokenizer = CharacterTokenizer("a")
-    rows = ObservationDataset([Row(*lengths) for lengths in work.lengths], tokenizer)
-    n = work.batch_size * work.n_steps
+    rows, n = make_rows(work), work.batch_size * work.n_steps
 
     def load(number: int) -> Iterator[Batch]:
         first = number % work.n_rounds * n
@@ -118,14 +116,18 @@ def make_batches(work: RaggedWork) -> Callable[[int], Iterator[Batch]]:
 
 def make_loading(work: LoaderWork) -> Callable[[int], None]:
     """Prepare the training loader alone."""
-    rows = ObservationDataset([Row(*lengths) for lengths in work.lengths], CharacterTokenizer("a"))
-    loader = make_train_loader(rows, batch_size=work.batch_size, seed=SEED, **BUCKETS)
+    loader = make_train_loader(make_rows(work), batch_size=work.batch_size, seed=SEED, **BUCKETS)
 
     def run(number: int) -> None:
         for _ in range(work.n_steps):
             next(loader)
 
     return run
+
+
+def make_rows(work: RaggedWork) -> ObservationDataset:
+    """Make a dataset of rows of the item's lengths; a character is a token."""
+    return ObservationDataset([Row(*lengths) for lengths in work.lengths], CharacterTokenizer("a"))
 
 
 class Row:
