@@ -46,13 +46,16 @@ def score_rows(
     if bias is None:
         bias = jnp.zeros(kernel.shape[1], jnp.float32)
     with jax.named_scope("vocabulary"):
-        return Scores(*_score_rows(temperature, features, kernel, bias, ids))
+        return _score_rows(temperature, features, kernel, bias, ids)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _score_rows(temperature, features, kernel, bias, ids):
     return scan_vocabulary(
-        lambda x, i: _reduce(_multiply(x, kernel, bias), i, temperature), features, ids, vocab_size=kernel.shape[1]
+        lambda x, i: reduce_scores(_multiply(x, kernel, bias), i, temperature=temperature),
+        features,
+        ids,
+        vocab_size=kernel.shape[1],
     )
 
 
@@ -60,9 +63,10 @@ def _multiply(features, kernel, bias):
     return jnp.matmul(features, kernel, preferred_element_type=jnp.float32) + bias[None]
 
 
-def _reduce(scores, ids, temperature):
+def reduce_scores(scores: Float[Array, "N V"], ids: Int[Array, "N"], *, temperature: float = 1.0) -> Scores:
+    """Reduce scores that are there already; `score_rows` documents the arguments."""
     taken = jnp.take_along_axis(scores, ids[:, None], axis=1, mode="clip")[:, 0]
-    return taken, jax.nn.logsumexp(scores / temperature, axis=1)
+    return Scores(taken, jax.nn.logsumexp(scores / temperature, axis=1))
 
 
 def _score_rows_forward(temperature, features, kernel, bias, ids):
@@ -71,7 +75,7 @@ def _score_rows_forward(temperature, features, kernel, bias, ids):
         out = _score_rows(temperature, features, kernel, bias, ids)
         return out, (features, kernel, bias, ids, out[1], None)
     scores = _multiply(features, kernel, bias)
-    out = _reduce(scores, ids, temperature)
+    out = reduce_scores(scores, ids, temperature=temperature)
     return out, (features, kernel, bias, ids, out[1], scores)
 
 

@@ -269,8 +269,8 @@ def q_statistics(
 
     def score_with_margin(features, taken):
         q = heads.project(head, features)  # [N V]
-        q_t = jnp.take_along_axis(q, taken[:, None], axis=1, mode="clip")[:, 0]
-        return q_t, jax.nn.logsumexp(q / temperature, axis=-1), losses.margin_loss(q, q_t, margin=config.dm_margin)
+        scores = vocabulary.reduce_scores(q, taken, temperature=temperature)
+        return *scores, losses.margin_loss(q, scores.taken, margin=config.dm_margin)
 
     if config.dm_weight:
         vocab_size = model.backbone.config.vocab_size
