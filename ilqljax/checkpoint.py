@@ -7,7 +7,8 @@
       trash/                     where old steps go, by one rename, before they are deleted
 
 A step's folder appears by one rename when it is complete and vanishes by one rename, so a process killed at any instant
-leaves only complete steps. This is the only module that imports Orbax.
+leaves only complete steps. Checksums (`ilqljax.checksums`) tell what a disk did to them later. Only this module imports
+Orbax.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ilqljax.checksums import compute_checksums, find_differing
 from ilqljax.errors import UserError
 
 _TRASH = "trash"
@@ -91,9 +93,11 @@ class CheckpointStore:
         self.wait()
         ranked = {} if metric is None else {"name": self._metric_name, "mode": self._mode, "value": float(metric)}
         self._metrics[step] = ranked
+        arrays, beside = _unwrap_keys(state), {"values": extra, "metric": ranked}
+        sums = compute_checksums(arrays, beside)
         items = {
-            "state": ocp.args.StandardSave(_unwrap_keys(state)),
-            "extra": ocp.args.JsonSave({"values": extra, "metric": ranked}),
+            "state": ocp.args.StandardSave(arrays),
+            "extra": ocp.args.JsonSave(beside | {"checksums": sums}),
         }
         if not writer.save(step, args=ocp.args.Composite(**items)):
             raise RuntimeError(f"Orbax declined to save step {step} in {self.directory}.")
@@ -110,14 +114,13 @@ class CheckpointStore:
             The state, the extra values and the step.
 
         Raises:
-            UserError: there is no such complete checkpoint, or its arrays are not those of the template.
+            UserError: there is no such complete checkpoint, its arrays are not those of the template, or it is damaged.
         """
         with self._open_reader() as reader:
             step = self._find_step(reader, step)
             abstract = jax.tree.map(_abstract_leaf, template)
             _check_same_arrays(_read_shapes(reader, step), abstract, where=f"{self.directory / str(step)}")
-            items = {"state": ocp.args.StandardRestore(abstract), "extra": ocp.args.JsonRestore()}
-            restored = reader.restore(step, args=ocp.args.Composite(**items))
+            restored = _read_step(reader, step, state=ocp.args.StandardRestore(abstract))
         return jax.tree.map(_wrap_key, restored["state"], template), restored["extra"]["values"], step
 
     def steps(self) -> list[int]:
@@ -222,13 +225,13 @@ def restore_raw(directory: str | Path, *, step: int | str = "last") -> dict[str,
         step: a number, "last" or "best".
 
     Raises:
-        UserError: there is no such complete checkpoint.
+        UserError: there is no such complete checkpoint, or it is damaged.
     """
     store = CheckpointStore(directory)
     with store._open_reader() as reader:
         step = store._find_step(reader, step)
         template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), _read_shapes(reader, step))
-        return reader.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template)))["state"]
+        return _read_step(reader, step, state=ocp.args.StandardRestore(template))["state"]
 
 
 class _DropOrbaxChatter(logging.Filter):
@@ -270,8 +273,7 @@ def _open_manager(directory: Path, **options: Any) -> ocp.CheckpointManager:
 
 def _read_metrics(manager: ocp.CheckpointManager) -> dict[int, dict[str, Any]]:
     """Read each step's metric: name, mode and value, or nothing."""
-    items = ocp.args.Composite(extra=ocp.args.JsonRestore())
-    return {step: manager.restore(step, args=items)["extra"]["metric"] for step in manager.all_steps()}
+    return {step: _read_step(manager, step)["extra"]["metric"] for step in manager.all_steps()}
 
 
 def _find_best(metrics: dict[int, dict[str, Any]]) -> int | None:
@@ -280,9 +282,39 @@ def _find_best(metrics: dict[int, dict[str, Any]]) -> int | None:
     return max(ranks, key=lambda step: (ranks[step], step), default=None)
 
 
+def _read_step(manager: ocp.CheckpointManager, step: int, **items: Any) -> dict[str, Any]:
+    """Read items of a step, its JSON always, and compare them with the checksums they were saved with."""
+    with _report_damage(manager, step):
+        restored = manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore(), **items))
+        extra = restored["extra"]
+        beside = {name: extra[name] for name in ("values", "metric")}
+        if extra.keys() != beside.keys():  # Checkpoints of before there were checksums have these two alone.
+            found = compute_checksums(restored.get("state", {}), beside)
+            if names := find_differing(extra["checksums"], found):
+                raise ValueError(f"checksums differ: {', '.join(names[:10])}")
+    return restored
+
+
 def _read_shapes(manager: ocp.CheckpointManager, step: int) -> Any:
-    metadata = manager.item_metadata(step)["state"]
-    return getattr(metadata, "tree", metadata)
+    with _report_damage(manager, step):
+        metadata = manager.item_metadata(step)["state"]
+        return getattr(metadata, "tree", metadata)
+
+
+@contextlib.contextmanager
+def _report_damage(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
+    """Turn what reading a damaged step raises into one message that says how to go on."""
+    try:
+        yield
+    except (UserError, jax.errors.JaxRuntimeError):  # The latter is a device's, such as memory that ran out.
+        raise
+    except Exception as error:  # Orbax meets damaged files with anything, assertions too.
+        reason = " ".join(str(error).split())[:200]
+        folder = Path(manager.directory) / str(step)
+        raise UserError(
+            f"Checkpoint {folder} is damaged or cannot be read ({type(error).__name__}: {reason}). Put a good copy in "
+            "its place, or delete the folder to go on from an older step (without one, from the start)."
+        ) from error
 
 
 def _check_same_arrays(saved: Any, wanted: Any, *, where: str) -> None:

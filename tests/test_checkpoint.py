@@ -1,5 +1,6 @@
 """Checkpoints: what is kept, what comes back, and what a killed process leaves behind."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -236,6 +237,84 @@ def test_process_killed_at_any_instant_leaves_a_complete_last_and_best(tmp_path)
             state, extra, step = store.restore(template, step=which)
             assert extra == {"step": step}
             assert np.all(state["a"] == step)
+
+
+def flip_bit(raw: bytes, part: float) -> bytes:
+    i = int(part * (len(raw) - 1))
+    return raw[:i] + bytes([raw[i] ^ 4]) + raw[i + 1 :]
+
+
+DAMAGES = {
+    "emptied": lambda raw: b"",
+    "cut in half": lambda raw: raw[: len(raw) // 2],
+    "zeroed": lambda raw: bytes(len(raw)),
+    "gone": None,
+    **{f"bit flipped at {part}": lambda raw, part=part: flip_bit(raw, part) for part in (0.0, 0.2, 0.5, 0.8, 1.0)},
+}
+
+
+# Orbax's event loop is closed while reads of other arrays are still under way.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_to_any_file_is_refused_or_changes_nothing(tmp_path, damage):
+    extra = {"loader": {"position": 17}, "text": "x" * 200}
+    with CheckpointStore(tmp_path, metric_name="loss") as store:
+        store.save(3, make_state(3.0), extra, metric=0.5)
+    refused = []
+    files = [file for file in sorted((tmp_path / "3").rglob("*")) if file.is_file() and file.stat().st_size]
+    for file in files:
+        raw = file.read_bytes()
+        if DAMAGES[damage] is None:
+            file.unlink()
+        else:
+            file.write_bytes(DAMAGES[damage](raw))
+        try:
+            state, restored_extra, _ = CheckpointStore(tmp_path).restore(make_state(0.0))
+        except UserError as error:
+            assert str(tmp_path / "3") in str(error)
+            refused.append(file)
+        else:
+            assert restored_extra == extra
+            assert_same(state, make_state(3.0))
+        file.write_bytes(raw)
+    assert_same(CheckpointStore(tmp_path).restore(make_state(0.0))[0], make_state(3.0))
+    assert refused
+
+
+def test_an_array_that_is_not_the_saved_one_is_named(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        store.save(3, make_state(3.0), {})
+    extra = next((tmp_path / "3" / "extra").glob("metadata"))
+    values = json.loads(extra.read_text())
+    values["checksums"]["params/h/kernel"] += 1
+    extra.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"damaged.*params/h/kernel.*delete the folder"):
+        CheckpointStore(tmp_path).restore(make_state(0.0))
+    with pytest.raises(UserError, match=r"damaged.*params/h/kernel"):
+        restore_raw(tmp_path)
+
+
+def test_checkpoint_of_before_there_were_checksums_is_read(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        store.save(3, make_state(3.0), {"a": 1})
+    extra = next((tmp_path / "3" / "extra").glob("metadata"))
+    values = json.loads(extra.read_text())
+    del values["checksums"]
+    extra.write_text(json.dumps(values))
+    state, restored, _ = CheckpointStore(tmp_path).restore(make_state(0.0))
+    assert restored == {"a": 1}
+    assert_same(state, make_state(3.0))
+
+
+def test_a_damaged_best_step_is_named_before_anything_is_written(tmp_path):
+    with CheckpointStore(tmp_path, metric_name="loss") as store:
+        store.save(1, make_state(1.0), {}, metric=0.1)
+        store.save(2, make_state(2.0), {}, metric=0.2)
+    (tmp_path / "1" / "extra" / "metadata").write_text("{")
+    with CheckpointStore(tmp_path, metric_name="loss") as store:
+        assert_same(store.restore(make_state(0.0))[0], make_state(2.0))
+        with pytest.raises(UserError, match=r"/1 is damaged"):
+            store.save(3, make_state(3.0), {}, metric=0.3)
 
 
 def test_missing_folder_is_refused(tmp_path):
