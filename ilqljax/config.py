@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from ml_collections import ConfigDict
 
 from ilqljax.errors import UserError
-from ilqljax.files import save_text
+from ilqljax.files import read_json, save_text
 
 T = TypeVar("T")
 Section = ConfigDict | Mapping[str, Any]
@@ -368,15 +368,7 @@ def load_config_json(path: str | Path) -> ConfigDict:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"Config file {path} is not there. Give the config.json of a run's folder.")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg}). Restore the file or rerun.") from error
-    if not isinstance(values, dict):
-        raise UserError(
-            f"{path}:1: a {type(values).__name__}, not a JSON object. Give the config.json of a run's folder."
-        )
-    return ConfigDict(values)
+    return ConfigDict(read_json(path, advice="Restore the file, or give the config.json of a run's folder."))
 
 
 def diff_overrides(default: Section, actual: Section) -> dict[str, Any]:

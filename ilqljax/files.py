@@ -1,11 +1,14 @@
 """Files written whole or not at all, hashed, and read line by line without trusting how long a line is."""
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from ilqljax.errors import UserError
 
@@ -27,6 +30,58 @@ def read_bounded_lines(stream: BinaryIO, path: str | Path) -> Iterator[tuple[int
                 "is the file JSON Lines or CSV, and not one big JSON value? Shorten or remove the line."
             )
         yield number, line
+
+
+def read_json(path: str | Path, *, advice: str, kind: type = dict) -> Any:
+    """Read a JSON file that holds an object (`dict`) or a list.
+
+    Args:
+        path: the file.
+        advice: what to do where it is damaged, a sentence.
+        kind: what it must hold.
+
+    Raises:
+        UserError: it is not there, cannot be read, is not UTF-8, is not JSON (names the line) or is of another kind.
+    """
+    try:
+        value = json.loads(Path(path).read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing. {advice}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). {advice}") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg}). {advice}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not JSON (byte {error.start} is not UTF-8). {advice}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: not JSON that we can read (nested too deeply). {advice}") from error
+    if not isinstance(value, kind):
+        wanted = {dict: "object", list: "list"}[kind]
+        raise UserError(f"{path}:1: a JSON {wanted} was expected, got {type(value).__name__}. {advice}")
+    return value
+
+
+def read_arrays(path: str | Path, *, advice: str) -> dict[str, np.ndarray]:
+    """Read a safetensors file.
+
+    Args:
+        path: the file.
+        advice: what to do where it is damaged, a sentence.
+
+    Raises:
+        UserError: it is not there, cannot be read, or is not a complete safetensors file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing. {advice}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error}). {advice}") from error
+    except SafetensorError as error:
+        raise UserError(f"{path}: is not a complete safetensors file ({error}). {advice}") from error
 
 
 def save_text(path: str | Path, text: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from ilqljax.cli import run_main
 from ilqljax.compilation import enable_compilation_cache
@@ -25,7 +25,7 @@ from ilqljax.experiments.fit import fit
 from ilqljax.experiments.plots import Line, draw_lines
 from ilqljax.experiments.results import Results
 from ilqljax.experiments.wordle import make_fit_config, make_model
-from ilqljax.files import save_text, save_whole
+from ilqljax.files import read_arrays, save_text, save_whole
 from ilqljax.models.networks_folder import flatten, unflatten
 from ilqljax.tasks.wordle.data import make_tokenizer, play_games
 from ilqljax.tasks.wordle.environment import compute_returns
@@ -58,7 +58,7 @@ class Experiment:
         """Return the trunk of BC on all games, or of BC trained further on the best ones; trained once, then a file."""
         path = self.out / f"{name.replace(' ', '_')}_{self.seed}.safetensors"
         if path.is_file():
-            return unflatten(load_file(path))
+            return unflatten(read_arrays(path, advice="Delete it: the clone is then trained again."))
         args, games, trunk, steps = self.args, self.observations, None, self.args.bc_steps
         if name == "filtered bc":
             best = np.argsort(-compute_returns(games), kind="stable")[: max(1, int(args.keep * len(games)))]

@@ -297,7 +297,7 @@ def test_config_json_is_stable_text():
 def test_broken_config_json_names_the_line(tmp_path):
     path = tmp_path / "config.json"
     path.write_text('{\n"a": \n}')
-    with pytest.raises(UserError, match=r"config.json:3: not valid JSON"):
+    with pytest.raises(UserError, match=r"config.json:3: not JSON"):
         load_config_json(path)
 
 

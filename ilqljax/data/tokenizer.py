@@ -18,7 +18,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from ilqljax.errors import UserError
-from ilqljax.files import save_text
+from ilqljax.files import read_json, save_text
 from ilqljax.hub import fetch_snapshot
 
 PAD, ENV_START, ENV_END = "<|pad|>", "<s>", "</s>"
@@ -311,12 +311,9 @@ def load_tokenizer(path_or_name: str | os.PathLike) -> Tokenizer:
 
 def _read_tokenizer(file: Path) -> Tokenizer:
     """Build the tokenizer that a saved file describes."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file}:{error.lineno}: not JSON ({error.msg}): save the tokenizer again") from error
+    content = read_json(file, advice="Save the tokenizer again.")
     kinds: Mapping[str, type[Tokenizer]] = {cls.kind: cls for cls in (CharacterTokenizer, BPETokenizer, GPT2Tokenizer)}
-    kind = content.get("kind") if isinstance(content, dict) else None
+    kind = content.get("kind")
     if kind not in kinds:
         raise UserError(f"{file} holds a tokenizer of kind {kind!r}: expected one of {sorted(kinds)}")
     fields = {name: value for name, value in content.items() if name != "kind"}

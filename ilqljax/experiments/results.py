@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ilqljax.errors import UserError
-from ilqljax.files import save_text
+from ilqljax.files import read_json, save_text
 
 
 class Results:
@@ -23,10 +23,9 @@ class Results:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
             return
-        try:
-            saved = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg}). Choose another --out.") from error
+        saved = read_json(path, advice="Choose another --out.")
+        if not isinstance(saved.get("cells"), dict):
+            raise UserError(f"{path} is no results file: it has no cells. Choose another --out.")
         if saved.get("settings") != self.settings:
             raise UserError(
                 f"{path} holds results of other settings. Choose another --out, or repeat the same command."

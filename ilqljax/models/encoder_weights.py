@@ -6,15 +6,15 @@ model, which has `modules.json` besides, a folder for its pooling, and perhaps t
 """
 
 import importlib.util
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ilqljax.config import resolve_path
 from ilqljax.errors import UserError
+from ilqljax.files import read_arrays, read_json
 from ilqljax.models.encoder import BertConfig
 from ilqljax.models.hf_weights import set_path
 
@@ -38,6 +38,7 @@ TOP_NAMES = {
     "embeddings.LayerNorm.bias": ("norm", "bias"),
 }
 # Parts of a checkpoint that a sentence encoder does not use.
+COPY_AGAIN = "Copy the complete directory of the sentence encoder again."
 UNUSED_PREFIXES = ("pooler.", "cls.", "embeddings.position_ids")
 REQUIRED_SIZES = (
     "vocab_size",
@@ -95,7 +96,7 @@ def read_encoder_files(directory: Path) -> EncoderFiles:
     """
     if not (directory / "modules.json").is_file():
         return EncoderFiles(directory, "mean", normalize=False, max_length=0, lower=False)
-    modules = read_json(directory / "modules.json", kind=list)
+    modules = read_json(directory / "modules.json", kind=list, advice=COPY_AGAIN)
     bert, pooling, normalize = directory, "mean", False
     for module in modules:
         if not isinstance(module, dict) or not all(isinstance(module.get(key), str) for key in ("type", "path")):
@@ -116,7 +117,7 @@ def read_encoder_files(directory: Path) -> EncoderFiles:
             )
     settings = {}
     if (bert / "sentence_bert_config.json").is_file():
-        settings = read_json(bert / "sentence_bert_config.json", kind=dict)
+        settings = read_json(bert / "sentence_bert_config.json", advice=COPY_AGAIN)
     length = settings.get("max_seq_length") or 0
     if type(length) is not int or length < 0:
         raise UserError(f"{bert / 'sentence_bert_config.json'}: max_seq_length={length!r} is no number of tokens.")
@@ -125,7 +126,7 @@ def read_encoder_files(directory: Path) -> EncoderFiles:
 
 def read_pooling(path: Path) -> str:
     """Read which pooling a `1_Pooling/config.json` asks for."""
-    settings = read_json(path, kind=dict)
+    settings = read_json(path, advice=COPY_AGAIN)
     chosen = sorted(key for key, value in settings.items() if key.startswith("pooling_mode_") and value is True)
     if isinstance(settings.get("pooling_mode"), str):
         chosen = [f"pooling_mode_{settings['pooling_mode']}"]
@@ -142,10 +143,7 @@ def load_bert(directory: Path, *, dtype: str = "float32") -> tuple[BertConfig, d
     Raises:
         UserError: a file is missing or malformed, it is no BERT, or weights are missing or of other sizes.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    settings = read_json(directory / "config.json", kind=dict)
+    settings = read_json(directory / "config.json", advice=COPY_AGAIN)
     if settings.get("model_type") != "bert":
         raise UserError(f"{directory / 'config.json'} has model_type {settings.get('model_type')!r}; expected 'bert'.")
     if missing := [key for key in REQUIRED_SIZES if key not in settings]:
@@ -155,12 +153,9 @@ def load_bert(directory: Path, *, dtype: str = "float32") -> tuple[BertConfig, d
     known = BertConfig.__dataclass_fields__.keys() - {"dtype"}
     config = BertConfig(dtype=dtype, **{key: value for key, value in settings.items() if key in known})
     path = directory / "model.safetensors"
-    if not path.is_file():
-        raise UserError(f"{path} is missing. Save the model with `save_pretrained(..., safe_serialization=True)`.")
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path}: is not a complete safetensors file ({error}). Copy it again.") from error
+    weights = read_arrays(
+        path, advice="Copy it again, or save the model with `save_pretrained(..., safe_serialization=True)`."
+    )
     return config, bert_from_torch(weights, config, where=str(path))
 
 
@@ -212,20 +207,3 @@ def _check_sizes(tree: dict, config: BertConfig, *, where: str) -> None:
         f"{name}: {n}, not {getattr(config, name)}" for name, n in found.items() if n != getattr(config, name)
     ]:
         raise UserError(f"{where} does not have the sizes of config.json: {'; '.join(wrong)}.")
-
-
-def read_json(path: Path, *, kind: type) -> Any:
-    """Read a JSON file that holds an object (`dict`) or a list.
-
-    Raises:
-        UserError: it is missing, malformed or of another kind.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} is missing. Give the complete directory of a sentence encoder.")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # JSON and UTF-8 errors
-        raise UserError(f"{path} is not JSON ({error}). Copy the file again.") from error
-    if not isinstance(value, kind):
-        raise UserError(f"{path} must hold a JSON {'object' if kind is dict else 'list'}, got {type(value).__name__}.")
-    return value

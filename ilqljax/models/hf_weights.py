@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ilqljax.errors import UserError
-from ilqljax.files import save_text
+from ilqljax.files import read_arrays, read_json, save_text
 from ilqljax.hub import fetch_snapshot
 from ilqljax.models.gpt2 import GPT2Config
 
@@ -95,13 +95,10 @@ def load_gpt2(name: str, *, dtype: str = "float32", dropout: float = 0.0) -> tup
     Raises:
         UserError: nothing is there, it is no GPT-2, or weights are missing.
     """
-    from safetensors.numpy import load_file
-
     directory = find_model(name)
     settings = read_settings(directory / "config.json")
     path = directory / "model.safetensors"
-    if not path.is_file():
-        raise UserError(f"{path} is missing. Save the model with `save_pretrained(..., safe_serialization=True)`.")
+    arrays = read_arrays(path, advice="Save the model with `save_pretrained(..., safe_serialization=True)`.")
     config = GPT2Config(
         vocab_size=settings["vocab_size"],
         n_positions=settings["n_positions"],
@@ -113,20 +110,16 @@ def load_gpt2(name: str, *, dtype: str = "float32", dropout: float = 0.0) -> tup
         dropout=dropout,
         dtype=dtype,
     )
-    trunk = trunk_from_torch(load_file(path))
+    trunk = trunk_from_torch(arrays)
     check_sizes(config, trunk, directory=directory)
     return config, trunk
 
 
 def read_settings(path: Path) -> dict[str, Any]:
     """Read a GPT-2's `config.json` and refuse what our GPT-2 does not compute."""
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # JSON and UTF-8 errors
-        raise UserError(f"{path} is not JSON ({error}). Save the model again.") from error
-    if not isinstance(settings, dict) or settings.get("model_type") != "gpt2":
-        found = settings.get("model_type") if isinstance(settings, dict) else type(settings).__name__
-        raise UserError(f"{path} has model_type {found!r}; expected 'gpt2'.")
+    settings = read_json(path, advice="Save the model again.")
+    if settings.get("model_type") != "gpt2":
+        raise UserError(f"{path} has model_type {settings.get('model_type')!r}; expected 'gpt2'.")
     if missing := [key for key in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head") if key not in settings]:
         raise UserError(f"{path} lacks {', '.join(missing)}. Save the model again with its full config.")
     for key, supported in SUPPORTED_SETTINGS.items():

@@ -19,7 +19,7 @@ import numpy as np
 
 from ilqljax.config import from_section
 from ilqljax.errors import UserError
-from ilqljax.files import save_text
+from ilqljax.files import read_arrays, read_json, save_text
 from ilqljax.models.gpt2 import GPT2
 from ilqljax.models.hf_weights import load_gpt2, save_gpt2
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, policy_trunk
@@ -70,16 +70,11 @@ def load_networks(directory: str | Path, *, dtype: str = "float32", dropout: flo
     config, trunk = load_gpt2(str(directory), dtype=dtype, dropout=dropout)
     if not (directory / OPTIONS).is_file():
         return Networks(ValueLM(GPT2(config), ValueLMConfig()), {"policy": trunk}, {})
-    from safetensors.numpy import load_file
-
-    try:
-        options = json.loads((directory / OPTIONS).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{directory / OPTIONS} is not JSON ({error}). Export the model again.") from error
+    options = read_json(directory / OPTIONS, advice="Export the model again.")
     model = ValueLM(GPT2(config), from_section(ValueLMConfig, options, path=str(directory / OPTIONS)))
     if not (directory / NETWORKS).is_file():
         raise UserError(f"{directory / NETWORKS} is missing, and {OPTIONS} is there. Export the model again.")
-    found = unflatten(load_file(directory / NETWORKS))
+    found = unflatten(read_arrays(directory / NETWORKS, advice="Export the model again."))
     params, target = found.get("params", {}), found.get("target", {})
     params["policy" if model.config.separate_policy else "trunk"] = trunk
     check_networks(model, params, target, where=str(directory / NETWORKS))

@@ -11,7 +11,6 @@
 | summary.json          | configuration, counts, mean rewards by split and operator, the noise floor |
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from ilqljax.errors import UserError
 from ilqljax.fairness.attributes import AttributeTable
+from ilqljax.files import read_json
 from ilqljax.tasks.hiring.engines import MatcherSource, TfidfSource
 from ilqljax.tasks.hiring.environment import PostingEnvironment, PostingObservation
 from ilqljax.tasks.hiring.postings import Candidate, Posting, load_candidates, load_postings, read_json_lines
@@ -146,10 +146,7 @@ def load_summary(folder: Path) -> dict[str, Any] | None:
     path = folder / SUMMARY
     if not path.is_file():
         return None
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # covers JSON and UTF-8 errors
-        raise UserError(f"{path}: is not JSON ({error}). Delete the folder and prepare the data anew.") from error
-    if not isinstance(summary, dict) or "fingerprint" not in summary:
+    summary = read_json(path, advice="Delete the folder and prepare the data anew.")
+    if "fingerprint" not in summary:
         raise UserError(f"{path}: was not written by prepare_data. Choose another folder.")
     return summary

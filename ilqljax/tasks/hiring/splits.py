@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ilqljax.errors import UserError
-from ilqljax.files import hash_file, save_text
+from ilqljax.files import hash_file, read_json, save_text
 from ilqljax.tasks.hiring.postings import Posting, normalize_spaces
 
 SPLIT_NAMES = ("train", "eval", "test")
@@ -148,10 +148,9 @@ def load_manifest(path: str | Path, *, postings: Sequence[Posting]) -> Manifest:
         UserError: the file is missing or malformed, a posting changed since or is gone, or the splits leak.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file. Run scripts/prepare_data.py to make it.")
+    values = read_json(path, advice="Run scripts/prepare_data.py to make it anew.")
     try:
-        manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+        manifest = Manifest(**values)
     except (ValueError, TypeError) as error:
         raise UserError(
             f"{path}: is not a split manifest ({error}). Run scripts/prepare_data.py to make it anew."

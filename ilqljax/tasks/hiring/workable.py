@@ -8,7 +8,6 @@ Prepared: a folder with `job_descriptions_w_q_prompt_eng` and `candidates_w_main
 `train_idxs.json`, `test_idxs.json`, `eval_idxs.json` (lists of row numbers of the jobs).
 """
 
-import json
 import re
 from collections.abc import Mapping
 from html.parser import HTMLParser
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ilqljax.errors import UserError
+from ilqljax.files import read_json
 from ilqljax.tasks.hiring.postings import (
     Candidate,
     Posting,
@@ -206,11 +206,8 @@ def _load_split_indices(folder: Path, *, n_postings: int) -> dict[str, list[str]
         path = folder / file
         if not path.is_file():
             continue
-        try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:  # covers JSON and UTF-8 errors
-            raise UserError(f"{path}: is not a JSON list of row numbers ({error}).") from error
-        if not isinstance(rows, list) or not all(type(r) is int and 0 <= r < n_postings for r in rows):
+        rows = read_json(path, kind=list, advice="It must be a JSON list of row numbers.")
+        if not all(type(r) is int and 0 <= r < n_postings for r in rows):
             raise UserError(f"{path}: must be a JSON list of row numbers from 0 to {n_postings - 1}.")
         splits[name] = [str(row) for row in dict.fromkeys(rows)]
     return splits
