@@ -18,7 +18,7 @@ ROWS = (
     ("types", "config", "cli", "compilation", "flops"),
     ("losses", "vocabulary", "data", "envs", "fairness"),
     ("models", "optim", "sharding"),
-    ("state",),
+    ("state", "checksums"),
     ("steps", "objectives", "decoding"),
     ("algorithms", "tasks"),
     ("checkpoint", "metrics", "evals", "runs", "parity", "inspection", "audit"),
