@@ -263,3 +263,21 @@ def test_half_precision_activations_give_nearly_the_same_sums():
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(UserError, match=next(iter(options))):
         DecodeConfig(**options)
+
+
+@pytest.mark.parametrize("networks", [SEPARATE, SHARED, MIXED])
+def test_layers_with_arrays_of_their_own_sample_the_same(networks):
+    model, params, target = make_networks(networks)
+    unrolled = ValueLM(GPT2(dataclasses.replace(TRUNK, unroll=TRUNK.n_layer)), networks)
+    tokens = np.array([[7, 8, 9, 10], [33, 36, 0, PAD]], np.int32)
+    config = DecodeConfig(max_new_tokens=N_NEW, beta=1.0, n_generations=2)
+    scanned, split = (
+        jax.device_get(
+            make_generate(m, config, end_ids=ENDS, pad_id=PAD)(params, target, tokens, np.array([4, 3]), make_keys(2))
+        )
+        for m in (model, unrolled)
+    )
+    np.testing.assert_array_equal(split.tokens, scanned.tokens)
+    np.testing.assert_array_equal(split.lengths, scanned.lengths)
+    np.testing.assert_allclose(split.log_probability, scanned.log_probability, rtol=1e-5)
+    np.testing.assert_allclose(split.advantage, scanned.advantage, rtol=1e-4, atol=1e-5)

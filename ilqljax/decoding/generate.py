@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 
 from ilqljax.decoding.sampling import make_token_scores, sample_tokens
 from ilqljax.errors import UserError
-from ilqljax.models.gpt2 import KVCache
+from ilqljax.models.gpt2 import KVCache, split_layers
 from ilqljax.models.value_lm import ValueLM, policy_trunk
 from ilqljax.types import Array
 
@@ -135,6 +135,7 @@ def make_generate(
         hidden, caches = repeat_rows(hidden, n, axis=0), repeat_rows(caches, n, axis=1)
         row_keys = jax.vmap(lambda key: jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n)))(keys).reshape(-1)
         row_lengths = jnp.repeat(lengths, n)
+        layers = {role: split_layers(model.backbone.config, trunk) for role, trunk in trunks.items()}
         slots = jnp.arange(n_columns + config.max_new_tokens)[None]
         in_prompt = slots < row_lengths[:, None]
 
@@ -156,9 +157,8 @@ def make_generate(
             key_mask = in_prompt | ((slots >= n_columns) & (slots < n_columns + t))
             hidden, caches = {}, {}
             for role, trunk in trunks.items():
-                output = model.run_trunk(
-                    trunk, token[:, None], (row_lengths + t)[:, None], cache=state.caches[role], key_mask=key_mask
-                )
+                positions, read = (row_lengths + t)[:, None], {"cache": state.caches[role], "key_mask": key_mask}
+                output = model.run_trunk(trunk, token[:, None], positions, **read, layers=layers[role])
                 hidden[role] = split_hidden(model, output.hidden[:, 0], output.block_output[:, 0])
                 caches[role] = store(state.caches[role], output.cache, n_columns + t)
             return LoopState(t + 1, samples, done, hidden, caches)

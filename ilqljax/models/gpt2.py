@@ -8,10 +8,12 @@ Padding is at a row's end, and attention is causal, so no valid position can see
 in training. In decoding the caller says which cache slots count (`key_mask`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
@@ -137,12 +139,14 @@ class GPT2(nn.Module):
         key_mask: Bool[Array, "B S"] | None = None,
         return_kv: bool = False,
         deterministic: bool = True,
+        layers: Sequence[dict] | None = None,
     ) -> TrunkOutput:
         """Map tokens to hidden states.
 
         Without `cache`, attention is causal over the row and positions default to 0..T-1; `return_kv` gives the row's
         keys and values, to prefill a cache. With `cache`, T is 1: the token sees the slots where `key_mask` is true
         and itself, and the returned cache holds its own key and value only (S = 1), for the caller to store.
+        `layers`, of `split_layers`, replace the stacked parameters.
         """
         c = self.config
         wte = self.param("wte", nn.initializers.normal(0.02), (c.vocab_size, c.n_embd))
@@ -151,8 +155,17 @@ class GPT2(nn.Module):
             positions = jnp.arange(tokens.shape[1])[None]
         x = (wte[tokens] + wpe[positions]).astype(c.dtype)
         x = nn.Dropout(c.dropout, deterministic=deterministic)(x)
+        return_kv = return_kv or cache is not None
+        if layers is not None:
+            new_kv = []
+            for i, layer in enumerate(layers):
+                block = Block(c, return_kv, deterministic, parent=None)
+                x, kv = block.apply({"params": layer}, x, cache and tuple(slots[i] for slots in cache), key_mask)
+                new_kv.append(kv)
+            cache = KVCache(*map(jnp.stack, zip(*new_kv, strict=True))) if return_kv else None
+            return TrunkOutput(layer_norm(c, "ln_f")(x), x, cache)
         block = nn.remat(Block, prevent_cse=False) if c.remat else Block
-        layers = nn.scan(
+        stack = nn.scan(
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
@@ -160,9 +173,19 @@ class GPT2(nn.Module):
             length=c.n_layer,
             unroll=c.unroll,
         )
-        return_kv = return_kv or cache is not None
-        x, new_kv = layers(c, return_kv, deterministic, name="h")(x, cache and tuple(cache), key_mask)
+        x, new_kv = stack(c, return_kv, deterministic, name="h")(x, cache and tuple(cache), key_mask)
         return TrunkOutput(layer_norm(c, "ln_f")(x), x, KVCache(*new_kv) if return_kv else None)
+
+
+def split_layers(config: GPT2Config, trunk: dict) -> list[dict] | None:
+    """Give each layer arrays of its own, for a loop that reads them at every turn; None where layers are scanned.
+
+    Inside a loop XLA copies a layer out of the stack at every use, which triples what a decoding step reads and writes.
+    """
+    if config.unroll < config.n_layer:
+        return None
+    layers = [jax.tree.map(lambda stacked, i=i: stacked[i], trunk["h"]) for i in range(config.n_layer)]
+    return jax.lax.optimization_barrier(layers)
 
 
 def dense(config: GPT2Config, features: int, *, name: str, scale: float = 1.0) -> nn.Dense:
