@@ -1,5 +1,7 @@
 """Beam search against a search in plain Python that runs the whole row again for every token."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -153,3 +155,12 @@ def test_an_utterance_critic_cannot_weigh_tokens(model, networks):
     search = make_search(model, DecodeConfig(max_new_tokens=2, beta=1.0))
     with pytest.raises(UserError, match="utterance critic cannot weigh tokens"):
         search(params, utterance.init_target(params), jnp.zeros((1, 2), jnp.int32), jnp.array([2]))
+
+
+def test_layers_with_arrays_of_their_own_find_the_same_beams(model, networks):
+    config = DecodeConfig(max_new_tokens=6, beta=1.5)
+    unrolled = ValueLM(GPT2(dataclasses.replace(model.backbone.config, unroll=2)), model.config)
+    scanned, split = (make_search(m, config)(*networks, *pad_prompts(PROMPTS, 7)) for m in (model, unrolled))
+    np.testing.assert_array_equal(split.tokens, scanned.tokens)
+    np.testing.assert_array_equal(split.lengths, scanned.lengths)
+    np.testing.assert_allclose(split.scores, scanned.scores, rtol=1e-5)

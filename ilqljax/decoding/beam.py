@@ -82,7 +82,7 @@ def make_beam_search(
 
     def search(params: dict, target: dict, tokens: Array, lengths: Array) -> Beams:
         n_rows, n_columns = tokens.shape
-        trunks = select_trunks(params, target, critic=critic)
+        trunks = select_trunks(model, params, target, critic=critic)
         hidden, caches = prefill(model, trunks, tokens, lengths, room=config.max_new_tokens)
         hidden, caches = repeat_rows(hidden, width, axis=0), repeat_rows(caches, width, axis=1)
         row_lengths = jnp.repeat(lengths, width)

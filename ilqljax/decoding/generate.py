@@ -101,14 +101,14 @@ class LoopState(NamedTuple):
     caches: dict
 
 
-def select_trunks(params: dict, target: dict, *, critic: bool) -> dict:
-    """List the distinct trunks that decoding runs, by role; a shared trunk appears once."""
+def select_trunks(model: ValueLM, params: dict, target: dict, *, critic: bool) -> dict:
+    """List the distinct trunks that decoding runs, by role, ready for its loop; a shared trunk appears once."""
     trunks = {"policy": policy_trunk(params)}
     if critic and "policy" in params:
         trunks["value"] = params["trunk"]
     if critic and "trunk" in target:
         trunks["target"] = target["trunk"]
-    return trunks
+    return {role: split_layers(model.backbone.config, trunk) for role, trunk in trunks.items()}
 
 
 def make_generate(
@@ -130,12 +130,11 @@ def make_generate(
 
     def generate(params: dict, target: dict, tokens: Array, lengths: Array, keys: Array) -> Samples:
         n_columns = tokens.shape[1]
-        trunks = select_trunks(params, target, critic=critic)
+        trunks = select_trunks(model, params, target, critic=critic)
         hidden, caches = prefill(model, trunks, tokens, lengths, room=config.max_new_tokens)
         hidden, caches = repeat_rows(hidden, n, axis=0), repeat_rows(caches, n, axis=1)
         row_keys = jax.vmap(lambda key: jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n)))(keys).reshape(-1)
         row_lengths = jnp.repeat(lengths, n)
-        layers = {role: split_layers(model.backbone.config, trunk) for role, trunk in trunks.items()}
         slots = jnp.arange(n_columns + config.max_new_tokens)[None]
         in_prompt = slots < row_lengths[:, None]
 
@@ -157,8 +156,9 @@ def make_generate(
             key_mask = in_prompt | ((slots >= n_columns) & (slots < n_columns + t))
             hidden, caches = {}, {}
             for role, trunk in trunks.items():
-                positions, read = (row_lengths + t)[:, None], {"cache": state.caches[role], "key_mask": key_mask}
-                output = model.run_trunk(trunk, token[:, None], positions, **read, layers=layers[role])
+                output = model.run_trunk(
+                    trunk, token[:, None], (row_lengths + t)[:, None], cache=state.caches[role], key_mask=key_mask
+                )
                 hidden[role] = split_hidden(model, output.hidden[:, 0], output.block_output[:, 0])
                 caches[role] = store(state.caches[role], output.cache, n_columns + t)
             return LoopState(t + 1, samples, done, hidden, caches)

@@ -8,7 +8,6 @@ Padding is at a row's end, and attention is causal, so no valid position can see
 in training. In decoding the caller says which cache slots count (`key_mask`).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -139,14 +138,13 @@ class GPT2(nn.Module):
         key_mask: Bool[Array, "B S"] | None = None,
         return_kv: bool = False,
         deterministic: bool = True,
-        layers: Sequence[dict] | None = None,
     ) -> TrunkOutput:
         """Map tokens to hidden states.
 
         Without `cache`, attention is causal over the row and positions default to 0..T-1; `return_kv` gives the row's
         keys and values, to prefill a cache. With `cache`, T is 1: the token sees the slots where `key_mask` is true
         and itself, and the returned cache holds its own key and value only (S = 1), for the caller to store.
-        `layers`, of `split_layers`, replace the stacked parameters.
+        Parameters may be those of `split_layers`.
         """
         c = self.config
         wte = self.param("wte", nn.initializers.normal(0.02), (c.vocab_size, c.n_embd))
@@ -156,16 +154,22 @@ class GPT2(nn.Module):
         x = (wte[tokens] + wpe[positions]).astype(c.dtype)
         x = nn.Dropout(c.dropout, deterministic=deterministic)(x)
         return_kv = return_kv or cache is not None
-        if layers is not None:
-            new_kv = []
+        layers = self.get_variable("params", "h")
+        if isinstance(layers, tuple):
+            run, new_kv = Block(c, return_kv, deterministic, parent=None).apply, []
             for i, layer in enumerate(layers):
-                block = Block(c, return_kv, deterministic, parent=None)
-                x, kv = block.apply({"params": layer}, x, cache and tuple(slots[i] for slots in cache), key_mask)
+                x, kv = run({"params": layer}, x, cache and tuple(slots[i] for slots in cache), key_mask)
                 new_kv.append(kv)
-            cache = KVCache(*map(jnp.stack, zip(*new_kv, strict=True))) if return_kv else None
-            return TrunkOutput(layer_norm(c, "ln_f")(x), x, cache)
+            new_kv = map(jnp.stack, zip(*new_kv, strict=True)) if return_kv else None
+        else:
+            x, new_kv = self.scan_layers(x, cache, key_mask, return_kv=return_kv, deterministic=deterministic)
+        return TrunkOutput(layer_norm(c, "ln_f")(x), x, KVCache(*new_kv) if return_kv else None)
+
+    def scan_layers(self, x, cache, key_mask, *, return_kv, deterministic):
+        """Run the blocks of stacked parameters."""
+        c = self.config
         block = nn.remat(Block, prevent_cse=False) if c.remat else Block
-        stack = nn.scan(
+        layers = nn.scan(
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
@@ -173,19 +177,18 @@ class GPT2(nn.Module):
             length=c.n_layer,
             unroll=c.unroll,
         )
-        x, new_kv = stack(c, return_kv, deterministic, name="h")(x, cache and tuple(cache), key_mask)
-        return TrunkOutput(layer_norm(c, "ln_f")(x), x, KVCache(*new_kv) if return_kv else None)
+        return layers(c, return_kv, deterministic, name="h")(x, cache and tuple(cache), key_mask)
 
 
-def split_layers(config: GPT2Config, trunk: dict) -> list[dict] | None:
-    """Give each layer arrays of its own, for a loop that reads them at every turn; None where layers are scanned.
+def split_layers(config: GPT2Config, trunk: dict) -> dict:
+    """Give each layer arrays of its own, for a loop that reads them at every turn; scanned layers stay as they are.
 
-    Inside a loop XLA copies a layer out of the stack at every use, which triples what a decoding step reads and writes.
+    XLA copies a layer out of the stack at every use, which triples what a decoding step reads and writes.
     """
     if config.unroll < config.n_layer:
-        return None
-    layers = [jax.tree.map(lambda stacked, i=i: stacked[i], trunk["h"]) for i in range(config.n_layer)]
-    return jax.lax.optimization_barrier(layers)
+        return trunk
+    layers = tuple(jax.tree.map(lambda stacked, i=i: stacked[i], trunk["h"]) for i in range(config.n_layer))
+    return trunk | {"h": jax.lax.optimization_barrier(layers)}
 
 
 def dense(config: GPT2Config, features: int, *, name: str, scale: float = 1.0) -> nn.Dense:
