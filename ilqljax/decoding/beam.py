@@ -84,7 +84,7 @@ def make_beam_search(
         n_rows, n_columns = tokens.shape
         trunks = select_trunks(model, params, target, critic=critic)
         hidden, caches = prefill(model, trunks, tokens, lengths, room=config.max_new_tokens)
-        hidden, caches = repeat_rows(hidden, width, axis=0), repeat_rows(caches, width, axis=1)
+        hidden, caches = repeat_rows(hidden, width, axis=0), repeat_rows(caches, width, axis=-4)
         row_lengths = jnp.repeat(lengths, width)
         slots = jnp.arange(n_columns + config.max_new_tokens)[None]
         in_prompt = slots < row_lengths[:, None]
@@ -138,4 +138,4 @@ def take_beams(values: Array, parents: Int[Array, "B W"]) -> Array:
 
 def take_new_slots(cache: KVCache, rows: Int[Array, "N"], *, start: int) -> KVCache:
     """Give each row another row's slots from `start` on."""
-    return jax.tree.map(lambda x: x.at[:, :, :, start:].set(jnp.take(x[:, :, :, start:], rows, axis=1)), cache)
+    return jax.tree.map(lambda x: x.at[..., start:, :].set(jnp.take(x[..., start:, :], rows, axis=-4)), cache)

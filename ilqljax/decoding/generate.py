@@ -132,7 +132,7 @@ def make_generate(
         n_columns = tokens.shape[1]
         trunks = select_trunks(model, params, target, critic=critic)
         hidden, caches = prefill(model, trunks, tokens, lengths, room=config.max_new_tokens)
-        hidden, caches = repeat_rows(hidden, n, axis=0), repeat_rows(caches, n, axis=1)
+        hidden, caches = repeat_rows(hidden, n, axis=0), repeat_rows(caches, n, axis=-4)
         row_keys = jax.vmap(lambda key: jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n)))(keys).reshape(-1)
         row_lengths = jnp.repeat(lengths, n)
         slots = jnp.arange(n_columns + config.max_new_tokens)[None]
@@ -187,7 +187,7 @@ def prefill(
             for x in (output.hidden, output.block_output)
         )
         hidden[role] = split_hidden(model, last, last_block)
-        caches[role] = KVCache(*(jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, room), (0, 0)]) for x in output.cache))
+        caches[role] = jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, room), (0, 0)]), output.cache)
     return hidden, caches
 
 
@@ -199,7 +199,7 @@ def split_hidden(model: ValueLM, hidden: Float[Array, "B D"], block_output: Floa
 
 def store(cache: KVCache, new: KVCache, slot: Int[Array, ""]) -> KVCache:
     """Write one token's keys and values of all layers into a slot of the cache, in place under jit."""
-    return jax.tree.map(lambda old, x: jax.lax.dynamic_update_slice(old, x, (0, 0, 0, slot, 0)), cache, new)
+    return jax.tree.map(lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x, slot, axis=-2), cache, new)
 
 
 def repeat_rows(tree: object, n: int, *, axis: int) -> object:

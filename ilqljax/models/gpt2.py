@@ -58,10 +58,14 @@ class GPT2Config:
 
 
 class KVCache(NamedTuple):
-    """Keys and values of the tokens seen so far, in slots: a slot's number is storage, not a position."""
+    """Keys and values of the tokens seen so far, in slots: a slot's number is storage, not a position.
 
-    keys: Float[Array, "L B H S K"]
-    values: Float[Array, "L B H S K"]
+    Of a trunk of `split_layers` each is a tuple of L arrays [B H S K], else one array [L B H S K]: rows are axis -4 and
+    slots axis -2 either way.
+    """
+
+    keys: Float[Array, "L B H S K"] | tuple[Float[Array, "B H S K"], ...]
+    values: Float[Array, "L B H S K"] | tuple[Float[Array, "B H S K"], ...]
 
 
 class TrunkOutput(NamedTuple):
@@ -160,7 +164,7 @@ class GPT2(nn.Module):
             for i, layer in enumerate(layers):
                 x, kv = run({"params": layer}, x, cache and tuple(slots[i] for slots in cache), key_mask)
                 new_kv.append(kv)
-            new_kv = map(jnp.stack, zip(*new_kv, strict=True)) if return_kv else None
+            new_kv = zip(*new_kv, strict=True) if return_kv else None
         else:
             x, new_kv = self.scan_layers(x, cache, key_mask, return_kv=return_kv, deterministic=deterministic)
         return TrunkOutput(layer_norm(c, "ln_f")(x), x, KVCache(*new_kv) if return_kv else None)
@@ -183,7 +187,8 @@ class GPT2(nn.Module):
 def split_layers(config: GPT2Config, trunk: dict) -> dict:
     """Give each layer arrays of its own, for a loop that reads them at every turn; scanned layers stay as they are.
 
-    XLA copies a layer out of the stack at every use, which triples what a decoding step reads and writes.
+    XLA copies a layer out of the stack at every use, which triples what a decoding step reads and writes. The caches of
+    such a trunk are split too.
     """
     if config.unroll < config.n_layer:
         return trunk
