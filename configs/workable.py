@@ -238,10 +238,11 @@ def scale_up(config: ConfigDict) -> None:
     for name in ("pretrain_dataset", "dataset", "validation_dataset"):
         config[name].tokenizer = tokenizer
         config[name].update({"max_length": 1024, "max_actions": 384})
-    config.model.update({"path": "gpt2", "n_positions": 1024, "dtype": "bfloat16", "remat": False, "unroll": 1})
+    config.model.update({"path": "gpt2", "n_positions": 1024, "dtype": "bfloat16", "remat": False, "unroll": 12})
     for stage, lr, steps in ((config.pretrain, 1e-4, 5000), (config.train, 1e-4, 10000)):
         stage.update({"batch_size": 32, "lr": lr, "warmup_steps": 200, "action_buckets": ()})
         stage.length_buckets = (256, 512, 768, 1024)
+        stage.sort_window = 16
         stage.total_steps = steps if stage.total_steps else 0
         stage.target.polyak = 0.005
     config.decode.max_new_tokens = 384

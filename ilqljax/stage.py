@@ -19,7 +19,7 @@ from ilqljax.algorithms import Learner, find_unreached, init_learner_state
 from ilqljax.checkpoint import CheckpointStore
 from ilqljax.compilation import CompilationCounter
 from ilqljax.data.dataset import ListRLDataset, RLDataset
-from ilqljax.data.loader import eval_batches, make_train_loader
+from ilqljax.data.loader import eval_batches, expect_counts, make_train_loader
 from ilqljax.envs.base import LanguageEnvironment, Policy
 from ilqljax.errors import UserError
 from ilqljax.evals.loss import evaluate_loss
@@ -43,6 +43,9 @@ class TrainConfig(OptimConfig):
         accumulate_steps: microbatches that a step is computed in.
         length_buckets: row lengths that batches are padded to.
         action_buckets: numbers of actions that batches are padded to; () is powers of two.
+        sort_window: how many batches are sorted by length together, which saves padding. Above 1, losses divide by what
+            a batch holds on average instead of what it holds, so that short rows weigh no more than others; the loss
+            that is shown then rises and falls with the lengths of a batch. Not for streams.
         eval_every: steps between evaluations; there is always one at the end.
         save_every: steps between checkpoints; there is always one at the end.
         log_every: steps between records in the metrics.
@@ -57,6 +60,7 @@ class TrainConfig(OptimConfig):
     accumulate_steps: int = 1
     length_buckets: tuple[int, ...] = (1024,)
     action_buckets: tuple[int, ...] = ()
+    sort_window: int = 1
     eval_every: int = 500
     save_every: int = 500
     log_every: int = 10
@@ -70,7 +74,7 @@ class TrainConfig(OptimConfig):
             super().__post_init__()
         if self.select not in ("best", "last"):
             raise UserError(f"select={self.select!r} is unknown. Use 'best' or 'last'.")
-        for name in ("eval_every", "save_every", "log_every", "batch_size", "accumulate_steps"):
+        for name in ("eval_every", "save_every", "log_every", "batch_size", "accumulate_steps", "sort_window"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} is not positive. Use 1 or more.")
         if self.batch_size % self.accumulate_steps:
@@ -138,6 +142,8 @@ def train_stage(
     template = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
     template = template._replace(key=jax.device_put(jax.random.key(0), shardings.key))
     replicated = replicated_sharding(mesh)
+    sorting = settings.sort_window > 1
+    counts = expect_counts(inputs.dataset, batch_size=settings.batch_size) if sorting else None
     step_fn = jax.jit(
         make_train_step(
             learner.loss_fn,
@@ -147,6 +153,7 @@ def train_stage(
             group_size=inputs.dataset.group_size,
             dropout=learner.model.backbone.config.dropout > 0,
             unreached=find_unreached(learner, state),
+            counts=counts,
         ),
         donate_argnums=0,
         in_shardings=(shardings, batch_sharding(mesh)),
@@ -160,6 +167,7 @@ def train_stage(
         seed=config.seed,
         n_hosts=jax.process_count(),
         host=jax.process_index(),
+        sort_window=settings.sort_window,
         **buckets,
     )
     # A validation row that fits no bucket must stop the run here, not at its first evaluation.

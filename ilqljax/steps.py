@@ -44,6 +44,7 @@ def make_train_step(
     group_size: int = 1,
     dropout: bool = False,
     unreached: tuple[tuple[str, ...], ...] = (),
+    counts: Counts | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
     """Make the train step: gradient, optimizer, targets. Pure; the caller jits it with donation and shardings.
 
@@ -55,17 +56,19 @@ def make_train_step(
         group_size: rows that a microbatch may not tear apart (`ListRLDataset.group_size`).
         dropout: whether to draw dropout keys.
         unreached: paths of parameters that no loss term reads, which weight decay must leave alone too.
+        counts: what the losses' means divide by, equal for all batches, where rows of like length share a batch; None
+            divides by what each batch holds.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
-        counts = count_batch(batch)
+        held = count_batch(batch)
         step_key = jax.random.fold_in(state.key, state.step)
 
         def microbatch_gradients(batch, index):
             key = jax.random.fold_in(step_key, index) if dropout else None
 
             def objective(params):
-                return loss_fn({**params, **state.frozen}, state.target, batch, counts, key)
+                return loss_fn({**params, **state.frozen}, state.target, batch, counts or held, key)
 
             (_, metrics), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
             return gradients, metrics
@@ -85,7 +88,7 @@ def make_train_step(
             slow = update_target(state.target, {**params, **state.frozen}, polyak=polyak)
         with jax.named_scope("optimizer"):
             norm = global_norm(gradients)
-        metrics |= {"grad_norm": norm, "actions": counts.actions, "tokens": counts.tokens}
+        metrics |= {"grad_norm": norm, "actions": held.actions, "tokens": held.tokens}
         return TrainState(state.step + 1, params, state.frozen, slow, opt_state, state.key), metrics
 
     return step

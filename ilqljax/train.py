@@ -134,7 +134,8 @@ def plan_stage(learner: Learner, settings: TrainConfig, rows: RLDataset, validat
     """Fit an algorithm's arrangement to its training rows, and arrange them and the validation rows.
 
     Raises:
-        UserError: the rows are not what the algorithm needs, or a microbatch would tear a group of rows apart.
+        UserError: the rows are not what the algorithm needs, a microbatch would tear a group of rows apart, or a stream
+            is to be sorted.
     """
     arrangement = learner.arrange(rows)
     arranged = arrangement.apply(rows)
@@ -143,6 +144,10 @@ def plan_stage(learner: Learner, settings: TrainConfig, rows: RLDataset, validat
             f"batch_size={settings.batch_size} in accumulate_steps={settings.accumulate_steps} gives microbatches of "
             f"{settings.batch_size // settings.accumulate_steps} rows, and rows come in groups of "
             f"{arranged.group_size}. Make it a multiple of {arranged.group_size}."
+        )
+    if settings.sort_window > 1 and not isinstance(arranged, ListRLDataset):
+        raise UserError(
+            f"sort_window={settings.sort_window} sorts rows by length, and a stream has none beforehand. Use 1."
         )
     return Stage(learner, settings, arrangement, arranged, arrangement.apply(validation))
 

@@ -48,12 +48,12 @@ def test_each_kind_of_item_runs(item):
     run(1)
 
 
-def test_a_round_of_ragged_rows_takes_the_next_ones_of_the_list_and_begins_again():
+def test_a_round_of_ragged_rows_takes_the_next_ones_of_the_list_shortest_first_and_begins_again():
     item = next(item for item in SMALL_WORK if isinstance(item, RaggedWork))
     load = make_batches(item)
     lengths = [[batch.token_mask.sum(1).tolist() for batch in load(number)] for number in range(3)]
     # A row's prompt and answer, and the end of the dialogue.
-    assert lengths == [[[17, 10]], [[33, 12]], [[17, 10]]]
+    assert lengths == [[[10, 17]], [[12, 33]], [[10, 17]]]
     assert [int(batch.per_token.action_mask.sum()) for batch in load(0)] == [7 + 4]
     assert item.n_tokens == (16 + 9 + 32 + 11) / 2
 

@@ -10,7 +10,7 @@ import pytest
 
 from ilqljax.data import loader
 from ilqljax.data.dataset import IterableRLDataset, ObservationDataset, RLDataset
-from ilqljax.data.loader import eval_batches, make_train_loader
+from ilqljax.data.loader import eval_batches, expect_counts, make_train_loader
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.envs import LanguageObservation
 from ilqljax.errors import UserError
@@ -199,6 +199,20 @@ def test_batch_means_of_ragged_rows_are_means_over_all_tokens_unless_rows_are_so
     share = lengths[lengths < 10].sum() / lengths.sum()
     assert average_over_batches(lengths, sort_window=1) == pytest.approx(share, rel=0.05)
     assert average_over_batches(lengths, sort_window=16) > 2 * share
+
+
+def test_sums_of_sorted_batches_over_what_batches_hold_on_average_are_means_over_all_tokens():
+    dataset = make_dataset(400)
+    sizes, divisor = dataset.row_sizes, expect_counts(dataset, batch_size=8)
+    pick_rows = loader._make_row_plan(dataset.lengths, batch_size=8, seed=0, sort_window=25)
+    shares = []
+    for step in range(20 * 50):
+        rows = sizes[pick_rows(step)]
+        shares.append((rows[rows[:, 0] < 20, 1].sum() / divisor.actions, (rows[:, 0] - 1).sum() / divisor.tokens))
+    share = sizes[sizes[:, 0] < 20, 1].sum() / sizes[:, 1].sum()
+    assert np.std(shares, axis=0).min() > 0.1  # batches do differ
+    np.testing.assert_allclose(np.mean(shares, axis=0), [share, 1.0], rtol=1e-5)
+    assert (divisor.utterances, divisor.rows) == (8, 8)
 
 
 def test_batches_are_not_sorted_by_default():

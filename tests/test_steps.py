@@ -27,6 +27,7 @@ from ilqljax.objectives.values import ILQLConfig
 from ilqljax.sharding import MeshConfig, infer_param_shardings, make_mesh, shard_batch
 from ilqljax.state import TrainState, init_state
 from ilqljax.steps import TargetConfig, count_batch, make_train_step, sum_microbatches
+from ilqljax.types import Counts
 
 TOKENIZER = CharacterTokenizer(string.ascii_lowercase + " .,!?'-")  # 40 ids
 TRUNK = GPT2Config(vocab_size=TOKENIZER.vocab_size, n_positions=32, n_embd=16, n_layer=2, n_head=2)
@@ -500,6 +501,23 @@ def test_policy_without_weight_is_frozen_while_targets_follow_every_step():
     moved = leaf_paths(jax.tree.map(lambda a, b: np.any(a != b), jax.device_get(state.params), before.params), bool)
     assert {path[0] for path in moved} == {"trunk", "v", "q1"}
     jax.tree.map(np.testing.assert_array_equal, state.frozen["policy"], make_params(SEPARATE_SINGLE)[0]["policy"])
+
+
+def test_a_fixed_divisor_scales_losses_and_gradients_and_leaves_the_batchs_own_counts():
+    step = make_train_step(
+        values.make_ilql_loss(make_model(SHARED), STEP_LOSS),
+        optax.sgd(1.0),
+        target=TargetConfig(),
+        counts=Counts(*(2 * number for number in count_batch(BATCH))),
+    )
+    halved, metrics = jax.jit(step)(make_state(), BATCH)
+    plain, expected = jit_step()(make_state(), BATCH)
+    for name, value in metrics.items():
+        factor = 1.0 if name in ("actions", "tokens") else 0.5
+        np.testing.assert_allclose(value, factor * expected[name], rtol=1e-5, err_msg=name)
+    start = make_params(SHARED)[0]
+    moved, full_move = (jax.tree.map(jnp.subtract, start, state.params) for state in (halved, plain))
+    assert_close(moved, jax.tree.map(lambda x: 50.0 * x, full_move), rtol=1e-2, atol=1e-3)  # rates 1 and 0.01
 
 
 def toy_loss(params, target, batch, counts, dropout_key):

@@ -188,6 +188,29 @@ def test_microbatches_that_tear_pairs_apart_are_refused_before_any_step(tmp_path
     assert not (tmp_path / "pairs").exists()
 
 
+def test_sorting_a_stream_is_refused_before_any_work(tmp_path):
+    config = load_config_file("configs/wordle.py")
+    config.run_dir = str(tmp_path / "sorted")
+    config.train.sort_window = 2
+    with pytest.raises(UserError, match=r"sort_window=2.*stream"):
+        train(config)
+    assert not (tmp_path / "sorted").exists()
+
+
+def test_losses_of_sorted_batches_average_to_the_mean_over_all_tokens(tmp_path):
+    def train_clone(window):
+        config = make_config(tmp_path, f"window{window}", "bc")
+        config.train.update({"total_steps": 12, "batch_size": 12, "lr": 0.0, "n_rollouts": 0, "eval_every": 12})
+        config.train.sort_window = window
+        lines = (train(config) / "metrics/bc/metrics.jsonl").read_text().splitlines()
+        return [json.loads(line)["train/loss"] for line in lines if "train/loss" in line]
+
+    whole, threes = train_clone(12), train_clone(3)  # an epoch of 144 rows each, nothing learned
+    assert len(whole) == 12
+    assert sorted(whole) != pytest.approx(sorted(threes), rel=1e-2)
+    assert sum(whole) == pytest.approx(sum(threes), rel=1e-4)
+
+
 def test_cloning_twice_under_one_name_is_refused_before_any_work(tmp_path):
     config = make_config(tmp_path, "twice", "bc")
     config.pretrain.total_steps = STEPS

@@ -20,7 +20,7 @@ from ilqljax.bench.work import (
     Work,
 )
 from ilqljax.data.dataset import ObservationDataset, SelectedRows
-from ilqljax.data.loader import eval_batches, make_train_loader
+from ilqljax.data.loader import eval_batches, expect_counts, make_train_loader
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.decoding.generate import DecodeConfig, make_generate
 from ilqljax.fairness.dense_matching import DenseIndex
@@ -31,8 +31,8 @@ from ilqljax.state import TrainState
 from ilqljax.steps import TargetConfig, make_train_step
 from ilqljax.types import Batch, Transitions
 
-# What rows of real lengths are padded to: two compiled programs.
-BUCKETS = {"length_buckets": (384, 512), "action_buckets": (256,)}
+# What rows of real lengths are padded to.
+BUCKETS = {"length_buckets": (256, 384, 512), "action_buckets": (128, 192, 256)}
 
 
 def make_run(work: Work) -> Callable[[int], None]:
@@ -71,8 +71,10 @@ def make_step(work: TrainWork | RaggedWork) -> tuple[Callable, TrainState, Batch
     optimizer = make_optimizer(OptimConfig(lr=1e-5))
     state = jax.jit(lambda key: init_learner_state(learner, optimizer=optimizer, key=key))(jax.random.key(SEED))
     unreached = find_unreached(learner, state)
-    step = make_train_step(learner.loss_fn, optimizer, target=TargetConfig(), unreached=unreached)
-    return step, state, make_batch(work) if isinstance(work, TrainWork) else None
+    ragged = isinstance(work, RaggedWork)
+    counts = expect_counts(make_rows(work), batch_size=work.batch_size) if ragged else None
+    step = make_train_step(learner.loss_fn, optimizer, target=TargetConfig(), unreached=unreached, counts=counts)
+    return step, state, None if ragged else make_batch(work)
 
 
 def make_train(work: TrainWork) -> Callable[[int], None]:
@@ -103,20 +105,22 @@ def run_steps(step: Callable, state: TrainState, load: Callable[[int], Iterable[
 
 
 def make_batches(work: RaggedWork) -> Callable[[int], Iterator[Batch]]:
-    """Make the function from a round's number to its batches, in the order of the list."""
+    """Make the function from a round's number to its batches: the list's next rows, the shortest first."""
     rows, n = make_rows(work), work.batch_size * work.n_steps
 
     def load(number: int) -> Iterator[Batch]:
         first = number % work.n_rounds * n
-        chosen = SelectedRows(rows, range(first, first + n))
-        return eval_batches(chosen, batch_size=work.batch_size, **BUCKETS)
+        numbers = first + np.argsort(rows.lengths[first : first + n], kind="stable")
+        return eval_batches(SelectedRows(rows, numbers), batch_size=work.batch_size, **BUCKETS)
 
     return load
 
 
 def make_loading(work: LoaderWork) -> Callable[[int], None]:
     """Prepare the training loader alone."""
-    loader = make_train_loader(make_rows(work), batch_size=work.batch_size, seed=SEED, **BUCKETS)
+    loader = make_train_loader(
+        make_rows(work), batch_size=work.batch_size, seed=SEED, sort_window=work.n_steps, **BUCKETS
+    )
 
     def run(number: int) -> None:
         for _ in range(work.n_steps):

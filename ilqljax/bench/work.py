@@ -86,7 +86,7 @@ class TrainWork:
 
 @dataclass(frozen=True)
 class RaggedWork:
-    """ILQL steps over rows of real lengths (`POSTING_LENGTHS`), in the order of the list; a round is two steps."""
+    """ILQL steps over rows of real lengths (`POSTING_LENGTHS`); a round is two steps, over the list's next rows."""
 
     name: str
     batch_size: int = 8

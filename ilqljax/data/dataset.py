@@ -14,6 +14,7 @@ from jaxtyping import Int
 from ilqljax.data.datapoint import NO_TOKEN_REWARD, DataPoint, Dialogue, TokenReward
 from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.errors import UserError
+from ilqljax.types import Counts
 
 # From a dialogue to how it is shown to the model.
 View = Callable[[Dialogue], Dialogue]
@@ -120,6 +121,12 @@ class ListRLDataset(RLDataset, ABC):
         rows = (self.get_item(i) for i in range(self.size()))
         sizes = [(len(row.tokens), len(row.action_idxs), len(row.utterance_action_idxs)) for row in rows]
         return np.asarray(sizes, np.int64).reshape(-1, 3)
+
+    def count_rows(self) -> Counts:
+        """Count what means over all rows divide by; target tokens are all but a row's first."""
+        sizes = self.row_sizes
+        counted = (sizes[:, 1].sum(), (sizes[:, 0] - 1).sum(), sizes[:, 2].sum(), self.size())
+        return Counts(*map(np.float32, counted))
 
     @property
     def lengths(self) -> Int[np.ndarray, "N"]:

@@ -7,7 +7,8 @@ over all tokens, whatever the rows' lengths.
 On request, windows of the permutation are sorted by length first, so that a batch holds rows of similar length and
 little padding; then the batches are shuffled. **That biases every loss that divides by a batch's own tokens: tokens of
 short rows weigh more.** Where short rows are the good ones, as in a game, a clone of their player plays better than the
-player. With seed=0, ten rows whose lengths rise with their numbers, batch_size=2 and sort_window=2:
+player. So losses of sorted batches must all divide by the same number (`expect_counts`). With seed=0, ten rows whose
+lengths rise with their numbers, batch_size=2 and sort_window=2:
 
     permutation   4 6 2 7 | 3 5 9 0 | 8 1
     by length     2 4 6 7 | 0 3 5 9 | 1 8
@@ -31,7 +32,7 @@ from jaxtyping import Int
 from ilqljax.data.datapoint import DataPoint, collate
 from ilqljax.data.dataset import IterableRLDataset, ListRLDataset, RLDataset
 from ilqljax.errors import UserError
-from ilqljax.types import Batch
+from ilqljax.types import Batch, Counts
 
 SMALLEST_ACTION_BUCKET = 16
 
@@ -234,8 +235,8 @@ def make_train_loader(
             Utterance actions are padded to powers of two. So the shapes are few whatever the data.
         n_hosts: hosts that share each batch.
         host: which of them this is; host h gets the h-th block of rows.
-        sort_window: how many batches are sorted by length together; 1 for none, which is the only unbiased choice for
-            losses that are means over a batch's tokens.
+        sort_window: how many batches are sorted by length together; 1 for none. Losses of sorted batches divide by
+            `expect_counts`: by a batch's own tokens they would be biased.
         prefetch: batches to prepare ahead in a thread; 0 for none.
 
     Raises:
@@ -276,6 +277,15 @@ def make_train_loader(
     else:
         raise TypeError(f"{type(dataset).__name__} is neither a ListRLDataset nor an IterableRLDataset")
     return TrainLoader(load_batch, identity=identity, prefetch=prefetch)
+
+
+def expect_counts(dataset: ListRLDataset, *, batch_size: int) -> Counts:
+    """Return how many actions, target tokens, utterances and rows a batch holds on average.
+
+    Sums over a batch divided by these are, on average over an epoch's batches, the means over all the dataset's actions
+    (or tokens), however rows were sorted into batches.
+    """
+    return Counts(*(np.float32(batch_size * number / dataset.size()) for number in dataset.count_rows()))
 
 
 def eval_batches(

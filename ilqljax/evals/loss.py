@@ -3,14 +3,12 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ilqljax.data.dataset import ListRLDataset
 from ilqljax.data.loader import eval_batches
 from ilqljax.sharding import shard_batch
 from ilqljax.state import TrainState
-from ilqljax.types import Counts
 
 
 def evaluate_loss(
@@ -28,9 +26,7 @@ def evaluate_loss(
     Every batch is divided by the counts of the whole dataset, so the sum over batches is exactly the mean over its
     actions (or tokens): a short last batch weighs what it holds.
     """
-    sizes = dataset.row_sizes
-    n_actions, n_targets, n_utterances = sizes[:, 1].sum(), (sizes[:, 0] - 1).sum(), sizes[:, 2].sum()
-    counts = Counts(*map(jnp.float32, (n_actions, n_targets, n_utterances, dataset.size())))
+    counts = dataset.count_rows()
     batches = eval_batches(
         dataset,
         batch_size=batch_size,
