@@ -22,8 +22,8 @@ TINY = Sizes(width=16, n_layer=2, n_head=2, n_positions=64)
 SMALL_WORK = (
     TrainWork("ilql", 2, 16, 8, critic=True, sizes=TINY),
     TrainWork("bc", 2, 16, 8, critic=False, sizes=TINY),
-    RaggedWork("ragged", 2, n_steps=1, lengths=((9, 7), (5, 4), (20, 12), (6, 5)), sizes=TINY),
-    LoaderWork("loader", 2, n_steps=2, lengths=((9, 7), (5, 4), (20, 12), (6, 5)), sizes=TINY),
+    RaggedWork("ragged", 2, n_steps=1, lengths=((14, 4), (9, 7), (20, 12), (6, 5)), sizes=TINY),
+    LoaderWork("loader", 2, n_steps=2, lengths=((14, 4), (9, 7), (20, 12), (6, 5)), sizes=TINY),
     ActWork("act", 2, prompt=8, n_new=3, sizes=TINY),
     RewardWork("reward", 100, n_texts=4, width=8, k=5),
 )
@@ -53,9 +53,9 @@ def test_a_round_of_ragged_rows_takes_the_next_ones_of_the_list_shortest_first_a
     load = make_batches(item)
     lengths = [[batch.token_mask.sum(1).tolist() for batch in load(number)] for number in range(3)]
     # A row's prompt and answer, and the end of the dialogue.
-    assert lengths == [[[10, 17]], [[12, 33]], [[10, 17]]]
+    assert lengths == [[[17, 19]], [[12, 33]], [[17, 19]]]
     assert [int(batch.per_token.action_mask.sum()) for batch in load(0)] == [7 + 4]
-    assert item.n_tokens == (16 + 9 + 32 + 11) / 2
+    assert item.n_tokens == (18 + 16 + 32 + 11) / 2
 
 
 @pytest.mark.parametrize("item", [item for item in SMALL_WORK if item.has_twin], ids=lambda item: item.name)

@@ -1,4 +1,4 @@
-"""What the machine itself can do, measured in the same run as the items: rate of products, and memory traffic.
+"""What the machine itself can do, measured in the same run as the items: rates of products and of reading memory.
 
 `python -m ilqljax.bench.machine DTYPE` prints both as JSON; a process of its own gives its memory back.
 """
@@ -24,12 +24,16 @@ def measure_product_rate(*, dtype: str = "float32") -> float:
     return n * 2.0 * size**3 / min(measure_seconds(lambda: multiply(x, x).block_until_ready()) for _ in range(8))
 
 
-def measure_bandwidth(*, n_bytes: int = 1 << 29, repeats: int = 5) -> float:
-    """Return the best rate of a copy, in bytes a second, read and written bytes both counted."""
-    x = jnp.ones(n_bytes // 4, jnp.float32)
-    copy = jax.jit(lambda x: x + 1.0)
-    copy(x).block_until_ready()
-    return 2.0 * n_bytes / min(measure_seconds(lambda: copy(x).block_until_ready()) for _ in range(repeats))
+def measure_bandwidth(*, repeats: int = 8) -> float:
+    """Return the best rate of reading memory, in bytes a second, by the product of a large matrix with a vector.
+
+    That is what a decoding step does with its parameters. A copy into fresh memory would measure page faults instead.
+    """
+    n_bytes, width = 1 << (29 if jax.default_backend() == "cpu" else 32), 4096
+    matrix, vector = jnp.ones((n_bytes // (4 * width), width), jnp.float32), jnp.ones(width, jnp.float32)
+    multiply = jax.jit(jnp.dot)
+    multiply(matrix, vector).block_until_ready()
+    return n_bytes / min(measure_seconds(lambda: multiply(matrix, vector).block_until_ready()) for _ in range(repeats))
 
 
 if __name__ == "__main__":

@@ -93,7 +93,8 @@ def make_ragged(work: RaggedWork) -> Callable[[int], None]:
         first = number % work.n_rounds * n
         for start in range(first, first + n, work.batch_size):
             lengths = work.lengths[start : start + work.batch_size]
-            tokens = torch.randint(0, 50_257, (len(lengths), max(map(sum, lengths))), generator=generator)
+            longest = max(map(sum, lengths)) + 1  # the end of the dialogue
+            tokens = torch.randint(0, 50_257, (len(lengths), longest), generator=generator)
             width = max(rewrite for _, rewrite in lengths)
             states = torch.zeros(len(lengths), width + 1, dtype=torch.long)
             mask = torch.zeros(len(lengths), width)
