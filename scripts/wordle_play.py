@@ -9,7 +9,6 @@ results.json (each training as soon as it is judged; the same command continues)
 
 import argparse
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -29,7 +28,7 @@ from ilqljax.experiments.wordle import make_fit_config, make_model
 from ilqljax.files import read_arrays, save_text, save_whole
 from ilqljax.models.networks_folder import flatten, unflatten
 from ilqljax.tasks.wordle.data import make_tokenizer, play_games
-from ilqljax.tasks.wordle.environment import WordleObservation, compute_returns
+from ilqljax.tasks.wordle.environment import compute_returns
 from ilqljax.tasks.wordle.evaluation import WordleJudge, summarize_games
 from ilqljax.tasks.wordle.game import load_words
 from ilqljax.tasks.wordle.policies import InformationPolicy, MixturePolicy
@@ -56,29 +55,15 @@ class Experiment:
         return {name: summarize_games(self.judge.play(player)) for name, player in players.items()}
 
     def clone(self, name: str) -> dict:
-        """Return a clone's trunk; trained once, then a file.
-
-        | clone       | begins as    | learns from                              |
-        |-------------|--------------|------------------------------------------|
-        | short       | random       | the games that took at most `--short`    |
-        | bc          | short        | all games                                |
-        | filtered bc | bc           | the best `--keep` of the games           |
-
-        `short` is a curriculum: in the data at large a third of the guesses depend on the colours, so the gradient that
-        says which letters follow from which colours drowns; in short games most do, for the last guess is the solution.
-        """
+        """Return the trunk of BC on all games, or of BC trained further on the best ones; trained once, then a file."""
         path = self.out / f"{name.replace(' ', '_')}_{self.seed}.safetensors"
         if path.is_file():
             return unflatten(read_arrays(path, advice="Delete it: the clone is then trained again."))
-        args, games = self.args, self.observations
-        if name == "short":
-            games, trunk, steps = [game for game in games if len(game.guesses) <= args.short], None, args.short_steps
-        elif name == "bc":
-            trunk, steps = self.clone("short") if args.short_steps else None, args.bc_steps
-        else:
+        args, games, trunk, steps = self.args, self.observations, None, self.args.bc_steps
+        if name == "filtered bc":
             best = np.argsort(-compute_returns(games), kind="stable")[: max(1, int(args.keep * len(games)))]
             games, trunk, steps = [games[i] for i in best], self.clone("bc"), args.filtered_steps
-        config = make_fit_config(steps=steps, batch_size=args.batch, lr=args.lr, n_guesses=max_guesses(games))
+        config = make_fit_config(steps=steps, batch_size=args.batch, lr=args.lr)
         dataset = ObservationDataset(games, self.tokenizer)
         fitted = fit("bc", self.model, dataset, config, seed=self.seed, trunk=trunk)
         trunk = jax.device_get(fitted["params"]["policy"])
@@ -145,11 +130,6 @@ def report(args: argparse.Namespace, cells: dict, out: Path) -> str:
     return text
 
 
-def max_guesses(games: Sequence[WordleObservation]) -> int:
-    """Return the guesses of the longest game."""
-    return max(len(game.guesses) for game in games)
-
-
 def cell_names() -> list[str]:
     """List what is computed for each seed."""
     return ["reference", "bc", "filtered bc", *CRITICS]
@@ -164,12 +144,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--betas", type=float, nargs="+", default=[1.0, 4.0, 16.0, 64.0])
     parser.add_argument("--games", type=int, default=4096, help="games that every policy is judged on")
-    parser.add_argument("--data_games", type=int, default=300000, help="games that are learned from")
+    parser.add_argument("--data_games", type=int, default=100000, help="games that are learned from")
     parser.add_argument("--keep", type=float, default=0.3, help="share of the games that filtered BC keeps")
-    parser.add_argument("--short", type=int, default=3, help="most guesses of the games that the clone begins with")
-    parser.add_argument("--short_steps", type=int, default=2000, help="steps of BC on these; 0 leaves them out")
-    parser.add_argument("--bc_steps", type=int, default=6000, help="steps of BC on all games")
-    parser.add_argument("--filtered_steps", type=int, default=1500, help="further steps of BC on the best games")
+    parser.add_argument("--bc_steps", type=int, default=12000)
+    parser.add_argument("--filtered_steps", type=int, default=3000, help="further steps of BC on the best games")
     parser.add_argument("--steps", type=int, default=3000, help="of each critic")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=3e-3, help="of the clones")
@@ -187,7 +165,6 @@ def main() -> None:
         small = {
             "games": 16,
             "data_games": 64,
-            "short_steps": 4,
             "bc_steps": 4,
             "filtered_steps": 4,
             "steps": 4,

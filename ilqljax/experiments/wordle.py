@@ -9,8 +9,10 @@ from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.experiments.fit import FitConfig
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
-from ilqljax.tasks.wordle.environment import count_tokens
+from ilqljax.tasks.wordle.environment import MAX_TOKENS
 from ilqljax.tasks.wordle.game import N_GUESSES, N_LETTERS
+
+N_ACTIONS = N_GUESSES * (N_LETTERS + 1)
 
 
 def make_model(tokenizer: Tokenizer, *, n_layer: int, n_embd: int, n_head: int, separate_policy: bool) -> ValueLM:
@@ -19,17 +21,15 @@ def make_model(tokenizer: Tokenizer, *, n_layer: int, n_embd: int, n_head: int, 
     return ValueLM(GPT2(config), ValueLMConfig(separate_policy=separate_policy))
 
 
-def make_fit_config(
-    *, steps: int, batch_size: int, lr: float, polyak: float = 0.01, n_guesses: int = N_GUESSES, **loss: float
-) -> FitConfig:
-    """Make the settings of one training on games of at most `n_guesses`."""
+def make_fit_config(*, steps: int, batch_size: int, lr: float, polyak: float = 0.01, **loss: float) -> FitConfig:
+    """Make the settings of one training on games."""
     return FitConfig(
         steps=steps,
         batch_size=batch_size,
         lr=lr,
         polyak=polyak,
-        length_buckets=(count_tokens(n_guesses),),
-        action_buckets=(n_guesses * (N_LETTERS + 1),),
+        length_buckets=(MAX_TOKENS,),
+        action_buckets=(N_ACTIONS,),
         loss=loss,
     )
 

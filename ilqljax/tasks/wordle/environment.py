@@ -15,15 +15,9 @@ import numpy as np
 
 from ilqljax.envs.base import LanguageEnvironment, LanguageObservation
 from ilqljax.errors import UserError
-from ilqljax.tasks.wordle.game import N_GUESSES, N_LETTERS, SOLVED, WordList, is_word
+from ilqljax.tasks.wordle.game import N_GUESSES, SOLVED, WordList, is_word
 
-
-def count_tokens(n_guesses: int) -> int:
-    """Return the tokens of a game of so many guesses."""
-    return 2 * n_guesses * (N_LETTERS + 1) + 2
-
-
-MAX_TOKENS = count_tokens(N_GUESSES)
+MAX_TOKENS = 74
 
 
 @dataclass(frozen=True)
