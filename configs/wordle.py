@@ -72,6 +72,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "accumulate_steps": 1,
         "length_buckets": (74,),
         "action_buckets": (36,),
+        "sort_window": 1,  # a stream cannot be sorted by length
         "eval_every": 1000,
         "save_every": 500,
         "log_every": 20,

@@ -183,6 +183,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "accumulate_steps": 1,
         "length_buckets": (192,),
         "action_buckets": (80,),
+        "sort_window": 1,
         "eval_every": 500,
         "save_every": 250,
         "log_every": 10,

@@ -142,8 +142,7 @@ def train_stage(
     template = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
     template = template._replace(key=jax.device_put(jax.random.key(0), shardings.key))
     replicated = replicated_sharding(mesh)
-    sorting = settings.sort_window > 1
-    counts = expect_counts(inputs.dataset, batch_size=settings.batch_size) if sorting else None
+    counts = expect_counts(inputs.dataset, batch_size=settings.batch_size) if settings.sort_window > 1 else None
     step_fn = jax.jit(
         make_train_step(
             learner.loss_fn,
