@@ -5,6 +5,9 @@
 One set of games by mixture(p) is played; on it are trained BC, filtered BC (the best games only), and three
 critics over BC's policy: Monte Carlo, one-step (expectile 0.5) and ILQL. All play the same hidden words. Writes
 results.json (each training as soon as it is judged; the same command continues), the clones, table.md and plot.svg.
+
+BC begins with the solving guesses of short games. A solving guess always fits the colours, where a third of the others
+is sure to, and the colours of games solved early leave few words, so that what colours mean is learned far sooner.
 """
 
 import argparse
@@ -18,7 +21,7 @@ from safetensors.numpy import save_file
 from ilqljax.cli import run_main
 from ilqljax.compilation import enable_compilation_cache
 from ilqljax.config import resolve_path
-from ilqljax.data.dataset import ObservationDataset
+from ilqljax.data.dataset import ListRLDataset, SelectedRows
 from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import TextPolicy
 from ilqljax.experiments.fit import fit
@@ -27,8 +30,7 @@ from ilqljax.experiments.results import Results
 from ilqljax.experiments.wordle import make_fit_config, make_model
 from ilqljax.files import read_arrays, save_text, save_whole
 from ilqljax.models.networks_folder import flatten, unflatten
-from ilqljax.tasks.wordle.data import make_tokenizer, play_games
-from ilqljax.tasks.wordle.environment import compute_returns
+from ilqljax.tasks.wordle.data import MixtureGames, SolvingGuesses, make_tokenizer
 from ilqljax.tasks.wordle.evaluation import WordleJudge, summarize_games
 from ilqljax.tasks.wordle.game import load_words
 from ilqljax.tasks.wordle.policies import InformationPolicy, MixturePolicy
@@ -45,7 +47,7 @@ class Experiment:
         words = load_words(args.words)
         self.policy = MixturePolicy(words, np.random.default_rng((seed, 1)), p=args.p)
         self.judge = WordleJudge(words, self.policy, n_games=args.games, betas=args.betas, seed=1000 + seed)
-        self.observations = play_games(self.policy, args.data_games, seed=seed)
+        self.games = MixtureGames(self.policy, args.data_games, self.tokenizer, seed=seed)
         size = {"n_layer": args.layers, "n_embd": args.width, "n_head": args.heads}
         self.model = make_model(self.tokenizer, **size, separate_policy=True)
 
@@ -59,16 +61,23 @@ class Experiment:
         path = self.out / f"{name.replace(' ', '_')}_{self.seed}.safetensors"
         if path.is_file():
             return unflatten(read_arrays(path, advice="Delete it: the clone is then trained again."))
-        args, games, trunk, steps = self.args, self.observations, None, self.args.bc_steps
+        args, games = self.args, self.games
         if name == "filtered bc":
-            best = np.argsort(-compute_returns(games), kind="stable")[: max(1, int(args.keep * len(games)))]
-            games, trunk, steps = [games[i] for i in best], self.clone("bc"), args.filtered_steps
-        config = make_fit_config(steps=steps, batch_size=args.batch, lr=args.lr)
-        dataset = ObservationDataset(games, self.tokenizer)
-        fitted = fit("bc", self.model, dataset, config, seed=self.seed, trunk=trunk)
-        trunk = jax.device_get(fitted["params"]["policy"])
+            best = np.argsort(-games.returns, kind="stable")[: max(1, int(args.keep * games.size()))]
+            trunk = self.fit_clone(SelectedRows(games, best), args.filtered_steps, self.clone("bc"))
+        else:
+            trunk = None
+            for longest, steps in zip(args.short, args.short_steps, strict=True):
+                trunk = self.fit_clone(SolvingGuesses(games, longest), steps, trunk)
+            trunk = self.fit_clone(games, args.bc_steps, trunk)
         save_whole(path, lambda temporary: save_file(flatten(trunk), temporary))
         return trunk
+
+    def fit_clone(self, rows: ListRLDataset, steps: int, trunk: dict | None) -> dict:
+        """Train BC's trunk further on rows of the games."""
+        config = make_fit_config(steps=steps, batch_size=self.args.batch, lr=self.args.lr)
+        fitted = fit("bc", self.model, rows, config, seed=self.seed, trunk=trunk)
+        return jax.device_get(fitted["params"]["policy"])
 
     def judge_clone(self, name: str) -> dict:
         """Train BC and play with it."""
@@ -84,8 +93,7 @@ class Experiment:
         loss |= CRITICS[name]
         settings = {"steps": args.steps, "batch_size": args.batch, "lr": args.critic_lr, "polyak": args.polyak}
         config = make_fit_config(**settings, **loss)
-        dataset = ObservationDataset(self.observations, self.tokenizer)
-        networks = fit("ilql", self.model, dataset, config, seed=self.seed, trunk=self.clone("bc"))
+        networks = fit("ilql", self.model, self.games, config, seed=self.seed, trunk=self.clone("bc"))
         rows = {f"{name} beta={beta:g}": self.play(networks, beta=beta) for beta in args.betas}
         return rows | {"seconds": time.monotonic() - started}
 
@@ -144,9 +152,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--betas", type=float, nargs="+", default=[1.0, 4.0, 16.0, 64.0])
     parser.add_argument("--games", type=int, default=4096, help="games that every policy is judged on")
-    parser.add_argument("--data_games", type=int, default=100000, help="games that are learned from")
+    parser.add_argument("--data_games", type=int, default=1_000_000, help="games that are learned from")
     parser.add_argument("--keep", type=float, default=0.3, help="share of the games that filtered BC keeps")
-    parser.add_argument("--bc_steps", type=int, default=12000)
+    parser.add_argument("--short", type=int, nargs="*", default=[2, 3, 4, 6], help="most guesses of BC's early stages")
+    parser.add_argument("--short_steps", type=int, nargs="*", default=[800, 1200, 1500, 2500], help="steps of each")
+    parser.add_argument("--bc_steps", type=int, default=12000, help="steps on all games")
     parser.add_argument("--filtered_steps", type=int, default=3000, help="further steps of BC on the best games")
     parser.add_argument("--steps", type=int, default=3000, help="of each critic")
     parser.add_argument("--batch", type=int, default=64)
@@ -165,6 +175,8 @@ def main() -> None:
         small = {
             "games": 16,
             "data_games": 64,
+            "short": [6],
+            "short_steps": [4],
             "bc_steps": 4,
             "filtered_steps": 4,
             "steps": 4,

@@ -3,16 +3,20 @@
 import numpy as np
 import pytest
 
+from ilqljax.data.dataset import SelectedRows
 from ilqljax.data.loader import make_train_loader
 from ilqljax.errors import UserError
 from ilqljax.tasks.wordle.data import (
+    MixtureGames,
+    SolvingGuesses,
     WordleStream,
     make_adversarial_games,
     make_tokenizer,
     pair_first_guesses,
     play_game,
+    play_games,
 )
-from ilqljax.tasks.wordle.environment import WordleObservation
+from ilqljax.tasks.wordle.environment import WordleObservation, compute_returns
 from ilqljax.tasks.wordle.game import WordList, load_words
 from ilqljax.tasks.wordle.policies import ConsistentPolicy, MixturePolicy
 
@@ -35,6 +39,68 @@ def test_a_stream_feeds_the_loader():
     batch = next(make_train_loader(stream, batch_size=4, seed=0, length_buckets=(80,), action_buckets=(36,)))
     assert batch.tokens.shape == (4, 80)
     assert (batch.per_token.action_mask.sum(1) % 6 == 0).all()
+
+
+def make_games(p, n, seed=0):
+    return MixtureGames(MixturePolicy(WORDS, p=p), n, make_tokenizer(), seed=seed)
+
+
+def test_games_as_arrays_are_whole_games_that_one_word_explains():
+    games = make_games(0.5, 300)
+    for i in range(games.size()):
+        game = games.get_game(i)
+        assert game.terminal and not any(game.first(k).terminal for k in range(len(game.guesses)))
+        assert WORDS.find_consistent(game.guesses, game.colours).any()
+        assert (len(game.guesses), game.solved) == (games.n_guesses[i], games.solved[i])
+    np.testing.assert_array_equal(games.returns, compute_returns([games.get_game(i) for i in range(games.size())]))
+
+
+def test_games_as_arrays_know_the_sizes_of_their_rows():
+    games = make_games(0.5, 50)
+    rows = [games.get_item(i) for i in range(games.size())]
+    expected = [(len(row.tokens), len(row.action_idxs), len(row.utterance_action_idxs)) for row in rows]
+    np.testing.assert_array_equal(games.row_sizes, expected)
+    np.testing.assert_array_equal(SelectedRows(games, [3, 1, 3]).row_sizes, games.row_sizes[[3, 1, 3]])
+
+
+def test_solving_guesses_are_the_last_guesses_of_games_solved_early():
+    games = make_games(0.5, 300)
+    rows = SolvingGuesses(games, 3)
+    assert rows.size() == (games.solved & (games.n_guesses <= 3)).sum() > 0
+    for i in range(rows.size()):
+        row, game = rows.get_item(i), games.get_game(int(rows.rows[i]))
+        assert row.tokens[row.action_idxs + 1].tolist() == [
+            *games.tokenizer.encode(game.guesses[-1]),
+            games.tokenizer.eoa_id,
+        ]
+        assert row.rewards.tolist() == [0.0] * 6 and row.utterance_rewards.tolist() == [0.0]
+        assert row.state_idxs[-1] == len(row.tokens) - 1 and row.terminals.tolist() == [0.0] * 6 + [1.0]
+        assert row.tokens[row.utterance_action_idxs].tolist() == [games.tokenizer.eoa_id]
+        sizes = len(row.tokens), len(row.action_idxs), len(row.utterance_action_idxs)
+        assert tuple(rows.row_sizes[i]) == sizes
+    with pytest.raises(UserError, match="none of 5 games"):
+        SolvingGuesses(make_games(0.0, 5), 1)
+
+
+def test_a_game_of_consistent_guesses_has_no_other():
+    games = make_games(1.0, 200)
+    for game in map(games.get_game, range(games.size())):
+        for k, guess in enumerate(game.guesses):
+            before = game.first(k)
+            assert WORDS.find_consistent(before.guesses, before.colours)[WORDS.numbers[guess]]
+
+
+@pytest.mark.parametrize("p", [0.0, 1 / 3, 1.0])
+def test_games_as_arrays_are_worth_what_single_games_are(p):
+    single = compute_returns(play_games(MixturePolicy(WORDS, p=p), 1000, seed=0))
+    many = make_games(p, 12_000).returns
+    error = np.hypot(single.std() / len(single) ** 0.5, many.std() / len(many) ** 0.5)
+    assert abs(many.mean() - single.mean()) < 3.5 * error
+
+
+def test_games_as_arrays_depend_on_the_seed_alone():
+    first, again, other = (make_games(1 / 3, 20, seed=seed).returns.tolist() for seed in (1, 1, 2))
+    assert first == again != other
 
 
 def test_a_game_goes_on_from_a_position():

@@ -154,6 +154,11 @@ class SelectedRows(ListRLDataset):
         """Return the number of chosen rows."""
         return len(self.rows)
 
+    @cached_property
+    def row_sizes(self) -> Int[np.ndarray, "N 3"]:
+        """Return each chosen row's tokens, actions and utterance actions."""
+        return self.dataset.row_sizes[self.rows]
+
 
 class IterableRLDataset(RLDataset, ABC):
     """Hold an endless supply of rows, such as games played by a scripted policy."""

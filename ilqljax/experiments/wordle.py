@@ -12,7 +12,9 @@ from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.tasks.wordle.environment import MAX_TOKENS
 from ilqljax.tasks.wordle.game import N_GUESSES, N_LETTERS
 
-N_ACTIONS = N_GUESSES * (N_LETTERS + 1)
+# Of games of at most 2, 3, ... 6 guesses.
+LENGTH_BUCKETS = tuple(MAX_TOKENS - 2 * (N_LETTERS + 1) * fewer for fewer in range(N_GUESSES - 2, -1, -1))
+ACTION_BUCKETS = tuple((N_LETTERS + 1) * n for n in range(1, N_GUESSES + 1))
 
 
 def make_model(tokenizer: Tokenizer, *, n_layer: int, n_embd: int, n_head: int, separate_policy: bool) -> ValueLM:
@@ -28,8 +30,8 @@ def make_fit_config(*, steps: int, batch_size: int, lr: float, polyak: float = 0
         batch_size=batch_size,
         lr=lr,
         polyak=polyak,
-        length_buckets=(MAX_TOKENS,),
-        action_buckets=(N_ACTIONS,),
+        length_buckets=LENGTH_BUCKETS,
+        action_buckets=ACTION_BUCKETS,
         loss=loss,
     )
 

@@ -1,4 +1,4 @@
-"""Games to learn from: an endless stream of them, a fixed number, and the adversarial set.
+"""Games to learn from: an endless stream of them, a fixed number, a million as arrays, and the adversarial set.
 
 The adversarial set is made so that averaging over what followed a first guess misleads, and only looking for the best
 continuation does not. An expert (information gain) plays, and each of its games gives
@@ -15,21 +15,24 @@ so that most games that begin with the expert's first guess are lost, though it 
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
+from jaxtyping import Int
 
 from ilqljax.data.datapoint import DataPoint
-from ilqljax.data.dataset import IterableRLDataset
+from ilqljax.data.dataset import IterableRLDataset, ListRLDataset, SelectedRows
 from ilqljax.data.tokenizer import CharacterTokenizer, Tokenizer
 from ilqljax.envs.base import interact_environment, interact_environments
 from ilqljax.errors import UserError
 from ilqljax.tasks.wordle.environment import WordleEnvironment, WordleObservation, make_environments
-from ilqljax.tasks.wordle.game import COLOURS, LETTERS, WordList
+from ilqljax.tasks.wordle.game import CODES, COLOURS, LETTERS, N_GUESSES, N_LETTERS, PATTERNS, SOLVED, WordList
 from ilqljax.tasks.wordle.policies import InformationPolicy, MixturePolicy, RepeatPolicy, WordlePolicy
 
 EXPERT, ADVERSARIAL, SUBOPTIMAL = "expert", "adversarial", "suboptimal"
 N_BRANCHES = 5
 BRANCH_AT = 2  # guesses of the expert that an adversarial game keeps
+BLOCK = 10_000  # games that are played at once
 
 
 def make_tokenizer() -> CharacterTokenizer:
@@ -65,6 +68,110 @@ def play_games(policy: WordlePolicy, n: int, *, seed: int) -> list[WordleObserva
     environments = make_environments(policy.words, n, seed=seed)
     player = policy.seeded(np.random.default_rng((seed, n)))
     return [obs for obs, _ in interact_environments(environments, player)]
+
+
+class MixtureGames(ListRLDataset):
+    """Hold many games of mixture(p) as arrays; a row is made when it is asked for.
+
+    A million games are played in about half a minute and take 20 MB.
+
+    Attributes:
+        n_guesses: [N] of each game.
+        solved: [N] whether its last guess is the hidden word.
+        returns: [N] its rewards' sum.
+    """
+
+    def __init__(self, policy: MixturePolicy, n: int, tokenizer: Tokenizer, *, seed: int):
+        """Play n games, all of a block at once; they are not those of `play_games`, but drawn alike.
+
+        Raises:
+            UserError: the list has more words than the arrays can number.
+        """
+        super().__init__(tokenizer)
+        self.words = policy.words
+        if len(self.words) > np.iinfo(np.uint16).max:
+            raise UserError(f"a list of {len(self.words)} words: MixtureGames numbers at most 65,535, use play_games")
+        rng = np.random.default_rng((seed, n))
+        blocks = [_play_block(policy, min(BLOCK, n - start), rng) for start in range(0, n, BLOCK)]
+        self._guesses, self._codes = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+        hits = self._codes == CODES[SOLVED]
+        self.solved = hits.any(axis=1)
+        self.n_guesses = np.where(self.solved, hits.argmax(axis=1) + 1, N_GUESSES)
+        self.returns = self.solved - self.n_guesses.astype(np.float64)
+
+    def get_game(self, i: int) -> WordleObservation:
+        """Return game `i`."""
+        played = slice(self.n_guesses[i])
+        guesses, codes = self._guesses[i, played].tolist(), self._codes[i, played].tolist()
+        return WordleObservation(tuple(self.words.words[g] for g in guesses), tuple(PATTERNS[c] for c in codes))
+
+    def get_item(self, i: int) -> DataPoint:
+        """Return row `i`."""
+        return self.encode(self.get_game(i))
+
+    def size(self) -> int:
+        """Return the number of games."""
+        return len(self.n_guesses)
+
+    @cached_property
+    def row_sizes(self) -> Int[np.ndarray, "N 3"]:
+        """Return each row's tokens, actions and utterance actions, without making the rows."""
+        n = self.n_guesses
+        return np.stack([2 + 2 * (N_LETTERS + 1) * n, (N_LETTERS + 1) * n, n], axis=1)
+
+
+class SolvingGuesses(SelectedRows):
+    """Show solved games with their last guess alone as action; what led to it is prompt.
+
+    A solving guess always fits the colours, where of mixture(p)'s guesses a share p is sure to. Of games that were
+    solved early most had few words left. So what colours mean is learned from these rows in far fewer of them.
+    """
+
+    def __init__(self, games: MixtureGames, longest: int):
+        """Choose the games that were solved in at most `longest` guesses.
+
+        Raises:
+            UserError: there is none.
+        """
+        rows = np.flatnonzero(games.solved & (games.n_guesses <= longest))
+        if not len(rows):
+            raise UserError(f"none of {games.size()} games was solved in {longest} guesses: play more games")
+        super().__init__(games, rows)
+
+    def get_item(self, i: int) -> DataPoint:
+        """Return the i-th such game, without the actions of earlier guesses."""
+        row, actions, states = super().get_item(i), slice(-N_LETTERS - 1, None), slice(-N_LETTERS - 2, None)
+        return replace(
+            row,
+            action_idxs=row.action_idxs[actions],
+            state_idxs=row.state_idxs[states],
+            rewards=row.rewards[actions],
+            terminals=row.terminals[states],
+            utterance_action_idxs=row.utterance_action_idxs[-1:],
+            utterance_state_idxs=row.utterance_state_idxs[-2:],
+            utterance_rewards=row.utterance_rewards[-1:],
+            utterance_terminals=row.utterance_terminals[-2:],
+        )
+
+    @cached_property
+    def row_sizes(self) -> Int[np.ndarray, "N 3"]:
+        """Return each row's tokens, the six actions of a guess, and its one utterance."""
+        return np.stack(
+            [self.dataset.row_sizes[self.rows, 0], *np.full((2, self.size()), [[N_LETTERS + 1], [1]])], axis=1
+        )
+
+
+def _play_block(policy: MixturePolicy, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Play n games side by side, and return guesses and colours [n 6]; what follows a solving guess means nothing."""
+    table = policy.words.table
+    hidden, consistent = rng.integers(len(table), size=n), np.ones((n, len(table)), bool)
+    guesses, codes = np.empty((n, N_GUESSES), np.uint16), np.empty((n, N_GUESSES), np.uint8)
+    for k in range(N_GUESSES):
+        fitting = (rng.random(consistent.shape, np.float32) + consistent).argmax(axis=1)
+        guess = np.where(rng.random(n) < policy.p, fitting, rng.integers(len(table), size=n))
+        guesses[:, k], codes[:, k] = guess, table[guess, hidden]
+        consistent &= table[guess] == codes[:, k, None]
+    return guesses, codes
 
 
 def make_adversarial_games(
