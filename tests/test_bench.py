@@ -17,7 +17,7 @@ from ilqljax.bench.table import Round, format_table, measure_item, run_round
 from ilqljax.bench.work import ActWork, LoaderWork, RaggedWork, RewardWork, Sizes, TrainWork
 from ilqljax.errors import UserError
 
-LIMITS = {"float32": {"product_rate": 2e9, "bandwidth": 1e10}}
+LIMITS = {"float32": {"product_rate": 2e9, "bandwidth": 1e10, "kernel_rates": {"1": 8e9, "8": 2e9}}}
 TINY = Sizes(width=16, n_layer=2, n_head=2, n_positions=64)
 SMALL_WORK = (
     TrainWork("ilql", 2, 16, 8, critic=True, sizes=TINY),
@@ -91,6 +91,16 @@ def test_the_table_has_medians_ratios_and_shares():
     }
     line = format_table([row], limits=LIMITS, against="torch").splitlines()[1]
     assert line.split() == ["x", "1", "[0.5,", "2]", "100", "50%", "1.00", "3", "3.00", "[2.00,", "4.00]", "25%"]
+
+
+def test_the_table_ends_with_the_machines_limits():
+    row = {"item": "x", "dtype": "float32", "flops": 1e9, "n_units": 1, "ours_seconds": (1.0, 1.0, 1.0)}
+    lines = format_table([row | {"ours_peak_bytes": 1e9}], limits=LIMITS, against="").splitlines()
+    assert lines[-3:] == [
+        "float32 products 2 GFLOP/s, bandwidth 10.0 GB/s",
+        "float32 kernels are read by products of 1 row(s) at 8.0 GB/s",
+        "float32 kernels are read by products of 8 row(s) at 2.0 GB/s",
+    ]
 
 
 def test_rows_without_a_twin_or_without_products_leave_their_cells_empty():

@@ -1,6 +1,6 @@
 """What the machine itself can do, measured in the same run as the items: rates of products and of reading memory.
 
-`python -m ilqljax.bench.machine DTYPE` prints both as JSON; a process of its own gives its memory back.
+`python -m ilqljax.bench.machine DTYPE` prints them as JSON; a process of its own gives its memory back.
 """
 
 import json
@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from ilqljax.bench.clock import measure_seconds
+
+KERNEL = (768, 3072)  # of GPT-2 small's MLP
+ROWS = (1, 8, 32)
 
 
 def measure_product_rate(*, dtype: str = "float32") -> float:
@@ -36,6 +39,28 @@ def measure_bandwidth(*, repeats: int = 8) -> float:
     return n_bytes / min(measure_seconds(lambda: multiply(matrix, vector).block_until_ready()) for _ in range(repeats))
 
 
+def measure_kernel_rate(rows: int, *, dtype: str = "float32", repeats: int = 4) -> float:
+    """Return the best rate of reading GPT-2's kernels by products with so many rows, in bytes a second.
+
+    That is what bounds a decoding step built of XLA's products, whatever the memory could give: one row is a matrix
+    times a vector, and for more a general product first lays each kernel out anew.
+    """
+    n = 48 if jax.default_backend() == "cpu" else 480
+    kernels = [jnp.full(KERNEL, 1e-6, dtype) for _ in range(n)]  # arrays of their own: a stack would be copied from
+
+    @jax.jit
+    def multiply(x, kernels):
+        for kernel in kernels:  # each product waits for the one before it, as the layers of a model do
+            x += (x @ kernel)[:, : KERNEL[0]]
+        return x
+
+    x = jnp.ones((rows, KERNEL[0]), dtype)
+    multiply(x, kernels).block_until_ready()
+    n_bytes = n * kernels[0].nbytes
+    return n_bytes / min(measure_seconds(lambda: multiply(x, kernels).block_until_ready()) for _ in range(repeats))
+
+
 if __name__ == "__main__":
     limits = {"product_rate": measure_product_rate(dtype=sys.argv[1]), "bandwidth": measure_bandwidth()}
+    limits |= {"kernel_rates": {rows: measure_kernel_rate(rows, dtype=sys.argv[1]) for rows in ROWS}}
     sys.stdout.write(json.dumps(limits) + "\n")

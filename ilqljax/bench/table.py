@@ -18,8 +18,9 @@ Row = dict[str, Any]
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 
 
-def measure_limits(*, dtype: str) -> dict[str, float]:
-    """Measure the machine's rate of products (operations a second) and its bandwidth (bytes a second).
+def measure_limits(*, dtype: str) -> Row:
+    """Measure the machine's rate of products (operations a second), its bandwidth, and the rates at which products of
+    few rows read kernels, by the number of rows (bytes a second).
 
     Raises:
         UserError: it could not be measured.
@@ -106,7 +107,7 @@ def bound_memory(work: Work, seconds: float) -> Row:
     return {"bytes_per_second": work.bytes_per_step * work.n_new / seconds} if isinstance(work, ActWork) else {}
 
 
-def format_table(rows: list[Row], *, limits: dict[str, dict[str, float]], against: str) -> str:
+def format_table(rows: list[Row], *, limits: dict[str, Row], against: str) -> str:
     """Lay the rows out as plain text, with what their columns mean; `limits` are those of each row's dtype."""
     header = ["item", "seconds [range]", "units/s", "of products", "of bandwidth", "peak GB"]
     header += [f"{against} seconds", f"times {against} [range]", "peak share"] if against else []
@@ -140,5 +141,10 @@ def format_table(rows: list[Row], *, limits: dict[str, dict[str, float]], agains
     lines += [
         f"{dtype} products {limit['product_rate'] / 1e9:,.0f} GFLOP/s, bandwidth {limit['bandwidth'] / 1e9:,.1f} GB/s"
         for dtype, limit in limits.items()
+    ]
+    lines += [
+        f"{dtype} kernels are read by products of {rows} row(s) at {rate / 1e9:,.1f} GB/s"
+        for dtype, limit in limits.items()
+        for rows, rate in limit["kernel_rates"].items()
     ]
     return "\n".join(lines)
