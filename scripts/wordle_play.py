@@ -13,6 +13,7 @@ is sure to, and the colours of games solved early leave few words, so that what 
 import argparse
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -39,6 +40,15 @@ DISCOUNT = 0.99
 CRITICS = {"mc": {"mc_returns": True, "expectile": 0.5, "td_lambda": 1.0}, "one-step": {"expectile": 0.5}, "ilql": {}}
 
 
+class Stage(NamedTuple):
+    """One part of a clone's training: on which rows, how long and fast, and the clone it starts from ("" for none)."""
+
+    rows: ListRLDataset
+    steps: int
+    lr: float
+    start: str
+
+
 class Experiment:
     """One seed: its games, and the trainings on them."""
 
@@ -57,27 +67,30 @@ class Experiment:
         return {name: summarize_games(self.judge.play(player)) for name, player in players.items()}
 
     def clone(self, name: str) -> dict:
-        """Return the trunk of BC on all games, or of BC trained further on the best ones; trained once, then a file."""
+        """Return a cloned trunk: "bc", "filtered bc", or one on BC's way; trained once, then a file."""
         path = self.out / f"{name.replace(' ', '_')}_{self.seed}.safetensors"
         if path.is_file():
             return unflatten(read_arrays(path, advice="Delete it: the clone is then trained again."))
-        args, games = self.args, self.games
-        if name == "filtered bc":
-            best = np.argsort(-games.returns, kind="stable")[: max(1, int(args.keep * games.size()))]
-            trunk = self.fit_clone(SelectedRows(games, best), args.filtered_steps, self.clone("bc"))
-        else:
-            trunk = None
-            for longest, steps in zip(args.short, args.short_steps, strict=True):
-                trunk = self.fit_clone(SolvingGuesses(games, longest), steps, trunk)
-            trunk = self.fit_clone(games, args.bc_steps, trunk)
+        stage = self.plan(name)
+        config = make_fit_config(steps=stage.steps, batch_size=self.args.batch, lr=stage.lr)
+        trunk = self.clone(stage.start) if stage.start else None
+        fitted = fit("bc", self.model, stage.rows, config, seed=self.seed, trunk=trunk)
+        trunk = jax.device_get(fitted["params"]["policy"])
         save_whole(path, lambda temporary: save_file(flatten(trunk), temporary))
         return trunk
 
-    def fit_clone(self, rows: ListRLDataset, steps: int, trunk: dict | None) -> dict:
-        """Train BC's trunk further on rows of the games."""
-        config = make_fit_config(steps=steps, batch_size=self.args.batch, lr=self.args.lr)
-        fitted = fit("bc", self.model, rows, config, seed=self.seed, trunk=trunk)
-        return jax.device_get(fitted["params"]["policy"])
+    def plan(self, name: str) -> Stage:
+        """Return how a clone is trained: solving guesses of ever longer games first, then all games, then the best."""
+        args, games = self.args, self.games
+        early = [f"early {number}" for number in range(len(args.short))]
+        if name in early:
+            number = early.index(name)
+            rows = SolvingGuesses(games, args.short[number])
+            return Stage(rows, args.short_steps[number], args.short_lr, early[number - 1] if number else "")
+        if name == "bc":
+            return Stage(games, args.bc_steps, args.lr, early[-1] if early else "")
+        best = np.argsort(-games.returns, kind="stable")[: max(1, int(args.keep * games.size()))]
+        return Stage(SelectedRows(games, best), args.filtered_steps, args.lr, "bc")
 
     def judge_clone(self, name: str) -> dict:
         """Train BC and play with it."""
@@ -156,11 +169,12 @@ def main() -> None:
     parser.add_argument("--keep", type=float, default=0.3, help="share of the games that filtered BC keeps")
     parser.add_argument("--short", type=int, nargs="*", default=[2, 3, 4, 6], help="most guesses of BC's early stages")
     parser.add_argument("--short_steps", type=int, nargs="*", default=[800, 1200, 1500, 2500], help="steps of each")
+    parser.add_argument("--short_lr", type=float, default=3e-3, help="learning rate of each")
     parser.add_argument("--bc_steps", type=int, default=12000, help="steps on all games")
     parser.add_argument("--filtered_steps", type=int, default=3000, help="further steps of BC on the best games")
     parser.add_argument("--steps", type=int, default=3000, help="of each critic")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=3e-3, help="of the clones")
+    parser.add_argument("--lr", type=float, default=5e-4, help="of BC on all games and of filtered BC")
     parser.add_argument("--critic_lr", type=float, default=1e-3)
     parser.add_argument("--polyak", type=float, default=0.1, help="how fast the targets follow")
     parser.add_argument("--td_lambda", type=float, default=0.9, help="of one-step and ILQL; 0 bootstraps every token")
