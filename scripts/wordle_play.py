@@ -25,6 +25,7 @@ from ilqljax.config import resolve_path
 from ilqljax.data.dataset import ListRLDataset, SelectedRows
 from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import TextPolicy
+from ilqljax.errors import UserError
 from ilqljax.experiments.fit import fit
 from ilqljax.experiments.plots import Line, draw_lines
 from ilqljax.experiments.results import Results
@@ -185,6 +186,10 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--quick", action="store_true", help="a smoke test of seconds")
     args = parser.parse_args()
+    if len(args.short) != len(args.short_steps):
+        raise UserError(
+            f"--short has {len(args.short)} stages and --short_steps {len(args.short_steps)}: give each stage its steps"
+        )
     if args.quick:
         small = {
             "games": 16,

@@ -82,6 +82,11 @@ def test_solving_guesses_are_the_last_guesses_of_games_solved_early():
         SolvingGuesses(make_games(0.0, 5), 1)
 
 
+def test_no_games_are_refused():
+    with pytest.raises(UserError, match="n=0"):
+        make_games(0.5, 0)
+
+
 def test_a_game_of_consistent_guesses_has_no_other():
     games = make_games(1.0, 200)
     for game in map(games.get_game, range(games.size())):
