@@ -45,7 +45,7 @@ def measure_kernel_rate(rows: int, *, dtype: str = "float32", repeats: int = 4) 
     That is what bounds a decoding step built of XLA's products, whatever the memory could give: one row is a matrix
     times a vector, and for more a general product first lays each kernel out anew.
     """
-    n = 48 if jax.default_backend() == "cpu" else 480
+    n = 48  # half a gigabyte in float32: more than any cache holds
     kernels = [jnp.full(KERNEL, 1e-6, dtype) for _ in range(n)]  # arrays of their own: a stack would be copied from
 
     @jax.jit
