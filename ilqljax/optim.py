@@ -1,4 +1,4 @@
-"""The optimizer: AdamW as torch.optim.AdamW computes it, with a learning-rate schedule and gradient clipping."""
+"""Optimizers: AdamW as torch.optim.AdamW computes it, and Muon; with a learning-rate schedule and clipped gradients."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Float, Int
+from optax.contrib import MuonDimensionNumbers, muon
 
 from ilqljax.errors import UserError
 from ilqljax.types import Array
@@ -120,3 +121,32 @@ def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
         make_schedule(config), b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay
     )
     return optax.chain(clip, adamw)
+
+
+def make_muon_optimizer(config: OptimConfig) -> optax.GradientTransformation:
+    """Make Muon (Jordan et al. 2024) for the kernels of a trunk's blocks, with AdamW for all other parameters.
+
+    Muon moves a kernel by its momentum made orthogonal, all singular values about 1, so that directions whose gradients
+    are small move as far as the others. Updates are scaled to a root mean square of 0.2 `config.lr` (Liu et al. 2025,
+    arXiv 2502.16982), about AdamW's, so that one learning rate serves both.
+    """
+
+    def find_axes(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(lambda path, _: _kernel_axes([key.key for key in path]), params)
+
+    optimizer = muon(
+        make_schedule(config),
+        weight_decay=config.weight_decay,
+        eps=config.eps,
+        adam_b1=config.b1,
+        adam_b2=config.b2,
+        adam_weight_decay=config.weight_decay,
+        muon_weight_dimension_numbers=find_axes,
+        consistent_rms=0.2,
+    )
+    return optax.chain(clip_by_norm(config.max_grad_norm or jnp.inf), optimizer)
+
+
+def _kernel_axes(path: list[str]) -> MuonDimensionNumbers | None:
+    """Return which axes of a kernel [L I O] of the blocks are inputs and outputs; None for any other parameter."""
+    return MuonDimensionNumbers(1, 2) if "h" in path and path[-1] == "kernel" else None

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import jax
+import optax
 
 from ilqljax.algorithms import find_unreached, init_learner_state, make_learner, select_acting_params
 from ilqljax.data.dataset import RLDataset
@@ -25,6 +26,7 @@ class FitConfig:
         batch_size: rows of a step.
         lr: peak learning rate; it falls along a cosine to a tenth.
         polyak: how fast targets follow.
+        make_optimizer: `ilqljax.optim.make_optimizer` or `make_muon_optimizer`.
         length_buckets: row lengths that batches are padded to.
         action_buckets: numbers of actions that batches are padded to.
         loss: the algorithm's options.
@@ -36,6 +38,7 @@ class FitConfig:
     length_buckets: Sequence[int]
     action_buckets: Sequence[int]
     polyak: float = 0.01
+    make_optimizer: Callable[[OptimConfig], optax.GradientTransformation] = make_optimizer
     loss: dict = field(default_factory=dict)
 
 
@@ -68,7 +71,7 @@ def fit(
         NonFiniteLossError: the loss of a step is NaN or infinite.
     """
     learner = make_learner(name, model, config.loss)
-    optimizer = make_optimizer(
+    optimizer = config.make_optimizer(
         OptimConfig(
             lr=config.lr,
             schedule="cosine",
