@@ -124,7 +124,7 @@ def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
 
 
 def make_muon_optimizer(config: OptimConfig) -> optax.GradientTransformation:
-    """Make Muon (Jordan et al. 2024) for the kernels of a trunk's blocks, with AdamW for all other parameters.
+    """Make Muon (Jordan et al. 2024) for the kernels of blocks and of heads' hidden layers, and AdamW for the rest.
 
     Muon moves a kernel by its momentum made orthogonal, all singular values about 1, so that directions whose gradients
     are small move as far as the others. Updates are scaled to a root mean square of 0.2 `config.lr` (Liu et al. 2025,
@@ -148,5 +148,7 @@ def make_muon_optimizer(config: OptimConfig) -> optax.GradientTransformation:
 
 
 def _kernel_axes(path: list[str]) -> MuonDimensionNumbers | None:
-    """Return which axes of a kernel [L I O] of the blocks are inputs and outputs; None for any other parameter."""
-    return MuonDimensionNumbers(1, 2) if "h" in path and path[-1] == "kernel" else None
+    """Return which axes of a hidden layer's kernel are inputs and outputs; None for any other parameter."""
+    if path[-1] != "kernel" or path[-2] == "dense_out":
+        return None
+    return MuonDimensionNumbers(1, 2) if "h" in path else MuonDimensionNumbers(0, 1)  # [L I O] of all blocks, [I O]

@@ -68,7 +68,7 @@ class Case:
 
         started = time.monotonic()
         loss = {"expectile": expectile, "cql_weight": args.cql, "discount": DISCOUNT}
-        config = make_fit_config(steps=args.steps, batch_size=args.batch, lr=args.lr, polyak=args.polyak, **loss)
+        config = make_fit_config(steps=args.steps, batch_size=args.batch, lr=args.lr, polyak=args.polyak, loss=loss)
         every = max(1, args.steps // 25)
         fit("ilql", model, self.dataset, config, seed=self.seed, watch=watch, watch_every=every)
         return {"steps": [s for s, _ in curve], "shares": [v for _, v in curve], "seconds": time.monotonic() - started}

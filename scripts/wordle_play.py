@@ -2,18 +2,19 @@
 
     python scripts/wordle_play.py --out runs/wordle-play [--words FILE] [--p 0.34] [--quick]
 
-One set of games by mixture(p) is played; on it are trained BC, filtered BC (the best games only), and three
-critics over BC's policy: Monte Carlo, one-step (expectile 0.5) and ILQL. All play the same hidden words. Writes
+One set of games by mixture(p) is played; on it are trained BC, filtered BC (the best games only), and three critics:
+Monte Carlo, one-step (expectile 0.5) and ILQL, which steer BC's policy. All play the same hidden words. Writes
 results.json (each training as soon as it is judged; the same command continues), the clones, table.md and plot.svg.
 
 BC begins with the solving guesses of short games. A solving guess always fits the colours, where a third of the others
-is sure to, and the colours of games solved early leave few words, so that what colours mean is learned far sooner.
+is sure to, and the colours of games solved early leave few words, so that what colours mean is learned far sooner. The
+last of these clones plays too, as "solving guesses". Its trunk is what the critics read; only their heads are trained.
 """
 
 import argparse
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -26,18 +27,20 @@ from ilqljax.data.dataset import ListRLDataset, SelectedRows
 from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import TextPolicy
 from ilqljax.errors import UserError
-from ilqljax.experiments.fit import fit
+from ilqljax.experiments.fit import FitConfig, fit
 from ilqljax.experiments.plots import Line, draw_lines
 from ilqljax.experiments.results import Results
 from ilqljax.experiments.wordle import make_fit_config, make_model
 from ilqljax.files import read_arrays, save_text, save_whole
 from ilqljax.models.networks_folder import flatten, unflatten
+from ilqljax.optim import make_muon_optimizer
 from ilqljax.tasks.wordle.data import MixtureGames, SolvingGuesses, make_tokenizer
 from ilqljax.tasks.wordle.evaluation import WordleJudge, summarize_games
 from ilqljax.tasks.wordle.game import load_words
 from ilqljax.tasks.wordle.policies import InformationPolicy, MixturePolicy
 
 DISCOUNT = 0.99
+SOLVING = "solving guesses"
 CRITICS = {"mc": {"mc_returns": True, "expectile": 0.5, "td_lambda": 1.0}, "one-step": {"expectile": 0.5}, "ilql": {}}
 
 
@@ -60,7 +63,7 @@ class Experiment:
         self.judge = WordleJudge(words, self.policy, n_games=args.games, betas=args.betas, seed=1000 + seed)
         self.games = MixtureGames(self.policy, args.data_games, self.tokenizer, seed=seed)
         size = {"n_layer": args.layers, "n_embd": args.width, "n_head": args.heads}
-        self.model = make_model(self.tokenizer, **size, separate_policy=True)
+        self.model = make_model(self.tokenizer, **size, separate_policy=True, separate_target=False)
 
     def reference(self) -> dict:
         """Return what the data policy and information gain are worth."""
@@ -68,12 +71,12 @@ class Experiment:
         return {name: summarize_games(self.judge.play(player)) for name, player in players.items()}
 
     def clone(self, name: str) -> dict:
-        """Return a cloned trunk: "bc", "filtered bc", or one on BC's way; trained once, then a file."""
+        """Return a cloned trunk: "bc", "filtered bc", "solving guesses" or one before; trained once, then a file."""
         path = self.out / f"{name.replace(' ', '_')}_{self.seed}.safetensors"
         if path.is_file():
             return unflatten(read_arrays(path, advice="Delete it: the clone is then trained again."))
         stage = self.plan(name)
-        config = make_fit_config(steps=stage.steps, batch_size=self.args.batch, lr=stage.lr)
+        config = self.configure(steps=stage.steps, lr=stage.lr)
         trunk = self.clone(stage.start) if stage.start else None
         fitted = fit("bc", self.model, stage.rows, config, seed=self.seed, trunk=trunk)
         trunk = jax.device_get(fitted["params"]["policy"])
@@ -83,7 +86,7 @@ class Experiment:
     def plan(self, name: str) -> Stage:
         """Return how a clone is trained: solving guesses of ever longer games first, then all games, then the best."""
         args, games = self.args, self.games
-        early = [f"early {number}" for number in range(len(args.short))]
+        early = [*[f"{SOLVING} {number}" for number in range(len(args.short) - 1)], *[SOLVING][: len(args.short)]]
         if name in early:
             number = early.index(name)
             rows = SolvingGuesses(games, args.short[number])
@@ -93,6 +96,10 @@ class Experiment:
         best = np.argsort(-games.returns, kind="stable")[: max(1, int(args.keep * games.size()))]
         return Stage(SelectedRows(games, best), args.filtered_steps, args.lr, "bc")
 
+    def configure(self, **settings: Any) -> FitConfig:
+        """Settle what all trainings share."""
+        return make_fit_config(batch_size=self.args.batch, make_optimizer=make_muon_optimizer, **settings)
+
     def judge_clone(self, name: str) -> dict:
         """Train BC and play with it."""
         started, networks = time.monotonic(), {"params": {"policy": self.clone(name)}, "target": {}}
@@ -101,14 +108,19 @@ class Experiment:
         return rows | {"seconds": time.monotonic() - started}
 
     def judge_critic(self, name: str) -> dict:
-        """Train a critic over BC's policy and play with every beta."""
+        """Train a critic's heads over a cloned trunk, and let every policy play with every beta of it."""
         started, args = time.monotonic(), self.args
+        trunk = self.clone(SOLVING if args.short else "bc")
+        params = self.model.init_params(jax.random.key(self.seed), trunk=trunk, policy=trunk)
+        start = (params, self.model.init_target(params))
         loss = {"expectile": args.expectile, "td_lambda": args.td_lambda, "cql_weight": args.cql, "discount": DISCOUNT}
-        loss |= CRITICS[name]
-        settings = {"steps": args.steps, "batch_size": args.batch, "lr": args.critic_lr, "polyak": args.polyak}
-        config = make_fit_config(**settings, **loss)
-        networks = fit("ilql", self.model, self.games, config, seed=self.seed, trunk=self.clone("bc"))
-        rows = {f"{name} beta={beta:g}": self.play(networks, beta=beta) for beta in args.betas}
+        loss |= CRITICS[name] | {"detach_v": True, "detach_q": True}
+        config = self.configure(steps=args.steps, lr=args.critic_lr, polyak=args.polyak, loss=loss)
+        networks = fit("ilql", self.model, self.games, config, seed=self.seed, networks=start)
+        rows = {}
+        for over in args.over:
+            acting = {"params": networks["params"] | {"policy": self.clone(over)}, "target": networks["target"]}
+            rows |= {f"{label(name, over)} beta={beta:g}": self.play(acting, beta=beta) for beta in args.betas}
         return rows | {"seconds": time.monotonic() - started}
 
     def play(self, networks: dict, **decode: float) -> dict:
@@ -121,11 +133,11 @@ class Experiment:
 def report(args: argparse.Namespace, cells: dict, out: Path) -> str:
     """Write the table and the plot from the results."""
     names = [
-        name for cell in [f"{c} {args.seeds[0]}" for c in cell_names()] for name in cells[cell] if name != "seconds"
+        name for cell in [f"{c} {args.seeds[0]}" for c in cell_names(args)] for name in cells[cell] if name != "seconds"
     ]
     find = {
         (name, seed): cells[f"{c} {seed}"].get(name)
-        for c in cell_names()
+        for c in cell_names(args)
         for seed in args.seeds
         for name in names
         if name in cells[f"{c} {seed}"]
@@ -145,16 +157,28 @@ def report(args: argparse.Namespace, cells: dict, out: Path) -> str:
     text = "\n".join([*rows, "", f"Seeds {list(args.seeds)}, {args.games} games a row and seed, {seconds:.0f} s."])
     save_text(out / "table.md", text + "\n")
     x = [float(np.log2(beta)) for beta in args.betas]
-    flat = [Line(n, x, [float(mean[n])] * len(x), [0.0] * len(x)) for n in ("data", "information gain", "bc sampled")]
-    curves = [Line(c, x, [float(mean[f"{c} beta={b:g}"]) for b in args.betas], [0.0] * len(x)) for c in CRITICS]
+    level = [n for n in ("information gain", f"{SOLVING} greedy", "data", "bc sampled") if n in mean]
+    flat = [Line(n, x, [float(mean[n])] * len(x), [0.0] * len(x)) for n in level]
+    steered = [label(critic, over) for critic in args.critics for over in args.over]
+    curves = [Line(n, x, [float(mean[f"{n} beta={b:g}"]) for b in args.betas], [0.0] * len(x)) for n in steered]
     labels = {"x_label": "log2 of beta", "y_label": "mean return", "y_range": (-6.0, 0.0)}
     save_text(out / "plot.svg", draw_lines([*curves, *flat], title="Wordle: mean return over beta", **labels))
     return text
 
 
-def cell_names() -> list[str]:
+def label(critic: str, over: str) -> str:
+    """Name a critic and, unless it is BC, the policy that it steers."""
+    return critic if over == "bc" else f"{critic} over {over}"
+
+
+def clone_names(args: argparse.Namespace) -> list[str]:
+    """List the clones that play."""
+    return [*([SOLVING] if args.short else []), "bc", "filtered bc"]
+
+
+def cell_names(args: argparse.Namespace) -> list[str]:
     """List what is computed for each seed."""
-    return ["reference", "bc", "filtered bc", *CRITICS]
+    return ["reference", *clone_names(args), *args.critics]
 
 
 def main() -> None:
@@ -168,19 +192,25 @@ def main() -> None:
     parser.add_argument("--games", type=int, default=4096, help="games that every policy is judged on")
     parser.add_argument("--data_games", type=int, default=1_000_000, help="games that are learned from")
     parser.add_argument("--keep", type=float, default=0.3, help="share of the games that filtered BC keeps")
-    parser.add_argument("--short", type=int, nargs="*", default=[2, 3, 4, 6], help="most guesses of BC's early stages")
-    parser.add_argument("--short_steps", type=int, nargs="*", default=[800, 1200, 1500, 2500], help="steps of each")
+    parser.add_argument(
+        "--short", type=int, nargs="*", default=[2, 3, 4, 6, 6, 6], help="most guesses of BC's early stages"
+    )
+    parser.add_argument(
+        "--short_steps", type=int, nargs="*", default=[500, 500, 400, 1200, 1500, 2000], help="steps of each"
+    )
     parser.add_argument("--short_lr", type=float, default=3e-3, help="learning rate of each")
-    parser.add_argument("--bc_steps", type=int, default=12000, help="steps on all games")
-    parser.add_argument("--filtered_steps", type=int, default=3000, help="further steps of BC on the best games")
-    parser.add_argument("--steps", type=int, default=3000, help="of each critic")
+    parser.add_argument("--bc_steps", type=int, default=1000, help="steps on all games")
+    parser.add_argument("--filtered_steps", type=int, default=300, help="further steps of BC on the best games")
+    parser.add_argument("--critics", nargs="+", choices=CRITICS, default=list(CRITICS), help="which are trained")
+    parser.add_argument("--over", nargs="+", choices=["bc", SOLVING], default=["bc"], help="policies they steer")
+    parser.add_argument("--steps", type=int, default=2500, help="of each critic")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=5e-4, help="of BC on all games and of filtered BC")
-    parser.add_argument("--critic_lr", type=float, default=1e-3)
-    parser.add_argument("--polyak", type=float, default=0.1, help="how fast the targets follow")
+    parser.add_argument("--lr", type=float, default=1e-3, help="of BC on all games and of filtered BC")
+    parser.add_argument("--critic_lr", type=float, default=2e-3)
+    parser.add_argument("--polyak", type=float, default=0.01, help="how fast the targets follow")
     parser.add_argument("--td_lambda", type=float, default=0.9, help="of one-step and ILQL; 0 bootstraps every token")
     parser.add_argument("--expectile", type=float, default=0.8, help="of ILQL")
-    parser.add_argument("--cql", type=float, default=0.01, help="weight of the conservative term")
+    parser.add_argument("--cql", type=float, default=0.25, help="weight of the conservative term")
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--heads", type=int, default=4)
@@ -190,6 +220,8 @@ def main() -> None:
         raise UserError(
             f"--short has {len(args.short)} stages and --short_steps {len(args.short_steps)}: give each stage its steps"
         )
+    if SOLVING in args.over and not args.short:
+        raise UserError(f"--over '{SOLVING}' with an empty --short: there is no such clone. Give --short its stages.")
     if args.quick:
         small = {
             "games": 16,
@@ -203,16 +235,16 @@ def main() -> None:
             "layers": 1,
             "width": 32,
         }
-        vars(args).update(small | {"betas": [1.0, 16.0]})
+        vars(args).update(small | {"betas": [1.0, 16.0], "critics": ["mc", "ilql"]})
     enable_compilation_cache()
     out = resolve_path(args.out)
     results = Results(out / "results.json", {k: v for k, v in vars(args).items() if k != "out"})
     for seed in args.seeds:
         experiment = Experiment(args, seed, out)
         results.compute(f"reference {seed}", experiment.reference)
-        for name in ("bc", "filtered bc"):
+        for name in clone_names(args):
             results.compute(f"{name} {seed}", lambda e=experiment, n=name: e.judge_clone(n))
-        for name in CRITICS:
+        for name in args.critics:
             results.compute(f"{name} {seed}", lambda e=experiment, n=name: e.judge_critic(n))
     print(report(args, results.cells, out))
 

@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ElementTree
 
+import jax
 import numpy as np
 import pytest
 from dialogues import answer
@@ -17,6 +18,7 @@ from ilqljax.experiments.wordle import rank_pairs
 from ilqljax.metrics import NonFiniteLossError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
+from ilqljax.optim import make_muon_optimizer
 from ilqljax.tasks.wordle.data import make_tokenizer
 
 
@@ -115,6 +117,24 @@ def test_a_short_training_learns_and_is_watched(name):
     assert seen == [0, 2, 4]
     assert "reference" not in networks["params"]
     assert (networks["target"] == {}) == (name != "ilql")
+
+
+def test_heads_are_trained_from_given_networks_over_a_trunk_that_is_left_alone():
+    params = SMALL.init_params(jax.random.key(7))
+    config = FitConfig(
+        steps=3,
+        batch_size=2,
+        lr=1e-2,
+        length_buckets=(16,),
+        action_buckets=(4,),
+        loss={"detach_v": True, "detach_q": True},
+        make_optimizer=make_muon_optimizer,
+    )
+    start = jax.device_get((params, SMALL.init_target(params)))
+    trained = fit("ilql", SMALL, ANSWERS, config, seed=0, networks=start)["params"]
+    jax.tree.map(np.testing.assert_array_equal, trained["trunk"], start[0]["trunk"])
+    moved = np.abs(trained["q1"]["dense_in"]["kernel"] - start[0]["q1"]["dense_in"]["kernel"])
+    assert 0.0 < moved.max() < 0.1  # from these, not from those of seed 0
 
 
 def test_a_training_that_diverges_is_stopped():

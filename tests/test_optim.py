@@ -157,8 +157,8 @@ def test_without_a_limit_huge_gradients_whose_norm_overflows_are_left_alone():
 
 def newton_schulz_twin(x):
     """Jordan et al. 2024: five quintic iterations that push the singular values of [I O] towards 1, in float64."""
-    x = x.T if x.shape[0] > x.shape[1] else x
-    y = x / np.linalg.norm(x)
+    assert x.shape[0] <= x.shape[1]
+    y = x.astype(np.float64) / np.linalg.norm(x)
     for _ in range(5):
         gram = y @ y.T
         y = 3.4445 * y + (-4.7750 * gram + 2.0315 * gram @ gram) @ y
@@ -167,7 +167,8 @@ def newton_schulz_twin(x):
 
 def draw_block():
     rng = np.random.default_rng(3)
-    shapes = {"h": {"mlp": {"kernel": (2, 4, 6), "bias": (2, 6)}}, "wte": (5, 4)}
+    head = {"dense_in": {"kernel": (4, 8)}, "dense_out": {"kernel": (8, 5)}}
+    shapes = {"h": {"mlp": {"kernel": (2, 4, 6), "bias": (2, 6)}}, "wte": (5, 4), "q1": head}
     return jax.tree.map(
         lambda shape: rng.normal(size=shape).astype(np.float32), shapes, is_leaf=lambda s: isinstance(s, tuple)
     )
@@ -177,21 +178,28 @@ def update_once(optimizer, gradients, params):
     return optimizer.update(gradients, optimizer.init(params), params)[0]
 
 
-def test_muon_moves_each_layers_kernel_by_its_orthogonal_momentum():
+def test_muon_moves_hidden_kernels_by_their_orthogonal_momentum():
     config = OptimConfig(lr=1e-2, weight_decay=0.0)
     gradients = draw_block()
-    kernel = update_once(make_muon_optimizer(config), gradients, gradients)["h"]["mlp"]["kernel"]
-    for layer in range(2):  # the direction of the first momentum is the gradient's
-        expected = -1e-2 * 0.2 * np.sqrt(6) * newton_schulz_twin(gradients["h"]["mlp"]["kernel"][layer].astype(float))
-        np.testing.assert_allclose(kernel[layer], expected, rtol=1e-4, atol=1e-7)
+    updates = update_once(make_muon_optimizer(config), gradients, gradients)
+
+    def check(update, gradient):  # the first momentum points where the gradient does
+        scale = 0.2 * np.sqrt(max(gradient.shape))
+        np.testing.assert_allclose(update, -1e-2 * scale * newton_schulz_twin(gradient), rtol=1e-4, atol=1e-7)
+
+    for layer in range(2):
+        check(updates["h"]["mlp"]["kernel"][layer], gradients["h"]["mlp"]["kernel"][layer])
+    check(updates["q1"]["dense_in"]["kernel"], gradients["q1"]["dense_in"]["kernel"])
 
 
-def test_muon_leaves_embeddings_and_biases_to_adamw_with_decay_and_clipping():
+def test_muon_leaves_embeddings_outputs_and_biases_to_adamw_with_decay_and_clipping():
     config = OptimConfig(lr=1e-2, weight_decay=0.1, max_grad_norm=0.5)
     params, gradients = draw_block(), jax.tree.map(jnp.square, draw_block())
     updates = update_once(make_muon_optimizer(config), gradients, params)
     adamw = optax.chain(clip_by_norm(0.5), optax.adamw(1e-2, weight_decay=0.1, nesterov=True))
     expected = update_once(adamw, gradients, params)
     np.testing.assert_allclose(updates["wte"], expected["wte"], rtol=1e-6)
+    output = [tree["q1"]["dense_out"]["kernel"] for tree in (updates, expected)]
+    np.testing.assert_allclose(*output, rtol=1e-6)
     np.testing.assert_allclose(updates["h"]["mlp"]["bias"], expected["h"]["mlp"]["bias"], rtol=1e-6)
     assert not np.allclose(updates["h"]["mlp"]["kernel"], expected["h"]["mlp"]["kernel"], rtol=0.1)

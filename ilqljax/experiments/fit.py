@@ -50,6 +50,7 @@ def fit(
     *,
     seed: int,
     trunk: dict | None = None,
+    networks: tuple[dict, dict] | None = None,
     watch: Watch | None = None,
     watch_every: int = 0,
 ) -> dict:
@@ -62,6 +63,7 @@ def fit(
         config: how.
         seed: of the parameters and the batches' order.
         trunk: a language model to start from; random where absent.
+        networks: (params, target) that a critic starts from instead.
         watch: called with the step, the parameters and the targets, at step 0 and every `watch_every` steps.
 
     Returns:
@@ -81,7 +83,7 @@ def fit(
             max_grad_norm=1.0,
         )
     )
-    state = init_learner_state(learner, optimizer=optimizer, key=jax.random.key(seed), trunk=trunk)
+    state = init_learner_state(learner, optimizer=optimizer, key=jax.random.key(seed), trunk=trunk, networks=networks)
     rows = learner.arrange(dataset).apply(dataset)
     step_fn = jax.jit(
         make_train_step(

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
-WIDTH, HEIGHT, MARGIN, LEGEND = 560, 320, 52, 150
-# Okabe and Ito's colours, which colour-blind readers tell apart.
+WIDTH, HEIGHT, MARGIN, LEGEND = 640, 320, 52, 220
+# Okabe and Ito's colours, which colour-blind readers tell apart; further lines are dashed.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
@@ -59,23 +59,25 @@ def draw_lines(
             f'<text x="{px:.1f}" y="{bottom + 16}" text-anchor="middle">{x:.4g}</text>',
         ]
     for i, line in enumerate(lines):
-        parts += _draw_line(line, place, color=PALETTE[i % len(PALETTE)])
+        color, dash = PALETTE[i % len(PALETTE)], "6 3" if i >= len(PALETTE) else "none"
+        parts += _draw_line(line, place, color=color, dash=dash)
         y = MARGIN + 18 * i
         parts += [
-            f'<rect x="{right + 12}" y="{y}" width="14" height="4" fill="{PALETTE[i % len(PALETTE)]}"/>',
+            f'<line x1="{right + 12}" y1="{y + 2}" x2="{right + 27}" y2="{y + 2}" stroke="{color}" stroke-width="4" '
+            f'stroke-dasharray="{dash}"/>',
             f'<text x="{right + 32}" y="{y + 6}">{escape(line.name)}</text>',
         ]
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _draw_line(line: Line, place, *, color: str) -> list[str]:
+def _draw_line(line: Line, place, *, color: str, dash: str) -> list[str]:
     """Return a curve and its band."""
     points = [place(x, y) for x, y in zip(line.x, line.y, strict=True)]
     upper = [place(x, y + b) for x, y, b in zip(line.x, line.y, line.band, strict=True)]
     lower = [place(x, y - b) for x, y, b in zip(line.x, line.y, line.band, strict=True)]
     return [
         f'<polygon points="{_join([*upper, *lower[::-1]])}" fill="{color}" opacity="0.2"/>',
-        f'<polyline points="{_join(points)}" fill="none" stroke="{color}" stroke-width="2"/>',
+        f'<polyline points="{_join(points)}" fill="none" stroke="{color}" stroke-width="2" stroke-dasharray="{dash}"/>',
     ]
 
 

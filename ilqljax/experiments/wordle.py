@@ -1,6 +1,7 @@
 """What the two Wordle experiments share: the model, its training settings and the values of first guesses."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,23 +18,15 @@ LENGTH_BUCKETS = tuple(MAX_TOKENS - 2 * (N_LETTERS + 1) * fewer for fewer in ran
 ACTION_BUCKETS = tuple((N_LETTERS + 1) * n for n in range(1, N_GUESSES + 1))
 
 
-def make_model(tokenizer: Tokenizer, *, n_layer: int, n_embd: int, n_head: int, separate_policy: bool) -> ValueLM:
-    """Make a small GPT-2 with value heads that a game fits in."""
+def make_model(tokenizer: Tokenizer, *, n_layer: int, n_embd: int, n_head: int, **networks: bool) -> ValueLM:
+    """Make a small GPT-2 with value heads that a game fits in, and the `networks` of `ValueLMConfig`."""
     config = GPT2Config(tokenizer.vocab_size, 80, n_embd, n_layer, n_head, unroll=n_layer)
-    return ValueLM(GPT2(config), ValueLMConfig(separate_policy=separate_policy))
+    return ValueLM(GPT2(config), ValueLMConfig(**networks))
 
 
-def make_fit_config(*, steps: int, batch_size: int, lr: float, polyak: float = 0.01, **loss: float) -> FitConfig:
-    """Make the settings of one training on games."""
-    return FitConfig(
-        steps=steps,
-        batch_size=batch_size,
-        lr=lr,
-        polyak=polyak,
-        length_buckets=LENGTH_BUCKETS,
-        action_buckets=ACTION_BUCKETS,
-        loss=loss,
-    )
+def make_fit_config(**settings: Any) -> FitConfig:
+    """Make the settings of one training on games: `FitConfig`'s, with the buckets of games."""
+    return FitConfig(length_buckets=LENGTH_BUCKETS, action_buckets=ACTION_BUCKETS, **settings)
 
 
 def encode_first_guesses(words: Sequence[str], tokenizer: Tokenizer) -> np.ndarray:
