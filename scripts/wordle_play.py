@@ -86,7 +86,7 @@ class Experiment:
     def plan(self, name: str) -> Stage:
         """Return how a clone is trained: solving guesses of ever longer games first, then all games, then the best."""
         args, games = self.args, self.games
-        early = [*[f"{SOLVING} {number}" for number in range(len(args.short) - 1)], *[SOLVING][: len(args.short)]]
+        early = early_names(args)
         if name in early:
             number = early.index(name)
             rows = SolvingGuesses(games, args.short[number])
@@ -171,9 +171,14 @@ def label(critic: str, over: str) -> str:
     return critic if over == "bc" else f"{critic} over {over}"
 
 
+def early_names(args: argparse.Namespace) -> list[str]:
+    """List the clones on BC's way, one for each stage; only the last one plays."""
+    return [f"{SOLVING} {number}" for number in range(1, len(args.short))] + ([SOLVING] if args.short else [])
+
+
 def clone_names(args: argparse.Namespace) -> list[str]:
     """List the clones that play."""
-    return [*([SOLVING] if args.short else []), "bc", "filtered bc"]
+    return [*early_names(args)[-1:], "bc", "filtered bc"]
 
 
 def cell_names(args: argparse.Namespace) -> list[str]:
