@@ -124,11 +124,12 @@ def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
 
 
 def make_muon_optimizer(config: OptimConfig) -> optax.GradientTransformation:
-    """Make Muon (Jordan et al. 2024) for the kernels of blocks and of heads' hidden layers, and AdamW for the rest.
+    """Make Muon (Jordan et al. 2024) for the kernels of blocks and of heads' hidden layers, and for the rest AdamW.
 
     Muon moves a kernel by its momentum made orthogonal, all singular values about 1, so that directions whose gradients
     are small move as far as the others. Updates are scaled to a root mean square of 0.2 `config.lr` (Liu et al. 2025,
-    arXiv 2502.16982), about AdamW's, so that one learning rate serves both.
+    arXiv 2502.16982), about AdamW's, so that one learning rate serves both. Unlike in `make_optimizer`, AdamW looks
+    ahead here (Nesterov's momentum), as optax pairs the two.
     """
 
     def find_axes(params: Any) -> Any:

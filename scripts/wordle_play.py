@@ -186,6 +186,25 @@ def cell_names(args: argparse.Namespace) -> list[str]:
     return ["reference", *clone_names(args), *args.critics]
 
 
+def check_args(args: argparse.Namespace) -> None:
+    """Refuse what would fail only after hours.
+
+    Raises:
+        UserError: naming the argument, and what to give instead.
+    """
+    for name in ("games", "data_games", "short", "short_steps", "bc_steps", "filtered_steps", "steps", "batch"):
+        if np.min(getattr(args, name), initial=1) < 1:
+            raise UserError(f"--{name} {getattr(args, name)}: give 1 or more")
+    if not min(args.betas) > 0:
+        raise UserError(f"--betas {args.betas}: give positive ones; the clones' rows are those without a critic")
+    if len(args.short) != len(args.short_steps):
+        raise UserError(
+            f"--short has {len(args.short)} stages and --short_steps {len(args.short_steps)}: give each stage its steps"
+        )
+    if SOLVING in args.over and not args.short:
+        raise UserError(f"--over '{SOLVING}' with an empty --short: there is no such clone. Give --short its stages.")
+
+
 def main() -> None:
     """Read the arguments, run what is missing and report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -221,12 +240,7 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--quick", action="store_true", help="a smoke test of seconds")
     args = parser.parse_args()
-    if len(args.short) != len(args.short_steps):
-        raise UserError(
-            f"--short has {len(args.short)} stages and --short_steps {len(args.short_steps)}: give each stage its steps"
-        )
-    if SOLVING in args.over and not args.short:
-        raise UserError(f"--over '{SOLVING}' with an empty --short: there is no such clone. Give --short its stages.")
+    check_args(args)
     if args.quick:
         small = {
             "games": 16,

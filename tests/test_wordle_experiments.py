@@ -1,11 +1,19 @@
 """Both experiments' scripts, at the size of a smoke test."""
 
+import argparse
+import importlib.util
 import json
 import runpy
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
+
+from ilqljax.errors import UserError
+from ilqljax.models.networks_folder import flatten
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
@@ -50,3 +58,56 @@ def test_play_goes_on_after_a_kill_with_the_clone_that_it_saved(monkeypatch, tmp
     assert {k: v for k, v in again.items() if k != "seconds"} == {
         k: v for k, v in results["cells"]["ilql 0"].items() if k != "seconds"
     }
+
+
+def load_play():
+    spec = importlib.util.spec_from_file_location("wordle_play", SCRIPTS / "wordle_play.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_critics_read_the_solving_guesses_trunk_and_steer_the_named_policies(monkeypatch, tmp_path):
+    play = load_play()
+    settings = {"words": "", "p": 0.5, "games": 2, "data_games": 8, "betas": [1.0, 4.0], "layers": 1, "width": 8}
+    settings |= {"heads": 1, "short": [6], "over": ["bc", "solving guesses"], "steps": 2, "critic_lr": 1e-3, "batch": 2}
+    settings |= {"polyak": 0.01, "expectile": 0.8, "td_lambda": 0.9, "cql": 0.25}
+    experiment = play.Experiment(argparse.Namespace(**settings), 0, tmp_path)
+    trunks = {name: experiment.model.init_trunk(jax.random.key(i)) for i, name in enumerate(settings["over"])}
+    for name, trunk in trunks.items():
+        save_file(flatten(jax.device_get(trunk)), tmp_path / f"{name.replace(' ', '_')}_0.safetensors")
+    seen, steered = [], []
+
+    def fit(name, model, rows, config, *, seed, networks):
+        seen.append((config.loss, networks[0]["trunk"]))
+        return {"params": networks[0], "target": networks[1]}
+
+    monkeypatch.setattr(play, "fit", fit)
+    monkeypatch.setattr(experiment, "play", lambda nets, beta: steered.append((nets["params"]["policy"], beta)) or {})
+    rows = experiment.judge_critic("mc")
+    loss, trunk = seen[0]
+    assert loss["detach_v"] and loss["detach_q"] and loss["mc_returns"]
+    jax.tree.map(np.testing.assert_array_equal, trunk, trunks["solving guesses"])
+    assert [beta for _, beta in steered] == [1.0, 4.0, 1.0, 4.0]
+    for (policy, _), name in zip(steered, ["bc", "bc", "solving guesses", "solving guesses"], strict=True):
+        jax.tree.map(np.testing.assert_array_equal, policy, trunks[name])
+    steered_rows = ["mc beta=1", "mc beta=4", "mc over solving guesses beta=1", "mc over solving guesses beta=4"]
+    assert list(rows) == [*steered_rows, "seconds"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--steps", "0"], "--steps 0"),
+        (["--games", "-1"], "--games -1"),
+        (["--betas", "0", "1"], "--betas"),
+        (["--short", "2", "0", "--short_steps", "5", "5"], "--short "),
+        (["--short", "2", "--short_steps", "5", "5"], "--short_steps 2"),
+        (["--short", "--short_steps", "--over", "solving guesses"], "--over"),
+    ],
+)
+def test_play_refuses_what_would_fail_after_hours(monkeypatch, tmp_path, arguments, named):
+    monkeypatch.setattr(sys, "argv", ["wordle_play.py", "--out", str(tmp_path / "out"), *arguments])
+    with pytest.raises(UserError, match=named):
+        load_play().main()
+    assert not (tmp_path / "out").exists()
