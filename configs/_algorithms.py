@@ -9,6 +9,7 @@ CRITIC = {
     "awac_weight": 0.0,
     "discount": 0.99,
     "td_lambda": 0.0,
+    "turn_lambda": 1.0,
     "value_min": float("-inf"),
     "value_max": float("inf"),
     "cql_temperature": 1.0,

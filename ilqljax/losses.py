@@ -114,13 +114,13 @@ def lambda_next(
     mask: Bool[Array, "B A"],
     *,
     discount: float,
-    td_lambda: float,
+    td_lambda: Float[Array, "B A"] | float,
 ) -> Float[Array, "B A"]:
     """Mix the value after each action with the return that followed it: (1 - lambda) v_next + lambda G_next.
 
     G_t = r_t + discount * mixed_t is the lambda-return (Sutton 1988), uncorrected for the policy as in Peng and
     Williams 1996. 0 leaves `v_next` alone; 1 gives the return that followed, with `v_next` after a row's last action
-    only.
+    only. Lambda may differ between actions (Sutton and Barto 2018, section 12.8).
 
     | r_t                          | 0   | 0   | 4   |
     |------------------------------|-----|-----|-----|
@@ -131,11 +131,11 @@ def lambda_next(
     has_next = jnp.concatenate([mask[:, 1:], jnp.zeros((rows, 1), bool)], axis=1)
 
     def accumulate(g_next: Float[Array, "B"], step: tuple[Array, ...]):
-        r, v, followed = step
-        mixed = jnp.where(followed, (1.0 - td_lambda) * v + td_lambda * g_next, v)
+        r, v, followed, lam = step
+        mixed = jnp.where(followed, (1.0 - lam) * v + lam * g_next, v)
         return r + discount * mixed, mixed
 
-    steps = (jnp.where(mask, r_t, 0.0).T, v_next.T, has_next.T)
+    steps = (jnp.where(mask, r_t, 0.0).T, v_next.T, has_next.T, jnp.broadcast_to(td_lambda, v_next.shape).T)
     _, mixed = jax.lax.scan(accumulate, jnp.zeros_like(v_next[:, 0]), steps, reverse=True)
     return mixed.T
 

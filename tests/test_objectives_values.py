@@ -90,6 +90,24 @@ def test_lambda_one_regresses_q_on_the_return_of_a_finished_row():
     assert float(metrics["q_loss"]) == pytest.approx(float(np.mean((returns - np.array(q[:3])) ** 2)), rel=1e-4)
 
 
+@pytest.mark.parametrize(("within", "turn"), [(1.0, 0.0), (0.8, 0.5)])
+def test_turn_lambda_mixes_in_more_of_the_value_where_an_utterance_ends(within, turn):
+    model, params, target = make_networks(SHARED)
+    batch = collate(POINTS[1:], length=14, n_actions=8, n_utterance_actions=2, pad_id=TOKENIZER.pad_id)
+    config = ILQLConfig(td_lambda=within, turn_lambda=turn, discount=0.9)
+    hidden = model.compute_hidden(params, target, batch.tokens, policy=False)
+    critic = compute_critic(model, config, params, target, batch, hidden)
+    q, v_next = np.array(critic.q_t[0, 0, :5], np.float64), np.array(critic.v_next[0, :5], np.float64)
+    # The actions are x </a> (worth -1), then y z </a> (worth 0.5); the dialogue goes on after them.
+    rewards, lambdas = [0.0, -1.0, 0.0, 0.0, 0.5], [within, within * turn, within, within, 0.0]
+    goal, following = np.zeros(5), v_next[4]
+    for k in reversed(range(5)):
+        goal[k] = rewards[k] + 0.9 * ((1.0 - lambdas[k]) * v_next[k] + lambdas[k] * following)
+        following = goal[k]
+    _, metrics = make_ilql_loss(model, config)(params, target, batch, count_batch(batch), None)
+    assert float(metrics["q_loss"]) == pytest.approx(float(np.mean((goal - q) ** 2)), rel=1e-4)
+
+
 @pytest.mark.parametrize("backup", ["max", "soft"])
 def test_backups_send_no_gradient_into_targets_or_policy(backup):
     model, params, target = make_networks(SEPARATE)
@@ -124,6 +142,7 @@ def test_soft_value_normalises_the_policy_that_reaches_it():
         (ILQLConfig, {"backup": "mean"}, "unknown"),
         (ILQLConfig, {"backup": "soft"}, "inverse temperature"),
         (ILQLConfig, {"td_lambda": 1.5}, "td_lambda"),
+        (ILQLConfig, {"turn_lambda": -0.1}, "turn_lambda"),
         (UtteranceILQLConfig, {"backup": "max"}, "utterance critic"),
     ],
 )

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from ilqljax import losses, vocabulary
 from ilqljax.errors import UserError
@@ -30,6 +30,8 @@ class ILQLConfig:
         discount: gamma.
         td_lambda: lambda of the TD target (`losses.lambda_next`); 0 is one step, as in the original. With one reward
             at the end of a long utterance, one-step targets carry it back by about one token an update.
+        turn_lambda: factor of lambda where an utterance ends and more follow. With `td_lambda` 1 and this 0, values
+            travel back a turn at a time, without V in between and without the noise of later turns.
         expectile: tau; 0.5 is one-step policy evaluation.
         mc_returns: regress V on the discounted return to go instead of the target Q.
         value_min: lower clip of the target Q.
@@ -56,6 +58,7 @@ class ILQLConfig:
     awac_weight: float = 0.0
     discount: float = 0.99
     td_lambda: float = 0.0
+    turn_lambda: float = 1.0
     expectile: float = 0.7
     mc_returns: bool = False
     value_min: float = -jnp.inf
@@ -74,8 +77,9 @@ class ILQLConfig:
     def __post_init__(self) -> None:
         if self.backup not in BACKUPS:
             raise UserError(f"backup={self.backup!r} is unknown. Use one of {', '.join(map(repr, BACKUPS))}.")
-        if not 0.0 <= self.td_lambda <= 1.0:
-            raise UserError(f"td_lambda={self.td_lambda} is not in [0, 1]. Use 0 for one-step targets.")
+        for name in ("td_lambda", "turn_lambda"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UserError(f"{name}={getattr(self, name)} is not in [0, 1]. Use 0 to bootstrap from V alone.")
         if self.backup == "soft" and not self.beta > 0.0:
             raise UserError(f"beta={self.beta} with backup='soft' must be positive: it is the inverse temperature.")
 
@@ -134,8 +138,9 @@ def make_ilql_loss(model: ValueLM, config: ILQLConfig) -> LossFn:
 
         if config.td_lambda:
             v_next = jax.lax.stop_gradient(critic.v_next)
+            td_lambda = config.td_lambda * jnp.where(ends_utterance(model, batch), config.turn_lambda, 1.0)
             mixed = losses.lambda_next(
-                moves.rewards, v_next, moves.action_mask, discount=config.discount, td_lambda=config.td_lambda
+                moves.rewards, v_next, moves.action_mask, discount=config.discount, td_lambda=td_lambda
             )
             critic = critic._replace(v_next=mixed)
 
@@ -202,6 +207,14 @@ def number_utterances(batch: Batch) -> Int[Array, "B A"]:
     utterances = batch.per_utterance
     closed = utterances.action_idxs[:, None] <= batch.per_token.action_idxs[..., None]  # [B A U]
     return (closed & utterances.action_mask[:, None]).sum(-1)
+
+
+def ends_utterance(model: ValueLM, batch: Batch) -> Bool[Array, "B A"]:
+    """Find the actions that close an utterance; at the utterance level each does."""
+    if model.config.level == "utterance":
+        return jnp.ones_like(batch.per_utterance.action_mask)
+    number = number_utterances(batch)
+    return jnp.concatenate([number[:, 1:] != number[:, :-1], jnp.ones_like(number[:, :1], bool)], axis=1)
 
 
 def compute_critic(
