@@ -62,7 +62,7 @@ def make_policy(config: ConfigDict, built: BuiltModel, trained: Trained, **overr
     """
     decode = from_section(DecodeConfig, config.decode, path="config.decode")
     if not trained.learner.algorithm.has_critic:
-        chosen = {"n_generations": 1} if decode.rank_by == "advantage" else {}
+        chosen = {"n_generations": 1} if decode.rank_by in ("advantage", "value") else {}
         overrides = {"beta": 0.0} | chosen | overrides
     return TextPolicy(
         trained.learner.model,

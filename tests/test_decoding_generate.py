@@ -93,8 +93,8 @@ def log_softmax(x):
 
 
 def slow_greedy(networks, config, prompt, suppress_ids=SUPPRESSED):
-    """Generate one row; return its tokens, the policy's log-probability and the advantage, summed over them."""
-    row, total, advantage = list(prompt), 0.0, 0.0
+    """Generate one row; return its tokens, the policy's log-probability and the advantage, summed, and the last Q."""
+    row, total, advantage, value = list(prompt), 0.0, 0.0, 0.0
     for _ in range(config.max_new_tokens):
         logits, v, q = (x[-1] for x in full_forward(networks)(row))
         logits[list(suppress_ids)] = -np.inf
@@ -109,9 +109,10 @@ def slow_greedy(networks, config, prompt, suppress_ids=SUPPRESSED):
         row.append(token)
         total += log_softmax(logits)[token]
         advantage += advantages[token] if config.beta else 0.0
+        value = q[token] if config.beta else 0.0
         if token in ENDS:
             break
-    return row[len(prompt) :], total, advantage
+    return row[len(prompt) :], total, advantage, value
 
 
 # Name: networks, how to act, what is suppressed. Where nothing is, the log-probability is the plain policy's.
@@ -136,11 +137,12 @@ def test_greedy_generation_equals_the_slow_loop(case):
     networks, config, suppress_ids = GREEDY[case]
     samples = generator(networks, config, suppress_ids)(PROMPTS, make_keys(len(PROMPTS)))
     for row, prompt in enumerate(PROMPTS):
-        tokens, log_probability, advantage = slow_greedy(networks, config, prompt, suppress_ids)
+        tokens, log_probability, advantage, value = slow_greedy(networks, config, prompt, suppress_ids)
         assert samples.tokens[row].tolist() == tokens + [PAD] * (N_NEW - len(tokens))
         assert samples.lengths[row] == len(tokens)
         assert samples.log_probability[row] == pytest.approx(log_probability, rel=1e-4)
         assert samples.advantage[row] == pytest.approx(advantage, rel=1e-4, abs=1e-4)
+        assert samples.value[row] == pytest.approx(value, rel=1e-4, abs=1e-4)
 
 
 def test_greedy_cases_differ_from_the_policy_alone():

@@ -136,7 +136,7 @@ class Recorder:
         said[:, 0] = TOKENIZER.encode("a")[0]
         said[::2, 1] = TOKENIZER.eoa_id
         said[1::2, 1:] = TOKENIZER.encode("b")[0]
-        return Samples(said, np.where(np.arange(n) % 2, N_NEW, 2), np.zeros(n), np.zeros(n))
+        return Samples(said, np.where(np.arange(n) % 2, N_NEW, 2), np.zeros(n), np.zeros(n), np.zeros(n))
 
 
 def record(networks, **options):
@@ -178,7 +178,11 @@ def test_more_new_tokens_than_positions_are_refused(networks, max_new_tokens):
         make_policy(networks, max_new_tokens=max_new_tokens)
 
 
-GENERATIONS = [Generation("x", -1.0, -3.0, True), Generation("y", -4.0, 1.0, True), Generation("z", -2.0, 0.0, True)]
+GENERATIONS = [
+    Generation("x", -1.0, -3.0, 0.5, True),
+    Generation("y", -4.0, 1.0, 0.0, True),
+    Generation("z", -2.0, 0.0, 1.0, True),
+]
 
 
 @pytest.mark.parametrize(
@@ -186,6 +190,7 @@ GENERATIONS = [Generation("x", -1.0, -3.0, True), Generation("y", -4.0, 1.0, Tru
     [
         ("log_probability", 1.0, "xzy"),
         ("advantage", 1.0, "yzx"),
+        ("value", 1.0, "zxy"),
         ("both", 1.0, "zyx"),  # -4, -3, -2
         ("both", 4.0, "yzx"),  # -13, 0, -2
     ],
@@ -197,7 +202,7 @@ def test_generations_are_ranked_by_the_criterion(networks, rank_by, beta, best_f
 
 def test_first_of_equal_generations_wins(networks):
     policy = make_policy(networks, rank_by="advantage")
-    assert "".join(g.text for g in policy.rank([Generation(t, 0.0, 1.0, True) for t in "abc"])) == "abc"
+    assert "".join(g.text for g in policy.rank([Generation(t, 0.0, 1.0, 1.0, True) for t in "abc"])) == "abc"
 
 
 def test_best_generation_is_what_is_said(policy):
@@ -287,6 +292,7 @@ def test_an_utterance_is_judged_as_it_is_in_training(utterance_policy):
             critic = compute_critic(model, UtteranceILQLConfig(), policy.params, policy.target, batch, hidden)
             expected = float(critic.target_q_t[0, 0] - critic.v_t[0, 0])
             assert generation.advantage == pytest.approx(expected, rel=1e-4, abs=1e-5)
+            assert generation.value == pytest.approx(float(critic.target_q_t[0, 0]), rel=1e-4, abs=1e-5)
 
 
 def test_the_critic_of_utterances_chooses_among_samples_of_the_language_model(utterance_policy):

@@ -222,7 +222,7 @@ class FixedPolicy:
         self.edit = edit
 
     def generate_batch(self, observations):
-        return [[Generation(self.edit(o.posting.description), -1.0, 0.5, True)] for o in observations]
+        return [[Generation(self.edit(o.posting.description), -1.0, 0.5, 0.0, True)] for o in observations]
 
     def rank(self, generations):
         return generations

@@ -95,7 +95,7 @@ def make_beam_search(
 
         def advance(state: SearchState) -> SearchState:
             t, old = state.step, state.beams
-            step_scores = jax.nn.log_softmax(score(params, target, state.hidden)[0], axis=-1)
+            step_scores = jax.nn.log_softmax(score(params, target, state.hidden).scores, axis=-1)
             step_scores = jnp.where(state.done[..., None], only_pad, step_scores.reshape(n_rows, width, vocab_size))
             candidates = jnp.where(
                 first | (t > 0) | state.done[..., None], old.scores[..., None] + step_scores, -jnp.inf

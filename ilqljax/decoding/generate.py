@@ -25,6 +25,8 @@ from ilqljax.models.gpt2 import KVCache, split_layers
 from ilqljax.models.value_lm import ValueLM, policy_trunk
 from ilqljax.types import Array
 
+RANKINGS = ("advantage", "value", "log_probability", "both")
+
 
 @dataclass(frozen=True)
 class DecodeConfig:
@@ -39,8 +41,9 @@ class DecodeConfig:
         clip: upper clip of beta times the advantage.
         exp_weights: add beta A; else the logarithm of the sign weights.
         n_generations: utterances sampled per observation, of which one is chosen.
-        rank_by: what chooses: "advantage" (sum over the utterance), "log_probability" (of the policy, summed), or
-            "both" (their sum, the advantage times beta).
+        rank_by: what chooses: "advantage" (sum over the utterance), "value" (min target Q of its last token, which
+            says what the whole is worth without adding up each token's error), "log_probability" (of the policy,
+            summed), or "both" (its sum with the advantage times beta).
         beam_width: find utterances by beam search of this width instead of sampling; 0 samples.
     """
 
@@ -56,8 +59,8 @@ class DecodeConfig:
     beam_width: int = 0
 
     def __post_init__(self) -> None:
-        if self.rank_by not in ("advantage", "log_probability", "both"):
-            raise UserError(f"rank_by={self.rank_by!r} is unknown. Use 'advantage', 'log_probability' or 'both'.")
+        if self.rank_by not in RANKINGS:
+            raise UserError(f"rank_by={self.rank_by!r} is unknown. Use one of {', '.join(map(repr, RANKINGS))}.")
         if self.max_new_tokens < 1 or self.n_generations < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
             raise UserError(
                 f"{self} is out of range: max_new_tokens and n_generations are at least 1, temperature at least 0 "
@@ -81,14 +84,15 @@ class Samples(NamedTuple):
     """Sampled utterances, n per prompt (N = B n rows, a prompt's samples side by side).
 
     `lengths` counts tokens up to and including the closing one; later tokens are padding. `log_probability` is that of
-    the policy before its filters (renormalised without the suppressed tokens), `advantage` the critic's min Q - V (zero
-    without a critic); both are summed over the tokens.
+    the policy before its filters (renormalised without the suppressed tokens), `advantage` the critic's min Q - V; both
+    are summed over the tokens. `value` is min target Q of the last token. The last two are zero without a critic.
     """
 
     tokens: Int[Array, "N G"]
     lengths: Int[Array, "N"]
     log_probability: Float[Array, "N"]
     advantage: Float[Array, "N"]
+    value: Float[Array, "N"]
 
 
 class LoopState(NamedTuple):
@@ -140,7 +144,7 @@ def make_generate(
 
         def advance(state: LoopState) -> LoopState:
             t = state.step
-            scores, log_probabilities, advantages = score(params, target, state.hidden)
+            scores, log_probabilities, advantages, values = score(params, target, state.hidden)
             step_keys = jax.vmap(lambda key: jax.random.fold_in(key, t))(row_keys)
             token = sample_tokens(step_keys, scores, greedy=config.temperature == 0)
             token = jnp.where(state.done, pad_id, token).astype(jnp.int32)
@@ -151,6 +155,7 @@ def make_generate(
                 old.lengths + live,
                 old.log_probability + jnp.where(live, take_column(log_probabilities, token), 0.0),
                 old.advantage + jnp.where(live, take_column(advantages, token), 0.0) if critic else old.advantage,
+                jnp.where(live, take_column(values, token), old.value) if critic else old.value,
             )
             done = state.done | jnp.isin(token, ends)
             key_mask = in_prompt | ((slots >= n_columns) & (slots < n_columns + t))
@@ -166,7 +171,7 @@ def make_generate(
         n_rows = row_lengths.shape[0]
         zeros = jnp.zeros(n_rows)
         empty = Samples(
-            jnp.full((n_rows, config.max_new_tokens), pad_id, jnp.int32), jnp.zeros(n_rows, jnp.int32), zeros, zeros
+            jnp.full((n_rows, config.max_new_tokens), pad_id, jnp.int32), jnp.zeros(n_rows, jnp.int32), *[zeros] * 3
         )
         start = LoopState(jnp.int32(0), empty, jnp.zeros(n_rows, bool), hidden, caches)
         going = lambda state: (state.step < config.max_new_tokens) & ~state.done.all()  # noqa: E731

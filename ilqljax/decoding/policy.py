@@ -30,12 +30,14 @@ class Generation:
             beam, under what the search maximised: the filtered policy with its advantage.
         advantage: the critic's min Q - V, summed over tokens or, of an utterance critic, of the whole; 0 without a
             critic, and of a beam, whose log-probability has it in it.
+        value: min target Q where it ends, of tokens or of an utterance critic; 0 without a critic, and of a beam.
         finished: whether it closed itself before `max_new_tokens`.
     """
 
     text: str
     log_probability: float
     advantage: float
+    value: float
     finished: bool
 
 
@@ -120,6 +122,7 @@ class TextPolicy(Policy):
         """Sort best first by the configured criterion; earlier samples win ties."""
         scores = {
             "advantage": lambda g: g.advantage,
+            "value": lambda g: g.value,
             "log_probability": lambda g: g.log_probability,
             "both": lambda g: g.log_probability + self.config.beta * g.advantage,
         }
@@ -155,7 +158,8 @@ class TextPolicy(Policy):
         keys = jax.vmap(lambda number: jax.random.fold_in(self.key, number))(numbers[rows])
         samples = jax.device_get(self.generate(self.params, self.target, tokens, lengths, keys))
         if self.judge is not None:
-            samples = samples._replace(advantage=self.judge_utterances(tokens, lengths, samples))
+            advantage, value = self.judge_utterances(tokens, lengths, samples)
+            samples = samples._replace(advantage=advantage, value=value)
         return self.decode(samples)[: len(chosen)]
 
     def search_beams(self, tokens: Int[np.ndarray, "B P"], lengths: Int[np.ndarray, "B"]) -> Samples:
@@ -164,12 +168,12 @@ class TextPolicy(Policy):
         n = beams.scores.size
         found = np.isfinite(beams.scores.reshape(n))
         found_lengths = np.where(found, beams.lengths.reshape(n), 0)
-        return Samples(beams.tokens.reshape(n, -1), found_lengths, beams.scores.reshape(n), np.zeros(n))
+        return Samples(beams.tokens.reshape(n, -1), found_lengths, beams.scores.reshape(n), np.zeros(n), np.zeros(n))
 
     def judge_utterances(
         self, tokens: Int[np.ndarray, "B P"], lengths: Int[np.ndarray, "B"], samples: Samples
-    ) -> Float[np.ndarray, "N"]:
-        """Return each sample's advantage under an utterance critic; a cut-off one is closed at its last token."""
+    ) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
+        """Return advantages and values under an utterance critic; a cut-off sample is closed at its last token."""
         n = self.config.n_generations
         starts = np.repeat(lengths, n) - 1
         ends = starts + samples.lengths
@@ -183,11 +187,11 @@ class TextPolicy(Policy):
         """Turn sampled tokens into text, grouped by prompt."""
         ends = (self.tokenizer.eoa_id, self.tokenizer.eod_id)
         generations = []
-        for tokens, length, log_probability, advantage in zip(*samples, strict=True):
+        for tokens, length, log_probability, advantage, value in zip(*samples, strict=True):
             utterance = [int(token) for token in tokens[:length]]
             finished = bool(utterance) and utterance[-1] in ends
             text = self.tokenizer.decode(utterance[:-1] if finished else utterance)
-            generations.append(Generation(text, float(log_probability), float(advantage), finished))
+            generations.append(Generation(text, float(log_probability), float(advantage), float(value), finished))
         n = self.config.beam_width or self.config.n_generations
         return [generations[i : i + n] for i in range(0, len(generations), n)]
 

@@ -10,11 +10,11 @@ from ilqljax.models.value_lm import ValueLM
 from ilqljax.types import Array
 
 
-def make_utterance_scores(model: ValueLM) -> Callable[[dict, dict, Array, Array, Array], Float[Array, "N"]]:
-    """Make the compiled function `score(params, target, tokens [N T], starts [N], ends [N]) -> advantages [N]`.
+def make_utterance_scores(model: ValueLM) -> Callable[[dict, dict, Array, Array, Array], tuple[Array, Array]]:
+    """Make the compiled `score(params, target, tokens [N T], starts [N], ends [N]) -> (advantages [N], values [N])`.
 
-    An utterance's advantage is min target Q where it ends minus V where it starts, as the critic was trained
-    (`ilqljax.data.datapoint.DataPoint`):
+    An utterance's value is min target Q where it ends, its advantage that minus V where it starts, as the critic was
+    trained (`ilqljax.data.datapoint.DataPoint`):
 
     | position    | 0     | 1 | 2      | 3 | 4      |
     |-------------|-------|---|--------|---|--------|
@@ -22,10 +22,11 @@ def make_utterance_scores(model: ValueLM) -> Callable[[dict, dict, Array, Array,
     | is read     |       |   | V: `starts` |  | Q: `ends` |
     """
 
-    def score(params: dict, target: dict, tokens: Array, starts: Int[Array, "N"], ends: Int[Array, "N"]) -> Array:
+    def score(params: dict, target: dict, tokens: Array, starts: Int[Array, "N"], ends: Int[Array, "N"]):
         hidden = model.compute_hidden(params, target, tokens, policy=False)
         v = model.compute_v(params, take_position(hidden.value, starts))
-        return model.compute_target_q(target, take_position(hidden.target, ends), None) - v
+        q = model.compute_target_q(target, take_position(hidden.target, ends), None)
+        return q - v, q
 
     return jax.jit(score)
 

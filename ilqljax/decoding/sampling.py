@@ -1,7 +1,7 @@
 """From the policy's logits and the critic's advantages to scores, and from scores to a token."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -22,18 +22,30 @@ class TokenWeighing(Protocol):
     exp_weights: bool
 
 
+class TokenScores(NamedTuple):
+    """What is known of each next token.
+
+    `scores` are to choose from (not normalised), `log_probabilities` the unfiltered policy's, `advantages` min target
+    Q - V and `values` min target Q; without a critic these two are zeros [B 1].
+    """
+
+    scores: Float[Array, "B V"]
+    log_probabilities: Float[Array, "B V"]
+    advantages: Float[Array, "B V"]
+    values: Float[Array, "B V"]
+
+
 def make_token_scores(
     model: ValueLM,
     config: TokenWeighing,
     *,
     suppress_ids: tuple[int, ...] = (),
     value_range: tuple[float, float] = (-float("inf"), float("inf")),
-) -> Callable[[dict, dict, dict], tuple[Array, Array, Array]]:
+) -> Callable[[dict, dict, dict], TokenScores]:
     """Make `score(params, target, hidden)`, from one position's hidden states a row to the next token's scores.
 
-    `hidden` holds, by trunk, what the language-model head reads and what value heads read. The function returns scores
-    to choose from ([B V], not normalised), the unfiltered policy's log-probabilities, and advantages (zero without a
-    critic). Filters act on the policy before the advantage.
+    `hidden` holds, by trunk, what the language-model head reads and what value heads read. Filters act on the policy
+    before the advantage.
 
     Args:
         model: the networks.
@@ -43,19 +55,20 @@ def make_token_scores(
     """
     suppressed = jnp.asarray(suppress_ids, jnp.int32)
 
-    def score(params: dict, target: dict, hidden: dict) -> tuple[Array, Array, Array]:
+    def score(params: dict, target: dict, hidden: dict) -> TokenScores:
         logits = compute_logits(policy_trunk(params), hidden["policy"][0])
         logits = logits.at[:, suppressed].set(-jnp.inf)
         scores = filter_logits(logits, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
         log_probabilities = jax.nn.log_softmax(logits, axis=-1)
         if config.beta == 0.0:
-            return scores, log_probabilities, jnp.zeros((logits.shape[0], 1))
+            nothing = jnp.zeros((logits.shape[0], 1))
+            return TokenScores(scores, log_probabilities, nothing, nothing)
         value_hidden = hidden.get("value", hidden["policy"])[1]
         target_hidden = hidden["target"][1] if "target" in hidden else value_hidden
         q = jnp.clip(model.compute_target_q_all(target, target_hidden), *value_range)
         advantages = q - model.compute_v(params, value_hidden)[:, None]
         scores += advantage_term(advantages, beta=config.beta, clip=config.clip, exponential=config.exp_weights)
-        return scores, log_probabilities, advantages
+        return TokenScores(scores, log_probabilities, advantages, q)
 
     return score
 

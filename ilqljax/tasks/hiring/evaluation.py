@@ -86,7 +86,7 @@ class HiringJudge:
     ) -> tuple[list[dict], str]:
         """Act with every policy, write `evaluation.jsonl` and `impact_ratios.csv`, and return rows and a table."""
         self.fluency = self.make_fluency(make(CLONE) if CLONE in names else None)
-        rewrites = {"echo": [Generation(self.original(p), float("nan"), 0.0, True) for p in self.postings]}
+        rewrites = {"echo": [Generation(self.original(p), float("nan"), 0.0, 0.0, True) for p in self.postings]}
         for name in names:
             policy = make(name)
             rewrites[name] = [policy.rank(g)[0] for g in policy.generate_batch(self.observations)]
