@@ -8,7 +8,7 @@ results.json (each training as soon as it is judged; the same command continues)
 
 BC begins with the solving guesses of short games. A solving guess always fits the colours, where a third of the others
 is sure to, and the colours of games solved early leave few words, so that what colours mean is learned far sooner. The
-last of these clones plays too, as "solving guesses". Its trunk is what the critics read; only their heads are trained.
+last of these clones plays too, as "solving guesses". From its trunk the critics start, which bootstrap once a guess.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from ilqljax.experiments.results import Results
 from ilqljax.experiments.wordle import make_fit_config, make_model
 from ilqljax.files import read_arrays, save_text, save_whole
 from ilqljax.models.networks_folder import flatten, unflatten
+from ilqljax.objectives.values import ILQLConfig
 from ilqljax.optim import make_muon_optimizer
 from ilqljax.tasks.wordle.data import MixtureGames, SolvingGuesses, make_tokenizer
 from ilqljax.tasks.wordle.evaluation import WordleJudge, summarize_games
@@ -40,8 +41,13 @@ from ilqljax.tasks.wordle.game import load_words
 from ilqljax.tasks.wordle.policies import InformationPolicy, MixturePolicy
 
 DISCOUNT = 0.99
+STAGES_APART = 1000  # each stage of a clone has its own seed, else all would begin with the same games
 SOLVING = "solving guesses"
-CRITICS = {"mc": {"mc_returns": True, "expectile": 0.5, "td_lambda": 1.0}, "one-step": {"expectile": 0.5}, "ilql": {}}
+CRITICS = {
+    "mc": {"mc_returns": True, "expectile": 0.5, "td_lambda": 1.0, "turn_lambda": 1.0},
+    "one-step": {"expectile": 0.5},
+    "ilql": {},
+}
 
 
 class Stage(NamedTuple):
@@ -78,7 +84,8 @@ class Experiment:
         stage = self.plan(name)
         config = self.configure(steps=stage.steps, lr=stage.lr)
         trunk = self.clone(stage.start) if stage.start else None
-        fitted = fit("bc", self.model, stage.rows, config, seed=self.seed, trunk=trunk)
+        seed = STAGES_APART * self.seed + [*early_names(self.args), "bc", "filtered bc"].index(name)
+        fitted = fit("bc", self.model, stage.rows, config, seed=seed, trunk=trunk)
         trunk = jax.device_get(fitted["params"]["policy"])
         save_whole(path, lambda temporary: save_file(flatten(trunk), temporary))
         return trunk
@@ -103,24 +110,29 @@ class Experiment:
     def judge_clone(self, name: str) -> dict:
         """Train BC and play with it."""
         started, networks = time.monotonic(), {"params": {"policy": self.clone(name)}, "target": {}}
-        decodings = {"greedy": {"temperature": 0.0}, "sampled": {}}
+        decodings = {"greedy": {"temperature": 0.0}, "sampled": {}, "nucleus": {"top_p": self.args.top_p}}
         rows = {f"{name} {how}": self.play(networks, **options) for how, options in decodings.items()}
         return rows | {"seconds": time.monotonic() - started}
 
     def judge_critic(self, name: str) -> dict:
-        """Train a critic's heads over a cloned trunk, and let every policy play with every beta of it."""
+        """Train a critic from a cloned trunk, and let every policy play with every beta of it."""
         started, args = time.monotonic(), self.args
         trunk = self.clone(SOLVING if args.short else "bc")
         params = self.model.init_params(jax.random.key(self.seed), trunk=trunk, policy=trunk)
         start = (params, self.model.init_target(params))
-        loss = {"expectile": args.expectile, "td_lambda": args.td_lambda, "cql_weight": args.cql, "discount": DISCOUNT}
-        loss |= CRITICS[name] | {"detach_v": True, "detach_q": True}
+        loss = critic_loss(args, name)
         config = self.configure(steps=args.steps, lr=args.critic_lr, polyak=args.polyak, loss=loss)
         networks = fit("ilql", self.model, self.games, config, seed=self.seed, networks=start)
         rows = {}
         for over in args.over:
             acting = {"params": networks["params"] | {"policy": self.clone(over)}, "target": networks["target"]}
-            rows |= {f"{label(name, over)} beta={beta:g}": self.play(acting, beta=beta) for beta in args.betas}
+            decodings = {
+                f"{label(name, over)} beta={beta:g}": {"beta": beta, "top_p": args.top_p} for beta in args.betas
+            }
+            if args.best_of > 1:
+                best = {"beta": args.best_of_beta, "n_generations": args.best_of, "rank_by": "value"}
+                decodings[f"{label(name, over)} best of {args.best_of}"] = best | {"top_p": args.top_p}
+            rows |= {row: self.play(acting, **options) for row, options in decodings.items()}
         return rows | {"seconds": time.monotonic() - started}
 
     def play(self, networks: dict, **decode: float) -> dict:
@@ -128,6 +140,12 @@ class Experiment:
         config = DecodeConfig(max_new_tokens=6, **decode)
         options = {"seed": self.seed, "batch_size": min(512, self.args.games), "length_buckets": (13, 37, 61)}
         return summarize_games(self.judge.play(TextPolicy(self.model, config, self.tokenizer, **networks, **options)))
+
+
+def critic_loss(args: argparse.Namespace, name: str) -> dict:
+    """Return a critic's options of `ilqljax.objectives.values.ILQLConfig`."""
+    loss = {"expectile": args.expectile, "td_lambda": args.td_lambda, "cql_weight": args.cql, "discount": DISCOUNT}
+    return loss | {"turn_lambda": args.turn_lambda} | CRITICS[name]
 
 
 def report(args: argparse.Namespace, cells: dict, out: Path) -> str:
@@ -192,11 +210,29 @@ def check_args(args: argparse.Namespace) -> None:
     Raises:
         UserError: naming the argument, and what to give instead.
     """
-    for name in ("games", "data_games", "short", "short_steps", "bc_steps", "filtered_steps", "steps", "batch"):
+    for name in (
+        "games",
+        "data_games",
+        "short",
+        "short_steps",
+        "bc_steps",
+        "filtered_steps",
+        "steps",
+        "batch",
+        "best_of",
+    ):
         if np.min(getattr(args, name), initial=1) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: give 1 or more")
     if not min(args.betas) > 0:
         raise UserError(f"--betas {args.betas}: give positive ones; the clones' rows are those without a critic")
+    if not args.best_of_beta > 0:
+        raise UserError(
+            f"--best_of_beta {args.best_of_beta}: give a positive one, or --best_of 1 for none of these rows"
+        )
+    if not 0 < args.top_p <= 1:
+        raise UserError(f"--top_p {args.top_p}: give a share above 0, or 1 for no nucleus")
+    for name in args.critics:
+        ILQLConfig(**critic_loss(args, name))
     if len(args.short) != len(args.short_steps):
         raise UserError(
             f"--short has {len(args.short)} stages and --short_steps {len(args.short_steps)}: give each stage its steps"
@@ -217,10 +253,14 @@ def main() -> None:
     parser.add_argument("--data_games", type=int, default=1_000_000, help="games that are learned from")
     parser.add_argument("--keep", type=float, default=0.3, help="share of the games that filtered BC keeps")
     parser.add_argument(
-        "--short", type=int, nargs="*", default=[2, 3, 4, 6, 6, 6], help="most guesses of BC's early stages"
+        "--short", type=int, nargs="*", default=[2, 3, 4, 6, 6, 6, 6], help="most guesses of BC's early stages"
     )
     parser.add_argument(
-        "--short_steps", type=int, nargs="*", default=[500, 500, 400, 1200, 1500, 2000], help="steps of each"
+        "--short_steps",
+        type=int,
+        nargs="*",
+        default=[500, 500, 400, 1200, 1500, 2500, 4000],
+        help="steps of each",
     )
     parser.add_argument("--short_lr", type=float, default=3e-3, help="learning rate of each")
     parser.add_argument("--bc_steps", type=int, default=1000, help="steps on all games")
@@ -231,10 +271,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3, help="of BC on all games and of filtered BC")
     parser.add_argument("--critic_lr", type=float, default=2e-3)
-    parser.add_argument("--polyak", type=float, default=0.01, help="how fast the targets follow")
-    parser.add_argument("--td_lambda", type=float, default=0.9, help="of one-step and ILQL; 0 bootstraps every token")
+    parser.add_argument("--polyak", type=float, default=0.03, help="how fast the targets follow")
+    parser.add_argument("--td_lambda", type=float, default=1.0, help="of one-step and ILQL, within a guess")
+    parser.add_argument("--turn_lambda", type=float, default=0.0, help="its factor where a guess ends; 0 is V alone")
     parser.add_argument("--expectile", type=float, default=0.8, help="of ILQL")
-    parser.add_argument("--cql", type=float, default=0.25, help="weight of the conservative term")
+    parser.add_argument("--cql", type=float, default=0.02, help="weight of the conservative term")
+    parser.add_argument("--top_p", type=float, default=0.7, help="nucleus of the policies that a critic steers")
+    parser.add_argument("--best_of", type=int, default=16, help="samples of one more row, of which Q chooses; 1 is off")
+    parser.add_argument("--best_of_beta", type=float, default=16.0, help="their beta")
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--heads", type=int, default=4)

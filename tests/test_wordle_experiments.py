@@ -71,7 +71,16 @@ def test_critics_read_the_solving_guesses_trunk_and_steer_the_named_policies(mon
     play = load_play()
     settings = {"words": "", "p": 0.5, "games": 2, "data_games": 8, "betas": [1.0, 4.0], "layers": 1, "width": 8}
     settings |= {"heads": 1, "short": [6], "over": ["bc", "solving guesses"], "steps": 2, "critic_lr": 1e-3, "batch": 2}
-    settings |= {"polyak": 0.01, "expectile": 0.8, "td_lambda": 0.9, "cql": 0.25}
+    settings |= {
+        "polyak": 0.01,
+        "expectile": 0.8,
+        "td_lambda": 0.9,
+        "turn_lambda": 0.3,
+        "cql": 0.25,
+        "top_p": 0.7,
+        "best_of": 3,
+        "best_of_beta": 16.0,
+    }
     experiment = play.Experiment(argparse.Namespace(**settings), 0, tmp_path)
     trunks = {name: experiment.model.init_trunk(jax.random.key(i)) for i, name in enumerate(settings["over"])}
     for name, trunk in trunks.items():
@@ -83,15 +92,21 @@ def test_critics_read_the_solving_guesses_trunk_and_steer_the_named_policies(mon
         return {"params": networks[0], "target": networks[1]}
 
     monkeypatch.setattr(play, "fit", fit)
-    monkeypatch.setattr(experiment, "play", lambda nets, beta: steered.append((nets["params"]["policy"], beta)) or {})
+    monkeypatch.setattr(experiment, "play", lambda nets, **how: steered.append((nets["params"]["policy"], how)) or {})
     rows = experiment.judge_critic("mc")
-    loss, trunk = seen[0]
-    assert loss["detach_v"] and loss["detach_q"] and loss["mc_returns"]
+    experiment.judge_critic("ilql")
+    (loss, trunk), (ilql_loss, _) = seen
+    assert loss["mc_returns"] and (loss["td_lambda"], loss["turn_lambda"]) == (1.0, 1.0)
+    assert not ilql_loss.get("mc_returns") and (ilql_loss["td_lambda"], ilql_loss["turn_lambda"]) == (0.9, 0.3)
     jax.tree.map(np.testing.assert_array_equal, trunk, trunks["solving guesses"])
-    assert [beta for _, beta in steered] == [1.0, 4.0, 1.0, 4.0]
-    for (policy, _), name in zip(steered, ["bc", "bc", "solving guesses", "solving guesses"], strict=True):
+    best = {"beta": 16.0, "top_p": 0.7, "n_generations": 3, "rank_by": "value"}
+    decodings = [{"beta": 1.0, "top_p": 0.7}, {"beta": 4.0, "top_p": 0.7}, best]
+    assert [how for _, how in steered[:6]] == decodings * 2
+    for (policy, _), name in zip(steered[:6], ["bc"] * 3 + ["solving guesses"] * 3, strict=True):
         jax.tree.map(np.testing.assert_array_equal, policy, trunks[name])
-    steered_rows = ["mc beta=1", "mc beta=4", "mc over solving guesses beta=1", "mc over solving guesses beta=4"]
+    steered_rows = [
+        f"mc{over} {how}" for over in ("", " over solving guesses") for how in ("beta=1", "beta=4", "best of 3")
+    ]
     assert list(rows) == [*steered_rows, "seconds"]
 
 
@@ -101,6 +116,9 @@ def test_critics_read_the_solving_guesses_trunk_and_steer_the_named_policies(mon
         (["--steps", "0"], "--steps 0"),
         (["--games", "-1"], "--games -1"),
         (["--betas", "0", "1"], "--betas"),
+        (["--top_p", "0"], "--top_p 0"),
+        (["--best_of_beta", "0"], "--best_of_beta 0"),
+        (["--turn_lambda", "1.5"], "turn_lambda=1.5"),
         (["--short", "2", "0", "--short_steps", "5", "5"], "--short "),
         (["--short", "2", "--short_steps", "5", "5"], "--short_steps 2"),
         (["--short", "--short_steps", "--over", "solving guesses"], "--over"),
