@@ -126,13 +126,12 @@ class Experiment:
         rows = {}
         for over in args.over:
             acting = {"params": networks["params"] | {"policy": self.clone(over)}, "target": networks["target"]}
-            decodings = {
-                f"{label(name, over)} beta={beta:g}": {"beta": beta, "top_p": args.top_p} for beta in args.betas
-            }
+            named = label(name, over)
+            decodings = {f"{named} beta={beta:g}": {"beta": beta} for beta in args.betas}
             if args.best_of > 1:
                 best = {"beta": args.best_of_beta, "n_generations": args.best_of, "rank_by": "value"}
-                decodings[f"{label(name, over)} best of {args.best_of}"] = best | {"top_p": args.top_p}
-            rows |= {row: self.play(acting, **options) for row, options in decodings.items()}
+                decodings[f"{named} best of {args.best_of}"] = best
+            rows |= {row: self.play(acting, top_p=args.top_p, **options) for row, options in decodings.items()}
         return rows | {"seconds": time.monotonic() - started}
 
     def play(self, networks: dict, **decode: float) -> dict:
