@@ -131,11 +131,12 @@ def lambda_next(
     has_next = jnp.concatenate([mask[:, 1:], jnp.zeros((rows, 1), bool)], axis=1)
 
     def accumulate(g_next: Float[Array, "B"], step: tuple[Array, ...]):
-        r, v, followed, lam = step
-        mixed = jnp.where(followed, (1.0 - lam) * v + lam * g_next, v)
+        r, v, followed, from_v, from_return = step
+        mixed = jnp.where(followed, from_v * v + from_return * g_next, v)
         return r + discount * mixed, mixed
 
-    steps = (jnp.where(mask, r_t, 0.0).T, v_next.T, has_next.T, jnp.broadcast_to(td_lambda, v_next.shape).T)
+    from_v, from_return = (jnp.broadcast_to(share, v_next.shape).T for share in (1.0 - td_lambda, td_lambda))
+    steps = (jnp.where(mask, r_t, 0.0).T, v_next.T, has_next.T, from_v, from_return)
     _, mixed = jax.lax.scan(accumulate, jnp.zeros_like(v_next[:, 0]), steps, reverse=True)
     return mixed.T
 

@@ -297,7 +297,7 @@ def main() -> None:
             "layers": 1,
             "width": 32,
         }
-        vars(args).update(small | {"betas": [1.0, 16.0], "critics": ["mc", "ilql"]})
+        vars(args).update(small | {"betas": [16.0], "best_of": 2, "critics": ["mc", "ilql"]})
     enable_compilation_cache()
     out = resolve_path(args.out)
     results = Results(out / "results.json", {k: v for k, v in vars(args).items() if k != "out"})

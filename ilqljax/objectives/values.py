@@ -138,7 +138,9 @@ def make_ilql_loss(model: ValueLM, config: ILQLConfig) -> LossFn:
 
         if config.td_lambda:
             v_next = jax.lax.stop_gradient(critic.v_next)
-            td_lambda = config.td_lambda * jnp.where(ends_utterance(model, batch), config.turn_lambda, 1.0)
+            td_lambda = config.td_lambda
+            if config.turn_lambda != 1.0:
+                td_lambda = jnp.where(ends_utterance(model, batch), td_lambda * config.turn_lambda, td_lambda)
             mixed = losses.lambda_next(
                 moves.rewards, v_next, moves.action_mask, discount=config.discount, td_lambda=td_lambda
             )
