@@ -209,19 +209,13 @@ def check_args(args: argparse.Namespace) -> None:
     Raises:
         UserError: naming the argument, and what to give instead.
     """
-    for name in (
-        "games",
-        "data_games",
-        "short",
-        "short_steps",
-        "bc_steps",
-        "filtered_steps",
-        "steps",
-        "batch",
-        "best_of",
-    ):
+    steps = ("short_steps", "bc_steps", "filtered_steps", "steps")
+    for name in ("games", "data_games", "short", *steps, "batch", "best_of"):
         if np.min(getattr(args, name), initial=1) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: give 1 or more")
+    for name in ("short_lr", "lr", "critic_lr", "keep"):
+        if not getattr(args, name) > 0:
+            raise UserError(f"--{name} {getattr(args, name)}: give more than 0")
     if not min(args.betas) > 0:
         raise UserError(f"--betas {args.betas}: give positive ones; the clones' rows are those without a critic")
     if not args.best_of_beta > 0:

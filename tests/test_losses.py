@@ -138,6 +138,19 @@ def test_lambda_zero_is_the_one_step_target():
     np.testing.assert_array_equal(got, v)
 
 
+def test_lambda_that_is_a_constant_leaves_v_its_exact_share():
+    # In float32 1 - 0.95 is 0.05000001, and a last digit moves a whole run.
+    r, v, mask = jnp.zeros((1, 2)), jnp.array([[1.0, 0.0]]), jnp.ones((1, 2), bool)
+    assert losses.lambda_next(r, v, mask, discount=1.0, td_lambda=0.95)[0, 0] == np.float32(0.05)
+
+
+def test_lambda_may_differ_between_actions():
+    r, v, mask = jnp.array([[0.0, 0.0, 4.0]]), jnp.array([[1.0, 1.0, 0.0]]), jnp.ones((1, 3), bool)
+    for lambdas, expected in (([0.5, 1.0, 0.0], [2.5, 4.0, 0.0]), ([1.0, 0.5, 0.0], [2.5, 2.5, 0.0])):
+        got = losses.lambda_next(r, v, mask, discount=1.0, td_lambda=jnp.array([lambdas]))
+        np.testing.assert_allclose(got, [expected])
+
+
 def test_lambda_one_is_the_return_and_a_truncated_row_bootstraps_its_last_value():
     rng = np.random.default_rng(1)
     r, v = rng.normal(size=(2, 3, 5)).astype(np.float32)

@@ -110,6 +110,32 @@ def test_critics_read_the_solving_guesses_trunk_and_steer_the_named_policies(mon
     assert list(rows) == [*steered_rows, "seconds"]
 
 
+def test_no_two_trainings_of_a_clone_share_a_seed(monkeypatch, tmp_path):
+    play = load_play()
+    settings = {
+        "words": "",
+        "p": 0.9,
+        "games": 2,
+        "data_games": 64,
+        "betas": [1.0],
+        "layers": 1,
+        "width": 8,
+        "heads": 1,
+    }
+    settings |= {"short": [6, 6], "short_steps": [1, 1], "short_lr": 1e-3, "bc_steps": 1, "lr": 1e-3, "batch": 2}
+    settings |= {"keep": 0.5, "filtered_steps": 1}
+    seeds = []
+
+    def fit(name, model, rows, config, *, seed, trunk):
+        seeds.append(seed)
+        return {"params": {"policy": model.init_trunk(jax.random.key(0))}}
+
+    monkeypatch.setattr(play, "fit", fit)
+    for seed in (0, 1):
+        play.Experiment(argparse.Namespace(**settings), seed, tmp_path).clone("filtered bc")
+    assert len(set(seeds)) == len(seeds) == 8
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -117,6 +143,8 @@ def test_critics_read_the_solving_guesses_trunk_and_steer_the_named_policies(mon
         (["--games", "-1"], "--games -1"),
         (["--betas", "0", "1"], "--betas"),
         (["--top_p", "0"], "--top_p 0"),
+        (["--critic_lr", "-1"], "--critic_lr -1"),
+        (["--best_of", "0"], "--best_of 0"),
         (["--best_of_beta", "0"], "--best_of_beta 0"),
         (["--turn_lambda", "1.5"], "turn_lambda=1.5"),
         (["--short", "2", "0", "--short_steps", "5", "5"], "--short "),
