@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ilqljax.decoding.generate import DecodeConfig, make_generate
+from ilqljax.decoding.networks import lay_out_networks
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits, policy_trunk
@@ -58,7 +59,8 @@ def generator(networks, config, suppress_ids=SUPPRESSED):
         lengths = np.array([len(prompt) for prompt in prompts], np.int32)
         bc = {"policy": policy_trunk(params)}
         trees = (params, target) if config.beta else (bc, {})  # without a critic a BC model will do
-        return jax.device_get(sampler(*trees, tokens, lengths, keys))
+        networks = lay_out_networks(model, *trees, critic=config.beta != 0.0)
+        return jax.device_get(sampler(networks, tokens, lengths, keys))
 
     return run
 
@@ -241,7 +243,8 @@ def test_half_precision_activations_give_nearly_the_same_sums():
     model = ValueLM(GPT2(dataclasses.replace(TRUNK, dtype="bfloat16")), SHARED)
     sampler = make_generate(model, DecodeConfig(1, beta=1.0), end_ids=ENDS, pad_id=PAD)
     tokens, lengths = np.array(PROMPTS[1:2], np.int32), np.array([6], np.int32)
-    samples = jax.device_get(sampler(params, target, tokens, lengths, make_keys(1)))
+    networks = lay_out_networks(model, params, target, critic=True)
+    samples = jax.device_get(sampler(networks, tokens, lengths, make_keys(1)))
     logits, v, q = (x[-1] for x in full_forward(SHARED)(PROMPTS[1]))
     token = samples.tokens[0, 0]
     assert samples.log_probability.dtype == np.float32
@@ -273,12 +276,13 @@ def test_layers_with_arrays_of_their_own_sample_the_same(networks):
     unrolled = ValueLM(GPT2(dataclasses.replace(TRUNK, unroll=TRUNK.n_layer)), networks)
     tokens = np.array([[7, 8, 9, 10], [33, 36, 0, PAD]], np.int32)
     config = DecodeConfig(max_new_tokens=N_NEW, beta=1.0, n_generations=2)
-    scanned, split = (
-        jax.device_get(
-            make_generate(m, config, end_ids=ENDS, pad_id=PAD)(params, target, tokens, np.array([4, 3]), make_keys(2))
-        )
-        for m in (model, unrolled)
-    )
+
+    def sample(model):
+        generate = make_generate(model, config, end_ids=ENDS, pad_id=PAD)
+        laid_out = lay_out_networks(model, params, target, critic=True)
+        return jax.device_get(generate(laid_out, tokens, np.array([4, 3]), make_keys(2)))
+
+    scanned, split = sample(model), sample(unrolled)
     np.testing.assert_array_equal(split.tokens, scanned.tokens)
     np.testing.assert_array_equal(split.lengths, scanned.lengths)
     np.testing.assert_allclose(split.log_probability, scanned.log_probability, rtol=1e-5)

@@ -129,7 +129,7 @@ class Recorder:
     def __init__(self):
         self.calls = []
 
-    def __call__(self, params, target, tokens, lengths, keys):
+    def __call__(self, networks, tokens, lengths, keys):
         self.calls.append((tokens, lengths))
         n = len(tokens)
         said = np.full((n, N_NEW), TOKENIZER.pad_id)
@@ -228,7 +228,7 @@ def test_beams_are_those_of_the_search_best_first(networks):
     )
     for observation, generations in zip(OBSERVATIONS, found, strict=False):
         prompt = encode_prompt(observation, TOKENIZER)
-        beams = search(*networks, prompt[None], np.array([len(prompt)]))
+        beams = search(policy.networks, prompt[None], np.array([len(prompt)]))
         scores = [generation.log_probability for generation in generations]
         assert scores == sorted(scores, reverse=True)
         np.testing.assert_allclose(scores, beams.scores[0], rtol=1e-4)

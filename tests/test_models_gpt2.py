@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.models.gpt2 import GPT2, GPT2Config, KVCache
+from ilqljax.models.gpt2 import GPT2, CacheSlots, GPT2Config, KVCache
 from ilqljax.models.hf_weights import (
     find_model,
     load_gpt2,
@@ -110,22 +110,22 @@ def test_cached_decoding_equals_the_full_forward_at_every_position(trunk, run):
     n_slots = CONFIG.n_positions
     # A slot is storage, not a position: tokens are stored out of order, among slots that hold garbage.
     slots = np.random.default_rng(2).permutation(n_slots)[:length]
-    shape = (CONFIG.n_layer, n_rows, CONFIG.n_head, n_slots, CONFIG.head_size)
-    keys, values = np.full(shape, 7.0, np.float32), np.full(shape, -9.0, np.float32)
-    key_mask = np.zeros((n_rows, n_slots), bool)
+    shape = (CONFIG.n_layer, n_rows * CONFIG.n_head, n_slots, CONFIG.head_size)
+    cache = KVCache(np.full(shape, 7.0, np.float32), np.full(shape, -9.0, np.float32))
+    seen = np.zeros((n_rows, n_slots), bool)
     step = jax.jit(
-        lambda trunk, token, position, cache, mask: GPT2(CONFIG).apply(
-            {"params": trunk}, token, position, cache=cache, key_mask=mask
+        lambda trunk, token, position, cache, slots: GPT2(CONFIG).apply(
+            {"params": trunk}, token, position, cache=cache, slots=slots
         )
     )
     for t, slot in enumerate(slots):
         positions = np.full((n_rows, 1), t)
-        output = step(trunk, tokens[:, t : t + 1], positions, KVCache(keys.copy(), values.copy()), key_mask.copy())
+        seen[:, slot] = True
+        output = step(trunk, tokens[:, t : t + 1], positions, cache, CacheSlots(slot, seen.copy()))
         np.testing.assert_allclose(output.hidden[:, 0], full.hidden[:, t], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(output.block_output[:, 0], full.block_output[:, t], rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(output.cache.keys[..., 0, :], full.cache.keys[..., t, :], rtol=1e-4, atol=1e-5)
-        keys[..., slot, :], values[..., slot, :] = output.cache.keys[..., 0, :], output.cache.values[..., 0, :]
-        key_mask[:, slot] = True
+        cache = output.cache
+        np.testing.assert_allclose(cache.keys[..., slot, :], full.cache.keys[..., t, :], rtol=1e-4, atol=1e-5)
 
 
 def test_what_follows_changes_nothing_before_it(trunk, run):
@@ -170,8 +170,8 @@ def test_logits_and_cache_equal_those_of_transformers(shape, tmp_path):
     np.testing.assert_allclose(compute_logits(trunk, output.hidden), expected.logits.numpy(), rtol=1e-4, atol=1e-4)
     cache = expected.past_key_values
     for i, layer in enumerate(cache.layers):
-        np.testing.assert_allclose(output.cache.keys[i], layer.keys.numpy(), rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(output.cache.values[i], layer.values.numpy(), rtol=1e-4, atol=1e-4)
+        for ours, kept in ((output.cache.keys[i], layer.keys), (output.cache.values[i], layer.values)):
+            np.testing.assert_allclose(ours, kept.flatten(0, 1).numpy(), rtol=1e-4, atol=1e-4)
     assert len(cache.layers) == config.n_layer
 
     # And back: what transformers saves, under its own choice of names, is read as the same parameters.

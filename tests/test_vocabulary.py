@@ -1,10 +1,11 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ilqljax import vocabulary
-from ilqljax.models.products import multiply_rows
+from ilqljax.models.products import Dense, apply_dense, transpose_kernels
 from ilqljax.sharding import MeshConfig, batch_sharding, make_mesh, replicated_sharding
 
 
@@ -60,10 +61,26 @@ def test_scores_of_a_half_precision_layer_are_float32_and_its_gradients_half():
 def test_products_of_rows_equal_a_dense_layer_and_its_gradients():
     rng = np.random.default_rng(1)
     x, kernel, out = (rng.normal(size=s).astype(np.float32) for s in ((2, 3, 4), (4, 5), (2, 3, 5)))
-    ours = jax.vjp(lambda x, kernel: multiply_rows(x, kernel, (((2,), (0,)), ((), ()))), x, kernel)
-    plain = jax.vjp(lambda x, kernel: x @ kernel, x, kernel)
-    for a, b in zip((ours[0], *ours[1](out)), (plain[0], *plain[1](out)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    layer = {"kernel": kernel, "bias": rng.normal(size=5).astype(np.float32)}
+    for params in (layer, transpose_kernels({"inner": layer})["inner"]):
+        ours = jax.vjp(lambda x, params: Dense(5).apply({"params": params}, x), x, params)
+        plain = jax.vjp(lambda x, params: nn.Dense(5).apply({"params": params}, x), x, layer)
+        (dx, d_params), (expected_dx, expected) = ours[1](out), plain[1](out)
+        d_kernel = d_params["kernel"] if "kernel" in d_params else d_params["kernel_t"].T
+        for a, b in (
+            (ours[0], plain[0]),
+            (dx, expected_dx),
+            (d_kernel, expected["kernel"]),
+            (d_params["bias"], expected["bias"]),
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(apply_dense(params, x), ours[0])
+
+
+def test_transposed_kernels_are_laid_out_so_and_nothing_else_is_touched():
+    params = {"h": {"c_fc": {"kernel": np.ones((3, 4, 5)), "bias": np.ones((3, 5))}, "ln": {"scale": np.ones((3, 4))}}}
+    turned = jax.tree.map(np.shape, transpose_kernels(params), is_leaf=lambda x: not isinstance(x, dict))
+    assert turned == {"h": {"c_fc": {"kernel_t": (3, 5, 4), "bias": (3, 5)}, "ln": {"scale": (3, 4)}}}
 
 
 def row_losses(weights, x, ids):

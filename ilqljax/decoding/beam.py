@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from ilqljax.decoding.generate import DecodeConfig, prefill, repeat_rows, select_trunks, split_hidden, store
+from ilqljax.decoding.generate import DecodeConfig, prefill, repeat_rows, split_hidden
+from ilqljax.decoding.networks import ActingNetworks
 from ilqljax.decoding.sampling import make_token_scores
 from ilqljax.errors import UserError
-from ilqljax.models.gpt2 import KVCache
+from ilqljax.models.gpt2 import CacheSlots, KVCache, take_cache_rows
 from ilqljax.models.value_lm import ValueLM
 from ilqljax.types import Array
 
@@ -56,8 +57,10 @@ def make_beam_search(
     suppress_ids: tuple[int, ...] = (),
     value_range: tuple[float, float] = (-float("inf"), float("inf")),
     max_length: int = 0,
-) -> Callable[[dict, dict, Array, Array], Beams]:
-    """Make the compiled search `search(params, target, tokens [B P], lengths [B]) -> Beams`.
+) -> Callable[[ActingNetworks, Array, Array], Beams]:
+    """Make the compiled search `search(networks, tokens [B P], lengths [B]) -> Beams`.
+
+    The networks are those of `lay_out_networks`, with a critic where `beta` is not 0.
 
     Args:
         model: the networks.
@@ -75,16 +78,14 @@ def make_beam_search(
     vocab_size = model.backbone.config.vocab_size
     if not 0 < width <= vocab_size:
         raise UserError(f"width={width} is not in 1 to {vocab_size}, the size of the vocabulary. Choose a width in it.")
-    critic = config.beta != 0.0
     score = make_token_scores(model, config, suppress_ids=suppress_ids, value_range=value_range)
     ends = jnp.asarray(end_ids, jnp.int32)
     longest = max_length or model.backbone.config.n_positions
 
-    def search(params: dict, target: dict, tokens: Array, lengths: Array) -> Beams:
+    def search(networks: ActingNetworks, tokens: Array, lengths: Array) -> Beams:
         n_rows, n_columns = tokens.shape
-        trunks = select_trunks(model, params, target, critic=critic)
-        hidden, caches = prefill(model, trunks, tokens, lengths, room=config.max_new_tokens)
-        hidden, caches = repeat_rows(hidden, width, axis=0), repeat_rows(caches, width, axis=-4)
+        hidden, caches = prefill(model, networks.trunks, tokens, lengths, room=config.max_new_tokens)
+        hidden, caches = repeat_rows(model, hidden, caches, width)
         row_lengths = jnp.repeat(lengths, width)
         slots = jnp.arange(n_columns + config.max_new_tokens)[None]
         in_prompt = slots < row_lengths[:, None]
@@ -95,7 +96,7 @@ def make_beam_search(
 
         def advance(state: SearchState) -> SearchState:
             t, old = state.step, state.beams
-            step_scores = jax.nn.log_softmax(score(params, target, state.hidden).scores, axis=-1)
+            step_scores = jax.nn.log_softmax(score(networks, state.hidden).scores, axis=-1)
             step_scores = jnp.where(state.done[..., None], only_pad, step_scores.reshape(n_rows, width, vocab_size))
             candidates = jnp.where(
                 first | (t > 0) | state.done[..., None], old.scores[..., None] + step_scores, -jnp.inf
@@ -108,15 +109,15 @@ def make_beam_search(
             beams = Beams(found, take_beams(old.lengths, parents) + ~was_done, scores)
             done = was_done | jnp.isin(token, ends) | (t + 1 >= limits)
             rows = (jnp.arange(n_rows)[:, None] * width + parents).reshape(-1)
-            key_mask = in_prompt | ((slots >= n_columns) & (slots < n_columns + t))
+            place = CacheSlots(n_columns + t, in_prompt | ((slots >= n_columns) & (slots <= n_columns + t)))
             hidden, caches = {}, {}
-            for role, trunk in trunks.items():
-                cache = take_new_slots(state.caches[role], rows, start=n_columns)
+            for role, trunk in networks.trunks.items():
+                cache = take_new_slots(state.caches[role], rows, start=n_columns, n_head=model.backbone.config.n_head)
                 output = model.run_trunk(
-                    trunk, token.reshape(-1, 1), (row_lengths + t)[:, None], cache=cache, key_mask=key_mask
+                    trunk, token.reshape(-1, 1), (row_lengths + t)[:, None], cache=cache, slots=place
                 )
                 hidden[role] = split_hidden(model, output.hidden[:, 0], output.block_output[:, 0])
-                caches[role] = store(cache, output.cache, n_columns + t)
+                caches[role] = output.cache
             return SearchState(t + 1, beams, done, hidden, caches)
 
         shape = (n_rows, width)
@@ -136,6 +137,10 @@ def take_beams(values: Array, parents: Int[Array, "B W"]) -> Array:
     return jnp.take_along_axis(values, index, axis=1, mode="clip")
 
 
-def take_new_slots(cache: KVCache, rows: Int[Array, "N"], *, start: int) -> KVCache:
+def take_new_slots(cache: KVCache, rows: Int[Array, "N"], *, start: int, n_head: int) -> KVCache:
     """Give each row another row's slots from `start` on."""
-    return jax.tree.map(lambda x: x.at[..., start:, :].set(jnp.take(x[..., start:, :], rows, axis=-4)), cache)
+
+    def take(x: Array) -> Array:
+        return x.at[..., start:, :].set(take_cache_rows(x[..., start:, :], rows, n_head=n_head))
+
+    return jax.tree.map(take, cache)

@@ -19,10 +19,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from ilqljax.decoding.networks import ActingNetworks
 from ilqljax.decoding.sampling import make_token_scores, sample_tokens
 from ilqljax.errors import UserError
-from ilqljax.models.gpt2 import KVCache, split_layers
-from ilqljax.models.value_lm import ValueLM, policy_trunk
+from ilqljax.models.gpt2 import CacheSlots, take_cache_rows
+from ilqljax.models.value_lm import ValueLM
 from ilqljax.types import Array
 
 RANKINGS = ("advantage", "value", "log_probability", "both")
@@ -105,24 +106,16 @@ class LoopState(NamedTuple):
     caches: dict
 
 
-def select_trunks(model: ValueLM, params: dict, target: dict, *, critic: bool) -> dict:
-    """List the distinct trunks that decoding runs, by role, ready for its loop; a shared trunk appears once."""
-    trunks = {"policy": policy_trunk(params)}
-    if critic and "policy" in params:
-        trunks["value"] = params["trunk"]
-    if critic and "trunk" in target:
-        trunks["target"] = target["trunk"]
-    return {role: split_layers(model.backbone.config, trunk) for role, trunk in trunks.items()}
-
-
 def make_generate(
     model: ValueLM, config: DecodeConfig, *, end_ids: tuple[int, ...], pad_id: int, suppress_ids: tuple[int, ...] = ()
-) -> Callable[[dict, dict, Array, Array, Array], Samples]:
-    """Make the compiled sampler `generate(params, target, tokens [B P], lengths [B], keys [B]) -> Samples`.
+) -> Callable[[ActingNetworks, Array, Array, Array], Samples]:
+    """Make the compiled sampler `generate(networks, tokens [B P], lengths [B], keys [B]) -> Samples`.
+
+    The networks are those of `lay_out_networks`, with a critic where `beta` is not 0.
 
     Args:
         model: the networks.
-        config: how to act; `beta` 0 needs no critic (BC parameters will do).
+        config: how to act.
         end_ids: tokens that close an utterance.
         pad_id: written after the closing token.
         suppress_ids: tokens that are never sampled, such as a bare `<s>`.
@@ -132,11 +125,10 @@ def make_generate(
     ends = jnp.asarray(end_ids, jnp.int32)
     score = make_token_scores(model, config, suppress_ids=suppress_ids)
 
-    def generate(params: dict, target: dict, tokens: Array, lengths: Array, keys: Array) -> Samples:
+    def generate(networks: ActingNetworks, tokens: Array, lengths: Array, keys: Array) -> Samples:
         n_columns = tokens.shape[1]
-        trunks = select_trunks(model, params, target, critic=critic)
-        hidden, caches = prefill(model, trunks, tokens, lengths, room=config.max_new_tokens)
-        hidden, caches = repeat_rows(hidden, n, axis=0), repeat_rows(caches, n, axis=-4)
+        hidden, caches = prefill(model, networks.trunks, tokens, lengths, room=config.max_new_tokens)
+        hidden, caches = repeat_rows(model, hidden, caches, n)
         row_keys = jax.vmap(lambda key: jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n)))(keys).reshape(-1)
         row_lengths = jnp.repeat(lengths, n)
         slots = jnp.arange(n_columns + config.max_new_tokens)[None]
@@ -144,7 +136,7 @@ def make_generate(
 
         def advance(state: LoopState) -> LoopState:
             t = state.step
-            scores, log_probabilities, advantages, values = score(params, target, state.hidden)
+            scores, log_probabilities, advantages, values = score(networks, state.hidden)
             step_keys = jax.vmap(lambda key: jax.random.fold_in(key, t))(row_keys)
             token = sample_tokens(step_keys, scores, greedy=config.temperature == 0)
             token = jnp.where(state.done, pad_id, token).astype(jnp.int32)
@@ -158,14 +150,14 @@ def make_generate(
                 jnp.where(live, take_column(values, token), old.value) if critic else old.value,
             )
             done = state.done | jnp.isin(token, ends)
-            key_mask = in_prompt | ((slots >= n_columns) & (slots < n_columns + t))
+            place = CacheSlots(n_columns + t, in_prompt | ((slots >= n_columns) & (slots <= n_columns + t)))
             hidden, caches = {}, {}
-            for role, trunk in trunks.items():
+            for role, trunk in networks.trunks.items():
                 output = model.run_trunk(
-                    trunk, token[:, None], (row_lengths + t)[:, None], cache=state.caches[role], key_mask=key_mask
+                    trunk, token[:, None], (row_lengths + t)[:, None], cache=state.caches[role], slots=place
                 )
                 hidden[role] = split_hidden(model, output.hidden[:, 0], output.block_output[:, 0])
-                caches[role] = store(state.caches[role], output.cache, n_columns + t)
+                caches[role] = output.cache
             return LoopState(t + 1, samples, done, hidden, caches)
 
         n_rows = row_lengths.shape[0]
@@ -202,14 +194,15 @@ def split_hidden(model: ValueLM, hidden: Float[Array, "B D"], block_output: Floa
     return hidden, values_read.astype(jnp.float32)
 
 
-def store(cache: KVCache, new: KVCache, slot: Int[Array, ""]) -> KVCache:
-    """Write one token's keys and values of all layers into a slot of the cache, in place under jit."""
-    return jax.tree.map(lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x, slot, axis=-2), cache, new)
-
-
-def repeat_rows(tree: object, n: int, *, axis: int) -> object:
-    """Repeat each row of a pytree's arrays n times, side by side."""
-    return tree if n == 1 else jax.tree.map(lambda x: jnp.repeat(x, n, axis=axis), tree)
+def repeat_rows(model: ValueLM, hidden: dict, caches: dict, n: int) -> tuple[dict, dict]:
+    """Repeat what `prefill` gives of each row n times, side by side."""
+    if n == 1:
+        return hidden, caches
+    n_rows = jax.tree.leaves(hidden)[0].shape[0]
+    rows = jnp.repeat(jnp.arange(n_rows), n)
+    n_head = model.backbone.config.n_head
+    caches = jax.tree.map(lambda x: take_cache_rows(x, rows, n_head=n_head), caches)
+    return jax.tree.map(lambda x: x[rows], hidden), caches
 
 
 def take_column(values: Float[Array, "B V"], ids: Int[Array, "B"]) -> Float[Array, "B"]:

@@ -14,6 +14,7 @@ from ilqljax.data.dataset import View
 from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.decoding.beam import make_beam_search
 from ilqljax.decoding.generate import DecodeConfig, Samples, make_generate
+from ilqljax.decoding.networks import lay_out_networks
 from ilqljax.decoding.rerank import make_utterance_scores
 from ilqljax.envs.base import LanguageObservation, Policy
 from ilqljax.errors import UserError
@@ -106,6 +107,7 @@ class TextPolicy(Policy):
             # Its critic has no say in which token comes next, only in which utterance is best.
             token_config = dataclasses.replace(config, beta=0.0)
             self.judge = make_shared_scores(model) if "v" in params else None
+        self.networks = lay_out_networks(model, params, target, critic=token_config.beta != 0.0)
         self.generate = make_shared_generate(model, token_config, **ids)
         if config.beam_width:
             self.search = make_shared_search(model, token_config, width=config.beam_width, **ids)
@@ -156,7 +158,7 @@ class TextPolicy(Policy):
         if self.config.beam_width:
             return self.decode(self.search_beams(tokens, lengths))[: len(chosen)]
         keys = jax.vmap(lambda number: jax.random.fold_in(self.key, number))(numbers[rows])
-        samples = jax.device_get(self.generate(self.params, self.target, tokens, lengths, keys))
+        samples = jax.device_get(self.generate(self.networks, tokens, lengths, keys))
         if self.judge is not None:
             advantage, value = self.judge_utterances(tokens, lengths, samples)
             samples = samples._replace(advantage=advantage, value=value)
@@ -164,7 +166,7 @@ class TextPolicy(Policy):
 
     def search_beams(self, tokens: Int[np.ndarray, "B P"], lengths: Int[np.ndarray, "B"]) -> Samples:
         """Search instead of sampling: a row's beams, best first; places for which there was no candidate are empty."""
-        beams = jax.device_get(self.search(self.params, self.target, tokens, lengths))
+        beams = jax.device_get(self.search(self.networks, tokens, lengths))
         n = beams.scores.size
         found = np.isfinite(beams.scores.reshape(n))
         found_lengths = np.where(found, beams.lengths.reshape(n), 0)

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from ilqljax.models.value_lm import ValueLM, compute_logits, policy_trunk
+from ilqljax.decoding.networks import ActingNetworks
+from ilqljax.models.value_lm import ValueLM, compute_logits
 from ilqljax.types import Array
 
 
@@ -41,8 +42,8 @@ def make_token_scores(
     *,
     suppress_ids: tuple[int, ...] = (),
     value_range: tuple[float, float] = (-float("inf"), float("inf")),
-) -> Callable[[dict, dict, dict], TokenScores]:
-    """Make `score(params, target, hidden)`, from one position's hidden states a row to the next token's scores.
+) -> Callable[[ActingNetworks, dict], TokenScores]:
+    """Make `score(networks, hidden)`, from one position's hidden states a row to the next token's scores.
 
     `hidden` holds, by trunk, what the language-model head reads and what value heads read. Filters act on the policy
     before the advantage.
@@ -55,8 +56,8 @@ def make_token_scores(
     """
     suppressed = jnp.asarray(suppress_ids, jnp.int32)
 
-    def score(params: dict, target: dict, hidden: dict) -> TokenScores:
-        logits = compute_logits(policy_trunk(params), hidden["policy"][0])
+    def score(networks: ActingNetworks, hidden: dict) -> TokenScores:
+        logits = compute_logits(networks.trunks["policy"], hidden["policy"][0])
         logits = logits.at[:, suppressed].set(-jnp.inf)
         scores = filter_logits(logits, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
         log_probabilities = jax.nn.log_softmax(logits, axis=-1)
@@ -65,8 +66,8 @@ def make_token_scores(
             return TokenScores(scores, log_probabilities, nothing, nothing)
         value_hidden = hidden.get("value", hidden["policy"])[1]
         target_hidden = hidden["target"][1] if "target" in hidden else value_hidden
-        q = jnp.clip(model.compute_target_q_all(target, target_hidden), *value_range)
-        advantages = q - model.compute_v(params, value_hidden)[:, None]
+        q = jnp.clip(model.compute_target_q_all(networks.q, target_hidden), *value_range)
+        advantages = q - model.compute_v({"v": networks.v}, value_hidden)[:, None]
         scores += advantage_term(advantages, beta=config.beta, clip=config.clip, exponential=config.exp_weights)
         return TokenScores(scores, log_probabilities, advantages, q)
 

@@ -116,20 +116,14 @@ def _cut(length: int, block: int) -> list[tuple[int, int]]:
 
 def attend_cached(
     query: Float[Array, "B H 1 K"],
-    new_key: Float[Array, "B H 1 K"],
-    new_value: Float[Array, "B H 1 K"],
-    keys: Float[Array, "B H S K"],
-    values: Float[Array, "B H S K"],
-    key_mask: Bool[Array, "B S"],
+    keys: Float[Array, "BH S K"],
+    values: Float[Array, "BH S K"],
+    seen: Bool[Array, "B S"],
 ) -> Float[Array, "B H 1 K"]:
-    """Attend of one new token to the cache's slots where `key_mask` is true, and to itself.
-
-    The cache is read where it lies: joining the new key to it would copy all of it at every token. Only scores are
-    joined.
-    """
-    scale = query.shape[-1] ** -0.5
-    old = jnp.einsum("bhtk,bhsk->bhts", query, keys, preferred_element_type=jnp.float32)
-    own = jnp.einsum("bhtk,bhtk->bht", query, new_key, preferred_element_type=jnp.float32)[..., None]
-    old = jnp.where(key_mask[:, None, None], old * scale, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(jnp.concatenate([old, own * scale], axis=-1), axis=-1).astype(values.dtype)
-    return jnp.einsum("bhts,bhsk->bhtk", weights[..., :-1], values) + weights[..., -1:] * new_value
+    """Attend of one new token to the cache's slots that it sees, as `attend` does."""
+    flat = query.reshape(-1, 1, query.shape[-1])
+    scores = jnp.einsum("ntk,nsk->nts", flat, keys, preferred_element_type=jnp.float32)
+    mask = jnp.repeat(seen, query.shape[1], axis=0)[:, None]
+    scores = jnp.where(mask, scores * query.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+    return jnp.einsum("nts,nsk->ntk", weights, values).reshape(query.shape)

@@ -5,7 +5,7 @@ The layers are stacked on a leading axis L and scanned, so a parameter tree has 
     wte [V D]   wpe [P D]   h/{ln_1, attn/c_attn, attn/c_proj, ln_2, mlp/c_fc, mlp/c_proj} [L ...]   ln_f
 
 Padding is at a row's end, and attention is causal, so no valid position can see padding and no padding mask is needed
-in training. In decoding the caller says which cache slots count (`key_mask`).
+in training. In decoding the caller says where the token's keys go and which slots count (`CacheSlots`).
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 from ilqljax.errors import UserError
 from ilqljax.models.attention import attend_cached, attend_causally
-from ilqljax.models.products import multiply_rows
+from ilqljax.models.products import Dense, transpose_kernels
 from ilqljax.types import Array
 
 
@@ -60,16 +60,23 @@ class GPT2Config:
 class KVCache(NamedTuple):
     """Keys and values of the tokens seen so far, in slots: a slot's number is storage, not a position.
 
-    Of a trunk of `split_layers` each is a tuple of L arrays [B H S K], else one array [L B H S K]: rows are axis -4 and
-    slots axis -2 either way.
+    Of a trunk of `split_layers` each is a tuple of L arrays [BH S K], else one array [L BH S K]. A row's heads are
+    entries of their own (`take_cache_rows`): of an axis of size 1 XLA would make a reshaped copy at every token.
     """
 
-    keys: Float[Array, "L B H S K"] | tuple[Float[Array, "B H S K"], ...]
-    values: Float[Array, "L B H S K"] | tuple[Float[Array, "B H S K"], ...]
+    keys: Float[Array, "L BH S K"] | tuple[Float[Array, "BH S K"], ...]
+    values: Float[Array, "L BH S K"] | tuple[Float[Array, "BH S K"], ...]
+
+
+class CacheSlots(NamedTuple):
+    """Where one new token's keys and values go, in all rows, and which slots it sees: `seen` should hold its own."""
+
+    new: Int[Array, ""]
+    seen: Bool[Array, "B S"]
 
 
 class TrunkOutput(NamedTuple):
-    """What a trunk computes: hidden states after and before the final layer norm, and the new keys and values."""
+    """What a trunk computes: hidden states after and before the final layer norm, and the cache with what is new."""
 
     hidden: Float[Array, "B T D"]
     block_output: Float[Array, "B T D"]
@@ -82,19 +89,25 @@ class Attention(nn.Module):
     config: GPT2Config
 
     @nn.compact
-    def __call__(self, x, cache_layer, key_mask, *, return_kv: bool, deterministic: bool):
+    def __call__(self, x, cache_layer, slots: CacheSlots | None, *, return_kv: bool, deterministic: bool):
         c = self.config
         batch, length, _ = x.shape
         qkv = dense(c, 3 * c.n_embd, name="c_attn")(x).reshape(batch, length, 3, c.n_head, c.head_size)
         query, key, value = jnp.moveaxis(qkv, (2, 3), (0, 2))  # each [B H T K]
         drop = nn.Dropout(c.dropout, deterministic=False) if c.dropout and not deterministic else None
+        keys, values = (x.reshape(-1, length, c.head_size) for x in (key, value))
         if cache_layer is None:
             mixed = attend_causally(query, key, value, drop)
         else:
-            mixed = attend_cached(query, key, value, *cache_layer, key_mask)
+            # Written before it is read: the other way round XLA copies both whole, twice.
+            keys, values = (
+                jax.lax.dynamic_update_slice_in_dim(old, new, slots.new, axis=-2)
+                for old, new in zip(cache_layer, (keys, values), strict=True)
+            )
+            mixed = attend_cached(query, keys, values, slots.seen)
         mixed = jnp.swapaxes(mixed, 1, 2).reshape(batch, length, c.n_embd)
         out = dense(c, c.n_embd, scale=(2 * c.n_layer) ** -0.5, name="c_proj")(mixed)
-        return out, (key, value) if return_kv else None
+        return out, (keys, values) if return_kv else None
 
 
 class MLP(nn.Module):
@@ -117,10 +130,10 @@ class Block(nn.Module):
     deterministic: bool
 
     @nn.compact
-    def __call__(self, x, cache_layer, key_mask):
+    def __call__(self, x, cache_layer, slots):
         c = self.config
         attended, new_kv = Attention(c, name="attn")(
-            layer_norm(c, "ln_1")(x), cache_layer, key_mask, return_kv=self.return_kv, deterministic=self.deterministic
+            layer_norm(c, "ln_1")(x), cache_layer, slots, return_kv=self.return_kv, deterministic=self.deterministic
         )
         x = x + nn.Dropout(c.dropout, deterministic=self.deterministic)(attended)
         transformed = MLP(c, name="mlp")(layer_norm(c, "ln_2")(x))
@@ -139,15 +152,15 @@ class GPT2(nn.Module):
         positions: Int[Array, "#B T"] | None = None,
         *,
         cache: KVCache | None = None,
-        key_mask: Bool[Array, "B S"] | None = None,
+        slots: CacheSlots | None = None,
         return_kv: bool = False,
         deterministic: bool = True,
     ) -> TrunkOutput:
         """Map tokens to hidden states.
 
         Without `cache`, attention is causal over the row and positions default to 0..T-1; `return_kv` gives the row's
-        keys and values, to prefill a cache. With `cache`, T is 1: the token sees the slots where `key_mask` is true
-        and itself, and the returned cache holds its own key and value only (S = 1), for the caller to store.
+        keys and values, to prefill a cache. With `cache`, T is 1 and `slots` says where the token goes and what it
+        sees; the returned cache has it in it.
         Parameters may be those of `split_layers`.
         """
         c = self.config
@@ -162,14 +175,14 @@ class GPT2(nn.Module):
         if isinstance(layers, tuple):
             run, new_kv = Block(c, return_kv, deterministic, parent=None).apply, []
             for i, layer in enumerate(layers):
-                x, kv = run({"params": layer}, x, cache and tuple(slots[i] for slots in cache), key_mask)
+                x, kv = run({"params": layer}, x, cache and tuple(x[i] for x in cache), slots)
                 new_kv.append(kv)
             new_kv = zip(*new_kv, strict=True) if return_kv else None
         else:
-            x, new_kv = self.scan_layers(x, cache, key_mask, return_kv=return_kv, deterministic=deterministic)
+            x, new_kv = self.scan_layers(x, cache, slots, return_kv=return_kv, deterministic=deterministic)
         return TrunkOutput(layer_norm(c, "ln_f")(x), x, KVCache(*new_kv) if return_kv else None)
 
-    def scan_layers(self, x, cache, key_mask, *, return_kv, deterministic):
+    def scan_layers(self, x, cache, slots, *, return_kv, deterministic):
         """Run the blocks of stacked parameters."""
         c = self.config
         block = nn.remat(Block, prevent_cse=False) if c.remat else Block
@@ -181,25 +194,32 @@ class GPT2(nn.Module):
             length=c.n_layer,
             unroll=c.unroll,
         )
-        return layers(c, return_kv, deterministic, name="h")(x, cache and tuple(cache), key_mask)
+        return layers(c, return_kv, deterministic, name="h")(x, cache and tuple(cache), slots)
+
+
+def take_cache_rows(x: Float[Array, "*L BH S K"], rows: Int[Array, "N"], *, n_head: int) -> Float[Array, "*L NH S K"]:
+    """Pick rows of a cache's array by number, each with all its heads."""
+    entries = rows[:, None] * n_head + jnp.arange(n_head)[None]
+    return jnp.take(x, entries.reshape(-1), axis=-3, mode="clip")
 
 
 def split_layers(config: GPT2Config, trunk: dict) -> dict:
     """Give each layer arrays of its own, for a loop that reads them at every turn; scanned layers stay as they are.
 
     XLA copies a layer out of the stack at every use, which triples what a decoding step reads and writes. The caches of
-    such a trunk are split too.
+    such a trunk are split too, and kernels lie transposed (`transpose_kernels`).
     """
     if config.unroll < config.n_layer:
         return trunk
-    layers = tuple(jax.tree.map(lambda stacked, i=i: stacked[i], trunk["h"]) for i in range(config.n_layer))
+    stack = transpose_kernels(trunk["h"])
+    layers = tuple(jax.tree.map(lambda stacked, i=i: stacked[i], stack) for i in range(config.n_layer))
     return trunk | {"h": jax.lax.optimization_barrier(layers)}
 
 
-def dense(config: GPT2Config, features: int, *, name: str, scale: float = 1.0) -> nn.Dense:
+def dense(config: GPT2Config, features: int, *, name: str, scale: float = 1.0) -> Dense:
     """Make a dense layer with GPT-2's initialisation: normal(0.02 x scale), zero bias."""
     init = nn.initializers.normal(0.02 * scale)
-    return nn.Dense(features, dtype=config.dtype, kernel_init=init, dot_general=multiply_rows, name=name)
+    return Dense(features, dtype=config.dtype, kernel_init=init, name=name)
 
 
 def layer_norm(config: GPT2Config, name: str) -> nn.LayerNorm:

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from ilqljax.models.products import multiply_rows
+from ilqljax.models.products import Dense, apply_dense
 from ilqljax.types import Array
 
 
@@ -46,9 +46,9 @@ class ResidualMLPHead(nn.Module):
         return dense(self.n_outputs, name="dense_out")(features)
 
 
-def dense(features: int, *, name: str) -> nn.Dense:
+def dense(features: int, *, name: str) -> Dense:
     """Make a linear layer with torch's default initialisation of the weights, and zero bias."""
-    return nn.Dense(features, kernel_init=torch_uniform(), dot_general=multiply_rows, name=name)
+    return Dense(features, kernel_init=torch_uniform(), name=name)
 
 
 def torch_uniform() -> nn.initializers.Initializer:
@@ -60,7 +60,7 @@ def apply_features(head: nn.Module, params: dict, x: Float[Array, "... D"]) -> F
     """Compute a head's last features, the input of its output layer `dense_out`."""
 
     def skip_output(next_call, args, kwargs, context):
-        if isinstance(context.module, nn.Dense) and context.module.name == "dense_out":
+        if isinstance(context.module, Dense) and context.module.name == "dense_out":
             return args[0]
         return next_call(*args, **kwargs)
 
@@ -70,8 +70,7 @@ def apply_features(head: nn.Module, params: dict, x: Float[Array, "... D"]) -> F
 
 def project(params: dict, features: Float[Array, "... F"]) -> Float[Array, "... O"]:
     """Apply a head's output layer to all outputs."""
-    outputs = features @ params["dense_out"]["kernel"]
-    return outputs + params["dense_out"]["bias"].reshape((1,) * (outputs.ndim - 1) + (-1,))
+    return apply_dense(params["dense_out"], features)
 
 
 def take_outputs(params: dict, features: Float[Array, "... F"], ids: Int[Array, "..."]) -> Float[Array, "..."]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ilqljax.data.datapoint import encode_prompt
 from ilqljax.decoding.beam import Beams, make_beam_search
+from ilqljax.decoding.networks import lay_out_networks
 from ilqljax.models.original_weights import params_from_original
 from ilqljax.parity.cases import Case, Dialogue
 from ilqljax.parity.comparison import Comparison, compare_texts, relative_error, select
@@ -65,7 +66,8 @@ def run_beams(case: Case, prompts: list[np.ndarray], settings: Mapping[str, Any]
         value_range=limits,
         max_length=case.max_length,
     )
-    return Beams(*(np.asarray(x) for x in search(params, target, tokens, lengths)))
+    networks = lay_out_networks(case.model, params, target, critic=config.beta != 0.0)
+    return Beams(*(np.asarray(x) for x in search(networks, tokens, lengths)))
 
 
 def find_prompts(case: Case, n_prompts: int) -> list[np.ndarray] | None:
