@@ -246,13 +246,13 @@ def main() -> None:
     parser.add_argument("--data_games", type=int, default=1_000_000, help="games that are learned from")
     parser.add_argument("--keep", type=float, default=0.3, help="share of the games that filtered BC keeps")
     parser.add_argument(
-        "--short", type=int, nargs="*", default=[2, 3, 4, 6, 6, 6, 6], help="most guesses of BC's early stages"
+        "--short", type=int, nargs="*", default=[2, 3, 4, 6, 6, 6, 6, 6], help="most guesses of BC's early stages"
     )
     parser.add_argument(
         "--short_steps",
         type=int,
         nargs="*",
-        default=[500, 500, 400, 1200, 1500, 2500, 4000],
+        default=[500, 500, 400, 1200, 1500, 2500, 4000, 9000],
         help="steps of each",
     )
     parser.add_argument("--short_lr", type=float, default=3e-3, help="learning rate of each")

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ilqljax.bench.clock import measure_seconds
+from ilqljax.models.products import apply_dense
 
 KERNEL = (768, 3072)  # of GPT-2 small's MLP
 ROWS = (1, 8, 32)
@@ -42,22 +43,23 @@ def measure_bandwidth(*, repeats: int = 8) -> float:
 def measure_kernel_rate(rows: int, *, dtype: str = "float32", repeats: int = 4) -> float:
     """Return the best rate of reading GPT-2's kernels by products with so many rows, in bytes a second.
 
-    That is what bounds a decoding step built of XLA's products, whatever the memory could give: one row is a matrix
-    times a vector, and for more a general product first lays each kernel out anew.
+    Kernels lie as acting lays them out (`ilqljax.models.products.transpose_kernels`). This is what bounds a decoding
+    step built of XLA's products, whatever the memory could give.
     """
     n = 48  # half a gigabyte in float32: more than any cache holds
-    kernels = [jnp.full(KERNEL, 1e-6, dtype) for _ in range(n)]  # arrays of their own: a stack would be copied from
+    # Arrays of their own: a stack would be copied from.
+    layers = [{"kernel_t": jnp.full(KERNEL[::-1], 1e-6, dtype), "bias": jnp.zeros(KERNEL[1])} for _ in range(n)]
 
     @jax.jit
-    def multiply(x, kernels):
-        for kernel in kernels:  # each product waits for the one before it, as the layers of a model do
-            x += (x @ kernel)[:, : KERNEL[0]]
+    def multiply(x, layers):
+        for layer in layers:  # each product waits for the one before it, as the layers of a model do
+            x += apply_dense(layer, x, dtype)[:, : KERNEL[0]]
         return x
 
     x = jnp.ones((rows, KERNEL[0]), dtype)
-    multiply(x, kernels).block_until_ready()
-    n_bytes = n * kernels[0].nbytes
-    return n_bytes / min(measure_seconds(lambda: multiply(x, kernels).block_until_ready()) for _ in range(repeats))
+    multiply(x, layers).block_until_ready()
+    n_bytes = n * layers[0]["kernel_t"].nbytes
+    return n_bytes / min(measure_seconds(lambda: multiply(x, layers).block_until_ready()) for _ in range(repeats))
 
 
 if __name__ == "__main__":
