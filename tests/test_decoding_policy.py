@@ -205,6 +205,12 @@ def test_first_of_equal_generations_wins(networks):
     assert "".join(g.text for g in policy.rank([Generation(t, 0.0, 1.0, 1.0, True) for t in "abc"])) == "abc"
 
 
+@pytest.mark.parametrize("rank_by", ["advantage", "value"])
+def test_ranking_samples_by_a_critic_that_never_runs_is_refused(networks, rank_by):
+    with pytest.raises(UserError, match=f"rank_by='{rank_by}' with beta=0.*3 samples"):
+        make_policy(networks, rank_by=rank_by, n_generations=3)
+
+
 def test_best_generation_is_what_is_said(policy):
     generations = policy.generate_batch(OBSERVATIONS)
     policy.n_acted = 0

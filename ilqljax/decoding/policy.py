@@ -107,6 +107,12 @@ class TextPolicy(Policy):
             # Its critic has no say in which token comes next, only in which utterance is best.
             token_config = dataclasses.replace(config, beta=0.0)
             self.judge = make_shared_scores(model) if "v" in params else None
+        judged = self.judge is not None or token_config.beta != 0.0
+        if config.n_generations > 1 and config.rank_by in ("advantage", "value") and not judged:
+            raise UserError(
+                f"rank_by={config.rank_by!r} with beta=0: no critic runs, so nothing tells the {config.n_generations} "
+                "samples apart. Set beta, or rank_by='log_probability'."
+            )
         self.networks = lay_out_networks(model, params, target, critic=token_config.beta != 0.0)
         self.generate = make_shared_generate(model, token_config, **ids)
         if config.beam_width:
