@@ -77,6 +77,12 @@ def test_products_of_rows_equal_a_dense_layer_and_its_gradients():
         np.testing.assert_array_equal(apply_dense(params, x), ours[0])
 
 
+def test_a_dense_layer_draws_the_parameters_that_flax_draws():
+    x, key = np.ones((2, 4), np.float32), jax.random.key(3)
+    init = {"kernel_init": nn.initializers.normal(0.1)}
+    jax.tree.map(np.testing.assert_array_equal, Dense(5, **init).init(key, x), nn.Dense(5, **init).init(key, x))
+
+
 def test_transposed_kernels_are_laid_out_so_and_nothing_else_is_touched():
     params = {"h": {"c_fc": {"kernel": np.ones((3, 4, 5)), "bias": np.ones((3, 5))}, "ln": {"scale": np.ones((3, 4))}}}
     turned = jax.tree.map(np.shape, transpose_kernels(params), is_leaf=lambda x: not isinstance(x, dict))

@@ -23,11 +23,11 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B F"]:
         """Multiply by the kernel and add the bias."""
-        layer = {"bias": self.param("bias", nn.initializers.zeros, (self.features,))}
         if self.has_variable("params", "kernel_t"):
-            layer["kernel_t"] = self.get_variable("params", "kernel_t")
+            layer = {"kernel_t": self.get_variable("params", "kernel_t")}
         else:
-            layer["kernel"] = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+            layer = {"kernel": self.param("kernel", self.kernel_init, (x.shape[-1], self.features))}
+        layer["bias"] = self.param("bias", nn.initializers.zeros, (self.features,))  # second, as in flax: it draws too
         return apply_dense(layer, x, self.dtype)
 
 
@@ -35,8 +35,8 @@ def apply_dense(layer: dict, x: Float[Array, "*B D"], dtype: str = "float32") ->
     """Apply a linear layer's parameters, as `Dense` does."""
     name, axis = ("kernel_t", 1) if "kernel_t" in layer else ("kernel", 0)
     rows, kernel = x.reshape(-1, x.shape[-1]).astype(dtype), layer[name].astype(dtype)
-    out = jax.lax.dot_general(rows, kernel, (((1,), (axis,)), ((), ()))) + layer["bias"].astype(dtype)[None]
-    return out.reshape(*x.shape[:-1], -1)
+    out = jax.lax.dot_general(rows, kernel, (((1,), (axis,)), ((), ()))).reshape(*x.shape[:-1], -1)
+    return out + layer["bias"].astype(dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def transpose_kernels(params: dict) -> dict:
