@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Int
 
+from ilqljax.errors import UserError
 from ilqljax.optim import global_norm
 from ilqljax.state import TrainState, update_target
 from ilqljax.types import Array, Batch, Counts, LossFn
@@ -22,6 +23,13 @@ class TargetConfig:
 
     polyak: float = 0.005
     hard_update_every: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.polyak <= 1.0 or self.hard_update_every < 0:
+            raise UserError(
+                f"{self} is out of range: polyak is the share of the way that targets go at a step, from 0 (they stay) "
+                "to 1 (they are copied), and hard_update_every a number of steps, or 0."
+            )
 
 
 def count_batch(batch: Batch) -> Counts:

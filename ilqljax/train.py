@@ -27,6 +27,7 @@ from ilqljax.config import BuildContext, build, check_override_names, from_secti
 from ilqljax.data.arrangement import Arrangement
 from ilqljax.data.dataset import ListRLDataset, RLDataset
 from ilqljax.decoding.generate import DecodeConfig
+from ilqljax.decoding.policy import check_choice
 from ilqljax.errors import UserError
 from ilqljax.evaluate import Trained, evaluate_policies, export_policy, make_policy, save_arrangement
 from ilqljax.models.builders import BuiltModel
@@ -69,6 +70,8 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
             f"config.decode.n_generations={decode.n_generations}: the critic of {config.algorithm!r} judges whole "
             "utterances, so it acts by choosing among samples. Set --config.decode.n_generations=8, for instance."
         )
+    if algorithm.has_critic and algorithm.level == "token":
+        check_choice(decode)
     run_dir = choose_run_dir(config)
 
     context = BuildContext({"seed": config.seed})

@@ -143,6 +143,8 @@ def test_soft_value_normalises_the_policy_that_reaches_it():
         (ILQLConfig, {"backup": "soft"}, "inverse temperature"),
         (ILQLConfig, {"td_lambda": 1.5}, "td_lambda"),
         (ILQLConfig, {"turn_lambda": -0.1}, "turn_lambda"),
+        (ILQLConfig, {"expectile": 70.0}, "expectile"),
+        (ILQLConfig, {"discount": -1.0}, "discount"),
         (UtteranceILQLConfig, {"backup": "max"}, "utterance critic"),
     ],
 )

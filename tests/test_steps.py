@@ -17,6 +17,7 @@ from ilqljax import vocabulary
 from ilqljax.algorithms import find_unreached, init_learner_state, make_learner
 from ilqljax.data.datapoint import DataPoint, collate
 from ilqljax.data.tokenizer import CharacterTokenizer
+from ilqljax.errors import UserError
 from ilqljax.models import attention
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.hf_weights import load_gpt2, save_gpt2
@@ -633,3 +634,9 @@ def test_what_a_learner_lists_as_unreached_is_a_part_of_its_state():
     state = TrainState(0, make_params(ADVANCED)[0], {}, {}, (), None)
     assert find_unreached(learner, state) == (("trunk", "ln_f"),)
     assert find_unreached(make_learner("bc", model, ConfigDict({})), state) == ()
+
+
+@pytest.mark.parametrize("options", [{"polyak": 1.5}, {"polyak": -0.1}, {"hard_update_every": -1}])
+def test_targets_that_cannot_follow_are_refused(options):
+    with pytest.raises(UserError, match=next(iter(options))):
+        TargetConfig(**options)

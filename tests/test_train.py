@@ -295,3 +295,11 @@ def test_a_critic_of_utterances_without_a_choice_of_them_is_refused_before_any_w
     with pytest.raises(UserError, match=r"decode\.n_generations"):
         train(config)
     assert not (tmp_path / "data").exists()
+
+
+def test_choosing_by_a_critic_that_never_runs_is_refused_before_any_work(tmp_path):
+    config = make_config(tmp_path, "chooses")
+    config.decode.update({"n_generations": 4, "rank_by": "advantage", "beta": 0.0})
+    with pytest.raises(UserError, match="rank_by='advantage' with beta=0"):
+        train(config)
+    assert not (tmp_path / "data").exists()

@@ -107,12 +107,8 @@ class TextPolicy(Policy):
             # Its critic has no say in which token comes next, only in which utterance is best.
             token_config = dataclasses.replace(config, beta=0.0)
             self.judge = make_shared_scores(model) if "v" in params else None
-        judged = self.judge is not None or token_config.beta != 0.0
-        if config.n_generations > 1 and config.rank_by in ("advantage", "value") and not judged:
-            raise UserError(
-                f"rank_by={config.rank_by!r} with beta=0: no critic runs, so nothing tells the {config.n_generations} "
-                "samples apart. Set beta, or rank_by='log_probability'."
-            )
+        if self.judge is None:
+            check_choice(token_config)
         self.networks = lay_out_networks(model, params, target, critic=token_config.beta != 0.0)
         self.generate = make_shared_generate(model, token_config, **ids)
         if config.beam_width:
@@ -202,6 +198,19 @@ class TextPolicy(Policy):
             generations.append(Generation(text, float(log_probability), float(advantage), float(value), finished))
         n = self.config.beam_width or self.config.n_generations
         return [generations[i : i + n] for i in range(0, len(generations), n)]
+
+
+def check_choice(config: DecodeConfig) -> None:
+    """Refuse to choose among a token critic's samples while it does not run.
+
+    Raises:
+        UserError: `rank_by` asks the critic, and `beta` is 0.
+    """
+    if config.n_generations > 1 and config.rank_by in ("advantage", "value") and not config.beta:
+        raise UserError(
+            f"rank_by={config.rank_by!r} with beta=0: no critic runs, so nothing tells the {config.n_generations} "
+            "samples apart. Set beta, or rank_by='log_probability'."
+        )
 
 
 # A policy is made anew at every evaluation; what it compiles depends on these arguments only.

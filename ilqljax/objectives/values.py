@@ -15,6 +15,13 @@ from ilqljax.objectives.likelihood import policy_loss, taken_tokens
 from ilqljax.types import Array, Batch, LossFn, Transitions
 
 BACKUPS = ("v", "max", "soft")
+# Options that are shares, and what to say of one that is not.
+SHARES = {
+    "discount": "1 does not discount.",
+    "td_lambda": "Use 0 to bootstrap from V alone.",
+    "turn_lambda": "Use 0 to bootstrap from V alone where an utterance ends.",
+    "expectile": "0.5 is the mean; towards 1 it nears the best that the data has.",
+}
 
 
 @dataclass(frozen=True)
@@ -77,9 +84,9 @@ class ILQLConfig:
     def __post_init__(self) -> None:
         if self.backup not in BACKUPS:
             raise UserError(f"backup={self.backup!r} is unknown. Use one of {', '.join(map(repr, BACKUPS))}.")
-        for name in ("td_lambda", "turn_lambda"):
+        for name, advice in SHARES.items():
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise UserError(f"{name}={getattr(self, name)} is not in [0, 1]. Use 0 to bootstrap from V alone.")
+                raise UserError(f"{name}={getattr(self, name)} is not in [0, 1]. {advice}")
         if self.backup == "soft" and not self.beta > 0.0:
             raise UserError(f"beta={self.beta} with backup='soft' must be positive: it is the inverse temperature.")
 
