@@ -207,8 +207,11 @@ def test_first_of_equal_generations_wins(networks):
 
 @pytest.mark.parametrize("rank_by", ["advantage", "value"])
 def test_ranking_samples_by_a_critic_that_never_runs_is_refused(networks, rank_by):
+    policy = make_policy(networks, rank_by=rank_by, n_generations=3)
     with pytest.raises(UserError, match=f"rank_by='{rank_by}' with beta=0.*3 samples"):
-        make_policy(networks, rank_by=rank_by, n_generations=3)
+        policy.act_batch(OBSERVATIONS)
+    # Without a choice there is nothing to refuse: who asks for all samples gets them.
+    assert [len(found) for found in policy.generate_batch(OBSERVATIONS)] == [3] * len(OBSERVATIONS)
 
 
 def test_best_generation_is_what_is_said(policy):

@@ -107,8 +107,6 @@ class TextPolicy(Policy):
             # Its critic has no say in which token comes next, only in which utterance is best.
             token_config = dataclasses.replace(config, beta=0.0)
             self.judge = make_shared_scores(model) if "v" in params else None
-        if self.judge is None:
-            check_choice(token_config)
         self.networks = lay_out_networks(model, params, target, critic=token_config.beta != 0.0)
         self.generate = make_shared_generate(model, token_config, **ids)
         if config.beam_width:
@@ -120,6 +118,8 @@ class TextPolicy(Policy):
 
     def act_batch(self, observations: Sequence[LanguageObservation]) -> list[str]:
         """Return the best of `n_generations` utterances, or of `beam_width` beams, for each observation."""
+        if self.judge is None:
+            check_choice(self.config)
         return [self.rank(generations)[0].text for generations in self.generate_batch(observations)]
 
     def rank(self, generations: Sequence[Generation]) -> list[Generation]:
