@@ -35,6 +35,7 @@ from ilqljax.files import read_arrays, save_text, save_whole
 from ilqljax.models.networks_folder import flatten, unflatten
 from ilqljax.objectives.values import ILQLConfig
 from ilqljax.optim import make_muon_optimizer
+from ilqljax.steps import TargetConfig
 from ilqljax.tasks.wordle.data import MixtureGames, SolvingGuesses, make_tokenizer
 from ilqljax.tasks.wordle.evaluation import WordleJudge, summarize_games
 from ilqljax.tasks.wordle.game import load_words
@@ -226,6 +227,7 @@ def check_args(args: argparse.Namespace) -> None:
         raise UserError(f"--top_p {args.top_p}: give a share above 0, or 1 for no nucleus")
     for name in args.critics:
         ILQLConfig(**critic_loss(args, name))
+    TargetConfig(polyak=args.polyak)
     if len(args.short) != len(args.short_steps):
         raise UserError(
             f"--short has {len(args.short)} stages and --short_steps {len(args.short_steps)}: give each stage its steps"

@@ -12,6 +12,7 @@ from ilqljax.data.datapoint import DataPoint, collate, encode_prompt
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.decoding.beam import make_beam_search
 from ilqljax.decoding.generate import DecodeConfig, Samples
+from ilqljax.decoding.networks import lay_out_networks
 from ilqljax.decoding.policy import Generation, TextPolicy
 from ilqljax.envs import LanguageObservation
 from ilqljax.errors import UserError
@@ -237,7 +238,8 @@ def test_beams_are_those_of_the_search_best_first(networks):
     )
     for observation, generations in zip(OBSERVATIONS, found, strict=False):
         prompt = encode_prompt(observation, TOKENIZER)
-        beams = search(policy.networks, prompt[None], np.array([len(prompt)]))
+        laid_out = lay_out_networks(MODEL, *networks, critic=True)
+        beams = search(laid_out, prompt[None], np.array([len(prompt)]))
         scores = [generation.log_probability for generation in generations]
         assert scores == sorted(scores, reverse=True)
         np.testing.assert_allclose(scores, beams.scores[0], rtol=1e-4)

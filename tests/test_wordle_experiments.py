@@ -147,6 +147,7 @@ def test_no_two_trainings_of_a_clone_share_a_seed(monkeypatch, tmp_path):
         (["--best_of", "0"], "--best_of 0"),
         (["--best_of_beta", "0"], "--best_of_beta 0"),
         (["--turn_lambda", "1.5"], "turn_lambda=1.5"),
+        (["--polyak", "3"], "polyak=3.0"),
         (["--short", "2", "0", "--short_steps", "5", "5"], "--short "),
         (["--short", "2", "--short_steps", "5", "5"], "--short_steps 2"),
         (["--short", "--short_steps", "--over", "solving guesses"], "--over"),

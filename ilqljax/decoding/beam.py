@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from ilqljax.decoding.generate import DecodeConfig, prefill, repeat_rows, split_hidden
+from ilqljax.decoding.generate import DecodeConfig, place_token, prefill, repeat_rows, split_hidden
 from ilqljax.decoding.networks import ActingNetworks
 from ilqljax.decoding.sampling import make_token_scores
 from ilqljax.errors import UserError
-from ilqljax.models.gpt2 import CacheSlots, KVCache, take_cache_rows
+from ilqljax.models.gpt2 import KVCache, take_cache_rows
 from ilqljax.models.value_lm import ValueLM
 from ilqljax.types import Array
 
@@ -87,8 +87,7 @@ def make_beam_search(
         hidden, caches = prefill(model, networks.trunks, tokens, lengths, room=config.max_new_tokens)
         hidden, caches = repeat_rows(model, hidden, caches, width)
         row_lengths = jnp.repeat(lengths, width)
-        slots = jnp.arange(n_columns + config.max_new_tokens)[None]
-        in_prompt = slots < row_lengths[:, None]
+        in_prompt = jnp.arange(n_columns + config.max_new_tokens)[None] < row_lengths[:, None]
         limits = jnp.minimum(config.max_new_tokens, longest - lengths)[:, None]  # [B 1]
         only_pad = jnp.where(jnp.arange(vocab_size) == pad_id, 0.0, -jnp.inf)[None, None]
         # All beams of a row are equal before the first token: one of them stands for all.
@@ -109,8 +108,7 @@ def make_beam_search(
             beams = Beams(found, take_beams(old.lengths, parents) + ~was_done, scores)
             done = was_done | jnp.isin(token, ends) | (t + 1 >= limits)
             rows = (jnp.arange(n_rows)[:, None] * width + parents).reshape(-1)
-            place = CacheSlots(n_columns + t, in_prompt | ((slots >= n_columns) & (slots <= n_columns + t)))
-            hidden, caches = {}, {}
+            place, hidden, caches = place_token(in_prompt, n_columns, t), {}, {}
             for role, trunk in networks.trunks.items():
                 cache = take_new_slots(state.caches[role], rows, start=n_columns, n_head=model.backbone.config.n_head)
                 output = model.run_trunk(

@@ -131,8 +131,7 @@ def make_generate(
         hidden, caches = repeat_rows(model, hidden, caches, n)
         row_keys = jax.vmap(lambda key: jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n)))(keys).reshape(-1)
         row_lengths = jnp.repeat(lengths, n)
-        slots = jnp.arange(n_columns + config.max_new_tokens)[None]
-        in_prompt = slots < row_lengths[:, None]
+        in_prompt = jnp.arange(n_columns + config.max_new_tokens)[None] < row_lengths[:, None]
 
         def advance(state: LoopState) -> LoopState:
             t = state.step
@@ -150,8 +149,7 @@ def make_generate(
                 jnp.where(live, take_column(values, token), old.value) if critic else old.value,
             )
             done = state.done | jnp.isin(token, ends)
-            place = CacheSlots(n_columns + t, in_prompt | ((slots >= n_columns) & (slots <= n_columns + t)))
-            hidden, caches = {}, {}
+            place, hidden, caches = place_token(in_prompt, n_columns, t), {}, {}
             for role, trunk in networks.trunks.items():
                 output = model.run_trunk(
                     trunk, token[:, None], (row_lengths + t)[:, None], cache=state.caches[role], slots=place
@@ -192,6 +190,12 @@ def split_hidden(model: ValueLM, hidden: Float[Array, "B D"], block_output: Floa
     """Return what the language-model head reads and what value heads read, of one position a row."""
     values_read = block_output if model.config.advanced_mlp else hidden
     return hidden, values_read.astype(jnp.float32)
+
+
+def place_token(in_prompt: Bool[Array, "N S"], n_columns: int, step: Int[Array, ""]) -> CacheSlots:
+    """Say where new token number `step` goes; it sees its row's prompt and the new tokens up to itself."""
+    slots, new = jnp.arange(in_prompt.shape[1])[None], n_columns + step
+    return CacheSlots(new, in_prompt | ((slots >= n_columns) & (slots <= new)))
 
 
 def repeat_rows(model: ValueLM, hidden: dict, caches: dict, n: int) -> tuple[dict, dict]:

@@ -23,19 +23,19 @@ BLOCK = 128
 
 
 def attend(
-    query: Float[Array, "B H T K"],
-    keys: Float[Array, "B H S K"],
-    values: Float[Array, "B H S K"],
-    mask: Bool[Array, "#B 1 #T S"],
+    query: Float[Array, "*B T K"],
+    keys: Float[Array, "*B S K"],
+    values: Float[Array, "*B S K"],
+    mask: Bool[Array, "*#B #T S"],
     dropout: nn.Module | None = None,
-) -> Float[Array, "B H T K"]:
+) -> Float[Array, "*B T K"]:
     """Mix `values` by a softmax (in float32) of the scaled products of `query` and `keys`, where `mask` is true."""
-    scores = jnp.einsum("bhtk,bhsk->bhts", query, keys, preferred_element_type=jnp.float32)
+    scores = jnp.einsum("...tk,...sk->...ts", query, keys, preferred_element_type=jnp.float32)
     scores = jnp.where(mask, scores * query.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
     if dropout is not None:
         weights = dropout(weights)
-    return jnp.einsum("bhts,bhsk->bhtk", weights, values)
+    return jnp.einsum("...ts,...sk->...tk", weights, values)
 
 
 def attend_causally(
@@ -120,10 +120,6 @@ def attend_cached(
     values: Float[Array, "BH S K"],
     seen: Bool[Array, "B S"],
 ) -> Float[Array, "B H 1 K"]:
-    """Attend of one new token to the cache's slots that it sees, as `attend` does."""
-    flat = query.reshape(-1, 1, query.shape[-1])
-    scores = jnp.einsum("ntk,nsk->nts", flat, keys, preferred_element_type=jnp.float32)
-    mask = jnp.repeat(seen, query.shape[1], axis=0)[:, None]
-    scores = jnp.where(mask, scores * query.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
-    return jnp.einsum("nts,nsk->ntk", weights, values).reshape(query.shape)
+    """Attend of one new token to the cache's slots that it sees."""
+    flat, mask = query.reshape(-1, 1, query.shape[-1]), jnp.repeat(seen, query.shape[1], axis=0)[:, None]
+    return attend(flat, keys, values, mask).reshape(query.shape)

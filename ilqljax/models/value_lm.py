@@ -214,5 +214,6 @@ def policy_trunk(params: Params) -> Params:
 
 def compute_logits(trunk: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
     """Apply the tied language-model head: float32 logits from hidden states of any dtype."""
+    # Over the embedding as it lies: of its transpose XLA makes a copy where there is one row, at every token.
     wte, over_width = trunk["wte"].astype(hidden.dtype), (((hidden.ndim - 1,), (1,)), ((), ()))
     return jax.lax.dot_general(hidden, wte, over_width, preferred_element_type=jnp.float32)
