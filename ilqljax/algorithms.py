@@ -153,7 +153,12 @@ def init_learner_state(
         trunk: a language model (pretrained, or cloned from the data) that the policy and the value trunk start from;
             random where absent.
         networks: (params, target) that a critic starts from instead, heads and targets included.
+
+    Raises:
+        UserError: an algorithm without a critic was given networks.
     """
+    if networks is not None and not learner.algorithm.has_critic:
+        raise UserError("networks were given to an algorithm without a critic. Give its policy as trunk instead.")
     init_key, step_key = jax.random.split(key)
     model = learner.model
     if not learner.algorithm.has_critic:

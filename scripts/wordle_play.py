@@ -43,6 +43,7 @@ from ilqljax.tasks.wordle.policies import InformationPolicy, MixturePolicy
 
 DISCOUNT = 0.99
 STAGES_APART = 1000  # each stage of a clone has its own seed, else all would begin with the same games
+PLAYED = 2000  # seeds of the games that policies are judged on; the pilots that settings were chosen in had 1000
 SOLVING = "solving guesses"
 CRITICS = {
     "mc": {"mc_returns": True, "expectile": 0.5, "td_lambda": 1.0, "turn_lambda": 1.0},
@@ -67,7 +68,7 @@ class Experiment:
         self.args, self.seed, self.out, self.tokenizer = args, seed, out, make_tokenizer()
         words = load_words(args.words)
         self.policy = MixturePolicy(words, np.random.default_rng((seed, 1)), p=args.p)
-        self.judge = WordleJudge(words, self.policy, n_games=args.games, betas=args.betas, seed=1000 + seed)
+        self.judge = WordleJudge(words, self.policy, n_games=args.games, betas=args.betas, seed=PLAYED + seed)
         self.games = MixtureGames(self.policy, args.data_games, self.tokenizer, seed=seed)
         size = {"n_layer": args.layers, "n_embd": args.width, "n_head": args.heads}
         self.model = make_model(self.tokenizer, **size, separate_policy=True, separate_target=False)

@@ -89,6 +89,16 @@ def test_a_critic_of_utterances_has_one_output(name):
     assert state.params["q1"]["dense_out"]["kernel"].shape[-1] == 1
 
 
+@pytest.mark.parametrize("name", ["bc", "dpo"])
+def test_networks_for_an_algorithm_without_a_critic_are_refused(name):
+    params = MODEL.init_params(jax.random.key(0))
+    networks = (params, MODEL.init_target(params))
+    with pytest.raises(UserError, match="without a critic"):
+        init_learner_state(
+            make_learner(name, MODEL, {}), optimizer=optax.sgd(0.1), key=jax.random.key(0), networks=networks
+        )
+
+
 def test_the_reference_is_the_policy_that_training_starts_from():
     state = init_learner_state(make_learner("dpo", MODEL, {}), optimizer=optax.sgd(0.1), key=jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, state.frozen["reference"], state.params["policy"])

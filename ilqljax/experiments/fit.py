@@ -70,6 +70,7 @@ def fit(
         `{"params", "target"}`, as `ilqljax.decoding.policy.TextPolicy` takes them.
 
     Raises:
+        UserError: an algorithm without a critic was given networks, or one of its options is unknown or out of range.
         NonFiniteLossError: the loss of a step is NaN or infinite.
     """
     learner = make_learner(name, model, config.loss)
