@@ -37,15 +37,15 @@ def get_config(arg: str = "") -> ConfigDict:
             "path": "",
             "n_positions": 80,  # a game has 74 tokens at most
             "n_embd": 128,
-            "n_layer": 3,
+            "n_layer": 2,
             "n_head": 4,
             "dropout": 0.0,
             "dtype": "float32",
             "remat": False,
-            "unroll": 3,
+            "unroll": 2,
             "double_q": True,
             "separate_policy": True,
-            "separate_target": True,
+            "separate_target": False,
             "advanced_mlp": False,
         }
     )
@@ -61,7 +61,15 @@ def get_config(arg: str = "") -> ConfigDict:
     config.environment = ConfigDict({"name": "wordle", "cache_id": "", "seed": 1})
     config.environment.words = config.words
     config.evaluator = ConfigDict(
-        {"name": "wordle", "cache_id": "", "n_games": 4096, "betas": (1.0, 4.0, 16.0, 64.0), "seed": 0}
+        {
+            "name": "wordle",
+            "cache_id": "",
+            "n_games": 4096,
+            "betas": (1.0, 4.0, 16.0, 64.0),
+            "best_of": 16,
+            "best_of_beta": 16.0,
+            "seed": 0,
+        }
     )
     config.evaluator.words = config.words
     config.evaluator.policy = config.policy
@@ -86,9 +94,11 @@ def get_config(arg: str = "") -> ConfigDict:
         "b2": 0.999,
         "eps": 1e-8,
         "max_grad_norm": 1.0,
-        "target": {"polyak": 0.01, "hard_update_every": 0},
+        "target": {"polyak": 0.03, "hard_update_every": 0},
     }
-    losses = make_losses(expectile=0.8, beta=16.0, prefix="", min_gap=1.0, cql_weight=0.01, discount=0.99)
+    # The return is exact within a guess; where it ends, V is asked.
+    critic = {"cql_weight": 0.02, "discount": 0.99, "td_lambda": 1.0, "turn_lambda": 0.0}
+    losses = make_losses(expectile=0.8, beta=16.0, prefix="", min_gap=1.0, **critic)
     config.pretrain = ConfigDict({**stage, "total_steps": 4000, "lr": 1e-3, "loss": CLONE})
     config.train = ConfigDict({**stage, "total_steps": 6000, "lr": 1e-3, "loss": losses[choice.algorithm]})
     config.decode = ConfigDict(
@@ -96,7 +106,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "max_new_tokens": 6,  # five letters and the closing token
             "temperature": 1.0,
             "top_k": 0,
-            "top_p": 1.0,
+            "top_p": 0.7,  # of what is steered and chosen; the judge also samples BC without it
             "beta": 16.0,
             "clip": float("inf"),
             "exp_weights": True,

@@ -84,7 +84,7 @@ def test_a_cell_is_computed_once_over_two_starts(tmp_path):
 
 def test_results_of_other_settings_are_refused(tmp_path):
     Results(tmp_path / "results.json", {"steps": 1}).save()
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UserError, match=r"other settings \(steps 1 there, 2 here\)"):
         Results(tmp_path / "results.json", {"steps": 2})
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from ilqljax.config import load_config_file
+from ilqljax.errors import UserError
 from ilqljax.train import train
 
 pytestmark = pytest.mark.slow  # the judge compiles a program for each way to decode
@@ -18,7 +19,7 @@ def run_dir(tmp_path_factory):
     for stage in (config.pretrain, config.train):
         stage.update({"total_steps": 3, "warmup_steps": 1, "batch_size": 8, "n_rollouts": 4})
     config.validation_dataset.n_games = 8
-    config.evaluator.update({"n_games": 8, "betas": (1.0, 4.0)})
+    config.evaluator.update({"n_games": 8, "betas": (1.0, 4.0), "best_of": 2})
     config.acting.update({"batch_size": 8, "length_buckets": (61,)})
     return train(config)
 
@@ -32,13 +33,24 @@ def test_the_config_trains_and_judges_every_policy(run_dir):
         "bc sampled",
         "ilql beta=1",
         "ilql beta=4",
+        "ilql best of 2",
     ]
     assert all(row["n_games"] == 8 and -6 <= row["return"] <= 0 for row in rows)
 
 
+@pytest.mark.parametrize("given", [{"n_games": 0}, {"best_of": 0}, {"best_of_beta": 0.0}])
+def test_a_judge_that_could_not_judge_is_refused_before_training(given, tmp_path):
+    config = load_config_file("configs/wordle.py")
+    config.run_dir = str(tmp_path / "run")
+    config.evaluator.update(given)
+    with pytest.raises(UserError, match=f"{next(iter(given))}=0"):
+        train(config)
+    assert not (tmp_path / "run").exists()
+
+
 def test_every_judged_game_is_written(run_dir):
     games = [json.loads(line) for line in (run_dir / "games.jsonl").read_text().splitlines()]
-    assert len(games) == 6 * 8
+    assert len(games) == 7 * 8
     assert all(len(game["guesses"]) == len(game["colours"]) <= 6 for game in games)
 
 

@@ -26,9 +26,13 @@ class Results:
         saved = read_json(path, advice="Choose another --out.")
         if not isinstance(saved.get("cells"), dict):
             raise UserError(f"{path} is no results file: it has no cells. Choose another --out.")
-        if saved.get("settings") != self.settings:
+        other = saved.get("settings")
+        if other != self.settings:
+            other = other if isinstance(other, dict) else {}
+            names = [k for k in {**other, **self.settings} if other.get(k) != self.settings.get(k)]
+            given = "; ".join(f"{k} {other.get(k)!r} there, {self.settings.get(k)!r} here" for k in names)
             raise UserError(
-                f"{path} holds results of other settings. Choose another --out, or repeat the same command."
+                f"{path} holds results of other settings ({given}). Choose another --out, or repeat the same command."
             )
         self.cells = saved["cells"]
 

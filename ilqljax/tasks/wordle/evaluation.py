@@ -1,12 +1,13 @@
 """Wordle's judgement: every policy plays the same hidden words, all games at once.
 
-| row              | plays                                                |
-|------------------|------------------------------------------------------|
-| data             | the policy that the data was made with               |
-| information gain | the ceiling (`ilqljax.tasks.wordle.policies`)        |
-| NAME greedy      | a language model's likeliest letters                 |
-| NAME sampled     | its samples at temperature 1                         |
-| NAME beta=b      | its samples with the critic's advantage times b      |
+| row              | plays                                                                              |
+|------------------|------------------------------------------------------------------------------------|
+| data             | the policy that the data was made with                                             |
+| information gain | the ceiling (`ilqljax.tasks.wordle.policies`)                                      |
+| NAME greedy      | a language model's likeliest letters                                               |
+| NAME sampled     | its samples at temperature 1, of all letters                                       |
+| NAME beta=b      | its samples with the critic's advantage times b, filtered as `config.decode` says  |
+| NAME best of n   | of n such samples, the one with the highest Q                                      |
 """
 
 import json
@@ -17,6 +18,7 @@ import numpy as np
 
 from ilqljax.decoding.policy import TextPolicy
 from ilqljax.envs.base import Policy, interact_environments
+from ilqljax.errors import UserError
 from ilqljax.files import save_text
 from ilqljax.tasks.wordle.environment import WordleObservation, compute_returns, make_environments
 from ilqljax.tasks.wordle.game import WordList, is_word
@@ -29,7 +31,15 @@ class WordleJudge:
     """Play many games with every policy and report mean returns with standard errors."""
 
     def __init__(
-        self, words: WordList, data_policy: WordlePolicy, *, n_games: int, betas: Sequence[float], seed: int
+        self,
+        words: WordList,
+        data_policy: WordlePolicy,
+        *,
+        n_games: int,
+        betas: Sequence[float],
+        best_of: int = 1,
+        best_of_beta: float = 16.0,
+        seed: int,
     ) -> None:
         """Hold what is played.
 
@@ -38,10 +48,21 @@ class WordleJudge:
             data_policy: who played the data.
             n_games: games for each row of the table.
             betas: weights of the advantage, for policies with a critic.
+            best_of: samples that its Q chooses among in one more row; 1 is no such row.
+            best_of_beta: their beta.
             seed: of the hidden words; equal for all policies.
+
+        Raises:
+            UserError: `n_games` or `best_of` is below 1, or `best_of_beta` not positive.
         """
+        if min(n_games, best_of) < 1 or not best_of_beta > 0:
+            raise UserError(
+                f"n_games={n_games}, best_of={best_of}, best_of_beta={best_of_beta}: give at least 1, at least 1 "
+                "(no such row) and a positive number (at 0 no critic runs that could choose)."
+            )
         self.words, self.data_policy = words, data_policy
         self.n_games, self.betas, self.seed = n_games, tuple(betas), seed
+        self.best = {"beta": best_of_beta, "n_generations": best_of, "rank_by": "value", "beam_width": 0}
 
     def __call__(
         self, names: Sequence[str], make: Callable[..., TextPolicy], *, out_dir: Path
@@ -55,10 +76,12 @@ class WordleJudge:
         for name in names:
             if "v" in make(name).params:
                 players |= {f"{name} beta={beta:g}": make(name, temperature=1.0, beta=beta) for beta in self.betas}
+                if self.best["n_generations"] > 1:
+                    players[f"{name} best of {self.best['n_generations']}"] = make(name, temperature=1.0, **self.best)
             else:
                 players |= {
                     f"{name} greedy": make(name, temperature=0.0),
-                    f"{name} sampled": make(name, temperature=1.0),
+                    f"{name} sampled": make(name, temperature=1.0, top_k=0, top_p=1.0),
                 }
         rows, lines = [], []
         for name, player in players.items():

@@ -75,7 +75,10 @@ def build_judge(
     *,
     n_games: int = 4096,
     betas: tuple[float, ...] = (1.0, 4.0, 16.0, 64.0),
+    best_of: int = 1,
+    best_of_beta: float = 16.0,
     seed: int = 0,
 ) -> WordleJudge:
     """Make the final judge; `policy` is who played the data."""
-    return WordleJudge(words, policy, n_games=n_games, betas=betas, seed=seed)
+    best = {"best_of": best_of, "best_of_beta": best_of_beta}
+    return WordleJudge(words, policy, n_games=n_games, betas=betas, seed=seed, **best)
