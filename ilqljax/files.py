@@ -1,11 +1,13 @@
 """Files written whole or not at all, hashed, and read line by line without trusting how long a line is."""
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from ilqljax.errors import UserError
 
 MAX_LINE_BYTES = 16 << 20  # of anything read by line; the longest real posting is a thousandth of it
+CHECKSUM = "ilqljax.sha256"  # of a safetensors file's arrays, in its metadata
 
 
 def read_bounded_lines(stream: BinaryIO, path: str | Path) -> Iterator[tuple[int, bytes]]:
@@ -55,6 +58,8 @@ def read_json(path: str | Path, *, advice: str, kind: type = dict) -> Any:
         raise UserError(f"{path}: not JSON (byte {error.start} is not UTF-8). {advice}") from error
     except RecursionError as error:
         raise UserError(f"{path}: not JSON that we can read (nested too deeply). {advice}") from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise UserError(f"{path}: not JSON that we can read ({error}). {advice}") from error
     if not isinstance(value, kind):
         wanted = {dict: "object", list: "list"}[kind]
         raise UserError(f"{path}:1: a JSON {wanted} was expected, got {type(value).__name__}. {advice}")
@@ -62,26 +67,64 @@ def read_json(path: str | Path, *, advice: str, kind: type = dict) -> Any:
 
 
 def read_arrays(path: str | Path, *, advice: str) -> dict[str, np.ndarray]:
-    """Read a safetensors file.
+    """Read a safetensors file; one by `save_arrays` must hold what was written.
 
     Args:
         path: the file.
         advice: what to do where it is damaged, a sentence.
 
     Raises:
-        UserError: it is not there, cannot be read, or is not a complete safetensors file.
+        UserError: it is not there, cannot be read, is not a complete safetensors file, or holds other arrays than its
+            checksum says.
     """
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
     from safetensors.numpy import load_file
 
     try:
-        return load_file(path)
+        with safe_open(path, "numpy") as file:
+            expected = (file.metadata() or {}).get(CHECKSUM)
+        arrays = load_file(path)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing. {advice}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error}). {advice}") from error
     except SafetensorError as error:
         raise UserError(f"{path}: is not a complete safetensors file ({error}). {advice}") from error
+    if expected is not None and hash_arrays(arrays) != expected:
+        raise UserError(f"{path}: its arrays are not those that were written (a damaged disk or copy). {advice}")
+    return arrays
+
+
+def save_arrays(
+    path: str | Path, arrays: Mapping[str, np.ndarray], *, metadata: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Write a safetensors file with a checksum of its arrays, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written; what stood there before still does.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+
+    def write(temporary: Path) -> None:
+        temporary.touch()  # says with an OSError what is wrong with the folder
+        try:
+            save_file(arrays, temporary, metadata={**metadata, CHECKSUM: hash_arrays(arrays)})
+        except SafetensorError as error:
+            raise OSError(errno.EIO, f"{error}; is the disk full?") from error
+
+    save_whole(path, write)
+
+
+def hash_arrays(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of arrays' names, types, shapes and bytes, whatever their order."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(json.dumps([name, array.dtype.name, array.shape]).encode())
+        digest.update(np.asarray(array, order="C").reshape(-1).view(np.uint8))
+    return digest.hexdigest()
 
 
 def save_text(path: str | Path, text: str) -> None:

@@ -64,10 +64,13 @@ class JsonlWriter:
 
 def _truncate_records(path: Path, last_step: float) -> None:
     """Rewrite a file of records without those after a step, and without a last line that was cut off."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    try:
+        lines = path.read_bytes().decode("utf-8").splitlines(keepends=True)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is not UTF-8. Mend or move the file, then resume.") from error
     kept = []
     for number, line in enumerate(lines, start=1):
-        if not line.endswith("\n"):
+        if not line.endswith("\n") and line.startswith("{"):
             break
         if _read_step(line, where=f"{path}:{number}") <= last_step:
             kept.append(line)

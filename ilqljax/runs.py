@@ -16,7 +16,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ilqljax.config import config_to_json, diff_overrides, load_config_json, resolve_path, save_config_json
-from ilqljax.data.tokenizer import Tokenizer
+from ilqljax.data.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
 from ilqljax.errors import UserError
 from ilqljax.files import save_text
 
@@ -60,7 +60,9 @@ def create_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, An
 def resume_run_dir(config: ConfigDict) -> Path:
     """Find the run to resume ("latest" is the newest of the task) and check that it is the same experiment."""
     if config.resume == "latest":
-        found = sorted(resolve_path("runs").glob(f"{config.task}-*/config.json"))
+        # A run writes its config once, when it starts; a name of the user's own need not have a date.
+        files = resolve_path("runs").glob(f"{config.task}-*/config.json")
+        found = sorted(files, key=lambda file: (file.stat().st_mtime_ns, file.parent.name))
         if not found:
             raise UserError(f"There is no run of {config.task!r} below {resolve_path('runs')} to resume.")
         run_dir = found[-1].parent
@@ -93,9 +95,21 @@ def load_run_config(run_dir: str | Path) -> tuple[Path, ConfigDict]:
 
 
 def save_tokenizer(run_dir: Path, tokenizer: Tokenizer) -> None:
-    """Keep the tokenizer with the run."""
-    if jax.process_index() == 0:
-        tokenizer.save(run_dir / "tokenizer")
+    """Keep the tokenizer with the run; a resumed run's must be the one that is there, or its ids would change meaning.
+
+    Raises:
+        UserError: it is another one, or cannot be read.
+    """
+    if jax.process_index() != 0:
+        return
+    file = run_dir / "tokenizer" / FILE_NAME
+    if not file.exists():
+        tokenizer.save(file.parent)
+    elif load_tokenizer(file).to_json() != tokenizer.to_json():
+        raise UserError(
+            f"{file} is another tokenizer than today's data gives, so the run cannot go on. Restore the data that it "
+            "was started with, or start a new run."
+        )
 
 
 def save_json(path: Path, value: Any) -> None:

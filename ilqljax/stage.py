@@ -259,10 +259,10 @@ def open_writers(config: ConfigDict, run_dir: Path, name: str, *, resume_step: i
     if jax.process_index() != 0:
         return MultiWriter([])
     folder = run_dir / "metrics" / name
-    resumed = resume_step or None
+    # Also from step 0: a run that was killed before its first checkpoint has written records that come again.
     writers = [
-        JsonlWriter(folder / "metrics.jsonl", resume_step=resumed),
-        TensorBoardWriter(folder, resume_step=resumed),
+        JsonlWriter(folder / "metrics.jsonl", resume_step=resume_step),
+        TensorBoardWriter(folder, resume_step=resume_step),
     ]
     if config.wandb.use_wandb:
         writers.append(

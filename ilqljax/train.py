@@ -114,11 +114,15 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
         return describe(state)
 
     policies: dict[str, Trained] = {}
-    for name in stages:
-        trunk = policies["bc"].params["policy"] if policies else built.pretrained
-        policies[name] = run(name, trunk)
-    export_policy(run_dir / "export" / "policy", built, list(policies.values())[-1])
-    evaluate_policies(config, built, policies, judge=judge, run_dir=run_dir)
+    try:
+        for name in stages:
+            trunk = policies["bc"].params["policy"] if policies else built.pretrained
+            policies[name] = run(name, trunk)
+        export_policy(run_dir / "export" / "policy", built, list(policies.values())[-1])
+        evaluate_policies(config, built, policies, judge=judge, run_dir=run_dir)
+    except KeyboardInterrupt:
+        say(f"the same command with --config.resume={run_dir} continues from the last checkpoint")
+        raise
     say(f"everything is in {run_dir} (total {time.monotonic() - started:.0f} s, peak memory {peak_memory_gb():.2f} GB)")
     return run_dir
 

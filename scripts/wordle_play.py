@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from safetensors.numpy import save_file
 
 from ilqljax.cli import run_main
 from ilqljax.compilation import enable_compilation_cache
@@ -31,7 +30,7 @@ from ilqljax.experiments.fit import FitConfig, fit
 from ilqljax.experiments.plots import Line, draw_lines
 from ilqljax.experiments.results import Results
 from ilqljax.experiments.wordle import make_fit_config, make_model
-from ilqljax.files import read_arrays, save_text, save_whole
+from ilqljax.files import read_arrays, save_arrays, save_text
 from ilqljax.models.networks_folder import flatten, unflatten
 from ilqljax.objectives.values import ILQLConfig
 from ilqljax.optim import make_muon_optimizer
@@ -89,7 +88,7 @@ class Experiment:
         seed = STAGES_APART * self.seed + [*early_names(self.args), "bc", "filtered bc"].index(name)
         fitted = fit("bc", self.model, stage.rows, config, seed=seed, trunk=trunk)
         trunk = jax.device_get(fitted["params"]["policy"])
-        save_whole(path, lambda temporary: save_file(flatten(trunk), temporary))
+        save_arrays(path, flatten(trunk))
         return trunk
 
     def plan(self, name: str) -> Stage:

@@ -97,6 +97,12 @@ def test_bad_line_names_file_and_line(tmp_path, line, message):
         load_evaluations(path)
 
 
+def test_a_file_that_lost_its_last_line_is_refused(eval_file):
+    eval_file.write_text("\n".join(eval_file.read_text().split("\n")[:3]) + "\n")
+    with pytest.raises(UserError, match=r"'ilql' has 1 postings and 'echo' has 2.*complete"):
+        load_evaluations(eval_file)
+
+
 def test_missing_empty_and_binary_files_are_refused(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         load_evaluations(tmp_path / "none.jsonl")
@@ -218,6 +224,15 @@ def test_run_main_names_the_path_of_an_operating_system_error(tmp_path, capsys):
         run_main(lambda: (tmp_path / "none").read_text())
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: No such file or directory\n"
+
+
+def test_run_main_ends_an_interruption_without_a_traceback(capsys):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        run_main(interrupt)
+    assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted\n")
 
 
 def test_run_main_leaves_bugs_alone():

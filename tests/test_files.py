@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ilqljax.errors import UserError
-from ilqljax.files import read_arrays, read_json
+from ilqljax.files import read_arrays, read_json, save_arrays
 
 ADVICE = "Copy it again."
 
@@ -50,6 +50,43 @@ def test_a_folder_is_no_file(tmp_path):
 def test_arrays_come_back(tmp_path):
     save_file({"w": np.arange(6, dtype=np.float32)}, tmp_path / "w.safetensors")
     np.testing.assert_array_equal(read_arrays(tmp_path / "w.safetensors", advice=ADVICE)["w"], np.arange(6))
+
+
+def test_every_flipped_bit_of_saved_arrays_is_found_or_changes_none(tmp_path):
+    path, rng = tmp_path / "w.safetensors", np.random.default_rng(0)
+    arrays = {"w": np.arange(20, dtype=np.float32), "b": np.float32(3.0), "i": np.arange(3, dtype=np.int16)[::-1]}
+    save_arrays(path, arrays, metadata={"format": "pt"})
+    written, found = path.read_bytes(), 0
+    for at in rng.choice(len(written) * 8, size=300, replace=False):
+        flipped = bytearray(written)
+        flipped[at // 8] ^= 1 << at % 8
+        path.write_bytes(flipped)
+        try:
+            read = read_arrays(path, advice=ADVICE)
+        except UserError as error:
+            found += 1
+            assert "w.safetensors" in str(error) and str(error).endswith(ADVICE)
+        else:
+            assert read.keys() == arrays.keys()
+            assert all(np.array_equal(read[name], arrays[name]) for name in arrays)
+    assert found > 150
+    assert [file.name for file in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_an_array_that_a_disk_changed_is_named(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_arrays(path, {"w": np.arange(100, dtype=np.float32)})
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match=r"w\.safetensors: its arrays are not those that were written.*Copy it again\."):
+        read_arrays(path, advice=ADVICE)
+
+
+def test_arrays_that_cannot_be_written_leave_nothing(tmp_path):
+    with pytest.raises(UserError, match="cannot be written"):
+        save_arrays(tmp_path / "nowhere" / "w.safetensors", {"w": np.zeros(2, np.float32)})
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kept", [None, 0, 5, 40, -1])

@@ -3,6 +3,7 @@
 import gzip
 import json
 
+import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
@@ -63,6 +64,8 @@ def test_null_optional_fields_are_empty(tmp_path):
         ([JOB, JOB | {"id": "b", "description": " \n"}], r"j\.jsonl:2: the field 'description' is empty"),
         ([JOB | {"id": ""}], r"j\.jsonl:1: the field 'id' is empty"),
         ([JOB, "", JOB], r"j\.jsonl:3: the id 'a' was already used at .*j\.jsonl:1"),
+        (["[" * 100_000], r"j\.jsonl:1: not JSON that we can read \(.*recursion"),
+        (['{"id": ' + "1" * 5000 + "}"], r"j\.jsonl:1: not JSON that we can read \(.*digits"),
         ([], r"j\.jsonl: holds no posting"),
     ],
 )
@@ -103,6 +106,31 @@ def test_cut_gzip_file_is_refused(tmp_path):
     path.write_bytes(gzip.compress(json.dumps(JOB).encode() * 100)[:-12])
     with pytest.raises(UserError, match=r"j\.jsonl\.gz:\d+: not a complete gzip file"):
         load_postings(path)
+
+
+def test_gzip_file_with_a_flipped_bit_is_refused_or_read_as_it_was(tmp_path):
+    path, rng = tmp_path / "j.jsonl.gz", np.random.default_rng(0)
+    lines = "\n".join(json.dumps(JOB | {"id": str(i)}) for i in range(50)).encode()
+    path.write_bytes(gzip.compress(lines, mtime=0))
+    whole, written, refused = load_postings(path), path.read_bytes(), 0
+    for at in rng.choice(len(written) * 8, size=100, replace=False):
+        flipped = bytearray(written)
+        flipped[at // 8] ^= 1 << at % 8
+        path.write_bytes(flipped)
+        try:
+            assert load_postings(path) == whole
+        except UserError:
+            refused += 1
+    assert refused > 50
+
+
+def test_half_a_surrogate_pair_becomes_the_replacement_character_and_a_whole_one_its_character(tmp_path):
+    text = r"a \ud800 b \ude00\ud83d c \ud83d\ude00 \u00e9"
+    path = write_lines(tmp_path / "j.jsonl", json.dumps(JOB).replace(json.dumps(JOB["description"]), f'"{text}"'))
+    (posting,) = load_postings(path)
+    assert posting.description == "a \ufffd b \ufffd\ufffd c \U0001f600 \u00e9"
+    save_postings(tmp_path / "again.jsonl", [posting])
+    assert load_postings(tmp_path / "again.jsonl") == [posting]
 
 
 def test_failed_save_leaves_no_file(tmp_path):

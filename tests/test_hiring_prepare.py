@@ -108,6 +108,34 @@ def test_file_changed_by_hand_is_noticed(tmp_path):
         load_prepared(tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("summary.json", '"k": 10', '"k": 11'),
+        ("summary.json", '"splits_sha256"', '"splits_sha257"'),
+        ("summary.json", '"summary_sha256"', '"summary_sha257"'),
+        ("splits.json", '"seed"', '"sead"'),
+        ("jobs.jsonl", "{", ""),
+    ],
+)
+def test_damage_says_to_delete_the_folder(tmp_path, name, old, new):
+    out = tmp_path / "out"
+    prepare_data(SMALL, out_dir=out)
+    text = (out / name).read_text()
+    assert old in text
+    (out / name).write_text(text.replace(old, new, 1))
+    with pytest.raises(UserError, match=rf"{name}: is .*changed since it was made\. Delete the folder"):
+        load_prepared(out)
+
+
+def test_folder_that_lost_its_summary_is_left_alone_and_says_so(tmp_path):
+    prepare_data(SMALL, out_dir=tmp_path / "out")
+    (tmp_path / "out" / "summary.json").unlink()
+    with pytest.raises(UserError, match=r"lost its summary\.json.*if it is prepared data, delete it"):
+        prepare_data(SMALL, out_dir=tmp_path / "out")
+    assert (tmp_path / "out" / "offline.jsonl").is_file()
+
+
 def test_folder_that_was_not_prepared_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"is not a prepared data folder"):
         load_prepared(tmp_path)

@@ -123,7 +123,7 @@ def test_processes_share_a_cache(tmp_path):
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
     with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT count(*) FROM rewards").fetchone() == (41,)
+        assert connection.execute("SELECT count(*) FROM scores").fetchone() == (41,)
     connection.close()
 
 
@@ -132,6 +132,19 @@ def test_more_keys_than_a_query_takes_are_found(tmp_path):
     rewards = {str(i).encode(): float(i) for i in range(1203)}
     cache.save(rewards)
     assert cache.load(list(rewards)) == rewards
+
+
+@pytest.mark.parametrize("damage", ["0.0", "reward + 1e-12", "'abc'", "x'00'"])
+def test_a_damaged_row_is_computed_anew(tmp_path, damage, caplog):
+    cache = RewardCache(tmp_path / "r.sqlite")
+    cache.save({b"a": -31.5, b"b": -4.25})
+    with sqlite3.connect(cache.path) as connection:
+        connection.execute(f"UPDATE scores SET reward = {damage} WHERE key = x'61'")
+    connection.close()
+    assert cache.load([b"a", b"b"]) == {b"b": -4.25}
+    assert "1 damaged rewards" in caplog.text
+    cache.save({b"a": -31.5})
+    assert cache.load([b"a", b"b"]) == {b"a": -31.5, b"b": -4.25}
 
 
 def test_damaged_cache_says_what_to_do(tmp_path):

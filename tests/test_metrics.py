@@ -69,6 +69,15 @@ def test_last_line_that_was_cut_off_is_dropped(tmp_path):
     assert path.read_text() == '{"step": 1}\n'
 
 
+@pytest.mark.parametrize("damage", [b"\0" * 24, b'{"step": 1}\n\xff\n', b'{"step": 1}\n\0\0\0'])
+def test_damage_is_not_taken_for_a_line_that_was_cut_off(tmp_path, damage):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(damage)
+    with pytest.raises(UserError, match=r"metrics\.jsonl:.*Mend or move the file"):
+        JsonlWriter(path, resume_step=5)
+    assert path.read_bytes() == damage
+
+
 @pytest.mark.parametrize("line", ["{oops", "[1]", '{"loss": 1}'])
 def test_line_that_is_no_record_is_refused_with_its_number(tmp_path, line):
     path = tmp_path / "metrics.jsonl"

@@ -64,9 +64,10 @@ def test_arrays_that_do_not_fit_are_all_named(tmp_path):
     assert "target/q1/dense_out/bias: (7,), not (11,)" in message
 
 
-def test_options_without_networks_are_refused(tmp_path):
+@pytest.mark.parametrize("name", [NETWORKS, OPTIONS])
+def test_half_a_critic_is_refused(tmp_path, name):
     save_networks(tmp_path, make_networks(KINDS["separate"]), special_ids={})
-    (tmp_path / NETWORKS).unlink()
+    (tmp_path / name).unlink()
     with pytest.raises(UserError, match="is missing"):
         load_networks(tmp_path)
 

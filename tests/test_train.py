@@ -1,7 +1,9 @@
 """The train program from end to end, on a market small enough for seconds."""
 
 import json
+import os
 import runpy
+import shutil
 from pathlib import Path
 
 import jax
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from ilqljax import rewrite, stage
+from ilqljax import rewrite, runs, stage
 from ilqljax.checkpoint import restore_raw
 from ilqljax.config import load_config_file
 from ilqljax.errors import UserError
@@ -83,8 +85,13 @@ def test_final_table_compares_the_four_policies_on_the_same_postings(unbroken):
     assert rows["echo"]["copy_rate"] == 1.0
 
 
+def read_steps(run_dir, name):
+    lines = (run_dir / "metrics" / name / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines]
+
+
 @pytest.mark.parametrize("stop_after", [STEPS - 1, 2 * STEPS - 1])
-def test_resumed_run_equals_the_unbroken_one(unbroken, monkeypatch, stop_after):
+def test_resumed_run_equals_the_unbroken_one(unbroken, monkeypatch, capsys, stop_after):
     tmp_path, run_dir = unbroken
     calls = []
 
@@ -99,13 +106,25 @@ def test_resumed_run_equals_the_unbroken_one(unbroken, monkeypatch, stop_after):
         patch.setattr(stage, "shard_batch", shard_or_die)
         with pytest.raises(KeyboardInterrupt):
             train(config)
+    assert f"--config.resume={config.run_dir} continues" in capsys.readouterr().err
     resumed = make_config(tmp_path, "unused")
     resumed.resume = config.run_dir
     again = train(resumed)
     for name in ("bc", "ilql"):
+        assert read_steps(again, name) == read_steps(run_dir, name)
+    for name in ("bc", "ilql"):
         expected, found = (restore_raw(d / "checkpoints" / name, step="last") for d in (run_dir, again))
         jax.tree.map(np.testing.assert_array_equal, found, expected)
     assert (again / "evaluation.jsonl").read_text() == (run_dir / "evaluation.jsonl").read_text()
+
+
+def test_a_run_killed_before_its_first_checkpoint_records_no_step_twice(tmp_path):
+    config = make_config(tmp_path, "run")
+    with stage.open_writers(config, tmp_path, "bc", resume_step=0) as writer:
+        writer.write(1, {"train/loss": 2.0})
+    with stage.open_writers(config, tmp_path, "bc", resume_step=0) as writer:
+        writer.write(1, {"train/loss": 3.0})
+    assert (tmp_path / "metrics/bc/metrics.jsonl").read_text() == '{"step": 1, "train/loss": 3.0}\n'
 
 
 def test_the_critic_of_a_run_is_shown_on_its_own_rows_and_on_the_users(unbroken, tmp_path, monkeypatch):
@@ -152,6 +171,34 @@ def test_resuming_with_another_model_is_refused(unbroken, tmp_path):
     config.model.n_embd = 32
     with pytest.raises(UserError, match=r"model\.n_embd"):
         train(config)
+
+
+def test_a_run_whose_tokenizer_differs_is_not_resumed_and_keeps_it(unbroken, tmp_path):
+    _, run_dir = unbroken
+    folder = tmp_path / "run"
+    shutil.copytree(run_dir, folder)
+    file = folder / "tokenizer" / "ilqljax_tokenizer.json"
+    content = json.loads(file.read_text())
+    content["vocab"][-1], content["vocab"][-2] = content["vocab"][-2], content["vocab"][-1]
+    file.write_text(json.dumps(content))
+    config = make_config(run_dir.parent, "unused")
+    config.resume = str(folder)
+    with pytest.raises(UserError, match="another tokenizer than today's data gives"):
+        train(config)
+    assert json.loads(file.read_text()) == content
+
+
+def test_latest_is_the_run_that_was_started_last_whatever_its_name(unbroken, tmp_path, monkeypatch):
+    _, run_dir = unbroken
+    for age, name in enumerate(["workable-20260101-000000", "workable-mine", "workable-20250101-000000"]):
+        shutil.copytree(run_dir, tmp_path / "runs" / name)
+        os.utime(tmp_path / "runs" / name / "config.json", (1e9 - age, 1e9 - age))
+    monkeypatch.setattr(runs, "resolve_path", lambda path: tmp_path / path)
+    config = make_config(run_dir.parent, "unused")
+    config.resume = "latest"
+    assert runs.choose_run_dir(config).name == "workable-20260101-000000"
+    os.utime(tmp_path / "runs" / "workable-mine" / "config.json", (1e9 + 1, 1e9 + 1))
+    assert runs.choose_run_dir(config).name == "workable-mine"
 
 
 def test_a_taken_run_folder_is_refused(unbroken):

@@ -89,6 +89,12 @@ def test_a_bad_list_is_refused_with_its_line(tmp_path, text, match):
         load_words(tmp_path / "w.txt")
 
 
+def test_a_list_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "w.txt").write_bytes(b"abbey\n\xff\n")
+    with pytest.raises(UserError, match=r"w\.txt: byte 6 is not UTF-8"):
+        load_words(tmp_path / "w.txt")
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.txt is not there"):
         load_words(tmp_path / "nowhere.txt")

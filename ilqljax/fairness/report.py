@@ -79,8 +79,8 @@ def load_evaluations(path: str | Path) -> dict[str, list[Evaluation]]:
     """Load an evaluation file: each policy's lines, in the order of the file.
 
     Raises:
-        UserError: the file is missing or empty, or a line is malformed, lacks a key, or repeats a posting of its
-        policy.
+        UserError: the file is missing or empty, a line is malformed, lacks a key, or repeats a posting of its policy,
+        or the policies were not judged on the same postings.
     """
     path = Path(path)
     if not path.is_file():
@@ -102,6 +102,13 @@ def load_evaluations(path: str | Path) -> dict[str, list[Evaluation]]:
             policies.setdefault(evaluation.policy, []).append(evaluation)
     if not policies:
         raise UserError(f"{path}: holds no evaluation. Write it with scripts/eval_policy.py.")
+    (first, whole), *others = ((name, {row.posting_id for row in rows}) for name, rows in policies.items())
+    for name, judged in others:
+        if judged != whole:
+            raise UserError(
+                f"{path}: policy '{name}' has {len(judged)} postings and '{first}' has {len(whole)}, which are not the "
+                "same ones. Is the file complete? Write it again with scripts/eval_policy.py."
+            )
     return policies
 
 

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from ilqljax.errors import UserError
-from ilqljax.files import save_whole
+from ilqljax.files import read_arrays, save_arrays
 from ilqljax.types import Array
 
 
@@ -47,26 +46,16 @@ def load_or_make_vectors(
         if stored is not None and len(stored) == n_vectors:
             return stored
     vectors = np.ascontiguousarray(make(), np.float32)
-    save_whole(path, lambda temporary: _save(temporary, vectors, source=source))
+    save_arrays(path, {"vectors": vectors}, metadata={"source": source})
     return vectors
 
 
-def _save(path: Path, vectors: np.ndarray, *, source: str) -> None:
-    path.touch()  # says with an OSError what is wrong with the folder
-    try:
-        save_file({"vectors": vectors}, path, metadata={"source": source})
-    except SafetensorError as error:
-        path.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error}). Is the disk full?") from error
-
-
 def _load(path: Path, *, source: str) -> np.ndarray | None:
+    advice = "Delete it: the vectors are then computed anew."
     try:
         with safe_open(path, "numpy") as file:
             if (file.metadata() or {}).get("source") != source:
                 return None
-            return file.get_tensor("vectors")
     except SafetensorError as error:
-        raise UserError(
-            f"{path}: is damaged or not a file of vectors ({error}). Delete it: the vectors are then computed anew."
-        ) from error
+        raise UserError(f"{path}: is damaged or not a file of vectors ({error}). {advice}") from error
+    return read_arrays(path, advice=advice).get("vectors")

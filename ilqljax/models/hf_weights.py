@@ -5,7 +5,6 @@ transposed, layers are only stacked.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ilqljax.errors import UserError
-from ilqljax.files import read_arrays, read_json, save_text
+from ilqljax.files import read_arrays, read_json, save_arrays, save_text
 from ilqljax.hub import fetch_snapshot
 from ilqljax.models.gpt2 import GPT2Config
 
@@ -175,8 +174,6 @@ def save_gpt2(directory: str | Path, config: GPT2Config, trunk: Mapping, *, spec
         trunk: its parameters.
         special_ids: `bos_token_id`, `eos_token_id`, `pad_token_id` for `config.json`.
     """
-    from safetensors.numpy import save_file
-
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     settings = {
@@ -198,9 +195,7 @@ def save_gpt2(directory: str | Path, config: GPT2Config, trunk: Mapping, *, spec
         "dtype": "float32",
         **special_ids,
     }
-    partial = directory / "model.safetensors.partial"
-    save_file(trunk_to_torch(trunk), partial, metadata={"format": "pt"})
-    os.replace(partial, directory / "model.safetensors")
+    save_arrays(directory / "model.safetensors", trunk_to_torch(trunk), metadata={"format": "pt"})
     save_text(directory / "config.json", json.dumps(settings, indent=2) + "\n")
 
 

@@ -8,7 +8,6 @@
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 
 from ilqljax.config import from_section
 from ilqljax.errors import UserError
-from ilqljax.files import read_arrays, read_json, save_text
+from ilqljax.files import read_arrays, read_json, save_arrays, save_text
 from ilqljax.models.gpt2 import GPT2
 from ilqljax.models.hf_weights import load_gpt2, save_gpt2
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, policy_trunk
@@ -43,20 +42,16 @@ def save_networks(directory: str | Path, networks: Networks, *, special_ids: Map
         networks: what to write, on the host or on a device.
         special_ids: `bos_token_id`, `eos_token_id`, `pad_token_id` for `config.json`.
     """
-    from safetensors.numpy import save_file
-
     directory = Path(directory)
     params, target = jax.device_get((networks.params, networks.target))
     save_gpt2(directory, networks.model.backbone.config, policy_trunk(params), special_ids=special_ids)
     if "v" not in params:
-        (directory / OPTIONS).unlink(missing_ok=True)
         (directory / NETWORKS).unlink(missing_ok=True)
+        (directory / OPTIONS).unlink(missing_ok=True)
         return
     policy_name = "policy" if "policy" in params else "trunk"
     rest = {"params": {name: tree for name, tree in params.items() if name != policy_name}, "target": target}
-    partial = directory / f"{NETWORKS}.partial"
-    save_file({name: np.ascontiguousarray(array) for name, array in flatten(rest).items()}, partial)
-    os.replace(partial, directory / NETWORKS)
+    save_arrays(directory / NETWORKS, flatten(rest))
     save_text(directory / OPTIONS, json.dumps(asdict(networks.model.config), indent=2) + "\n")
 
 
@@ -64,10 +59,13 @@ def load_networks(directory: str | Path, *, dtype: str = "float32", dropout: flo
     """Read a model's folder; one with a language model alone gives a policy alone.
 
     Raises:
-        UserError: the folder holds no GPT-2, or its networks lack arrays, have others, or have some of another shape.
+        UserError: the folder holds no GPT-2, one of its files is missing or damaged, or its networks lack arrays, have
+            others, or have some of another shape.
     """
     directory = Path(directory)
     config, trunk = load_gpt2(str(directory), dtype=dtype, dropout=dropout)
+    if (directory / NETWORKS).exists() and not (directory / OPTIONS).exists():
+        raise UserError(f"{directory / OPTIONS} is missing, and {NETWORKS} is there. Export the model again.")
     if not (directory / OPTIONS).is_file():
         return Networks(ValueLM(GPT2(config), ValueLMConfig()), {"policy": trunk}, {})
     options = read_json(directory / OPTIONS, advice="Export the model again.")

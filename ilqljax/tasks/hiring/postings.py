@@ -9,6 +9,7 @@ line that has one. Attributes are declared by the data's owner; nothing here gue
 
 import gzip
 import json
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -74,6 +75,8 @@ def normalize_spaces(text: str) -> str:
 def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield `(line_number, object)` of a JSONL file, gzipped when its name ends in `.gz`; blank lines are skipped.
 
+    Half of a surrogate pair, which is no character and cannot be written again, is read as U+FFFD.
+
     Raises:
         UserError: the file is missing, is not UTF-8, is cut off, or a line is too long or not a JSON object.
     """
@@ -86,7 +89,7 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for number, raw in read_bounded_lines(lines, path):
                 if raw.strip():
                     yield number, _parse_line(raw, f"{path}:{number}")
-        except (gzip.BadGzipFile, EOFError) as error:
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise UserError(f"{path}:{number + 1}: not a complete gzip file ({error}). Copy the file again.") from error
 
 
@@ -101,6 +104,11 @@ def _parse_line(raw: bytes, where: str) -> dict[str, Any]:
         raise UserError(
             f"{where}: not JSON at column {error.colno} ({error.msg}). Each line must be one complete JSON object."
         ) from error
+    except (RecursionError, ValueError) as error:  # brackets or digits by the thousand
+        raise UserError(f"{where}: not JSON that we can read ({error}). Shorten or remove the line.") from error
+    if b"\\u" in raw:
+        halves = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass")
+        value = json.loads(halves.decode("utf-16", "replace"))
     if not isinstance(value, dict):
         raise UserError(f'{where}: expected a JSON object such as {{"id": ...}}, got {type(value).__name__}.')
     return value

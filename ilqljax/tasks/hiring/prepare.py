@@ -38,9 +38,11 @@ from ilqljax.tasks.hiring.prepared import (
     REWARDS,
     SPLITS,
     SUMMARY,
+    SUMMARY_HASH,
     VECTORS,
     PreparedData,
     ScoredRewrite,
+    hash_summary,
     load_prepared,
     load_summary,
 )
@@ -227,6 +229,7 @@ def _fill_folder(
         "rewards": _average_rewards(rows),
         "splits_sha256": hash_file(folder / SPLITS),
     }
+    summary[SUMMARY_HASH] = hash_summary(summary)
     save_text(folder / SUMMARY, json.dumps(summary, indent=1) + "\n")
 
 
@@ -276,7 +279,10 @@ def _check_target(out_dir: Path) -> None:
     if out_dir.exists() and not out_dir.is_dir():
         raise UserError(f"{out_dir}: is a file. Give a folder for the prepared data.")
     if out_dir.is_dir() and any(out_dir.iterdir()) and load_summary(out_dir) is None:
-        raise UserError(f"{out_dir}: holds files that prepare_data did not make. Give a new or empty folder.")
+        raise UserError(
+            f"{out_dir}: holds files that prepare_data did not make, or lost its {SUMMARY}. Give a new or "
+            "empty folder; if it is prepared data, delete it."
+        )
 
 
 def _keep_vectors(old: Path, new: Path) -> None:

@@ -11,6 +11,7 @@
 | summary.json          | configuration, counts, mean rewards by split and operator, the noise floor |
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 from ilqljax.errors import UserError
 from ilqljax.fairness.attributes import AttributeTable
-from ilqljax.files import read_json
+from ilqljax.files import hash_text, read_json
 from ilqljax.tasks.hiring.engines import MatcherSource, TfidfSource
 from ilqljax.tasks.hiring.environment import PostingEnvironment, PostingObservation
 from ilqljax.tasks.hiring.postings import Candidate, Posting, load_candidates, load_postings, read_json_lines
@@ -29,6 +30,8 @@ from ilqljax.tasks.hiring.splits import Manifest, hash_file, load_manifest
 JOBS, CANDIDATES, SPLITS = "jobs.jsonl", "candidates.jsonl", "splits.json"
 OFFLINE, REWARDS, SUMMARY = "offline.jsonl", "rewards.sqlite", "summary.json"
 VECTORS = "vectors-{}.safetensors"
+SUMMARY_HASH = "summary_sha256"  # of the rest of the summary
+PREPARE_ANEW = "Delete the folder and prepare the data anew (training does so by itself)."
 
 
 @dataclass(frozen=True)
@@ -101,16 +104,16 @@ def load_prepared(folder: str | Path) -> PreparedData:
         UserError: it is missing or incomplete, or one of its files was changed.
     """
     folder = Path(folder)
+    # Hashes come first: what is then read is what was written.
     summary = load_summary(folder)
     if summary is None:
         raise UserError(
             f"{folder}: is not a prepared data folder (no {SUMMARY}). Run scripts/prepare_data.py to make it."
         )
+    _check_hashes(folder, {SPLITS: summary["splits_sha256"]})
+    _check_hashes(folder, read_json(folder / SPLITS, advice=PREPARE_ANEW)["file_hashes"])
     postings = load_postings(folder / JOBS)
     manifest = load_manifest(folder / SPLITS, postings=postings)
-    for name, expected in {**manifest.file_hashes, SPLITS: summary["splits_sha256"]}.items():
-        if not (folder / name).is_file() or hash_file(folder / name) != expected:
-            raise UserError(f"{folder / name}: is missing or was changed since it was made. Prepare the data anew.")
     rows = (
         row | {"guardrail_failures": tuple(row["guardrail_failures"])} for _, row in read_json_lines(folder / OFFLINE)
     )
@@ -123,6 +126,12 @@ def load_prepared(folder: str | Path) -> PreparedData:
         reward_config=RewardConfig(**summary["config"]["reward"]),
         summary=summary,
     )
+
+
+def _check_hashes(folder: Path, expected: Mapping[str, str]) -> None:
+    for name, digest in expected.items():
+        if not (folder / name).is_file() or hash_file(folder / name) != digest:
+            raise UserError(f"{folder / name}: is missing or was changed since it was made. {PREPARE_ANEW}")
 
 
 def format_summary(summary: Mapping[str, Any]) -> str:
@@ -146,7 +155,15 @@ def load_summary(folder: Path) -> dict[str, Any] | None:
     path = folder / SUMMARY
     if not path.is_file():
         return None
-    summary = read_json(path, advice="Delete the folder and prepare the data anew.")
+    summary = read_json(path, advice=PREPARE_ANEW)
     if "fingerprint" not in summary:
         raise UserError(f"{path}: was not written by prepare_data. Choose another folder.")
+    if summary.get(SUMMARY_HASH) != hash_summary(summary):
+        raise UserError(f"{path}: is damaged or was changed since it was made. {PREPARE_ANEW}")
     return summary
+
+
+def hash_summary(summary: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a summary without its own hash."""
+    rest = {name: value for name, value in summary.items() if name != SUMMARY_HASH}
+    return hash_text(json.dumps(rest, sort_keys=True))

