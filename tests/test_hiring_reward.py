@@ -134,6 +134,14 @@ def test_more_keys_than_a_query_takes_are_found(tmp_path):
     assert cache.load(list(rewards)) == rewards
 
 
+def test_no_sound_row_is_called_damaged(tmp_path, caplog):
+    cache = RewardCache(tmp_path / "r.sqlite")
+    rewards = {b"a": -0.0, b"b": -200.0, b"c": 5e-324, b"d": -31.5423728138}
+    cache.save(rewards)
+    assert cache.load(list(rewards)) == rewards
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("damage", ["0.0", "reward + 1e-12", "'abc'", "x'00'"])
 def test_a_damaged_row_is_computed_anew(tmp_path, damage, caplog):
     cache = RewardCache(tmp_path / "r.sqlite")

@@ -262,7 +262,7 @@ class RewardCache:
 
 
 def _sum_row(key: bytes, reward: float) -> int:
-    return zlib.crc32(key + struct.pack("<d", reward))
+    return zlib.crc32(key + struct.pack("<d", reward + 0.0))  # SQLite reads -0.0 back as 0.0
 
 
 def _check_choice(value: str, *, name: str, known: Sequence[str]) -> None:
