@@ -3,7 +3,6 @@
 import collections
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ilqljax.errors import UserError
+from ilqljax.files import save_text
 
 # --- Writers ----------------------------------------------------------------------------------------------------------
 
@@ -76,16 +76,14 @@ def _truncate_records(path: Path, last_step: float) -> None:
             kept.append(line)
     if kept == lines:
         return
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
+    save_text(path, "".join(kept))
 
 
 def _read_step(line: str, *, where: str) -> int:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON ({error.msg}). Mend or move the file, then resume.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not valid JSON ({error}). Mend or move the file, then resume.") from error
     if not isinstance(record, dict) or not isinstance(record.get("step"), int):
         raise UserError(f"{where}: no metric record with an integer 'step'. Mend or move the file, then resume.")
     return record["step"]

@@ -26,7 +26,7 @@ from ilqljax.fairness.differences import diff_words
 from ilqljax.tasks.hiring.environment import PostingObservation
 from ilqljax.tasks.hiring.language_model import CLONE, make_fluency
 from ilqljax.tasks.hiring.objects import HiringData
-from ilqljax.tasks.hiring.postings import Posting, parse_posting
+from ilqljax.tasks.hiring.postings import Posting, parse_posting, replace_half_characters
 from ilqljax.tasks.hiring.prompts import build_prompt
 from ilqljax.tasks.hiring.proposals import (
     DECISIONS,
@@ -125,9 +125,11 @@ def read_job(name: str, *, title: str, company: str, location: str) -> Posting:
         raise UserError(f"{where}: is empty. Give the posting's text.")
     if name.endswith(".json") or text.lstrip().startswith("{"):
         try:
-            row = json.loads(text)
+            row = replace_half_characters(json.loads(text))
         except json.JSONDecodeError as error:
             raise UserError(f"{where}:{error.lineno}: not JSON ({error.msg}). Give one complete object.") from error
+        except (RecursionError, ValueError) as error:  # brackets or digits by the thousand
+            raise UserError(f"{where}: not JSON that we can read ({error}). Give one complete object.") from error
         if not isinstance(row, dict):
             raise UserError(f"{where}: a {type(row).__name__}, not an object such as {{'id': ...}}.")
         return parse_posting({"id": "job", "title": "", **row}, where=where)

@@ -100,11 +100,10 @@ def save_tokenizer(run_dir: Path, tokenizer: Tokenizer) -> None:
     Raises:
         UserError: it is another one, or cannot be read.
     """
-    if jax.process_index() != 0:
-        return
     file = run_dir / "tokenizer" / FILE_NAME
     if not file.exists():
-        tokenizer.save(file.parent)
+        if jax.process_index() == 0:
+            tokenizer.save(file.parent)
     elif load_tokenizer(file).to_json() != tokenizer.to_json():
         raise UserError(
             f"{file} is another tokenizer than today's data gives, so the run cannot go on. Restore the data that it "

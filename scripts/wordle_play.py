@@ -67,7 +67,9 @@ class Experiment:
         self.args, self.seed, self.out, self.tokenizer = args, seed, out, make_tokenizer()
         words = load_words(args.words)
         self.policy = MixturePolicy(words, np.random.default_rng((seed, 1)), p=args.p)
-        self.judge = WordleJudge(words, self.policy, n_games=args.games, betas=args.betas, seed=PLAYED + seed)
+        best = {"best_of": args.best_of, "best_of_beta": args.best_of_beta}
+        judged = {"n_games": args.games, "betas": args.betas, "seed": PLAYED + seed}
+        self.judge = WordleJudge(words, self.policy, **judged, **best)
         self.games = MixtureGames(self.policy, args.data_games, self.tokenizer, seed=seed)
         size = {"n_layer": args.layers, "n_embd": args.width, "n_head": args.heads}
         self.model = make_model(self.tokenizer, **size, separate_policy=True, separate_target=False)
@@ -128,11 +130,10 @@ class Experiment:
         for over in args.over:
             acting = {"params": networks["params"] | {"policy": self.clone(over)}, "target": networks["target"]}
             named = label(name, over)
-            decodings = {f"{named} beta={beta:g}": {"beta": beta} for beta in args.betas}
-            if args.best_of > 1:
-                best = {"beta": args.best_of_beta, "n_generations": args.best_of, "rank_by": "value"}
-                decodings[f"{named} best of {args.best_of}"] = best
-            rows |= {row: self.play(acting, top_p=args.top_p, **options) for row, options in decodings.items()}
+            rows |= {
+                f"{named} {how}": self.play(acting, top_p=args.top_p, **options)
+                for how, options in self.judge.steering.items()
+            }
         return rows | {"seconds": time.monotonic() - started}
 
     def play(self, networks: dict, **decode: float) -> dict:

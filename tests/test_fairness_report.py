@@ -77,6 +77,7 @@ def test_load_groups_lines_by_policy(eval_file):
     [
         ('{"policy": ', "not JSON at column"),
         ("[1]", "must be an object"),
+        ("[" * 100_000, "not JSON that we can read"),
         (json.dumps({k: v for k, v in make_line().items() if k != "reward"}), "missing 'reward'"),
         (json.dumps(make_line(reward="-1")), "'reward' must be a finite number"),
         (json.dumps(make_line(reward=float("nan"))), "'reward' must be a finite number"),

@@ -78,7 +78,7 @@ def test_damage_is_not_taken_for_a_line_that_was_cut_off(tmp_path, damage):
     assert path.read_bytes() == damage
 
 
-@pytest.mark.parametrize("line", ["{oops", "[1]", '{"loss": 1}'])
+@pytest.mark.parametrize("line", ["{oops", "[1]", '{"loss": 1}', "[" * 100_000, '{"step": ' + "1" * 5000 + "}"])
 def test_line_that_is_no_record_is_refused_with_its_number(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')

@@ -35,6 +35,8 @@ def test_a_job_is_an_object_a_text_or_standard_input(tmp_path, monkeypatch):
         ("a.txt", b" \n", "is empty"),
         ("a.txt", b"caf\xe9", "byte 3 is not UTF-8"),
         ("a.json", b'{"description": ', "a.json:1: not JSON"),
+        ("a.json", b'{"description": ' + b"1" * 5000 + b"}", "not JSON that we can read .*digits"),
+        ("a.json", b'{"a": ' * 100_000, "not JSON that we can read .*recursion"),
         ("a.json", b"[1]", "a list, not an object"),
         ("a.json", b'{"title": "x"}', "'description' is missing"),
     ],
@@ -43,6 +45,11 @@ def test_a_job_that_cannot_be_read_is_refused(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         read_job(str(tmp_path / name), **NAMES)
+
+
+def test_half_a_surrogate_pair_in_a_job_can_be_written_again(tmp_path):
+    (tmp_path / "a.json").write_text(r'{"description": "We need \ud83d you \ud83d\ude00."}')
+    assert read_job(str(tmp_path / "a.json"), **NAMES).description == "We need \ufffd you \U0001f600."
 
 
 def test_a_job_that_is_not_there_is_refused():

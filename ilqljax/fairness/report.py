@@ -119,6 +119,8 @@ def _parse_evaluation(line: bytes, *, where: str) -> Evaluation:
         raise UserError(f"{where}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not JSON at column {error.colno} ({error.msg}). Is the file complete?") from error
+    except (RecursionError, ValueError) as error:  # brackets or digits by the thousand
+        raise UserError(f"{where}: not JSON that we can read ({error}). Is the file complete?") from error
     _require(isinstance(row, dict), "the line", "an object", row, where=where)
     _require_keys(row, KEYS, where=where)
     for name in TEXT_FIELDS:

@@ -106,12 +106,17 @@ def _parse_line(raw: bytes, where: str) -> dict[str, Any]:
         ) from error
     except (RecursionError, ValueError) as error:  # brackets or digits by the thousand
         raise UserError(f"{where}: not JSON that we can read ({error}). Shorten or remove the line.") from error
-    if b"\\u" in raw:
-        halves = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass")
-        value = json.loads(halves.decode("utf-16", "replace"))
+    if b"\\ud" in raw or b"\\uD" in raw:
+        value = replace_half_characters(value)
     if not isinstance(value, dict):
         raise UserError(f'{where}: expected a JSON object such as {{"id": ...}}, got {type(value).__name__}.')
     return value
+
+
+def replace_half_characters(value: Any) -> Any:
+    """Replace each half of a surrogate pair in JSON's texts, which is no character and cannot be written, by U+FFFD."""
+    text = json.dumps(value, ensure_ascii=False)
+    return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def read_field(row: Mapping[str, Any], name: str, *, kind: type, where: str, default: Any = ...) -> Any:

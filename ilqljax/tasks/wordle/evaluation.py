@@ -61,8 +61,12 @@ class WordleJudge:
                 "(no such row) and a positive number (at 0 no critic runs that could choose)."
             )
         self.words, self.data_policy = words, data_policy
-        self.n_games, self.betas, self.seed = n_games, tuple(betas), seed
-        self.best = {"beta": best_of_beta, "n_generations": best_of, "rank_by": "value", "beam_width": 0}
+        self.n_games, self.seed = n_games, seed
+        # How a critic steers: the options of `DecodeConfig` by the row's name.
+        self.steering = {f"beta={beta:g}": {"beta": beta} for beta in betas}
+        if best_of > 1:
+            best = {"beta": best_of_beta, "n_generations": best_of, "rank_by": "value", "beam_width": 0}
+            self.steering[f"best of {best_of}"] = best
 
     def __call__(
         self, names: Sequence[str], make: Callable[..., TextPolicy], *, out_dir: Path
@@ -75,9 +79,9 @@ class WordleJudge:
         }
         for name in names:
             if "v" in make(name).params:
-                players |= {f"{name} beta={beta:g}": make(name, temperature=1.0, beta=beta) for beta in self.betas}
-                if self.best["n_generations"] > 1:
-                    players[f"{name} best of {self.best['n_generations']}"] = make(name, temperature=1.0, **self.best)
+                players |= {
+                    f"{name} {how}": make(name, temperature=1.0, **options) for how, options in self.steering.items()
+                }
             else:
                 players |= {
                     f"{name} greedy": make(name, temperature=0.0),
