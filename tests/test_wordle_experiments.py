@@ -99,7 +99,7 @@ def test_critics_read_the_solving_guesses_trunk_and_steer_the_named_policies(mon
     assert loss["mc_returns"] and (loss["td_lambda"], loss["turn_lambda"]) == (1.0, 1.0)
     assert not ilql_loss.get("mc_returns") and (ilql_loss["td_lambda"], ilql_loss["turn_lambda"]) == (0.9, 0.3)
     jax.tree.map(np.testing.assert_array_equal, trunk, trunks["solving guesses"])
-    best = {"beta": 16.0, "top_p": 0.7, "n_generations": 3, "rank_by": "value"}
+    best = {"beta": 16.0, "top_p": 0.7, "beam_width": 0, "n_generations": 3, "rank_by": "value"}
     decodings = [{"beta": 1.0, "top_p": 0.7}, {"beta": 4.0, "top_p": 0.7}, best]
     assert [how for _, how in steered[:6]] == decodings * 2
     for (policy, _), name in zip(steered[:6], ["bc"] * 3 + ["solving guesses"] * 3, strict=True):
@@ -123,7 +123,7 @@ def test_no_two_trainings_of_a_clone_share_a_seed(monkeypatch, tmp_path):
         "heads": 1,
     }
     settings |= {"short": [6, 6], "short_steps": [1, 1], "short_lr": 1e-3, "bc_steps": 1, "lr": 1e-3, "batch": 2}
-    settings |= {"keep": 0.5, "filtered_steps": 1}
+    settings |= {"keep": 0.5, "filtered_steps": 1, "best_of": 1, "best_of_beta": 16.0}
     seeds = []
 
     def fit(name, model, rows, config, *, seed, trunk):
