@@ -87,6 +87,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "log_every": 20,
         "n_rollouts": 256,
         "select": "last",
+        "optimizer": "adamw",  # or "muon"
         "schedule": "cosine",
         "warmup_steps": 100,
         "end_lr_fraction": 0.1,

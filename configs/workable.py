@@ -189,6 +189,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "log_every": 10,
         "n_rollouts": 32,
         "select": "last",
+        "optimizer": "adamw",  # or "muon"
         "schedule": "cosine",
         "warmup_steps": 50,
         "end_lr_fraction": 0.1,

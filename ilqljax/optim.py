@@ -12,14 +12,16 @@ from optax.contrib import MuonDimensionNumbers, muon
 from ilqljax.errors import UserError
 from ilqljax.types import Array
 
+OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("constant", "cosine", "linear")
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Options of AdamW (Loshchilov & Hutter 2019) and its schedule.
+    """Which optimizer, its options and its schedule.
 
     Attributes:
+        optimizer: "adamw" (Loshchilov & Hutter 2019), or "muon" (Jordan et al. 2024) for hidden layers' kernels.
         lr: peak learning rate.
         schedule: what follows the warm-up: "constant", "cosine" or "linear" (both down to `lr * end_lr_fraction`).
         warmup_steps: updates over which the rate rises linearly to `lr`; 0 is off.
@@ -32,6 +34,7 @@ class OptimConfig:
         max_grad_norm: global norm to which gradients are clipped; 0 is off.
     """
 
+    optimizer: str = "adamw"
     lr: float = 1e-4
     schedule: str = "constant"
     warmup_steps: int = 0
@@ -44,6 +47,8 @@ class OptimConfig:
     max_grad_norm: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise UserError(f"optimizer={self.optimizer!r} is unknown. Known: {', '.join(OPTIMIZERS)}.")
         if self.schedule not in SCHEDULES:
             raise UserError(f"schedule={self.schedule!r} is unknown. Known: {', '.join(SCHEDULES)}.")
         for name in ("lr", "warmup_steps", "total_steps", "weight_decay", "eps", "max_grad_norm"):
@@ -110,32 +115,34 @@ def clip_by_norm(limit: float) -> optax.GradientTransformation:
 
 
 def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
-    """Make the optimizer. Its state has the same structure whatever the options, so a resumed run may change them.
+    """Make the optimizer. Its state's structure depends on its name alone, so a resumed run may change other options.
 
     Gradients are clipped before the moments see them, as torch's `clip_grad_norm_` before `step` does. Without a limit
     they are compared with infinity: no update can then begin before all gradients are there, so that XLA writes new
     parameters and targets over the old ones instead of copying what some gradient might still read.
     """
-    clip = clip_by_norm(config.max_grad_norm or jnp.inf)
-    adamw = optax.adamw(
-        make_schedule(config), b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay
-    )
-    return optax.chain(clip, adamw)
+    make = {"adamw": _make_adamw, "muon": _make_muon}[config.optimizer]
+    return optax.chain(clip_by_norm(config.max_grad_norm or jnp.inf), make(config))
 
 
-def make_muon_optimizer(config: OptimConfig) -> optax.GradientTransformation:
+def _make_adamw(config: OptimConfig) -> optax.GradientTransformation:
+    schedule = make_schedule(config)
+    return optax.adamw(schedule, b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay)
+
+
+def _make_muon(config: OptimConfig) -> optax.GradientTransformation:
     """Make Muon (Jordan et al. 2024) for the kernels of blocks and of heads' hidden layers, and for the rest AdamW.
 
     Muon moves a kernel by its momentum made orthogonal, all singular values about 1, so that directions whose gradients
     are small move as far as the others. Updates are scaled to a root mean square of 0.2 `config.lr` (Liu et al. 2025,
-    arXiv 2502.16982), about AdamW's, so that one learning rate serves both. Unlike in `make_optimizer`, AdamW looks
-    ahead here (Nesterov's momentum), as optax pairs the two.
+    arXiv 2502.16982), about AdamW's, so that one learning rate serves both. Unlike in `_make_adamw`, AdamW looks ahead
+    here (Nesterov's momentum), as optax pairs the two.
     """
 
     def find_axes(params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(lambda path, _: _kernel_axes([key.key for key in path]), params)
 
-    optimizer = muon(
+    return muon(
         make_schedule(config),
         weight_decay=config.weight_decay,
         eps=config.eps,
@@ -145,7 +152,6 @@ def make_muon_optimizer(config: OptimConfig) -> optax.GradientTransformation:
         muon_weight_dimension_numbers=find_axes,
         consistent_rms=0.2,
     )
-    return optax.chain(clip_by_norm(config.max_grad_norm or jnp.inf), optimizer)
 
 
 def _kernel_axes(path: list[str]) -> MuonDimensionNumbers | None:

@@ -33,7 +33,6 @@ from ilqljax.experiments.wordle import make_fit_config, make_model
 from ilqljax.files import read_arrays, save_arrays, save_text
 from ilqljax.models.networks_folder import flatten, unflatten
 from ilqljax.objectives.values import ILQLConfig
-from ilqljax.optim import make_muon_optimizer
 from ilqljax.steps import TargetConfig
 from ilqljax.tasks.wordle.data import MixtureGames, SolvingGuesses, make_tokenizer
 from ilqljax.tasks.wordle.evaluation import WordleJudge, summarize_games
@@ -108,7 +107,7 @@ class Experiment:
 
     def configure(self, **settings: Any) -> FitConfig:
         """Settle what all trainings share."""
-        return make_fit_config(batch_size=self.args.batch, make_optimizer=make_muon_optimizer, **settings)
+        return make_fit_config(batch_size=self.args.batch, optimizer="muon", **settings)
 
     def judge_clone(self, name: str) -> dict:
         """Train BC and play with it."""

@@ -18,7 +18,6 @@ from ilqljax.experiments.wordle import rank_pairs
 from ilqljax.metrics import NonFiniteLossError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
-from ilqljax.optim import make_muon_optimizer
 from ilqljax.tasks.wordle.data import make_tokenizer
 
 
@@ -128,7 +127,7 @@ def test_heads_are_trained_from_given_networks_over_a_trunk_that_is_left_alone()
         length_buckets=(16,),
         action_buckets=(4,),
         loss={"detach_v": True, "detach_q": True},
-        make_optimizer=make_muon_optimizer,
+        optimizer="muon",
     )
     start = jax.device_get((params, SMALL.init_target(params)))
     trained = fit("ilql", SMALL, ANSWERS, config, seed=0, networks=start)["params"]

@@ -11,7 +11,6 @@ from ilqljax.optim import (
     OptimConfig,
     clip_by_norm,
     global_norm,
-    make_muon_optimizer,
     make_optimizer,
     make_schedule,
 )
@@ -119,6 +118,7 @@ def test_state_has_one_structure_whatever_the_options():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"optimizer": "sgd"}, "optimizer='sgd' is unknown. Known: adamw, muon"),
         ({"schedule": "exp"}, "schedule='exp' is unknown. Known: constant, cosine, linear"),
         ({"schedule": "cosine"}, "leaves no step after the warm-up"),
         ({"schedule": "linear", "warmup_steps": 5, "total_steps": 5}, "leaves no step after the warm-up"),
@@ -179,9 +179,9 @@ def update_once(optimizer, gradients, params):
 
 
 def test_muon_moves_hidden_kernels_by_their_orthogonal_momentum():
-    config = OptimConfig(lr=1e-2, weight_decay=0.0)
+    config = OptimConfig("muon", lr=1e-2, weight_decay=0.0)
     gradients = draw_block()
-    updates = update_once(make_muon_optimizer(config), gradients, gradients)
+    updates = update_once(make_optimizer(config), gradients, gradients)
 
     def check(update, gradient):  # the first momentum points where the gradient does
         scale = 0.2 * np.sqrt(max(gradient.shape))
@@ -193,9 +193,9 @@ def test_muon_moves_hidden_kernels_by_their_orthogonal_momentum():
 
 
 def test_muon_leaves_embeddings_outputs_and_biases_to_adamw_with_decay_and_clipping():
-    config = OptimConfig(lr=1e-2, weight_decay=0.1, max_grad_norm=0.5)
+    config = OptimConfig("muon", lr=1e-2, weight_decay=0.1, max_grad_norm=0.5)
     params, gradients = draw_block(), jax.tree.map(jnp.square, draw_block())
-    updates = update_once(make_muon_optimizer(config), gradients, params)
+    updates = update_once(make_optimizer(config), gradients, params)
     adamw = optax.chain(clip_by_norm(0.5), optax.adamw(1e-2, weight_decay=0.1, nesterov=True))
     expected = update_once(adamw, gradients, params)
     np.testing.assert_allclose(updates["wte"], expected["wte"], rtol=1e-6)

@@ -118,6 +118,28 @@ def test_resumed_run_equals_the_unbroken_one(unbroken, monkeypatch, capsys, stop
     assert (again / "evaluation.jsonl").read_text() == (run_dir / "evaluation.jsonl").read_text()
 
 
+def test_a_clone_by_muon_on_all_axes_of_a_mesh_is_that_of_one_device_and_is_resumed(tmp_path, monkeypatch):
+    def run(name, mesh, resume=""):
+        config = make_config(tmp_path, name, "bc")
+        config.train.optimizer = "muon"
+        config.train.n_rollouts = 0
+        config.mesh.update(mesh)
+        config.resume = resume
+        return restore_raw(train(config) / "checkpoints" / "bc", step="last")
+
+    one = run("one", {"data": 1})
+    eight = run("eight", {"data": 2, "fsdp": 2, "tensor": 2})
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), eight["params"], one["params"])
+    last = sorted((tmp_path / "eight" / "checkpoints" / "bc").glob("[0-9]*"), key=lambda folder: int(folder.name))[-1]
+    shutil.rmtree(last)
+    again = run("unused", {"data": 2, "fsdp": 2, "tensor": 2}, resume=str(tmp_path / "eight"))
+    jax.tree.map(np.testing.assert_array_equal, again, eight)
+    with pytest.raises(UserError, match="of another model, optimizer or algorithm"):
+        config = make_config(tmp_path, "unused", "bc")
+        config.resume = str(tmp_path / "eight")
+        train(config)
+
+
 def test_a_run_killed_before_its_first_checkpoint_records_no_step_twice(tmp_path):
     config = make_config(tmp_path, "run")
     with stage.open_writers(config, tmp_path, "bc", resume_step=0) as writer:

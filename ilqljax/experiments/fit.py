@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import jax
-import optax
 
 from ilqljax.algorithms import find_unreached, init_learner_state, make_learner, select_acting_params
 from ilqljax.data.dataset import RLDataset
@@ -26,7 +25,7 @@ class FitConfig:
         batch_size: rows of a step.
         lr: peak learning rate; it falls along a cosine to a tenth.
         polyak: how fast targets follow.
-        make_optimizer: `ilqljax.optim.make_optimizer` or `make_muon_optimizer`.
+        optimizer: "adamw" or "muon".
         length_buckets: row lengths that batches are padded to.
         action_buckets: numbers of actions that batches are padded to.
         loss: the algorithm's options.
@@ -38,7 +37,7 @@ class FitConfig:
     length_buckets: Sequence[int]
     action_buckets: Sequence[int]
     polyak: float = 0.01
-    make_optimizer: Callable[[OptimConfig], optax.GradientTransformation] = make_optimizer
+    optimizer: str = "adamw"
     loss: dict = field(default_factory=dict)
 
 
@@ -74,8 +73,9 @@ def fit(
         NonFiniteLossError: the loss of a step is NaN or infinite.
     """
     learner = make_learner(name, model, config.loss)
-    optimizer = config.make_optimizer(
+    optimizer = make_optimizer(
         OptimConfig(
+            optimizer=config.optimizer,
             lr=config.lr,
             schedule="cosine",
             warmup_steps=config.steps // 20,
