@@ -51,12 +51,18 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
     config.model.tokenizer = config.tokenizer
-    for name in ("pretrain_dataset", "dataset"):
-        config[name] = ConfigDict({"name": "wordle_stream", "cache_id": name})
+    config.dataset = ConfigDict({"name": "wordle_stream", "cache_id": "dataset"})
     config.validation_dataset = ConfigDict(
         {"name": "wordle_games", "cache_id": "validation", "n_games": 512, "seed": 1}
     )
-    for name in ("pretrain_dataset", "dataset", "validation_dataset"):
+    # The clone learns from the guesses that solved a game: these always fit the colours, of others a third is sure to.
+    config.pretrain_dataset = ConfigDict(
+        {"name": "wordle_solving", "cache_id": "pretrain", "n_games": 1_000_000, "seed": 0}
+    )
+    config.pretrain_validation_dataset = ConfigDict(
+        {"name": "wordle_solving_games", "cache_id": "pretrain_validation", "n_games": 1000, "seed": 1}
+    )
+    for name in ("pretrain_dataset", "dataset", "validation_dataset", "pretrain_validation_dataset"):
         config[name].policy = config.policy
         config[name].tokenizer = config.tokenizer
     config.environment = ConfigDict({"name": "wordle", "cache_id": "", "seed": 1})
@@ -87,7 +93,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "log_every": 20,
         "n_rollouts": 256,
         "select": "last",
-        "optimizer": "adamw",  # or "muon"
+        "optimizer": "muon",  # leaves the plateau of words without colours sooner than "adamw"
         "schedule": "cosine",
         "warmup_steps": 100,
         "end_lr_fraction": 0.1,
@@ -101,8 +107,8 @@ def get_config(arg: str = "") -> ConfigDict:
     # The return is exact within a guess; where it ends, V is asked.
     critic = {"cql_weight": 0.02, "discount": 0.99, "td_lambda": 1.0, "turn_lambda": 0.0}
     losses = make_losses(expectile=0.8, beta=16.0, prefix="", min_gap=1.0, **critic)
-    config.pretrain = ConfigDict({**stage, "total_steps": 2500, "lr": 1e-3, "loss": CLONE})
-    config.train = ConfigDict({**stage, "total_steps": 2500, "lr": 1e-3, "loss": losses[choice.algorithm]})
+    config.pretrain = ConfigDict({**stage, "total_steps": 4000, "lr": 3e-3, "loss": CLONE})
+    config.train = ConfigDict({**stage, "total_steps": 2500, "lr": 2e-3, "loss": losses[choice.algorithm]})
     config.decode = ConfigDict(
         {
             "max_new_tokens": 6,  # five letters and the closing token
@@ -124,5 +130,5 @@ def get_config(arg: str = "") -> ConfigDict:
 
     if choice.algorithm == "bc":
         config.train = config.pretrain
-        config.pretrain = ConfigDict({**stage, "total_steps": 0, "lr": 1e-3, "loss": CLONE})
+        config.pretrain = ConfigDict({**stage, "total_steps": 0, "lr": 3e-3, "loss": CLONE})
     return config

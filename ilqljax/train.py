@@ -79,7 +79,8 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
     check_room(built.model.backbone.config.n_positions, (pretrain, main), decode)
     datasets = {
         name: build("dataset", config[name], context=context, path=f"config.{name}")
-        for name in ("pretrain_dataset", "dataset", "validation_dataset")
+        for name in ("pretrain_dataset", "dataset", "validation_dataset", "pretrain_validation_dataset")
+        if name in config or name != "pretrain_validation_dataset"
     }
     make_environment = build("environment", config.environment, context=context, path="config.environment")
     judge = build("evaluator", config.evaluator, context=context, path="config.evaluator")
@@ -88,7 +89,8 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
     validation = datasets["validation_dataset"]
     stages: dict[str, Stage] = {}
     if pretrain.total_steps:
-        stages["bc"] = plan_stage(cloner, pretrain, datasets["pretrain_dataset"], validation)
+        own = datasets.get("pretrain_validation_dataset", validation)
+        stages["bc"] = plan_stage(cloner, pretrain, datasets["pretrain_dataset"], own)
     if main.total_steps:
         stages[config.algorithm] = plan_stage(learner, main, datasets["dataset"], validation)
     create_run_dir(run_dir, config, overrides=overrides or {})

@@ -9,6 +9,7 @@ from ilqljax.errors import UserError
 from ilqljax.tasks.wordle.data import (
     MixtureGames,
     SolvingGuesses,
+    SolvingStream,
     WordleStream,
     make_adversarial_games,
     make_tokenizer,
@@ -80,6 +81,20 @@ def test_solving_guesses_are_the_last_guesses_of_games_solved_early():
         assert tuple(rows.row_sizes[i]) == sizes
     with pytest.raises(UserError, match="none of 5 games"):
         SolvingGuesses(make_games(0.0, 5), 1)
+
+
+def test_a_stream_of_solving_guesses_shows_games_of_every_length_alike():
+    games = make_games(0.5, 2000)
+    stream, rng = SolvingStream(games), np.random.default_rng(3)
+    rows = [stream.sample_item(rng) for _ in range(1200)]
+    assert all(len(row.action_idxs) == 6 for row in rows)
+    lengths = np.bincount([len(row.tokens) // 12 for row in rows], minlength=7)[1:]
+    played = np.bincount(games.n_guesses[games.solved], minlength=7)[1:]
+    assert played.min() < 30 < played.max() / 10  # of one guess there are few
+    np.testing.assert_allclose(lengths, 200, atol=4 * np.sqrt(200))
+    assert len({row.raw for row in rows if len(row.tokens) // 12 == 1}) > 1
+    again = stream.sample_item(np.random.default_rng(3))
+    np.testing.assert_array_equal(again.tokens, rows[0].tokens)
 
 
 def test_no_games_are_refused():

@@ -19,6 +19,7 @@ def run_dir(tmp_path_factory):
     for stage in (config.pretrain, config.train):
         stage.update({"total_steps": 3, "warmup_steps": 1, "batch_size": 8, "n_rollouts": 4})
     config.validation_dataset.n_games = 8
+    config.pretrain_dataset.n_games, config.pretrain_validation_dataset.n_games = 500, 20
     config.evaluator.update({"n_games": 8, "betas": (1.0, 4.0), "best_of": 2})
     config.acting.update({"batch_size": 8, "length_buckets": (61,)})
     return train(config)
@@ -38,11 +39,28 @@ def test_the_config_trains_and_judges_every_policy(run_dir):
     assert all(row["n_games"] == 8 and -6 <= row["return"] <= 0 for row in rows)
 
 
+def test_the_clone_is_watched_on_solving_guesses_alone(run_dir):
+    lines = (run_dir / "metrics" / "bc" / "metrics.jsonl").read_text().splitlines()
+    losses = [m["validation/loss"] for m in map(json.loads, lines) if "validation/loss" in m]
+    # About log 35 for each letter of a guess, divided by all tokens: a seventh of these, where whole games have half.
+    assert losses and all(0.2 < loss < 1.0 for loss in losses)
+
+
+def test_solving_guesses_of_another_policy_than_a_mixture_are_refused(tmp_path):
+    config = load_config_file("configs/wordle.py")
+    config.run_dir = str(tmp_path / "run")
+    config.policy.name = "wordle_random"
+    del config.policy.p
+    with pytest.raises(UserError, match="wordle_mixture, not of RandomPolicy"):
+        train(config)
+
+
 @pytest.mark.parametrize("given", [{"n_games": 0}, {"best_of": 0}, {"best_of_beta": 0.0}])
 def test_a_judge_that_could_not_judge_is_refused_before_training(given, tmp_path):
     config = load_config_file("configs/wordle.py")
     config.run_dir = str(tmp_path / "run")
     config.evaluator.update(given)
+    config.pretrain_dataset.n_games = 500
     with pytest.raises(UserError, match=f"{next(iter(given))}=0"):
         train(config)
     assert not (tmp_path / "run").exists()

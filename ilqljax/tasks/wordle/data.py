@@ -163,6 +163,29 @@ class SolvingGuesses(SelectedRows):
         )
 
 
+class SolvingStream(IterableRLDataset):
+    """Draw solving guesses endlessly, those of games of one guess as often as those of games of six.
+
+    Most games are long, and their last guess is hard to learn to find; what the short ones teach comes first.
+    """
+
+    def __init__(self, games: MixtureGames):
+        """Group the solved games by their number of guesses.
+
+        Raises:
+            UserError: no game was solved.
+        """
+        super().__init__(games.tokenizer)
+        self.rows = SolvingGuesses(games, N_GUESSES)
+        n_guesses = games.n_guesses[self.rows.rows]
+        self.groups = [np.flatnonzero(n_guesses == n) for n in np.unique(n_guesses)]
+
+    def sample_item(self, rng: np.random.Generator) -> DataPoint:
+        """Draw a number of guesses, then one of its games."""
+        group = self.groups[rng.integers(len(self.groups))]
+        return self.rows.get_item(int(group[rng.integers(len(group))]))
+
+
 def _play_block(policy: MixturePolicy, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Play n games side by side, and return guesses and colours [n 6]; what follows a solving guess means nothing."""
     table = policy.words.table

@@ -11,6 +11,7 @@
 """
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from ilqljax.files import save_text
 from ilqljax.tasks.wordle.environment import WordleObservation, compute_returns, make_environments
 from ilqljax.tasks.wordle.game import WordList, is_word
 from ilqljax.tasks.wordle.policies import InformationPolicy, WordlePolicy
+
+logger = logging.getLogger(__name__)
 
 GAMES_FILE = "games.jsonl"
 
@@ -91,6 +94,7 @@ class WordleJudge:
         for name, player in players.items():
             games = self.play(player)
             rows.append({"policy": name, **summarize_games(games)})
+            logger.info("%s: mean return %.3f over %d games", name, rows[-1]["return"], len(games))
             lines += [
                 json.dumps({"policy": name, "guesses": game.guesses, "colours": game.colours}) + "\n" for game in games
             ]

@@ -6,10 +6,19 @@ from ilqljax.config import register
 from ilqljax.data.dataset import ObservationDataset
 from ilqljax.data.tokenizer import CharacterTokenizer, Tokenizer
 from ilqljax.envs.base import LanguageEnvironment
-from ilqljax.tasks.wordle.data import WordleStream, make_adversarial_games, make_tokenizer, play_games
+from ilqljax.errors import UserError
+from ilqljax.tasks.wordle.data import (
+    MixtureGames,
+    SolvingGuesses,
+    SolvingStream,
+    WordleStream,
+    make_adversarial_games,
+    make_tokenizer,
+    play_games,
+)
 from ilqljax.tasks.wordle.environment import make_environment
 from ilqljax.tasks.wordle.evaluation import WordleJudge
-from ilqljax.tasks.wordle.game import WordList, load_words
+from ilqljax.tasks.wordle.game import N_GUESSES, WordList, load_words
 from ilqljax.tasks.wordle.policies import (
     ConsistentPolicy,
     InformationPolicy,
@@ -46,6 +55,28 @@ register("policy", "wordle_information")(InformationPolicy)
 def build_stream(policy: WordlePolicy, tokenizer: Tokenizer) -> WordleStream:
     """Make the endless stream of a policy's games."""
     return WordleStream(policy, tokenizer)
+
+
+@register("dataset", "wordle_solving")
+def build_solving(policy: WordlePolicy, tokenizer: Tokenizer, *, n_games: int, seed: int = 0) -> SolvingStream:
+    """Play many games of a mixture, and make the endless stream of the guesses that solved one.
+
+    Raises:
+        UserError: the policy is no mixture, or solved no game.
+    """
+    return SolvingStream(_play_mixture(policy, n_games, tokenizer, seed=seed))
+
+
+@register("dataset", "wordle_solving_games")
+def build_solving_games(policy: WordlePolicy, tokenizer: Tokenizer, *, n_games: int, seed: int = 0) -> SolvingGuesses:
+    """Play games of a mixture, and hold the guesses that solved one; errors are those of `build_solving`."""
+    return SolvingGuesses(_play_mixture(policy, n_games, tokenizer, seed=seed), N_GUESSES)
+
+
+def _play_mixture(policy: WordlePolicy, n_games: int, tokenizer: Tokenizer, *, seed: int) -> MixtureGames:
+    if not isinstance(policy, MixturePolicy):
+        raise UserError(f"solving guesses are those of wordle_mixture, not of {type(policy).__name__}.")
+    return MixtureGames(policy, n_games, tokenizer, seed=seed)
 
 
 @register("dataset", "wordle_games")
