@@ -16,6 +16,7 @@ ROWS = (
     ("errors",),
     ("files", "hub"),
     ("types", "config", "cli", "compilation", "flops"),
+    ("half_products",),
     ("losses", "vocabulary", "data", "envs", "fairness"),
     ("models", "optim", "sharding"),
     ("state", "checksums"),

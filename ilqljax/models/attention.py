@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
+from ilqljax.half_products import is_half
 from ilqljax.types import Array
 
 # Queries of a block. Half of the square is masked: at 512 tokens blocks of 128 compute 62 % of it.
@@ -86,7 +87,11 @@ def _attend_backward(block, residuals, d_output):
     """Go through blocks of keys, with the queries that see them; weights [S T] lie as their products read them."""
     query, keys, values, output, log_z = residuals
     length, scale = query.shape[2], query.shape[-1] ** -0.5
-    own = jnp.sum(d_output.astype(jnp.float32) * output, axis=-1)  # [B H T]
+    products = d_output.astype(jnp.float32) * output
+    if is_half(output.dtype):  # of converted numbers XLA on a CPU sums windows, which takes ten times as long
+        own = _multiply("bhtk,k->bht", products, jnp.ones(products.shape[-1]))
+    else:
+        own = jnp.sum(products, axis=-1)  # [B H T]
     d_query, d_keys, d_values = jnp.zeros(query.shape, jnp.float32), [], []
     for start, stop in _cut(length, block):
         key, value = keys[:, :, start:stop], values[:, :, start:stop]

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from ilqljax.half_products import apply_affine, is_half
 from ilqljax.types import Array
 
 
@@ -32,10 +33,12 @@ class Dense(nn.Module):
 
 
 def apply_dense(layer: dict, x: Float[Array, "*B D"], dtype: str = "float32") -> Float[Array, "*B F"]:
-    """Apply a linear layer's parameters, as `Dense` does."""
+    """Apply a linear layer's parameters, as `Dense` does; half precision goes to a CPU's units for it."""
     name, axis = ("kernel_t", 1) if "kernel_t" in layer else ("kernel", 0)
-    rows, kernel = x.reshape(-1, x.shape[-1]).astype(dtype), layer[name].astype(dtype)
-    out = jax.lax.dot_general(rows, kernel, (((1,), (axis,)), ((), ()))).reshape(*x.shape[:-1], -1)
+    rows, kernel = x.reshape(-1, x.shape[-1]).astype(dtype), layer[name]
+    if is_half(dtype) and jax.default_backend() == "cpu":
+        return apply_affine(rows, kernel, layer["bias"], axis).reshape(*x.shape[:-1], -1)
+    out = jax.lax.dot_general(rows, kernel.astype(dtype), (((1,), (axis,)), ((), ()))).reshape(*x.shape[:-1], -1)
     return out + layer["bias"].astype(dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 

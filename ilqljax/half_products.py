@@ -1,0 +1,60 @@
+"""Products of half-precision matrices, with sums in float32.
+
+Processors with units for bfloat16 matrices (Intel's AMX) multiply these several times as fast as float32. XLA uses the
+units on a CPU only if the sums are asked for in float32, and if the contracted axis is the last of the left matrix; of
+x.T @ y it makes a product in float32 (docs/performance.md). Other devices are left to their own compilers.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
+from jaxtyping import Float
+
+from ilqljax.types import Array
+
+
+def is_half(dtype: jax.typing.DTypeLike) -> bool:
+    """Tell whether a dtype is one of half precision."""
+    return jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
+
+
+def transpose(x: Float[Array, "N D"]) -> Float[Array, "D N"]:
+    """Transpose a matrix that is to be multiplied from the left: in memory, where a product needs it."""
+    if jax.default_backend() != "cpu" or not is_half(x.dtype):
+        return x.T
+    return with_layout_constraint(x.T, Layout(major_to_minor=(0, 1)))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def apply_affine(
+    rows: Float[Array, "N D"], kernel: Float[Array, "D F"] | Float[Array, "F D"], bias: Float[Array, "F"], axis: int
+) -> Float[Array, "N F"]:
+    """Multiply half-precision rows by a kernel whose `axis` is contracted, add the bias, and round once.
+
+    Gradients of kernel and bias stay in their own dtype.
+    """
+    return (_contract(rows, kernel.astype(rows.dtype), axis) + bias[None]).astype(rows.dtype)
+
+
+def _apply_forward(rows, kernel, bias, axis):
+    return apply_affine(rows, kernel, bias, axis), (rows, kernel, bias)
+
+
+def _apply_backward(axis, residuals, d_out):
+    rows, kernel, bias = residuals
+    d_rows = _contract(d_out, kernel.astype(rows.dtype), 1 - axis).astype(rows.dtype)
+    left, right = (rows, d_out) if axis == 0 else (d_out, rows)
+    d_kernel = _contract(transpose(left), right, 0)
+    # A product with ones: XLA on a CPU sums columns of converted numbers in windows, many times as slowly.
+    d_bias = _contract(jnp.ones((1, len(rows)), rows.dtype), d_out, 0)[0]
+    return d_rows, d_kernel.astype(kernel.dtype), d_bias.astype(bias.dtype)
+
+
+apply_affine.defvjp(_apply_forward, _apply_backward)
+
+
+def _contract(left: Array, right: Array, axis: int) -> Array:
+    dimensions = (((1,), (axis,)), ((), ()))
+    return jax.lax.dot_general(left, right, dimensions, preferred_element_type=jnp.float32)
