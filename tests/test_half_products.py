@@ -35,6 +35,13 @@ def test_layer_and_gradients_are_those_of_the_rounded_numbers_rounded_once(dtype
     np.testing.assert_allclose(d_bias, as_double(d_out).sum(0), rtol=1e-5, atol=1e-5)
 
 
+def test_a_single_row_is_the_first_of_many():
+    rows = jnp.asarray(ROWS, jnp.bfloat16)
+    one, many = (as_double(apply_affine(x, KERNEL, BIAS, 0)) for x in (rows[:1], rows))
+    assert one.shape == (1, 48)
+    np.testing.assert_allclose(one, many[:1], rtol=2**-8, atol=1e-5)
+
+
 def test_a_transposed_matrix_holds_the_same_numbers_on_one_device_and_on_eight():
     x = jnp.asarray(ROWS, jnp.bfloat16)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))

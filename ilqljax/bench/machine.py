@@ -5,12 +5,14 @@
 
 import json
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from ilqljax.bench.clock import measure_seconds
 from ilqljax.models.products import apply_dense
+from ilqljax.types import Array
 
 KERNEL = (768, 3072)  # of GPT-2 small's MLP
 ROWS = (1, 8, 32)
@@ -21,9 +23,14 @@ def measure_product_rate(*, dtype: str = "float32") -> float:
 
     On an accelerator the products are large and many, so that starting them takes no share of the time.
     """
-    size, n = (2048, 1) if jax.default_backend() == "cpu" else (8192, 20)
-    x = jnp.ones((size, size), dtype)
-    multiply = jax.jit(lambda a, b: jax.lax.fori_loop(0, n, lambda _, product: product @ b, a))
+    on_cpu = jax.default_backend() == "cpu"
+    size, n = (2048, 1) if on_cpu else (8192, 20)
+    x, sums = jnp.ones((size, size), dtype), jnp.float32 if on_cpu else dtype  # see `ilqljax.half_products`
+
+    def step(_: int, product: Array, b: Array) -> Array:
+        return jnp.matmul(product, b, preferred_element_type=sums).astype(dtype)
+
+    multiply = jax.jit(lambda a, b: jax.lax.fori_loop(0, n, partial(step, b=b), a))
     multiply(x, x).block_until_ready()
     return n * 2.0 * size**3 / min(measure_seconds(lambda: multiply(x, x).block_until_ready()) for _ in range(8))
 

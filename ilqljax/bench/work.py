@@ -232,6 +232,11 @@ ITEMS: dict[str, tuple[Work, ...]] = {
         StartupWork(f"startup, {'warm' if warm else 'cold'} cache", warm, TrainWork("", 2, 512, 256, critic=True))
         for warm in (False, True)
     ),
+    "half": (
+        TrainWork("train-small, bfloat16", 2, 512, 256, critic=True, dtype="bfloat16"),
+        TrainWork("bc-small, bfloat16", 4, 512, 256, critic=False, dtype="bfloat16"),
+        ActWork("act, batch 8, bfloat16", 8, dtype="bfloat16"),
+    ),
     "gpu-train": (
         TrainWork("gpu-train small", 64, 512, 256, critic=True, dtype="bfloat16"),
         TrainWork("gpu-train medium", 32, 512, 256, critic=True, sizes=Sizes(1024, 24, 16), dtype="bfloat16"),

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from ilqljax.errors import UserError
+from ilqljax.half_products import contract, is_half
 from ilqljax.models import heads
 from ilqljax.models.gpt2 import TrunkOutput
 from ilqljax.types import Array
@@ -216,4 +217,6 @@ def compute_logits(trunk: Params, hidden: Float[Array, "... D"]) -> Float[Array,
     """Apply the tied language-model head: float32 logits from hidden states of any dtype."""
     # Over the embedding as it lies: of its transpose XLA makes a copy where there is one row, at every token.
     wte, over_width = trunk["wte"].astype(hidden.dtype), (((hidden.ndim - 1,), (1,)), ((), ()))
+    if is_half(hidden.dtype):
+        return contract(hidden.reshape(-1, hidden.shape[-1]), wte, 1).reshape(*hidden.shape[:-1], -1)
     return jax.lax.dot_general(hidden, wte, over_width, preferred_element_type=jnp.float32)
