@@ -59,8 +59,8 @@ apply_affine.defvjp(_apply_forward, _apply_backward)
 def contract(
     left: Float[Array, "N D"], right: Float[Array, "D F"] | Float[Array, "F D"], axis: int
 ) -> Float[Array, "N F"]:
-    """Contract the last axis of one matrix and an `axis` of another, both of half precision, with sums in float32."""
+    """Contract the last axis of one matrix and an `axis` of another, with sums in float32."""
     n, dimensions = len(left), (((1,), (axis,)), ((), ()))
-    if n == 1 and jax.default_backend() == "cpu":
+    if n == 1 and is_half(left.dtype) and jax.default_backend() == "cpu":
         left = jnp.concatenate([left, left])
     return jax.lax.dot_general(left, right, dimensions, preferred_element_type=jnp.float32)[:n]

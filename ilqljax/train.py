@@ -77,11 +77,10 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
     context = BuildContext({"seed": config.seed})
     built: BuiltModel = build("model", config.model, context=context, path="config.model")
     check_room(built.model.backbone.config.n_positions, (pretrain, main), decode)
-    datasets = {
-        name: build("dataset", config[name], context=context, path=f"config.{name}")
-        for name in ("pretrain_dataset", "dataset", "validation_dataset", "pretrain_validation_dataset")
-        if name in config or name != "pretrain_validation_dataset"
-    }
+    names = ["dataset", "validation_dataset"]
+    if pretrain.total_steps:  # a skipped stage's data are not made
+        names = ["pretrain_dataset", *names, *(n for n in ("pretrain_validation_dataset",) if n in config)]
+    datasets = {name: build("dataset", config[name], context=context, path=f"config.{name}") for name in names}
     make_environment = build("environment", config.environment, context=context, path="config.environment")
     judge = build("evaluator", config.evaluator, context=context, path="config.evaluator")
     learner = make_learner(config.algorithm, built.model, main.loss)

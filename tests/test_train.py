@@ -118,7 +118,7 @@ def test_resumed_run_equals_the_unbroken_one(unbroken, monkeypatch, capsys, stop
     assert (again / "evaluation.jsonl").read_text() == (run_dir / "evaluation.jsonl").read_text()
 
 
-def test_a_clone_by_muon_on_all_axes_of_a_mesh_is_that_of_one_device_and_is_resumed(tmp_path, monkeypatch):
+def test_a_clone_by_muon_on_all_axes_of_a_mesh_is_that_of_one_device_and_is_resumed(tmp_path):
     def run(name, mesh, resume=""):
         config = make_config(tmp_path, name, "bc")
         config.train.optimizer = "muon"

@@ -55,6 +55,15 @@ def test_solving_guesses_of_another_policy_than_a_mixture_are_refused(tmp_path):
         train(config)
 
 
+def test_the_data_of_a_skipped_stage_are_not_made(tmp_path):
+    config = load_config_file("configs/wordle.py:bc")
+    config.run_dir = str(tmp_path / "run")
+    config.pretrain_dataset.n_games = 0
+    config.evaluator.n_games = 0  # comes later, and ends the run
+    with pytest.raises(UserError, match="n_games=0"):
+        train(config)
+
+
 @pytest.mark.parametrize("given", [{"n_games": 0}, {"best_of": 0}, {"best_of_beta": 0.0}])
 def test_a_judge_that_could_not_judge_is_refused_before_training(given, tmp_path):
     config = load_config_file("configs/wordle.py")

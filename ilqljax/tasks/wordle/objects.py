@@ -75,7 +75,10 @@ def build_solving_games(policy: WordlePolicy, tokenizer: Tokenizer, *, n_games: 
 
 def _play_mixture(policy: WordlePolicy, n_games: int, tokenizer: Tokenizer, *, seed: int) -> MixtureGames:
     if not isinstance(policy, MixturePolicy):
-        raise UserError(f"solving guesses are those of wordle_mixture, not of {type(policy).__name__}.")
+        raise UserError(
+            f"solving guesses are those of wordle_mixture, not of {type(policy).__name__}. Name wordle_stream as "
+            "config.pretrain_dataset and wordle_games as config.pretrain_validation_dataset, or another policy."
+        )
     return MixtureGames(policy, n_games, tokenizer, seed=seed)
 
 
