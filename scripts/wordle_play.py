@@ -6,15 +6,15 @@ One set of games by mixture(p) is played; on it are trained BC, filtered BC (the
 Monte Carlo, one-step (expectile 0.5) and ILQL, which steer BC's policy. All play the same hidden words. Writes
 results.json (each training as soon as it is judged; the same command continues), the clones, table.md and plot.svg.
 
-BC begins with the solving guesses of short games. A solving guess always fits the colours, where a third of the others
-is sure to, and the colours of games solved early leave few words, so that what colours mean is learned far sooner. The
-last of these clones plays too, as "solving guesses". From its trunk the critics start, which bootstrap once a guess.
+BC begins with a clone of the guesses that solved a game, short games as often as long ones. A solving guess always fits
+the colours, where a third of the others is sure to, so that what colours mean is learned far sooner. This clone plays
+too, as "solving guesses". From its trunk the critics start, which bootstrap once a guess.
 """
 
 import argparse
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ import numpy as np
 from ilqljax.cli import run_main
 from ilqljax.compilation import enable_compilation_cache
 from ilqljax.config import resolve_path
-from ilqljax.data.dataset import ListRLDataset, SelectedRows
+from ilqljax.data.dataset import SelectedRows
 from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import TextPolicy
 from ilqljax.errors import UserError
@@ -34,29 +34,21 @@ from ilqljax.files import read_arrays, save_arrays, save_text
 from ilqljax.models.networks_folder import flatten, unflatten
 from ilqljax.objectives.values import ILQLConfig
 from ilqljax.steps import TargetConfig
-from ilqljax.tasks.wordle.data import MixtureGames, SolvingGuesses, make_tokenizer
+from ilqljax.tasks.wordle.data import MixtureGames, SolvingGuesses, balance_lengths, make_tokenizer
 from ilqljax.tasks.wordle.evaluation import WordleJudge, summarize_games
 from ilqljax.tasks.wordle.game import load_words
 from ilqljax.tasks.wordle.policies import InformationPolicy, MixturePolicy
 
 DISCOUNT = 0.99
-STAGES_APART = 1000  # each stage of a clone has its own seed, else all would begin with the same games
+SORT_WINDOW = 16  # batches
 PLAYED = 2000  # seeds of the games that policies are judged on; the pilots that settings were chosen in had 1000
 SOLVING = "solving guesses"
+CLONES = (SOLVING, "bc", "filtered bc")  # each starts from the one before
 CRITICS = {
     "mc": {"mc_returns": True, "expectile": 0.5, "td_lambda": 1.0, "turn_lambda": 1.0},
     "one-step": {"expectile": 0.5},
     "ilql": {},
 }
-
-
-class Stage(NamedTuple):
-    """One part of a clone's training: on which rows, how long and fast, and the clone it starts from ("" for none)."""
-
-    rows: ListRLDataset
-    steps: int
-    lr: float
-    start: str
 
 
 class Experiment:
@@ -79,31 +71,26 @@ class Experiment:
         return {name: summarize_games(self.judge.play(player)) for name, player in players.items()}
 
     def clone(self, name: str) -> dict:
-        """Return a cloned trunk: "bc", "filtered bc", "solving guesses" or one before; trained once, then a file."""
+        """Return the trunk of one of `CLONES`; trained once, then a file."""
         path = self.out / f"{name.replace(' ', '_')}_{self.seed}.safetensors"
         if path.is_file():
             return unflatten(read_arrays(path, advice="Delete it: the clone is then trained again."))
-        stage = self.plan(name)
-        config = self.configure(steps=stage.steps, lr=stage.lr)
-        trunk = self.clone(stage.start) if stage.start else None
-        seed = STAGES_APART * self.seed + [*early_names(self.args), "bc", "filtered bc"].index(name)
-        fitted = fit("bc", self.model, stage.rows, config, seed=seed, trunk=trunk)
+        args, games, number = self.args, self.games, CLONES.index(name)
+        if name == SOLVING:
+            rows = balance_lengths(SolvingGuesses(games), args.data_games, seed=self.seed)
+            # All its rows have six actions, so that sorting them by length is free of bias.
+            config = self.configure(steps=args.clone_steps, lr=args.lr, sort_window=SORT_WINDOW)
+        elif name == "bc":
+            rows, config = games, self.configure(steps=args.bc_steps, lr=args.lr)
+        else:
+            best = np.argsort(-games.returns, kind="stable")[: max(1, int(args.keep * games.size()))]
+            rows, config = SelectedRows(games, best), self.configure(steps=args.filtered_steps, lr=args.lr)
+        trunk = self.clone(CLONES[number - 1]) if number else None
+        # Not all with one seed: filtered BC would see the games in the order that BC saw them in.
+        fitted = fit("bc", self.model, rows, config, seed=len(CLONES) * self.seed + number, trunk=trunk)
         trunk = jax.device_get(fitted["params"]["policy"])
         save_arrays(path, flatten(trunk))
         return trunk
-
-    def plan(self, name: str) -> Stage:
-        """Return how a clone is trained: solving guesses of ever longer games first, then all games, then the best."""
-        args, games = self.args, self.games
-        early = early_names(args)
-        if name in early:
-            number = early.index(name)
-            rows = SolvingGuesses(games, args.short[number])
-            return Stage(rows, args.short_steps[number], args.short_lr, early[number - 1] if number else "")
-        if name == "bc":
-            return Stage(games, args.bc_steps, args.lr, early[-1] if early else "")
-        best = np.argsort(-games.returns, kind="stable")[: max(1, int(args.keep * games.size()))]
-        return Stage(SelectedRows(games, best), args.filtered_steps, args.lr, "bc")
 
     def configure(self, **settings: Any) -> FitConfig:
         """Settle what all trainings share."""
@@ -119,7 +106,7 @@ class Experiment:
     def judge_critic(self, name: str) -> dict:
         """Train a critic from a cloned trunk, and let every policy play with every beta of it."""
         started, args = time.monotonic(), self.args
-        trunk = self.clone(SOLVING if args.short else "bc")
+        trunk = self.clone(SOLVING)
         params = self.model.init_params(jax.random.key(self.seed), trunk=trunk, policy=trunk)
         start = (params, self.model.init_target(params))
         loss = critic_loss(args, name)
@@ -189,19 +176,9 @@ def label(critic: str, over: str) -> str:
     return critic if over == "bc" else f"{critic} over {over}"
 
 
-def early_names(args: argparse.Namespace) -> list[str]:
-    """List the clones on BC's way, one for each stage; only the last one plays."""
-    return [f"{SOLVING} {number}" for number in range(1, len(args.short))] + ([SOLVING] if args.short else [])
-
-
-def clone_names(args: argparse.Namespace) -> list[str]:
-    """List the clones that play."""
-    return [*early_names(args)[-1:], "bc", "filtered bc"]
-
-
 def cell_names(args: argparse.Namespace) -> list[str]:
     """List what is computed for each seed."""
-    return ["reference", *clone_names(args), *args.critics]
+    return ["reference", *CLONES, *args.critics]
 
 
 def check_args(args: argparse.Namespace) -> None:
@@ -210,11 +187,11 @@ def check_args(args: argparse.Namespace) -> None:
     Raises:
         UserError: naming the argument, and what to give instead.
     """
-    steps = ("short_steps", "bc_steps", "filtered_steps", "steps")
-    for name in ("games", "data_games", "short", *steps, "batch", "best_of"):
-        if np.min(getattr(args, name), initial=1) < 1:
+    steps = ("clone_steps", "bc_steps", "filtered_steps", "steps")
+    for name in ("games", "data_games", *steps, "batch", "best_of"):
+        if getattr(args, name) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: give 1 or more")
-    for name in ("short_lr", "lr", "critic_lr", "keep"):
+    for name in ("lr", "critic_lr", "keep"):
         if not getattr(args, name) > 0:
             raise UserError(f"--{name} {getattr(args, name)}: give more than 0")
     if not min(args.betas) > 0:
@@ -228,12 +205,6 @@ def check_args(args: argparse.Namespace) -> None:
     for name in args.critics:
         ILQLConfig(**critic_loss(args, name))
     TargetConfig(polyak=args.polyak)
-    if len(args.short) != len(args.short_steps):
-        raise UserError(
-            f"--short has {len(args.short)} stages and --short_steps {len(args.short_steps)}: give each stage its steps"
-        )
-    if SOLVING in args.over and not args.short:
-        raise UserError(f"--over '{SOLVING}' with an empty --short: there is no such clone. Give --short its stages.")
 
 
 def main() -> None:
@@ -247,24 +218,14 @@ def main() -> None:
     parser.add_argument("--games", type=int, default=4096, help="games that every policy is judged on")
     parser.add_argument("--data_games", type=int, default=1_000_000, help="games that are learned from")
     parser.add_argument("--keep", type=float, default=0.3, help="share of the games that filtered BC keeps")
-    parser.add_argument(
-        "--short", type=int, nargs="*", default=[2, 3, 4, 6, 6, 6, 6, 6], help="most guesses of BC's early stages"
-    )
-    parser.add_argument(
-        "--short_steps",
-        type=int,
-        nargs="*",
-        default=[500, 500, 400, 1200, 1500, 2500, 4000, 9000],
-        help="steps of each",
-    )
-    parser.add_argument("--short_lr", type=float, default=3e-3, help="learning rate of each")
-    parser.add_argument("--bc_steps", type=int, default=12_000, help="steps on all games")
+    parser.add_argument("--clone_steps", type=int, default=12_000, help="steps on the solving guesses")
+    parser.add_argument("--bc_steps", type=int, default=12_000, help="further steps on all games")
     parser.add_argument("--filtered_steps", type=int, default=300, help="further steps of BC on the best games")
     parser.add_argument("--critics", nargs="+", choices=CRITICS, default=list(CRITICS), help="which are trained")
     parser.add_argument("--over", nargs="+", choices=["bc", SOLVING], default=["bc"], help="policies they steer")
     parser.add_argument("--steps", type=int, default=2500, help="of each critic")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=3e-3, help="of BC on all games and of filtered BC")
+    parser.add_argument("--lr", type=float, default=3e-3, help="of the clones")
     parser.add_argument("--critic_lr", type=float, default=2e-3)
     parser.add_argument("--polyak", type=float, default=0.03, help="how fast the targets follow")
     parser.add_argument("--td_lambda", type=float, default=1.0, help="of one-step and ILQL, within a guess")
@@ -284,8 +245,7 @@ def main() -> None:
         small = {
             "games": 16,
             "data_games": 64,
-            "short": [6],
-            "short_steps": [4],
+            "clone_steps": 4,
             "bc_steps": 4,
             "filtered_steps": 4,
             "steps": 4,
@@ -300,7 +260,7 @@ def main() -> None:
     for seed in args.seeds:
         experiment = Experiment(args, seed, out)
         results.compute(f"reference {seed}", experiment.reference)
-        for name in clone_names(args):
+        for name in CLONES:
             results.compute(f"{name} {seed}", lambda e=experiment, n=name: e.judge_clone(n))
         for name in args.critics:
             results.compute(f"{name} {seed}", lambda e=experiment, n=name: e.judge_critic(n))

@@ -9,8 +9,8 @@ from ilqljax.errors import UserError
 from ilqljax.tasks.wordle.data import (
     MixtureGames,
     SolvingGuesses,
-    SolvingStream,
     WordleStream,
+    balance_lengths,
     make_adversarial_games,
     make_tokenizer,
     pair_first_guesses,
@@ -64,10 +64,10 @@ def test_games_as_arrays_know_the_sizes_of_their_rows():
     np.testing.assert_array_equal(SelectedRows(games, [3, 1, 3]).row_sizes, games.row_sizes[[3, 1, 3]])
 
 
-def test_solving_guesses_are_the_last_guesses_of_games_solved_early():
+def test_solving_guesses_are_the_last_guesses_of_solved_games():
     games = make_games(0.5, 300)
-    rows = SolvingGuesses(games, 3)
-    assert rows.size() == (games.solved & (games.n_guesses <= 3)).sum() > 0
+    rows = SolvingGuesses(games)
+    assert rows.size() == games.solved.sum() > 0
     for i in range(rows.size()):
         row, game = rows.get_item(i), games.get_game(int(rows.rows[i]))
         assert row.tokens[row.action_idxs + 1].tolist() == [
@@ -79,22 +79,31 @@ def test_solving_guesses_are_the_last_guesses_of_games_solved_early():
         assert row.tokens[row.utterance_action_idxs].tolist() == [games.tokenizer.eoa_id]
         sizes = len(row.tokens), len(row.action_idxs), len(row.utterance_action_idxs)
         assert tuple(rows.row_sizes[i]) == sizes
-    with pytest.raises(UserError, match="none of 5 games"):
-        SolvingGuesses(make_games(0.0, 5), 1)
+    with pytest.raises(UserError, match="none of 1 games"):
+        SolvingGuesses(make_games(0.0, 1))
 
 
-def test_a_stream_of_solving_guesses_shows_games_of_every_length_alike():
+def test_balanced_solving_guesses_show_games_of_every_length_alike():
     games = make_games(0.5, 2000)
-    stream, rng = SolvingStream(games), np.random.default_rng(3)
-    rows = [stream.sample_item(rng) for _ in range(1200)]
-    assert all(len(row.action_idxs) == 6 for row in rows)
-    lengths = np.bincount([len(row.tokens) // 12 for row in rows], minlength=7)[1:]
+    guesses = SolvingGuesses(games)
+    rows = balance_lengths(guesses, 1199, seed=3)
+    assert rows.size() == 1199
+    lengths = np.bincount(rows.lengths // 12, minlength=7)[1:]
+    assert lengths.tolist() == [200] * 5 + [199]
     played = np.bincount(games.n_guesses[games.solved], minlength=7)[1:]
     assert played.min() < 30 < played.max() / 10  # of one guess there are few
-    np.testing.assert_allclose(lengths, 200, atol=4 * np.sqrt(200))
-    assert len({row.raw for row in rows if len(row.tokens) // 12 == 1}) > 1
-    again = stream.sample_item(np.random.default_rng(3))
-    np.testing.assert_array_equal(again.tokens, rows[0].tokens)
+    for i in range(0, 1199, 13):
+        row = rows.get_item(i)
+        assert (len(row.tokens), len(row.action_idxs)) == (rows.lengths[i], 6)
+    assert len({rows.get_item(i).raw for i in np.flatnonzero(rows.lengths == 14)}) > 1
+    np.testing.assert_array_equal(rows.rows, balance_lengths(guesses, 1199, seed=3).rows)
+    assert (rows.rows != balance_lengths(guesses, 1199, seed=4).rows).any()
+
+
+def test_a_changed_view_of_solving_guesses_still_shows_the_last_guess_alone():
+    guesses = SolvingGuesses(make_games(0.5, 50))
+    seen = guesses.with_view(lambda dialogue: dialogue).get_item(0)
+    np.testing.assert_array_equal(seen.action_idxs, guesses.get_item(0).action_idxs)
 
 
 def test_no_games_are_refused():

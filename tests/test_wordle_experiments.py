@@ -70,7 +70,7 @@ def load_play():
 def test_critics_read_the_solving_guesses_trunk_and_steer_the_named_policies(monkeypatch, tmp_path):
     play = load_play()
     settings = {"words": "", "p": 0.5, "games": 2, "data_games": 8, "betas": [1.0, 4.0], "layers": 1, "width": 8}
-    settings |= {"heads": 1, "short": [6], "over": ["bc", "solving guesses"], "steps": 2, "critic_lr": 1e-3, "batch": 2}
+    settings |= {"heads": 1, "over": ["bc", "solving guesses"], "steps": 2, "critic_lr": 1e-3, "batch": 2}
     settings |= {
         "polyak": 0.01,
         "expectile": 0.8,
@@ -110,7 +110,7 @@ def test_critics_read_the_solving_guesses_trunk_and_steer_the_named_policies(mon
     assert list(rows) == [*steered_rows, "seconds"]
 
 
-def test_no_two_trainings_of_a_clone_share_a_seed(monkeypatch, tmp_path):
+def test_clones_start_from_each_other_and_no_two_share_a_seed(monkeypatch, tmp_path):
     play = load_play()
     settings = {
         "words": "",
@@ -122,18 +122,26 @@ def test_no_two_trainings_of_a_clone_share_a_seed(monkeypatch, tmp_path):
         "width": 8,
         "heads": 1,
     }
-    settings |= {"short": [6, 6], "short_steps": [1, 1], "short_lr": 1e-3, "bc_steps": 1, "lr": 1e-3, "batch": 2}
+    settings |= {"clone_steps": 1, "bc_steps": 1, "lr": 1e-3, "batch": 2}
     settings |= {"keep": 0.5, "filtered_steps": 1, "best_of": 1, "best_of_beta": 16.0}
-    seeds = []
+    seen = []
 
     def fit(name, model, rows, config, *, seed, trunk):
-        seeds.append(seed)
-        return {"params": {"policy": model.init_trunk(jax.random.key(0))}}
+        seen.append((seed, rows, trunk))
+        return {"params": {"policy": model.init_trunk(jax.random.key(seed))}}
 
     monkeypatch.setattr(play, "fit", fit)
-    for seed in (0, 1):
-        play.Experiment(argparse.Namespace(**settings), seed, tmp_path).clone("filtered bc")
-    assert len(set(seeds)) == len(seeds) == 8
+    experiments = [play.Experiment(argparse.Namespace(**settings), seed, tmp_path) for seed in (0, 1)]
+    for experiment in experiments:
+        experiment.clone("filtered bc")
+    seeds = [seed for seed, _, _ in seen]
+    assert len(set(seeds)) == len(seeds) == 6
+    (_, solving, trunk), (_, games, after_solving), (_, best, after_bc) = seen[:3]
+    assert trunk is None
+    assert solving.size() == games.size() == 64 and set(solving.row_sizes[:, 1]) == {6}
+    assert best.size() == 32 and games.returns[best.rows].min() >= np.median(games.returns)
+    for start, seed in ((after_solving, seeds[0]), (after_bc, seeds[1])):
+        jax.tree.map(np.testing.assert_array_equal, start, experiments[0].model.init_trunk(jax.random.key(seed)))
 
 
 @pytest.mark.parametrize(
@@ -148,9 +156,7 @@ def test_no_two_trainings_of_a_clone_share_a_seed(monkeypatch, tmp_path):
         (["--best_of_beta", "0"], "--best_of_beta 0"),
         (["--turn_lambda", "1.5"], "turn_lambda=1.5"),
         (["--polyak", "3"], "polyak=3.0"),
-        (["--short", "2", "0", "--short_steps", "5", "5"], "--short "),
-        (["--short", "2", "--short_steps", "5", "5"], "--short_steps 2"),
-        (["--short", "--short_steps", "--over", "solving guesses"], "--over"),
+        (["--clone_steps", "0"], "--clone_steps 0"),
     ],
 )
 def test_play_refuses_what_would_fail_after_hours(monkeypatch, tmp_path, arguments, named):

@@ -142,9 +142,12 @@ class SelectedRows(ListRLDataset):
         super().__init__(dataset.tokenizer, **dataset.settings)
         self.dataset, self.rows, self.group_size = dataset, np.asarray(rows, np.int64), group_size
 
-    def with_view(self, view: View) -> "SelectedRows":
+    def with_view(self, view: View) -> Self:
         """Return the same choice of the changed rows."""
-        return SelectedRows(self.dataset.with_view(view), self.rows, group_size=self.group_size)
+        changed = copy.copy(self)
+        changed.dataset = self.dataset.with_view(view)
+        changed.__dict__.pop("row_sizes", None)  # cached by the copy's origin
+        return changed
 
     def get_item(self, i: int) -> DataPoint:
         """Return the i-th chosen row."""

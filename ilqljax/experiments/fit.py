@@ -7,7 +7,7 @@ import jax
 
 from ilqljax.algorithms import find_unreached, init_learner_state, make_learner, select_acting_params
 from ilqljax.data.dataset import RLDataset
-from ilqljax.data.loader import make_train_loader
+from ilqljax.data.loader import expect_counts, make_train_loader
 from ilqljax.metrics import DelayedMetrics, ProgressBar
 from ilqljax.models.value_lm import ValueLM
 from ilqljax.optim import OptimConfig, make_optimizer
@@ -26,6 +26,7 @@ class FitConfig:
         lr: peak learning rate; it falls along a cosine to a tenth.
         polyak: how fast targets follow.
         optimizer: "adamw" or "muon".
+        sort_window: how many batches are sorted by length together; a stream has 1.
         length_buckets: row lengths that batches are padded to.
         action_buckets: numbers of actions that batches are padded to.
         loss: the algorithm's options.
@@ -38,6 +39,7 @@ class FitConfig:
     action_buckets: Sequence[int]
     polyak: float = 0.01
     optimizer: str = "adamw"
+    sort_window: int = 1
     loss: dict = field(default_factory=dict)
 
 
@@ -93,6 +95,7 @@ def fit(
             target=TargetConfig(polyak=config.polyak),
             group_size=rows.group_size,
             unreached=find_unreached(learner, state),
+            counts=expect_counts(rows, batch_size=config.batch_size) if config.sort_window > 1 else None,
         ),
         donate_argnums=0,
     )
@@ -102,6 +105,7 @@ def fit(
         seed=seed,
         length_buckets=config.length_buckets,
         action_buckets=config.action_buckets,
+        sort_window=config.sort_window,
     )
     if watch:
         watch(0, select_acting_params(state), state.target)

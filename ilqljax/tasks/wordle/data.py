@@ -129,16 +129,15 @@ class SolvingGuesses(SelectedRows):
     solved early most had few words left. So what colours mean is learned from these rows in far fewer of them.
     """
 
-    def __init__(self, games: MixtureGames, longest: int):
-        """Choose the games that were solved in at most `longest` guesses.
+    def __init__(self, games: MixtureGames):
+        """Choose the solved games.
 
         Raises:
             UserError: there is none.
         """
-        rows = np.flatnonzero(games.solved & (games.n_guesses <= longest))
-        if not len(rows):
-            raise UserError(f"none of {games.size()} games was solved in {longest} guesses: play more games")
-        super().__init__(games, rows)
+        if not games.solved.any():
+            raise UserError(f"none of {games.size()} games was solved: play more games, or with a larger p")
+        super().__init__(games, np.flatnonzero(games.solved))
 
     def get_item(self, i: int) -> DataPoint:
         """Return the i-th such game, without the actions of earlier guesses."""
@@ -163,27 +162,15 @@ class SolvingGuesses(SelectedRows):
         )
 
 
-class SolvingStream(IterableRLDataset):
-    """Draw solving guesses endlessly, those of games of one guess as often as those of games of six.
+def balance_lengths(guesses: SolvingGuesses, n: int, *, seed: int) -> SelectedRows:
+    """Draw n solving guesses with replacement, of games of each number of guesses as many.
 
     Most games are long, and their last guess is hard to learn to find; what the short ones teach comes first.
     """
-
-    def __init__(self, games: MixtureGames):
-        """Group the solved games by their number of guesses.
-
-        Raises:
-            UserError: no game was solved.
-        """
-        super().__init__(games.tokenizer)
-        self.rows = SolvingGuesses(games, N_GUESSES)
-        n_guesses = games.n_guesses[self.rows.rows]
-        self.groups = [np.flatnonzero(n_guesses == n) for n in np.unique(n_guesses)]
-
-    def sample_item(self, rng: np.random.Generator) -> DataPoint:
-        """Draw a number of guesses, then one of its games."""
-        group = self.groups[rng.integers(len(self.groups))]
-        return self.rows.get_item(int(group[rng.integers(len(group))]))
+    rng, n_guesses = np.random.default_rng((seed, n)), guesses.dataset.n_guesses[guesses.rows]
+    groups = [np.flatnonzero(n_guesses == number) for number in np.unique(n_guesses)]
+    drawn = [rng.choice(group, size=-(-n // len(groups))) for group in groups]
+    return SelectedRows(guesses, np.stack(drawn, axis=1).reshape(-1)[:n])
 
 
 def _play_block(policy: MixturePolicy, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -3,22 +3,22 @@
 from collections.abc import Callable
 
 from ilqljax.config import register
-from ilqljax.data.dataset import ObservationDataset
+from ilqljax.data.dataset import ListRLDataset, ObservationDataset
 from ilqljax.data.tokenizer import CharacterTokenizer, Tokenizer
 from ilqljax.envs.base import LanguageEnvironment
 from ilqljax.errors import UserError
 from ilqljax.tasks.wordle.data import (
     MixtureGames,
     SolvingGuesses,
-    SolvingStream,
     WordleStream,
+    balance_lengths,
     make_adversarial_games,
     make_tokenizer,
     play_games,
 )
 from ilqljax.tasks.wordle.environment import make_environment
 from ilqljax.tasks.wordle.evaluation import WordleJudge
-from ilqljax.tasks.wordle.game import N_GUESSES, WordList, load_words
+from ilqljax.tasks.wordle.game import WordList, load_words
 from ilqljax.tasks.wordle.policies import (
     ConsistentPolicy,
     InformationPolicy,
@@ -58,28 +58,25 @@ def build_stream(policy: WordlePolicy, tokenizer: Tokenizer) -> WordleStream:
 
 
 @register("dataset", "wordle_solving")
-def build_solving(policy: WordlePolicy, tokenizer: Tokenizer, *, n_games: int, seed: int = 0) -> SolvingStream:
-    """Play many games of a mixture, and make the endless stream of the guesses that solved one.
+def build_solving(policy: WordlePolicy, tokenizer: Tokenizer, *, n_games: int, seed: int = 0) -> ListRLDataset:
+    """Play games of a mixture, and draw as many guesses that solved one, of each number of guesses alike.
 
     Raises:
         UserError: the policy is no mixture, or solved no game.
     """
-    return SolvingStream(_play_mixture(policy, n_games, tokenizer, seed=seed))
+    guesses = build_solving_games(policy, tokenizer, n_games=n_games, seed=seed)
+    return balance_lengths(guesses, n_games, seed=seed)
 
 
 @register("dataset", "wordle_solving_games")
 def build_solving_games(policy: WordlePolicy, tokenizer: Tokenizer, *, n_games: int, seed: int = 0) -> SolvingGuesses:
     """Play games of a mixture, and hold the guesses that solved one; errors are those of `build_solving`."""
-    return SolvingGuesses(_play_mixture(policy, n_games, tokenizer, seed=seed), N_GUESSES)
-
-
-def _play_mixture(policy: WordlePolicy, n_games: int, tokenizer: Tokenizer, *, seed: int) -> MixtureGames:
     if not isinstance(policy, MixturePolicy):
         raise UserError(
             f"solving guesses are those of wordle_mixture, not of {type(policy).__name__}. Name wordle_stream as "
             "config.pretrain_dataset and wordle_games as config.pretrain_validation_dataset, or another policy."
         )
-    return MixtureGames(policy, n_games, tokenizer, seed=seed)
+    return SolvingGuesses(MixtureGames(policy, n_games, tokenizer, seed=seed))
 
 
 @register("dataset", "wordle_games")
