@@ -109,3 +109,13 @@ def test_a_filtered_token_is_never_drawn():
     keys = jax.random.split(jax.random.key(1), 200)
     scores = np.repeat(filter_logits(LOGITS, top_k=2), 200, axis=0)
     assert set(sample_tokens(keys, scores, greedy=False).tolist()) == {1, 3}
+
+
+def test_draws_are_those_of_jax_categorical_and_the_best_is_the_first_of_equals():
+    keys, scores = jax.random.split(jax.random.key(5), 6), jax.random.normal(jax.random.key(6), (6, 501))
+    scores = scores.at[:, :300].set(-jnp.inf).at[1].set(-jnp.inf)
+    drawn = jax.jit(lambda k, s: sample_tokens(k, s, greedy=False))(keys, scores)
+    np.testing.assert_array_equal(drawn, jax.vmap(jax.random.categorical)(keys, scores))
+    tied = scores.at[:, 400:403].set(9.0)
+    assert sample_tokens(keys, tied, greedy=True).tolist() == [400] * 6
+    assert sample_tokens(keys, jnp.full((6, 501), jnp.nan), greedy=True).max() < 501  # no token beyond the vocabulary
