@@ -28,23 +28,28 @@ def transpose(x: Float[Array, "N D"]) -> Float[Array, "D N"]:
     return with_layout_constraint(x.T, Layout(major_to_minor=(0, 1)))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def apply_affine(
-    rows: Float[Array, "N D"], kernel: Float[Array, "D F"] | Float[Array, "F D"], bias: Float[Array, "F"], axis: int
+    rows: Float[Array, "N D"],
+    kernel: Float[Array, "D F"] | Float[Array, "F D"],
+    bias: Float[Array, "F"],
+    axis: int,
+    out_dtype: str,
 ) -> Float[Array, "N F"]:
     """Multiply half-precision rows by a kernel whose `axis` is contracted, add the bias, and round once.
 
     Gradients of kernel and bias stay in their own dtype.
     """
-    return (contract(rows, kernel.astype(rows.dtype), axis) + bias[None]).astype(rows.dtype)
+    return (contract(rows, kernel.astype(rows.dtype), axis) + bias[None]).astype(out_dtype)
 
 
-def _apply_forward(rows, kernel, bias, axis):
-    return apply_affine(rows, kernel, bias, axis), (rows, kernel, bias)
+def _apply_forward(rows, kernel, bias, axis, out_dtype):
+    return apply_affine(rows, kernel, bias, axis, out_dtype), (rows, kernel, bias)
 
 
-def _apply_backward(axis, residuals, d_out):
+def _apply_backward(axis, out_dtype, residuals, d_out):
     rows, kernel, bias = residuals
+    d_out = d_out.astype(rows.dtype)
     d_rows = contract(d_out, kernel.astype(rows.dtype), 1 - axis).astype(rows.dtype)
     left, right = (rows, d_out) if axis == 0 else (d_out, rows)
     d_kernel = contract(transpose(left), right, 0)

@@ -35,11 +35,12 @@ def score_rows(
     *,
     temperature: float = 1.0,
 ) -> Scores:
-    """Compute scores = features @ kernel + bias in float32, and of each row what `Scores` holds.
+    """Compute scores = features @ kernel + bias, and of each row what `Scores` holds; sums are float32.
 
     Args:
         features: one row for each action.
-        kernel: the layer's weights, of the same dtype; the language-model head gives its embedding transposed.
+        kernel: the layer's weights, rounded to the features' dtype for the products; its gradient stays in its own. The
+            language-model head gives its embedding transposed.
         bias: added to the scores.
         ids: the taken entry of each row.
         temperature: divides the scores of the normalizer.
@@ -61,7 +62,7 @@ def _score_rows(temperature, features, kernel, bias, ids):
 
 
 def _multiply(features, kernel, bias):
-    return jnp.matmul(features, kernel, preferred_element_type=jnp.float32) + bias[None]
+    return jnp.matmul(features, kernel.astype(features.dtype), preferred_element_type=jnp.float32) + bias[None]
 
 
 def reduce_scores(scores: Float[Array, "N V"], ids: Int[Array, "N"], *, temperature: float = 1.0) -> Scores:
@@ -93,7 +94,7 @@ def _score_rows_backward(temperature, residuals, gradients):
         d_kernel = jnp.matmul(transpose(x), d_scores, preferred_element_type=jnp.float32)
         # A product with ones: XLA on a CPU took 20 times as long for the same sum over rows.
         d_bias = contract(jnp.ones((1, len(i)), x.dtype), d_scores, 0)[0]
-        d_x = jnp.matmul(d_scores, kernel.T, preferred_element_type=jnp.float32).astype(x.dtype)
+        d_x = contract(d_scores, kernel.astype(x.dtype), 1).astype(x.dtype)
         return (d_kernel, d_bias), d_x
 
     def accumulate(totals, xs):

@@ -22,7 +22,7 @@ def as_double(x):
 def test_layer_and_gradients_are_those_of_the_rounded_numbers_rounded_once(dtype, axis):
     rows, rounded, d_out = (jnp.asarray(x, dtype) for x in (ROWS, KERNEL, D_OUT))
     kernel = KERNEL if axis == 0 else KERNEL.T
-    out, pull = jax.vjp(lambda *x: apply_affine(*x, axis), rows, kernel, BIAS)
+    out, pull = jax.vjp(lambda *x: apply_affine(*x, axis, jnp.dtype(dtype).name), rows, kernel, BIAS)
     d_rows, d_kernel, d_bias = pull(d_out)
     assert (out.dtype, d_rows.dtype, d_kernel.dtype, d_bias.dtype) == (dtype, dtype, jnp.float32, jnp.float32)
     eps = float(jnp.finfo(dtype).eps)
@@ -37,7 +37,7 @@ def test_layer_and_gradients_are_those_of_the_rounded_numbers_rounded_once(dtype
 
 def test_a_single_row_is_the_first_of_many():
     rows = jnp.asarray(ROWS, jnp.bfloat16)
-    one, many = (as_double(apply_affine(x, KERNEL, BIAS, 0)) for x in (rows[:1], rows))
+    one, many = (as_double(apply_affine(x, KERNEL, BIAS, 0, "bfloat16")) for x in (rows[:1], rows))
     assert one.shape == (1, 48)
     np.testing.assert_allclose(one, many[:1], rtol=2**-8, atol=1e-5)
 

@@ -64,6 +64,24 @@ def test_taken_outputs_are_the_projected_ones(case):
     np.testing.assert_allclose(take_outputs(params, features, ids), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [MLPHead, ResidualMLPHead])
+def test_a_half_precision_head_multiplies_rounded_numbers_and_gives_float32_values(case, kind):
+    _, _, x = case
+    head = kind(V, "bfloat16")
+    params = make_params(head, seed=1)
+    features = apply_features(head, params, x)
+    values = project(params, features)
+    assert (features.dtype, values.dtype) == (jnp.bfloat16, jnp.float32)
+    np.testing.assert_array_equal(values, head.apply({"params": params}, x))
+    rounded = np.asarray(params["dense_out"]["kernel"].astype(jnp.bfloat16), np.float64)
+    expected = np.asarray(features, np.float64) @ rounded + params["dense_out"]["bias"]
+    np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-5)  # no output is rounded to half precision
+    assert 0 < np.abs(values - slow_head(head, params, x)).max() < 0.3
+    ids = np.array([[0, 6, 3], [3, 3, 1]])
+    taken = np.take_along_axis(np.asarray(values), ids[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(take_outputs(params, features, ids), taken, rtol=1e-5, atol=1e-5)
+
+
 def test_hidden_layers_have_the_original_widths():
     plain = make_params(MLPHead(V), seed=0)
     assert plain["dense_in"]["kernel"].shape == (D, 2 * D)

@@ -41,19 +41,22 @@ def test_the_filler_of_a_chunk_contributes_nothing_even_where_its_scores_are_hug
     np.testing.assert_array_equal(jax.grad(loss)(bias), [3.0, 0.0, 0.0, 0.0])
 
 
-def test_scores_of_a_half_precision_layer_are_float32_and_its_gradients_half():
+@pytest.mark.parametrize("max_logits", [50 * 7, 50 * 20])  # three chunks, or one
+def test_scores_of_half_precision_rows_are_float32_and_the_gradient_of_a_float32_kernel_too(monkeypatch, max_logits):
+    monkeypatch.setattr(vocabulary, "MAX_LOGITS", max_logits)
     rng = np.random.default_rng(3)
     whole = [rng.normal(size=shape).astype(np.float32) for shape in ((20, 16), (16, 50))]
-    half = [jnp.asarray(x, jnp.bfloat16) for x in whole]
+    rounded = [np.asarray(jnp.asarray(x, jnp.bfloat16), np.float32) for x in whole]
 
     def loss(x, kernel):
         out = vocabulary.score_rows(x, kernel, None, jnp.arange(20))
         return (out.log_normalizer - out.taken).sum(), out
 
-    expected, _ = jax.grad(loss, argnums=(0, 1), has_aux=True)(*whole)
-    gradients, out = jax.grad(loss, argnums=(0, 1), has_aux=True)(*half)
+    expected, exact = jax.grad(loss, argnums=(0, 1), has_aux=True)(*rounded)
+    gradients, out = jax.grad(loss, argnums=(0, 1), has_aux=True)(jnp.asarray(whole[0], jnp.bfloat16), whole[1])
     assert {o.dtype.name for o in out} == {"float32"}
-    assert {g.dtype.name for g in gradients} == {"bfloat16"}
+    assert [g.dtype.name for g in gradients] == ["bfloat16", "float32"]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), out, exact)
     for a, b in zip(gradients, expected, strict=True):
         assert np.linalg.norm(a.astype(np.float32) - b) < 0.01 * np.linalg.norm(b)
 

@@ -95,7 +95,7 @@ class Attention(nn.Module):
         qkv = dense(c, 3 * c.n_embd, name="c_attn")(x).reshape(batch, length, 3, c.n_head, c.head_size)
         query, key, value = jnp.moveaxis(qkv, (2, 3), (0, 2))  # each [B H T K]
         drop = nn.Dropout(c.dropout, deterministic=False) if c.dropout and not deterministic else None
-        keys, values = (x.reshape(-1, length, c.head_size) for x in (key, value))
+        keys, values = (_store(x.reshape(-1, length, c.head_size)) for x in (key, value))
         if cache_layer is None:
             mixed = attend_causally(query, key, value, drop)
         else:
@@ -195,6 +195,11 @@ class GPT2(nn.Module):
             unroll=c.unroll,
         )
         return layers(c, return_kv, deterministic, name="h")(x, cache and tuple(cache), slots)
+
+
+def _store(x: Float[Array, "BH T K"]) -> Float[Array, "BH T K"]:
+    """Give keys or values a cache's dtype: on a CPU float32, else XLA would convert the whole cache at every token."""
+    return x.astype(jnp.float32) if jax.default_backend() == "cpu" else x
 
 
 def take_cache_rows(x: Float[Array, "*L BH S K"], rows: Int[Array, "N"], *, n_head: int) -> Float[Array, "*L NH S K"]:

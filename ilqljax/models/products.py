@@ -15,10 +15,17 @@ class Dense(nn.Module):
     Two things differ from `flax.linen.Dense`, for speed on a CPU. The product is one of two matrices, over rows [BT D],
     because the gradient of a kernel over x [B T D] would contract two axes at once, which XLA does at 0.4 times the
     rate. And a kernel may lie transposed (`transpose_kernels`).
+
+    Attributes:
+        features: outputs.
+        dtype: of what is multiplied.
+        out_dtype: of the outputs; "" is `dtype`.
+        kernel_init: of the kernel.
     """
 
     features: int
     dtype: str = "float32"
+    out_dtype: str = ""
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
     @nn.compact
@@ -29,17 +36,21 @@ class Dense(nn.Module):
         else:
             layer = {"kernel": self.param("kernel", self.kernel_init, (x.shape[-1], self.features))}
         layer["bias"] = self.param("bias", nn.initializers.zeros, (self.features,))  # second, as in flax: it draws too
-        return apply_dense(layer, x, self.dtype)
+        return apply_dense(layer, x, self.dtype, self.out_dtype)
 
 
-def apply_dense(layer: dict, x: Float[Array, "*B D"], dtype: str = "float32") -> Float[Array, "*B F"]:
+def apply_dense(
+    layer: dict, x: Float[Array, "*B D"], dtype: str = "float32", out_dtype: str = ""
+) -> Float[Array, "*B F"]:
     """Apply a linear layer's parameters, as `Dense` does; half precision goes to a CPU's units for it."""
     name, axis = ("kernel_t", 1) if "kernel_t" in layer else ("kernel", 0)
-    rows, kernel = x.reshape(-1, x.shape[-1]).astype(dtype), layer[name]
+    rows, kernel, out_dtype = x.reshape(-1, x.shape[-1]).astype(dtype), layer[name], out_dtype or dtype
     if is_half(dtype) and jax.default_backend() == "cpu":
-        return apply_affine(rows, kernel, layer["bias"], axis).reshape(*x.shape[:-1], -1)
-    out = jax.lax.dot_general(rows, kernel.astype(dtype), (((1,), (axis,)), ((), ()))).reshape(*x.shape[:-1], -1)
-    return out + layer["bias"].astype(dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+        return apply_affine(rows, kernel, layer["bias"], axis, out_dtype).reshape(*x.shape[:-1], -1)
+    sums = None if out_dtype == dtype else jnp.dtype(out_dtype)
+    dimensions = (((1,), (axis,)), ((), ()))
+    out = jax.lax.dot_general(rows, kernel.astype(dtype), dimensions, preferred_element_type=sums)
+    return out.reshape(*x.shape[:-1], -1) + layer["bias"].astype(out_dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def transpose_kernels(params: dict) -> dict:

@@ -72,12 +72,12 @@ class ValueLM:
             raise UserError(f"level={config.level!r} is unknown. Use 'token' or 'utterance'.")
         self.backbone = backbone
         self.config = config
-        head: Callable[[int], nn.Module] = heads.MLPHead
+        head: Callable[[int, str], nn.Module] = heads.MLPHead
         if config.advanced_mlp:
             head = partial(heads.ResidualMLPHead, n_inner=backbone.config.inner_size)
         n_q_outputs = backbone.config.vocab_size if config.level == "token" else 1
-        self.v_head = head(1)
-        self.q_head = head(n_q_outputs)
+        self.v_head = head(1, backbone.config.dtype)
+        self.q_head = head(n_q_outputs, backbone.config.dtype)
 
     def at_level(self, level: str) -> "ValueLM":
         """Return the same model with Q heads for actions of another level (`ValueLMConfig.level`)."""

@@ -114,8 +114,8 @@ def token_weights(
 
 def token_cross_entropy(trunk: dict, hidden: Float[Array, "B A D"], targets: Int[Array, "B A"]) -> Float[Array, "B A"]:
     """Compute -log softmax(logits)[target] with the tied head; logits exist for a chunk of rows only."""
-    kernel = trunk["wte"].T.astype(hidden.dtype)
-    scores = vocabulary.score_rows(hidden.reshape(-1, hidden.shape[-1]), kernel, None, targets.reshape(-1))
+    rows = hidden.reshape(-1, hidden.shape[-1])
+    scores = vocabulary.score_rows(rows, trunk["wte"].T, None, targets.reshape(-1))
     return (scores.log_normalizer - scores.taken).reshape(targets.shape)
 
 
