@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--games", type=int, default=4096, help="games that every policy is judged on")
     parser.add_argument("--data_games", type=int, default=1_000_000, help="games that are learned from")
     parser.add_argument("--keep", type=float, default=0.3, help="share of the games that filtered BC keeps")
-    parser.add_argument("--clone_steps", type=int, default=12_000, help="steps on the solving guesses")
+    parser.add_argument("--clone_steps", type=int, default=18_000, help="steps on the solving guesses")
     parser.add_argument("--bc_steps", type=int, default=12_000, help="further steps on all games")
     parser.add_argument("--filtered_steps", type=int, default=300, help="further steps of BC on the best games")
     parser.add_argument("--critics", nargs="+", choices=CRITICS, default=list(CRITICS), help="which are trained")
