@@ -107,9 +107,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # The return is exact within a guess; where it ends, V is asked.
     critic = {"cql_weight": 0.02, "discount": 0.99, "td_lambda": 1.0, "turn_lambda": 0.0}
     losses = make_losses(expectile=0.8, beta=16.0, prefix="", min_gap=1.0, **critic)
-    # All its rows have six actions, so that sorting them by length is free of bias.
-    by_length = {"sort_window": 16, "length_buckets": (26, 50, 74)}
-    config.pretrain = ConfigDict({**stage, **by_length, "total_steps": 4000, "lr": 3e-3, "loss": CLONE})
+    config.pretrain = ConfigDict({**stage, "total_steps": 4000, "lr": 3e-3, "loss": CLONE})
     config.train = ConfigDict({**stage, "total_steps": 2500, "lr": 2e-3, "loss": losses[choice.algorithm]})
     config.decode = ConfigDict(
         {

@@ -18,7 +18,6 @@ def run_dir(tmp_path_factory):
     config.model.update({"n_embd": 16, "n_layer": 1, "n_head": 2, "unroll": 1})
     for stage in (config.pretrain, config.train):
         stage.update({"total_steps": 3, "warmup_steps": 1, "batch_size": 8, "n_rollouts": 4})
-    config.pretrain.length_buckets = (74,)
     config.validation_dataset.n_games = 8
     config.pretrain_dataset.n_games, config.pretrain_validation_dataset.n_games = 500, 20
     config.evaluator.update({"n_games": 8, "betas": (1.0, 4.0), "best_of": 2})
