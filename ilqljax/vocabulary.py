@@ -53,6 +53,7 @@ def score_rows(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _score_rows(temperature, features, kernel, bias, ids):
+    kernel = kernel.astype(features.dtype)  # once, not in each chunk
     return scan_vocabulary(
         lambda x, i: reduce_scores(_multiply(x, kernel, bias), i, temperature=temperature),
         features,
@@ -62,7 +63,7 @@ def _score_rows(temperature, features, kernel, bias, ids):
 
 
 def _multiply(features, kernel, bias):
-    return jnp.matmul(features, kernel.astype(features.dtype), preferred_element_type=jnp.float32) + bias[None]
+    return jnp.matmul(features, kernel, preferred_element_type=jnp.float32) + bias[None]
 
 
 def reduce_scores(scores: Float[Array, "N V"], ids: Int[Array, "N"], *, temperature: float = 1.0) -> Scores:
@@ -76,7 +77,7 @@ def _score_rows_forward(temperature, features, kernel, bias, ids):
     if _count_chunks(len(ids), kernel.shape[1]) > 1:
         out = _score_rows(temperature, features, kernel, bias, ids)
         return out, (features, kernel, bias, ids, out[1], None)
-    scores = _multiply(features, kernel, bias)
+    scores = _multiply(features, kernel.astype(features.dtype), bias)
     out = reduce_scores(scores, ids, temperature=temperature)
     return out, (features, kernel, bias, ids, out[1], scores)
 
@@ -84,9 +85,10 @@ def _score_rows_forward(temperature, features, kernel, bias, ids):
 def _score_rows_backward(temperature, residuals, gradients):
     """Turn d taken and d log_normalizer [N] into those of features, kernel and bias."""
     features, kernel, bias, ids, log_normalizer, scores = residuals
+    rounded = kernel.astype(features.dtype)
 
     def rows(x, i, log_z, d_taken, d_log_z, scores=None):
-        scores = _multiply(x, kernel, bias) if scores is None else scores
+        scores = _multiply(x, rounded, bias) if scores is None else scores
         log_p = jnp.minimum(scores / temperature - log_z[:, None], 0.0)  # above 0 only in the filler of a chunk
         d_scores = jnp.exp(log_p) * (d_log_z / temperature)[:, None]
         taken = jnp.arange(scores.shape[1])[None] == i[:, None]
@@ -94,7 +96,7 @@ def _score_rows_backward(temperature, residuals, gradients):
         d_kernel = jnp.matmul(transpose(x), d_scores, preferred_element_type=jnp.float32)
         # A product with ones: XLA on a CPU took 20 times as long for the same sum over rows.
         d_bias = contract(jnp.ones((1, len(i)), x.dtype), d_scores, 0)[0]
-        d_x = contract(d_scores, kernel.astype(x.dtype), 1).astype(x.dtype)
+        d_x = contract(d_scores, rounded, 1).astype(x.dtype)
         return (d_kernel, d_bias), d_x
 
     def accumulate(totals, xs):

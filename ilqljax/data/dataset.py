@@ -115,6 +115,12 @@ class ListRLDataset(RLDataset, ABC):
     def size(self) -> int:
         """Return the number of rows."""
 
+    def with_view(self, view: View) -> Self:
+        """Return the same rows with every dialogue changed by `view` before it is encoded."""
+        changed = super().with_view(view)
+        changed.__dict__.pop("row_sizes", None)  # cached by the copy's origin
+        return changed
+
     @cached_property
     def row_sizes(self) -> Int[np.ndarray, "N 3"]:
         """Return each row's tokens, actions and utterance actions; reads every row once."""
@@ -144,9 +150,8 @@ class SelectedRows(ListRLDataset):
 
     def with_view(self, view: View) -> Self:
         """Return the same choice of the changed rows."""
-        changed = copy.copy(self)
+        changed = super().with_view(view)
         changed.dataset = self.dataset.with_view(view)
-        changed.__dict__.pop("row_sizes", None)  # cached by the copy's origin
         return changed
 
     def get_item(self, i: int) -> DataPoint:
@@ -192,7 +197,6 @@ class ObservationDataset(ListRLDataset):
     def with_view(self, view: View) -> Self:
         """Return the same dialogues, changed by `view` and tokenized anew; errors are those of the constructor."""
         changed = super().with_view(view)
-        changed.__dict__.pop("row_sizes", None)  # cached by the copy's origin
         changed._encode_all()
         return changed
 

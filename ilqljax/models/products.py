@@ -47,9 +47,8 @@ def apply_dense(
     rows, kernel, out_dtype = x.reshape(-1, x.shape[-1]).astype(dtype), layer[name], out_dtype or dtype
     if is_half(dtype) and jax.default_backend() == "cpu":
         return apply_affine(rows, kernel, layer["bias"], axis, out_dtype).reshape(*x.shape[:-1], -1)
-    sums = None if out_dtype == dtype else jnp.dtype(out_dtype)
     dimensions = (((1,), (axis,)), ((), ()))
-    out = jax.lax.dot_general(rows, kernel.astype(dtype), dimensions, preferred_element_type=sums)
+    out = jax.lax.dot_general(rows, kernel.astype(dtype), dimensions, preferred_element_type=out_dtype)
     return out.reshape(*x.shape[:-1], -1) + layer["bias"].astype(out_dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
