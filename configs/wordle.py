@@ -129,6 +129,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.wandb = ConfigDict({"use_wandb": False, "project": "ilqljax", "mode": ""})
 
     if choice.algorithm == "bc":
-        clone = {**stage, "lr": 3e-3, "loss": CLONE}
-        config.pretrain, config.train = (ConfigDict({**clone, "total_steps": steps}) for steps in (0, 4000))
+        config.train = config.pretrain
+        config.pretrain = ConfigDict({**stage, "total_steps": 0, "lr": 3e-3, "loss": CLONE})
     return config

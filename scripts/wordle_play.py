@@ -86,7 +86,7 @@ class Experiment:
             best = np.argsort(-games.returns, kind="stable")[: max(1, int(args.keep * games.size()))]
             rows, config = SelectedRows(games, best), self.configure(steps=args.filtered_steps, lr=args.lr)
         trunk = self.clone(CLONES[number - 1]) if number else None
-        # Not all with one seed: filtered BC would see the games in the order that BC saw them in.
+        # Each training has a seed of its own.
         fitted = fit("bc", self.model, rows, config, seed=len(CLONES) * self.seed + number, trunk=trunk)
         trunk = jax.device_get(fitted["params"]["policy"])
         save_arrays(path, flatten(trunk))
