@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from ilqljax.data.datapoint import ConstantTokenReward
-from ilqljax.data.dataset import IterableRLDataset, ListRLDataset, ObservationDataset, infer_reward_scaling
+from ilqljax.data.dataset import (
+    IterableRLDataset,
+    ListRLDataset,
+    ObservationDataset,
+    SelectedRows,
+    infer_reward_scaling,
+)
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.envs import LanguageObservation
 from ilqljax.errors import UserError
@@ -48,6 +54,16 @@ def test_sizes_are_tokens_actions_and_utterances():
 
 def test_an_empty_dataset_has_no_sizes():
     assert ObservationDataset([], TOKENIZER).row_sizes.shape == (0, 3)
+
+
+@pytest.mark.parametrize("choose", [lambda dataset: dataset, lambda dataset: SelectedRows(dataset, [0, 1, 2])])
+def test_sizes_of_a_changed_view_are_its_own_though_the_origin_had_counted(choose):
+    dataset = choose(ObservationDataset(CHATS, TOKENIZER))
+    assert dataset.lengths.tolist() == [9, 8, 5]
+    longer = dataset.with_view(lambda chat: Chat(chat.prompt + "hh", chat.answer, chat.reward))
+    assert longer.lengths.tolist() == [11, 10, 7]
+    assert [len(longer.get_item(i).tokens) for i in range(3)] == [11, 10, 7]
+    assert dataset.lengths.tolist() == [9, 8, 5]
 
 
 def test_truncated_rows_and_tokens_are_counted():

@@ -10,6 +10,7 @@ from dialogues import answer
 from ilqljax.data.dataset import ObservationDataset
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
+from ilqljax.experiments import fit as fit_module
 from ilqljax.experiments.fit import FitConfig, fit
 from ilqljax.experiments.plots import Line, draw_lines
 from ilqljax.experiments.results import Results
@@ -134,6 +135,27 @@ def test_heads_are_trained_from_given_networks_over_a_trunk_that_is_left_alone()
     jax.tree.map(np.testing.assert_array_equal, trained["trunk"], start[0]["trunk"])
     moved = np.abs(trained["q1"]["dense_in"]["kernel"] - start[0]["q1"]["dense_in"]["kernel"])
     assert 0.0 < moved.max() < 0.1  # from these, not from those of seed 0
+
+
+def test_a_sorted_training_sees_rows_of_like_length_and_divides_by_what_a_batch_holds_on_average(monkeypatch):
+    dataset = ObservationDataset([answer("a" * n, "b", 1.0) for n in (1, 9) * 8], WORDS_TOKENIZER)
+    make_loader, make_step, seen, counts = fit_module.make_train_loader, fit_module.make_train_step, [], []
+
+    def watch_loader(*args, **kwargs):
+        for batch in make_loader(*args, **kwargs):
+            seen.append(batch.tokens.shape[1])
+            yield batch
+
+    monkeypatch.setattr(fit_module, "make_train_loader", watch_loader)
+    monkeypatch.setattr(fit_module, "make_train_step", lambda *a, **k: counts.append(k["counts"]) or make_step(*a, **k))
+    shapes = {"length_buckets": (8, 16), "action_buckets": (4,)}
+    for window in (1, 4):
+        fit("bc", SMALL, dataset, FitConfig(steps=4, batch_size=4, lr=1e-3, sort_window=window, **shapes), seed=0)
+    assert seen[4:].count(8) == seen[4:].count(16) == 2  # half of the rows are short
+    assert seen[:4].count(16) > 2
+    unsorted, of_sorted = counts
+    assert unsorted is None
+    assert of_sorted.actions == pytest.approx(4 * dataset.row_sizes[:, 1].mean())
 
 
 def test_a_training_that_diverges_is_stopped():

@@ -90,6 +90,7 @@ def test_balanced_solving_guesses_show_games_of_every_length_alike():
     assert rows.size() == 1199
     lengths = np.bincount(rows.lengths // 12, minlength=7)[1:]
     assert lengths.tolist() == [200] * 5 + [199]
+    assert sorted(balance_lengths(guesses, 7, seed=3).lengths) == [14, 14, 26, 38, 50, 62, 74]
     played = np.bincount(games.n_guesses[games.solved], minlength=7)[1:]
     assert played.min() < 30 < played.max() / 10  # of one guess there are few
     for i in range(0, 1199, 13):
