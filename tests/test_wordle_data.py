@@ -107,6 +107,16 @@ def test_a_changed_view_of_solving_guesses_still_shows_the_last_guess_alone():
     np.testing.assert_array_equal(seen.action_idxs, guesses.get_item(0).action_idxs)
 
 
+@pytest.mark.parametrize("make", [lambda games: games, SolvingGuesses])
+def test_sizes_of_a_changed_view_are_those_of_its_rows(make):
+    rows = make(make_games(0.5, 50)).with_view(lambda game: game.first(1))
+    expected = [
+        (len(row.tokens), len(row.action_idxs), len(row.utterance_action_idxs)) for row in map(rows.get_item, range(20))
+    ]
+    np.testing.assert_array_equal(rows.row_sizes[:20], expected)
+    assert rows.lengths.max() <= 14
+
+
 def test_no_games_are_refused():
     with pytest.raises(UserError, match="n=0"):
         make_games(0.5, 0)

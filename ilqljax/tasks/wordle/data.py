@@ -117,7 +117,9 @@ class MixtureGames(ListRLDataset):
 
     @cached_property
     def row_sizes(self) -> Int[np.ndarray, "N 3"]:
-        """Return each row's tokens, actions and utterance actions, without making the rows."""
+        """Return each row's tokens, actions and utterance actions; reads no row unless a view may have changed it."""
+        if self._views:
+            return super().row_sizes
         n = self.n_guesses
         return np.stack([2 + 2 * (N_LETTERS + 1) * n, (N_LETTERS + 1) * n, n], axis=1)
 
