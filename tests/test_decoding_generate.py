@@ -248,9 +248,8 @@ def test_half_precision_activations_give_nearly_the_same_sums():
     logits, v, q = (x[-1] for x in full_forward(SHARED)(PROMPTS[1]))
     token = samples.tokens[0, 0]
     cache = model.run_trunk(params["trunk"], tokens, return_kv=True).cache
-    assert {x.dtype.name for x in jax.tree.leaves(cache)} == {
-        "float32"
-    }  # on a CPU; the numbers are rounded all the same
+    # Float32 on a CPU; the numbers are rounded all the same.
+    assert {x.dtype.name for x in jax.tree.leaves(cache)} == {"float32"}
     assert all((x == x.astype(jnp.bfloat16)).all() for x in jax.tree.leaves(cache))
     assert samples.log_probability.dtype == np.float32
     assert samples.log_probability[0] == pytest.approx(log_softmax(logits)[token], rel=0.02)
