@@ -73,7 +73,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "cache_id": "",
             "n_games": 4096,
             "betas": (1.0, 4.0, 16.0, 64.0),
-            "best_of": 16,
+            "best_of": 64,
             "best_of_beta": 16.0,
             "seed": 0,
         }

@@ -4,7 +4,7 @@
 
 One set of games by mixture(p) is played; on it are trained BC, filtered BC (the best games only), and three critics:
 Monte Carlo, one-step (expectile 0.5) and ILQL, which steer BC's policy. All play the same hidden words. Writes
-results.json (each training as soon as it is judged; the same command continues), the clones, table.md and plot.svg.
+results.json (each training as soon as it is judged; the same command continues), all networks, table.md and plot.svg.
 
 BC begins with a clone of the guesses that solved a game, short games as often as long ones. A solving guess always fits
 the colours, where a third of the others is sure to, so that what colours mean is learned far sooner. This clone plays
@@ -92,6 +92,20 @@ class Experiment:
         save_arrays(path, flatten(trunk))
         return trunk
 
+    def critic(self, name: str) -> dict:
+        """Return `params` and `target` of one of `CRITICS`; trained once from a clone's trunk, then a file."""
+        path = self.out / f"{name}_{self.seed}.safetensors"
+        if path.is_file():
+            return unflatten(read_arrays(path, advice="Delete it: the critic is then trained again."))
+        args, trunk = self.args, self.clone(SOLVING)
+        params = self.model.init_params(jax.random.key(self.seed), trunk=trunk, policy=trunk)
+        start = (params, self.model.init_target(params))
+        loss = critic_loss(args, name)
+        config = self.configure(steps=args.steps, lr=args.critic_lr, polyak=args.polyak, loss=loss)
+        networks = jax.device_get(fit("ilql", self.model, self.games, config, seed=self.seed, networks=start))
+        save_arrays(path, flatten(networks))
+        return networks
+
     def configure(self, **settings: Any) -> FitConfig:
         """Settle what all trainings share."""
         return make_fit_config(batch_size=self.args.batch, optimizer="muon", **settings)
@@ -104,15 +118,8 @@ class Experiment:
         return rows | {"seconds": time.monotonic() - started}
 
     def judge_critic(self, name: str) -> dict:
-        """Train a critic from a cloned trunk, and let every policy play with every beta of it."""
-        started, args = time.monotonic(), self.args
-        trunk = self.clone(SOLVING)
-        params = self.model.init_params(jax.random.key(self.seed), trunk=trunk, policy=trunk)
-        start = (params, self.model.init_target(params))
-        loss = critic_loss(args, name)
-        config = self.configure(steps=args.steps, lr=args.critic_lr, polyak=args.polyak, loss=loss)
-        networks = fit("ilql", self.model, self.games, config, seed=self.seed, networks=start)
-        rows = {}
+        """Train a critic and let every policy play with every beta of it."""
+        started, args, networks, rows = time.monotonic(), self.args, self.critic(name), {}
         for over in args.over:
             acting = {"params": networks["params"] | {"policy": self.clone(over)}, "target": networks["target"]}
             named = label(name, over)
@@ -233,8 +240,8 @@ def main() -> None:
     parser.add_argument("--expectile", type=float, default=0.8, help="of ILQL")
     parser.add_argument("--cql", type=float, default=0.02, help="weight of the conservative term")
     parser.add_argument("--top_p", type=float, default=0.7, help="nucleus of the policies that a critic steers")
-    parser.add_argument("--best_of", type=int, default=16, help="samples of one more row, of which Q chooses; 1 is off")
-    parser.add_argument("--best_of_beta", type=float, default=16.0, help="their beta")
+    parser.add_argument("--best_of", type=int, default=64, help="samples that one more row chooses from; 1 is off")
+    parser.add_argument("--best_of_beta", type=float, default=16.0, help="their beta, in sampling and in choosing")
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--heads", type=int, default=4)

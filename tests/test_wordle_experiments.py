@@ -41,14 +41,15 @@ def test_multistep_writes_table_plot_and_curves_and_runs_nothing_twice(monkeypat
 
 
 @pytest.mark.slow
-def test_play_goes_on_after_a_kill_with_the_clone_that_it_saved(monkeypatch, tmp_path):
+def test_play_goes_on_after_a_kill_with_the_networks_that_it_saved(monkeypatch, tmp_path):
     run(monkeypatch, "wordle_play.py", tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
     cells = ["reference 0", "solving guesses 0", "bc 0", "filtered bc 0", "mc 0", "ilql 0"]
     assert list(results["cells"]) == cells
     table = (tmp_path / "table.md").read_text()
     assert [line.split(" | ")[0] for line in table.splitlines()[-4:-2]] == ["| ilql beta=16", "| ilql best of 2"]
-    assert {path.stem for path in tmp_path.glob("*.safetensors")} == {"solving_guesses_0", "bc_0", "filtered_bc_0"}
+    saved = {"solving_guesses_0", "bc_0", "filtered_bc_0", "mc_0", "ilql_0"}
+    assert {path.stem for path in tmp_path.glob("*.safetensors")} == saved
     written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
     killed = {name: cell for name, cell in results["cells"].items() if name != "ilql 0"}
     (tmp_path / "results.json").write_text(json.dumps(results | {"cells": killed}))
@@ -99,7 +100,7 @@ def test_critics_read_the_solving_guesses_trunk_and_steer_the_named_policies(mon
     assert loss["mc_returns"] and (loss["td_lambda"], loss["turn_lambda"]) == (1.0, 1.0)
     assert not ilql_loss.get("mc_returns") and (ilql_loss["td_lambda"], ilql_loss["turn_lambda"]) == (0.9, 0.3)
     jax.tree.map(np.testing.assert_array_equal, trunk, trunks["solving guesses"])
-    best = {"beta": 16.0, "top_p": 0.7, "beam_width": 0, "n_generations": 3, "rank_by": "value"}
+    best = {"beta": 16.0, "top_p": 0.7, "beam_width": 0, "n_generations": 3, "rank_by": "tilted"}
     decodings = [{"beta": 1.0, "top_p": 0.7}, {"beta": 4.0, "top_p": 0.7}, best]
     assert [how for _, how in steered[:6]] == decodings * 2
     for (policy, _), name in zip(steered[:6], ["bc"] * 3 + ["solving guesses"] * 3, strict=True):

@@ -26,7 +26,7 @@ from ilqljax.models.gpt2 import CacheSlots, take_cache_rows
 from ilqljax.models.value_lm import ValueLM
 from ilqljax.types import Array
 
-RANKINGS = ("advantage", "value", "log_probability", "both")
+RANKINGS = ("advantage", "value", "log_probability", "both", "tilted")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ class DecodeConfig:
         n_generations: utterances sampled per observation, of which one is chosen.
         rank_by: what chooses: "advantage" (sum over the utterance), "value" (min target Q of its last token, which
             says what the whole is worth without adding up each token's error), "log_probability" (of the policy,
-            summed), or "both" (its sum with the advantage times beta).
+            summed), "both" (its sum with the advantage times beta), or "tilted" (its sum with the value times beta:
+            the likeliest of the samples under ILQL's policy pi exp(beta A), arXiv 2206.11871, of whole utterances; V of
+            the prompt is the same for all).
         beam_width: find utterances by beam search of this width instead of sampling; 0 samples.
     """
 

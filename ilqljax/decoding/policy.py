@@ -129,6 +129,7 @@ class TextPolicy(Policy):
             "value": lambda g: g.value,
             "log_probability": lambda g: g.log_probability,
             "both": lambda g: g.log_probability + self.config.beta * g.advantage,
+            "tilted": lambda g: g.log_probability + self.config.beta * g.value,
         }
         by = "log_probability" if self.config.beam_width else self.config.rank_by
         return sorted(generations, key=scores[by], reverse=True)
