@@ -68,6 +68,12 @@ def test_expectile_counts_rows():
     assert find_expectile(np.array([-4.0, 0.0]), np.array([5, 1]), expectile=0.5) == pytest.approx(-20 / 6)
 
 
+@pytest.mark.parametrize("expectile", [0.0, 1.0, 1.5, -1.0])
+def test_an_expectile_that_has_no_minimum_is_refused(expectile):
+    with pytest.raises(ValueError, match="not between 0 and 1"):
+        find_expectile(np.array([-4.0, 0.0]), np.array([5, 1]), expectile=expectile)
+
+
 def test_pairs_are_ranked_at_every_action():
     values = np.array([[0.0, 2.0], [1.0, 1.0]])
     assert rank_pairs(values, ["x", "y"], [("x", "y"), ("y", "x")]) == [0.5, 0.5]
@@ -113,8 +119,8 @@ def test_a_short_training_learns_and_is_watched(name):
     seen = []
     config = FitConfig(steps=4, batch_size=2, lr=1e-2, length_buckets=(16,), action_buckets=(4,))
     watch = lambda step, params, target: seen.append(step)  # noqa: E731
-    networks = fit(name, SMALL, ANSWERS, config, seed=0, watch=watch, watch_every=2)
-    assert seen == [0, 2, 4]
+    networks = fit(name, SMALL, ANSWERS, config, seed=0, watch=watch, watch_every=3)
+    assert seen == [0, 3, 4]  # the last step too
     assert "reference" not in networks["params"]
     assert (networks["target"] == {}) == (name != "ilql")
 

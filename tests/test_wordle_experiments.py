@@ -5,6 +5,7 @@ import importlib.util
 import json
 import runpy
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import jax
@@ -13,13 +14,16 @@ import pytest
 from safetensors.numpy import save_file
 
 from ilqljax.errors import UserError
+from ilqljax.experiments.multistep import MultistepConfig, report_multistep, run_multistep
+from ilqljax.experiments.results import Results
 from ilqljax.models.networks_folder import flatten
+from ilqljax.tasks.wordle.game import load_words
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
 
-def run(monkeypatch, script, out):
-    monkeypatch.setattr(sys, "argv", [script, "--quick", "--out", str(out)])
+def run(monkeypatch, script, out, *arguments, quick=True):
+    monkeypatch.setattr(sys, "argv", [script, *(["--quick"] if quick else []), "--out", str(out), *arguments])
     runpy.run_path(str(SCRIPTS / script), run_name="__main__")
 
 
@@ -38,6 +42,56 @@ def test_multistep_writes_table_plot_and_curves_and_runs_nothing_twice(monkeypat
     run(monkeypatch, "wordle_multistep.py", tmp_path)
     assert json.loads((tmp_path / "results.json").read_text())["cells"] == cells  # with the same seconds
     assert table in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--expectiles", "0.5", "1"], "expectiles [0.5, 1.0]"),
+        (["--expectiles", "0.5", "0.5"], "expectiles [0.5, 0.5]"),
+        (["--seeds", "0", "0"], "--seeds [0, 0]"),
+        (["--seeds", "-1"], "--seeds [-1]"),
+        (["--steps", "0"], "--steps 0"),
+        (["--polyak", "3"], "polyak=3.0"),
+    ],
+)
+def test_multistep_refuses_what_would_fail_after_an_hour(monkeypatch, tmp_path, capsys, arguments, named):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "wordle_multistep.py", tmp_path / "out", *arguments, quick=False)
+    assert named in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_words_that_leave_nothing_to_compare_are_refused(monkeypatch, tmp_path, capsys):
+    (tmp_path / "words.txt").write_text("abbey\n")
+    arguments = ("--words", str(tmp_path / "words.txt"))
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "wordle_multistep.py", tmp_path / "out", *arguments)
+    assert "20 expert games with 1 words (seed 0) have no sub-optimal first guess" in capsys.readouterr().err
+
+
+def test_multistep_refuses_to_mix_two_word_lists_of_one_name(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_text("abbey\n")
+    config = MultistepConfig(words=str(path))
+    Results(tmp_path / "results.json", asdict(config) | {"words": load_words(path).fingerprint}).save()
+    path.write_text("abbot\n")
+    with pytest.raises(UserError, match=r"words '\w+' there"):
+        run_multistep(config, seeds=[0], expectiles=[0.5], out=tmp_path)
+
+
+def test_the_report_of_multistep_is_the_mean_over_seeds():
+    cells = {"table 0.5 0": [0.0, 0.25], "table 0.5 1": [0.0, 0.75]}
+    for seed, last in ((0, 0.1), (1, 0.3)):
+        cells[f"train 0.5 {seed}"] = {"steps": [0, 10], "shares": [[0.0, 0.0], [0.9, last]], "seconds": 30.4}
+    cells["train 0.7 0"] = {"steps": [0], "shares": [[1.0]], "seconds": 1e6}  # of another call
+    text, plot = report_multistep(cells, MultistepConfig(steps=10, batch=8), seeds=[0, 1], expectiles=[0.5])
+    assert text.splitlines()[2:] == [
+        "| 0.5 | 0.200 | 0.100, 0.300 | 0.500 |",
+        "",
+        "Seeds [0, 1], 10 steps of 8 games, 61 s of training.",
+    ]
+    assert "expectile 0.5" in plot
 
 
 @pytest.mark.slow

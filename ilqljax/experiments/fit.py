@@ -65,7 +65,7 @@ def fit(
         seed: of the parameters and the batches' order.
         trunk: a language model to start from; random where absent.
         networks: (params, target) that a critic starts from instead.
-        watch: called with the step, the parameters and the targets, at step 0 and every `watch_every` steps.
+        watch: called with the step, the parameters and the targets, at step 0, every `watch_every` steps and the last.
 
     Returns:
         `{"params", "target"}`, as `ilqljax.decoding.policy.TextPolicy` takes them.
@@ -119,7 +119,7 @@ def fit(
         for step in range(1, config.steps + 1):
             state, metrics = step_fn(state, next(loader))
             record(delayed.push(step, metrics))
-            if watch is not None and watch_every > 0 and step % watch_every == 0:
+            if watch is not None and watch_every > 0 and (step % watch_every == 0 or step == config.steps):
                 record(delayed.flush())
                 watch(step, select_acting_params(state), state.target)
         record(delayed.flush())

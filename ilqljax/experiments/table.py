@@ -39,7 +39,13 @@ def solve_table(
 
 
 def find_expectile(values: np.ndarray, counts: np.ndarray, *, expectile: float) -> float:
-    """Return the v that minimises the sum of counts * |expectile - 1(values < v)| * (values - v)^2."""
+    """Return the v that minimises the sum of counts * |expectile - 1(values < v)| * (values - v)^2.
+
+    Raises:
+        ValueError: the expectile is not between 0 and 1, both excluded: there is no such v, or it is an end of a range.
+    """
+    if not 0 < expectile < 1:
+        raise ValueError(f"expectile={expectile} is not between 0 and 1")
     v = float(np.average(values, weights=counts))
     while True:
         weights = counts * np.where(values < v, 1 - expectile, expectile)

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Int, UInt8
 
 from ilqljax.config import resolve_path
 from ilqljax.errors import UserError
+from ilqljax.files import hash_text
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 COLOURS = "BYG"
@@ -95,6 +96,11 @@ class WordList:
         self.words = tuple(words)
         self.letters = encode_words(self.words)
         self.numbers = {word: number for number, word in enumerate(self.words)}
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a hash of the words in their order."""
+        return hash_text("\n".join(self.words))
 
     def __len__(self) -> int:
         """Return the number of words."""
