@@ -124,7 +124,8 @@ def get_config(arg: str = "") -> ConfigDict:
             **DECODING.get(choice.algorithm, {}),
         }
     )
-    config.acting = ConfigDict({"batch_size": 512, "length_buckets": (13, 37, 61)})
+    # 128 games of 64 samples are 8,192 rows at once.
+    config.acting = ConfigDict({"batch_size": 128, "length_buckets": (13, 37, 61)})
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
     config.wandb = ConfigDict({"use_wandb": False, "project": "ilqljax", "mode": ""})
 

@@ -1,22 +1,21 @@
 """Both experiments' scripts, at the size of a smoke test."""
 
-import argparse
-import importlib.util
 import json
 import runpy
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from ilqljax.errors import UserError
+from ilqljax.experiments import play
 from ilqljax.experiments.multistep import MultistepConfig, report_multistep, run_multistep
+from ilqljax.experiments.play import PlayConfig
 from ilqljax.experiments.results import Results
-from ilqljax.models.networks_folder import flatten
+from ilqljax.files import save_arrays
 from ilqljax.tasks.wordle.game import load_words
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
@@ -94,91 +93,76 @@ def test_the_report_of_multistep_is_the_mean_over_seeds():
     assert "expectile 0.5" in plot
 
 
+# Play.
+
+
 @pytest.mark.slow
 def test_play_goes_on_after_a_kill_with_the_networks_that_it_saved(monkeypatch, tmp_path):
     run(monkeypatch, "wordle_play.py", tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
-    cells = ["reference 0", "solving guesses 0", "bc 0", "filtered bc 0", "mc 0", "ilql 0"]
-    assert list(results["cells"]) == cells
+    networks = ["solving guesses", "bc", "filtered bc", "mc", "ilql"]
+    assert [name for name in results["cells"] if name.startswith("train")] == [f"train {name} 0" for name in networks]
     table = (tmp_path / "table.md").read_text()
-    assert [line.split(" | ")[0] for line in table.splitlines()[-4:-2]] == ["| ilql beta=16", "| ilql best of 2"]
-    saved = {"solving_guesses_0", "bc_0", "filtered_bc_0", "mc_0", "ilql_0"}
-    assert {path.stem for path in tmp_path.glob("*.safetensors")} == saved
-    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
-    killed = {name: cell for name, cell in results["cells"].items() if name != "ilql 0"}
+    rows = ["ilql beta=16", "ilql best of 2"]
+    assert [line.split(" | ")[0] for line in table.splitlines()[-4:-2]] == [f"| {name}" for name in rows]
+    saved = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
+    assert {path.stem for path in saved} == {f"{name.replace(' ', '_')}_0" for name in networks}
+    killed = {name: cell for name, cell in results["cells"].items() if name != "ilql best of 2 0"}
     (tmp_path / "results.json").write_text(json.dumps(results | {"cells": killed}))
     run(monkeypatch, "wordle_play.py", tmp_path)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")} == written
-    again = json.loads((tmp_path / "results.json").read_text())["cells"]["ilql 0"]
-    assert {k: v for k, v in again.items() if k != "seconds"} == {
-        k: v for k, v in results["cells"]["ilql 0"].items() if k != "seconds"
-    }
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")} == saved
+    again = json.loads((tmp_path / "results.json").read_text())["cells"]
+    assert set(again) == set(results["cells"])
+    assert again["ilql best of 2 0"]["return"] == results["cells"]["ilql best of 2 0"]["return"]
 
 
-def load_play():
-    spec = importlib.util.spec_from_file_location("wordle_play", SCRIPTS / "wordle_play.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+SMALL = PlayConfig(p=0.9, games=2, data_games=64, clone_steps=1, bc_steps=1, filtered_steps=1, steps=2, batch=2)
+SMALL = replace(SMALL, lr=1e-3, critic_lr=1e-3, keep=0.5, td_lambda=0.9, turn_lambda=0.3, layers=1, width=8, heads=1)
+
+
+def make_experiment(folder, *, seed=0, **options):
+    results = Results(folder / "results.json", {})
+    return play.Experiment(SMALL, load_words(), results, seed=seed, **options)
 
 
 def test_critics_read_the_solving_guesses_trunk_and_steer_the_named_policies(monkeypatch, tmp_path):
-    play = load_play()
-    settings = {"words": "", "p": 0.5, "games": 2, "data_games": 8, "betas": [1.0, 4.0], "layers": 1, "width": 8}
-    settings |= {"heads": 1, "over": ["bc", "solving guesses"], "steps": 2, "critic_lr": 1e-3, "batch": 2}
-    settings |= {
-        "polyak": 0.01,
-        "expectile": 0.8,
-        "td_lambda": 0.9,
-        "turn_lambda": 0.3,
-        "cql": 0.25,
-        "top_p": 0.7,
-        "best_of": 3,
-        "best_of_beta": 16.0,
-    }
-    experiment = play.Experiment(argparse.Namespace(**settings), 0, tmp_path)
-    trunks = {name: experiment.model.init_trunk(jax.random.key(i)) for i, name in enumerate(settings["over"])}
-    for name, trunk in trunks.items():
-        save_file(flatten(jax.device_get(trunk)), tmp_path / f"{name.replace(' ', '_')}_0.safetensors")
+    experiment = make_experiment(tmp_path, betas=[1.0, 4.0], best_of=3)
+    trunks = {name: experiment.model.init_trunk(jax.random.key(i)) for i, name in enumerate(play.CLONES)}
     seen, steered = [], []
 
     def fit(name, model, rows, config, *, seed, networks):
         seen.append((config.loss, networks[0]["trunk"]))
         return {"params": networks[0], "target": networks[1]}
 
+    def make_policy(networks, **how):
+        steered.append((networks["params"]["policy"], how))
+
     monkeypatch.setattr(play, "fit", fit)
-    monkeypatch.setattr(experiment, "play", lambda nets, **how: steered.append((nets["params"]["policy"], how)) or {})
-    rows = experiment.judge_critic("mc")
-    experiment.judge_critic("ilql")
+    monkeypatch.setattr(experiment, "clone", trunks.__getitem__)
+    monkeypatch.setattr(experiment, "make_policy", make_policy)
+    monkeypatch.setattr(experiment, "score", lambda name, make: make())
+    rows = experiment.score_all(["mc", "ilql"], ["bc", "solving guesses"])
     (loss, trunk), (ilql_loss, _) = seen
     assert loss["mc_returns"] and (loss["td_lambda"], loss["turn_lambda"]) == (1.0, 1.0)
     assert not ilql_loss.get("mc_returns") and (ilql_loss["td_lambda"], ilql_loss["turn_lambda"]) == (0.9, 0.3)
     jax.tree.map(np.testing.assert_array_equal, trunk, trunks["solving guesses"])
     best = {"beta": 16.0, "top_p": 0.7, "beam_width": 0, "n_generations": 3, "rank_by": "tilted"}
     decodings = [{"beta": 1.0, "top_p": 0.7}, {"beta": 4.0, "top_p": 0.7}, best]
-    assert [how for _, how in steered[:6]] == decodings * 2
-    for (policy, _), name in zip(steered[:6], ["bc"] * 3 + ["solving guesses"] * 3, strict=True):
+    assert [how for _, how in steered[9:]] == decodings * 4
+    acting = [*np.repeat(play.CLONES, 3), *(["bc"] * 3 + [play.SOLVING] * 3) * 2]
+    for (policy, _), name in zip(steered, acting, strict=True):
         jax.tree.map(np.testing.assert_array_equal, policy, trunks[name])
+    clone_rows = [f"{name} {how}" for name in play.CLONES for how in ("greedy", "sampled", "nucleus")]
     steered_rows = [
-        f"mc{over} {how}" for over in ("", " over solving guesses") for how in ("beta=1", "beta=4", "best of 3")
+        f"{critic}{over} {how}"
+        for critic in ("mc", "ilql")
+        for over in ("", " over solving guesses")
+        for how in ("beta=1", "beta=4", "best of 3")
     ]
-    assert list(rows) == [*steered_rows, "seconds"]
+    assert list(rows) == ["data", "information gain", *clone_rows, *steered_rows]
 
 
 def test_clones_start_from_each_other_and_no_two_share_a_seed(monkeypatch, tmp_path):
-    play = load_play()
-    settings = {
-        "words": "",
-        "p": 0.9,
-        "games": 2,
-        "data_games": 64,
-        "betas": [1.0],
-        "layers": 1,
-        "width": 8,
-        "heads": 1,
-    }
-    settings |= {"clone_steps": 1, "bc_steps": 1, "lr": 1e-3, "batch": 2}
-    settings |= {"keep": 0.5, "filtered_steps": 1, "best_of": 1, "best_of_beta": 16.0}
     seen = []
 
     def fit(name, model, rows, config, *, seed, trunk):
@@ -186,7 +170,7 @@ def test_clones_start_from_each_other_and_no_two_share_a_seed(monkeypatch, tmp_p
         return {"params": {"policy": model.init_trunk(jax.random.key(seed))}}
 
     monkeypatch.setattr(play, "fit", fit)
-    experiments = [play.Experiment(argparse.Namespace(**settings), seed, tmp_path) for seed in (0, 1)]
+    experiments = [make_experiment(tmp_path, seed=seed) for seed in (0, 1)]
     for experiment in experiments:
         experiment.clone("filtered bc")
     seeds = [seed for seed, _, _ in seen]
@@ -199,6 +183,57 @@ def test_clones_start_from_each_other_and_no_two_share_a_seed(monkeypatch, tmp_p
         jax.tree.map(np.testing.assert_array_equal, start, experiments[0].model.init_trunk(jax.random.key(seed)))
 
 
+def test_networks_are_trained_once_and_those_of_another_run_are_refused(tmp_path):
+    calls = []
+
+    def train():
+        calls.append(1)
+        return {"w": np.full(2, len(calls), np.float32)}
+
+    for _ in range(2):
+        assert make_experiment(tmp_path).train_once("bc", train)["w"].tolist() == [1.0, 1.0]
+    save_arrays(tmp_path / "bc_0.safetensors", {"w": np.zeros(2, np.float32)})
+    with pytest.raises(UserError, match=r"bc_0.safetensors is not the file that .*results.json was made with. Delete"):
+        make_experiment(tmp_path).train_once("bc", train)
+    (tmp_path / "bc_0.safetensors").unlink()
+    assert make_experiment(tmp_path).train_once("bc", train)["w"].tolist() == [2.0, 2.0]
+    assert make_experiment(tmp_path).train_once("bc", train)["w"].tolist() == [2.0, 2.0]
+    # A file that the results do not know of is that of a run that was killed, or of other settings.
+    (tmp_path / "results.json").unlink()
+    assert make_experiment(tmp_path).train_once("bc", train)["w"].tolist() == [3.0, 3.0]
+
+
+def test_many_samples_are_decoded_for_fewer_games_at_once(tmp_path):
+    experiment = play.Experiment(replace(SMALL, games=4096), load_words(), Results(tmp_path / "r.json", {}), seed=0)
+    networks = {"params": {"policy": experiment.model.init_trunk(jax.random.key(0))}, "target": {}}
+    sizes = [experiment.make_policy(networks, n_generations=n).batch_size for n in (1, 64, 10_000)]
+    assert sizes == [512, 128, 1]
+
+
+def score(value, error=0.5, solved=1.0):
+    return {"return": value, "standard_error": error, "solved": solved, "no_word": 0.0, "seconds": 1.0}
+
+
+def test_the_table_of_one_seed_has_errors_over_games():
+    text = play.format_play({0: {"data": score(-4.0), "information gain": score(-2.0), "bc": score(-2.5, 0.25, 0.5)}})
+    assert text.splitlines() == [
+        "| policy | mean return | standard error over games | gap closed | solved | no word |",
+        "|---|---|---|---|---|---|",
+        "| data | -4.000 | 0.500 | 0 % | 100.0 % | 0.00 % |",
+        "| information gain | -2.000 | 0.500 | 100 % | 100.0 % | 0.00 % |",
+        "| bc | -2.500 | 0.250 | 75 % | 50.0 % | 0.00 % |",
+    ]
+
+
+def test_the_table_of_two_seeds_has_errors_between_them_and_each():
+    ends = {"data": score(-4.0), "information gain": score(-2.0)}
+    rows = {3: ends | {"bc": score(-2.0)}, 5: ends | {"bc": score(-3.0)}}
+    last = play.format_play(rows).splitlines()[-1]
+    # The returns' sample standard deviation is 0.707; divided by the root of 2.
+    assert last == "| bc | -2.500 | 0.500 | -2.000, -3.000 | 75 % | 100.0 % | 0.00 % |"
+    assert play.average(rows, "bc") == pytest.approx((-2.5, 0.5))
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -206,16 +241,25 @@ def test_clones_start_from_each_other_and_no_two_share_a_seed(monkeypatch, tmp_p
         (["--games", "-1"], "--games -1"),
         (["--betas", "0", "1"], "--betas"),
         (["--top_p", "0"], "--top_p 0"),
+        (["--keep", "1.5"], "--keep 1.5"),
         (["--critic_lr", "-1"], "--critic_lr -1"),
         (["--best_of", "0"], "--best_of 0"),
         (["--best_of_beta", "0"], "--best_of_beta 0"),
         (["--turn_lambda", "1.5"], "turn_lambda=1.5"),
         (["--polyak", "3"], "polyak=3.0"),
         (["--clone_steps", "0"], "--clone_steps 0"),
+        (["--seeds", "0", "0"], "--seeds [0, 0]"),
     ],
 )
-def test_play_refuses_what_would_fail_after_hours(monkeypatch, tmp_path, arguments, named):
-    monkeypatch.setattr(sys, "argv", ["wordle_play.py", "--out", str(tmp_path / "out"), *arguments])
-    with pytest.raises(UserError, match=named):
-        load_play().main()
+def test_play_refuses_what_would_fail_after_hours(monkeypatch, tmp_path, capsys, arguments, named):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "wordle_play.py", tmp_path / "out", *arguments, quick=False)
+    assert named in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_play_refuses_a_list_of_one_word(tmp_path):
+    (tmp_path / "words.txt").write_text("abbey\n")
+    options = {"seeds": [0], "critics": ["ilql"], "over": ["bc"], "betas": [1.0], "best_of": 1}
+    with pytest.raises(UserError, match=r"words\.txt has one word"):
+        play.run_play(replace(SMALL, words=str(tmp_path / "words.txt")), **options, out=tmp_path)

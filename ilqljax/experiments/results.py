@@ -41,9 +41,13 @@ class Results:
     def compute(self, name: str, function: Callable[[], Any]) -> Any:
         """Return a cell; run `function`, whose result must be JSON, only if the file does not hold it yet."""
         if name not in self.cells:
-            self.cells[name] = json.loads(json.dumps(function()))
-            self.save()
+            self.put(name, function())
         return self.cells[name]
+
+    def put(self, name: str, value: Any) -> None:
+        """Set a cell, which must be JSON, and write the file."""
+        self.cells[name] = json.loads(json.dumps(value))
+        self.save()
 
     def save(self) -> None:
         """Write the file, whole or not at all."""
