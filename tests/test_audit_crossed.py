@@ -149,8 +149,8 @@ def test_rate_of_zero_has_a_ratio_and_no_interval():
 def test_shuffled_labels_have_the_law_of_every_permutation():
     codes, indices = np.array([0, 0, 0, 1, 1, -1]), np.array([[0, 1, 3], [0, 4, 5], [0, 1, 2]])
     tally = tally_pairs(pair_selection(indices, n_candidates=6, n_selected=2), codes, n_categories=2)
-    null = shuffle_labels(tally, seed=0, n_shuffles=4000)
     eligible = find_eligible(np.array([5, 2]))
+    null = shuffle_labels(tally, judged=eligible, seed=0, n_shuffles=4000)
     draws = []
     for labels in set(permutations(codes)):
         counts = [
@@ -166,13 +166,35 @@ def test_shuffling_one_row_a_candidate_is_the_same_drawn_either_way():
     """With every candidate assessed twice and selected at most twice the shortcut cannot be taken; rates agree."""
     codes = np.repeat([0, 1, 2, -1], [30, 20, 10, 10])
     chosen = np.random.default_rng(0).random(70) < 0.4
-    fast = shuffle_labels(tally_pairs(pair_rows(chosen), codes, n_categories=3), seed=0, n_shuffles=4000)
-    twice = np.where(chosen[None, :], np.arange(70), -1).repeat(2, axis=0)
-    slow = shuffle_labels(
-        tally_pairs(pair_shortlisting(twice, n_candidates=70), codes, n_categories=3), seed=1, n_shuffles=4000
-    )
+    every, twice = np.ones(3, bool), np.where(chosen[None, :], np.arange(70), -1).repeat(2, axis=0)
+    fast = tally_pairs(pair_rows(chosen), codes, n_categories=3)
+    slow = tally_pairs(pair_shortlisting(twice, n_candidates=70), codes, n_categories=3)
+    fast = shuffle_labels(fast, judged=every, seed=0, n_shuffles=4000)
+    slow = shuffle_labels(slow, judged=every, seed=1, n_shuffles=4000)
     np.testing.assert_allclose(fast.ratios.value, slow.ratios.value, atol=0.02)
     np.testing.assert_allclose(fast.p_values, slow.p_values, atol=0.04)
+
+
+def test_category_of_few_people_is_tested_among_those_who_were_assessed():
+    """Of 1,000 candidates 20 are ever assessed, both people of c among them, and c's rate is the overall one.
+
+    Shuffled over the whole pool c would mostly have nobody assessed, which is no rate at all.
+    """
+    codes = np.repeat([0, 1, 2], [499, 499, 2])
+    half = [0, 1, 2, 3, 4, 499, 500, 501, 502, 998]
+    shortlist = np.array([*half, 5, 6, 7, 8, 503, 504, 505, 506, 507, 999])
+    pairs = pair_selection(np.tile(shortlist, (40, 1)), n_candidates=1000, n_selected=10)
+    null = shuffle_labels(tally_pairs(pairs, codes, n_categories=3), judged=np.ones(3, bool), seed=0)
+    assert null.p_values[2] == 1.0 and null.p_smallest > 0.5
+    assert np.isfinite(null.ratios).all() and np.isfinite(null.smallest).all()
+
+
+def test_shuffle_that_selects_nobody_known_counts_for_nothing():
+    """Of 4 known people among 40 one is selected; 90 % of the shuffles select none, and in the others a ratio is 0."""
+    codes = np.repeat([0, 1, -1], [2, 2, 36])
+    pairs = pair_rows(np.arange(40) == 0)
+    null = shuffle_labels(tally_pairs(pairs, codes, n_categories=2), judged=np.ones(2, bool), seed=0)
+    assert null.p_smallest == 1.0
 
 
 @pytest.mark.slow

@@ -180,6 +180,27 @@ def test_attribute_that_nobody_declares_is_refused_by_name(data, tmp_path):
         run(*arguments, out=tmp_path / "out")
 
 
+def test_pair_of_attributes_that_nobody_declares_together_is_named_and_left_out(data, tmp_path):
+    rows = [{"id": str(i), "text": "nurse", "attributes": {"sex": "fm"[i % 2], "race": ""}} for i in range(40)]
+    rows += [{"id": str(40 + i), "text": "nurse", "attributes": {"sex": "", "race": "ab"[i % 2]}} for i in range(40)]
+    save_json_lines(tmp_path / "c.jsonl", rows)
+    arguments = ["--jobs", data / "jobs.jsonl", "--candidates", tmp_path / "c.jsonl", *SMALL]
+    result = run(*arguments, out=tmp_path / "out")
+    assert [section["name"] for section in result["attributes"]] == ["race", "sex"]
+    assert set(result["postings"][0]["score_before"]) == {"race", "sex"}
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Not audited, for nobody declares both: race x sex." in page
+
+
+def test_rewrites_that_reach_nobody_have_no_skew(data, tmp_path):
+    postings, _ = make_market(seed=0, n_postings=15, n_candidates=1)
+    save_json_lines(tmp_path / "r.jsonl", [{"id": p.id, "text": ""} for p in postings])
+    arguments = [*jobs_arguments(data), "--attributes", "gender", "--rewrites", tmp_path / "r.jsonl"]
+    section = run(*arguments, out=tmp_path / "out")["attributes"][0]
+    assert section["lists"]["after"]["min_skew"] is section["lists"]["after"]["max_skew"] is None
+    assert section["ranking"][0]["skew_5_after"] is None and section["ranking"][0]["skew_5_before"] is not None
+
+
 def test_one_posting_has_ratios_and_no_intervals(data, tmp_path):
     result = run(*jobs_arguments(data), "--max_postings", "1", "--attributes", "gender", out=tmp_path / "out")
     rows = result["attributes"][0]["rates"]["before"]["selection"]["rows"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
+from ilqljax.fairness.audit.findings import state_findings
 from ilqljax.fairness.audit.market import AuditConfig
 from ilqljax.fairness.audit.ready_table import audit_ready_table, load_ready_table
 from ilqljax.fairness.audit.tables import format_json, list_tables
@@ -63,6 +64,29 @@ def test_category_under_two_percent_is_listed_with_its_rate_and_has_no_ratio(tmp
     assert rows["a"]["impact_ratio"] == 1.0
 
 
+def test_p_value_of_the_finding_is_of_the_category_that_it_names(tmp_path):
+    """B's 98 of 200 beside A's 100 of 200 are nothing; the 0 of 14 of C, which is too small to judge, are no part."""
+    result = audit(write_table(tmp_path / "t.csv", [("A", 200, 100), ("B", 200, 98), ("C", 14, 0)], kind="selected"))
+    table = result["attributes"][0]["rates"]["before"]["selection"]
+    assert table["smallest_ratio"] == pytest.approx(0.98) and table["p_smallest"] > 0.5
+    assert table["null_smallest_low"] > 0.7
+    (sentence,) = state_findings(result)["sex"]
+    assert "of B; too little data for 1 category; not clearly lower than by chance" in sentence
+
+
+def test_reference_of_few_people_leaves_no_smallest_ratio_to_test(tmp_path):
+    result = audit(write_table(tmp_path / "t.csv", [("A", 200, 100), ("B", 200, 60), ("C", 14, 14)], kind="selected"))
+    table = result["attributes"][0]["rates"]["before"]["selection"]
+    assert np.isnan([table["smallest_ratio"], table["p_smallest"], table["p_smallest_holm"]]).all()
+    assert "insufficient data to compare" in state_findings(result)["sex"][0]
+
+
+def test_exactly_four_fifths_is_not_below_in_the_finding_or_the_table(tmp_path):
+    result = audit(write_table(tmp_path / "t.csv", [("A", 30, 25), ("B", 30, 20)], kind="selected"))
+    assert "below" not in state_findings(result)["sex"][0]
+    assert "B,30,20,66.7%,0.80,30,0.8 or more" in list_tables(result)["selection_sex_before.csv"]
+
+
 def test_unknown_is_counted_and_in_no_rate(tmp_path):
     path = write_table(tmp_path / "t.csv", SEX, kind="selected", extra=["u1,,1", "u2, ,0"])
     table = audit(path)["attributes"][0]["rates"]["before"]["selection"]
@@ -76,6 +100,48 @@ def test_intersection_has_one_column_a_part(tmp_path):
     text = list_tables(audit(tmp_path / "t.csv"))["selection_race_by_sex_before.csv"]
     assert text.startswith("race,sex,# of Applicants")
     assert "\na,f,40,20,50.0%,1.00,40," in text
+
+
+def write_crossed(path, groups):
+    lines = [f"{sex},{race},{i % 2}" for race, sex, n in groups for i in range(n)]
+    path.write_text("\n".join(["sex,race,selected", *lines]))
+    return path
+
+
+def test_categories_with_slashes_keep_their_columns_and_are_hidden_with_their_part(tmp_path):
+    """Three people of Pacific take the next smallest race with them, whose cells would add up to it."""
+    people = {"Black / African American": (40, 40), "White": (200, 200), "Pacific": (1, 2)}
+    groups = [(race, sex, n) for race, both in people.items() for sex, n in zip("FM", both, strict=True)]
+    path = write_crossed(tmp_path / "t.csv", groups)
+    name = "selection_race_by_sex_before.csv"
+    assert "\nBlack / African American,F,40,20," in list_tables(audit(path))[name]
+    hidden = audit(path, min_count=5)
+    assert [line.split(",")[0] for line in list_tables(hidden)[name].splitlines()[1:]] == [
+        "White",
+        "White",
+        "Unknown",
+        "Hidden",
+    ]
+    assert "African" not in format_json(hidden)
+
+
+def test_combinations_that_would_share_a_name_are_told_apart(tmp_path):
+    path = write_crossed(tmp_path / "t.csv", [("x / y", "z", 40), ("x", "y / z", 50)])
+    section = audit(path)["attributes"][-1]
+    assert section["pool"] == {"'x' / 'y / z'": 50, "'x / y' / 'z'": 40}
+    assert list(section["parts"].values()) == [["x", "y / z"], ["x / y", "z"]]
+
+
+def test_pair_of_attributes_that_nobody_declares_together_is_left_out(tmp_path):
+    path = write_crossed(tmp_path / "t.csv", [("", "F", 40), ("a", "", 40)])
+    result = audit(path)
+    assert [section["name"] for section in result["attributes"]] == ["race", "sex"]
+    assert result["not_audited"] == ["race x sex"]
+
+
+def test_attribute_whose_own_name_has_a_cross_is_one_column(tmp_path):
+    text = list_tables(audit(write_table(tmp_path / "t.csv", SEX, kind="selected", name="a x b")))
+    assert text["selection_a_by_b_before.csv"].splitlines()[1].startswith("Female,76,34,")
 
 
 def test_json_has_null_for_what_is_undefined(tmp_path):

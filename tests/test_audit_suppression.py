@@ -3,11 +3,12 @@
 import pytest
 
 from ilqljax.fairness.audit.suppression import find_hidden, hide_cells
+from ilqljax.fairness.impact_ratio import Mark
 
 
-def make_table(counts: dict[str, tuple[int, int]]) -> dict:
+def make_table(counts: dict[str, tuple[int, int]], *, mark: str = Mark.PASSED) -> dict:
     rows = [
-        {"category": name, "n_people": n, "n_people_selected": s, "impact_ratio": s / n, "mark": ""}
+        {"category": name, "n_people": n, "n_people_selected": s, "impact_ratio": s / n, "mark": mark}
         for name, (n, s) in counts.items()
         if name
     ]
@@ -17,7 +18,8 @@ def make_table(counts: dict[str, tuple[int, int]]) -> dict:
 
 def hide(counts, *, min_count, hidden_parts=()):
     pool = {name: n for name, (n, _) in counts.items()} | ({"": 0} if "" not in counts else {})
-    return find_hidden([make_table(counts)], pool, min_count=min_count, hidden_parts=hidden_parts)
+    parts = {name: name.split(" / ") if hidden_parts else [name] for name in counts if name}
+    return find_hidden([make_table(counts)], pool, min_count=min_count, parts=parts, hidden_parts=hidden_parts)
 
 
 def test_nothing_is_hidden_unless_asked():
@@ -61,19 +63,31 @@ def test_category_hidden_in_its_own_attribute_is_hidden_in_the_intersection():
 
 def test_hidden_cells_are_gone_from_every_part_of_the_section():
     table = make_table({"a": (100, 50), "b": (3, 2), "c": (20, 5)}) | {"smallest_ratio": 0.5, "p_smallest": 0.1}
+    table["rows"].append({"category": "d", "impact_ratio": 0.0, "mark": Mark.INSUFFICIENT})  # sets no smallest ratio
     section = {
         "rates": {"before": {"selection": table}},
         "changes": {"selection": [{"category": "b", "reference": "a"}, {"category": "a", "reference": "b"}]},
         "composition": [{"category": name} for name in "abc"],
         "ranking": [{"category": name} for name in "abc"],
+        "pool": {"a": 100, "b": 3, "c": 20, "d": 9},
+        "parts": {name: [name] for name in "abcd"},
         "n_unknown": 0,
     }
     hide_cells(section, {"b", "c"})
-    assert [row["category"] for row in table["rows"]] == ["a"]
+    assert [row["category"] for row in table["rows"]] == [*section["pool"]] == [*section["parts"]] == ["a", "d"]
     assert section["composition"] == section["ranking"] == [{"category": "a"}]
     assert section["changes"]["selection"] == [{"category": "a", "reference": "(hidden)"}]
     assert table["smallest_ratio"] != table["smallest_ratio"]  # it was that of c: undefined now
     assert section["n_hidden"] == 2
+
+
+def test_slashes_in_a_category_hide_no_line_of_an_intersection():
+    """The lines are those of the parts "p / q" and "r", whatever the joined names look like."""
+    counts = {"p / q / f": (3, 1), "p / q / m": (50, 20), "r / f": (60, 20), "r / m": (70, 20)}
+    parts = {"p / q / f": ["p / q", "f"], "p / q / m": ["p / q", "m"], "r / f": ["r", "f"], "r / m": ["r", "m"]}
+    pool = {name: n for name, (n, _) in counts.items()} | {"": 0}
+    for given in ((set(), set()), ({"p / q"}, set())):
+        assert find_hidden([make_table(counts)], pool, min_count=5, parts=parts, hidden_parts=given) == set(counts)
 
 
 @pytest.mark.parametrize("names", [("a", "b"), ("a / x", "b / y")])

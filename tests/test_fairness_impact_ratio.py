@@ -10,6 +10,8 @@ from ilqljax.fairness.impact_ratio import (
     compute_impact_ratios,
     count_above_median,
     count_selection,
+    mark_category,
+    ratios_and_smallest,
 )
 
 
@@ -109,6 +111,24 @@ def test_marks_follow_the_four_fifths_line_and_small_numbers():
     assert marks == [Mark.REFERENCE, Mark.PASSED, Mark.BELOW]
     marks = [row.mark for row in compute_impact_ratios(pool_counts([100, 29], [50, 5]), "ab").rows]
     assert marks == [Mark.REFERENCE, Mark.INSUFFICIENT]
+
+
+@pytest.mark.parametrize(("assessed", "selected"), [([30, 30], [25, 20]), ([32, 30], [12, 9]), ([36, 30], [15, 10])])
+def test_ratio_of_exactly_four_fifths_is_not_below_it(assessed, selected):
+    """(20 / 30) / (25 / 30) is 0.7999999999999999 in floating point."""
+    table = compute_impact_ratios(pool_counts(assessed, selected), "ab", n_resamples=20, n_permutations=20)
+    assert [row.mark for row in table.rows] == [Mark.REFERENCE, Mark.PASSED]
+
+
+def test_ratio_of_four_fifths_less_one_of_a_billion_is_below_it():
+    assessed, selected = np.full(2, 10**9), np.array([10**9, 8 * 10**8 - 1])
+    assert mark_category(1, selected, assessed, eligible=np.ones(2, bool), reference=0) == Mark.BELOW
+
+
+def test_category_that_a_draw_leaves_out_takes_no_other_with_it():
+    ratios = ratios_and_smallest(np.array([2, 1, 0]), np.array([4, 4, 0]), np.ones(3, bool))
+    np.testing.assert_allclose(ratios, [1.0, 0.5, np.nan, 0.5])
+    assert np.isnan(ratios_and_smallest(np.array([2, 0]), np.array([4, 0]), np.ones(2, bool))[-1])
 
 
 def test_reference_has_no_test_and_the_others_have():

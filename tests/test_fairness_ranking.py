@@ -45,6 +45,12 @@ def test_unknown_members_belong_to_no_category():
     np.testing.assert_allclose(skew(np.array([0, -1, 1, -1]), HALF, 4), [0.0, 0.0], atol=1e-12)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 1.0])
+def test_list_of_nobody_known_has_no_skew_whatever_the_smoothing(smoothing):
+    skews = skew(np.array([[-1, -1, 0], [0, -1, 0]]), HALF, 2, smoothing=smoothing)
+    assert np.isnan(skews[0]).all() and not np.isnan(skews[1]).any()
+
+
 def test_category_without_a_target_share_has_no_skew_and_is_left_out_of_the_range():
     skews = skew(np.array([0, 1, 2]), np.array([0.5, 0.5, 0.0]), 3, smoothing=0.0)
     assert np.isnan(skews[2])
@@ -109,6 +115,23 @@ def test_expected_values_are_means_over_every_order():
     expected = expected_skew_range(THREE, 3, pool=pool)
     assert expected.smallest == pytest.approx(found.smallest.mean(), abs=4 * found.smallest.std() / np.sqrt(4000))
     assert expected.largest == pytest.approx(found.largest.mean(), abs=4 * found.largest.std() / np.sqrt(4000))
+
+
+def test_expected_skew_leaves_out_lists_of_nobody_known():
+    codes = np.array([0, 0, 1, -1, -1, -1])
+    pool, every = count_categories(codes, 2), np.array(list(permutations(codes)))
+    skews = skew(every, HALF, 2)
+    assert np.isnan(skews).any()
+    np.testing.assert_allclose(expected_skew(HALF, 2, pool=pool), np.nanmean(skews, axis=0), atol=1e-12)
+    found, expected = skew_range(skews), expected_skew_range(HALF, 2, pool=pool)
+    for value, values in zip(expected, found, strict=True):
+        assert value == pytest.approx(np.nanmean(values), abs=4 * np.nanstd(values) / np.sqrt(3000))
+
+
+def test_expected_values_are_undefined_without_a_known_member():
+    pool = CategoryCounts(np.array([0, 0]), np.array(9))
+    assert np.isnan(expected_skew(HALF, 3, pool=pool)).all()
+    assert np.isnan([*expected_skew_range(HALF, 3, pool=pool), expected_ndkl(HALF, 3, pool=pool)]).all()
 
 
 def test_a_fair_order_has_a_negative_expected_skew_and_a_positive_ndkl():

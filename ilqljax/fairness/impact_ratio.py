@@ -47,6 +47,9 @@ class Mark(StrEnum):
     UNDEFINED = "undefined"
 
 
+JUDGED = (Mark.REFERENCE, Mark.PASSED, Mark.BELOW)  # the marks of categories of enough members
+
+
 class SelectionCounts(NamedTuple):
     """Hold how many members of each category every posting (or other cluster) assessed and selected."""
 
@@ -220,7 +223,7 @@ def compute_impact_ratios(
                 null_ratio=_take(null, c),
                 p_value=test.p_value,
                 test=test.method if is_tested else "",
-                mark=mark_category(c, ratio.value[c], assessed, eligible=eligible, reference=reference),
+                mark=mark_category(c, selected, assessed, eligible=eligible, reference=reference),
             )
         )
     return ImpactRatioTable(
@@ -260,27 +263,32 @@ def make_ratio_statistic(
 def ratios_and_smallest(
     selected: Int[Array, "... C"], assessed: Int[Array, "... C"], eligible: Bool[Array, "C"]
 ) -> Float[Array, "... C+1"]:
-    """Return each eligible category's rate over the highest of the same draw, and the smallest of these ratios."""
+    """Return each eligible category's rate over the highest of the same draw, and the smallest of these ratios.
+
+    A category of which a draw assesses nobody has no ratio in it and sets none. The smallest needs two ratios.
+    """
     rates = np.where(eligible, divide(selected, assessed), np.nan)
-    known = np.where(eligible, rates, -np.inf)
-    ratios = divide(rates, known.max(axis=-1, keepdims=True, initial=0.0))
-    smallest = np.where(eligible, ratios, np.inf).min(axis=-1, keepdims=True, initial=np.inf)
-    comparable = eligible.sum() >= 2
-    return np.concatenate([ratios, np.where(np.isfinite(smallest) & comparable, smallest, np.nan)], axis=-1)
+    ratios = divide(rates, np.where(np.isnan(rates), 0.0, rates).max(axis=-1, keepdims=True, initial=0.0))
+    defined = ~np.isnan(ratios)
+    smallest = np.where(defined, ratios, np.inf).min(axis=-1, keepdims=True, initial=np.inf)
+    comparable = defined.sum(axis=-1, keepdims=True) >= 2
+    return np.concatenate([ratios, np.where(comparable, smallest, np.nan)], axis=-1)
 
 
 def mark_category(
-    c: int, ratio: float, assessed: Int[Array, "C"], *, eligible: Bool[Array, "C"], reference: int
+    c: int, selected: Int[Array, "C"], assessed: Int[Array, "C"], *, eligible: Bool[Array, "C"], reference: int
 ) -> Mark:
+    """Return how a category stands to the four-fifths rule, compared in integers: exactly 4/5 is not below it."""
     if assessed[c] > 0 and not eligible[c]:
         return Mark.EXCLUDED
-    if np.isnan(ratio):
+    if not eligible[c] or reference == NO_REFERENCE:
         return Mark.UNDEFINED
     if min(assessed[c], assessed[reference]) < MIN_ASSESSED:
         return Mark.INSUFFICIENT
     if c == reference:
         return Mark.REFERENCE
-    return Mark.BELOW if ratio < FOUR_FIFTHS else Mark.PASSED
+    is_below = 5 * int(selected[c]) * int(assessed[reference]) < 4 * int(selected[reference]) * int(assessed[c])
+    return Mark.BELOW if is_below else Mark.PASSED
 
 
 def _take(estimate: Estimate, index: int) -> Estimate:

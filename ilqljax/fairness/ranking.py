@@ -51,7 +51,7 @@ def skew(
     """Return each category's skew@k: ln(share among the first k / target share), smoothed (module docstring).
 
     0 is the target's share, ln 2 = 0.69 twice it, -ln 2 half of it. Undefined (NaN) where the target share is 0, or
-    where nobody known is among the first k and there is no smoothing.
+    where nobody known is among the first k: smoothing alone would make an empty list equal its target.
 
     Raises:
         UserError: k is not from 1 to the length of the lists.
@@ -66,9 +66,10 @@ def skew(
 def skew_of_counts(
     counts: Int[Array, "... C"], target: Float[Array, "... C"], *, smoothing: float = SMOOTHING
 ) -> Float[Array, "... C"]:
-    """Return each category's skew from its count among the members of known category."""
+    """Return each category's skew from its count among the members of known category; NaN without any."""
     target = np.where(target > 0.0, target, np.nan)
-    shares = divide(counts + smoothing * target, counts.sum(axis=-1, keepdims=True) + smoothing)
+    known = counts.sum(axis=-1, keepdims=True)
+    shares = divide(counts + smoothing * target, np.where(known > 0, known + smoothing, np.nan))
     with np.errstate(divide="ignore"):  # without smoothing an absent category is at minus infinity
         return np.log(shares / target)
 
@@ -136,25 +137,25 @@ def expected_skew(
     """Return the skew@k that a random order has on average, exactly (hypergeometric), for each category.
 
     It is below 0 even for a perfectly fair order, because the logarithm punishes a missing member more than it rewards
-    one too many.
+    one too many. Lists in which nobody is known are left out, as they have no skew.
 
     Raises:
         UserError: k members cannot be drawn from the pool.
     """
     colors = check_draw(k, pool=pool)
     known = int(colors[:-1].sum())
-    sizes = np.arange(max(0, k - int(colors[-1])), min(k, known) + 1)
+    sizes = np.arange(max(1, k - int(colors[-1])), min(k, known) + 1)
     chances = scipy.stats.hypergeom(int(colors.sum()), known, k).pmf(sizes)
     target = np.asarray(target, float)
     safe = np.where(target > 0.0, target, np.nan)
     mean = np.zeros(len(target))
     for n, chance in zip(sizes, chances, strict=True):
         x = np.arange(n + 1)[:, None]
-        p = scipy.stats.hypergeom(known, colors[:-1], n).pmf(x) if n else np.ones((1, len(target)))
+        p = scipy.stats.hypergeom(known, colors[:-1], n).pmf(x)
         with np.errstate(divide="ignore", invalid="ignore"):
             logs = np.log((x + smoothing * safe) / (n + smoothing) / safe)
         mean += chance * np.where(p > 0.0, p * logs, 0.0).sum(axis=0)
-    return np.where(target > 0.0, mean, np.nan)
+    return np.where(target > 0.0, divide(mean, chances.sum()), np.nan)
 
 
 def expected_skew_range(
@@ -166,11 +167,11 @@ def expected_skew_range(
     seed: int = 0,
     n_draws: int = 4000,
 ) -> SkewRange:
-    """Return the MinSkew@k and MaxSkew@k that random orders have on average (simulated)."""
+    """Return the MinSkew@k and MaxSkew@k that random orders with anybody known have on average (simulated)."""
     colors = check_draw(k, pool=pool)
     counts = np.random.default_rng(seed).multivariate_hypergeometric(colors, k, size=n_draws, method="marginals")
     found = skew_range(skew_of_counts(counts[:, :-1], np.asarray(target, float), smoothing=smoothing))
-    return SkewRange(float(np.nanmean(found.smallest)), float(np.nanmean(found.largest)))
+    return SkewRange(_mean_defined(found.smallest), _mean_defined(found.largest))
 
 
 def expected_ndkl(
@@ -196,4 +197,8 @@ def _simulate(
         counts = rng.multivariate_hypergeometric(colors, n, size=size, method="marginals")
         codes = np.repeat(np.tile(labels, size), counts.ravel()).reshape(size, n)
         found.append(statistic(rng.permuted(codes, axis=1)))
-    return float(np.nanmean(np.concatenate(found)))
+    return _mean_defined(np.concatenate(found))
+
+
+def _mean_defined(values: Float[Array, "R"]) -> float:
+    return float(divide(np.nansum(values), (~np.isnan(values)).sum()))

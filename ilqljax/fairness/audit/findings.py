@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ilqljax.fairness.impact_ratio import FOUR_FIFTHS, MIN_ASSESSED, Mark
+from ilqljax.fairness.impact_ratio import MIN_ASSESSED, Mark
 
 SIGNIFICANT = 0.05
 _VERBS = {"shortlisting": "Shortlisted", "selection": "Selected", "scoring": "Scored above the median"}
@@ -32,7 +32,8 @@ METHODS = (
     ),
     Method(
         "Insufficient data",
-        f"Marks a category, or a reference, of fewer than {MIN_ASSESSED} different people. Such a ratio shows nothing.",
+        f"Marks a category, or a reference, of fewer than {MIN_ASSESSED} different people. Such a ratio shows nothing, "
+        "and the p-value of the lowest ratio leaves it out.",
     ),
     Method(
         "Three rates",
@@ -59,9 +60,9 @@ METHODS = (
     ),
     Method(
         "Chance",
-        "Labels are shuffled among the candidates 2,000 times; a person keeps the shuffled label throughout. 'By "
-        "chance' is what the same number then is. The p-value says how often shuffled labels give a rate as far from "
-        "the overall one.",
+        "Labels are shuffled 2,000 times among the candidates who were assessed at all; a person keeps the shuffled "
+        "label throughout. 'By chance' is what the same number then is. The p-value says how often shuffled labels "
+        "give a rate as far from the overall one.",
     ),
     Method(
         "Many comparisons",
@@ -127,7 +128,7 @@ def _describe_lowest(table: Mapping[str, Any]) -> str:
     if math.isfinite(lowest["ratio_low"]):
         text += f" [{lowest['ratio_low']:.2f}, {lowest['ratio_high']:.2f}]"
     text += f", of {lowest['category']}"
-    return text + (" (below four fifths)" if lowest["impact_ratio"] < FOUR_FIFTHS else "")
+    return text + (" (below four fifths)" if lowest["mark"] == Mark.BELOW else "")
 
 
 def _describe_later(table: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -23,12 +23,13 @@ from ilqljax.fairness.audit.rates import Row, adjust_for_many, spread, tabulate_
 from ilqljax.fairness.audit.shuffling import shuffle_scores
 from ilqljax.fairness.audit.suppression import UNKNOWN_CATEGORY, find_hidden, hide_cells
 from ilqljax.fairness.diversity import count_categories, normalize_counts
-from ilqljax.fairness.scores import CROSS, ScoreConfig, ScoreTerm, ShortlistScorer
+from ilqljax.fairness.scores import CROSS, ScoreConfig, ShortlistScorer, select_attribute
 from ilqljax.fairness.statistics import bootstrap_mean
 from ilqljax.fairness.targets import codes_or_unknown, parse_shares, select_targets
 from ilqljax.types import Array
 
 BEFORE, AFTER = "before", "after"
+SEPARATOR = " / "
 N_SCORE_SHUFFLES = 400
 
 
@@ -75,7 +76,8 @@ class AuditConfig:
     """Say how to audit.
 
     Attributes:
-        attributes: declared attributes; every pair of them is audited as an intersection too.
+        attributes: declared attributes; every pair of them is audited as an intersection too, unless nobody declares
+            both.
         n_selected: how many of a shortlist count as selected.
         score: target, distance and weights of the diversity score (its `attribute` is not used).
         min_count: hide categories of fewer people; 0 hides none.
@@ -98,6 +100,45 @@ def list_intersections(attributes: Sequence[str]) -> list[str]:
     return [f"{a}{CROSS}{b}" for i, a in enumerate(attributes) for b in attributes[i + 1 :]]
 
 
+class AuditedAttribute(NamedTuple):
+    """Hold an attribute to audit, and what it is made of.
+
+    Attributes:
+        attribute: its categories, each of its own name, and its codes.
+        columns: the declared attributes that it combines; of an attribute by itself, its name.
+        parts: each category's values of these, in the order of the categories.
+    """
+
+    attribute: Attribute
+    columns: tuple[str, ...]
+    parts: tuple[tuple[str, ...], ...]
+
+
+def select_audited(table: AttributeTable, config: AuditConfig) -> tuple[list[AuditedAttribute], list[str]]:
+    """Return what is audited, and the names of the pairs that are not because nobody declares both.
+
+    Raises:
+        UserError: an unknown attribute.
+    """
+    attributes = [select_attribute(table, name) for name in config.names()]
+    not_audited = [a.name for a in attributes if a.name not in config.attributes and not a.categories]
+    return [_split(table, a) for a in attributes if a.name not in not_audited], not_audited
+
+
+def _split(table: AttributeTable, attribute: Attribute) -> AuditedAttribute:
+    if attribute.name in table.names:
+        return AuditedAttribute(attribute, (attribute.name,), tuple((name,) for name in attribute.categories))
+    sources = [table.attribute(name) for name in attribute.name.split(CROSS)]
+    rows = [int(np.argmax(attribute.codes == c)) for c in range(len(attribute.categories))]  # somebody of each category
+    parts = tuple(tuple(source.categories[source.codes[row]] for source in sources) for row in rows)
+    names = attribute.categories  # "x / y" with "z" and "x" with "y / z" have one name: quotes tell them apart
+    names = tuple(
+        SEPARATOR.join(map(repr, values)) if names.count(name) > 1 else name
+        for name, values in zip(names, parts, strict=True)
+    )
+    return AuditedAttribute(attribute._replace(categories=names), tuple(s.name for s in sources), parts)
+
+
 def audit_market(market: AuditedMarket, config: AuditConfig) -> dict[str, Any]:
     """Return the audit as plain data: one section an attribute, one row a posting.
 
@@ -111,10 +152,10 @@ def audit_market(market: AuditedMarket, config: AuditConfig) -> dict[str, Any]:
             f"than {first.indices.shape[1]}, or nobody is turned down."
         )
     measures = {name: list_measures(phase, market.table, config) for name, phase in market.phases.items()}
+    audited, not_audited = select_audited(market.table, config)
     sections, scores = [], {}
-    for name in config.names():
-        scorer = ShortlistScorer(market.table, choose_score(config, name))
-        section, scores[name] = _audit_attribute(market, config, scorer.terms[0], scorer, measures)
+    for each in audited:
+        section, scores[each.attribute.name] = _audit_attribute(market, config, each, measures)
         sections.append(section)
     adjust_sections(sections)
     suppress(sections, min_count=config.min_count)
@@ -129,7 +170,8 @@ def audit_market(market: AuditedMarket, config: AuditConfig) -> dict[str, Any]:
         },
         "medians": {name: median_of_members(phase.indices, phase.scores) for name, phase in market.phases.items()},
         "attributes": sections,
-        "postings": _list_postings(market, scores, config),
+        "not_audited": not_audited,
+        "postings": _list_postings(market, scores),
     }
 
 
@@ -160,11 +202,12 @@ def list_measures(phase: Phase, table: AttributeTable, config: AuditConfig) -> d
 def _audit_attribute(
     market: AuditedMarket,
     config: AuditConfig,
-    term: ScoreTerm,
-    scorer: ShortlistScorer,
+    audited: AuditedAttribute,
     measures: dict[str, dict[str, Pairs]],
 ) -> tuple[dict[str, Any], dict[str, Float[Array, "G"]]]:
-    attribute, seed = term.attribute, config.seed
+    attribute, seed = audited.attribute, config.seed
+    scorer = ShortlistScorer(market.table, choose_score(config, attribute.name))
+    term = replace(scorer.terms[0], attribute=attribute)
     targets = select_targets(term.targets, market.groups)
     rates = {
         phase: {name: tabulate_rates(pairs, attribute, seed=seed) for name, pairs in of_phase.items()}
@@ -184,7 +227,7 @@ def _audit_attribute(
         nulls |= spread(f"{name}_null", null.mean) | {f"{name}_p": null.p_value}
     ranking, lists = tabulate_ranking(market.phases, term, targets, n_selected=config.n_selected, seed=seed)
     section = {
-        **describe_attribute(attribute),
+        **describe_attribute(audited),
         "target": scorer.config.target,
         "rates": rates,
         "changes": changes,
@@ -196,11 +239,14 @@ def _audit_attribute(
     return section, scores
 
 
-def describe_attribute(attribute: Attribute) -> dict[str, Any]:
-    """Return an attribute's name, categories and counts in the pool."""
+def describe_attribute(audited: AuditedAttribute) -> dict[str, Any]:
+    """Return an attribute's name, what it combines, its categories and their counts in the pool."""
+    attribute = audited.attribute
     counts = count_categories(attribute.codes, len(attribute.categories))
     return {
         "name": attribute.name,
+        "columns": list(audited.columns),
+        "parts": {name: list(values) for name, values in zip(attribute.categories, audited.parts, strict=True)},
         "pool": dict(zip(attribute.categories, counts.counts.tolist(), strict=True)),
         "n_unknown": int(counts.n_unknown),
     }
@@ -258,24 +304,21 @@ def suppress(sections: Sequence[dict[str, Any]], *, min_count: int) -> None:
     """
     hidden_of: dict[str, set[str]] = {}
     for section in sections:
-        parts = section["name"].split(CROSS)
-        given = [hidden_of.get(part, set()) - {UNKNOWN_CATEGORY} for part in parts] if len(parts) > 1 else []
+        columns = section["columns"]
+        given = [hidden_of.get(name, set()) - {UNKNOWN_CATEGORY} for name in columns] if len(columns) > 1 else []
         tables = [table for of_phase in section["rates"].values() for table in of_phase.values()]
         pool = section["pool"] | {UNKNOWN_CATEGORY: section["n_unknown"]}
-        hidden = find_hidden(tables, pool, min_count=min_count, hidden_parts=given)
+        hidden = find_hidden(tables, pool, min_count=min_count, parts=section["parts"], hidden_parts=given)
         hidden_of[section["name"]] = hidden
         hide_cells(section, hidden)
-        section["pool"] = {category: n for category, n in section["pool"].items() if category not in hidden}
 
 
-def _list_postings(
-    market: AuditedMarket, scores: dict[str, dict[str, Float[Array, "G"]]], config: AuditConfig
-) -> list[Row]:
+def _list_postings(market: AuditedMarket, scores: dict[str, dict[str, Float[Array, "G"]]]) -> list[Row]:
     rows = []
     for g, posting_id in enumerate(market.posting_ids):
         row: Row = {"id": posting_id, "n_shortlisted": int((market.phases[BEFORE].indices[g] != NOBODY).sum())}
         for phase in market.phases:
-            row[f"score_{phase}"] = {name: _plain(scores[name][phase][g]) for name in config.names()}
+            row[f"score_{phase}"] = {name: _plain(of_name[phase][g]) for name, of_name in scores.items()}
         if market.rewrites:
             row["guardrail_failures"] = list(market.rewrites[g].failures)
         rows.append(row)

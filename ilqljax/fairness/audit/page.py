@@ -70,6 +70,9 @@ def _show_findings(audit: Mapping[str, Any]) -> list[Markup]:
     )
     for name, sentences in state_findings(audit).items():
         parts += [element("h3", name), element("ul", *(element("li", text) for text in sentences))]
+    if audit["not_audited"]:
+        text = f"Not audited, for nobody declares both: {', '.join(audit['not_audited'])}."
+        parts.append(element("p", text, class_="note"))
     return parts
 
 

@@ -26,6 +26,7 @@ from ilqljax.fairness.audit.crossed import (
 from ilqljax.fairness.audit.pairs import Pairs
 from ilqljax.fairness.audit.shuffling import shuffle_labels
 from ilqljax.fairness.impact_ratio import (
+    JUDGED,
     MIN_ASSESSED,
     NO_REFERENCE,
     Mark,
@@ -46,6 +47,8 @@ N_RESAMPLES = 2000
 def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str, Any]:
     """Return a measure's table of one attribute: a row a category, the unknown, the smallest ratio, and their null.
 
+    The smallest ratio, its null and its p-value are those of the categories of enough people, which a finding names.
+
     Args:
         pairs: who was assessed and selected.
         attribute: the candidates' codes and categories.
@@ -56,11 +59,18 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
     eligible = find_eligible(assessed)
     wilson = wilson_interval(selected, assessed)
     reference = find_reference(wilson.value, eligible)
-    null = shuffle_labels(tally, seed=seed)
     over_postings = _bootstrap_ratios(tally, make_ratio_statistic(eligible, reference), seed=seed)
     ratios = make_ratio_statistic(eligible, reference)(np.concatenate([assessed, selected]))
     parts = [find_influence(tally, np.arange(len(assessed)) == c) for c in range(len(assessed))]
     people = _count_people(tally)
+    marks = [
+        _mark_small(
+            mark_category(c, selected, assessed, eligible=eligible, reference=reference), people[0], c, reference
+        )
+        for c in range(len(assessed))
+    ]
+    judged = np.isin(marks, JUDGED)
+    null = shuffle_labels(tally, judged=judged, seed=seed)
     rows = []
     for c, category in enumerate(attribute.categories):
         is_compared = bool(reference != NO_REFERENCE and c != reference and eligible[c])
@@ -73,7 +83,6 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
             successes_b=int(selected[reference]),
             trials_b=int(assessed[reference]),
         )
-        mark = mark_category(c, ratios[c], assessed, eligible=eligible, reference=reference)
         rows.append(
             {
                 "category": category,
@@ -93,7 +102,7 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
                 "test": test.method if is_compared else "",
                 "p_crossed": crossed_p_value(parts[c], rest),
                 "p_shuffled": float(null.p_values[c]),
-                "mark": str(_mark_small(mark, people[0], c, reference)),
+                "mark": str(marks[c]),
             }
         )
     unknown = attribute.codes < 0
@@ -106,7 +115,7 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
             "n_selected": int(tally.candidate_selected[unknown].sum()),
         },
         "reference": attribute.categories[reference] if reference != NO_REFERENCE else "",
-        "smallest_ratio": float(ratios_and_smallest(selected, assessed, eligible)[-1]),
+        "smallest_ratio": float(ratios_and_smallest(selected, assessed, judged)[-1]),
         **spread("null_smallest", null.smallest),
         "p_smallest": null.p_smallest,
     }
@@ -184,8 +193,7 @@ def _count_people(tally: Tally) -> tuple[Num[Array, "C"], Num[Array, "C"]]:
 
 def _mark_small(mark: Mark, people: Num[Array, "C"], c: int, reference: int) -> Mark:
     """Call a category "insufficient data" when it or its reference has too few different people, however many pairs."""
-    judged = (Mark.REFERENCE, Mark.PASSED, Mark.BELOW)
-    return Mark.INSUFFICIENT if mark in judged and min(people[c], people[reference]) < MIN_ASSESSED else mark
+    return Mark.INSUFFICIENT if mark in JUDGED and min(people[c], people[reference]) < MIN_ASSESSED else mark
 
 
 def _bootstrap_ratios(tally: Tally, statistic: Callable[..., Float[Array, "..."]], *, seed: int) -> Estimate:

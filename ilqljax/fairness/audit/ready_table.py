@@ -26,11 +26,11 @@ from ilqljax.fairness.audit.market import (
     AuditConfig,
     adjust_sections,
     describe_attribute,
+    select_audited,
     suppress,
 )
 from ilqljax.fairness.audit.pairs import pair_rows
 from ilqljax.fairness.audit.rates import tabulate_changes, tabulate_rates
-from ilqljax.fairness.scores import select_attribute
 from ilqljax.files import read_bounded_lines
 from ilqljax.types import Array
 
@@ -204,8 +204,9 @@ def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTab
     cuts = medians if ready.kind == SCORE else dict.fromkeys(phases, 0.5)
     pairs = {name: pair_rows(table.values > cuts[name]) for name, table in phases.items()}
     sections = []
-    for name in config.names():
-        attribute = select_attribute(ready.table, name)
+    audited, not_audited = select_audited(ready.table, config)
+    for each in audited:
+        attribute = each.attribute
         rates = {
             phase: {measure: tabulate_rates(of_phase, attribute, seed=config.seed)} for phase, of_phase in pairs.items()
         }
@@ -213,7 +214,7 @@ def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTab
         if AFTER in pairs:
             changes[measure] = tabulate_changes(pairs[BEFORE], pairs[AFTER], attribute, seed=config.seed)
         empty = {"target": "", "composition": [], "ranking": [], "lists": {}, "scores": {}}
-        sections.append({**describe_attribute(attribute), **empty, "rates": rates, "changes": changes})
+        sections.append({**describe_attribute(each), **empty, "rates": rates, "changes": changes})
     adjust_sections(sections)
     suppress(sections, min_count=config.min_count)
     return {
@@ -225,5 +226,6 @@ def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTab
         "n_reached": {},
         "medians": medians if ready.kind == SCORE else {},
         "attributes": sections,
+        "not_audited": not_audited,
         "postings": [],
     }

@@ -6,11 +6,12 @@ by subtraction from the total, so the next smallest is hidden too; the same hold
 ("female / *", "* / north"). This is complementary suppression where it is obvious, not a proof of anonymity.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ilqljax.fairness.impact_ratio import JUDGED
+
 UNKNOWN_CATEGORY = ""  # the unknown count is a cell like any other
-SEPARATOR = " / "
 
 
 def find_hidden(
@@ -18,6 +19,7 @@ def find_hidden(
     pool: dict[str, int],
     *,
     min_count: int,
+    parts: Mapping[str, Sequence[str]],
     hidden_parts: Sequence[set[str]] = (),
 ) -> set[str]:
     """Return the categories of one attribute to hide ("" is the unknown).
@@ -26,17 +28,22 @@ def find_hidden(
         tables: its rate tables, of every measure and phase.
         pool: candidates by category, "" for the unknown.
         min_count: a cell with fewer people, but not none, is hidden; 0 hides nothing.
+        parts: each category's values of the attributes that it combines; of one attribute, the category itself.
         hidden_parts: for an intersection, the categories already hidden of each attribute that it combines.
     """
-    n_parts = max(1, len(hidden_parts))
     cells = {category: [count] for category, count in pool.items()}
     for table in tables:
         for row in [*table["rows"], {"category": UNKNOWN_CATEGORY, **table["unknown"]}]:
             cells[row["category"]] += [row["n_people"], row["n_people_selected"]]
     hidden = {category for category, counts in cells.items() if any(0 < count < min_count for count in counts)}
-    hidden |= {name for name in cells if _has_hidden_part(name, hidden_parts)}
+    if hidden_parts:
+        hidden |= {
+            name
+            for name, values in parts.items()
+            if any(value in given for value, given in zip(values, hidden_parts, strict=True))
+        }
     smallest = {category: min((count for count in counts if count), default=0) for category, counts in cells.items()}
-    lines = list(_lines(list(pool), n_parts=n_parts))
+    lines = [set(pool), *(_list_lines(parts) if hidden_parts else ())]
     while True:
         more = {
             min(others, key=lambda name: (smallest[name], name))
@@ -48,19 +55,10 @@ def find_hidden(
         hidden |= more
 
 
-def _has_hidden_part(name: str, hidden_parts: Sequence[set[str]]) -> bool:
-    values = name.split(SEPARATOR)
-    return len(values) == len(hidden_parts) and any(v in hidden for v, hidden in zip(values, hidden_parts, strict=True))
-
-
-def _lines(categories: list[str], *, n_parts: int) -> Iterable[set[str]]:
-    yield set(categories)
-    if n_parts < 2:
-        return
-    split = {name: tuple(name.split(SEPARATOR)) for name in categories if name != UNKNOWN_CATEGORY}
-    for part in range(n_parts):
-        for value in sorted({values[part] for values in split.values() if len(values) == n_parts}):
-            yield {name for name, values in split.items() if len(values) == n_parts and values[part] == value}
+def _list_lines(parts: Mapping[str, Sequence[str]]) -> Iterable[set[str]]:
+    for place, values in enumerate(zip(*parts.values(), strict=True)):
+        for value in sorted(set(values)):
+            yield {name for name, of_name in parts.items() if of_name[place] == value}
 
 
 def hide_cells(section: dict[str, Any], hidden: set[str]) -> None:
@@ -71,8 +69,8 @@ def hide_cells(section: dict[str, Any], hidden: set[str]) -> None:
             if UNKNOWN_CATEGORY in hidden:
                 table["unknown"] = {}
             if hidden:  # the smallest ratio may be that of a hidden category
-                lowest = min(table["rows"], key=lambda row: _or_infinity(row["impact_ratio"]), default={"category": ""})
-                if lowest["category"] in hidden:
+                judged = [row for row in table["rows"] if row["mark"] in JUDGED]
+                if judged and min(judged, key=lambda row: row["impact_ratio"])["category"] in hidden:
                     table |= dict.fromkeys(("smallest_ratio", "p_smallest", "p_smallest_holm"), float("nan"))
                 if table["reference"] in hidden:
                     table["reference"] = "(hidden)"
@@ -81,11 +79,9 @@ def hide_cells(section: dict[str, Any], hidden: set[str]) -> None:
         changes[:] = [row for row in changes if row["category"] not in hidden]
         for row in changes:
             row["reference"] = "(hidden)" if row["reference"] in hidden else row["reference"]
+    for name in ("pool", "parts"):
+        section[name] = {category: value for category, value in section[name].items() if category not in hidden}
     for name in ("composition", "ranking"):
         section[name] = [row for row in section[name] if row["category"] not in hidden]
     if UNKNOWN_CATEGORY in hidden:
         section["n_unknown"] = None
-
-
-def _or_infinity(value: float) -> float:
-    return value if value == value else float("inf")

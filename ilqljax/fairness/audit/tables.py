@@ -13,7 +13,6 @@ import math
 from typing import Any
 
 from ilqljax.fairness.audit.markup import clean_text
-from ilqljax.fairness.audit.suppression import SEPARATOR
 from ilqljax.fairness.impact_ratio import Mark
 from ilqljax.fairness.scores import CROSS
 
@@ -38,28 +37,27 @@ def list_tables(audit: dict[str, Any]) -> dict[str, str]:
                 name = name_table(section["name"], measure, phase)
                 while name in tables:  # two attributes whose names differ in punctuation only
                     name = f"_{name}"
-                tables[name] = format_table(section["name"], measure, table, n_hidden=section["n_hidden"])
+                tables[name] = format_table(section, measure, table)
     return tables
 
 
-def format_table(attribute: str, measure: str, table: dict[str, Any], *, n_hidden: int = 0) -> str:
-    """Return one table as CSV text."""
-    parts = attribute.split(CROSS)
+def format_table(section: dict[str, Any], measure: str, table: dict[str, Any]) -> str:
+    """Return one table of an attribute's section as CSV text."""
+    columns = section["columns"]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     counts = ["# of Applicants", CHOSEN_NAMES[measure], RATE_NAMES[measure], "Impact Ratio", "Different people", "Note"]
-    writer.writerow([*map(_safe, parts), *counts])
+    writer.writerow([*map(_safe, columns), *counts])
     for row in table["rows"]:
-        cells = row["category"].split(SEPARATOR) if len(parts) > 1 else [row["category"]]
-        cells = cells if len(cells) == len(parts) else [row["category"], *[""] * (len(parts) - 1)]
+        cells = section["parts"][row["category"]]
         numbers = [row["n_assessed"], row["n_selected"], _percent(row["rate"]), _ratio(row["impact_ratio"])]
         writer.writerow([*map(_safe, cells), *numbers, row["n_people"], describe_mark(row["mark"])])
     if table["unknown"]:
-        blank, unknown = [""] * (len(parts) - 1), table["unknown"]
+        blank, unknown = [""] * (len(columns) - 1), table["unknown"]
         numbers = [unknown["n_assessed"], unknown["n_selected"], "", "", unknown["n_people"]]
         writer.writerow([UNKNOWN_NAME, *blank, *numbers, "not in the calculation"])
-    if n_hidden:
-        writer.writerow(["Hidden", *[""] * (len(parts) + 4), f"{n_hidden} cells of few people"])
+    if section["n_hidden"]:
+        writer.writerow(["Hidden", *[""] * (len(columns) + 4), f"{section['n_hidden']} cells of few people"])
     return buffer.getvalue()
 
 
