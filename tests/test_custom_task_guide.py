@@ -33,8 +33,7 @@ def test_a_snippet_stands_in_the_example(number):
 
 def test_the_snippets_run_in_order():
     names: dict = {"__name__": "guide"}
-    imports = EXAMPLE.read_text(encoding="utf-8").split("# Every place")[0]
-    for snippet in (imports, *SNIPPETS):
+    for snippet in SNIPPETS:
         exec(compile(snippet, "guide", "exec"), names)
     walks = names["play"](names["Wanderer"](0), 20, seed=0)
     assert all(walked.is_over() for walked in walks)

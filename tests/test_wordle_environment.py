@@ -111,6 +111,22 @@ def test_colours_that_no_word_explains_are_refused():
         WordleEnvironment(WORDS).set_state(WordleObservation(("zzzzz",), ("GBBBB",)))
 
 
+@pytest.mark.parametrize(
+    ("guesses", "colours", "match"),
+    [
+        (("kebab",) * 7, ("",) * 7, "7 guesses with 7 colours"),
+        (("kebab", "eerie"), ("BBBBB",), "2 guesses with 1 colours"),
+        (("kebab",), ("GGG",), "colours 'GGG' of guess 'kebab'"),
+        (("four",), ("BBBBB",), "guess 'four' with colours 'BBBBB'"),
+        (("kebab",), ("",), "guess 'kebab' with colours ''"),
+        (("abbey", "kebab"), ("GGGGG", "BBGBB"), "goes on after it was solved"),
+    ],
+)
+def test_what_is_no_position_of_a_game_is_refused(guesses, colours, match):
+    with pytest.raises(UserError, match=match):
+        WordleEnvironment(WORDS).set_state(WordleObservation(guesses, colours))
+
+
 def test_environment_i_hides_the_same_words_however_many_there_are():
     few, many = make_environments(load_words(), 3, seed=0), make_environments(load_words(), 9, seed=0)
     assert [e.hidden for e in few] == [e.hidden for e in many[:3]]

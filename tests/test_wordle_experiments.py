@@ -16,6 +16,8 @@ from ilqljax.experiments.multistep import MultistepConfig, report_multistep, run
 from ilqljax.experiments.play import PlayConfig
 from ilqljax.experiments.results import Results
 from ilqljax.files import save_arrays
+from ilqljax.tasks.wordle.environment import WordleObservation
+from ilqljax.tasks.wordle.evaluation import summarize_games
 from ilqljax.tasks.wordle.game import load_words
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
@@ -91,6 +93,16 @@ def test_the_report_of_multistep_is_the_mean_over_seeds():
         "Seeds [0, 1], 10 steps of 8 games, 61 s of training.",
     ]
     assert "expectile 0.5" in plot
+
+
+def test_games_are_summed_up_as_by_hand():
+    solved = WordleObservation(("kebab", "abbey"), ("BYGYY", "GGGGG"))  # -1
+    lost = WordleObservation(("kebab", *["x"] * 5), ("BYGYY", *[""] * 5))  # -6
+    found = summarize_games([solved, lost, lost])
+    assert found["return"] == pytest.approx(-13 / 3) and found["n_games"] == 3
+    # Deviations 10/3, -5/3, -5/3: variance (100 + 25 + 25) / 9 / 2 = 25/3, over 3 games.
+    assert found["standard_error"] == pytest.approx(5 / 3)
+    assert found["solved"] == pytest.approx(1 / 3) and found["no_word"] == pytest.approx(10 / 14)
 
 
 # Play.

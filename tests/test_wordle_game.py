@@ -75,13 +75,20 @@ def test_own_list_has_about_240_words():
 
 
 def test_a_file_may_name_the_words(tmp_path):
-    (tmp_path / "w.txt").write_text("abbey\nkebab\n")
-    assert load_words(tmp_path / "w.txt").words == ("abbey", "kebab")
+    for data in (b"abbey\nkebab\n", b"\xef\xbb\xbfabbey\r\nkebab\r\n\r\n"):  # the second as Windows writes it
+        (tmp_path / "w.txt").write_bytes(data)
+        assert load_words(tmp_path / "w.txt").words == ("abbey", "kebab")
 
 
 @pytest.mark.parametrize(
     "text, match",
-    [("abbey\nfour\n", r"w\.txt:2: 'four'"), ("abbey\nabbey\n", r"w\.txt:2: .*twice"), ("", "empty"), ("Abbey", ":1:")],
+    [
+        ("abbey\nfour\n", r"w\.txt:2: 'four'"),
+        ("abbey\nabbey\n", r"w\.txt:2: .*twice"),
+        ("", "empty"),
+        ("Abbey", ":1:"),
+        ("abbey\n\nfour\n", r"w\.txt:2: the line is blank"),
+    ],
 )
 def test_a_bad_list_is_refused_with_its_line(tmp_path, text, match):
     (tmp_path / "w.txt").write_text(text)

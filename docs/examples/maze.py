@@ -116,10 +116,11 @@ def run(*, n_walks: int = 4000, steps: int = 1500, n_games: int = 512, seed: int
     """Return the mean number of moves, negative, of the data, three trained policies, and the optimum."""
     walks = sorted(play(Wanderer(seed), n_walks, seed=1_000_000), key=lambda walked: len(walked.moves))
     tokenizer = CharacterTokenizer("".join(PLACES) + "".join(MOVES), unk=False)
-    model = ValueLM(GPT2(GPT2Config(tokenizer.vocab_size, 80, 64, 1, 4)), ValueLMConfig())
+    model = ValueLM(GPT2(GPT2Config(tokenizer.vocab_size, 80, n_embd=64, n_layer=1, n_head=4)), ValueLMConfig())
+    buckets = {"length_buckets": (72,), "action_buckets": (2 * MAX_MOVES,)}
 
     def train(name: str, walks: list[MazeObservation], trunk: dict | None = None, **loss: float) -> dict:
-        config = FitConfig(steps, 32, 3e-3, (72,), (2 * MAX_MOVES,), polyak=0.1, loss=loss)
+        config = FitConfig(steps, batch_size=32, lr=3e-3, polyak=0.1, loss=loss, **buckets)
         return fit(name, model, ObservationDataset(walks, tokenizer), config, seed=seed, trunk=trunk)
 
     def judge(networks: dict, beta: float = 0.0) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ilqljax.envs.base import LanguageEnvironment, LanguageObservation
 from ilqljax.errors import UserError
-from ilqljax.tasks.wordle.game import N_GUESSES, SOLVED, WordList, is_word
+from ilqljax.tasks.wordle.game import CODES, COLOURS, N_GUESSES, N_LETTERS, SOLVED, WordList, is_word
 
 MAX_TOKENS = 74
 
@@ -69,6 +69,28 @@ class WordleObservation(LanguageObservation):
         return "\n".join(f"{guess} {colours}" for guess, colours in zip(self.guesses, self.colours, strict=True))
 
 
+def check_position(observation: WordleObservation) -> None:
+    """Refuse what no game can have come to.
+
+    Raises:
+        UserError: there are more than six guesses, as many colours as guesses are not given, colours are none, a guess
+            that is no word has colours, or the game went on after it was solved.
+    """
+    guesses, colours = observation.guesses, observation.colours
+    if len(guesses) != len(colours) or len(guesses) > N_GUESSES:
+        raise UserError(
+            f"{len(guesses)} guesses with {len(colours)} colours are no position of a game: give as many colours as "
+            f'guesses ("" for a guess that is no word), {N_GUESSES} at most.'
+        )
+    for guess, pattern in zip(guesses, colours, strict=True):
+        if pattern not in CODES and pattern:
+            raise UserError(f'colours {pattern!r} of guess {guess!r}: give {N_LETTERS} of {", ".join(COLOURS)}, or ""')
+        if bool(pattern) != is_word(guess):
+            raise UserError(f"guess {guess!r} with colours {pattern!r}: five letters a to z have colours, others none")
+    if SOLVED in colours[:-1]:
+        raise UserError(f"the game {str(observation)!r} goes on after it was solved. Leave out what follows {SOLVED}.")
+
+
 class WordleEnvironment(LanguageEnvironment):
     """Hide a word of a list and colour guesses at it."""
 
@@ -87,8 +109,9 @@ class WordleEnvironment(LanguageEnvironment):
         """Continue from a position: the hidden word is drawn uniformly from those that explain its colours.
 
         Raises:
-            UserError: no word of the list explains them.
+            UserError: it is no position of a game, or no word of the list explains its colours.
         """
+        check_position(observation)
         fitting = np.flatnonzero(self.words.find_consistent(observation.guesses, observation.colours))
         if not len(fitting):
             raise UserError(

