@@ -158,10 +158,10 @@ def test_another_spelling_of_a_technology_or_place_is_the_same():
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("$100-120k a year", {("$", "100k", "year"), ("$", "120k", "year")}),
-        ("60.000 EUR", {("€", "60.000", "")}),
-        ("€50k to €60k", {("€", "50k", ""), ("€", "60k", "")}),
-        ("4,500 a month", {("", "4,500", "month")}),
+        ("$100-120k a year", {("$", "100k", "year", ""), ("$", "120k", "year", "")}),
+        ("60.000 EUR", {("€", "60.000", "", "")}),
+        ("€50k to €60k", {("€", "50k", "", ""), ("€", "60k", "", "")}),
+        ("4,500 a month", {("", "4,500", "month", "")}),
         ("12 people, 5 years", set()),
     ],
 )

@@ -19,6 +19,7 @@ one thing, and returns failures that say why and where. A rewrite with a failure
 | sentence_invented | a sentence consists largely of words that the original lacks                               |
 | statements_kept   | a legal statement (`statements`) is gone, is denied where it was affirmed, or has appeared |
 | conditions_kept   | the same for a condition of the work: remote, full time, equity ...                        |
+| negations_kept    | what the original denies is affirmed, or the reverse; a clause that denies may go          |
 | template_leak     | it holds a special token, the prompt's instruction, a field label or a run of its fields   |
 | copying           | only case and punctuation differ; severity "copy". The original to the letter passes       |
 | repetition        | a three-word phrase occurs more often than `MAX_PHRASE_COUNT`, or a word thrice in a row   |
@@ -37,6 +38,7 @@ from collections.abc import Iterable
 from ilqljax.tasks.hiring.guardrails.facts import check_links, check_numbers, check_pay, make_fact_check
 from ilqljax.tasks.hiring.guardrails.findings import SEVERITIES, Check, Failure
 from ilqljax.tasks.hiring.guardrails.language import check_language
+from ilqljax.tasks.hiring.guardrails.negations import check_negations
 from ilqljax.tasks.hiring.guardrails.statements import make_statement_check
 from ilqljax.tasks.hiring.guardrails.terms import (
     check_names,
@@ -72,6 +74,7 @@ CHECKS: dict[str, Check] = {
     "sentence_invented": check_sentences,
     "statements_kept": make_statement_check("statements_kept"),
     "conditions_kept": make_statement_check("conditions_kept"),
+    "negations_kept": check_negations,
     "template_leak": check_template_leak,
     "copying": check_copying,
     "repetition": check_repetition,

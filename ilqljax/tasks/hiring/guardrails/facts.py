@@ -21,28 +21,52 @@ _CURRENCIES = {
     "chf": ("chf", "francs"),
     "ca$": ("ca$", "c$", "cad"),
     "au$": ("au$", "a$", "aud"),
-    **{name: (name,) for name in ("¥", "₹", "inr", "sek", "nok", "dkk", "pln", "sgd", "hkd", "jpy", "nzd", "brl")},
+    "₹": ("₹", "inr", "rs", "rs."),
+    "kr": ("kr", "kr."),  # of Sweden, Norway or Denmark
+    "pln": ("pln", "zł"),
+    "czk": ("czk", "kč"),
+    "brl": ("brl", "r$"),
+    "ils": ("ils", "nis", "₪"),
+    "krw": ("krw", "₩"),
+    "rub": ("rub", "₽"),
+    **{name: (name,) for name in ("¥", "sek", "nok", "dkk", "sgd", "hkd", "jpy", "nzd", "huf", "ron", "zar", "mxn")},
 }
 _CURRENCY_OF = {spelling: name for name, spellings in _CURRENCIES.items() for spelling in spellings}
-_SPELLINGS = "|".join(sorted(map(re.escape, _CURRENCY_OF), key=len, reverse=True))
-_CURRENCY = rf"(?<![^\W\d_])(?:{_SPELLINGS})(?![^\W\d_])"
-_AMOUNT = r"\d+(?:[.,]\d+)*\s?(?:k|m|mm|thousand|million)?(?![^\W_])"
+_SPELLINGS = rf"(?:{'|'.join(sorted(map(re.escape, _CURRENCY_OF), key=len, reverse=True))})(?![^\W\d_])"
+_CURRENCY_OF["r"] = "zar"  # right before digits only: elsewhere R is a language
+_CURRENCY = rf"(?<![^\W\d_])(?:{_SPELLINGS}|r(?=\d))"
+# A period after "per" or "a", as an adverb, and in short.
 _PERIODS = {
-    "hour": "hour|hr|h",
-    "day": "day",
-    "week": "week|wk",
-    "month": "month|mo",
-    "year": "year|yr|annum|y|annually|yearly",
+    "hour": ("hour|hr|h", "hourly", "ph"),
+    "day": ("day", "daily", "pd"),
+    "week": ("week|wk", "weekly", "pw"),
+    "month": ("month|mo", "monthly", "pm|pcm"),
+    "year": ("year|yr|annum|y", "annually|yearly", "pa"),
 }
-_PERIOD = rf"\s*(?:per\s+|an?\s+|/\s*|p\.\s?)(?P<period>{'|'.join(_PERIODS.values())})\b"
+_PERIOD_OF = {word: name for name, forms in _PERIODS.items() for form in forms for word in form.split("|")}
+_SHORT_PERIOD = r"p\.?\s?[hdwma]\b|pcm\b"
+_PERIOD = (
+    rf"\s*(?:(?:per\s+|an?\s+|/\s*|p\.\s?)(?P<period>{'|'.join(words for words, _, _ in _PERIODS.values())})\b"
+    rf"|(?P<adverb>{'|'.join(adverbs for _, adverbs, _ in _PERIODS.values())})\b|(?P<short>{_SHORT_PERIOD}))"
+)
+_SCALES = {"thousand": "k", "mm": "m", "million": "m", "bn": "b", "billion": "b", "lac": "lakh", "cr": "crore"}
+_SCALE = r"(?:k|mm?|bn?|thousand|million|billion|lakhs?|lacs?|crores?|cr)"
+# Digits are taken whole, once: a long run of them before a letter must not be tried at every length and start.
+_AMOUNT = (
+    rf"(?<!\d)\d++(?:[.,]\d++)*+(?:\s?{_SCALE}(?=\W|_|$|{_SPELLINGS}|{_SHORT_PERIOD})"
+    rf"|(?![^\W_])|(?={_SPELLINGS}|{_SHORT_PERIOD}))"
+)
+_AT_MOST = r"up to|at most|maximum|max\.?|less than|under|below"
+_AT_LEAST = r"from|at least|minimum|min\.?|more than|over|above|starting at|upwards? of"
 _PAY = re.compile(
-    rf"(?P<before>{_CURRENCY})?\s?(?P<low>{_AMOUNT})(?:\s*(?:-|–|—|to)\s*(?:{_CURRENCY})?\s?(?P<high>{_AMOUNT}))?"
-    rf"\s?(?P<after>{_CURRENCY})?(?:{_PERIOD})?",
+    rf"(?:\b(?:(?P<at_most>{_AT_MOST})|(?P<at_least>{_AT_LEAST}))\s)?"
+    rf"(?:(?P<before>{_CURRENCY})\s?|(?<!\w))(?P<low>{_AMOUNT})"
+    rf"(?:\s*(?:-|–|—|to)\s*(?:{_CURRENCY})?\s?(?P<high>{_AMOUNT}))?"
+    rf"(?P<plus>\s?\+)?\s?(?P<after>{_SPELLINGS})?(?:{_PERIOD})?",
     re.IGNORECASE,
 )
-_SCALES = {"thousand": "k", "mm": "m", "million": "m"}
 
-Pay = tuple[str, str, str]
+Pay = tuple[str, str, str, str]
 
 
 def make_fact_check(name: str, field: str) -> Check:
@@ -86,26 +110,30 @@ def check_numbers(posting: Posting, text: str, prompt: str) -> list[Failure]:
 
 @lru_cache(maxsize=4096)
 def find_pay(text: str) -> dict[Pay, tuple[int, int]]:
-    """Find amounts of money: (currency, amount with its scale, period), and where each first stands.
+    """Find amounts of money: (currency, amount with its scale, period, bound), and where each first stands.
 
-    | text                | found                                                          |
-    |---------------------|----------------------------------------------------------------|
-    | "$100-120k a year"  | ("$", "100k", "year"), ("$", "120k", "year")                   |
-    | "60.000 EUR"        | ("€", "60.000", "")                                            |
-    | "4,500 a month"     | ("", "4,500", "month")                                         |
-    | "12 people"         | nothing: neither currency nor period nor "k"                   |
+    | text                | found                                                                    |
+    |---------------------|--------------------------------------------------------------------------|
+    | "$100-120k a year"  | ("$", "100k", "year", ""), ("$", "120k", "year", "")                     |
+    | "60.000 EUR"        | ("€", "60.000", "", "")                                                  |
+    | "4,500 a month"     | ("", "4,500", "month", "")                                               |
+    | "up to £500pd"      | ("£", "500", "day", "at most ")                                          |
+    | "12 people, 5pm"    | nothing: neither currency nor a period in full nor a scale of pay        |
     """
     found: dict[Pay, tuple[int, int]] = {}
     for match in _PAY.finditer(blank_links(text)):
         currency = _CURRENCY_OF.get((match["before"] or match["after"] or "").lower(), "")
-        spelt = (match["period"] or "").lower()
-        period = next((name for name, spellings in _PERIODS.items() if spelt in spellings.split("|")), "")
+        spelt = match["period"] or match["adverb"] or match["short"] or ""
+        period = _PERIOD_OF.get(re.sub(r"[\s.]", "", spelt).lower(), "")
         low, high = _split_amount(match["low"]), _split_amount(match["high"] or "")
         scale = high[1] or low[1]
-        if currency or period or scale == "k":
+        bound = "at most " if match["at_most"] else "at least " if match["at_least"] or match["plus"] else ""
+        if high[0] and not match["plus"]:  # "from $100k to $150k" is a range without a further bound
+            bound = ""
+        if currency or match["period"] or match["adverb"] or scale in ("k", "lakh", "crore"):
             for number, own in (low, high):
                 if number:
-                    found.setdefault((currency, number + (own or scale), period), match.span())
+                    found.setdefault((currency, number + (own or scale), period, bound), match.span())
     return found
 
 
@@ -114,12 +142,12 @@ def _split_amount(text: str) -> tuple[str, str]:
     number = NUMBER.match(text)
     if number is None:
         return "", ""
-    scale = text[number.end() :].strip().lower()
+    scale = text[number.end() :].strip().lower().removesuffix("s")
     return number[0], _SCALES.get(scale, scale)
 
 
 def check_pay(posting: Posting, text: str, prompt: str) -> list[Failure]:
-    """Check that every amount of money keeps its currency, its scale and its period, and that none has appeared."""
+    """Check that every amount of money keeps its currency, scale, period and bound, and that none has appeared."""
     original, found = find_pay(posting.description), find_pay(text)
     known = original.keys() | find_pay(prompt).keys()
     missing = [pay for pay in original if pay not in found]
@@ -132,8 +160,8 @@ def check_pay(posting: Posting, text: str, prompt: str) -> list[Failure]:
 
 
 def _show_pay(pay: Pay) -> str:
-    currency, amount, period = pay
-    return f"{currency}{amount}" + (f" a {period}" if period else "")
+    currency, amount, period, bound = pay
+    return f"{bound}{currency}{amount}" + (f" a {period}" if period else "")
 
 
 def find_links(text: str) -> dict[str, tuple[int, int]]:

@@ -83,13 +83,17 @@ _PLACES = (
     "St. Louis, Stockholm, Stuttgart, Sunnyvale, Sweden, Switzerland, Sydney, Taipei, Taiwan, Tallinn, Tampa, "
     "Tel Aviv, Tennessee, Texas, Thailand, The Hague, Tokyo, Toronto, Toulouse, Turin, Ukraine, United Kingdom, "
     "United States, Utah, Utrecht, Valencia, Vancouver, Vermont, Vienna, Vietnam, Virginia, Wales, Warsaw, Washington, "
-    "Wisconsin, Wroclaw, Zagreb, Zurich, Zürich, SF, USA, UK"
+    "Wisconsin, Wroclaw, Zagreb, Zurich, Zürich, SF, USA, US, U.S., U.S.A., UK, U.K., EU, EEA"
 )
 _SAME_PLACE = {
     "nyc": "new york",
     "sf": "san francisco",
     "uk": "united kingdom",
+    "u.k.": "united kingdom",
+    "us": "united states",
     "usa": "united states",
+    "u.s.": "united states",
+    "u.s.a.": "united states",
     "kiev": "kyiv",
     "zürich": "zurich",
 }

@@ -1,14 +1,16 @@
 """Check that legal statements and the conditions of the work stand in the rewrite exactly as they stood before.
 
 Each row of `STATEMENTS` is a statement that an employer must or chose to make, each of `CONDITIONS` a fact of the
-contract. A statement also has a sign: "we sponsor visas" and "we cannot sponsor visas" are two statements.
+contract. A statement also has a sign: "we sponsor visas" and "we cannot sponsor visas" are two statements. Remote work
+and the right to work have their places as well: "remote (US)" and "remote (EU)" are two statements.
 """
 
 import re
 from functools import lru_cache
 
 from ilqljax.tasks.hiring.guardrails.findings import Check, Failure
-from ilqljax.tasks.hiring.postings import Posting
+from ilqljax.tasks.hiring.guardrails.lexicon import PLACE_LEXICON
+from ilqljax.tasks.hiring.postings import Posting, normalize_spaces
 
 STATEMENTS = {
     "equal opportunity": r"\bequal[- ](?:employment[- ])?opportunit(?:y|ies)\b|\beeoc?\b|\beoe\b|\bm/f/d(?:/v)?\b"
@@ -17,7 +19,7 @@ STATEMENTS = {
     r"|\bsponsor(?:ship|s)?\b(?=.{0,25}\b(?:visa|h-?1b|permit))",
     "work authorization": r"\b(?:work|employment) authori[sz]ation\b|\bauthori[sz]ed to work\b|\bright to work\b"
     r"|\beligible to work\b|\be-?verify\b|\bgreen ?cards?\b"
-    r"|\b(?:us|u\.s\.|eu|uk) (?:citizen(?:ship|s)?|residents?|only)\b",
+    r"|\b(?:us|usa|u\.s\.|eu|eea|uk) (?:citizen(?:ship|s)?|residents?|only)\b",
     "background check": r"\bbackground (?:checks?|screening|investigations?)\b|\bcriminal (?:records?|history)\b"
     r"|\bdbs checks?\b",
     "drug test": r"\bdrug[- ](?:tests?|testing|screen(?:ing)?|free)\b",
@@ -35,7 +37,9 @@ CONDITIONS = {
     "full time": r"\bfull[- ]?time\b",
     "part time": r"\bpart[- ]?time\b",
     "contract": r"\bcontractors?\b|\bfreelanc\w+|\bfixed[- ]term\b"
-    r"|\bcontract (?:work|position|role|basis|only|to hire)\b",
+    r"|\bcontract[- ](?:work|position|role|basis|only|to[- ]hire)\b"
+    # Alone between the separators of a header.
+    r"|(?:(?<=[|/,(])|(?<=[|/,(] )|(?<=\bor ))contract\b(?=\s*(?:[|/,;).]|or\b|$))",
     "internship": r"\bintern(?:ship)?s?\b",
     "unpaid": r"\bunpaid\b|\bvolunteers?\b",
     "equity": r"\bequity\b|\bstock options?\b|\brsus?\b",
@@ -52,10 +56,15 @@ _NOT_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _NOT_AFTER = re.compile(
-    r"^[^.!?|,;*•]{0,16}?(?:\b(?:is|are|will be) not\b|\b(?:isn|aren|won)['’]t\b"
-    r"|\bnot (?:available|possible|offered|provided)\b)",
+    r"^(?:[^.!?|,;*•]{0,16}?(?:\b(?:is|are|will be|can)(?:\s+\w+ly)? not\b|\b(?:isn|aren|won|can)['’]t\b|\bcannot\b"
+    r"|\bnot (?:available|possible|offered|provided)\b)"
+    # "Remote: No", "Visa sponsorship? None", "Remote - no |".
+    r"|[^.!?|,;*•:]{0,16}?(?:\s*[:?=]\s*(?:no|n|none|not)\b|\s*[–-]\s*(?:no|none)\s*(?:[|,.;)/]|$)))",
     re.IGNORECASE,
 )
+_WITH_PLACES = frozenset({"remote work", "work authorization"})
+# What may stand between a statement and its places: "remote (anywhere in the US)".
+_BEFORE_PLACE = re.compile(r"\W*(?:\b(?:only|anywhere|in|within|from|inside|for|the)\b\W*)*")
 
 Statement = tuple[str, bool]
 
@@ -65,7 +74,7 @@ def find_statements(text: str, check: str) -> dict[Statement, tuple[int, int]]:
     """Find a table's statements: (name, whether it is affirmed), and where each first stands.
 
     "No visa sponsorship. Remote is fine." has ("visa sponsorship", False) of "statements_kept" and ("remote work",
-    True) of "conditions_kept".
+    True) of "conditions_kept". "Remote (US only)" has ("remote work in united states", True).
     """
     found: dict[Statement, tuple[int, int]] = {}
     for name, pattern in _PATTERNS[check].items():
@@ -73,8 +82,19 @@ def find_statements(text: str, check: str) -> dict[Statement, tuple[int, int]]:
             before = text[max(0, match.start() - _WINDOW) : match.start()]
             after = text[match.end() : match.end() + _WINDOW]
             affirmed = not (_NOT_BEFORE.search(before) or _NOT_AFTER.search(after))
-            found.setdefault((name, affirmed), match.span())
+            places = _find_places(match, text) if name in _WITH_PLACES else ""
+            found.setdefault((name + places, affirmed), match.span())
     return found
+
+
+def _find_places(match: re.Match[str], text: str) -> str:
+    """Return the places that a statement names ("US citizens") or that follow it at once ("remote (US or EU)")."""
+    after = re.split(r"[|;)\]\n]|\.\s", text[match.end() : match.end() + _WINDOW])[0]
+    following = PLACE_LEXICON.find(after)
+    if not following or min(following.values())[0] > _BEFORE_PLACE.match(after).end():
+        following = {}
+    places = sorted({*PLACE_LEXICON.find(match[0]), *following})
+    return f" in {' and '.join(places)}" if places else ""
 
 
 def make_statement_check(check: str) -> Check:
@@ -84,13 +104,15 @@ def make_statement_check(check: str) -> Check:
         original, found = find_statements(posting.description, check), find_statements(text, check)
         if original.keys() == found.keys():
             return []
-        known = set(original) | set(find_statements(prompt, check))
-        if not posting.remote:  # the prompt's own line "Remote: no" offers nothing
-            known -= {("remote work", True)} - original.keys()
+        # A statement that only a line break makes need not be kept.
+        flat = find_statements(normalize_spaces(posting.description), check)
+        known = {*original, *flat, *find_statements(prompt, check)}
+        if not posting.remote:  # the prompt's own line "Remote: no" says nothing
+            known -= {("remote work", True), ("remote work", False)} - original.keys() - flat.keys()
         missing = [
             Failure(check, f"What the original says about {_show(key)} is missing.")
             for key in original
-            if key not in found
+            if key in flat and key not in found
         ]
         return missing + [
             Failure(check, f"The original says nothing like this about {_show(key)}.", span)

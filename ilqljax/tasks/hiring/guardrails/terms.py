@@ -38,10 +38,19 @@ _PLAIN_TEXT = (
 )
 _PLAIN_NAMES = frozenset(_PLAIN_TEXT.split())
 _NAME = re.compile(r"(?<![\w@/.'’-])[A-Z][\w'’&+#-]*")
-_SENTENCE_START = re.compile(r"(?:^|[.!?:;|•*\n\"'“‘(\[/–—-])\s*$")
+_SENTENCE_START = re.compile(r"(?:^|\n|[.!?][\"'”’)]*\s)\s*[\"'“‘(]?$")
+_MARKS_LENGTH = 20
+# A header's first field is a name, not the start of a sentence: "Initech | Berlin", "Initech, Berlin".
+_HEAD_START = re.compile(r"(?:^|\n)\s*$")
+_HEAD_END = re.compile(r"(?:\s+[A-Z][\w'’&+#.-]*)*\s*(?:[|(:–—]|-\s|,\s*[A-Z])")
 _VERB = r"\s+(?:is|are|has|was|needs?|seeks?|wants?|offers?|hires?|looks?|pays?)\b"
 _COMPANY_VERB = re.compile(_VERB)
 _COMPANY = re.compile(rf"(?:^|(?<=[.!?]\s))([A-Z][\w'’&-]*(?:\s+[A-Z][\w'’&-]*)+){_VERB}")
+
+
+def _is_respelt(name: str, text: str) -> bool:
+    """Return whether a name stands in a text in other capitals ("BERLIN"); in small letters "US" is another word."""
+    return not name.isupper() and mentions(text, name)
 
 
 def make_lexicon_check(name: str, what: str, lexicon: Lexicon) -> Check:
@@ -55,7 +64,7 @@ def make_lexicon_check(name: str, what: str, lexicon: Lexicon) -> Check:
         missing = [
             Failure(name, f"The {what} '{term}' is missing.")
             for term, span in original.items()
-            if term not in found and not mentions(after, before[slice(*span)])  # in capitals, say
+            if term not in found and not _is_respelt(before[slice(*span)], after)
         ]
         new = [term for term in found if term not in original]
         known = lexicon.find(blank_links(prompt)) if new else {}
@@ -91,7 +100,8 @@ def check_names(posting: Posting, text: str, prompt: str) -> list[Failure]:
     """Check that no capitalised word has appeared that neither the original nor the prompt has in any case.
 
     The first word of a sentence has its capital anyway; it is judged only where it does what a company does ("Initech
-    is hiring"). So are known words that make a new name ("Green Valley" and "Blue Oak" become "Blue Valley is hiring").
+    is hiring") or is the first field of a header ("Initech | Berlin"). So are known words that make a new name ("Green
+    Valley" and "Blue Oak" become "Blue Valley is hiring").
     """
     original, blank = list_words(blank_links(posting.description)), blank_links(text)
     known_pairs = {*pairwise(original), *pairwise(list_words(prompt))}
@@ -100,10 +110,11 @@ def check_names(posting: Posting, text: str, prompt: str) -> list[Failure]:
         for match in _COMPANY.finditer(blank)
         if KNOWN_WORDS.isdisjoint(words := list_words(match[1])) and not known_pairs.issuperset(pairwise(words))
     ]
-    return failures or _find_new_names(posting, blank, prompt)
+    return failures or _find_new_names(posting, text, prompt)
 
 
-def _find_new_names(posting: Posting, blank: str, prompt: str) -> list[Failure]:
+def _find_new_names(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    blank = blank_links(text)
     # Blanking a link may cut a word that runs into it.
     known = {*list_words(posting.description), *list_words(blank_links(posting.description)), *list_words(prompt)}
     failures = []
@@ -113,8 +124,9 @@ def _find_new_names(posting: Posting, blank: str, prompt: str) -> list[Failure]:
             continue
         if TECHNOLOGY_LEXICON.find(match[0]) or PLACE_LEXICON.find(match[0]):  # judged by their own checks
             continue
-        is_first = _SENTENCE_START.search(blank[max(0, match.start() - 20) : match.start()])
-        if is_first and not _COMPANY_VERB.match(blank, match.end()):
+        before = text, max(0, match.start() - _MARKS_LENGTH), match.start()
+        is_header = _HEAD_START.search(*before) and _HEAD_END.match(blank, match.end())
+        if _SENTENCE_START.search(*before) and not (is_header or _COMPANY_VERB.match(blank, match.end())):
             continue
         failures.append(Failure("name_invented", f"The name '{match[0]}' is not in the original.", match.span()))
     return failures
