@@ -5,7 +5,8 @@ import json
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.tasks.hiring.hackernews import guess_company, guess_title, load_hackernews
+from ilqljax.tasks.hiring.hackernews import decode_text, guess_company, guess_title, load_hackernews
+from ilqljax.tasks.hiring.postings import read_json_lines
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,67 @@ def test_location_comes_from_locations_and_lines_stay(tmp_path):
     assert posting.description == "Fernwerk | Oslo\nBuild things.\nJoin us."
 
 
+API_TEXT = (
+    'Zentix &amp; Co | Oslo | <a href="https:&#x2F;&#x2F;zentix.example&#x2F;jobs?a=1&amp;copy=2" rel="nofollow">'
+    "https:&#x2F;&#x2F;zentix.example&#x2F;jo...</a><p>We&#x27;re <i>really</i> &lt;3 C++ &amp; pay &#x20AC;60k.<p>"
+    "<pre><code>  say(&quot;&amp;lt;p&gt;&quot;)\n</code></pre>Ask."
+)
+PLAIN_TEXT = (
+    'Zentix & Co | Oslo | https://zentix.example/jobs?a=1&copy=2\nWe\'re really <3 C++ & pay €60k.\nsay("&lt;p>")\nAsk.'
+)
+
+
+def test_post_in_the_apis_form_is_decoded_once_and_links_are_whole(tmp_path):
+    (posting,) = load_hackernews(write(tmp_path, make_post(1, text=API_TEXT)))
+    assert posting.description == PLAIN_TEXT
+    assert posting.company == "Zentix & Co"
+
+
+def test_prepared_columns_in_the_apis_form_are_decoded(tmp_path):
+    row = {"cleaned_text": API_TEXT, "q_val": -1.0, "company": "Zentix &amp; Co"}
+    (posting,) = load_hackernews(write(tmp_path, row))
+    assert (posting.description, posting.company) == (PLAIN_TEXT, "Zentix & Co")
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ('See <a href="http:&#x2F;&#x2F;a.example">our jobs</a>', "See our jobs (http://a.example)"),
+        ("R&#38;D&#x2f;QA", "R&D/QA"),
+        ("<p>A post.</p>", "\nA post.\n"),
+        (f"A&amp;B &#{'9' * 5000};", f"A&B &#{'9' * 5000};"),
+    ],
+)
+def test_encoded_text_is_decoded(text, plain):
+    assert decode_text(text) == plain
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "P&L; R&D and http://a.example/?a=1&copy=2&section;=3",
+        "List<T>, <my username>, a < b > c and <br>",
+        'As typed: <a href="http://a.example/?b&c">Apply</a>',
+    ],
+)
+def test_text_that_is_not_encoded_stays_as_it_is(text):
+    assert decode_text(text) == text
+
+
+@pytest.mark.parametrize("text", ["", " ", "\u200b", "...", "<p>&nbsp;<p>"])
+def test_posts_without_a_word_are_dropped_and_counted(tmp_path, text, caplog):
+    rows = [make_post(0), make_post(1, text=text), make_post(2)]
+    assert [p.id for p in load_hackernews(write(tmp_path, *rows))] == ["0", "2"]
+    assert "hn.jsonl: 1 posts without a word are left out" in caplog.text
+    rows = [{"text": row["text"], "q_value": 0.0} for row in rows]
+    assert [p.id for p in load_hackernews(write(tmp_path, *rows))] == ["0", "2"]
+
+
+def test_file_of_wordless_posts_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"hn\.jsonl: holds no post with a word"):
+        load_hackernews(write(tmp_path, make_post(0, text="")))
+
+
 def test_company_that_is_a_place_of_other_posts_is_dropped(tmp_path):
     posts = [make_post(i, text=f"Oslo | Team {i}", locations=[]) for i in range(1)]
     posts += [make_post(10 + i, text=f"Fernwerk {i} | here") for i in range(3)]
@@ -75,7 +137,6 @@ def test_company_that_is_a_place_of_other_posts_is_dropped(tmp_path):
     [
         (make_post(1, locations="Oslo"), r"hn\.jsonl:2: the field 'locations' must be a list"),
         (make_post(1, locations=["Oslo"]), r"hn\.jsonl:2: 'locations' must list objects"),
-        (make_post(1, text=" "), r"hn\.jsonl:2: the field 'text' is empty"),
         (make_post(0), r"hn\.jsonl:2: the id '0' was already used"),
         ({"id": "1", "text": "x"}, r"hn\.jsonl:2: the field 'locations' is missing"),
     ],
@@ -99,5 +160,7 @@ def test_newer_prepared_columns_are_read(tmp_path):
 def test_shared_posts_load_and_most_have_a_company(shared_dir):
     postings = load_hackernews(shared_dir / "data" / "hn_who_is_hiring.jsonl.gz")
     assert len(postings) == 6000
+    rows = [row for _, row in read_json_lines(shared_dir / "data" / "hn_who_is_hiring.jsonl.gz")]
+    assert [row["id"] for row in rows if decode_text(row["text"]) != row["text"]] == []  # they came decoded
     assert sum(bool(p.company) for p in postings) > 4000
     assert sum(bool(p.location) for p in postings) == 5145

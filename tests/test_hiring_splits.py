@@ -7,7 +7,14 @@ import pytest
 from ilqljax.errors import UserError
 from ilqljax.tasks.hiring.marketplace import make_market
 from ilqljax.tasks.hiring.postings import Posting, save_postings
-from ilqljax.tasks.hiring.splits import check_leakage, load_manifest, make_manifest, save_manifest, split_postings
+from ilqljax.tasks.hiring.splits import (
+    check_leakage,
+    find_ties,
+    load_manifest,
+    make_manifest,
+    save_manifest,
+    split_postings,
+)
 
 POSTINGS = make_market(n_postings=120, n_candidates=1)[0]
 
@@ -38,6 +45,46 @@ def test_equal_texts_stay_together_without_a_company():
         check_leakage(split_postings(postings, seed=seed), postings)
 
 
+OWN = "We build a drone that maps the fields of small farms from above."  # 13 words
+REPOST = f"Elm - Oslo.\n{OWN}\nWe look for one person who can write firmware in C and enjoys flying."
+OTHER = "Ash | Oslo\nOur shop sells bread, and we need a baker who can start at four in the morning."
+
+
+@pytest.mark.parametrize(
+    ("text", "tied"),
+    [
+        ("Elm | Oslo | Remote\nWe build a drone that maps the fields of small farms, from above!", True),
+        (f"{OWN} Ask us for more, we answer every letter that comes.", True),  # 13 of 24 words
+        (f"{OWN} Ask us for more, we answer every single letter that comes within a week.", False),  # 13 of 28
+        (
+            "Elm - Oslo. We build boats, not drones, by the sea in the north of the land.",
+            False,
+        ),  # two words shared
+    ],
+)
+def test_posting_is_tied_to_one_that_holds_half_of_its_words_in_long_sentences(text, tied):
+    ties = list(find_ties([Posting("1", "", OTHER), Posting("2", "", REPOST), Posting("3", "", text)]))
+    assert [(tie.kind, tie.first, tie.second) for tie in ties] == [("sentences", 1, 2)] * tied
+
+
+def test_reposts_without_a_company_stay_together():
+    postings = [Posting(str(i), "", f"Post {i}\n{OWN.replace('drone', f'drone{i % 10}')}") for i in range(40)]
+    for seed in range(5):
+        splits = split_postings(postings, seed=seed)
+        check_leakage(splits, postings)
+        assert {int(i) % 10 for i in splits["train"]}.isdisjoint(int(i) % 10 for i in splits["test"])
+
+
+def test_boilerplate_of_many_postings_ties_none():
+    postings = [Posting(str(i), "", f"Post {i}\n{OWN}") for i in range(51)]
+    assert list(find_ties(postings)) == []
+    assert len(list(find_ties(postings[:50]))) == 50 * 49 // 2
+
+
+def test_samples_templates_tie_no_postings_of_two_companies():
+    assert {tie.kind for tie in find_ties(make_market(n_candidates=1)[0])} == {"company"}
+
+
 def test_company_names_are_compared_without_case_and_spaces():
     postings = [Posting("1", "", "a", "Blue Oak"), Posting("2", "", "b", "blue  oak"), Posting("3", "", "c")]
     splits = split_postings(postings, seed=0, fractions=(0.5, 0.0, 0.5))
@@ -57,11 +104,16 @@ def test_every_wanted_split_gets_a_posting_even_of_few():
         ({"train": ["1"], "test": ["1"]}, r"'1' of 'train' and '1' of 'test' have the same id"),
         ({"train": ["1"], "test": ["2"]}, r"have the same company 'oak'"),
         ({"train": ["2"], "test": ["3"]}, r"have the same text 'b'"),
+        (
+            {"train": ["4"], "test": ["5"]},
+            r"'4' of 'train' and '5' of 'test' have the same sentences 'we build",
+        ),
         ({"train": ["9"]}, r"lists the posting '9', which the data does not hold"),
     ],
 )
 def test_leakage_is_refused(splits, message):
     postings = [Posting("1", "", "a", "Oak"), Posting("2", "", "b", "oak"), Posting("3", "", "b ", "Elm")]
+    postings += [Posting("4", "", REPOST), Posting("5", "", f"Elm is back. {OWN}")]
     with pytest.raises(UserError, match=message):
         check_leakage(splits, postings)
 

@@ -41,6 +41,54 @@ def test_html_becomes_lines_of_text_without_scripts():
     )
 
 
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("Nurse <![foo bar", "Nurse <![foo bar"),
+        ("Nurse <![foo bar]> wanted", "Nurse wanted"),
+        ("Nurse <![if gte mso 9]>wanted", "Nurse wanted"),
+        ("<SCRIPT>var a = 1;<p>Nurse", "var a = 1;\nNurse"),
+        ("A<style type='x'>p > b {}</style > nurse<style/> is wanted", "A nurse is wanted"),
+        ("A<!-- <script> --> nurse<script>'<p>'</script>", "A nurse"),
+        ("A<script>write('<script src=a></' + 'script>')</script> nurse", "A nurse"),
+        ("A<style/> nurse<style>p{}</style>", "A nurse"),
+        (f"Nurse &#{'9' * 5000}; wanted", "Nurse \ufffd wanted"),
+    ],
+)
+def test_damaged_html_keeps_its_text(html, text):
+    assert strip_html(html) == text
+
+
+def test_country_codes_are_written_alike(tmp_path):
+    job = JOB | {"job_country_code": " gb "}
+    (posting,), (candidate,) = load_raw_workable(
+        write(tmp_path, {"job": job, "candidates": [NURSE | {"country_code": "gb "}]})
+    )
+    assert (posting.location, posting.country_code, candidate.attributes["location"]) == ("GB", "GB", "GB")
+
+
+def test_job_with_a_blank_country_has_none(tmp_path):
+    (posting,), _ = load_raw_workable(write(tmp_path, LINE | {"job": JOB | {"job_country_code": "  "}}))
+    assert (posting.location, posting.country_code) == ("", "")
+
+
+@pytest.mark.parametrize("first", [NURSE | {"country_code": None}, {"applicant_id": 1, "country_code": "gb"}])
+def test_country_of_an_applicant_is_taken_from_any_record(tmp_path, first):
+    second = LINE | {"job": JOB | {"id": "j2"}}
+    _, candidates = load_raw_workable(write(tmp_path, {"job": JOB, "candidates": [first]}, second))
+    assert [c.attributes for c in candidates] == [{"location": "GB"}]
+
+
+def test_applicants_of_two_countries_have_none(tmp_path, caplog):
+    people = [NURSE | {"applicant_id": number, "country_code": "GR"} for number in (1, 2)]
+    moved = [person | {"country_code": "FR"} for person in people]
+    rows = [LINE, {"job": JOB | {"id": "j2"}, "candidates": people}, {"job": JOB | {"id": "j3"}, "candidates": moved}]
+    with caplog.at_level("WARNING"):
+        _, people = load_raw_workable(write(tmp_path, *rows))
+    assert {person.id: person.attributes["location"] for person in people} == {"1": "", "2": ""}
+    assert "2 applicants declare several countries and count as unknown, first '1': FR, GB, GR" in caplog.text
+
+
 def test_raw_job_fields_are_read(tmp_path):
     (posting,), _ = load_raw_workable(write(tmp_path, LINE))
     assert posting.description == "Lead & care.\nPlan"
@@ -78,14 +126,16 @@ def test_bad_raw_line_is_refused(tmp_path, row, message):
         load_raw_workable(write(tmp_path, row))
 
 
-def make_prepared_folder(tmp_path, monkeypatch):
+def make_prepared_folder(tmp_path, monkeypatch, *, country="GB"):
     """Stand in for the package `datasets`, which the core does not install."""
     tables = {
         "job_descriptions_w_q_prompt_eng": [
-            {"description": "Care.", "prompt": "p", "q_value": -3.0, "job_country_code": "GB"},
+            {"description": "Care.", "prompt": "p", "q_value": -3.0, "job_country_code": country},
             {"description": "Cook.", "prompt": "p", "q_value": -3.0, "job_country_code": None},
         ],
-        "candidates_w_main_location": [{"profile_description": "Nurse.", "Location": "GB", "Main_location": "GB"}],
+        "candidates_w_main_location": [
+            {"profile_description": "Nurse.", "Location": "GB", "Main_location": f"{country} "}
+        ],
     }
     for name in tables:
         (tmp_path / name).mkdir()
@@ -102,6 +152,12 @@ def test_prepared_folder_is_read_with_its_index_files(tmp_path, monkeypatch):
     assert [p.description for p in prepared.postings] == ["Care.", "Cook."]
     assert prepared.candidates[0].attributes == {"location": "GB"}
     assert prepared.splits == {"train": ["1"], "test": ["0"]}
+
+
+def test_prepared_countries_are_written_alike(tmp_path, monkeypatch):
+    prepared = load_prepared_workable(make_prepared_folder(tmp_path, monkeypatch, country=" gb"))
+    assert [p.country_code for p in prepared.postings] == ["GB", ""]
+    assert prepared.candidates[0].attributes == {"location": "gb"}  # a code or a name, as its owner writes it
 
 
 def test_row_number_outside_the_dataset_is_refused(tmp_path, monkeypatch):

@@ -3,13 +3,17 @@
 A raw line holds `id`, `month`, `text`, `locations` (a list of {location, address, country, ...}) and `remote`. The
 post's location comes from `locations`, never from the text. Company and title are not given; they are guessed from
 the first line, and only where a short and clear pattern allows it. Otherwise they stay empty, which costs a posting
-nothing but its place in a group of the same company.
+nothing but its place in a group of the same company. Texts may be as the API gives them (HTML) or already decoded.
+A post without a word is left out, and how many there were is logged.
 """
 
+import html
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from html.entities import html5
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +26,21 @@ from ilqljax.tasks.hiring.postings import (
     read_field,
     read_json_lines,
     require_rows,
-    require_text,
 )
+
+logger = logging.getLogger(__name__)
 
 RAW_KEYS = frozenset({"id", "text", "locations", "remote"})
 PREPARED_KEYS = frozenset({"q_value", "q_val", "cleaned_text", "technologies", "company"})
 MAX_COMPANY_WORDS = 4
 MIN_PLACE_POSTS = 3
+
+_WORD = re.compile(r"[^\W_]")
+# The API's own tags and characters. Digits are bounded: Python refuses to read thousands of them.
+_ENCODED = re.compile(
+    r"</?(?P<tag>p|pre|i|code)>|&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|(?P<name>[a-zA-Z][a-zA-Z0-9]{1,31}));"
+)
+_LINK = re.compile(r'<a href="(?P<address>[^"]*)"[^<>]*>(?P<shown>[^<]*)</a>')
 
 # The name ends before the first of these.
 _COMPANY_END = re.compile(
@@ -106,11 +118,36 @@ def normalize_lines(text: str) -> str:
     return "\n".join(line for line in map(normalize_spaces, text.splitlines()) if line)
 
 
+def decode_text(text: str) -> str:
+    """Return a text of the API, which is HTML, as plain text; unchanged where nothing is encoded.
+
+    A paragraph becomes a line, and a link, whose text the API cuts, its whole address. Only the API's own tags are read
+    as such. A link alone does not make a text encoded: people type it, and the API would have encoded its slashes.
+
+    "R&amp;D<p>Ask <i>us</i>" gives "R&D\\nAsk us".
+    """
+    if all(_decode(match) == match[0] for match in _ENCODED.finditer(text)):
+        return text
+    return _ENCODED.sub(_decode, _LINK.sub(_write_link, text))
+
+
+def _decode(match: re.Match[str]) -> str:
+    if match["tag"]:
+        return "\n" if match["tag"] in ("p", "pre") else ""
+    # What only looks like a character stays: "P&L;".
+    return match[0] if match["name"] and f"{match['name']};" not in html5 else html.unescape(match[0])
+
+
+def _write_link(match: re.Match[str]) -> str:
+    whole = match["address"].startswith(match["shown"].removesuffix("..."))
+    return match["address"] if whole else f"{match['shown']} ({match['address']})"
+
+
 def load_hackernews(path: str | Path) -> list[Posting]:
     """Load posts: raw JSONL, JSONL with the prepared columns, or a folder holding those as a Hugging Face dataset.
 
     Raises:
-        UserError: missing file, malformed line, missing or wrong field, empty text, duplicate id, or no post.
+        UserError: missing file, malformed line, missing or wrong field, duplicate id, or no post with a word.
     """
     if Path(path).is_dir():
         return make_prepared_postings(load_saved_dataset(Path(path)), source=path)
@@ -124,7 +161,7 @@ def _load_raw(path: str | Path) -> list[Posting]:
     seen, postings = SeenIds(), []
     for number, row in read_json_lines(path):
         where = f"{path}:{number}"
-        text = require_text(read_field(row, "text", kind=str, where=where), name="text", where=where)
+        text = decode_text(read_field(row, "text", kind=str, where=where))
         places = read_field(row, "locations", kind=list, where=where)
         for place in places:
             if not isinstance(place, Mapping):
@@ -143,7 +180,14 @@ def _load_raw(path: str | Path) -> list[Posting]:
                 remote=read_field(row, "remote", kind=bool, where=where, default=False),
             )
         )
-    return drop_place_names(require_rows(postings, name="post", path=path))
+    return drop_place_names(_drop_wordless(postings, path=path))
+
+
+def _drop_wordless(postings: list[Posting], *, path: str | Path) -> list[Posting]:
+    kept = [posting for posting in postings if _WORD.search(posting.description)]
+    if len(kept) < len(postings):
+        logger.warning("%s: %d posts without a word are left out", path, len(postings) - len(kept))
+    return require_rows(kept, name="post with a word", path=path)
 
 
 def drop_place_names(postings: list[Posting]) -> list[Posting]:
@@ -165,15 +209,15 @@ def make_prepared_postings(rows: Iterable[Mapping[str, Any]], *, source: str | P
     here.
 
     Raises:
-        UserError: a column is missing or of another type, a text is empty, or there is no row.
+        UserError: a column is missing or of another type, or no row's text has a word.
     """
     postings = []
     for number, row in enumerate(rows):
         where = f"{source}: row {number}"
         column = "text" if row.get("text") is not None else "cleaned_text"
-        text = require_text(read_field(row, column, kind=str, where=where), name=column, where=where)
+        text = decode_text(read_field(row, column, kind=str, where=where))
         values = {
-            name: _join(row.get(name), name=name, where=where)
+            name: decode_text(_join(row.get(name), name=name, where=where))
             for name in ("location", "company", "title", "technologies")
         }
         postings.append(
@@ -186,7 +230,7 @@ def make_prepared_postings(rows: Iterable[Mapping[str, Any]], *, source: str | P
                 requirements=values["technologies"],
             )
         )
-    return require_rows(postings, name="posting", path=source)
+    return _drop_wordless(postings, path=source)
 
 
 def _join(value: Any, *, name: str, where: str) -> str:

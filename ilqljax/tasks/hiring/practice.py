@@ -3,7 +3,7 @@
 A pretrained GPT-2 can read and copy before it sees a posting; a tiny one from random parameters cannot, and with a few
 hundred postings it learns them by heart instead. So behavioural cloning may also read postings that have no reward:
 further draws of the sample's generator, or those of a file that were left out of the scored choice. None shares an id,
-a company or a text with any posting of the prepared data outside its training split.
+a company or a text with any posting of the prepared data outside its training split, or is a repost of one.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from ilqljax.tasks.hiring.prepare import DataConfig, PreparedData
 from ilqljax.tasks.hiring.prompts import build_prompt
 from ilqljax.tasks.hiring.rewrites import rewrite_posting, split_sentences
 from ilqljax.tasks.hiring.sources import load_market
+from ilqljax.tasks.hiring.splits import find_ties
 
 # Far from any seed a user would choose, so that practice never redraws the sample itself.
 PRACTICE_SEED = 715_517
@@ -65,14 +66,12 @@ def shorten(posting: Posting, *, max_words: int) -> Posting:
 
 
 def select_practice(data: PreparedData, postings: Sequence[Posting]) -> list[Posting]:
-    """Keep the postings that share no id, company or text with prepared postings, train companies excepted."""
+    """Keep the postings that no tie holds to a held-out one (`splits.find_ties`) and that the data does not have."""
     train = set(data.manifest.splits["train"])
     held_out = [p for p in data.postings if p.id not in train]
     ids = {p.id for p in data.postings}
-    companies = {p.company.casefold() for p in held_out if p.company}
     texts = {normalize_spaces(p.description) for p in data.postings}
-    return [
-        p
-        for p in postings
-        if p.id not in ids and p.company.casefold() not in companies and normalize_spaces(p.description) not in texts
-    ]
+    new = [p for p in postings if p.id not in ids and normalize_spaces(p.description) not in texts]
+    ties = find_ties([*held_out, *new])
+    tied = {tie.second - len(held_out) for tie in ties if tie.first < len(held_out)}
+    return [p for row, p in enumerate(new) if row not in tied]

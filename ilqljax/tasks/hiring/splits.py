@@ -1,10 +1,12 @@
-"""Split postings into train, eval and test so that no company and no text is in two of them, and keep a manifest."""
+"""Split postings into train, eval and test so that no company, text or repost is in two of them; keep a manifest."""
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +15,11 @@ from ilqljax.files import hash_file, read_json, save_text
 from ilqljax.tasks.hiring.postings import Posting, normalize_spaces
 
 SPLIT_NAMES = ("train", "eval", "test")
+MIN_SENTENCE_WORDS = 8  # unrelated postings share shorter ones
+MAX_SENTENCE_POSTINGS = 50  # a sentence in more of them is boilerplate
+
+_SENTENCE_END = re.compile(r"[.!?…]+\s+|\n+")
+_PUNCTUATION = re.compile(r"[^\w\s]+")
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Manifest:
 def split_postings(
     postings: Sequence[Posting], *, seed: int, fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
 ) -> dict[str, list[str]]:
-    """Split postings into train, eval and test; a company's postings and equal texts stay together.
+    """Split postings into train, eval and test; a company's postings, equal texts and reposts stay together.
 
     The groups are visited in a seeded random order, and each goes to the split that is furthest below its share. The
     result does not depend on the order of the postings; ids within a split are in the order given.
@@ -75,47 +82,102 @@ def split_postings(
 
 
 def _group_postings(postings: Sequence[Posting]) -> list[list[str]]:
-    """Return ids in groups that share a company or a text, directly or through other postings; sorted."""
-    parent: dict[tuple[str, str], tuple[str, str]] = {}
+    """Return ids in groups that are tied, directly or through other postings; sorted."""
+    parent = list(range(len(postings)))
 
-    def find(node: tuple[str, str]) -> tuple[str, str]:
-        parent.setdefault(node, node)
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
+    def find(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
 
-    for posting in postings:
-        for key in _shared_keys(posting):
-            parent[find(key)] = find(("id", posting.id))
-    groups: dict[tuple[str, str], list[str]] = {}
-    for posting in postings:
-        groups.setdefault(find(("id", posting.id)), []).append(posting.id)
+    for tie in find_ties(postings):
+        parent[find(tie.second)] = find(tie.first)
+    groups: dict[int, list[str]] = {}
+    for row, posting in enumerate(postings):
+        groups.setdefault(find(row), []).append(posting.id)
     return sorted(sorted(group) for group in groups.values())
 
 
-def _shared_keys(posting: Posting) -> list[tuple[str, str]]:
-    """Return what ties a posting to others: its company, if known, and its text."""
-    company = normalize_spaces(posting.company).casefold()
-    text = ("text", normalize_spaces(posting.description))
-    return [("company", company), text] if company else [text]
+class Tie(NamedTuple):
+    """Name what two postings share; `first < second` are their rows."""
+
+    kind: str
+    value: str
+    first: int
+    second: int
+
+
+def find_ties(postings: Sequence[Posting]) -> Iterator[Tie]:
+    """Yield what keeps postings in one split, whatever their order.
+
+    | kind      | what the two share                                                                        |
+    |-----------|-------------------------------------------------------------------------------------------|
+    | id        | the id                                                                                    |
+    | company   | the company, if known, without regard to case and spaces                                  |
+    | text      | the description, without regard to spaces                                                 |
+    | sentences | sentences of 8 words or more that make up half of the words of one of them (a repost),    |
+    |           | without regard to case, spaces and punctuation; none that stands in more than 50 postings |
+
+    Of an id, a company or a text, each posting is tied to the first that has it.
+    """
+    first_of: dict[tuple[str, str], int] = {}
+    for row, posting in enumerate(postings):
+        company = normalize_spaces(posting.company).casefold()
+        keys = [("id", posting.id), ("company", company), ("text", normalize_spaces(posting.description))]
+        for kind, value in keys:
+            first = first_of.setdefault((kind, value), row)
+            if first != row and value:
+                yield Tie(kind, value, first, row)
+    yield from _find_reposts(postings)
+
+
+def _find_reposts(postings: Sequence[Posting]) -> Iterator[Tie]:
+    texts = [_count_words(posting.description) for posting in postings]
+    totals = [sum(text.values()) for text in texts]
+    rows_of: dict[str, list[int]] = {}
+    for row, text in enumerate(texts):
+        for sentence, n_words in text.items():
+            if n_words >= MIN_SENTENCE_WORDS:
+                rows_of.setdefault(sentence, []).append(row)
+    for row, text in enumerate(texts):
+        shared: dict[int, list[str]] = {}
+        for sentence in text:
+            rows = rows_of.get(sentence, [])
+            for other in rows if len(rows) <= MAX_SENTENCE_POSTINGS else []:
+                if other < row:
+                    shared.setdefault(other, []).append(sentence)
+        for other, sentences in shared.items():
+            if 2 * sum(text[sentence] for sentence in sentences) >= min(totals[row], totals[other]):
+                yield Tie("sentences", sentences[0], other, row)
+
+
+def _count_words(text: str) -> dict[str, int]:
+    """Return the number of words of each distinct sentence; sentences without case and punctuation.
+
+    "Build it!\\nBuild it. We pay well." gives {"build it": 2, "we pay well": 3}.
+    """
+    sentences = (_PUNCTUATION.sub("", sentence).split() for sentence in _SENTENCE_END.split(text.casefold()))
+    return {" ".join(words): len(words) for words in sentences}
 
 
 def check_leakage(splits: Mapping[str, Sequence[str]], postings: Sequence[Posting]) -> None:
-    """Raise a `UserError` if an id, a company or an identical text is in two splits, or an id is no posting's."""
+    """Raise a `UserError` if an id is no posting's, or two splits share what `find_ties` finds."""
     by_id = {posting.id: posting for posting in postings}
-    seen: dict[tuple[str, str], tuple[str, str]] = {}
+    names, listed = [], []
     for name, ids in splits.items():
         for posting_id in ids:
             if posting_id not in by_id:
                 raise UserError(f"The split '{name}' lists the posting '{posting_id}', which the data does not hold.")
-            for kind, value in [("id", posting_id), *_shared_keys(by_id[posting_id])]:
-                other, other_id = seen.setdefault((kind, value), (name, posting_id))
-                if other != name:
-                    raise UserError(
-                        f"Leakage: postings '{other_id}' of '{other}' and '{posting_id}' of '{name}' have the same "
-                        f"{kind} '{value[:60]}'. Split by company (split_postings) or drop one of them."
-                    )
+            names.append(name)
+            listed.append(by_id[posting_id])
+    for kind, value, first, second in find_ties(listed):
+        if names[first] != names[second]:
+            raise UserError(
+                f"Leakage: postings '{listed[first].id}' of '{names[first]}' and '{listed[second].id}' of "
+                f"'{names[second]}' have the same {kind} '{value[:60]}'. Split by company (split_postings) or drop one "
+                "of them."
+            )
 
 
 def hash_posting(posting: Posting) -> str:

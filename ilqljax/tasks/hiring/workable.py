@@ -1,15 +1,18 @@
 """Read Workable's data: the raw JSONL, or the original project's prepared Hugging Face datasets.
 
 Raw (`dataset.v1.location.jsonl`): one job a line with three lists of candidates. The same applicant appears under
-many jobs and is kept once, by `applicant_id`. HTML is turned into text. A candidate's only declared attribute is
-`location`, their country code.
+many jobs and is kept once, by `applicant_id`, with the first profile and the country that any record declares; who
+declares two has none, with a warning. HTML is turned into text. A candidate's only declared attribute is `location`,
+their country code.
 
 Prepared: a folder with `job_descriptions_w_q_prompt_eng` and `candidates_w_main_location` (datasets saved to disk) and
 `train_idxs.json`, `test_idxs.json`, `eval_idxs.json` (lists of row numbers of the jobs).
 """
 
+import logging
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +33,8 @@ from ilqljax.tasks.hiring.postings import (
     require_text,
 )
 
+logger = logging.getLogger(__name__)
+
 RAW_KEYS = frozenset({"job", "candidates"})
 CANDIDATE_LISTS = ("candidates", "candidates_same_function", "candidates_different_function")
 JOBS_FOLDER = "job_descriptions_w_q_prompt_eng"
@@ -42,7 +47,9 @@ _BLOCK_TAGS = frozenset({
     "hr", "li", "ol", "p", "section", "table", "td", "th", "tr", "ul",
 })
 # fmt: on
-_HIDDEN_TAGS = frozenset({"script", "style"})
+# A script that never ends hides nothing: its content is read as text.
+_HIDDEN = re.compile(r"<!--.*?-->|<(script|style)\b[^<>]*(?<!/)>.*?</\1\b[^<>]*>", re.IGNORECASE | re.DOTALL)
+_NO_CHARACTER = re.compile(r"&#\d{8,};?")  # Python refuses to read thousands of digits
 
 
 class PreparedWorkable(NamedTuple):
@@ -54,27 +61,30 @@ class PreparedWorkable(NamedTuple):
 
 
 class _TextOfHtml(HTMLParser):
+    CDATA_CONTENT_ELEMENTS = ()
+
     def __init__(self):
         super().__init__(convert_charrefs=True)
         self.pieces: list[str] = []
-        self._hidden = 0
+
+    def parse_marked_section(self, i: int, report: int = 1) -> int:
+        """Skip "<![...>" of a kind that the parser does not know as browsers do, as a comment."""
+        try:
+            return super().parse_marked_section(i, report)
+        except AssertionError:
+            return self.parse_bogus_comment(i)
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
-        if tag in _HIDDEN_TAGS:
-            self._hidden += 1
-        elif tag in _BLOCK_TAGS:
+        if tag in _BLOCK_TAGS:
             self.pieces.append("\n")
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in _HIDDEN_TAGS:
-            self._hidden = max(0, self._hidden - 1)
-        elif tag in _BLOCK_TAGS:
+        if tag in _BLOCK_TAGS:
             self.pieces.append("\n")
 
     def handle_data(self, data: str) -> None:
-        if not self._hidden:
-            # White space in HTML is one space; only tags make lines.
-            self.pieces.append(re.sub(r"\s+", " ", data))
+        # White space in HTML is one space; only tags make lines.
+        self.pieces.append(re.sub(r"\s+", " ", data))
 
 
 def strip_html(html: str) -> str:
@@ -83,7 +93,7 @@ def strip_html(html: str) -> str:
     "<p>Lead &amp; care.</p><ul><li>Plan</li></ul>" gives "Lead & care.\\nPlan".
     """
     parser = _TextOfHtml()
-    parser.feed(html)
+    parser.feed(_NO_CHARACTER.sub("\ufffd", _HIDDEN.sub("", html)))
     parser.close()
     lines = map(normalize_spaces, "".join(parser.pieces).split("\n"))
     return "\n".join(line for line in lines if line)
@@ -113,6 +123,7 @@ def load_raw_workable(path: str | Path) -> tuple[list[Posting], list[Candidate]]
             candidate.
     """
     seen, postings, candidates = SeenIds(), [], {}
+    countries: dict[str, set[str]] = {}
     for number, row in read_json_lines(path):
         where = f"{path}:{number}"
         postings.append(_read_raw_job(read_field(row, "job", kind=dict, where=where), seen=seen, where=f"{where}: job"))
@@ -124,17 +135,30 @@ def load_raw_workable(path: str | Path) -> tuple[list[Posting], list[Candidate]]
                 candidate = _read_raw_candidate(applicant, where=f"{where}: {list_name}")
                 if candidate.text:
                     candidates.setdefault(candidate.id, candidate)
+                if country := candidate.attributes["location"]:
+                    countries.setdefault(candidate.id, set()).add(country)
+    torn = [name for name in candidates if len(countries.get(name, ())) > 1]
+    if torn:
+        declared = ", ".join(sorted(countries[torn[0]]))
+        logger.warning(
+            "%s: %d applicants declare several countries and count as unknown, first %r: %s",
+            path,
+            len(torn),
+            torn[0],
+            declared,
+        )
     require_rows(postings, name="job", path=path)
-    return postings, require_rows(
-        list(candidates.values()), name="candidate with an experience or education", path=path
-    )
+    one = {name: next(iter(found)) for name, found in countries.items() if len(found) == 1}
+    people = [replace(c, attributes={"location": one.get(c.id, "")}) for c in candidates.values()]
+    return postings, require_rows(people, name="candidate with an experience or education", path=path)
 
 
 def _read_raw_job(job: Mapping[str, Any], *, seen: SeenIds, where: str) -> Posting:
     text = {
         name: read_field(job, name, kind=str, where=where, default="")
-        for name in ("account_name", "account_id", "job_country_code", "requirement_summary", "function")
+        for name in ("account_name", "account_id", "requirement_summary", "function")
     }
+    country = _read_country(job, "job_country_code", where=where)
     description = strip_html(read_field(job, "description", kind=str, where=where))
     remote = job.get("remote")
     if remote not in (None, True, False, 0, 1):
@@ -144,8 +168,8 @@ def _read_raw_job(job: Mapping[str, Any], *, seen: SeenIds, where: str) -> Posti
         title=normalize_spaces(read_field(job, "title", kind=str, where=where)),
         description=require_text(description, name="description", where=where),
         company=normalize_spaces(text["account_name"]) or text["account_id"],
-        location=text["job_country_code"],
-        country_code=text["job_country_code"],
+        location=country,
+        country_code=country,
         requirements=normalize_spaces(strip_html(text["requirement_summary"])),
         remote=bool(remote),
         group=normalize_spaces(text["function"]),
@@ -160,8 +184,11 @@ def _read_raw_candidate(row: Mapping[str, Any], *, where: str) -> Candidate:
         read_field(row, "educations", kind=list, where=where, default=[]),
         where=where,
     )
-    country = read_field(row, "country_code", kind=str, where=where, default="")
-    return Candidate(id=applicant_id, text=text, attributes={"location": country})
+    return Candidate(applicant_id, text, {"location": _read_country(row, "country_code", where=where)})
+
+
+def _read_country(row: Mapping[str, Any], name: str, *, where: str) -> str:
+    return read_field(row, name, kind=str, where=where, default="").strip().upper()
 
 
 def load_prepared_workable(folder: str | Path) -> PreparedWorkable:
@@ -176,7 +203,7 @@ def load_prepared_workable(folder: str | Path) -> PreparedWorkable:
     for number, row in enumerate(jobs):
         where = f"{folder / JOBS_FOLDER}: row {number}"
         description = strip_html(read_field(row, "description", kind=str, where=where))
-        country = read_field(row, "job_country_code", kind=str, where=where, default="")
+        country = _read_country(row, "job_country_code", where=where)
         postings.append(
             Posting(
                 id=str(number),
@@ -191,7 +218,7 @@ def load_prepared_workable(folder: str | Path) -> PreparedWorkable:
     for number, row in enumerate(people):
         where = f"{folder / CANDIDATES_FOLDER}: row {number}"
         text = read_field(row, "profile_description", kind=str, where=where)
-        place = read_field(row, "Main_location", kind=str, where=where, default="")
+        place = read_field(row, "Main_location", kind=str, where=where, default="").strip()
         text = require_text(text, name="profile_description", where=where)
         vector = widths.check(read_vector(row, "embedding", where=where), where=where)
         candidates.append(Candidate(str(number), text, {"location": place}, vector))
