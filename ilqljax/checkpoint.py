@@ -141,6 +141,24 @@ class CheckpointStore:
         with self._open_reader() as reader:
             return _find_best(_read_metrics(reader))
 
+    def check_metrics(self) -> None:
+        """Refuse now, before there is a state to lose, the steps that the first `save` would refuse.
+
+        Raises:
+            UserError: a step is so damaged that its metric cannot be read, or was ranked by another metric.
+        """
+        if self._writer is not None or not self.directory.is_dir():
+            return
+        with self._open_reader() as reader:
+            self._metrics = _read_metrics(reader)
+        expected = (self._metric_name, self._mode)
+        for metric in self._metrics.values():
+            if self._metric_name and metric and (metric["name"], metric["mode"]) != expected:
+                raise UserError(
+                    f"Checkpoints in {self.directory} are ranked by {metric['name']} ({metric['mode']}), not by "
+                    f"{self._metric_name} ({self._mode}). Keep the metric and its mode, or use another folder."
+                )
+
     def wait(self) -> None:
         """Wait until the save under way is complete and older steps are gone."""
         if self._writer is not None:
@@ -158,9 +176,7 @@ class CheckpointStore:
         if self._writer is not None:
             return self._writer
         self.directory.mkdir(parents=True, exist_ok=True)
-        with self._open_reader() as reader:
-            self._metrics = _read_metrics(reader)
-        self._check_metrics()
+        self.check_metrics()
         self._empty_trash()
         self._writer = _open_manager(
             self.directory,
@@ -200,16 +216,6 @@ class CheckpointStore:
             listed = ", ".join(map(str, known))
             raise UserError(f"{self.directory} has no complete step {step!r}. Known: {listed}, 'last', 'best'.")
         return step
-
-    def _check_metrics(self) -> None:
-        """Refuse to rank new steps against old ones by another measure."""
-        expected = (self._metric_name, self._mode)
-        for metric in self._metrics.values():
-            if self._metric_name and metric and (metric["name"], metric["mode"]) != expected:
-                raise UserError(
-                    f"Checkpoints in {self.directory} are ranked by {metric['name']} ({metric['mode']}), not by "
-                    f"{self._metric_name} ({self._mode}). Keep the metric and its mode, or use another folder."
-                )
 
     def _empty_trash(self) -> None:
         trash = self.directory / _TRASH
@@ -313,7 +319,7 @@ def _report_damage(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
         folder = Path(manager.directory) / str(step)
         raise UserError(
             f"Checkpoint {folder} is damaged or cannot be read ({type(error).__name__}: {reason}). Put a good copy in "
-            "its place, or delete the folder to go on from an older step (without one, from the start)."
+            "its place, or delete the folder to go on from the newest step that is left (without one, from the start)."
         ) from error
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from ml_collections import ConfigDict
 
 from ilqljax.errors import UserError
-from ilqljax.files import read_json, save_text
+from ilqljax.files import check_checksum, read_json, save_with_checksum
 
 T = TypeVar("T")
 Section = ConfigDict | Mapping[str, Any]
@@ -355,20 +355,32 @@ def config_to_json(config: Section) -> str:
 
 
 def save_config_json(config: Section, path: str | Path) -> None:
-    """Write a config to a JSON file, whole or not at all."""
-    save_text(path, config_to_json(config))
+    """Write a config to a JSON file, whole or not at all, and a checksum beside it."""
+    save_with_checksum(path, config_to_json(config))
 
 
 def load_config_json(path: str | Path) -> ConfigDict:
     """Read a config that was saved with a run.
 
     Raises:
-        UserError: the file is not there or is not a JSON object; names the line.
+        UserError: the file is not there, was changed since it was saved, or is no config in JSON; names the line.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"Config file {path} is not there. Give the config.json of a run's folder.")
-    return ConfigDict(read_json(path, advice="Restore the file, or give the config.json of a run's folder."))
+    check_checksum(path)
+    advice = "Restore the file, or give the config.json of a run's folder."
+    values = read_json(path, advice=advice)
+    try:
+        return ConfigDict(values)
+    except ValueError as error:  # a key with a dot
+        raise UserError(f"{path}: is no config ({error}). {advice}") from error
+
+
+def require_keys(config: ConfigDict, kinds: Mapping[str, type], *, path: str | Path) -> None:
+    """Raise a `UserError` unless a saved config has each of these keys, with a value of its kind."""
+    if wrong := [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]:
+        raise UserError(f"{path}: {', '.join(wrong)} missing or of another kind. Restore the file that training wrote.")
 
 
 def diff_overrides(default: Section, actual: Section) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ilqljax.algorithms import Learner, init_learner_state, make_learner, select
 from ilqljax.checkpoint import CheckpointStore
 from ilqljax.cli import run_main
 from ilqljax.compilation import enable_compilation_cache
-from ilqljax.config import BuildContext, build, from_section, load_config_json
+from ilqljax.config import BuildContext, build, from_section, load_config_json, save_config_json
 from ilqljax.data.arrangement import Arrangement
 from ilqljax.data.dataset import ListRLDataset
 from ilqljax.decoding.generate import DecodeConfig
@@ -149,7 +149,7 @@ def save_arrangement(run_dir: Path, name: str, arrangement: Arrangement) -> None
     """Keep what an algorithm made of its data with the run, where acting needs it."""
     if jax.process_index() == 0:
         (run_dir / ARRANGEMENTS).mkdir(exist_ok=True)
-        save_json(run_dir / ARRANGEMENTS / f"{name}.json", dataclasses.asdict(arrangement))
+        save_config_json(dataclasses.asdict(arrangement), run_dir / ARRANGEMENTS / f"{name}.json")
 
 
 def load_arrangement(run_dir: Path, name: str, learner: Learner) -> Arrangement:

@@ -1,5 +1,6 @@
-"""Files written whole or not at all, hashed, and read line by line without trusting how long a line is."""
+"""Files written whole or not at all, hashed, locked, and read line by line without trusting how long a line is."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -8,11 +9,16 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
 from ilqljax.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
 
 MAX_LINE_BYTES = 16 << 20  # of anything read by line; the longest real posting is a thousandth of it
 CHECKSUM = "ilqljax.sha256"  # of a safetensors file's arrays, in its metadata
@@ -163,6 +169,39 @@ def hash_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def save_with_checksum(path: str | Path, text: str) -> None:
+    """Write a UTF-8 text file and, in `sha256sum`'s form, its checksum beside it, which `check_checksum` compares.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    path, checksum = Path(path), name_checksum(path)
+    checksum.unlink(missing_ok=True)  # what is stopped from here on leaves a file without one, not with a wrong one
+    save_text(path, text)
+    save_text(checksum, f"{hash_file(path)}  {path.name}\n")
+
+
+def check_checksum(path: str | Path) -> None:
+    """Raise a `UserError` if a file is not the one that the checksum beside it was made of; without one all is well."""
+    checksum = name_checksum(path)
+    if checksum.is_file() and checksum.read_bytes().split()[:1] != [hash_file(path).encode()]:
+        raise UserError(
+            f"{path}: is damaged or was changed since it was written ({checksum.name} is of another content). Restore "
+            f"it; if you changed it on purpose, delete {checksum}."
+        )
+
+
+def name_checksum(path: str | Path) -> Path:
+    """Return where a file's checksum stands."""
+    return Path(path).with_name(f"{Path(path).name}.sha256")
+
+
+def replace_half_characters(value: Any) -> Any:
+    """Replace each half of a surrogate pair in JSON's texts, which is no character and cannot be written, by U+FFFD."""
+    text = json.dumps(value, ensure_ascii=False)
+    return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+
+
 def check_new_folder(folder: str | Path) -> None:
     """Raise a `UserError` unless a folder of this name can be made: it is absent or empty, and its parent exists."""
     folder = Path(folder)
@@ -189,3 +228,34 @@ def save_folder(folder: str | Path, texts: Mapping[str, str]) -> None:
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(f"{folder}: cannot be written ({error.strerror}). Choose a folder you may write to.") from error
+
+
+@contextlib.contextmanager
+def lock_path(path: str | Path, *, wait: bool = False) -> Iterator[Literal["held", "taken", "unsupported"]]:
+    """Try to hold the lock of a file or folder for the block; the lock ends with the process, however that ends.
+
+    Args:
+        path: a file, made where it is missing, or a folder.
+        wait: wait for a process that holds it.
+
+    Yields:
+        "held", "taken" by another process, or "unsupported" by the system or the file system.
+    """
+    if fcntl is None:
+        yield "unsupported"
+        return
+    descriptor = os.open(path, os.O_RDONLY if Path(path).is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        yield _lock(descriptor, wait=wait)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, *, wait: bool) -> Literal["held", "taken", "unsupported"]:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return "taken"
+    except OSError:
+        return "unsupported"
+    return "held"

@@ -23,10 +23,11 @@ from ilqljax.data.datapoint import encode_prompt
 from ilqljax.errors import UserError
 from ilqljax.evaluate import OpenRun, make_policy, open_run
 from ilqljax.fairness.differences import diff_words
+from ilqljax.files import replace_half_characters
 from ilqljax.tasks.hiring.environment import PostingObservation
 from ilqljax.tasks.hiring.language_model import CLONE, make_fluency
 from ilqljax.tasks.hiring.objects import HiringData
-from ilqljax.tasks.hiring.postings import Posting, parse_posting, replace_half_characters
+from ilqljax.tasks.hiring.postings import Posting, parse_posting
 from ilqljax.tasks.hiring.prompts import build_prompt
 from ilqljax.tasks.hiring.proposals import (
     DECISIONS,

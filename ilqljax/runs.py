@@ -4,42 +4,61 @@ config.json        the resolved config       overrides.json   what differs from 
 tokenizer/         the tokenizer             checkpoints/     one Orbax folder per stage
 metrics/           JSONL and TensorBoard     export/          the policy for transformers
 evaluation.jsonl   every judged rewrite      results.json     the final table
+training.lock      who trains in it, or did  *.sha256         checksums of config.json and evaluation.jsonl
 """
 
+import contextlib
+import itertools
 import json
+import logging
 import os
+import platform
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from ilqljax.config import config_to_json, diff_overrides, load_config_json, resolve_path, save_config_json
+from ilqljax.config import (
+    config_to_json,
+    diff_overrides,
+    load_config_json,
+    require_keys,
+    resolve_path,
+    save_config_json,
+)
 from ilqljax.data.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
 from ilqljax.errors import UserError
-from ilqljax.files import save_text
+from ilqljax.files import lock_path, save_text
 
+logger = logging.getLogger(__name__)
+
+LOCK = "training.lock"
 # Sections that a resumed run may change; the rest decides what the saved arrays and batches mean.
 CHANGEABLE = ("resume", "run_dir", "train", "pretrain", "decode", "evaluator", "wandb", "mesh", "environment")
 
+# What acting with a run's policies reads of its config.
+READ_KEYS = {
+    "algorithm": str,
+    "seed": int,
+    **dict.fromkeys(("model", "pretrain", "train", "decode", "acting"), ConfigDict),
+}
+
 
 def choose_run_dir(config: ConfigDict) -> Path:
-    """Choose the folder of a new run, or find that of the run to resume. Nothing is written yet.
+    """Choose the folder of a new run, or find that of the run to resume. A new one is not made yet.
 
     Raises:
         UserError: the folder is taken or cannot be written, there is nothing to resume, or the resumed run had another
-            model or other data.
+            model or other data or is being trained by another process.
     """
     if config.resume:
         return resume_run_dir(config)
     if config.run_dir:
         run_dir = resolve_path(config.run_dir)
-        if (run_dir / "config.json").exists():
-            raise UserError(
-                f"{run_dir} already holds a run. Continue it with --config.resume={config.run_dir}, or choose another "
-                "--config.run_dir."
-            )
+        check_free(run_dir)
     else:
         run_dir = resolve_path(f"runs/{config.task}-{time.strftime('%Y%m%d-%H%M%S')}")
     existing = next(folder for folder in (run_dir, *run_dir.parents) if folder.exists())
@@ -48,13 +67,71 @@ def choose_run_dir(config: ConfigDict) -> Path:
     return run_dir
 
 
-def create_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any]) -> None:
-    """Make a new run's folder and write the resolved config and what was overridden; a resumed run's is left alone."""
-    if jax.process_index() != 0 or (run_dir / "config.json").exists():
+def check_free(run_dir: Path) -> None:
+    """Raise a `UserError` if the folder of a new run holds one already."""
+    if (run_dir / "config.json").exists():
+        raise UserError(
+            f"{run_dir} already holds a run. Continue it with --config.resume={run_dir}, or choose another "
+            "--config.run_dir."
+        )
+
+
+@contextlib.contextmanager
+def claim_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any]) -> Iterator[Path]:
+    """Make a new run's folder, or take a resumed run's, and keep other processes from training in it for the block.
+
+    A new folder gets the resolved config and what was overridden; a resumed run's are left alone.
+
+    Yields:
+        The folder. One that the user did not name gets a number where another run took its name meanwhile.
+
+    Raises:
+        UserError: another process trains there, or has made a run there meanwhile.
+    """
+    if jax.process_index() != 0:
+        yield run_dir
         return
+    if not config.run_dir and not config.resume and jax.process_count() == 1:  # several hosts must agree on the name
+        run_dir = make_numbered(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    save_json(run_dir / "overrides.json", overrides)
-    save_config_json(config, run_dir / "config.json")
+    with lock_run_dir(run_dir):
+        if not config.resume:
+            check_free(run_dir)
+            save_json(run_dir / "overrides.json", overrides)
+            save_config_json(config, run_dir / "config.json")
+        yield run_dir
+
+
+def make_numbered(folder: Path) -> Path:
+    """Make a folder that is not there yet: of this name, or of the first free one of NAME-2, NAME-3, ..."""
+    for name in itertools.chain([folder.name], (f"{folder.name}-{i}" for i in itertools.count(2))):
+        with contextlib.suppress(FileExistsError):
+            folder.with_name(name).mkdir(parents=True)
+            return folder.with_name(name)
+
+
+@contextlib.contextmanager
+def lock_run_dir(run_dir: Path) -> Iterator[None]:
+    """Keep other processes from training in a run's folder for the block; the lock file that stays locks nothing.
+
+    Raises:
+        UserError: another process trains there.
+    """
+    if jax.process_index() != 0:  # the first speaks for all
+        yield
+        return
+    file = run_dir / LOCK
+    with lock_path(file) as lock:
+        if lock == "taken":
+            holder = file.read_text(encoding="utf-8", errors="replace").strip() or "unknown"
+            raise UserError(
+                f"{run_dir} is being trained by another process ({holder}). Wait until it has ended or stop it, or "
+                "choose another --config.run_dir."
+            )
+        if lock == "unsupported":
+            logger.warning("%s: files cannot be locked here. Let only one process train in this folder.", run_dir)
+        file.write_text(f"{os.getpid()} on {platform.node()}\n", encoding="utf-8")
+        yield
 
 
 def resume_run_dir(config: ConfigDict) -> Path:
@@ -70,28 +147,30 @@ def resume_run_dir(config: ConfigDict) -> Path:
         run_dir = resolve_path(config.resume)
     if not (run_dir / "config.json").is_file():
         raise UserError(f"{run_dir} holds no run: config.json is missing. Give the folder that the run printed.")
-    saved = load_config_json(run_dir / "config.json")
+    saved = json.loads(config_to_json(load_config_json(run_dir / "config.json")))
     here = json.loads(config_to_json(config))
-    differing = [
-        name for name in diff_overrides(json.loads(config_to_json(saved)), here) if name.split(".")[0] not in CHANGEABLE
-    ]
+    names = diff_overrides(saved, here) | diff_overrides(here, saved)
+    differing = [name for name in names if name.split(".")[0] not in CHANGEABLE]
     if differing:
         raise UserError(
             f"{run_dir} was run with other values of {', '.join(differing)}. Resume with the same, or start a new run."
         )
-    return run_dir
+    with lock_run_dir(run_dir):  # refused here if another process trains it, before any work
+        return run_dir
 
 
 def load_run_config(run_dir: str | Path) -> tuple[Path, ConfigDict]:
     """Open a run's folder and its resolved config.
 
     Raises:
-        UserError: the folder holds no run.
+        UserError: the folder holds no run, or its config is damaged.
     """
     folder = resolve_path(run_dir)
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} holds no run: config.json is missing. Give the folder that training printed.")
-    return folder, load_config_json(folder / "config.json")
+    config = load_config_json(folder / "config.json")
+    require_keys(config, READ_KEYS, path=folder / "config.json")
+    return folder, config
 
 
 def save_tokenizer(run_dir: Path, tokenizer: Tokenizer) -> None:

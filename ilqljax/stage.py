@@ -183,6 +183,8 @@ def train_stage(
     if store.latest_step() is not None:
         state, extra, start = store.restore(template)
         loader.set_state(extra["loader"])
+        if start < settings.total_steps:  # there will be a save
+            store.check_metrics()
         say(f"{name}: continuing from step {start}")
 
     def evaluate(state: TrainState) -> dict[str, float]:

@@ -31,7 +31,7 @@ from ilqljax.decoding.policy import check_choice
 from ilqljax.errors import UserError
 from ilqljax.evaluate import Trained, evaluate_policies, export_policy, make_policy, save_arrangement
 from ilqljax.models.builders import BuiltModel
-from ilqljax.runs import choose_run_dir, create_run_dir, save_tokenizer
+from ilqljax.runs import choose_run_dir, claim_run_dir, save_tokenizer
 from ilqljax.sharding import MeshConfig, check_batch_size, make_mesh
 from ilqljax.stage import StageInputs, TrainConfig, say, train_stage
 from ilqljax.state import TrainState
@@ -92,9 +92,6 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
         stages["bc"] = plan_stage(cloner, pretrain, datasets["pretrain_dataset"], own)
     if main.total_steps:
         stages[config.algorithm] = plan_stage(learner, main, datasets["dataset"], validation)
-    create_run_dir(run_dir, config, overrides=overrides or {})
-    save_tokenizer(run_dir, built.tokenizer)
-    say(f"run folder: {run_dir}")
 
     def run(name: str, trunk: dict | None) -> Trained:
         stage = stages[name]
@@ -115,15 +112,18 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
         return describe(state)
 
     policies: dict[str, Trained] = {}
-    try:
-        for name in stages:
-            trunk = policies["bc"].params["policy"] if policies else built.pretrained
-            policies[name] = run(name, trunk)
-        export_policy(run_dir / "export" / "policy", built, list(policies.values())[-1])
-        evaluate_policies(config, built, policies, judge=judge, run_dir=run_dir)
-    except KeyboardInterrupt:
-        say(f"the same command with --config.resume={run_dir} continues from the last checkpoint")
-        raise
+    with claim_run_dir(run_dir, config, overrides=overrides or {}) as run_dir:
+        save_tokenizer(run_dir, built.tokenizer)
+        say(f"run folder: {run_dir}")
+        try:
+            for name in stages:
+                trunk = policies["bc"].params["policy"] if policies else built.pretrained
+                policies[name] = run(name, trunk)
+            export_policy(run_dir / "export" / "policy", built, list(policies.values())[-1])
+            evaluate_policies(config, built, policies, judge=judge, run_dir=run_dir)
+        except KeyboardInterrupt:
+            say(f"the same command with --config.resume={run_dir} continues from the last checkpoint")
+            raise
     say(f"everything is in {run_dir} (total {time.monotonic() - started:.0f} s, peak memory {peak_memory_gb():.2f} GB)")
     return run_dir
 

@@ -328,6 +328,8 @@ def test_a_damaged_best_step_is_named_before_anything_is_written(tmp_path):
     (tmp_path / "1" / "extra" / "metadata").write_text("{")
     with CheckpointStore(tmp_path, metric_name="loss") as store:
         assert_same(store.restore(make_state(0.0))[0], make_state(2.0))
+        with pytest.raises(UserError, match=r"/1 is damaged.*newest step that is left"):
+            store.check_metrics()
         with pytest.raises(UserError, match=r"/1 is damaged"):
             store.save(3, make_state(3.0), {}, metric=0.3)
 
@@ -376,8 +378,11 @@ def test_nan_metric_is_refused(tmp_path):
 def test_ranking_by_another_metric_in_the_same_folder_is_refused(tmp_path, changed):
     with CheckpointStore(tmp_path, metric_name="loss") as store:
         store.save(1, make_state(), {}, metric=0.5)
-    with CheckpointStore(tmp_path, **changed) as store, pytest.raises(UserError, match="ranked by loss"):
-        store.save(2, make_state(), {}, metric=0.4)
+    with CheckpointStore(tmp_path, **changed) as store:
+        with pytest.raises(UserError, match="ranked by loss"):
+            store.check_metrics()
+        with pytest.raises(UserError, match="ranked by loss"):
+            store.save(2, make_state(), {}, metric=0.4)
 
 
 def test_extra_that_is_no_json_fails_at_once(tmp_path):

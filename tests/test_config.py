@@ -287,7 +287,7 @@ def test_saved_config_reads_back(tmp_path):
         "names": ["a", "b"],
         "loss": {"clip": float("inf"), "on": True},
     }
-    assert os.listdir(tmp_path) == ["config.json"]
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "config.json.sha256"]
 
 
 def test_config_json_is_stable_text():
@@ -299,6 +299,22 @@ def test_broken_config_json_names_the_line(tmp_path):
     path.write_text('{\n"a": \n}')
     with pytest.raises(UserError, match=r"config.json:3: not JSON"):
         load_config_json(path)
+
+
+def test_a_changed_config_json_is_refused_and_one_without_a_checksum_is_read(tmp_path):
+    path = tmp_path / "config.json"
+    save_config_json({"lr": 0.002}, path)
+    path.write_text(path.read_text().replace("2", "6"))
+    with pytest.raises(UserError, match=r"config\.json: is damaged or was changed.*on purpose, delete"):
+        load_config_json(path)
+    (tmp_path / "config.json.sha256").unlink()
+    assert load_config_json(path).lr == 0.006
+
+
+def test_a_key_with_a_dot_is_refused_by_file(tmp_path):
+    (tmp_path / "config.json").write_text('{"data": {"n_ca.didates": 1}}')
+    with pytest.raises(UserError, match=r"config\.json: is no config \(.*n_ca\.didates"):
+        load_config_json(tmp_path / "config.json")
 
 
 def test_overrides_are_listed_by_dotted_key():

@@ -167,6 +167,12 @@ def test_prompts_are_padded_to_the_smallest_bucket_and_rows_to_a_power_of_two(ne
     assert [tokens.shape for tokens, _ in policy.generate.calls] == [(4, 4), (4, 12)]
 
 
+def test_no_call_has_more_rows_than_the_batch_size(networks):
+    policy = record(networks, batch_size=6, length_buckets=(12,))
+    policy.act_batch([Said("a")] * 11)
+    assert [tokens.shape for tokens, _ in policy.generate.calls] == [(6, 12), (6, 12)]
+
+
 def test_answers_keep_the_order_of_the_observations(networks):
     policy = record(networks, batch_size=2)
     answers = policy.generate_batch([Said("abc"), Said("a")])  # run in the order of their lengths

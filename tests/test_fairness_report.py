@@ -19,6 +19,7 @@ from ilqljax.fairness.report import (
     save_rows,
     tabulate_impact_ratios,
 )
+from ilqljax.files import save_with_checksum
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -102,6 +103,25 @@ def test_a_file_that_lost_its_last_line_is_refused(eval_file):
     eval_file.write_text("\n".join(eval_file.read_text().split("\n")[:3]) + "\n")
     with pytest.raises(UserError, match=r"'ilql' has 1 postings and 'echo' has 2.*complete"):
         load_evaluations(eval_file)
+
+
+def test_a_file_that_is_not_the_one_its_checksum_is_of_is_refused(eval_file):
+    save_with_checksum(eval_file, eval_file.read_text())
+    load_evaluations(eval_file)
+    eval_file.write_text(eval_file.read_text().replace("-30.0", "-20.0", 1))
+    with pytest.raises(UserError, match=r"evaluation\.jsonl: is damaged or was changed"):
+        load_evaluations(eval_file)
+
+
+def test_a_byte_order_mark_is_skipped_and_half_a_character_is_replaced(tmp_path):
+    path = tmp_path / "e.jsonl"
+    lines = [make_line(posting_id=i, policy="a\ud83d", shortlist_after=make_shortlist("fm")) for i in "12"]
+    lines[0]["shortlist_after"]["attributes"]["gender"][0] = "\ud83d"
+    path.write_bytes(b"\xef\xbb\xbf" + "\n".join(map(json.dumps, lines)).encode())
+    policies = load_evaluations(path)
+    assert list(policies) == ["a\ufffd"]
+    assert policies["a\ufffd"][0].after.attributes["gender"] == ("\ufffd", "male")
+    save_rows(tmp_path / "rows.csv", distill_evaluations(policies))
 
 
 def test_missing_empty_and_binary_files_are_refused(tmp_path):

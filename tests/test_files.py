@@ -1,14 +1,28 @@
 """Reading JSON and arrays from files that may be missing, cut off, or something else."""
 
+import errno
+import hashlib
 import json
 import re
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from ilqljax import files
 from ilqljax.errors import UserError
-from ilqljax.files import read_arrays, read_json, save_arrays
+from ilqljax.files import (
+    check_checksum,
+    lock_path,
+    read_arrays,
+    read_json,
+    replace_half_characters,
+    save_arrays,
+    save_with_checksum,
+)
 
 ADVICE = "Copy it again."
 
@@ -109,3 +123,76 @@ def test_a_model_whose_files_are_cut_off_is_refused(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"\x08")
     with pytest.raises(UserError, match=r"model\.safetensors: is not a complete safetensors file.*Save the model"):
         load_gpt2(str(tmp_path))
+
+
+def test_a_lock_is_one_process_at_a_time_and_ends_with_its_block(tmp_path):
+    for path in (tmp_path / "file.lock", tmp_path):
+        with lock_path(path) as first, lock_path(path) as second:
+            assert (first, second) == ("held", "taken")
+        with lock_path(path) as again:
+            assert again == "held"
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path):
+    program = f"""
+import os, signal
+from ilqljax.files import lock_path
+with lock_path({str(tmp_path / "a.lock")!r}) as lock:
+    print(lock, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (killed.stdout, killed.returncode) == ("held\n", -signal.SIGKILL)
+    with lock_path(tmp_path / "a.lock") as lock:
+        assert lock == "held"
+
+
+def test_a_system_or_file_system_without_locks_says_so(tmp_path, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    with lock_path(tmp_path / "a.lock") as lock:
+        assert lock == "unsupported"
+    monkeypatch.setattr(files, "fcntl", None)
+    with lock_path(tmp_path / "a.lock") as lock:
+        assert lock == "unsupported"
+
+
+def test_a_changed_or_cut_text_is_refused_until_its_checksum_is_deleted(tmp_path):
+    path = tmp_path / "a.json"
+    save_with_checksum(path, "1\n2 é\n")
+    check_checksum(path)
+    written = path.read_bytes()
+    for i in range(8 * len(written)):
+        flipped = bytearray(written)
+        flipped[i // 8] ^= 1 << i % 8
+        path.write_bytes(flipped)
+        with pytest.raises(UserError, match=r"damaged or was changed.*delete .*a\.json\.sha256"):
+            check_checksum(path)
+    path.write_bytes(written[:2])
+    with pytest.raises(UserError, match="damaged or was changed"):
+        check_checksum(path)
+    (tmp_path / "a.json.sha256").unlink()
+    check_checksum(path)  # as files of before there were checksums
+
+
+def test_a_text_that_is_written_again_has_a_checksum_of_its_own_which_sha256sum_reads(tmp_path):
+    for text in ("old", "new"):
+        save_with_checksum(tmp_path / "a.txt", text)
+        check_checksum(tmp_path / "a.txt")
+    digest = hashlib.sha256(b"new").hexdigest()
+    assert (tmp_path / "a.txt.sha256").read_text() == f"{digest}  a.txt\n"
+
+
+def test_a_write_that_was_cut_off_leaves_no_wrong_checksum(tmp_path, monkeypatch):
+    save_with_checksum(tmp_path / "a.txt", "old")
+    monkeypatch.setattr(files, "hash_file", None)  # fails after the text was written
+    with pytest.raises(TypeError):
+        save_with_checksum(tmp_path / "a.txt", "new")
+    monkeypatch.undo()
+    check_checksum(tmp_path / "a.txt")
+
+
+def test_half_characters_are_replaced_and_whole_ones_kept():
+    assert replace_half_characters({"\ud83d": ["\ude00a", "\U0001f600é"]}) == {"\ufffd": ["\ufffda", "\U0001f600é"]}

@@ -12,6 +12,7 @@ from small_bert import save_bert
 
 import ilqljax.tasks.hiring.objects  # noqa: F401  (registers the matchers)
 from ilqljax.config import BuildContext, build, load_config_file
+from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import Generation
 from ilqljax.errors import UserError
 from ilqljax.fairness.matching import Matcher
@@ -270,6 +271,19 @@ def test_without_a_held_out_matcher_nothing_speaks_of_one(prepared, bert, tmp_pa
     rows, table = build_judge(data, best_of=1, n_selected=3)(["bc"], make_policy, out_dir=tmp_path)
     assert "held" not in table and not any(key.startswith("held") for row in rows for key in row)
     assert "held" not in (tmp_path / "evaluation.jsonl").read_text()
+
+
+def test_best_of_n_are_samples_where_the_run_searches_with_beams(prepared, bert, tmp_path):
+    made = []
+
+    def make_checked_policy(name, **overrides):
+        made.append(dataclasses.replace(DecodeConfig(beam_width=4), **overrides))
+        return make_policy(name)
+
+    data = HiringData(prepared, SMALL, n_practice=0, matcher=EncoderSource(path=str(bert)))
+    rows, _ = build_judge(data, best_of=4, n_selected=3)(["bc"], make_checked_policy, out_dir=tmp_path)
+    assert [row["policy"] for row in rows] == ["echo", "bc", "bc best of 4"]
+    assert [(c.beam_width, c.n_generations) for c in made[-2:]] == [(4, 1), (0, 4)]
 
 
 def test_matcher_of_training_holds_nothing_out(prepared, bert):

@@ -1,6 +1,8 @@
 """Preparing a data folder: whole or not at all, the same for the same input, from every source."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ilqljax.errors import UserError
+from ilqljax.files import lock_path
 from ilqljax.tasks.hiring import prepare
 from ilqljax.tasks.hiring.marketplace import make_market
 from ilqljax.tasks.hiring.postings import save_candidates, save_json_lines, save_postings
@@ -91,6 +94,84 @@ def test_error_half_way_leaves_nothing_or_the_old_folder(tmp_path, monkeypatch):
         prepare_data(replace(SMALL, seed=1), out_dir=tmp_path / "out")
     assert read_folder(tmp_path / "out") == before
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_of_two_processes_that_replace_a_folder_at_once_the_last_wins(tmp_path, monkeypatch):
+    out, other = tmp_path / "out", tmp_path / "other"
+    prepare_data(SMALL, out_dir=out)
+    prepare_data(SMALL, out_dir=other)
+    landed = []
+
+    def replace_between(source, target, move=os.replace):
+        move(source, target)
+        if Path(target).name == "old" and not landed:
+            landed.append(move(other, out))
+
+    monkeypatch.setattr(prepare.os, "replace", replace_between)
+    assert prepare_data(replace(SMALL, seed=1), out_dir=out).summary["config"]["seed"] == 1
+    assert landed and [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_that_appears_in_between_and_is_not_ours_is_left_alone(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+
+    def appear(*args, **kwargs):
+        out.mkdir()
+        (out / "thesis.txt").write_text("mine")
+
+    monkeypatch.setattr(prepare, "_fill_folder", appear)
+    with pytest.raises(UserError, match="holds files that prepare_data did not make"):
+        prepare_data(SMALL, out_dir=out)
+    assert (out / "thesis.txt").is_file() and [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeypatch):
+    prepare_data(SMALL, out_dir=tmp_path / "out")
+    before = read_folder(tmp_path / "out")
+
+    def fail(source, target, move=os.replace):
+        if Path(source).name == "new":
+            raise OSError(errno.EIO, "Input/output error")
+        move(source, target)
+
+    monkeypatch.setattr(prepare.os, "replace", fail)
+    with pytest.raises(UserError, match=r"out: cannot be replaced \(Input/output error\)"):
+        prepare_data(replace(SMALL, seed=1), out_dir=tmp_path / "out")
+    assert read_folder(tmp_path / "out") == before and [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_killed_between_its_two_renames_a_process_loses_nothing_and_leaves_nothing(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    first = prepare_data(SMALL, out_dir=out)
+    program = f"""
+import os, signal
+from dataclasses import replace
+from pathlib import Path
+from test_hiring_prepare import SMALL, prepare, prepare_data
+def replace_and_die(source, target, move=os.replace):
+    move(source, target)
+    if Path(target).name == "old":
+        os.kill(os.getpid(), signal.SIGKILL)
+prepare.os.replace = replace_and_die
+prepare_data(replace(SMALL, seed=1), out_dir={str(out)!r})
+"""
+    killed = subprocess.run([sys.executable, "-c", program], cwd=ROOT / "tests", capture_output=True, check=False)
+    assert killed.returncode == -9 and not out.exists(), killed.stderr
+    assert [file.name[:12] for file in tmp_path.iterdir()] == [".out.making-"]
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "_fill_folder", None)  # would fail if it were called
+        assert prepare_data(SMALL, out_dir=out) == first
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_living_processs_work_is_not_cleared(tmp_path):
+    at_work = tmp_path / ".out.making-1"
+    (at_work / "new").mkdir(parents=True)
+    with lock_path(at_work):
+        prepare_data(SMALL, out_dir=tmp_path / "out")
+        assert (at_work / "new").is_dir()
+    prepare_data(SMALL, out_dir=tmp_path / "out")
+    assert not at_work.exists()
 
 
 def test_folder_with_other_files_is_left_alone(tmp_path):

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import huggingface_hub
 import jax
@@ -9,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
+from ilqljax.models.builders import build_gpt2, check_vocabulary
 from ilqljax.models.gpt2 import GPT2, CacheSlots, GPT2Config, KVCache
 from ilqljax.models.hf_weights import (
     find_model,
@@ -308,6 +312,36 @@ def test_grown_vocabulary_keeps_the_old_rows_and_starts_new_ones_near_the_mean(t
 
 def test_cut_vocabulary_keeps_the_first_rows(trunk):
     np.testing.assert_array_equal(resize_vocabulary(trunk, 30)["wte"], trunk["wte"][:30])
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_ids", "fits"),
+    [
+        (50257, 50263, True),  # GPT-2's own
+        (50263, 50263, True),
+        (50264, 50263, True),  # padded to a multiple of 8
+        (50304, 50263, True),  # of 128
+        (50265, 50263, False),
+        (50392, 50263, False),
+        (50257, 1400, False),
+        (40, 13, True),
+        (45, 13, False),
+    ],
+)
+def test_embeddings_of_more_tokens_than_the_tokenizers_are_refused_unless_they_are_padding(n_rows, n_ids, fits):
+    tokenizer = SimpleNamespace(vocab_size=n_ids)
+    if fits:
+        check_vocabulary("dir", n_rows, tokenizer)
+        return
+    with pytest.raises(UserError, match=rf"dir knows {n_rows} tokens .* {n_ids}, .*:gpt2 .*tokenizer\.path=DIR"):
+        check_vocabulary("dir", n_rows, tokenizer)
+
+
+def test_a_directory_of_another_tokenizers_model_is_not_built(tmp_path):
+    large = replace(CONFIG, vocab_size=300)
+    save_gpt2(tmp_path, large, make_trunk(large), special_ids=SPECIAL_IDS)
+    with pytest.raises(UserError, match=r"knows 300 tokens and config\.tokenizer gives 13"):
+        build_gpt2(CharacterTokenizer("abcdef"), path=str(tmp_path))
 
 
 def test_resizing_leaves_the_given_trunk_alone(trunk):

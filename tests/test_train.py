@@ -210,6 +210,21 @@ def test_a_run_whose_tokenizer_differs_is_not_resumed_and_keeps_it(unbroken, tmp
     assert json.loads(file.read_text()) == content
 
 
+def test_a_damaged_older_checkpoint_stops_a_resumed_run_before_its_first_step(unbroken, tmp_path, monkeypatch):
+    _, run_dir = unbroken
+    folder = tmp_path / "run"
+    shutil.copytree(run_dir, folder)
+    steps = folder / "checkpoints" / "bc"
+    shutil.copytree(steps / str(STEPS), steps / "1")
+    (steps / "1" / "extra" / "metadata").write_text("{")
+    config = make_config(run_dir.parent, "unused")
+    config.resume = str(folder)
+    config.pretrain.total_steps += 1
+    monkeypatch.setattr(stage, "shard_batch", None)  # would fail if it were called
+    with pytest.raises(UserError, match=r"bc/1 is damaged"):
+        train(config)
+
+
 def test_latest_is_the_run_that_was_started_last_whatever_its_name(unbroken, tmp_path, monkeypatch):
     _, run_dir = unbroken
     for age, name in enumerate(["workable-20260101-000000", "workable-mine", "workable-20250101-000000"]):

@@ -151,7 +151,7 @@ class TextPolicy(Policy):
 
     def run(self, chosen: Sequence[int], prompts: Sequence[np.ndarray], numbers: np.ndarray) -> list[list[Generation]]:
         """Sample for one compiled batch of prompts."""
-        n_rows = next_power_of_two(len(chosen)) if len(chosen) < self.batch_size else self.batch_size
+        n_rows = min(self.batch_size, next_power_of_two(len(chosen)))
         rows = [chosen[i % len(chosen)] for i in range(n_rows)]
         lengths = np.array([len(prompts[i]) for i in rows], np.int32)
         width = next(b for b in self.length_buckets if b >= lengths.max())

@@ -31,7 +31,7 @@ from ilqljax.fairness.attributes import encode_values
 from ilqljax.fairness.diversity import count_categories, normalize_counts
 from ilqljax.fairness.impact_ratio import ImpactRatioTable, compute_impact_ratios, count_selection
 from ilqljax.fairness.statistics import Estimate, bootstrap_mean, entropy, mean_and_standard_error
-from ilqljax.files import read_bounded_lines, save_text
+from ilqljax.files import check_checksum, read_bounded_lines, replace_half_characters, save_text
 
 Row = dict[str, Any]
 TEXT_FIELDS = ("policy", "posting_id", "company", "prompt", "original", "rewrite")
@@ -79,12 +79,13 @@ def load_evaluations(path: str | Path) -> dict[str, list[Evaluation]]:
     """Load an evaluation file: each policy's lines, in the order of the file.
 
     Raises:
-        UserError: the file is missing or empty, a line is malformed, lacks a key, or repeats a posting of its policy,
-        or the policies were not judged on the same postings.
+        UserError: the file is missing, empty or not the one its checksum is of, a line is malformed, lacks a key, or
+        repeats a posting of its policy, or the policies were not judged on the same postings.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file. Give the JSONL file that scripts/eval_policy.py wrote.")
+    check_checksum(path)
     policies: dict[str, list[Evaluation]] = {}
     places: dict[tuple[str, str], str] = {}
     with path.open("rb") as lines:
@@ -114,13 +115,15 @@ def load_evaluations(path: str | Path) -> dict[str, list[Evaluation]]:
 
 def _parse_evaluation(line: bytes, *, where: str) -> Evaluation:
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not JSON at column {error.colno} ({error.msg}). Is the file complete?") from error
     except (RecursionError, ValueError) as error:  # brackets or digits by the thousand
         raise UserError(f"{where}: not JSON that we can read ({error}). Is the file complete?") from error
+    if b"\\ud" in line.lower():
+        row = replace_half_characters(row)
     _require(isinstance(row, dict), "the line", "an object", row, where=where)
     _require_keys(row, KEYS, where=where)
     for name in TEXT_FIELDS:

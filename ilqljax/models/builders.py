@@ -15,6 +15,8 @@ from ilqljax.models.hf_weights import load_gpt2, resize_vocabulary
 from ilqljax.models.networks_folder import OPTIONS, Networks, load_networks
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, policy_trunk
 
+MAX_PADDING = 128  # embeddings are padded to a multiple of at most this, for speed
+
 
 class BuiltModel(NamedTuple):
     """A model and its tokenizer; a pretrained trunk, or all of a critic's networks, to start from where loaded."""
@@ -70,6 +72,7 @@ def build_gpt2(
             loaded = load_networks(local, dtype=dtype, dropout=dropout)
             return build_from_networks(loaded, tokenizer, where=local, remat=remat, unroll=unroll)
         config, trunk = load_gpt2(str(local) if local.exists() else path, dtype=dtype, dropout=dropout)
+        check_vocabulary(path, config.vocab_size, tokenizer)
         trunk = resize_vocabulary(trunk, tokenizer.vocab_size)
         config = GPT2Config(**{**vars(config), "vocab_size": tokenizer.vocab_size, "remat": remat, "unroll": unroll})
         return BuiltModel(ValueLM(GPT2(config), heads), tokenizer, trunk)
@@ -108,6 +111,23 @@ def check_same_tokenizer(directory: Path, tokenizer: Tokenizer) -> None:
         raise UserError(
             f"{directory} was saved with another tokenizer than config.tokenizer gives. Start from the same data and "
             "vocab_size as the run that made it, or choose a model without ilqljax_tokenizer.json."
+        )
+
+
+def check_vocabulary(name: str, n_rows: int, tokenizer: Tokenizer) -> None:
+    """Refuse embeddings of more tokens than the tokenizer has; what pads them to a multiple of 8 is never used.
+
+    | ids of the tokenizer | rows   | are                                                |
+    |----------------------|--------|----------------------------------------------------|
+    | 50,263 (GPT-2's)     | 50,257 | GPT-2's own; those of the control tokens are added |
+    | 50,263               | 50,304 | padded; the last ones are cut                      |
+    | 1,400                | 50,257 | another tokenizer's: refused                       |
+    """
+    if n_rows > tokenizer.vocab_size and (n_rows % 8 or n_rows - tokenizer.vocab_size >= MAX_PADDING):
+        raise UserError(
+            f"{name} knows {n_rows} tokens and config.tokenizer gives {tokenizer.vocab_size}, so it was trained with "
+            "another tokenizer. Take the config's flag :gpt2 for GPT-2's, with --config.tokenizer.path=DIR for one "
+            "of your own, or choose a model that was trained with this tokenizer."
         )
 
 

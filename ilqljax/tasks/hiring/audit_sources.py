@@ -16,6 +16,7 @@ from ilqljax.fairness.attributes import AttributeTable
 from ilqljax.fairness.audit.market import AFTER, BEFORE, AuditedMarket, Phase, RewrittenPosting
 from ilqljax.fairness.audit.pairs import NOBODY
 from ilqljax.fairness.matching import Matcher
+from ilqljax.files import check_checksum
 from ilqljax.tasks.hiring.guardrails import check_rewrite
 from ilqljax.tasks.hiring.postings import Candidate, Posting, normalize_spaces, read_field, read_json_lines
 from ilqljax.tasks.hiring.prompts import build_prompt
@@ -110,8 +111,10 @@ def load_rewrites(path: str | Path, *, known: Sequence[Posting], policy: str = "
     In an evaluation file ("posting_id", "rewrite", "policy", "guardrail_failures") one policy is audited.
 
     Raises:
-        UserError: a malformed line, a posting that is not known or occurs twice, or several policies and none named.
+        UserError: a malformed line, a posting that is not known or occurs twice, several policies and none named, or a
+            run's file that was changed since it was written.
     """
+    check_checksum(path)
     ids = {posting.id for posting in known}
     by_policy: dict[str, dict[str, Rewrite]] = {}
     for number, row in read_json_lines(path):

@@ -14,6 +14,7 @@ alone may be a weakness of that engine, found. Guardrails judge every rewrite, `
 clone or names a language model.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +26,12 @@ from ilqljax.decoding.policy import Generation, TextPolicy
 from ilqljax.fairness.attributes import AttributeTable
 from ilqljax.fairness.report import Evaluation, distill_evaluations, load_evaluations, save_rows, tabulate_impact_ratios
 from ilqljax.fairness.statistics import bootstrap_mean
+from ilqljax.files import save_with_checksum
 from ilqljax.tasks.hiring.environment import PostingObservation
 from ilqljax.tasks.hiring.fluency import Fluency
 from ilqljax.tasks.hiring.guardrails import check_rewrite
 from ilqljax.tasks.hiring.language_model import CLONE
-from ilqljax.tasks.hiring.postings import Posting, normalize_spaces, save_json_lines
+from ilqljax.tasks.hiring.postings import Posting, normalize_spaces
 from ilqljax.tasks.hiring.prompts import build_prompt
 from ilqljax.tasks.hiring.reward import DiversityReward
 
@@ -91,11 +93,11 @@ class HiringJudge:
             policy = make(name)
             rewrites[name] = [policy.rank(g)[0] for g in policy.generate_batch(self.observations)]
             if name == "bc" and self.best_of > 1:
-                policy = make(name, n_generations=self.best_of)
+                policy = make(name, n_generations=self.best_of, beam_width=0)  # samples, not beams
                 rewrites[f"bc best of {self.best_of}"] = self.choose_best(policy.generate_batch(self.observations))
         path = out_dir / EVALUATION_FILE
         lines = [line for name, chosen in rewrites.items() for line in self.describe(name, chosen)]
-        save_json_lines(path, lines)
+        save_with_checksum(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
         policies = load_evaluations(path)
         save_rows(out_dir / IMPACT_FILE, tabulate_impact_ratios(policies, n_selected=self.n_selected, seed=self.seed))
         return self.tabulate(policies, take_held_out(policies, lines) if self.held_out else {})

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ilqljax.errors import UserError
-from ilqljax.files import read_bounded_lines, save_text
+from ilqljax.files import read_bounded_lines, replace_half_characters, save_text
 
 LARGEST_FLOAT32 = (2.0 - 2.0**-23) * 2.0**127
 JSON_TYPES = {str: "text", bool: "true or false", dict: "an object", list: "a list", int: "a whole number"}
@@ -111,12 +111,6 @@ def _parse_line(raw: bytes, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f'{where}: expected a JSON object such as {{"id": ...}}, got {type(value).__name__}.')
     return value
-
-
-def replace_half_characters(value: Any) -> Any:
-    """Replace each half of a surrogate pair in JSON's texts, which is no character and cannot be written, by U+FFFD."""
-    text = json.dumps(value, ensure_ascii=False)
-    return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def read_field(row: Mapping[str, Any], name: str, *, kind: type, where: str, default: Any = ...) -> Any:

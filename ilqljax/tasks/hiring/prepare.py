@@ -1,16 +1,17 @@
 """Prepare a data folder: postings, candidates, splits, and offline data of several scored rewrites per posting.
 
-The folder (its files: `prepared`) appears whole or not at all: it is built in a temporary sibling and renamed. A
-folder whose inputs, settings and code are the same is used again.
+The folder (its files: `prepared`) appears whole or not at all: it is built in a temporary sibling and renamed; what a
+killed process left of that is cleared by the next. A folder whose inputs, settings and code are the same is used again.
 """
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 from ilqljax.errors import UserError
 from ilqljax.fairness import diversity
 from ilqljax.fairness.attributes import AttributeTable
-from ilqljax.files import save_text
+from ilqljax.files import lock_path, save_text
 from ilqljax.tasks.hiring.engines import MatcherSource, TfidfSource
 from ilqljax.tasks.hiring.guardrails import check_rewrite
 from ilqljax.tasks.hiring.postings import (
@@ -112,6 +113,7 @@ def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSou
     _check_config(config)
     matcher = TfidfSource() if matcher is None else matcher
     out_dir = Path(out_dir)
+    _recover_folder(out_dir)
     _check_target(out_dir)
     source = config.source or detect_source(config.path)
     market = load_market(
@@ -298,20 +300,61 @@ def _is_current(out_dir: Path, fingerprint: str) -> bool:
 
 @contextmanager
 def _replace_folder(out_dir: Path) -> Iterator[Path]:
-    """Yield a temporary sibling; move it to `out_dir` when the block succeeds, delete it otherwise."""
+    """Yield a temporary sibling; move it to `out_dir` when the block succeeds, delete it otherwise.
+
+    It is locked for the block, which tells it from what a killed process left (`_recover_folder`).
+    """
     try:
         out_dir.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.", dir=out_dir.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=_name_siblings(out_dir), dir=out_dir.parent))
     except OSError as error:
         raise UserError(
             f"{out_dir}: cannot be created ({error.strerror}). Choose a folder you may write to."
         ) from error
-    try:
-        new, old = temporary / "new", temporary / "old"
-        new.mkdir()
-        yield new
-        if out_dir.exists():
+    with lock_path(temporary, wait=True):
+        try:
+            new = temporary / "new"
+            new.mkdir()
+            yield new
+            _move_into_place(new, out_dir, old=temporary / "old")
+        finally:
+            shutil.rmtree(temporary)
+
+
+def _name_siblings(out_dir: Path) -> str:
+    return f".{out_dir.name}.making-"
+
+
+def _move_into_place(new: Path, out_dir: Path, *, old: Path) -> None:
+    """Move `new` to `out_dir` and what stands there to `old`, though other processes may do the same; the last wins."""
+    for _ in range(10):
+        _check_target(out_dir)
+        shutil.rmtree(old, ignore_errors=True)
+        with suppress(FileNotFoundError):  # there is none, or another process has moved it
             os.replace(out_dir, old)
-        os.replace(new, out_dir)
-    finally:
-        shutil.rmtree(temporary)
+        try:
+            os.replace(new, out_dir)
+            return
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another process has put its own there
+                continue
+            if old.exists():
+                os.replace(old, out_dir)
+            raise UserError(
+                f"{out_dir}: cannot be replaced ({error.strerror}). Choose a folder you may write to."
+            ) from error
+    raise UserError(f"{out_dir}: other processes keep replacing it. Wait until they have ended, and start again.")
+
+
+def _recover_folder(out_dir: Path) -> None:
+    """Clear what killed processes left beside `out_dir`; a folder that one had moved away comes back."""
+    with suppress(OSError):  # no such parent, or another process clears it too
+        for sibling in out_dir.parent.iterdir():
+            if not sibling.name.startswith(_name_siblings(out_dir)):
+                continue
+            with lock_path(sibling) as lock:
+                # A living process locks its folder before it puts anything there.
+                if lock == "held" and any(sibling.iterdir()):
+                    if (sibling / "old").is_dir() and not out_dir.exists():
+                        os.replace(sibling / "old", out_dir)
+                    shutil.rmtree(sibling)

@@ -1,0 +1,123 @@
+"""A run's folder: who may train in it, and who is kept out."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ilqljax import files, runs
+from ilqljax.config import load_config_file
+from ilqljax.errors import UserError
+
+
+@pytest.fixture
+def config(tmp_path):
+    config = load_config_file("configs/workable.py")
+    config.run_dir = str(tmp_path / "run")
+    return config
+
+
+def read_seed(run_dir):
+    return json.loads((run_dir / "config.json").read_text())["seed"]
+
+
+def test_of_two_runs_that_chose_one_folder_the_second_is_refused_and_changes_nothing(config):
+    other = config.copy_and_resolve_references()
+    other.seed = 7
+    first, second = runs.choose_run_dir(config), runs.choose_run_dir(other)  # while data and models are being built
+    with runs.claim_run_dir(first, config, overrides={}) as run_dir:
+        with (
+            pytest.raises(UserError, match=rf"being trained by another process \({os.getpid()} on .*run_dir"),
+            runs.claim_run_dir(second, other, overrides={"seed": 7}),
+        ):
+            pass
+        assert read_seed(run_dir) == 0
+    with pytest.raises(UserError, match="already holds a run"), runs.claim_run_dir(second, other, overrides={}):
+        pass
+    assert read_seed(run_dir) == 0
+    assert json.loads((run_dir / "overrides.json").read_text()) == {}
+
+
+def test_runs_of_one_second_get_folders_of_their_own(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "resolve_path", lambda path: tmp_path / path)
+    monkeypatch.setattr(runs.time, "strftime", lambda _: "20260101-000000")
+    config.run_dir = ""
+    chosen = [runs.choose_run_dir(config) for _ in range(3)]
+    found = []
+    for folder in chosen:
+        with runs.claim_run_dir(folder, config, overrides={}) as run_dir:
+            found.append(run_dir.name)
+    stem = "workable-20260101-000000"
+    assert found == [stem, f"{stem}-2", f"{stem}-3"]
+
+
+def test_a_run_that_is_being_trained_is_not_resumed_but_read(config):
+    resumed = config.copy_and_resolve_references()
+    resumed.resume = config.run_dir
+    with runs.claim_run_dir(runs.choose_run_dir(config), config, overrides={}) as run_dir:
+        with pytest.raises(UserError, match="being trained by another process"):
+            runs.choose_run_dir(resumed)
+        assert runs.load_run_config(run_dir)[1].seed == 0
+    with runs.claim_run_dir(runs.choose_run_dir(resumed), resumed, overrides={}) as again:
+        assert again == run_dir
+
+
+def test_a_killed_run_is_resumed(config):
+    program = f"""
+import os, signal
+from ilqljax import runs
+from ilqljax.config import load_config_file
+config = load_config_file("configs/workable.py")
+config.run_dir = {config.run_dir!r}
+with runs.claim_run_dir(runs.choose_run_dir(config), config, overrides={{}}):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert killed.returncode == -9, killed.stderr
+    config.resume = config.run_dir
+    with runs.claim_run_dir(runs.choose_run_dir(config), config, overrides={}) as run_dir:
+        assert re.fullmatch(rf"{os.getpid()} on .*\n", (run_dir / runs.LOCK).read_text())
+
+
+def test_where_nothing_can_be_locked_a_run_goes_on_with_a_warning(config, monkeypatch, caplog):
+    monkeypatch.setattr(files, "fcntl", None)
+    with runs.claim_run_dir(runs.choose_run_dir(config), config, overrides={}):
+        assert "cannot be locked" in caplog.text
+
+
+def test_only_the_first_of_several_hosts_claims_a_folder(config, monkeypatch):
+    monkeypatch.setattr(runs.jax, "process_index", lambda: 1)
+    folder = runs.choose_run_dir(config)
+    with runs.claim_run_dir(folder, config, overrides={}) as run_dir:
+        assert run_dir == folder and not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('\n  "seed"', '\n  "sued"'), ('\n  "model"', '\n  "modem"'), ('\n  "seed": 0', '\n  "seed": "0"')],
+)
+def test_a_config_that_lost_what_acting_reads_is_refused(config, tmp_path, old, new):
+    with runs.claim_run_dir(runs.choose_run_dir(config), config, overrides={}) as run_dir:
+        path = run_dir / "config.json"
+        text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(UserError, match="damaged or was changed"):
+        runs.load_run_config(run_dir)
+    (run_dir / "config.json.sha256").unlink()
+    with pytest.raises(UserError, match=r"config\.json: (seed|model) missing or of another kind"):
+        runs.load_run_config(run_dir)
+
+
+def test_a_run_is_not_resumed_without_an_option_that_it_had(config):
+    before = config.copy_and_resolve_references()
+    with before.unlocked():
+        before.data.kept = 1
+    with runs.claim_run_dir(runs.choose_run_dir(before), before, overrides={}):
+        pass
+    config.resume = config.run_dir
+    with pytest.raises(UserError, match=r"other values of data\.kept"):
+        runs.choose_run_dir(config)
