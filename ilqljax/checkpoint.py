@@ -26,6 +26,7 @@ import orbax.checkpoint as ocp
 
 from ilqljax.checksums import compute_checksums, find_differing
 from ilqljax.errors import UserError
+from ilqljax.processes import is_first_process
 
 _TRASH = "trash"
 
@@ -219,7 +220,7 @@ class CheckpointStore:
 
     def _empty_trash(self) -> None:
         trash = self.directory / _TRASH
-        if jax.process_index() == 0 and trash.is_dir():
+        if is_first_process() and trash.is_dir():
             shutil.rmtree(trash)
 
 

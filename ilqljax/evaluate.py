@@ -28,6 +28,7 @@ from ilqljax.models.builders import BuiltModel
 from ilqljax.models.networks_folder import Networks, save_networks
 from ilqljax.models.value_lm import policy_trunk
 from ilqljax.optim import make_optimizer
+from ilqljax.processes import ask_first_process, is_first_process
 from ilqljax.runs import load_run_config, save_json
 from ilqljax.stage import TrainConfig
 
@@ -82,6 +83,8 @@ def evaluate_policies(
 ) -> None:
     """Judge trained policies, print the table and write it to `results.json` and `results.txt`.
 
+    The first of several processes does so; the others wait.
+
     Args:
         config: the run's config.
         built: the model.
@@ -93,11 +96,13 @@ def evaluate_policies(
     def make(name: str, **overrides: Any) -> TextPolicy:
         return make_policy(config, built, policies[name], **overrides)
 
-    rows, table = judge(list(policies), make, out_dir=run_dir)
-    if jax.process_index() == 0:
+    def act() -> None:
+        rows, table = judge(list(policies), make, out_dir=run_dir)
         save_json(run_dir / "results.json", rows)
         save_text(run_dir / "results.txt", table + "\n")
         print(table, flush=True)
+
+    ask_first_process(act)
 
 
 def export_policy(directory: Path, built: BuiltModel, trained: Trained, *, critic: bool = False) -> None:
@@ -105,7 +110,7 @@ def export_policy(directory: Path, built: BuiltModel, trained: Trained, *, criti
 
     With `critic` the value heads and targets go there too, as `ilqljax.models.networks_folder` describes.
     """
-    if jax.process_index() != 0:
+    if not is_first_process():
         return
     t = built.tokenizer
     ids = {"bos_token_id": t.bos_id, "eos_token_id": t.eoa_id, "pad_token_id": t.pad_id}
@@ -147,7 +152,7 @@ def load_policies(config: ConfigDict, built: BuiltModel, run_dir: Path) -> dict[
 
 def save_arrangement(run_dir: Path, name: str, arrangement: Arrangement) -> None:
     """Keep what an algorithm made of its data with the run, where acting needs it."""
-    if jax.process_index() == 0:
+    if is_first_process():
         (run_dir / ARRANGEMENTS).mkdir(exist_ok=True)
         save_config_json(dataclasses.asdict(arrangement), run_dir / ARRANGEMENTS / f"{name}.json")
 

@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from ilqljax.config import (
@@ -32,6 +31,7 @@ from ilqljax.config import (
 from ilqljax.data.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
 from ilqljax.errors import UserError
 from ilqljax.files import lock_path, save_text
+from ilqljax.processes import ask_first_process, is_first_process
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +50,17 @@ READ_KEYS = {
 def choose_run_dir(config: ConfigDict) -> Path:
     """Choose the folder of a new run, or find that of the run to resume. A new one is not made yet.
 
+    The first of several processes chooses for all.
+
     Raises:
         UserError: the folder is taken or cannot be written, there is nothing to resume, or the resumed run had another
             model or other data or is being trained by another process.
     """
-    if config.resume:
-        return resume_run_dir(config)
+    return Path(ask_first_process(lambda: str(resume_run_dir(config) if config.resume else new_run_dir(config))))
+
+
+def new_run_dir(config: ConfigDict) -> Path:
+    """Choose the folder of a new run; raise a `UserError` if it is taken or cannot be written."""
     if config.run_dir:
         run_dir = resolve_path(config.run_dir)
         check_free(run_dir)
@@ -80,7 +85,8 @@ def check_free(run_dir: Path) -> None:
 def claim_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any]) -> Iterator[Path]:
     """Make a new run's folder, or take a resumed run's, and keep other processes from training in it for the block.
 
-    A new folder gets the resolved config and what was overridden; a resumed run's are left alone.
+    A new folder gets the resolved config and what was overridden; a resumed run's are left alone. The first of several
+    processes does so for all; the others go on when it has.
 
     Yields:
         The folder. One that the user did not name gets a number where another run took its name meanwhile.
@@ -88,10 +94,14 @@ def claim_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any
     Raises:
         UserError: another process trains there, or has made a run there meanwhile.
     """
-    if jax.process_index() != 0:
-        yield run_dir
-        return
-    if not config.run_dir and not config.resume and jax.process_count() == 1:  # several hosts must agree on the name
+    with contextlib.ExitStack() as held:
+        claim = lambda: str(held.enter_context(_claim_run_dir(run_dir, config, overrides=overrides)))  # noqa: E731
+        yield Path(ask_first_process(claim))
+
+
+@contextlib.contextmanager
+def _claim_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any]) -> Iterator[Path]:
+    if not config.run_dir and not config.resume:
         run_dir = make_numbered(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     with lock_run_dir(run_dir):
@@ -117,9 +127,6 @@ def lock_run_dir(run_dir: Path) -> Iterator[None]:
     Raises:
         UserError: another process trains there.
     """
-    if jax.process_index() != 0:  # the first speaks for all
-        yield
-        return
     file = run_dir / LOCK
     with lock_path(file) as lock:
         if lock == "taken":
@@ -181,7 +188,7 @@ def save_tokenizer(run_dir: Path, tokenizer: Tokenizer) -> None:
     """
     file = run_dir / "tokenizer" / FILE_NAME
     if not file.exists():
-        if jax.process_index() == 0:
+        if is_first_process():
             tokenizer.save(file.parent)
     elif load_tokenizer(file).to_json() != tokenizer.to_json():
         raise UserError(

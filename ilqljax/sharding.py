@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int
 
 from ilqljax.errors import UserError
 
@@ -60,7 +61,24 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
             "take part. Set config.mesh.data=-1."
         )
     # make_mesh defaults to explicit axes, under which flax's embedding look-up fails.
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[:n_used])
+    mesh = jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[:n_used])
+    check_owners(np.vectorize(lambda device: device.process_index)(mesh.devices))
+    return mesh
+
+
+def check_owners(processes: Int[np.ndarray, "data fsdp tensor"]) -> None:
+    """Refuse a mesh in which processes would share rows: each reads rows of its own and gives them to its own devices.
+
+    Raises:
+        UserError: devices along `tensor` are of several processes.
+    """
+    if (processes != processes[..., :1]).any():
+        n_processes, n_tensor = len(np.unique(processes)), processes.shape[2]
+        raise UserError(
+            f"config.mesh.tensor={n_tensor} spans several processes: {processes.size} devices are of {n_processes}. "
+            f"Use a number that divides the {processes.size // n_processes} devices of a process, and "
+            "config.mesh.fsdp to split parameters further."
+        )
 
 
 def _fill_sizes(config: MeshConfig, n_devices: int) -> tuple[int, ...]:

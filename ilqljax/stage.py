@@ -4,6 +4,8 @@ Checkpoints hold the whole state and the loader's position, so that a killed sta
 metrics are fetched one step late, so that the loop never waits for the device.
 """
 
+import io
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,8 +30,9 @@ from ilqljax.flops import count_product_flops
 from ilqljax.metrics import DelayedMetrics, JsonlWriter, MultiWriter, Pace, ProgressBar, TensorBoardWriter, WandbWriter
 from ilqljax.models.builders import count_parameters
 from ilqljax.optim import OptimConfig, make_optimizer
+from ilqljax.processes import ask_first_process, check_same, is_first_process
 from ilqljax.sharding import batch_sharding, infer_param_shardings, replicated_sharding, shard_batch
-from ilqljax.state import TrainState
+from ilqljax.state import TrainState, gather_networks
 from ilqljax.steps import TargetConfig, make_eval_step, make_train_step
 from ilqljax.types import Array
 
@@ -91,7 +94,7 @@ class StageInputs(NamedTuple):
         dataset: training rows.
         validation: rows whose mean loss is watched.
         environments: where the policy acts at evaluations; may be empty.
-        make_policy: from a state to the policy that acts.
+        make_policy: from a state, its networks whole in this process, to the policy that acts.
         trunk: a language model to start from; None is random.
         networks: (params, target) of a whole critic to start from instead; None begins with new heads.
     """
@@ -127,7 +130,8 @@ def train_stage(
 
     Raises:
         NonFiniteLossError: the loss is NaN or infinite; nothing is saved from then on.
-        UserError: a checkpoint in the folder is of another shape, or the data changed under it.
+        UserError: a checkpoint in the folder is of another shape, the data changed under it, or processes have other
+            data than the first.
     """
     optimizer = make_optimizer(settings)
     key = jax.random.fold_in(jax.random.key(config.seed), sum(name.encode()))
@@ -140,7 +144,7 @@ def train_stage(
     state = jax.jit(init, out_shardings=shardings)(key, inputs.trunk, inputs.networks)
     # What a checkpoint is read into; `state` itself is donated to the steps.
     template = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
-    template = template._replace(key=jax.device_put(jax.random.key(0), shardings.key))
+    template = template._replace(key=jax.jit(lambda: jax.random.key(0), out_shardings=shardings.key)())
     replicated = replicated_sharding(mesh)
     counts = expect_counts(inputs.dataset, batch_size=settings.batch_size) if settings.sort_window > 1 else None
     step_fn = jax.jit(
@@ -169,6 +173,7 @@ def train_stage(
         sort_window=settings.sort_window,
         **buckets,
     )
+    check_same(json.dumps(loader.get_state()), what="training rows")
     # A validation row that fits no bucket must stop the run here, not at its first evaluation.
     eval_batches(inputs.validation, batch_size=settings.batch_size, **buckets)
     # A clone is as good as its likelihood; what was taught to prefer some answers is as good as its return.
@@ -191,7 +196,9 @@ def train_stage(
         losses = evaluate_loss(eval_fn, state, inputs.validation, mesh=mesh, batch_size=settings.batch_size, **buckets)
         results = {f"validation/{k}": v for k, v in losses.items()}
         if inputs.environments:
-            played = evaluate_rollouts(inputs.environments, inputs.make_policy(state))
+            acting = gather_networks(state)
+            # Once for all: a return that differed in its last digit would make another checkpoint the best one.
+            played = ask_first_process(lambda: evaluate_rollouts(inputs.environments, inputs.make_policy(acting)))
             results |= {f"rollout/{k}": v for k, v in played.items()}
         return results
 
@@ -205,7 +212,12 @@ def train_stage(
         store,
         CompilationCounter() as compilations,
         open_writers(config, run_dir, name, resume_step=start) as writer,
-        ProgressBar(settings.total_steps, initial=start, description=name) as bar,
+        ProgressBar(
+            settings.total_steps,
+            initial=start,
+            description=name,
+            stream=None if is_first_process() else io.StringIO(),
+        ) as bar,
     ):
         delayed = DelayedMetrics()
         pace = Pace()
@@ -257,8 +269,8 @@ def brief(results: dict[str, float]) -> list[tuple[str, float]]:
 
 
 def open_writers(config: ConfigDict, run_dir: Path, name: str, *, resume_step: int) -> MultiWriter:
-    """Open a stage's metric writers: JSONL and TensorBoard always, W&B when asked; only on the first host."""
-    if jax.process_index() != 0:
+    """Open a stage's metric writers: JSONL and TensorBoard always, W&B when asked; only in the first process."""
+    if not is_first_process():
         return MultiWriter([])
     folder = run_dir / "metrics" / name
     # Also from step 0: a run that was killed before its first checkpoint has written records that come again.
@@ -280,7 +292,7 @@ def open_writers(config: ConfigDict, run_dir: Path, name: str, *, resume_step: i
 
 
 def say(text: str) -> None:
-    """Tell the user something, once however many hosts there are."""
-    if jax.process_index() == 0:
+    """Tell the user something, once however many processes there are."""
+    if is_first_process():
         sys.stderr.write(text + "\n")
         sys.stderr.flush()

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Float, Int
 
+from ilqljax.processes import gather_arrays
 from ilqljax.types import Array
 
 
@@ -31,6 +32,15 @@ def init_state(
     """Create a state at step 0. Arrays given are copied, so that donating the state never eats another's buffers."""
     params, frozen, target = jax.tree.map(jnp.array, (params, frozen, target))
     return TrainState(jnp.zeros((), jnp.int32), params, frozen, target, optimizer.init(params), jax.random.clone(key))
+
+
+def gather_networks(state: TrainState) -> TrainState:
+    """Return a state whose networks this process holds whole, to act with or to export.
+
+    Its optimizer keeps its own arrays. All processes must take part.
+    """
+    params, frozen, target = gather_arrays((state.params, state.frozen, state.target))
+    return state._replace(params=params, frozen=frozen, target=target)
 
 
 def update_target(target: dict, params: dict, *, polyak: Float[Array, ""] | float) -> dict:

@@ -23,7 +23,7 @@ import ilqljax.tasks.objects  # noqa: F401  (registers the tasks' objects)
 from ilqljax.algorithms import Learner, make_learner, read_options, select_acting_params
 from ilqljax.cli import run_main
 from ilqljax.compilation import enable_compilation_cache, restart_with_huge_pages
-from ilqljax.config import BuildContext, build, check_override_names, from_section, load_config_file
+from ilqljax.config import BuildContext, build, check_override_names, config_to_json, from_section, load_config_file
 from ilqljax.data.arrangement import Arrangement
 from ilqljax.data.dataset import ListRLDataset, RLDataset
 from ilqljax.decoding.generate import DecodeConfig
@@ -31,10 +31,11 @@ from ilqljax.decoding.policy import check_choice
 from ilqljax.errors import UserError
 from ilqljax.evaluate import Trained, evaluate_policies, export_policy, make_policy, save_arrangement
 from ilqljax.models.builders import BuiltModel
+from ilqljax.processes import check_same, first_process_first, is_first_process, start_processes
 from ilqljax.runs import choose_run_dir, claim_run_dir, save_tokenizer
 from ilqljax.sharding import MeshConfig, check_batch_size, make_mesh
 from ilqljax.stage import StageInputs, TrainConfig, say, train_stage
-from ilqljax.state import TrainState
+from ilqljax.state import TrainState, gather_networks
 
 
 def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Path:
@@ -60,6 +61,7 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
     if config.algorithm == "bc" and pretrain.total_steps and main.total_steps:
         raise UserError("config.pretrain and config.train would both clone. Set one of their total_steps to 0.")
     mesh = make_mesh(from_section(MeshConfig, config.mesh, path="config.mesh"))
+    check_same(config_to_json(config), what="config")
     for stage in (pretrain, main):
         check_batch_size(stage.batch_size // stage.accumulate_steps, mesh)
     algorithm, options = read_options(config.algorithm, main.loss)
@@ -75,14 +77,15 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
     run_dir = choose_run_dir(config)
 
     context = BuildContext({"seed": config.seed})
-    built: BuiltModel = build("model", config.model, context=context, path="config.model")
-    check_room(built.model.backbone.config.n_positions, (pretrain, main), decode)
     names = ["dataset", "validation_dataset"]
     if pretrain.total_steps:  # a skipped stage's data are not made
         names = ["pretrain_dataset", *names, *(n for n in ("pretrain_validation_dataset",) if n in config)]
-    datasets = {name: build("dataset", config[name], context=context, path=f"config.{name}") for name in names}
-    make_environment = build("environment", config.environment, context=context, path="config.environment")
-    judge = build("evaluator", config.evaluator, context=context, path="config.evaluator")
+    with first_process_first():  # it prepares files that the others find
+        built: BuiltModel = build("model", config.model, context=context, path="config.model")
+        check_room(built.model.backbone.config.n_positions, (pretrain, main), decode)
+        datasets = {name: build("dataset", config[name], context=context, path=f"config.{name}") for name in names}
+        make_environment = build("environment", config.environment, context=context, path="config.environment")
+        judge = build("evaluator", config.evaluator, context=context, path="config.evaluator")
     learner = make_learner(config.algorithm, built.model, main.loss)
     cloner = make_learner("bc", built.model, pretrain.loss, path="config.pretrain.loss")
     validation = datasets["validation_dataset"]
@@ -109,11 +112,12 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
             networks=select_networks(built, stage.learner) if name == next(iter(stages)) else None,
         )
         state = train_stage(name, stage.learner, stage.settings, inputs, config=config, mesh=mesh, run_dir=run_dir)
-        return describe(state)
+        return describe(gather_networks(state))
 
     policies: dict[str, Trained] = {}
     with claim_run_dir(run_dir, config, overrides=overrides or {}) as run_dir:
-        save_tokenizer(run_dir, built.tokenizer)
+        with first_process_first():  # the others compare theirs
+            save_tokenizer(run_dir, built.tokenizer)
         say(f"run folder: {run_dir}")
         try:
             for name in stages:
@@ -213,6 +217,7 @@ def refuse(message: str) -> None:
 
 def main() -> None:
     """Read the flags and train."""
+    distributed = flags.DEFINE_bool("distributed", False, "One of several processes that train together.")
     config_flag = config_flags.DEFINE_config_file("config", None, "A file of configs/, such as configs/workable.py:bc")
     flags.mark_flag_as_required("config")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -222,6 +227,9 @@ def main() -> None:
         logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
         logging.getLogger("ilqljax").setLevel(logging.INFO)
         enable_compilation_cache()
+        if distributed.value:
+            run_main(start_processes)
+            logging.getLogger("ilqljax").setLevel(logging.INFO if is_first_process() else logging.WARNING)
         overrides = config_flags.get_override_values(flags.FLAGS["config"])
         run_main(lambda: train(config_flag.value, overrides=overrides))
 

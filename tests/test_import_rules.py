@@ -15,7 +15,7 @@ PACKAGE = ROOT / "ilqljax"
 ROWS = (
     ("errors",),
     ("files", "hub"),
-    ("types", "config", "cli", "compilation", "flops"),
+    ("types", "config", "cli", "compilation", "flops", "processes"),
     ("half_products",),
     ("losses", "vocabulary", "data", "envs", "fairness"),
     ("models", "optim", "sharding"),

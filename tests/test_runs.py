@@ -88,13 +88,6 @@ def test_where_nothing_can_be_locked_a_run_goes_on_with_a_warning(config, monkey
         assert "cannot be locked" in caplog.text
 
 
-def test_only_the_first_of_several_hosts_claims_a_folder(config, monkeypatch):
-    monkeypatch.setattr(runs.jax, "process_index", lambda: 1)
-    folder = runs.choose_run_dir(config)
-    with runs.claim_run_dir(folder, config, overrides={}) as run_dir:
-        assert run_dir == folder and not folder.exists()
-
-
 @pytest.mark.parametrize(
     ("old", "new"),
     [('\n  "seed"', '\n  "sued"'), ('\n  "model"', '\n  "modem"'), ('\n  "seed": 0', '\n  "seed": "0"')],

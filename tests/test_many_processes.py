@@ -1,0 +1,210 @@
+"""Two processes train as one: they start, act, are stopped, resume, and end with what one process with two devices has.
+
+`python tests/test_many_processes.py` is one of the two.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from ilqljax import processes, sharding, stage
+from ilqljax.checkpoint import restore_raw
+from ilqljax.config import load_config_file
+from ilqljax.errors import UserError
+from ilqljax.train import train
+
+STEPS = 4
+FLAGS = "--xla_backend_optimization_level=0"  # compiles in less time
+TIMEOUT_S = 600  # many times what a quiet machine takes: a run that hangs must fail, and a slow one must not
+
+
+def make_config(folder: Path, name: str) -> ConfigDict:
+    config = load_config_file("configs/workable.py")
+    config.run_dir = str(folder / name)
+    config.data.update({"folder": str(folder / f"{name}-data"), "n_postings": 30, "n_candidates": 100, "n_practice": 4})
+    config.data.fractions = (0.5, 0.2, 0.3)
+    config.tokenizer.vocab_size = 400
+    config.model.update({"n_embd": 16, "n_head": 2, "n_layer": 1, "unroll": 1, "n_positions": 512})
+    for section in (config.pretrain, config.train):
+        section.update({"total_steps": STEPS, "batch_size": 4, "accumulate_steps": 1, "warmup_steps": 1})
+        section.update({"eval_every": STEPS, "save_every": 2, "log_every": 1, "n_rollouts": 0, "select": "last"})
+        section.update({"length_buckets": (448,), "action_buckets": (192,)})
+        section.eps = 1e-3  # a smaller one makes steps of gradients that are nothing but rounding
+    config.train.n_rollouts = 2
+    config.decode.max_new_tokens = 8
+    config.acting.update({"batch_size": 4, "length_buckets": (256,)})
+    config.evaluator.update({"best_of": 1, "max_postings": 2, "fluency": ""})
+    config.mesh.update({"data": 1, "fsdp": 2})  # no process holds all of a parameter
+    return config
+
+
+def run_as_one_of_two(folder: Path) -> None:
+    """Train until the second stage has a checkpoint, stop, resume; then meet two mistakes."""
+    processes.start_processes()
+    calls = []
+
+    def shard_or_stop(batch, mesh, shard=stage.shard_batch):
+        calls.append(1)
+        if len(calls) == 2 * STEPS:  # the second stage has a checkpoint, and steps after it
+            raise KeyboardInterrupt
+        return shard(batch, mesh)
+
+    config = make_config(folder, "two")
+    stage.shard_batch, kept = shard_or_stop, stage.shard_batch
+    try:
+        train(config)
+    except KeyboardInterrupt:
+        sys.stdout.write("stopped\n")
+    stage.shard_batch = kept
+    config.resume, config.run_dir = config.run_dir, ""
+    train(config)
+
+    def fail() -> None:
+        raise ValueError
+
+    try:
+        processes.ask_first_process(fail)
+    except (ValueError, UserError) as error:
+        sys.stdout.write(f"failed: {type(error).__name__}\n")
+    config.seed = jax.process_index()
+    try:
+        train(config)
+    except UserError as error:
+        sys.stdout.write(f"refused: {error}\n")
+
+
+def start_two(folder: Path) -> list[subprocess.Popen]:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    environment = os.environ | {"XLA_FLAGS": FLAGS, processes.ADDRESS: address, processes.COUNT: "2"}
+    environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
+    return [
+        subprocess.Popen(
+            [sys.executable, __file__, str(folder)],
+            env=environment | {processes.INDEX: str(i)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+
+
+@pytest.fixture(scope="module")
+def runs_and_outputs(tmp_path_factory):
+    """The folders of a run of two processes and of one, and what each of the two processes said."""
+    folder = tmp_path_factory.mktemp("processes")
+    both = start_two(folder)
+    try:
+        one = train(make_config(folder, "one"))
+        outputs = [process.communicate(timeout=TIMEOUT_S) for process in both]
+    finally:
+        for process in both:
+            process.kill()
+            process.wait()
+    for process, (_, errors) in zip(both, outputs, strict=True):
+        assert process.returncode == 0, errors
+    return folder / "two", one, outputs
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_with_two_devices_trains(runs_and_outputs):
+    two, one, _ = runs_and_outputs
+    for name in ("bc", "ilql"):
+        found, expected = (restore_raw(run_dir / "checkpoints" / name) for run_dir in (two, one))
+        assert found["step"] == STEPS
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, expected)
+
+
+@pytest.mark.slow
+def test_the_first_process_acts_and_writes_for_both(runs_and_outputs):
+    two, one, (first, second) = runs_and_outputs
+    for run_dir in (two, one):
+        assert (run_dir / "export" / "policy" / "model.safetensors").is_file()
+    rewrites = [
+        [json.loads(line)["rewrite"] for line in (run_dir / "evaluation.jsonl").read_text().splitlines()]
+        for run_dir in (two, one)
+    ]
+    assert rewrites[0] == rewrites[1]
+    steps = [json.loads(line)["step"] for line in (two / "metrics/ilql/metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 4]  # the last with an evaluation
+    assert len(list((two / "metrics" / "bc").glob("events*"))) == 2  # the run and the resumed run
+    assert "ilql: continuing from step 2" in first[1] and "policy" in first[0]
+    said = [line.partition(":")[0] for line in second[0].splitlines() if not line.startswith("[Gloo]")]
+    assert said == ["stopped", "failed", "refused"]
+    assert "ilql" not in second[1]
+
+
+@pytest.mark.slow
+def test_a_failure_of_the_first_process_ends_the_others(runs_and_outputs):
+    *_, (first, second) = runs_and_outputs
+    assert "\nfailed: ValueError\n" in first[0] and "\nfailed: UserError\n" in second[0]
+
+
+@pytest.mark.slow
+def test_processes_with_other_configs_all_refuse_to_train(runs_and_outputs):
+    *_, outputs = runs_and_outputs
+    assert all("refused: Not all of the 2 processes have the same config: 1 differ" in output for output, _ in outputs)
+
+
+@pytest.fixture
+def initialized(monkeypatch):
+    """What jax.distributed.initialize was called with."""
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args: calls.append(args))
+    for name in (processes.ADDRESS, processes.COUNT, processes.INDEX):
+        monkeypatch.delenv(name, raising=False)
+    return calls
+
+
+def test_the_environment_says_which_process_this_is(initialized, monkeypatch):
+    processes.start_processes()
+    for name, value in ((processes.ADDRESS, "10.0.0.1:1234"), (processes.COUNT, "2"), (processes.INDEX, "1")):
+        monkeypatch.setenv(name, value)
+    processes.start_processes()
+    assert initialized == [(), ("10.0.0.1:1234", 2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("localhost:1", "2", ""), "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES without JAX_PROCESS_ID says too little"),
+        (("localhost:1", "two", "0"), "JAX_NUM_PROCESSES='two' is no whole number"),
+        (("localhost:1", "2", "2"), "JAX_PROCESS_ID=2 is not below JAX_NUM_PROCESSES=2"),
+        (("localhost", "2", "0"), "'localhost' is no HOST:PORT"),
+    ],
+)
+def test_a_malformed_environment_is_refused(initialized, monkeypatch, given, message):
+    for name, value in zip((processes.ADDRESS, processes.COUNT, processes.INDEX), given, strict=True):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        processes.start_processes()
+    assert not initialized
+
+
+def test_without_a_cluster_the_variables_are_named(initialized, monkeypatch):
+    def fail() -> None:
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    with pytest.raises(UserError, match=r"no cluster was found .* JAX_COORDINATOR_ADDRESS=HOST:PORT"):
+        processes.start_processes()
+
+
+def test_processes_that_would_share_rows_are_refused():
+    sharding.check_owners(np.array([[[0, 0]], [[1, 1]]]))
+    with pytest.raises(UserError, match=r"tensor=4 spans several processes: 4 devices are of 2\. .*divides the 2 dev"):
+        sharding.check_owners(np.array([[[0, 0, 1, 1]]]))
+
+
+if __name__ == "__main__":
+    run_as_one_of_two(Path(sys.argv[1]))
