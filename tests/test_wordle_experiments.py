@@ -71,6 +71,13 @@ def test_words_that_leave_nothing_to_compare_are_refused(monkeypatch, tmp_path, 
     assert "20 expert games with 1 words (seed 0) have no sub-optimal first guess" in capsys.readouterr().err
 
 
+def test_multistep_refuses_a_model_that_cannot_be_before_it_solves_a_table(monkeypatch, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "wordle_multistep.py", tmp_path / "out", "--width", "30", quick=False)
+    assert "n_embd=30 is not divisible by n_head=4" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
 def test_multistep_refuses_to_mix_two_word_lists_of_one_name(tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("abbey\n")

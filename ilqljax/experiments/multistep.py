@@ -78,9 +78,11 @@ class Case:
         """Play the games.
 
         Raises:
-            UserError: no game offers two first guesses to compare.
+            UserError: the model's width is no multiple of its heads, or no game offers two first guesses to compare.
         """
         self.config, self.seed, self.tokenizer = config, seed, make_tokenizer()
+        size = {"n_layer": config.layers, "n_embd": config.width, "n_head": config.heads}
+        self.model = make_model(self.tokenizer, **size, separate_policy=False)
         games = make_adversarial_games(words, config.experts, seed=seed, keep_short=not config.drop_short)
         self.dataset = ObservationDataset(games, self.tokenizer)
         self.pairs = pair_first_guesses(games)
@@ -102,9 +104,7 @@ class Case:
     def train(self, expectile: float) -> dict:
         """Return the shares over training."""
         config, started = self.config, time.monotonic()
-        size = {"n_layer": config.layers, "n_embd": config.width, "n_head": config.heads}
-        model = make_model(self.tokenizer, **size, separate_policy=False)
-        values = make_first_guess_values(model, self.tokens)
+        values = make_first_guess_values(self.model, self.tokens)
         curve: list[tuple[int, list[float]]] = []
 
         def watch(step: int, params: dict, target: dict) -> None:
@@ -118,7 +118,7 @@ class Case:
             loss={"expectile": expectile, "cql_weight": config.cql, "discount": DISCOUNT},
         )
         every = max(1, config.steps // 25)
-        fit("ilql", model, self.dataset, fit_config, seed=self.seed, watch=watch, watch_every=every)
+        fit("ilql", self.model, self.dataset, fit_config, seed=self.seed, watch=watch, watch_every=every)
         return {"steps": [s for s, _ in curve], "shares": [v for _, v in curve], "seconds": time.monotonic() - started}
 
 
