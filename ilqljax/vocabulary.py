@@ -29,41 +29,44 @@ class Scores(NamedTuple):
 
 def score_rows(
     features: Float[Array, "N F"],
-    kernel: Float[Array, "F V"],
+    kernel: Float[Array, "F V"] | Float[Array, "V F"],
     bias: Float[Array, "V"] | None,
     ids: Int[Array, "N"],
     *,
+    axis: int = 0,
     temperature: float = 1.0,
 ) -> Scores:
     """Compute scores = features @ kernel + bias, and of each row what `Scores` holds; sums are float32.
 
     Args:
         features: one row for each action.
-        kernel: the layer's weights, rounded to the features' dtype for the products; its gradient stays in its own. The
-            language-model head gives its embedding transposed.
+        kernel: the layer's weights, rounded to the features' dtype for the products; its gradient stays in its own.
         bias: added to the scores.
         ids: the taken entry of each row.
+        axis: of the kernel that is contracted; 1 for a language model's embedding as it lies. (Of an embedding given
+            transposed XLA would turn the gradient's product into one that a CPU's half-precision units lack.)
         temperature: divides the scores of the normalizer.
     """
     if bias is None:
-        bias = jnp.zeros(kernel.shape[1], jnp.float32)
+        bias = jnp.zeros(kernel.shape[1 - axis], jnp.float32)
     with jax.named_scope("vocabulary"):
-        return _score_rows(temperature, features, kernel, bias, ids)
+        return _score_rows(axis, temperature, features, kernel, bias, ids)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _score_rows(temperature, features, kernel, bias, ids):
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _score_rows(axis, temperature, features, kernel, bias, ids):
     kernel = kernel.astype(features.dtype)  # once, not in each chunk
     return scan_vocabulary(
-        lambda x, i: reduce_scores(_multiply(x, kernel, bias), i, temperature=temperature),
+        lambda x, i: reduce_scores(_multiply(x, kernel, bias, axis), i, temperature=temperature),
         features,
         ids,
-        vocab_size=kernel.shape[1],
+        vocab_size=len(bias),
     )
 
 
-def _multiply(features, kernel, bias):
-    return jnp.matmul(features, kernel, preferred_element_type=jnp.float32) + bias[None]
+def _multiply(features, kernel, bias, axis):
+    dimensions = (((1,), (axis,)), ((), ()))
+    return jax.lax.dot_general(features, kernel, dimensions, preferred_element_type=jnp.float32) + bias[None]
 
 
 def reduce_scores(scores: Float[Array, "N V"], ids: Int[Array, "N"], *, temperature: float = 1.0) -> Scores:
@@ -72,31 +75,32 @@ def reduce_scores(scores: Float[Array, "N V"], ids: Int[Array, "N"], *, temperat
     return Scores(taken, jax.nn.logsumexp(scores / temperature, axis=1))
 
 
-def _score_rows_forward(temperature, features, kernel, bias, ids):
+def _score_rows_forward(axis, temperature, features, kernel, bias, ids):
     """Keep the scores for the gradient where all rows fit at a time; else they are computed again."""
-    if _count_chunks(len(ids), kernel.shape[1]) > 1:
-        out = _score_rows(temperature, features, kernel, bias, ids)
+    if _count_chunks(len(ids), len(bias)) > 1:
+        out = _score_rows(axis, temperature, features, kernel, bias, ids)
         return out, (features, kernel, bias, ids, out[1], None)
-    scores = _multiply(features, kernel.astype(features.dtype), bias)
+    scores = _multiply(features, kernel.astype(features.dtype), bias, axis)
     out = reduce_scores(scores, ids, temperature=temperature)
     return out, (features, kernel, bias, ids, out[1], scores)
 
 
-def _score_rows_backward(temperature, residuals, gradients):
+def _score_rows_backward(axis, temperature, residuals, gradients):
     """Turn d taken and d log_normalizer [N] into those of features, kernel and bias."""
     features, kernel, bias, ids, log_normalizer, scores = residuals
     rounded = kernel.astype(features.dtype)
 
     def rows(x, i, log_z, d_taken, d_log_z, scores=None):
-        scores = _multiply(x, rounded, bias) if scores is None else scores
+        scores = _multiply(x, rounded, bias, axis) if scores is None else scores
         log_p = jnp.minimum(scores / temperature - log_z[:, None], 0.0)  # above 0 only in the filler of a chunk
         d_scores = jnp.exp(log_p) * (d_log_z / temperature)[:, None]
         taken = jnp.arange(scores.shape[1])[None] == i[:, None]
         d_scores = jnp.where(taken, d_scores + d_taken[:, None], d_scores).astype(x.dtype)
-        d_kernel = jnp.matmul(transpose(x), d_scores, preferred_element_type=jnp.float32)
+        left, right = (x, d_scores) if axis == 0 else (d_scores, x)
+        d_kernel = contract(transpose(left), right, 0)
         # A product with ones: XLA on a CPU took 20 times as long for the same sum over rows.
         d_bias = contract(jnp.ones((1, len(i)), x.dtype), d_scores, 0)[0]
-        d_x = contract(d_scores, rounded, 1).astype(x.dtype)
+        d_x = contract(d_scores, rounded, 1 - axis).astype(x.dtype)
         return (d_kernel, d_bias), d_x
 
     def accumulate(totals, xs):
@@ -107,7 +111,7 @@ def _score_rows_backward(temperature, residuals, gradients):
     if scores is not None:
         (d_kernel, d_bias), d_features = rows(*per_row, scores)
     else:
-        n_chunks = _count_chunks(len(ids), kernel.shape[1])
+        n_chunks = _count_chunks(len(ids), len(bias))
         zero = (jnp.zeros(kernel.shape, jnp.float32), jnp.zeros(bias.shape, jnp.float32))
         (d_kernel, d_bias), stacked = jax.lax.scan(accumulate, zero, _split(per_row, n_chunks))
         d_features = _join(stacked, len(ids))

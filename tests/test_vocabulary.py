@@ -6,12 +6,14 @@ import pytest
 
 from ilqljax import vocabulary
 from ilqljax.models.products import Dense, apply_dense, transpose_kernels
+from ilqljax.objectives.likelihood import token_cross_entropy
 from ilqljax.sharding import MeshConfig, batch_sharding, make_mesh, replicated_sharding
 
 
 @pytest.mark.parametrize("max_logits", [9 * 3, 9 * 7])  # 7 rows of 9 scores: three chunks, the last padded; or one
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
-def test_scores_and_their_gradients_equal_the_plain_ones(monkeypatch, max_logits, temperature):
+@pytest.mark.parametrize("axis", [0, 1])
+def test_scores_and_their_gradients_equal_the_plain_ones(monkeypatch, max_logits, temperature, axis):
     monkeypatch.setattr(vocabulary, "MAX_LOGITS", max_logits)
     rng = np.random.default_rng(0)
     x, kernel, bias = (rng.normal(size=s).astype(np.float32) for s in ((7, 4), (4, 9), (9,)))
@@ -24,10 +26,13 @@ def test_scores_and_their_gradients_equal_the_plain_ones(monkeypatch, max_logits
         return sum((w * o).sum() for w, o in zip(weights, out, strict=True)), out
 
     def ours(x, kernel, bias):
-        out = tuple(vocabulary.score_rows(x, kernel, bias, ids, temperature=temperature))
+        out = tuple(vocabulary.score_rows(x, kernel, bias, ids, axis=axis, temperature=temperature))
         return sum((w * o).sum() for w, o in zip(weights, out, strict=True)), out
 
-    got, expected = (jax.jit(jax.grad(f, argnums=(0, 1, 2), has_aux=True))(x, kernel, bias) for f in (ours, plain))
+    lying = kernel if axis == 0 else kernel.T
+    got, out = jax.jit(jax.grad(ours, argnums=(0, 1, 2), has_aux=True))(x, lying, bias)
+    got = (got[0], got[1] if axis == 0 else got[1].T, got[2]), out
+    expected = jax.jit(jax.grad(plain, argnums=(0, 1, 2), has_aux=True))(x, kernel, bias)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, expected)
 
 
@@ -42,23 +47,44 @@ def test_the_filler_of_a_chunk_contributes_nothing_even_where_its_scores_are_hug
 
 
 @pytest.mark.parametrize("max_logits", [50 * 7, 50 * 20])  # three chunks, or one
-def test_scores_of_half_precision_rows_are_float32_and_the_gradient_of_a_float32_kernel_too(monkeypatch, max_logits):
+@pytest.mark.parametrize("axis", [0, 1])
+def test_scores_of_half_precision_rows_are_float32_and_the_gradient_of_a_float32_kernel_too(
+    monkeypatch, max_logits, axis
+):
     monkeypatch.setattr(vocabulary, "MAX_LOGITS", max_logits)
     rng = np.random.default_rng(3)
-    whole = [rng.normal(size=shape).astype(np.float32) for shape in ((20, 16), (16, 50))]
+    whole = [rng.normal(size=shape).astype(np.float32) for shape in ((20, 16), (16, 50) if axis == 0 else (50, 16))]
     rounded = [np.asarray(jnp.asarray(x, jnp.bfloat16), np.float32) for x in whole]
 
     def loss(x, kernel):
-        out = vocabulary.score_rows(x, kernel, None, jnp.arange(20))
+        out = vocabulary.score_rows(x, kernel, None, jnp.arange(20), axis=axis)
         return (out.log_normalizer - out.taken).sum(), out
 
     expected, exact = jax.grad(loss, argnums=(0, 1), has_aux=True)(*rounded)
-    gradients, out = jax.grad(loss, argnums=(0, 1), has_aux=True)(jnp.asarray(whole[0], jnp.bfloat16), whole[1])
+    # As one program, in which the compiler may turn a product into one that the processor has no unit for.
+    compiled = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+    gradients, out = compiled(jnp.asarray(whole[0], jnp.bfloat16), whole[1])
     assert {o.dtype.name for o in out} == {"float32"}
     assert [g.dtype.name for g in gradients] == ["bfloat16", "float32"]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), out, exact)
     for a, b in zip(gradients, expected, strict=True):
         assert np.linalg.norm(a.astype(np.float32) - b) < 0.01 * np.linalg.norm(b)
+
+
+def test_the_compiled_gradient_of_a_tied_head_runs_in_half_precision():
+    # XLA on a CPU without units for it refused the product that it made of an embedding given transposed.
+    rng = np.random.default_rng(4)
+    hidden, wte = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 12, 16), (35, 16)))
+    targets = rng.integers(0, 35, (2, 12))
+
+    def loss(hidden, wte):
+        return token_cross_entropy({"wte": wte}, hidden, targets).sum()
+
+    half = jax.jit(jax.grad(loss, argnums=(0, 1)))(jnp.asarray(hidden, jnp.bfloat16), wte)
+    whole = jax.jit(jax.grad(loss, argnums=(0, 1)))(hidden, wte)
+    assert [g.dtype.name for g in half] == ["bfloat16", "float32"]
+    for a, b in zip(half, whole, strict=True):
+        np.testing.assert_allclose(np.asarray(a, np.float32), b, rtol=0.1, atol=0.05)
 
 
 def test_products_of_rows_equal_a_dense_layer_and_its_gradients():

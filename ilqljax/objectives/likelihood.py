@@ -115,7 +115,7 @@ def token_weights(
 def token_cross_entropy(trunk: dict, hidden: Float[Array, "B A D"], targets: Int[Array, "B A"]) -> Float[Array, "B A"]:
     """Compute -log softmax(logits)[target] with the tied head; logits exist for a chunk of rows only."""
     rows = hidden.reshape(-1, hidden.shape[-1])
-    scores = vocabulary.score_rows(rows, trunk["wte"].T, None, targets.reshape(-1))
+    scores = vocabulary.score_rows(rows, trunk["wte"], None, targets.reshape(-1), axis=1)
     return (scores.log_normalizer - scores.taken).reshape(targets.shape)
 
 
