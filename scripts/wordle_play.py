@@ -13,7 +13,7 @@ from ilqljax.cli import run_main
 from ilqljax.compilation import enable_compilation_cache
 from ilqljax.config import resolve_path
 from ilqljax.experiments.options import add_options, read_options
-from ilqljax.experiments.play import CRITICS, SOLVING, PlayConfig, run_play
+from ilqljax.experiments.play import CRITICS, FITTING, PlayConfig, run_play
 
 QUICK = {"games": 16, "data_games": 64, "clone_steps": 4, "bc_steps": 4, "filtered_steps": 4, "steps": 4, "batch": 8}
 QUICK |= {"layers": 1, "width": 32, "betas": [16.0], "best_of": 2, "critics": ["mc", "ilql"]}
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--out", default="runs/wordle-play", help="folder of the results")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--critics", nargs="+", choices=CRITICS, default=list(CRITICS), help="which are trained")
-    parser.add_argument("--over", nargs="+", choices=["bc", SOLVING], default=["bc"], help="policies they steer")
+    parser.add_argument("--over", nargs="+", choices=["bc", FITTING], default=["bc"], help="policies they steer")
     parser.add_argument("--betas", type=float, nargs="+", default=[1.0, 4.0, 16.0, 64.0])
     parser.add_argument("--best_of", type=int, default=64, help="samples that one more row chooses from; 1 is off")
     add_options(parser, PlayConfig)

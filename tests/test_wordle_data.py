@@ -7,10 +7,10 @@ from ilqljax.data.dataset import SelectedRows
 from ilqljax.data.loader import make_train_loader
 from ilqljax.errors import UserError
 from ilqljax.tasks.wordle.data import (
+    FittingGuesses,
     MixtureGames,
-    SolvingGuesses,
     WordleStream,
-    balance_lengths,
+    balance_turns,
     make_adversarial_games,
     make_tokenizer,
     pair_first_guesses,
@@ -64,50 +64,66 @@ def test_games_as_arrays_know_the_sizes_of_their_rows():
     np.testing.assert_array_equal(SelectedRows(games, [3, 1, 3]).row_sizes, games.row_sizes[[3, 1, 3]])
 
 
-def test_solving_guesses_are_the_last_guesses_of_solved_games():
-    games = make_games(0.5, 300)
-    rows = SolvingGuesses(games)
-    assert rows.size() == games.solved.sum() > 0
-    for i in range(rows.size()):
-        row, game = rows.get_item(i), games.get_game(int(rows.rows[i]))
-        assert row.tokens[row.action_idxs + 1].tolist() == [
-            *games.tokenizer.encode(game.guesses[-1]),
-            games.tokenizer.eoa_id,
-        ]
-        assert row.rewards.tolist() == [0.0] * 6 and row.utterance_rewards.tolist() == [0.0]
-        assert row.state_idxs[-1] == len(row.tokens) - 1 and row.terminals.tolist() == [0.0] * 6 + [1.0]
+def test_fitting_guesses_are_all_first_guesses_and_the_last_ones_of_solved_games():
+    games = make_games(0.5, 600, seed=2)
+    rows = FittingGuesses(games)
+    taken = list(zip(rows.game_idxs.tolist(), rows.n_guesses.tolist(), strict=True))
+    solved_later = [(i, n) for i, n in enumerate(games.n_guesses.tolist()) if games.solved[i] and n > 1]
+    assert taken == [(i, 1) for i in range(600)] + solved_later and rows.size() == len(taken)
+    assert not games.solved.all() and 0 < (games.n_guesses == 1).sum() < len(solved_later)
+    for i, (game, n) in enumerate(taken):
+        row, game = rows.get_item(i), games.get_game(game)
+        ended, encode = n == len(game.guesses), games.tokenizer.encode
+        turns = zip(game.guesses[:n], game.colours[:n], strict=True)
+        text = "".join(f"{guess}</a>{colours}</s>" for guess, colours in turns)
+        assert row.raw == f"<a>{text}" + ("</eod>" if ended else "")
+        assert row.tokens[row.action_idxs + 1].tolist() == [*encode(game.guesses[n - 1]), games.tokenizer.eoa_id]
+        assert row.rewards.tolist() == [0.0] * 5 + [0.0 if ended else -1.0]
+        assert row.utterance_rewards.tolist() == [0.0 if ended else -1.0]
+        assert row.terminals.tolist() == [0.0] * 6 + [float(ended)]
         assert row.tokens[row.utterance_action_idxs].tolist() == [games.tokenizer.eoa_id]
-        sizes = len(row.tokens), len(row.action_idxs), len(row.utterance_action_idxs)
-        assert tuple(rows.row_sizes[i]) == sizes
-    with pytest.raises(UserError, match="none of 1 games"):
-        SolvingGuesses(make_games(0.0, 1))
+        assert tuple(rows.row_sizes[i]) == (len(row.tokens), len(row.action_idxs), len(row.utterance_action_idxs))
 
 
-def test_balanced_solving_guesses_show_games_of_every_length_alike():
+@pytest.mark.parametrize("words", [("crane",), WORDS.words])  # all games are solved at once, or hardly any at all
+def test_games_without_a_solved_one_of_two_guesses_are_refused(words):
+    games = MixtureGames(MixturePolicy(WordList(words), p=0.0), 1, make_tokenizer(), seed=0)
+    with pytest.raises(UserError, match="none of 1 games was solved by a second or later guess"):
+        FittingGuesses(games)
+
+
+def test_balanced_turns_show_guesses_of_every_number_alike():
     games = make_games(0.5, 2000)
-    guesses = SolvingGuesses(games)
-    rows = balance_lengths(guesses, 1199, seed=3)
+    guesses = FittingGuesses(games)
+    rows = balance_turns(guesses, 1199, seed=3)
     assert rows.size() == 1199
-    lengths = np.bincount(rows.lengths // 12, minlength=7)[1:]
-    assert lengths.tolist() == [200] * 5 + [199]
-    assert sorted(balance_lengths(guesses, 7, seed=3).lengths) == [14, 14, 26, 38, 50, 62, 74]
-    played = np.bincount(games.n_guesses[games.solved], minlength=7)[1:]
-    assert played.min() < 30 < played.max() / 10  # of one guess there are few
+    assert np.bincount(rows.lengths // 12).tolist() == [0, *[200] * 5, 199]
+    assert sorted(balance_turns(guesses, 7, seed=3).lengths // 12) == [1, 1, 2, 3, 4, 5, 6]
     for i in range(0, 1199, 13):
         row = rows.get_item(i)
         assert (len(row.tokens), len(row.action_idxs)) == (rows.lengths[i], 6)
-    assert len({rows.get_item(i).raw for i in np.flatnonzero(rows.lengths == 14)}) > 1
-    np.testing.assert_array_equal(rows.rows, balance_lengths(guesses, 1199, seed=3).rows)
-    assert (rows.rows != balance_lengths(guesses, 1199, seed=4).rows).any()
+    np.testing.assert_array_equal(rows.rows, balance_turns(guesses, 1199, seed=3).rows)
+    assert (rows.rows != balance_turns(guesses, 1199, seed=4).rows).any()
 
 
-def test_a_changed_view_of_solving_guesses_still_shows_the_last_guess_alone():
-    guesses = SolvingGuesses(make_games(0.5, 50))
-    seen = guesses.with_view(lambda dialogue: dialogue).get_item(0)
-    np.testing.assert_array_equal(seen.action_idxs, guesses.get_item(0).action_idxs)
+def test_first_guesses_are_those_of_all_games_not_of_the_few_solved_at_once():
+    games = make_games(0.5, 2000)
+    assert (games.n_guesses == 1).sum() < 30
+    rows = balance_turns(FittingGuesses(games), 1200, seed=3)
+    firsts = [rows.get_item(i).raw for i in np.flatnonzero(rows.lengths < 26)]
+    # 200 drawn of 2,000 with replacement are some 190 games; their colours tell them apart.
+    assert len(set(firsts)) > 150
 
 
-@pytest.mark.parametrize("make", [lambda games: games, SolvingGuesses])
+def test_a_changed_view_of_fitting_guesses_still_shows_the_last_guess_alone():
+    games = make_games(0.5, 50)
+    guesses = FittingGuesses(games)
+    last = guesses.size() - 1
+    for view in (guesses.with_view(lambda dialogue: dialogue), FittingGuesses(games.with_view(lambda game: game))):
+        np.testing.assert_array_equal(view.get_item(last).action_idxs, guesses.get_item(last).action_idxs)
+
+
+@pytest.mark.parametrize("make", [lambda games: games, FittingGuesses])
 def test_sizes_of_a_changed_view_are_those_of_its_rows(make):
     rows = make(make_games(0.5, 50)).with_view(lambda game: game.first(1))
     expected = [

@@ -119,7 +119,7 @@ def test_games_are_summed_up_as_by_hand():
 def test_play_goes_on_after_a_kill_with_the_networks_that_it_saved(monkeypatch, tmp_path):
     run(monkeypatch, "wordle_play.py", tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
-    networks = ["solving guesses", "bc", "filtered bc", "mc", "ilql"]
+    networks = ["fitting guesses", "bc", "filtered bc", "mc", "ilql"]
     assert [name for name in results["cells"] if name.startswith("train")] == [f"train {name} 0" for name in networks]
     table = (tmp_path / "table.md").read_text()
     rows = ["ilql beta=16", "ilql best of 2"]
@@ -144,7 +144,7 @@ def make_experiment(folder, *, seed=0, **options):
     return play.Experiment(SMALL, load_words(), results, seed=seed, **options)
 
 
-def test_critics_read_the_solving_guesses_trunk_and_steer_the_named_policies(monkeypatch, tmp_path):
+def test_critics_read_the_fitting_guesses_trunk_and_steer_the_named_policies(monkeypatch, tmp_path):
     experiment = make_experiment(tmp_path, betas=[1.0, 4.0], best_of=3)
     trunks = {name: experiment.model.init_trunk(jax.random.key(i)) for i, name in enumerate(play.CLONES)}
     seen, steered = [], []
@@ -160,22 +160,22 @@ def test_critics_read_the_solving_guesses_trunk_and_steer_the_named_policies(mon
     monkeypatch.setattr(experiment, "clone", trunks.__getitem__)
     monkeypatch.setattr(experiment, "make_policy", make_policy)
     monkeypatch.setattr(experiment, "score", lambda name, make: make())
-    rows = experiment.score_all(["mc", "ilql"], ["bc", "solving guesses"])
+    rows = experiment.score_all(["mc", "ilql"], ["bc", "fitting guesses"])
     (loss, trunk), (ilql_loss, _) = seen
     assert loss["mc_returns"] and (loss["td_lambda"], loss["turn_lambda"]) == (1.0, 1.0)
     assert not ilql_loss.get("mc_returns") and (ilql_loss["td_lambda"], ilql_loss["turn_lambda"]) == (0.9, 0.3)
-    jax.tree.map(np.testing.assert_array_equal, trunk, trunks["solving guesses"])
+    jax.tree.map(np.testing.assert_array_equal, trunk, trunks["fitting guesses"])
     best = {"beta": 16.0, "top_p": 0.7, "beam_width": 0, "n_generations": 3, "rank_by": "tilted"}
     decodings = [{"beta": 1.0, "top_p": 0.7}, {"beta": 4.0, "top_p": 0.7}, best]
     assert [how for _, how in steered[9:]] == decodings * 4
-    acting = [*np.repeat(play.CLONES, 3), *(["bc"] * 3 + [play.SOLVING] * 3) * 2]
+    acting = [*np.repeat(play.CLONES, 3), *(["bc"] * 3 + [play.FITTING] * 3) * 2]
     for (policy, _), name in zip(steered, acting, strict=True):
         jax.tree.map(np.testing.assert_array_equal, policy, trunks[name])
     clone_rows = [f"{name} {how}" for name in play.CLONES for how in ("greedy", "sampled", "nucleus")]
     steered_rows = [
         f"{critic}{over} {how}"
         for critic in ("mc", "ilql")
-        for over in ("", " over solving guesses")
+        for over in ("", " over fitting guesses")
         for how in ("beta=1", "beta=4", "best of 3")
     ]
     assert list(rows) == ["data", "information gain", *clone_rows, *steered_rows]
@@ -194,11 +194,11 @@ def test_clones_start_from_each_other_and_no_two_share_a_seed(monkeypatch, tmp_p
         experiment.clone("filtered bc")
     seeds = [seed for seed, _, _ in seen]
     assert len(set(seeds)) == len(seeds) == 6
-    (_, solving, trunk), (_, games, after_solving), (_, best, after_bc) = seen[:3]
+    (_, fitting, trunk), (_, games, after_fitting), (_, best, after_bc) = seen[:3]
     assert trunk is None
-    assert solving.size() == games.size() == 64 and set(solving.row_sizes[:, 1]) == {6}
+    assert fitting.size() == games.size() == 64 and set(fitting.row_sizes[:, 1]) == {6}
     assert best.size() == 32 and games.returns[best.rows].min() >= np.median(games.returns)
-    for start, seed in ((after_solving, seeds[0]), (after_bc, seeds[1])):
+    for start, seed in ((after_fitting, seeds[0]), (after_bc, seeds[1])):
         jax.tree.map(np.testing.assert_array_equal, start, experiments[0].model.init_trunk(jax.random.key(seed)))
 
 

@@ -39,14 +39,14 @@ def test_the_config_trains_and_judges_every_policy(run_dir):
     assert all(row["n_games"] == 8 and -6 <= row["return"] <= 0 for row in rows)
 
 
-def test_the_clone_is_watched_on_solving_guesses_alone(run_dir):
+def test_the_clone_is_watched_on_fitting_guesses_alone(run_dir):
     lines = (run_dir / "metrics" / "bc" / "metrics.jsonl").read_text().splitlines()
     losses = [m["validation/loss"] for m in map(json.loads, lines) if "validation/loss" in m]
     # About log 35 for each letter of a guess, divided by all tokens: a seventh of these, where whole games have half.
     assert losses and all(0.2 < loss < 1.0 for loss in losses)
 
 
-def test_solving_guesses_of_another_policy_than_a_mixture_are_refused(tmp_path):
+def test_fitting_guesses_of_another_policy_than_a_mixture_are_refused(tmp_path):
     config = load_config_file("configs/wordle.py")
     config.run_dir = str(tmp_path / "run")
     config.policy.name = "wordle_random"

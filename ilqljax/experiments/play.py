@@ -3,9 +3,10 @@
 One set of games by mixture(p) is played; on it are trained BC, filtered BC (the best games only), and three critics:
 Monte Carlo, one-step (expectile 0.5) and ILQL, which steer the clones. All play the same hidden words.
 
-BC begins with a clone of the guesses that solved a game, short games as often as long ones. A solving guess always fits
-the colours, where a third of the others is sure to, so that what colours mean is learned far sooner. This clone plays
-too, as "solving guesses". From its trunk the critics start, which bootstrap once a guess.
+BC begins with a clone of the guesses that are sure to fit the colours, early ones as often as late ones: the first of
+every game, and those that solved one. Of the others a third is sure to, so that what colours mean is learned far sooner
+from these alone. This clone plays too, as "fitting guesses". From its trunk the critics start, which bootstrap once a
+guess.
 """
 
 import time
@@ -31,7 +32,7 @@ from ilqljax.files import hash_arrays, read_arrays, save_arrays, save_text
 from ilqljax.models.networks_folder import flatten, unflatten
 from ilqljax.objectives.values import ILQLConfig
 from ilqljax.steps import TargetConfig
-from ilqljax.tasks.wordle.data import MixtureGames, SolvingGuesses, balance_lengths, make_tokenizer
+from ilqljax.tasks.wordle.data import FittingGuesses, MixtureGames, balance_turns, make_tokenizer
 from ilqljax.tasks.wordle.evaluation import WordleJudge, summarize_games
 from ilqljax.tasks.wordle.game import WordList, load_words
 from ilqljax.tasks.wordle.policies import InformationPolicy, MixturePolicy
@@ -40,8 +41,8 @@ DISCOUNT = 0.99
 SORT_WINDOW = 16  # batches
 PLAYED = 2000  # seeds of the games that policies are judged on; the pilots that settings were chosen in had 1000
 SAMPLED_ROWS = 8192  # games times samples that are decoded at once
-SOLVING = "solving guesses"
-CLONES = (SOLVING, "bc", "filtered bc")  # each starts from the one before
+FITTING = "fitting guesses"
+CLONES = (FITTING, "bc", "filtered bc")  # each starts from the one before
 CRITICS = {
     "mc": {"mc_returns": True, "expectile": 0.5, "td_lambda": 1.0, "turn_lambda": 1.0},
     "one-step": {"expectile": 0.5},
@@ -60,7 +61,7 @@ class PlayConfig:
         games: games that every policy is judged on.
         data_games: games that are learned from.
         keep: share of the games that filtered BC keeps.
-        clone_steps: steps on the solving guesses.
+        clone_steps: steps on the fitting guesses.
         bc_steps: further steps on all games.
         filtered_steps: further steps of BC on the best games.
         steps: of each critic.
@@ -223,8 +224,8 @@ class Experiment:
         """Train one of `CLONES` from the one before, if there is one; each has a seed of its own."""
         config, games, number = self.config, self.games, CLONES.index(name)
         trunk = self.clone(CLONES[number - 1]) if number else None
-        if name == SOLVING:
-            rows = balance_lengths(SolvingGuesses(games), config.data_games, seed=self.seed)
+        if name == FITTING:
+            rows = balance_turns(FittingGuesses(games), config.data_games, seed=self.seed)
             # All its rows have six actions, so that sorting them by length is free of bias.
             settings = {"steps": config.clone_steps, "sort_window": SORT_WINDOW}
         elif name == "bc":
@@ -237,8 +238,8 @@ class Experiment:
         return fitted["params"]["policy"]
 
     def train_critic(self, name: str) -> dict:
-        """Train one of `CRITICS` from the trunk of the solving guesses; all see the same rows in the same order."""
-        config, trunk = self.config, self.clone(SOLVING)
+        """Train one of `CRITICS` from the trunk of the fitting guesses; all see the same rows in the same order."""
+        config, trunk = self.config, self.clone(FITTING)
         params = self.model.init_params(jax.random.key(self.seed), trunk=trunk, policy=trunk)
         start = (params, self.model.init_target(params))
         loss = config.critic_loss(name)
@@ -336,7 +337,7 @@ def draw_play(rows: dict[int, dict[str, dict]], *, steered: Sequence[str], betas
         return Line(name, x, means, errors)
 
     curves = [draw(name, [f"{name} beta={beta:g}" for beta in betas]) for name in steered]
-    level = [draw(name, [name] * len(x)) for name in (OPTIMUM, f"{SOLVING} greedy", DATA, "bc sampled")]
+    level = [draw(name, [name] * len(x)) for name in (OPTIMUM, f"{FITTING} greedy", DATA, "bc sampled")]
     labels = {"x_label": "log2 of beta", "y_label": "mean return", "y_range": (-6.0, 0.0)}
     return draw_lines([*curves, *level], title="Wordle: mean return over beta", **labels)
 

@@ -124,26 +124,41 @@ class MixtureGames(ListRLDataset):
         return np.stack([2 + 2 * (N_LETTERS + 1) * n, (N_LETTERS + 1) * n, n], axis=1)
 
 
-class SolvingGuesses(SelectedRows):
-    """Show solved games with their last guess alone as action; what led to it is prompt.
+class FittingGuesses(ListRLDataset):
+    """Show guesses that are sure to fit the colours, one a row: every game's first, and the last of solved games.
 
-    A solving guess always fits the colours, where of mixture(p)'s guesses a share p is sure to. Of games that were
-    solved early most had few words left. So what colours mean is learned from these rows in far fewer of them.
+    A first guess has no colours to fit and a solving one always fits; of mixture(p)'s other guesses a share p is sure
+    to. So what colours mean is learned in far fewer of these rows. What led to the guess is prompt, what followed it
+    is left out.
+
+    Attributes:
+        games: whose guesses they are.
+        game_idxs: [N] the game of each row.
+        n_guesses: [N] how many guesses of it a row holds; the last one is the action.
     """
 
     def __init__(self, games: MixtureGames):
-        """Choose the solved games.
+        """Choose the guesses.
 
         Raises:
-            UserError: there is none.
+            UserError: no game was solved after its first guess, so that no row has colours.
         """
-        if not games.solved.any():
-            raise UserError(f"none of {games.size()} games was solved: play more games, or with a larger p")
-        super().__init__(games, np.flatnonzero(games.solved))
+        super().__init__(games.tokenizer, **games.settings)
+        self._views = games._views
+        later = np.flatnonzero(games.solved & (games.n_guesses > 1))
+        if not len(later):
+            raise UserError(
+                f"none of {games.size()} games was solved by a second or later guess: play more games, or with a "
+                "larger p"
+            )
+        self.games = games
+        self.game_idxs = np.concatenate([np.arange(games.size()), later])
+        self.n_guesses = np.concatenate([np.ones(games.size(), np.int64), games.n_guesses[later]])
 
     def get_item(self, i: int) -> DataPoint:
-        """Return the i-th such game, without the actions of earlier guesses."""
-        row, actions, states = super().get_item(i), slice(-N_LETTERS - 1, None), slice(-N_LETTERS - 2, None)
+        """Return the i-th guess with the colours of those before it."""
+        row = self.encode(self.games.get_game(int(self.game_idxs[i])).first(int(self.n_guesses[i])))
+        actions, states = slice(-N_LETTERS - 1, None), slice(-N_LETTERS - 2, None)
         return replace(
             row,
             action_idxs=row.action_idxs[actions],
@@ -156,21 +171,27 @@ class SolvingGuesses(SelectedRows):
             utterance_terminals=row.utterance_terminals[-2:],
         )
 
+    def size(self) -> int:
+        """Return the number of guesses."""
+        return len(self.game_idxs)
+
     @cached_property
     def row_sizes(self) -> Int[np.ndarray, "N 3"]:
-        """Return each row's tokens, the six actions of a guess, and its one utterance."""
-        return np.stack(
-            [self.dataset.row_sizes[self.rows, 0], *np.full((2, self.size()), [[N_LETTERS + 1], [1]])], axis=1
-        )
+        """Return each row's tokens, the six actions of a guess, and its one utterance; reads no row without a view."""
+        if self._views:
+            return super().row_sizes
+        n = self.n_guesses
+        ended = n == self.games.n_guesses[self.game_idxs]  # and closed by a token of its own
+        return np.stack([1 + 2 * (N_LETTERS + 1) * n + ended, np.full_like(n, N_LETTERS + 1), np.ones_like(n)], axis=1)
 
 
-def balance_lengths(guesses: SolvingGuesses, n: int, *, seed: int) -> SelectedRows:
-    """Draw n solving guesses with replacement, of games of each number of guesses as many.
+def balance_turns(guesses: FittingGuesses, n: int, *, seed: int) -> SelectedRows:
+    """Draw n guesses with replacement, first guesses as often as second ones and so on to the last.
 
-    Most games are long, and their last guess is hard to learn to find; what the short ones teach comes first.
+    Games are seldom solved early, and a late guess is hard to learn to find; what early ones teach comes first.
     """
-    rng, n_guesses = np.random.default_rng((seed, n)), guesses.dataset.n_guesses[guesses.rows]
-    groups = [np.flatnonzero(n_guesses == number) for number in np.unique(n_guesses)]
+    rng = np.random.default_rng((seed, n))
+    groups = [np.flatnonzero(guesses.n_guesses == number) for number in np.unique(guesses.n_guesses)]
     drawn = [rng.choice(group, size=-(-n // len(groups))) for group in groups]
     return SelectedRows(guesses, np.stack(drawn, axis=1).reshape(-1)[:n])
 

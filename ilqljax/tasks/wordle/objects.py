@@ -8,10 +8,10 @@ from ilqljax.data.tokenizer import CharacterTokenizer, Tokenizer
 from ilqljax.envs.base import LanguageEnvironment
 from ilqljax.errors import UserError
 from ilqljax.tasks.wordle.data import (
+    FittingGuesses,
     MixtureGames,
-    SolvingGuesses,
     WordleStream,
-    balance_lengths,
+    balance_turns,
     make_adversarial_games,
     make_tokenizer,
     play_games,
@@ -57,26 +57,19 @@ def build_stream(policy: WordlePolicy, tokenizer: Tokenizer) -> WordleStream:
     return WordleStream(policy, tokenizer)
 
 
-@register("dataset", "wordle_solving")
-def build_solving(policy: WordlePolicy, tokenizer: Tokenizer, *, n_games: int, seed: int = 0) -> ListRLDataset:
-    """Play games of a mixture, and draw as many guesses that solved one, of each number of guesses alike.
+@register("dataset", "wordle_fitting")
+def build_fitting(policy: WordlePolicy, tokenizer: Tokenizer, *, n_games: int, seed: int = 0) -> ListRLDataset:
+    """Play games of a mixture, and draw as many guesses that are sure to fit the colours, of each turn alike.
 
     Raises:
-        UserError: the policy is no mixture, or solved no game.
+        UserError: the policy is no mixture, or solved no game after its first guess.
     """
-    guesses = build_solving_games(policy, tokenizer, n_games=n_games, seed=seed)
-    return balance_lengths(guesses, n_games, seed=seed)
-
-
-@register("dataset", "wordle_solving_games")
-def build_solving_games(policy: WordlePolicy, tokenizer: Tokenizer, *, n_games: int, seed: int = 0) -> SolvingGuesses:
-    """Play games of a mixture, and hold the guesses that solved one; errors are those of `build_solving`."""
     if not isinstance(policy, MixturePolicy):
         raise UserError(
-            f"solving guesses are those of wordle_mixture, not of {type(policy).__name__}. Name wordle_stream as "
+            f"fitting guesses are those of wordle_mixture, not of {type(policy).__name__}. Name wordle_stream as "
             "config.pretrain_dataset and wordle_games as config.pretrain_validation_dataset, or another policy."
         )
-    return SolvingGuesses(MixtureGames(policy, n_games, tokenizer, seed=seed))
+    return balance_turns(FittingGuesses(MixtureGames(policy, n_games, tokenizer, seed=seed)), n_games, seed=seed)
 
 
 @register("dataset", "wordle_games")
