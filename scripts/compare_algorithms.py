@@ -14,7 +14,7 @@ from statistics import median
 
 from ilqljax.algorithms import ALGORITHMS
 from ilqljax.cli import run_main
-from ilqljax.compilation import enable_compilation_cache
+from ilqljax.compilation import enable_compilation_cache, restart_with_huge_pages
 from ilqljax.config import load_config_file
 from ilqljax.errors import UserError
 from ilqljax.fairness.report import distill_evaluations, load_evaluations
@@ -80,4 +80,5 @@ def format_table(rows: list[dict], speeds: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     run_main(main)

@@ -9,7 +9,7 @@ command continues, with further seeds and expectiles too), table.md and plot.svg
 import argparse
 
 from ilqljax.cli import run_main
-from ilqljax.compilation import enable_compilation_cache
+from ilqljax.compilation import enable_compilation_cache, restart_with_huge_pages
 from ilqljax.config import resolve_path
 from ilqljax.experiments.multistep import MultistepConfig, run_multistep
 from ilqljax.experiments.options import add_options, read_options
@@ -34,4 +34,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     run_main(main)

@@ -10,7 +10,7 @@ plot.svg.
 import argparse
 
 from ilqljax.cli import run_main
-from ilqljax.compilation import enable_compilation_cache
+from ilqljax.compilation import enable_compilation_cache, restart_with_huge_pages
 from ilqljax.config import resolve_path
 from ilqljax.experiments.options import add_options, read_options
 from ilqljax.experiments.play import CRITICS, FITTING, PlayConfig, run_play
@@ -40,4 +40,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     run_main(main)
