@@ -21,7 +21,7 @@ from ilqljax.config import BuildContext, build, from_section, load_config_json, 
 from ilqljax.data.arrangement import Arrangement
 from ilqljax.data.dataset import ListRLDataset
 from ilqljax.decoding.generate import DecodeConfig
-from ilqljax.decoding.policy import TextPolicy
+from ilqljax.decoding.policy import TextPolicy, check_choice
 from ilqljax.errors import UserError
 from ilqljax.files import save_text
 from ilqljax.models.builders import BuiltModel
@@ -241,9 +241,16 @@ def evaluate_run(run_dir: str | Path, *, out_dir: str | Path = "", overrides: di
 
     Returns:
         The folder with the results.
+
+    Raises:
+        UserError: there is no such run, or its critic is asked to choose and cannot (`check_choice`).
     """
     run = open_run(run_dir)
     run.config.decode.update(overrides or {})
+    decode = from_section(DecodeConfig, run.config.decode, path="config.decode")
+    for learner in (trained.learner for trained in run.policies.values()):
+        if learner.algorithm.has_critic:
+            check_choice(decode, level=learner.algorithm.level, frozen=not learner.trains_policy())
     judge = run.build_section("evaluator")
     out = Path(out_dir) if out_dir else run.folder
     out.mkdir(parents=True, exist_ok=True)

@@ -67,13 +67,8 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
     algorithm, options = read_options(config.algorithm, main.loss)
     read_options("bc", pretrain.loss, path="config.pretrain.loss")
     decode = from_section(DecodeConfig, config.decode, path="config.decode")
-    if algorithm.level == "utterance" and not options.awac_weight and decode.n_generations < 2:
-        raise UserError(
-            f"config.decode.n_generations={decode.n_generations}: the critic of {config.algorithm!r} judges whole "
-            "utterances, so it acts by choosing among samples. Set --config.decode.n_generations=8, for instance."
-        )
-    if algorithm.has_critic and algorithm.level == "token":
-        check_choice(decode)
+    if algorithm.has_critic:
+        check_choice(decode, level=algorithm.level, frozen=not options.awac_weight)
     run_dir = choose_run_dir(config)
 
     context = BuildContext({"seed": config.seed})

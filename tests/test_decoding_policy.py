@@ -13,7 +13,7 @@ from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.decoding.beam import make_beam_search
 from ilqljax.decoding.generate import DecodeConfig, Samples
 from ilqljax.decoding.networks import lay_out_networks
-from ilqljax.decoding.policy import Generation, TextPolicy
+from ilqljax.decoding.policy import Generation, TextPolicy, check_choice
 from ilqljax.envs import LanguageObservation
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
@@ -217,14 +217,17 @@ def test_first_of_equal_generations_wins(networks):
 @pytest.mark.parametrize("rank_by", ["advantage", "value"])
 def test_ranking_samples_by_a_critic_that_never_runs_is_refused(networks, rank_by):
     policy = make_policy(networks, rank_by=rank_by, n_generations=3)
-    with pytest.raises(UserError, match=f"rank_by='{rank_by}' with beta=0.*3 samples"):
-        policy.act_batch(OBSERVATIONS)
+    for choose in (policy.act_batch, policy.choose_batch):
+        with pytest.raises(UserError, match=f"rank_by='{rank_by}' with beta=0.*3 samples"):
+            choose(OBSERVATIONS)
     # Without a choice there is nothing to refuse: who asks for all samples gets them.
     assert [len(found) for found in policy.generate_batch(OBSERVATIONS)] == [3] * len(OBSERVATIONS)
 
 
 def test_best_generation_is_what_is_said(policy):
     generations = policy.generate_batch(OBSERVATIONS)
+    policy.n_acted = 0
+    assert policy.choose_batch(OBSERVATIONS) == [policy.rank(g)[0] for g in generations]
     policy.n_acted = 0
     assert policy.act_batch(OBSERVATIONS) == [policy.rank(g)[0].text for g in generations]
 
@@ -278,15 +281,20 @@ def test_beams_and_several_samples_at_once_are_refused():
 # A critic of utterances.
 
 
-@pytest.fixture(scope="module")
-def utterance_policy():
+def make_utterance_policy(**options):
     model = ValueLM(MODEL.backbone, ValueLMConfig(level="utterance"))
     shapes = jax.eval_shape(model.init_params, jax.random.key(0))
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0.0, 0.3, x.shape), jnp.float32), shapes)
     target = jax.tree.map(lambda x: x + 0.1, model.init_target(params))
-    config = DecodeConfig(max_new_tokens=N_NEW, n_generations=3, rank_by="advantage", beta=2.0)
+    options = {"n_generations": 3, "rank_by": "advantage", "beta": 2.0} | options
+    config = DecodeConfig(max_new_tokens=N_NEW, **options)
     return TextPolicy(model, config, TOKENIZER, params=params, target=target, batch_size=2, length_buckets=(8,))
+
+
+@pytest.fixture(scope="module")
+def utterance_policy():
+    return make_utterance_policy()
 
 
 @dataclass(frozen=True)
@@ -319,6 +327,23 @@ def test_the_critic_of_utterances_chooses_among_samples_of_the_language_model(ut
     for ranked in map(utterance_policy.rank, generations):
         assert ranked[0].advantage == max(g.advantage for g in ranked)
     assert any(utterance_policy.rank(g)[0] != g[0] for g in generations)
+
+
+def test_equal_samples_are_no_choice_for_a_critic_of_utterances():
+    with pytest.raises(UserError, match=r"temperature=0 makes all 3 samples equal"):
+        make_utterance_policy(temperature=0.0).act_batch(OBSERVATIONS)
+
+
+def test_a_critic_of_utterances_may_have_one_sample_only_of_a_policy_that_it_trained():
+    alone = DecodeConfig(n_generations=1)
+    check_choice(alone, level="utterance")
+    with pytest.raises(UserError, match=r"n_generations=1.*no say in one, nor in beams"):
+        check_choice(alone, level="utterance", frozen=True)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_clone_and_a_frozen_critic_of_tokens_act_by_one_sample(temperature):
+    check_choice(DecodeConfig(temperature=temperature), level="token", frozen=True)
 
 
 # A view.

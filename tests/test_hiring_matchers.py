@@ -225,8 +225,8 @@ class FixedPolicy:
     def generate_batch(self, observations):
         return [[Generation(self.edit(o.posting.description), -1.0, 0.5, 0.0, True)] for o in observations]
 
-    def rank(self, generations):
-        return generations
+    def choose_batch(self, observations):
+        return [found[0] for found in self.generate_batch(observations)]
 
 
 def make_policy(name, **overrides):
@@ -284,6 +284,16 @@ def test_best_of_n_are_samples_where_the_run_searches_with_beams(prepared, bert,
     rows, _ = build_judge(data, best_of=4, n_selected=3)(["bc"], make_checked_policy, out_dir=tmp_path)
     assert [row["policy"] for row in rows] == ["echo", "bc", "bc best of 4"]
     assert [(c.beam_width, c.n_generations) for c in made[-2:]] == [(4, 1), (0, 4)]
+
+
+def test_the_judge_lets_a_policy_refuse_a_choice_that_it_cannot_make(prepared, bert, tmp_path):
+    class Undecided(FixedPolicy):
+        def choose_batch(self, observations):
+            raise UserError("no critic runs")
+
+    data = HiringData(prepared, SMALL, n_practice=0, matcher=EncoderSource(path=str(bert)))
+    with pytest.raises(UserError, match="no critic runs"):
+        build_judge(data, best_of=1, n_selected=3)(["ilql"], lambda name: Undecided(str), out_dir=tmp_path)
 
 
 def test_matcher_of_training_holds_nothing_out(prepared, bert):

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from ilqljax import rewrite, runs, stage
+from ilqljax import evaluate, rewrite, runs, stage
+from ilqljax.algorithms import Learner, read_options
 from ilqljax.checkpoint import restore_raw
 from ilqljax.config import load_config_file
 from ilqljax.errors import UserError
-from ilqljax.evaluate import evaluate_run
+from ilqljax.evaluate import OpenRun, Trained, evaluate_run
 from ilqljax.fairness.report import load_evaluations
 from ilqljax.train import train
 
@@ -379,6 +380,18 @@ def test_a_critic_of_utterances_without_a_choice_of_them_is_refused_before_any_w
     with pytest.raises(UserError, match=r"decode\.n_generations"):
         train(config)
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"n_generations": 1}, "n_generations=1"), ({"temperature": 0.0}, "samples equal")]
+)
+def test_a_critic_of_utterances_that_cannot_choose_is_not_judged_again(tmp_path, monkeypatch, options, message):
+    config = make_config(tmp_path, "utterance", "chai")
+    learner = Learner(*read_options("chai", config.train.loss), None, None)
+    run = OpenRun(tmp_path, config, None, None, {"chai": Trained(learner, None, {}, {})})
+    monkeypatch.setattr(evaluate, "open_run", lambda folder: run)
+    with pytest.raises(UserError, match=message):
+        evaluate_run(tmp_path, overrides=options)
 
 
 def test_choosing_by_a_critic_that_never_runs_is_refused_before_any_work(tmp_path):

@@ -38,7 +38,8 @@ class DecodeConfig:
         temperature: of the policy; 0 is greedy.
         top_k: keep the k likeliest tokens of the policy; 0 keeps all.
         top_p: nucleus filter of the policy.
-        beta: weight of the advantage min Q_target - V; 0 decodes from the policy alone and never runs the critic.
+        beta: weight of the advantage min Q_target - V; 0 decodes from the policy alone and never runs a critic of
+            tokens. A critic of utterances judges finished samples whatever beta, which only counts in `rank_by` then.
         clip: upper clip of beta times the advantage.
         exp_weights: add beta A; else the logarithm of the sign weights.
         n_generations: utterances sampled per observation, of which one is chosen.
@@ -47,7 +48,8 @@ class DecodeConfig:
             summed), "both" (its sum with the advantage times beta), or "tilted" (its sum with the value times beta:
             the likeliest of the samples under ILQL's policy pi exp(beta A), arXiv 2206.11871, of whole utterances; V of
             the prompt is the same for all).
-        beam_width: find utterances by beam search of this width instead of sampling; 0 samples.
+        beam_width: find utterances by beam search of this width instead of sampling, the most probable one first; a
+            critic of utterances has no say in that. 0 samples.
     """
 
     max_new_tokens: int = 128
@@ -88,7 +90,8 @@ class Samples(NamedTuple):
 
     `lengths` counts tokens up to and including the closing one; later tokens are padding. `log_probability` is that of
     the policy before its filters (renormalised without the suppressed tokens), `advantage` the critic's min Q - V; both
-    are summed over the tokens. `value` is min target Q of the last token. The last two are zero without a critic.
+    are summed over the tokens. `value` is min target Q of the last token. The last two are zero where no critic of
+    tokens runs.
     """
 
     tokens: Int[Array, "N G"]

@@ -28,10 +28,10 @@ class Generation:
     Attributes:
         text: the utterance, without its closing token.
         log_probability: of the utterance under the unfiltered policy, summed over tokens (natural logarithm); of a
-            beam, under what the search maximised: the filtered policy with its advantage.
-        advantage: the critic's min Q - V, summed over tokens or, of an utterance critic, of the whole; 0 without a
-            critic, and of a beam, whose log-probability has it in it.
-        value: min target Q where it ends, of tokens or of an utterance critic; 0 without a critic, and of a beam.
+            beam, under what the search maximised: the filtered policy, with the advantage of a token critic.
+        advantage: the critic's min Q - V, summed over tokens or, of an utterance critic, of the whole; 0 where no
+            critic ran, and of a beam: a token critic's is in its log-probability, an utterance critic judges none.
+        value: min target Q where it ends, of tokens or of an utterance critic; 0 where no critic ran, and of a beam.
         finished: whether it closed itself before `max_new_tokens`.
     """
 
@@ -48,7 +48,7 @@ def show_as_it_is(dialogue: Dialogue) -> Dialogue:
 
 
 class TextPolicy(Policy):
-    """Act with a language model and, where beta is not 0, its critic.
+    """Act with a language model and its critic: of tokens where beta is not 0, of utterances where samples are chosen.
 
     Every observation acted on gets the next number of a running count, and its random numbers depend on that number
     and the seed alone: how observations are grouped into batches changes nothing.
@@ -117,10 +117,17 @@ class TextPolicy(Policy):
         return self.act_batch([obs])[0]
 
     def act_batch(self, observations: Sequence[LanguageObservation]) -> list[str]:
-        """Return the best of `n_generations` utterances, or of `beam_width` beams, for each observation."""
-        if self.judge is None:
-            check_choice(self.config)
-        return [self.rank(generations)[0].text for generations in self.generate_batch(observations)]
+        """Return the text of what `choose_batch` chooses for each observation."""
+        return [chosen.text for chosen in self.choose_batch(observations)]
+
+    def choose_batch(self, observations: Sequence[LanguageObservation]) -> list[Generation]:
+        """Return the best of `n_generations` utterances, or of `beam_width` beams, for each observation.
+
+        Raises:
+            UserError: the critic is asked to choose, and cannot (`check_choice`).
+        """
+        check_choice(self.config, level="token" if self.judge is None else "utterance")
+        return [self.rank(generations)[0] for generations in self.generate_batch(observations)]
 
     def rank(self, generations: Sequence[Generation]) -> list[Generation]:
         """Sort best first by the configured criterion; earlier samples win ties."""
@@ -201,16 +208,33 @@ class TextPolicy(Policy):
         return [generations[i : i + n] for i in range(0, len(generations), n)]
 
 
-def check_choice(config: DecodeConfig) -> None:
-    """Refuse to choose among a token critic's samples while it does not run.
+def check_choice(config: DecodeConfig, *, level: str, frozen: bool = False) -> None:
+    """Refuse to choose by a critic that has nothing to choose from or does not run.
+
+    Args:
+        config: how to act.
+        level: "utterance" for a critic of utterances, which judges samples whatever `beta`; "token" for all else.
+        frozen: whether the policy was only cloned, so that one sample shows nothing of an utterance critic.
 
     Raises:
-        UserError: `rank_by` asks the critic, and `beta` is 0.
+        UserError: `rank_by` asks a critic of tokens, and `beta` is 0; or a critic of utterances gets one sample of a
+            frozen policy, or equal ones.
     """
-    if config.n_generations > 1 and config.rank_by in ("advantage", "value") and not config.beta:
+    n = config.n_generations
+    if level == "token" and n > 1 and config.rank_by in ("advantage", "value") and not config.beta:
         raise UserError(
-            f"rank_by={config.rank_by!r} with beta=0: no critic runs, so nothing tells the {config.n_generations} "
-            "samples apart. Set beta, or rank_by='log_probability'."
+            f"rank_by={config.rank_by!r} with beta=0: no critic runs, so nothing tells the {n} samples apart. Set "
+            "beta, or rank_by='log_probability'."
+        )
+    if level == "utterance" and n < 2 and frozen:
+        raise UserError(
+            f"decode.n_generations={n}: a critic that judges whole utterances acts by choosing among samples, and has "
+            "no say in one, nor in beams. Set decode.n_generations=8, for instance, and decode.beam_width=0."
+        )
+    if level == "utterance" and n > 1 and not config.temperature:
+        raise UserError(
+            f"decode.temperature=0 makes all {n} samples equal, and a critic of whole utterances chooses among "
+            "different ones. Set a temperature above 0."
         )
 
 

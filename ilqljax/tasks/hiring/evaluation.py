@@ -91,7 +91,7 @@ class HiringJudge:
         rewrites = {"echo": [Generation(self.original(p), float("nan"), 0.0, 0.0, True) for p in self.postings]}
         for name in names:
             policy = make(name)
-            rewrites[name] = [policy.rank(g)[0] for g in policy.generate_batch(self.observations)]
+            rewrites[name] = policy.choose_batch(self.observations)
             if name == "bc" and self.best_of > 1:
                 policy = make(name, n_generations=self.best_of, beam_width=0)  # samples, not beams
                 rewrites[f"bc best of {self.best_of}"] = self.choose_best(policy.generate_batch(self.observations))
