@@ -140,6 +140,15 @@ def test_clipping_the_target_q_to_a_point_leaves_the_policy(model, networks):
     np.testing.assert_array_equal(flat(*networks, *prompts).tokens, plain(*networks, *prompts).tokens)
 
 
+def test_beams_without_any_positive_advantage_are_those_of_the_policy(model, networks):
+    sign = DecodeConfig(max_new_tokens=5, beta=1.0, exp_weights=False)
+    bad, plain = make_search(model, sign, value_range=(-1e6, -1e6)), make_search(model, DecodeConfig(max_new_tokens=5))
+    prompts = pad_prompts(PROMPTS, 7)
+    found, expected = bad(*networks, *prompts), plain(*networks, *prompts)
+    np.testing.assert_array_equal(found.tokens, expected.tokens)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
+
+
 def test_places_without_a_candidate_score_minus_infinity(model, networks):
     found = make_search(model, DecodeConfig(max_new_tokens=4, top_k=1))(*networks, *pad_prompts(PROMPTS, 7))
     assert np.isfinite(found.scores[:, 0]).all()

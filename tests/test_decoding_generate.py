@@ -2,14 +2,16 @@
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilqljax.decoding.generate import DecodeConfig, make_generate
+from ilqljax.decoding.generate import DecodeConfig, make_generate, prefill
 from ilqljax.decoding.networks import lay_out_networks
+from ilqljax.decoding.sampling import make_token_scores
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits, policy_trunk
@@ -262,6 +264,12 @@ def test_half_precision_activations_give_nearly_the_same_sums():
         {"max_new_tokens": 0},
         {"n_generations": 0},
         {"temperature": -1.0},
+        {"temperature": math.nan},
+        {"temperature": math.inf},
+        {"beta": math.nan},
+        {"beta": math.inf},
+        {"clip": math.nan},
+        {"clip": -math.inf},
         {"top_p": 0.0},
         {"top_p": 1.5},
         {"top_k": -1},
@@ -272,6 +280,20 @@ def test_half_precision_activations_give_nearly_the_same_sums():
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(UserError, match=next(iter(options))):
         DecodeConfig(**options)
+
+
+@pytest.mark.parametrize("limit", [np.inf, -1e3])
+def test_sign_weights_of_beta_1_keep_good_tokens_or_else_the_policy(limit):
+    model, params, target = make_networks(SHARED)
+    networks = lay_out_networks(model, params, target, critic=True)
+    hidden, _ = prefill(model, networks.trunks, np.array([[7, 8, 9], [34, 1, 3]]), np.array([3, 3]), room=1)
+    config = DecodeConfig(beta=1.0, exp_weights=False, top_k=6)
+    found = make_token_scores(model, config, value_range=(-np.inf, limit))(networks, hidden)
+    policy = make_token_scores(model, dataclasses.replace(config, beta=0.0))(networks, hidden).scores
+    good = np.asarray(found.advantages > 0)
+    assert good.any() == (limit > 0) and not good.all()
+    some = (good & np.isfinite(policy)).any(axis=1, keepdims=True)
+    np.testing.assert_array_equal(found.scores, np.where(good | ~some, policy, -np.inf))
 
 
 @pytest.mark.parametrize("networks", [SEPARATE, SHARED, MIXED])

@@ -179,6 +179,21 @@ def test_answers_keep_the_order_of_the_observations(networks):
     assert [(g.text, g.finished) for (g,) in answers] == [("abbb", False), ("a", True)]
 
 
+@pytest.mark.parametrize("name", ["log_probability", "advantage", "value"])
+def test_networks_that_give_nan_are_refused(policy, name):
+    zeros = np.zeros(2)
+    samples = Samples(np.full((2, N_NEW), TOKENIZER.eoa_id), np.full(2, 1), zeros, zeros, zeros)
+    with pytest.raises(UserError, match="parameters are not finite"):
+        policy.decode(samples._replace(**{name: np.array([0.0, np.nan])}))
+
+
+@pytest.mark.parametrize("options", [{}, {"beam_width": 2}])
+def test_parameters_that_are_not_finite_are_refused(networks, options):
+    broken = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), networks)
+    with pytest.raises(UserError, match="parameters are not finite"):
+        make_policy(broken, **options).act(OBSERVATIONS[0])
+
+
 @pytest.mark.parametrize("max_new_tokens", [N_POSITIONS, 100])
 def test_more_new_tokens_than_positions_are_refused(networks, max_new_tokens):
     with pytest.raises(UserError, match=rf"max_new_tokens={max_new_tokens} .*16 positions"):

@@ -11,6 +11,7 @@ Cache slots are storage, not positions. With prompts padded to P columns and G n
 so that every row writes the same slot at the same step, and neither padding nor neighbours change a row's result.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -41,7 +42,8 @@ class DecodeConfig:
         beta: weight of the advantage min Q_target - V; 0 decodes from the policy alone and never runs a critic of
             tokens. A critic of utterances judges finished samples whatever beta, which only counts in `rank_by` then.
         clip: upper clip of beta times the advantage.
-        exp_weights: add beta A; else the logarithm of the sign weights.
+        exp_weights: add beta A; else the logarithm of the sign weights, of which a beta of 1 leaves the tokens with a
+            positive advantage alone, or, where no token that passes the filters has one, the policy.
         n_generations: utterances sampled per observation, of which one is chosen.
         rank_by: what chooses: "advantage" (sum over the utterance), "value" (min target Q of its last token, which
             says what the whole is worth without adding up each token's error), "log_probability" (of the policy,
@@ -64,6 +66,11 @@ class DecodeConfig:
     beam_width: int = 0
 
     def __post_init__(self) -> None:
+        if not math.isfinite(self.temperature) or not math.isfinite(self.beta) or not self.clip > -math.inf:
+            raise UserError(
+                f"temperature={self.temperature}, beta={self.beta}, clip={self.clip}: give a finite temperature and "
+                "beta, and a clip that is a number, or inf for none."
+            )
         if self.rank_by not in RANKINGS:
             raise UserError(f"rank_by={self.rank_by!r} is unknown. Use one of {', '.join(map(repr, RANKINGS))}.")
         if self.max_new_tokens < 1 or self.n_generations < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:

@@ -196,7 +196,16 @@ class TextPolicy(Policy):
         return jax.device_get(self.judge(self.params, self.target, rows, starts, ends))
 
     def decode(self, samples: Samples) -> list[list[Generation]]:
-        """Turn sampled tokens into text, grouped by prompt."""
+        """Turn sampled tokens into text, grouped by prompt.
+
+        Raises:
+            UserError: a log-probability, an advantage or a value is NaN.
+        """
+        if np.isnan([samples.log_probability, samples.advantage, samples.value]).any():
+            raise UserError(
+                "The networks gave NaN instead of a log-probability, an advantage or a value: their parameters are not "
+                "finite, or too large. Act with an earlier checkpoint, or train with a smaller learning rate."
+            )
         ends = (self.tokenizer.eoa_id, self.tokenizer.eod_id)
         generations = []
         for tokens, length, log_probability, advantage, value in zip(*samples, strict=True):

@@ -68,8 +68,13 @@ def make_token_scores(
         target_hidden = hidden["target"][1] if "target" in hidden else value_hidden
         q = jnp.clip(model.compute_target_q_all(networks.q, target_hidden), *value_range)
         advantages = q - model.compute_v({"v": networks.v}, value_hidden)[:, None]
-        scores += advantage_term(advantages, beta=config.beta, clip=config.clip, exponential=config.exp_weights)
-        return TokenScores(scores, log_probabilities, advantages, q)
+        steered = scores + advantage_term(
+            advantages, beta=config.beta, clip=config.clip, exponential=config.exp_weights
+        )
+        if config.beta == 1.0 and not config.exp_weights:
+            # Tokens without a positive advantage have no weight; where that is all of them, the policy alone decides.
+            steered = jnp.where(jnp.isneginf(steered).all(axis=-1, keepdims=True), scores, steered)
+        return TokenScores(steered, log_probabilities, advantages, q)
 
     return score
 
@@ -120,7 +125,8 @@ def advantage_term(
 ) -> Float[Array, "B V"]:
     """Return what the advantage adds to a log-probability: min(clip, beta A), or the logarithm of the sign weights.
 
-    The sign form is log(beta) where A > 0 and log(1 - beta) elsewhere. A clip of 0 only pushes bad tokens down.
+    The sign form is log(beta) where A > 0 and log(1 - beta), -inf for a beta of 1, elsewhere. A clip of 0 only pushes
+    bad tokens down.
     """
     if exponential:
         return jnp.minimum(beta * advantages, clip)
