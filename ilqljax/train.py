@@ -27,7 +27,7 @@ from ilqljax.config import BuildContext, build, check_override_names, config_to_
 from ilqljax.data.arrangement import Arrangement
 from ilqljax.data.dataset import ListRLDataset, RLDataset
 from ilqljax.decoding.generate import DecodeConfig
-from ilqljax.decoding.policy import check_choice
+from ilqljax.decoding.policy import check_choice, check_rows
 from ilqljax.errors import UserError
 from ilqljax.evaluate import Trained, evaluate_policies, export_policy, make_policy, save_arrangement
 from ilqljax.models.builders import BuiltModel
@@ -67,6 +67,7 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
     algorithm, options = read_options(config.algorithm, main.loss)
     read_options("bc", pretrain.loss, path="config.pretrain.loss")
     decode = from_section(DecodeConfig, config.decode, path="config.decode")
+    check_rows(config.acting.batch_size)
     if algorithm.has_critic:
         check_choice(decode, level=algorithm.level, frozen=not options.awac_weight)
     run_dir = choose_run_dir(config)

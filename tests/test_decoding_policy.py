@@ -194,6 +194,12 @@ def test_parameters_that_are_not_finite_are_refused(networks, options):
         make_policy(broken, **options).act(OBSERVATIONS[0])
 
 
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_calls_without_rows_are_refused(networks, batch_size):
+    with pytest.raises(UserError, match=rf"batch_size={batch_size} is not positive"):
+        make_policy(networks, batch_size=batch_size)
+
+
 @pytest.mark.parametrize("max_new_tokens", [N_POSITIONS, 100])
 def test_more_new_tokens_than_positions_are_refused(networks, max_new_tokens):
     with pytest.raises(UserError, match=rf"max_new_tokens={max_new_tokens} .*16 positions"):

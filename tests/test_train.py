@@ -394,6 +394,14 @@ def test_a_critic_of_utterances_that_cannot_choose_is_not_judged_again(tmp_path,
         evaluate_run(tmp_path, overrides=options)
 
 
+def test_acting_without_rows_is_refused_before_any_work(tmp_path):
+    config = make_config(tmp_path, "rowless")
+    config.acting.batch_size = 0
+    with pytest.raises(UserError, match=r"acting\.batch_size=0 is not positive"):
+        train(config)
+    assert not (tmp_path / "data").exists()
+
+
 def test_choosing_by_a_critic_that_never_runs_is_refused_before_any_work(tmp_path):
     config = make_config(tmp_path, "chooses")
     config.decode.update({"n_generations": 4, "rank_by": "advantage", "beta": 0.0})

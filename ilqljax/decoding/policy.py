@@ -79,7 +79,11 @@ class TextPolicy(Policy):
             batch_size: rows per compiled call; the last call of a batch is filled up with repeated rows.
             length_buckets: prompt lengths to compile for.
             view: what the model is shown of an observation (`ilqljax.data.arrangement.Arrangement.view`).
+
+        Raises:
+            UserError: there is no room for a prompt, or no row in a call.
         """
+        check_rows(batch_size)
         capacity = model.backbone.config.n_positions - config.max_new_tokens
         if capacity < 1:
             raise UserError(
@@ -215,6 +219,12 @@ class TextPolicy(Policy):
             generations.append(Generation(text, float(log_probability), float(advantage), float(value), finished))
         n = self.config.beam_width or self.config.n_generations
         return [generations[i : i + n] for i in range(0, len(generations), n)]
+
+
+def check_rows(batch_size: int) -> None:
+    """Raise a `UserError` if a compiled call would have no rows."""
+    if batch_size < 1:
+        raise UserError(f"acting.batch_size={batch_size} is not positive. Use 1 or more rows per call.")
 
 
 def check_choice(config: DecodeConfig, *, level: str, frozen: bool = False) -> None:
