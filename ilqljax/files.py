@@ -158,6 +158,14 @@ def save_whole(path: str | Path, write: Callable[[Path], object]) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror}). Choose a folder you may write to.") from error
 
 
+def check_writable(path: str | Path) -> None:
+    """Raise a `UserError` unless a file may be made or changed there; nothing is touched."""
+    folder = os.path.dirname(os.path.abspath(path))
+    changed = path if os.path.exists(path) else folder
+    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(changed, os.W_OK):
+        raise UserError(f"{path}: cannot be written. Choose a file in a folder that exists and that you may write to.")
+
+
 def hash_text(text: str) -> str:
     """Return the SHA-256 of a text's UTF-8 bytes."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

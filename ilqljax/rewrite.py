@@ -23,7 +23,7 @@ from ilqljax.data.datapoint import encode_prompt
 from ilqljax.errors import UserError
 from ilqljax.evaluate import OpenRun, make_policy, open_run
 from ilqljax.fairness.differences import diff_words
-from ilqljax.files import replace_half_characters
+from ilqljax.files import check_writable, replace_half_characters
 from ilqljax.tasks.hiring.environment import PostingObservation
 from ilqljax.tasks.hiring.language_model import CLONE, make_fluency
 from ilqljax.tasks.hiring.objects import HiringData
@@ -34,6 +34,7 @@ from ilqljax.tasks.hiring.proposals import (
     RANKINGS,
     Proposal,
     Rewriting,
+    check_ranking,
     describe_shortlist,
     judge_samples,
     log_decision,
@@ -57,12 +58,21 @@ def rewrite_with_run(
         rank_by: what sorts the improvements (`proposals.judge_samples`).
 
     Raises:
-        UserError: the run has no such policy, `n` is not positive, or the posting is too long for the model.
+        UserError: the run has no such policy, `n` is not positive, the ranking is unknown or asks a critic that does
+            not run, or the posting is too long for the model.
     """
+    check_ranking(rank_by)
     trained = run.select_policy(policy)
     if n < 1:
         raise UserError(f"n={n}: sample at least one rewrite.")
     actor = make_policy(run.config, run.built, trained, n_generations=n, beam_width=0)
+    algorithm = trained.learner.algorithm
+    judged = algorithm.has_critic and (algorithm.level == "utterance" or actor.config.beta != 0)
+    if rank_by == "advantage" and not judged:
+        raise UserError(
+            "rank_by='advantage', but no critic runs: the policy was cloned, or the run's decode.beta is 0. Use "
+            "rank_by='reward', or a policy that a critic steers."
+        )
     observation = PostingObservation(build_prompt(posting), posting=posting)
     n_tokens = len(encode_prompt(actor.view(observation), run.built.tokenizer))
     if n_tokens > actor.max_prompt:
@@ -96,6 +106,8 @@ def main() -> None:
     posting = read_job(args.job, title=args.title, company=args.company, location=args.location)
     if args.decision and (args.decision not in DECISIONS or not args.log):
         raise UserError(f"--decision={args.decision} needs --log, and is one of {', '.join(DECISIONS)}.")
+    if args.log:
+        check_writable(args.log)  # now, not when there is a decision to lose
     enable_compilation_cache()
     run = open_run(args.run)
     data = run.build_section("data")
@@ -181,10 +193,14 @@ def summarize_refusals(refused: tuple[Proposal, ...]) -> list[str]:
 
 
 def ask_for_decision(*, can_ask: bool) -> str:
-    """Ask on a terminal whether the rewrite is accepted; anywhere else nothing is decided."""
+    """Ask on a terminal whether the rewrite is accepted; anywhere else, and by Ctrl-D, nothing is decided."""
     if not can_ask:
         return "skip"
-    answer = input("Use this rewrite? [y]es, [n]o, anything else skips: ").strip().lower()
+    try:
+        answer = input("Use this rewrite? [y]es, [n]o, anything else skips: ").strip().lower()
+    except EOFError:
+        print()  # ends the question's line
+        return "skip"
     return {"y": "accept", "yes": "accept", "n": "reject", "no": "reject"}.get(answer, "skip")
 
 

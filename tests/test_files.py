@@ -16,6 +16,7 @@ from ilqljax import files
 from ilqljax.errors import UserError
 from ilqljax.files import (
     check_checksum,
+    check_writable,
     lock_path,
     read_arrays,
     read_json,
@@ -196,3 +197,13 @@ def test_a_write_that_was_cut_off_leaves_no_wrong_checksum(tmp_path, monkeypatch
 
 def test_half_characters_are_replaced_and_whole_ones_kept():
     assert replace_half_characters({"\ud83d": ["\ude00a", "\U0001f600é"]}) == {"\ufffd": ["\ufffda", "\U0001f600é"]}
+
+
+def test_where_a_file_may_be_written_is_known_beforehand(tmp_path):
+    (tmp_path / "old").write_text("kept")
+    for name in ("new", "old"):
+        check_writable(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["old"] and (tmp_path / "old").read_text() == "kept"
+    for name in ("", "nowhere/new", "old/new"):
+        with pytest.raises(UserError, match="cannot be written"):
+            check_writable(tmp_path / name)

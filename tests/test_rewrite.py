@@ -8,6 +8,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from ilqljax import rewrite
+from ilqljax.algorithms import ALGORITHMS
+from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.errors import UserError
 from ilqljax.evaluate import OpenRun
 from ilqljax.rewrite import format_rewriting, read_job
@@ -101,3 +103,36 @@ def test_nothing_is_decided_where_nobody_can_be_asked(monkeypatch):
     for answer, decision in (("y", "accept"), ("NO", "reject"), ("", "skip")):
         monkeypatch.setattr("builtins.input", lambda prompt, answer=answer: answer)
         assert rewrite.ask_for_decision(can_ask=True) == decision
+
+
+def test_ctrl_d_at_the_question_decides_nothing(monkeypatch):
+    def end(prompt):
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", end)
+    assert rewrite.ask_for_decision(can_ask=True) == "skip"
+
+
+def test_an_unknown_ranking_is_refused_before_sampling():
+    run = OpenRun("runs/w", ConfigDict(), None, None, {})  # nothing that could sample
+    with pytest.raises(UserError, match="rank_by='rewards' is unknown"):
+        rewrite.rewrite_with_run(run, None, None, rank_by="rewards")
+
+
+@pytest.mark.parametrize(("algorithm", "beta"), [("bc", 8.0), ("ilql", 0.0)])
+def test_ranking_by_a_critic_that_does_not_run_is_refused_before_sampling(monkeypatch, algorithm, beta):
+    trained = SimpleNamespace(learner=SimpleNamespace(algorithm=ALGORITHMS[algorithm]))
+    actor = SimpleNamespace(config=DecodeConfig(beta=beta))  # cannot sample
+    monkeypatch.setattr(rewrite, "make_policy", lambda *args, **options: actor)
+    run = OpenRun("runs/w", ConfigDict(), None, None, {algorithm: trained})
+    with pytest.raises(UserError, match="rank_by='advantage', but no critic runs"):
+        rewrite.rewrite_with_run(run, None, None, rank_by="advantage")
+
+
+def test_a_log_that_cannot_be_written_is_refused_before_the_run_is_opened(tmp_path, monkeypatch):
+    (tmp_path / "job.txt").write_text("We need you.")
+    monkeypatch.setattr(rewrite, "open_run", None)
+    log = str(tmp_path / "nowhere" / "decisions.jsonl")
+    monkeypatch.setattr("sys.argv", ["rewrite", "--run", "r", "--job", str(tmp_path / "job.txt"), "--log", log])
+    with pytest.raises(UserError, match=r"decisions\.jsonl: cannot be written"):
+        rewrite.main()

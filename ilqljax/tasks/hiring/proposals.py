@@ -89,8 +89,7 @@ def judge_samples(
     Raises:
         UserError: the ranking is unknown.
     """
-    if rank_by not in RANKINGS:
-        raise UserError(f"rank_by={rank_by!r} is unknown. Use {' or '.join(map(repr, RANKINGS))}.")
+    check_ranking(rank_by)
     prompt, original = build_prompt(posting), normalize_spaces(posting.description)
     distinct = list({normalize_spaces(text): (a, logp) for text, a, logp in reversed(samples)}.items())[::-1]
     texts = [text for text, _ in distinct]
@@ -107,6 +106,12 @@ def judge_samples(
     safe.sort(key=lambda p: (p.reward, p.advantage) if rank_by == "reward" else (p.advantage, p.reward), reverse=True)
     refused = [p for p in proposals if p not in safe]
     return Rewriting(posting, original, float(rewards[0]), tuple(safe), tuple(refused))
+
+
+def check_ranking(rank_by: str) -> None:
+    """Raise a `UserError` for an unknown ranking of improvements."""
+    if rank_by not in RANKINGS:
+        raise UserError(f"rank_by={rank_by!r} is unknown. Use {' or '.join(map(repr, RANKINGS))}.")
 
 
 def describe_shortlist(codes: Int[Array, "k"], attribute: Attribute) -> tuple[Int[Array, "C"], int, Float[Array, "C"]]:
