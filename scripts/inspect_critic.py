@@ -14,14 +14,13 @@ from pathlib import Path
 from ilqljax.cli import run_main
 from ilqljax.compilation import enable_compilation_cache
 from ilqljax.data.dataset import ListRLDataset, ObservationDataset, SelectedRows
-from ilqljax.errors import UserError
 from ilqljax.evaluate import OpenRun, build_rows, open_run
 from ilqljax.files import save_text
 from ilqljax.inspection.heatmap import format_table, render_heatmap
 from ilqljax.inspection.ngrams import format_ngrams, rank_ngrams
 from ilqljax.inspection.values import inspect_rows
 from ilqljax.tasks.hiring.environment import PostingObservation
-from ilqljax.tasks.hiring.postings import read_json_lines
+from ilqljax.tasks.hiring.postings import read_field, read_json_lines
 
 
 def main() -> None:
@@ -35,7 +34,8 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=200, help="rows that n-grams are counted in")
     parser.add_argument("--n_shown", type=int, default=20, help="rows that are shown token by token")
     parser.add_argument("--longest", type=int, default=3, help="longest n-gram, in tokens")
-    parser.add_argument("--min_count", type=int, default=3, help="least number of times that an n-gram occurs")
+    least = "least number of times that an n-gram occurs; by default 3, or 1 of --texts and of whole utterances"
+    parser.add_argument("--min_count", type=int, help=least)
     args = parser.parse_args()
     enable_compilation_cache()
     run = open_run(args.run)
@@ -45,12 +45,16 @@ def main() -> None:
     rows = inspect_rows(trained.learner.model, dataset, params=trained.params, target=trained.target)
     shown = rows[: args.n_shown]
     titles = [str(dataset.get_item(i).metadata.get("posting_id", f"text {i + 1}")) for i in range(len(shown))]
+    min_count = args.min_count
+    if min_count is None:  # own texts are few, and hardly a whole utterance comes twice
+        min_count = 1 if args.texts or trained.learner.model.config.level == "utterance" else 3
+    ngrams = format_ngrams(rank_ngrams(rows, longest=args.longest, min_count=min_count))
+    tables = [f"{title}\n{format_table(row)}" for title, row in zip(titles, shown, strict=True)]
+    page = render_heatmap(shown, titles=titles)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    tables = [f"{title}\n{format_table(row)}" for title, row in zip(titles, shown, strict=True)]
     save_text(out / "values.txt", "\n\n".join(tables) + "\n")
-    save_text(out / "heatmap.html", render_heatmap(shown, titles=titles))
-    ngrams = format_ngrams(rank_ngrams(rows, longest=args.longest, min_count=args.min_count))
+    save_text(out / "heatmap.html", page)
     save_text(out / "ngrams.txt", ngrams + "\n")
     print(ngrams)
     print(f"values.txt, heatmap.html and ngrams.txt are in {out}")
@@ -60,9 +64,10 @@ def read_texts(path: str, run: OpenRun) -> ListRLDataset:
     """Read texts of the user's own as rows."""
     observations = []
     for number, line in read_json_lines(Path(path)):
-        if not isinstance(line.get("prompt"), str) or not isinstance(line.get("text"), str):
-            raise UserError(f"{path}:{number}: expected the texts 'prompt' and 'text', got the keys {list(line)}.")
-        observations.append(PostingObservation(line["prompt"], line["text"], float(line.get("reward", 0.0))))
+        where = f"{path}:{number}"
+        prompt, text = (read_field(line, name, kind=str, where=where) for name in ("prompt", "text"))
+        reward = read_field(line, "reward", kind=float, where=where, default=0.0)
+        observations.append(PostingObservation(prompt, text, reward))
     return ObservationDataset(observations, run.built.tokenizer)
 
 

@@ -2,7 +2,10 @@
 
 import math
 import re
+import runpy
 import string
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 from dialogues import Talk, answer
 
+from ilqljax import evaluate
 from ilqljax.data.dataset import ObservationDataset
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
@@ -141,3 +145,51 @@ def test_colours_are_white_at_zero_and_full_at_four_medians():
 
 def test_the_table_has_a_line_for_each_action():
     assert len(format_table(ROWS[0]).splitlines()) == 3
+
+
+# The program.
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "inspect_critic.py"
+
+
+@pytest.fixture
+def inspect(tmp_path, monkeypatch):
+    """Run the script on the critic of a level; return what it writes into."""
+
+    def run(level, *options):
+        model, params, target = make_networks(level)
+        trained = SimpleNamespace(learner=SimpleNamespace(model=model), params=params, target=target)
+        run = SimpleNamespace(select_policy=lambda: trained, built=SimpleNamespace(tokenizer=TOKENIZER))
+        monkeypatch.setattr(evaluate, "open_run", lambda folder: run)
+        monkeypatch.setattr(evaluate, "build_rows", lambda run, section, split: DATASET)
+        out = tmp_path / "inspected"
+        monkeypatch.setattr("sys.argv", ["inspect_critic", "--run", "r", "--out", str(out), *options])
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+        return out
+
+    return run
+
+
+def test_an_utterance_critic_ranks_texts_that_occur_once(inspect):
+    assert "'cd'" in (inspect("utterance") / "ngrams.txt").read_text()
+
+
+def test_own_texts_are_ranked_though_they_occur_once(inspect, tmp_path):
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "ab", "text": "cd", "reward": null}')
+    out = inspect("token", "--texts", str(tmp_path / "mine.jsonl"))
+    assert "'c'" in (out / "ngrams.txt").read_text()
+
+
+def test_a_ranking_of_nothing_writes_nothing(inspect, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        inspect("token", "--min_count", "9")
+    assert "No n-gram occurs 9 times" in capsys.readouterr().err
+    assert not (tmp_path / "inspected").exists()
+
+
+@pytest.mark.parametrize("reward", ["true", '"high"', "NaN", "[1]"])
+def test_a_reward_that_is_no_number_is_refused_with_its_line(inspect, tmp_path, capsys, reward):
+    (tmp_path / "mine.jsonl").write_text(f'{{"prompt": "ab", "text": "cd", "reward": {reward}}}')
+    with pytest.raises(SystemExit):
+        inspect("token", "--texts", str(tmp_path / "mine.jsonl"))
+    assert "mine.jsonl:1: the field 'reward' must be a finite number" in capsys.readouterr().err

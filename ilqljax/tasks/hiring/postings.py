@@ -20,7 +20,14 @@ from ilqljax.errors import UserError
 from ilqljax.files import read_bounded_lines, replace_half_characters, save_text
 
 LARGEST_FLOAT32 = (2.0 - 2.0**-23) * 2.0**127
-JSON_TYPES = {str: "text", bool: "true or false", dict: "an object", list: "a list", int: "a whole number"}
+JSON_TYPES = {
+    str: "text",
+    bool: "true or false",
+    dict: "an object",
+    list: "a list",
+    int: "a whole number",
+    float: "a finite number",
+}
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,9 @@ def read_field(row: Mapping[str, Any], name: str, *, kind: type, where: str, def
         return default
     if kind is str and isinstance(value, int) and not isinstance(value, bool):
         return str(value)  # ids are often numbers
-    if not isinstance(value, kind):
+    if kind is float and type(value) in (int, float) and abs(value) <= LARGEST_FLOAT32:
+        return float(value)
+    if kind is float or not isinstance(value, kind):
         raise UserError(f"{where}: the field '{name}' must be {JSON_TYPES[kind]}, got {json.dumps(value)[:60]}.")
     return value
 
