@@ -20,6 +20,7 @@ A new algorithm is one entry here and, where its loss is new, one function in `o
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -97,6 +98,11 @@ class Learner(NamedTuple):
     def trains_policy(self) -> bool:
         """Say whether the policy's parameters change."""
         return not self.algorithm.has_critic or self.config.awac_weight > 0
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """What the critic's target Q is clipped to, in training as in acting."""
+        return (self.config.value_min, self.config.value_max) if self.algorithm.has_critic else (-math.inf, math.inf)
 
     def arrange(self, dataset: RLDataset) -> Arrangement:
         """Fit the algorithm's arrangement to its training data; errors are the arrangement's."""

@@ -72,6 +72,7 @@ def make_policy(config: ConfigDict, built: BuiltModel, trained: Trained, **overr
         params=trained.params,
         target=trained.target,
         view=trained.arrangement.view,
+        value_range=trained.learner.value_range,
         seed=config.seed,
         batch_size=config.acting.batch_size,
         length_buckets=tuple(config.acting.length_buckets),

@@ -42,12 +42,13 @@ def main() -> None:
     trained = run.select_policy()
     dataset = read_texts(args.texts, run) if args.texts else build_rows(run, args.dataset, split=args.split)
     dataset = SelectedRows(dataset, range(min(args.n, dataset.size())))
-    rows = inspect_rows(trained.learner.model, dataset, params=trained.params, target=trained.target)
+    learner, networks = trained.learner, {"params": trained.params, "target": trained.target}
+    rows = inspect_rows(learner.model, dataset, **networks, value_range=learner.value_range)
     shown = rows[: args.n_shown]
     titles = [str(dataset.get_item(i).metadata.get("posting_id", f"text {i + 1}")) for i in range(len(shown))]
     min_count = args.min_count
     if min_count is None:  # own texts are few, and hardly a whole utterance comes twice
-        min_count = 1 if args.texts or trained.learner.model.config.level == "utterance" else 3
+        min_count = 1 if args.texts or learner.model.config.level == "utterance" else 3
     ngrams = format_ngrams(rank_ngrams(rows, longest=args.longest, min_count=min_count))
     tables = [f"{title}\n{format_table(row)}" for title, row in zip(titles, shown, strict=True)]
     page = render_heatmap(shown, titles=titles)

@@ -2,6 +2,7 @@
 
 import string
 from dataclasses import dataclass
+from itertools import chain
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +63,7 @@ def networks():
     return params, MODEL.init_target(params)
 
 
-def make_policy(networks, *, batch_size=2, length_buckets=(), seed=0, **options):
+def make_policy(networks, *, batch_size=2, length_buckets=(), seed=0, value_range=(-np.inf, np.inf), **options):
     options = {"max_new_tokens": N_NEW} | options
     return TextPolicy(
         MODEL,
@@ -73,6 +74,7 @@ def make_policy(networks, *, batch_size=2, length_buckets=(), seed=0, **options)
         seed=seed,
         batch_size=batch_size,
         length_buckets=length_buckets,
+        value_range=value_range,
     )
 
 
@@ -299,10 +301,21 @@ def test_beams_and_several_samples_at_once_are_refused():
         DecodeConfig(beam_width=2, n_generations=2)
 
 
+# The range of values.
+
+
+@pytest.mark.parametrize(("options", "value"), [({}, 1.0), ({"beam_width": 2}, 0.0)])  # beams tell no value
+def test_a_target_q_clipped_to_a_point_leaves_the_policy(networks, options, value):
+    flat = make_policy(networks, beta=3.0, value_range=(1.0, 1.0), **options).generate_batch(OBSERVATIONS)
+    plain = make_policy(networks, **options).generate_batch(OBSERVATIONS)
+    assert [[g.text for g in found] for found in flat] == [[g.text for g in found] for found in plain]
+    assert {g.value for found in flat for g in found} == {value}
+
+
 # A critic of utterances.
 
 
-def make_utterance_policy(**options):
+def make_utterance_policy(*, value_range=(-np.inf, np.inf), **options):
     model = ValueLM(MODEL.backbone, ValueLMConfig(level="utterance"))
     shapes = jax.eval_shape(model.init_params, jax.random.key(0))
     rng = np.random.default_rng(1)
@@ -310,7 +323,8 @@ def make_utterance_policy(**options):
     target = jax.tree.map(lambda x: x + 0.1, model.init_target(params))
     options = {"n_generations": 3, "rank_by": "advantage", "beta": 2.0} | options
     config = DecodeConfig(max_new_tokens=N_NEW, **options)
-    return TextPolicy(model, config, TOKENIZER, params=params, target=target, batch_size=2, length_buckets=(8,))
+    networks = {"params": params, "target": target, "value_range": value_range}
+    return TextPolicy(model, config, TOKENIZER, **networks, batch_size=2, length_buckets=(8,))
 
 
 @pytest.fixture(scope="module")
@@ -348,6 +362,16 @@ def test_the_critic_of_utterances_chooses_among_samples_of_the_language_model(ut
     for ranked in map(utterance_policy.rank, generations):
         assert ranked[0].advantage == max(g.advantage for g in ranked)
     assert any(utterance_policy.rank(g)[0] != g[0] for g in generations)
+
+
+def test_values_of_utterances_are_clipped(utterance_policy):
+    utterance_policy.n_acted = 0
+    free = utterance_policy.generate_batch(OBSERVATIONS)
+    clipped = make_utterance_policy(value_range=(-np.inf, 0.0)).generate_batch(OBSERVATIONS)
+    assert any(g.value > 0.0 for found in free for g in found)
+    for g, c in zip(chain(*free), chain(*clipped), strict=True):
+        assert c.value == pytest.approx(min(g.value, 0.0), abs=1e-6)
+        assert c.advantage == pytest.approx(g.advantage - g.value + c.value, abs=1e-5)
 
 
 def test_equal_samples_are_no_choice_for_a_critic_of_utterances():

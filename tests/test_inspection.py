@@ -4,6 +4,7 @@ import math
 import re
 import runpy
 import string
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -86,6 +87,17 @@ def test_values_of_utterances_equal_the_slow_twin():
             np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_target_values_are_clipped_as_in_training():
+    model, params, target = make_networks("token")
+    networks = {"params": params, "target": target, "batch_size": 2, "length_buckets": (16,)}
+    free = inspect_rows(model, DATASET, **networks)
+    clipped = inspect_rows(model, DATASET, **networks, value_range=(-np.inf, -0.5))
+    assert any(a.target_q > -0.5 for row in free for a in row)
+    for a, c in zip(chain(*free), chain(*clipped), strict=True):
+        assert c.target_q == pytest.approx(min(a.target_q, -0.5), abs=1e-6)
+        assert c.advantage == pytest.approx(c.target_q - a.v, abs=1e-6)
+
+
 def test_a_clone_has_no_critic_to_look_into():
     model, params, _ = make_networks("token")
     with pytest.raises(UserError, match="no critic"):
@@ -158,7 +170,8 @@ def inspect(tmp_path, monkeypatch):
 
     def run(level, *options):
         model, params, target = make_networks(level)
-        trained = SimpleNamespace(learner=SimpleNamespace(model=model), params=params, target=target)
+        learner = SimpleNamespace(model=model, value_range=(-np.inf, np.inf))
+        trained = SimpleNamespace(learner=learner, params=params, target=target)
         run = SimpleNamespace(select_policy=lambda: trained, built=SimpleNamespace(tokenizer=TOKENIZER))
         monkeypatch.setattr(evaluate, "open_run", lambda folder: run)
         monkeypatch.setattr(evaluate, "build_rows", lambda run, section, split: DATASET)

@@ -1,10 +1,12 @@
 """The train program from end to end, on a market small enough for seconds."""
 
 import json
+import math
 import os
 import runpy
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -15,6 +17,7 @@ from ilqljax import evaluate, rewrite, runs, stage
 from ilqljax.algorithms import Learner, read_options
 from ilqljax.checkpoint import restore_raw
 from ilqljax.config import load_config_file
+from ilqljax.data.arrangement import AllRows
 from ilqljax.errors import UserError
 from ilqljax.evaluate import OpenRun, Trained, evaluate_run
 from ilqljax.fairness.report import load_evaluations
@@ -392,6 +395,16 @@ def test_a_critic_of_utterances_that_cannot_choose_is_not_judged_again(tmp_path,
     monkeypatch.setattr(evaluate, "open_run", lambda folder: run)
     with pytest.raises(UserError, match=message):
         evaluate_run(tmp_path, overrides=options)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("ilql", (-30.0, 0.0)), ("bc", (-math.inf, math.inf))])
+def test_a_policy_clips_its_target_q_as_training_did(tmp_path, monkeypatch, name, expected):
+    config = make_config(tmp_path, "clipped")
+    config.train.loss.update({"value_min": -30.0, "value_max": 0.0})
+    monkeypatch.setattr(evaluate, "TextPolicy", lambda *args, **options: options["value_range"])
+    learner = Learner(*read_options(name, config.train.loss if name == "ilql" else config.pretrain.loss), None, None)
+    trained = Trained(learner, AllRows(), {}, {})
+    assert evaluate.make_policy(config, SimpleNamespace(tokenizer=None), trained) == expected
 
 
 def test_acting_without_rows_is_refused_before_any_work(tmp_path):

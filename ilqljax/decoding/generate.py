@@ -119,7 +119,13 @@ class LoopState(NamedTuple):
 
 
 def make_generate(
-    model: ValueLM, config: DecodeConfig, *, end_ids: tuple[int, ...], pad_id: int, suppress_ids: tuple[int, ...] = ()
+    model: ValueLM,
+    config: DecodeConfig,
+    *,
+    end_ids: tuple[int, ...],
+    pad_id: int,
+    suppress_ids: tuple[int, ...] = (),
+    value_range: tuple[float, float] = (-float("inf"), float("inf")),
 ) -> Callable[[ActingNetworks, Array, Array, Array], Samples]:
     """Make the compiled sampler `generate(networks, tokens [B P], lengths [B], keys [B]) -> Samples`.
 
@@ -131,11 +137,12 @@ def make_generate(
         end_ids: tokens that close an utterance.
         pad_id: written after the closing token.
         suppress_ids: tokens that are never sampled, such as a bare `<s>`.
+        value_range: the target Q is clipped to it, as in training.
     """
     critic = config.beta != 0.0
     n = config.n_generations
     ends = jnp.asarray(end_ids, jnp.int32)
-    score = make_token_scores(model, config, suppress_ids=suppress_ids)
+    score = make_token_scores(model, config, suppress_ids=suppress_ids, value_range=value_range)
 
     def generate(networks: ActingNetworks, tokens: Array, lengths: Array, keys: Array) -> Samples:
         n_columns = tokens.shape[1]

@@ -66,6 +66,7 @@ class TextPolicy(Policy):
         batch_size: int = 32,
         length_buckets: Sequence[int] = (64, 128, 256, 512, 768, 1024),
         view: View = show_as_it_is,
+        value_range: tuple[float, float] = (-float("inf"), float("inf")),
     ) -> None:
         """Create a policy.
 
@@ -79,6 +80,7 @@ class TextPolicy(Policy):
             batch_size: rows per compiled call; the last call of a batch is filled up with repeated rows.
             length_buckets: prompt lengths to compile for.
             view: what the model is shown of an observation (`ilqljax.data.arrangement.Arrangement.view`).
+            value_range: the target Q is clipped to it (`ilqljax.algorithms.Learner.value_range`).
 
         Raises:
             UserError: there is no room for a prompt, or no row in a call.
@@ -104,13 +106,14 @@ class TextPolicy(Policy):
             "end_ids": (t.eoa_id, t.eod_id),
             "pad_id": t.pad_id,
             "suppress_ids": (t.pad_id, t.bos_id, t.boa_id, t.eos_id),
+            "value_range": value_range,
         }
         self.judge = None
         token_config = config
         if model.config.level == "utterance":
             # Its critic has no say in which token comes next, only in which utterance is best.
             token_config = dataclasses.replace(config, beta=0.0)
-            self.judge = make_shared_scores(model) if "v" in params else None
+            self.judge = make_shared_scores(model, value_range=value_range) if "v" in params else None
         self.networks = lay_out_networks(model, params, target, critic=token_config.beta != 0.0)
         self.generate = make_shared_generate(model, token_config, **ids)
         if config.beam_width:

@@ -10,11 +10,13 @@ from ilqljax.models.value_lm import ValueLM
 from ilqljax.types import Array
 
 
-def make_utterance_scores(model: ValueLM) -> Callable[[dict, dict, Array, Array, Array], tuple[Array, Array]]:
+def make_utterance_scores(
+    model: ValueLM, *, value_range: tuple[float, float] = (-float("inf"), float("inf"))
+) -> Callable[[dict, dict, Array, Array, Array], tuple[Array, Array]]:
     """Make the compiled `score(params, target, tokens [N T], starts [N], ends [N]) -> (advantages [N], values [N])`.
 
-    An utterance's value is min target Q where it ends, its advantage that minus V where it starts, as the critic was
-    trained (`ilqljax.data.datapoint.DataPoint`):
+    An utterance's value is min target Q where it ends, clipped to `value_range`, its advantage that minus V where it
+    starts, as the critic was trained (`ilqljax.data.datapoint.DataPoint`):
 
     | position    | 0     | 1 | 2      | 3 | 4      |
     |-------------|-------|---|--------|---|--------|
@@ -26,6 +28,8 @@ def make_utterance_scores(model: ValueLM) -> Callable[[dict, dict, Array, Array,
         hidden = model.compute_hidden(params, target, tokens, policy=False)
         v = model.compute_v(params, take_position(hidden.value, starts))
         q = model.compute_target_q(target, take_position(hidden.target, ends), None)
+        if value_range != (-float("inf"), float("inf")):
+            q = jnp.clip(q, *value_range)
         return q - v, q
 
     return jax.jit(score)

@@ -28,7 +28,7 @@ class ActionValue:
         utterance: number of the agent's utterance that it belongs to.
         v: value of the state before it.
         q: its value under each online head.
-        target_q: the least of the target heads' values.
+        target_q: the least of the target heads' values, clipped as in training.
         advantage: target_q - v, which decoding multiplies by beta.
         log_probability: under the policy, natural logarithm; of an utterance, summed.
         reward: what it earned, in the unit that the critic was trained in.
@@ -53,13 +53,14 @@ class BatchValues(NamedTuple):
     log_probability: Float[Array, "B A"]
 
 
-def make_value_step(model: ValueLM) -> Callable[[dict, dict, Batch], BatchValues]:
+def make_value_step(model: ValueLM, *, value_range: tuple[float, float]) -> Callable[[dict, dict, Batch], BatchValues]:
     """Make the compiled function `values(params, target, batch) -> BatchValues`."""
+    # Without weights on the terms that look over the vocabulary, nothing else of the options matters here.
+    config = ILQLConfig(cql_weight=0.0, value_min=value_range[0], value_max=value_range[1])
 
     def values(params: dict, target: dict, batch: Batch) -> BatchValues:
         hidden = model.compute_hidden(params, target, batch.tokens, policy=True)
-        # Without weights on the terms that look over the vocabulary, nothing else of the options matters here.
-        critic = compute_critic(model, ILQLConfig(cql_weight=0.0), params, target, batch, hidden)
+        critic = compute_critic(model, config, params, target, batch, hidden)
         moves = batch.per_token
         acted = losses.gather_positions(hidden.policy, moves.action_idxs)
         nll = token_cross_entropy(policy_trunk(params), acted, taken_tokens(batch.tokens, moves))
@@ -80,6 +81,7 @@ def inspect_rows(
     target: dict,
     batch_size: int = 8,
     length_buckets: Sequence[int] = (128, 256, 512, 1024),
+    value_range: tuple[float, float] = (-float("inf"), float("inf")),
 ) -> list[list[ActionValue]]:
     """Return the values of every action of every row.
 
@@ -90,6 +92,7 @@ def inspect_rows(
         target: target parameters.
         batch_size: rows of a compiled call.
         length_buckets: row lengths to compile for; those above the model's positions are left out.
+        value_range: the target Q is clipped to it, as in training.
 
     Raises:
         UserError: there is no critic, no row, or a row is too long.
@@ -98,7 +101,7 @@ def inspect_rows(
         raise UserError("The policy has no critic to look into: it was cloned. Give a run of ilql or one of its kin.")
     n_positions = model.backbone.config.n_positions
     buckets = (*(length for length in length_buckets if length < n_positions), n_positions)
-    step = make_value_step(model)
+    step = make_value_step(model, value_range=value_range)
     rows: list[list[ActionValue]] = []
     for batch in eval_batches(dataset, batch_size=batch_size, length_buckets=buckets):
         values = jax.device_get(step(params, target, batch))

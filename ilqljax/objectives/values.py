@@ -41,8 +41,8 @@ class ILQLConfig:
             travel back a turn at a time, without V in between and without the noise of later turns.
         expectile: tau; 0.5 is one-step policy evaluation.
         mc_returns: regress V on the discounted return to go instead of the target Q.
-        value_min: lower clip of the target Q.
-        value_max: upper clip of the target Q.
+        value_min: lower clip of the target Q, in training and in acting.
+        value_max: upper clip of the target Q, likewise.
         cql_temperature: softness of the conservative term.
         dm_margin: margin of the margin term.
         backup: what the next state is worth: "v" (the V head, ILQL), "max" (the best action's target Q, as in
