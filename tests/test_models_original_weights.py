@@ -79,6 +79,16 @@ def test_heads_of_another_size_are_refused(tmp_path):
         load_original(save(tmp_path / "model.pkl", weights), n_head=N_HEAD)
 
 
+@pytest.mark.parametrize(
+    ("kept", "missing"), [("v", "q, target_q"), ("q", "v, target_q"), ("target_q", "v, q"), ("q v", "target_q")]
+)
+def test_a_critic_without_one_of_its_heads_is_refused_by_name(tmp_path, kept, missing):
+    weights = read_init("ilql_shared_single_q")
+    weights = {name: x for name, x in weights.items() if name.partition(".")[0] in ("model", *kept.split())}
+    with pytest.raises(UserError, match=f"holds the heads {', '.join(kept.split())} of a critic, but not {missing}"):
+        load_original(save(tmp_path / "model.pkl", weights), n_head=N_HEAD)
+
+
 def test_an_output_layer_of_its_own_is_refused(tmp_path):
     weights = read_init("bc_single")
     weights["model.lm_head.weight"] = weights["model.lm_head.weight"] + 1.0

@@ -125,6 +125,7 @@ def load_original(path: str | Path, *, n_head: int = 0) -> Networks:
     weights = read_state_dict(Path(path))
     sizes = infer_sizes(weights, n_head=n_head, where=str(path))
     check_trunks(weights, sizes, where=str(path))
+    check_heads(weights, where=str(path))
     params, target = params_from_original(weights)
     if "v" not in params:
         return Networks(ValueLM(GPT2(sizes), ValueLMConfig()), params, {})
@@ -218,6 +219,17 @@ def check_trunks(weights: Mapping[str, np.ndarray], sizes: GPT2Config, *, where:
             found[f"{group}.{rest.removeprefix('transformer.')}"] = value.shape
     found = {name: shape for name, shape in found.items() if name in expected or not name.endswith(REDUNDANT_SUFFIXES)}
     check_names(expected, found, where=where)
+
+
+def check_heads(weights: Mapping[str, np.ndarray], *, where: str) -> None:
+    """Refuse a critic of which V, Q or target Q is missing; a language model alone has none of them."""
+    groups = {name.partition(".")[0] for name in weights}
+    heads = sorted(groups & {*ONLINE_HEADS, *TARGET_HEADS})
+    if heads and (missing := [name for name in ("v", "q", "target_q") if name not in groups]):
+        raise UserError(
+            f"{where} holds the heads {', '.join(heads)} of a critic, but not {', '.join(missing)}. Save the whole "
+            "model's state_dict(), or no head at all for the language model alone."
+        )
 
 
 def find_embeddings(weights: Mapping[str, np.ndarray], group: str) -> np.ndarray | None:
