@@ -178,10 +178,14 @@ class OpenRun(NamedTuple):
 
     def select_policy(self, name: str = "") -> Trained:
         """Return a policy by name, "" for that of the run's algorithm; raise a `UserError` if it has none of it."""
+        return self.policies[self.name_policy(name)]
+
+    def name_policy(self, name: str = "") -> str:
+        """Return the name of the policy that `select_policy` returns, with its error."""
         name = name or list(self.policies)[-1]
         if name not in self.policies:
             raise UserError(f"{self.folder} has no checkpoint of {name!r}. It has {', '.join(self.policies)}.")
-        return self.policies[name]
+        return name
 
     def build_section(self, name: str) -> Any:
         """Build the section of that name; raise a `UserError` if the run's task has none."""

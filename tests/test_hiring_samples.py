@@ -1,10 +1,17 @@
 """Samples of a policy as offline data: written, read back, scored, and refused where they would leak."""
 
 import json
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from ilqljax import evaluate
+from ilqljax.decoding.policy import Generation
 from ilqljax.errors import UserError
+from ilqljax.evaluate import OpenRun
+from ilqljax.tasks.hiring.postings import Posting
 from ilqljax.tasks.hiring.prepare import DataConfig, prepare_data
 from ilqljax.tasks.hiring.reward import RewardConfig
 from ilqljax.tasks.hiring.samples import load_samples, save_samples
@@ -71,3 +78,33 @@ def test_a_missing_file_is_refused_and_nothing_is_left(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         prepare_data(make_config(rewrites_path=str(tmp_path / "none.jsonl")), out_dir=tmp_path / "data")
     assert not (tmp_path / "data").exists()
+
+
+# The program.
+
+
+def run_script(monkeypatch, *options):
+    script = Path(__file__).parents[1] / "scripts" / "sample_rewrites.py"
+    monkeypatch.setattr("sys.argv", ["sample_rewrites", "--run", "r", *options])
+    runpy.run_path(str(script), run_name="__main__")
+
+
+def test_samples_without_a_policy_named_bear_the_name_of_the_runs_algorithm(tmp_path, monkeypatch):
+    def write(observations):
+        return [[Generation("A text.", -1.0, 0.0, 0.0, True)] for _ in observations]
+
+    data = SimpleNamespace(prepared=SimpleNamespace(select_postings=lambda split: [Posting("a", "Nurse", "Care.")]))
+    run = OpenRun("runs/w", None, None, None, {"bc": "clone", "ilql": "critic"})
+    monkeypatch.setattr(OpenRun, "build_section", lambda self, name: data)
+    monkeypatch.setattr(evaluate, "open_run", lambda folder: run)
+    monkeypatch.setattr(evaluate, "make_policy", lambda *args, **options: SimpleNamespace(generate_batch=write))
+    path = tmp_path / "samples.jsonl"
+    run_script(monkeypatch, "--out", str(path), "--policy", "")
+    assert load_samples(path, train_ids=["a"]) == {"a": [("ilql", "A text.")]}
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_run_is_opened(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "open_run", None)
+    with pytest.raises(SystemExit):
+        run_script(monkeypatch, "--out", str(tmp_path / "nowhere" / "samples.jsonl"))
+    assert "samples.jsonl: cannot be written" in capsys.readouterr().err
