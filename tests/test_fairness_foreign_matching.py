@@ -96,15 +96,62 @@ def test_fingerprint_follows_the_function_and_the_candidates():
     assert len(prints) == 8
 
 
-def test_function_is_loaded_by_name_and_hashed_with_its_file(tmp_path, monkeypatch):
+@pytest.fixture
+def write_module(tmp_path, monkeypatch):
+    """Write a module that can be imported, anew each time."""
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "my_engine.py").write_text("def rank(texts, k):\n    return [], []\n")
-    function = load_callable("my_engine:rank")
-    assert function([], 1) == ([], [])
-    before = hash_source(function)
-    (tmp_path / "my_engine.py").write_text("def rank(texts, k):\n    return [], [1]\n")
-    assert before and hash_source(function) != before
-    sys.modules.pop("my_engine")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    written = set()
+
+    def write(name, text):
+        written.add(name)
+        (tmp_path / f"{name}.py").write_text(text)
+        sys.modules.pop(name, None)
+
+    yield write
+    for name in written:
+        sys.modules.pop(name, None)
+
+
+def test_function_is_loaded_by_name_and_hashed_with_its_file(write_module):
+    write_module("my_engine", "def rank(texts, k):\n    return [], []\n")
+    before = hash_source("my_engine:rank")
+    assert load_callable("my_engine:rank")([], 1) == ([], []) and before
+    write_module("my_engine", "def rank(texts, k):\n    return [], [1]\n")
+    assert hash_source("my_engine:rank") != before
+
+
+DECORATORS = "import functools\ndef keep(f):\n    return functools.wraps(f)(lambda *args: f(*args))\n"
+ENGINES = """
+import functools
+from my_decorators import keep
+def plain(texts, k): ...
+class Engine:
+    def __call__(self, texts, k): ...
+    @keep
+    def rank(self, texts, k): ...
+    def __getattr__(self, name): return Engine()
+decorated, instance, bound, cached = keep(plain), Engine(), Engine().rank, functools.lru_cache(plain)
+partial, nested = functools.partial(plain), functools.partial(keep(functools.partial(Engine().rank)), [])
+"""
+FORMS = ("plain", "decorated", "instance", "bound", "cached", "partial", "nested", "Engine")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_function_is_hashed_where_it_is_defined_and_where_it_is_named(write_module, form):
+    write_module("my_decorators", DECORATORS)
+    write_module("my_engines", ENGINES)
+    write_module("my_names", f"from my_engines import {form}\n")
+    prints = [hash_source(f"my_names:{form}")]
+    write_module("my_engines", ENGINES + "# changed\n")
+    prints.append(hash_source(f"my_names:{form}"))
+    write_module("my_names", f"from my_engines import {form}  # changed\n")
+    prints.append(hash_source(f"my_names:{form}"))
+    assert len(set(prints)) == 3
+
+
+def test_function_that_is_built_in_has_no_source():
+    assert hash_source("sys:intern") == ""
 
 
 @pytest.mark.parametrize(

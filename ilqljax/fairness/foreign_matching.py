@@ -5,8 +5,12 @@ different known ids, best first, with finite scores that do not increase. Of equ
 which candidate takes a shared k-th place is the engine's choice.
 """
 
+import functools
 import importlib
 import inspect
+import os
+import sys
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -85,10 +89,30 @@ def load_callable(path: str) -> AskFunction:
     return function
 
 
-def hash_source(function: Callable) -> str:
-    """Hash the file that defines a function; "" where there is none."""
-    file = inspect.getsourcefile(function) if inspect.isroutine(function) or inspect.isclass(function) else None
-    return hash_file(file) if file else ""
+def hash_source(path: str) -> str:
+    """Hash the files behind "package.module:function": the module's, and those that define what it names.
+
+    That is the function below its decorators (with these, where they use functools.wraps), below a
+    `functools.partial` or a bound method, or the class of a callable object. What is built in has no file.
+
+    Raises:
+        UserError: `load_callable` refuses the name.
+    """
+    part, parts = load_callable(path), [sys.modules[path.partition(":")[0]]]
+    while part is not None:
+        while isinstance(part, functools.partial | types.MethodType):
+            part = part.func if isinstance(part, functools.partial) else part.__func__
+        parts.append(part if inspect.isfunction(part) or inspect.isclass(part) else type(part))
+        part = inspect.getattr_static(part, "__wrapped__", None)  # not from a __getattr__ that has every name
+    return " ".join(map(hash_file, dict.fromkeys(filter(None, map(_find_file, parts)))))
+
+
+def _find_file(part: types.ModuleType | types.FunctionType | type) -> str:
+    try:
+        file = inspect.getfile(part)
+    except (TypeError, OSError):  # built in, or made by hand
+        return ""
+    return file if os.path.isfile(file) else ""
 
 
 def number_ids(candidate_ids: Sequence[str]) -> dict[str, int]:

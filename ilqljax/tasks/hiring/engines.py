@@ -64,8 +64,8 @@ class CallableSource:
 
     Attributes:
         function: "package.module:function".
-        version: of what the function depends on besides its own file (a model, a database); change it when that
-            changes, so that cached rewards are not used.
+        version: of what the function depends on besides the files that define it (a model, a database); change it when
+            that changes, so that cached rewards are not used.
     """
 
     function: str
@@ -81,8 +81,8 @@ class CallableSource:
 
     @property
     def fingerprint(self) -> str:
-        """Of the function's name, its file and the version."""
-        return f"callable {self.function} {hash_source(load_callable(self.function))} {self.version}"
+        """Of the function's name, the files that define it (`hash_source`) and the version."""
+        return f"callable {self.function} {hash_source(self.function)} {self.version}"
 
     def make(self, candidates: Sequence[Candidate], *, folder: Path) -> Matcher:
         """Hand the function the candidates' ids to answer with."""
