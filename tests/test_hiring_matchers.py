@@ -302,6 +302,15 @@ def test_matcher_of_training_holds_nothing_out(prepared, bert):
         build_judge(data, held_out_matcher=EncoderSource(path=str(bert)))
 
 
+@pytest.mark.parametrize("n_selected", [0, 10, 11])
+def test_selection_that_is_no_part_of_a_shortlist_is_refused_before_training(prepared, bert, n_selected):
+    data = HiringData(prepared, SMALL, n_practice=0, matcher=EncoderSource(path=str(bert)))
+    with pytest.raises(
+        UserError, match=rf"n_selected={n_selected} .* reward\.k=10\. Set --config\.evaluator\.n_selected"
+    ):
+        build_judge(data, n_selected=n_selected)
+
+
 @pytest.mark.parametrize(
     ("arg", "matcher", "held_out"),
     [

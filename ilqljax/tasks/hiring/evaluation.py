@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ilqljax.decoding.policy import Generation, TextPolicy
+from ilqljax.errors import UserError
 from ilqljax.fairness.attributes import AttributeTable
 from ilqljax.fairness.report import Evaluation, distill_evaluations, load_evaluations, save_rows, tabulate_impact_ratios
 from ilqljax.fairness.statistics import bootstrap_mean
@@ -75,7 +76,15 @@ class HiringJudge:
             seed: of the bootstrap and the permutations.
             held_out: judges too, where there is one.
             make_fluency: makes the fluency check from the run's clone, or from None where it has none.
+
+        Raises:
+            UserError: `n_selected` does not suit the length of the reward's shortlists.
         """
+        if not 1 <= n_selected < reward.config.k:
+            raise UserError(
+                f"n_selected={n_selected} are to be selected of a shortlist of reward.k={reward.config.k}. Set "
+                "--config.evaluator.n_selected to a number from 1 on that is below --config.reward.k."
+            )
         self.postings = tuple(postings)
         self.observations = [PostingObservation(build_prompt(p), posting=p) for p in postings]
         self.reward, self.table = reward, table

@@ -194,7 +194,7 @@ def build_judge(
         data: the prepared data.
         split: whose postings are judged.
         best_of: samples of "bc best of n".
-        n_selected: how many of a shortlist count as selected.
+        n_selected: how many of a shortlist count as selected, below the reward's k.
         max_postings: judge at most so many; 0 takes all.
         seed: of intervals.
         fluency: whose language model checks fluency (`language_model.make_fluency`): "bc", a directory, or "" for no
@@ -203,7 +203,8 @@ def build_judge(
             there is no section.
 
     Raises:
-        UserError: the held-out matcher is the one that training is rewarded by, or fluency could not be checked.
+        UserError: the held-out matcher is the one that training is rewarded by, fluency could not be checked, or
+            `n_selected` does not suit the shortlists.
     """
     require_source(fluency, data.prepared)
     held_out = None
