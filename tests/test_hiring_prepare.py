@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from ilqljax.errors import UserError
+from ilqljax.fairness.matching import TfidfMatcher
 from ilqljax.files import lock_path
-from ilqljax.tasks.hiring import prepare
+from ilqljax.tasks.hiring import prepare, reward
 from ilqljax.tasks.hiring.marketplace import make_market
 from ilqljax.tasks.hiring.postings import save_candidates, save_json_lines, save_postings
 from ilqljax.tasks.hiring.prepare import DataConfig, prepare_data
@@ -78,14 +79,21 @@ def test_unchanged_folder_is_used_again_and_a_changed_setting_replaces_it(tmp_pa
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
-def test_error_half_way_leaves_nothing_or_the_old_folder(tmp_path, monkeypatch):
+def list_shown(folder):
+    """Return what stands in a folder but for hidden siblings of "out", which must hold scored rewards only."""
+    hidden = list(folder.glob(".out.making-*"))
+    assert all(file.name == "rewards.sqlite" for one in hidden for file in one.rglob("*") if file.is_file())
+    return [file.name for file in folder.iterdir() if file not in hidden]
+
+
+def test_error_half_way_leaves_no_folder_or_the_old_one(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise UserError("half way")
 
     monkeypatch.setattr(prepare, "save_manifest", fail)
     with pytest.raises(UserError, match="half way"):
         prepare_data(SMALL, out_dir=tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
+    assert list_shown(tmp_path) == []
     monkeypatch.undo()
     prepare_data(SMALL, out_dir=tmp_path / "out")
     before = read_folder(tmp_path / "out")
@@ -93,7 +101,89 @@ def test_error_half_way_leaves_nothing_or_the_old_folder(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="half way"):
         prepare_data(replace(SMALL, seed=1), out_dir=tmp_path / "out")
     assert read_folder(tmp_path / "out") == before
-    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+    assert list_shown(tmp_path) == ["out"]
+
+
+class BreakingEngine:
+    """Rank as TF-IDF does, but end otherwise when asked for the time of number `last`; a source and its matcher."""
+
+    name = fingerprint = "breaking"
+
+    def __init__(self, *, last=-1, end=None):
+        self.last, self.end, self.asked = last, end, []
+
+    def make(self, candidates, *, folder):
+        self.matcher = TfidfMatcher([candidate.text for candidate in candidates])
+        self.n_candidates = len(candidates)
+        return self
+
+    def top_k(self, texts, k):
+        if len(self.asked) == self.last:
+            self.end()
+        self.asked.append(texts)
+        return self.matcher.top_k(texts, k)
+
+
+def refuse():
+    raise UserError("no more")
+
+
+def prepare_and_fail(out, *, last):
+    engine = BreakingEngine(last=last, end=refuse)
+    with pytest.raises(UserError, match="no more"):
+        prepare_data(SMALL, out_dir=out, matcher=engine)
+    return engine.asked
+
+
+def prepare_and_be_killed(out, *, last):
+    program = f"""
+import os, signal
+from test_hiring_prepare import SMALL, BreakingEngine, prepare_data, reward
+reward.PAIRS_AT_A_TIME = {reward.PAIRS_AT_A_TIME}
+end = lambda: os.kill(os.getpid(), signal.SIGKILL)
+prepare_data(SMALL, out_dir={str(out)!r}, matcher=BreakingEngine(last={last}, end=end))
+"""
+    killed = subprocess.run([sys.executable, "-c", program], cwd=ROOT / "tests", capture_output=True, check=False)
+    assert killed.returncode == -9, killed.stderr
+
+
+@pytest.mark.parametrize("attempt", [prepare_and_fail, prepare_and_be_killed])
+def test_what_was_scored_before_an_attempt_ended_is_not_asked_again(tmp_path, monkeypatch, attempt):
+    monkeypatch.setattr(reward, "PAIRS_AT_A_TIME", 20)
+    unbroken = BreakingEngine()
+    expected = prepare_data(SMALL, out_dir=tmp_path / "other", matcher=unbroken)
+    attempt(tmp_path / "out", last=2)
+    assert list_shown(tmp_path) == ["other"]
+    assert prepare_and_fail(tmp_path / "out", last=1) == unbroken.asked[2:3]  # and what that one had taken over stays
+    again = BreakingEngine()
+    prepared = prepare_data(SMALL, out_dir=tmp_path / "out", matcher=again)
+    assert again.asked == unbroken.asked[3:] != []
+    assert prepared.rewrites == expected.rewrites
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["other", "out"]
+
+
+def test_what_was_scored_is_cleared_when_other_data_is_prepared(tmp_path, monkeypatch):
+    monkeypatch.setattr(reward, "PAIRS_AT_A_TIME", 20)
+    prepare_and_fail(tmp_path / "out", last=1)
+    other = BreakingEngine()
+    other.fingerprint = "of another version"
+    prepare_data(SMALL, out_dir=tmp_path / "out", matcher=other)
+    assert len(other.asked[0]) == 20 and [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_engine_that_never_answers_leaves_nothing(tmp_path):
+    prepare_and_fail(tmp_path / "out", last=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_rewards_of_a_failed_attempt_are_computed_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(reward, "PAIRS_AT_A_TIME", 20)
+    prepare_and_fail(tmp_path / "out", last=1)
+    (scored,) = tmp_path.glob(".out.making-*/new/rewards.sqlite")
+    scored.write_bytes(b"not a database at all" * 100)
+    again = BreakingEngine()
+    prepare_data(SMALL, out_dir=tmp_path / "out", matcher=again)
+    assert len(again.asked[0]) == 20 and [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
 def test_of_two_processes_that_replace_a_folder_at_once_the_last_wins(tmp_path, monkeypatch):
@@ -137,7 +227,7 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monke
     monkeypatch.setattr(prepare.os, "replace", fail)
     with pytest.raises(UserError, match=r"out: cannot be replaced \(Input/output error\)"):
         prepare_data(replace(SMALL, seed=1), out_dir=tmp_path / "out")
-    assert read_folder(tmp_path / "out") == before and [file.name for file in tmp_path.iterdir()] == ["out"]
+    assert read_folder(tmp_path / "out") == before and list_shown(tmp_path) == ["out"]
 
 
 def test_killed_between_its_two_renames_a_process_loses_nothing_and_leaves_nothing(tmp_path, monkeypatch):

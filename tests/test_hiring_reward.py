@@ -10,6 +10,7 @@ import pytest
 from ilqljax.errors import UserError
 from ilqljax.fairness.attributes import AttributeTable
 from ilqljax.fairness.matching import Matches, TfidfMatcher
+from ilqljax.tasks.hiring import reward as reward_module
 from ilqljax.tasks.hiring.postings import Candidate, Posting
 from ilqljax.tasks.hiring.prompts import build_prompt, parse_prompt
 from ilqljax.tasks.hiring.reward import DiversityReward, RewardCache, RewardConfig
@@ -83,6 +84,31 @@ def test_matcher_is_asked_once_a_batch_for_new_texts_only(tmp_path):
     reward.score(["p", "p", "q"], ["women", "mixed", "women"])
     reward.score(["p", "p"], ["mixed", "men"])
     assert reward.matcher.asked == [["women", "mixed"], ["men"]]
+
+
+def test_texts_are_asked_and_saved_in_parts_and_a_text_of_two_prompts_once(tmp_path, monkeypatch):
+    expected = make_reward().score(["p"] * 3 + ["q"], ["women", "mixed", "men", "women"])
+    monkeypatch.setattr(reward_module, "PAIRS_AT_A_TIME", 2)
+    reward = make_reward(cache_path=tmp_path / "r.sqlite")
+    assert reward.score(["p"] * 3 + ["q"], ["women", "mixed", "men", "women"]).tolist() == expected.tolist()
+    assert reward.matcher.asked == [["women", "mixed"], ["men"]]
+
+
+def test_a_failing_matcher_costs_one_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(reward_module, "PAIRS_AT_A_TIME", 2)
+    with pytest.raises(KeyError):  # the matcher knows no such text
+        make_reward(cache_path=tmp_path / "r.sqlite").score(["p"] * 4, ["women", "mixed", "men", "unknown"])
+    again = make_reward(cache_path=tmp_path / "r.sqlite")
+    again.score(["p"] * 3, ["women", "mixed", "men"])
+    assert again.matcher.asked == [["men"]]
+
+
+def test_cache_takes_over_anothers_rewards_and_keeps_its_own(tmp_path):
+    cache, other = RewardCache(tmp_path / "r.sqlite"), RewardCache(tmp_path / "other.sqlite")
+    cache.save({b"a": -1.0})
+    other.save({b"a": -2.0, b"b": -3.0})
+    cache.take_over(other.path)
+    assert cache.load([b"a", b"b"]) == {b"a": -1.0, b"b": -3.0} and cache.count() == 2
 
 
 def test_cache_is_keyed_by_prompt_too(tmp_path):

@@ -2,6 +2,8 @@
 
 The folder (its files: `prepared`) appears whole or not at all: it is built in a temporary sibling and renamed; what a
 killed process left of that is cleared by the next. A folder whose inputs, settings and code are the same is used again.
+Rewards that were scored before an attempt failed or was killed stay in its sibling: the next attempt at the same takes
+them over, any other clears them.
 """
 
 import errno
@@ -48,7 +50,7 @@ from ilqljax.tasks.hiring.prepared import (
     load_summary,
 )
 from ilqljax.tasks.hiring.prompts import build_prompt, map_groups
-from ilqljax.tasks.hiring.reward import DiversityReward, RewardConfig
+from ilqljax.tasks.hiring.reward import DiversityReward, RewardCache, RewardConfig
 from ilqljax.tasks.hiring.rewrites import OPERATORS, require_operators, rewrite_posting
 from ilqljax.tasks.hiring.samples import load_samples
 from ilqljax.tasks.hiring.sources import detect_source, load_market
@@ -108,7 +110,8 @@ def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSou
         matcher: the engine that scores; TF-IDF where none is given.
 
     Raises:
-        UserError: bad data, a bad setting, or a folder that cannot be written or is not ours. Nothing is left behind.
+        UserError: bad data, a bad setting, an engine that fails, or a folder that cannot be written or is not ours.
+            Nothing is left behind but, hidden beside the folder, rewards that were scored (module docstring).
     """
     _check_config(config)
     matcher = TfidfSource() if matcher is None else matcher
@@ -128,11 +131,15 @@ def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSou
     further = [Path(config.rewrites_path)] if config.rewrites_path else []
     fingerprint = _make_fingerprint(config, [*market.files, *further], matcher)
     if _is_current(out_dir, fingerprint):
+        _clear_siblings(out_dir)
         return load_prepared(out_dir)
     postings, dropped = _choose_postings(market.postings, config, source=source)
     splits = _choose_splits(postings, market.splits, config)
-    with _replace_folder(out_dir) as folder:
+    siblings = f"{_name_siblings(out_dir)}{fingerprint[:16]}-"
+    with _replace_folder(out_dir, prefix=siblings) as folder:
         _keep_vectors(out_dir, folder)
+        _keep_rewards(out_dir, folder, prefix=siblings)
+        _clear_siblings(out_dir)
         _fill_folder(
             folder,
             postings,
@@ -293,20 +300,29 @@ def _keep_vectors(old: Path, new: Path) -> None:
         shutil.copy2(file, new / file.name)
 
 
+def _keep_rewards(out_dir: Path, new: Path, *, prefix: str) -> None:
+    """Take over what was scored by attempts at the same data that failed or were killed."""
+    for sibling in _list_abandoned(out_dir):
+        scored = sibling / "new" / REWARDS
+        if sibling.name.startswith(prefix) and scored.is_file():
+            with suppress(UserError):  # a damaged cache is scored anew
+                RewardCache(new / REWARDS).take_over(scored)
+
+
 def _is_current(out_dir: Path, fingerprint: str) -> bool:
     summary = load_summary(out_dir)
     return summary is not None and summary["fingerprint"] == fingerprint
 
 
 @contextmanager
-def _replace_folder(out_dir: Path) -> Iterator[Path]:
-    """Yield a temporary sibling; move it to `out_dir` when the block succeeds, delete it otherwise.
+def _replace_folder(out_dir: Path, *, prefix: str) -> Iterator[Path]:
+    """Yield a temporary sibling; move it to `out_dir` when the block succeeds, delete all but its rewards otherwise.
 
-    It is locked for the block, which tells it from what a killed process left (`_recover_folder`).
+    It is locked for the block, which tells it from what a killed process left (`_list_abandoned`).
     """
     try:
         out_dir.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=_name_siblings(out_dir), dir=out_dir.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=out_dir.parent))
     except OSError as error:
         raise UserError(
             f"{out_dir}: cannot be created ({error.strerror}). Choose a folder you may write to."
@@ -318,7 +334,23 @@ def _replace_folder(out_dir: Path) -> Iterator[Path]:
             yield new
             _move_into_place(new, out_dir, old=temporary / "old")
         finally:
-            shutil.rmtree(temporary)
+            _clean_up(temporary)
+
+
+def _clean_up(temporary: Path) -> None:
+    """Delete a temporary folder, but not the rewards that an attempt which failed has scored in it."""
+    new = temporary / "new"
+    is_kept = (new / REWARDS).is_file()  # a new folder that succeeded is no longer there
+    if is_kept:
+        with suppress(UserError):  # a cache that cannot be read now may be readable later
+            is_kept = RewardCache(new / REWARDS).count() > 0
+    if not is_kept:
+        shutil.rmtree(temporary)
+        return
+    shutil.rmtree(temporary / "old", ignore_errors=True)
+    for file in new.iterdir():
+        if not file.name.startswith(REWARDS):  # SQLite may have files beside it
+            file.unlink()
 
 
 def _name_siblings(out_dir: Path) -> str:
@@ -347,7 +379,26 @@ def _move_into_place(new: Path, out_dir: Path, *, old: Path) -> None:
 
 
 def _recover_folder(out_dir: Path) -> None:
-    """Clear what killed processes left beside `out_dir`; a folder that one had moved away comes back."""
+    """Bring back a folder that a killed process had moved away and not yet replaced."""
+    for sibling in _list_abandoned(out_dir):
+        _bring_back(sibling, out_dir)
+
+
+def _clear_siblings(out_dir: Path) -> None:
+    """Delete what failed and killed processes left beside `out_dir`."""
+    for sibling in _list_abandoned(out_dir):
+        _bring_back(sibling, out_dir)
+        shutil.rmtree(sibling, ignore_errors=True)
+
+
+def _bring_back(sibling: Path, out_dir: Path) -> None:
+    with suppress(OSError):  # another process brings one back too
+        if (sibling / "old").is_dir() and not out_dir.exists():
+            os.replace(sibling / "old", out_dir)
+
+
+def _list_abandoned(out_dir: Path) -> Iterator[Path]:
+    """Yield, locked, each temporary sibling of `out_dir` in which no process is at work."""
     with suppress(OSError):  # no such parent, or another process clears it too
         for sibling in out_dir.parent.iterdir():
             if not sibling.name.startswith(_name_siblings(out_dir)):
@@ -355,6 +406,4 @@ def _recover_folder(out_dir: Path) -> None:
             with lock_path(sibling) as lock:
                 # A living process locks its folder before it puts anything there.
                 if lock == "held" and any(sibling.iterdir()):
-                    if (sibling / "old").is_dir() and not out_dir.exists():
-                        os.replace(sibling / "old", out_dir)
-                    shutil.rmtree(sibling)
+                    yield sibling

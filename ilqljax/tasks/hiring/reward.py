@@ -36,6 +36,8 @@ COMPATS = ("", "original")
 NO_CANDIDATE = -1
 # A cached reward is only valid for the code that computed it; raise this when the meaning of a reward changes.
 REWARD_VERSION = 1
+# Asked and saved in one go: what a failure costs at most, and enough for an engine to be asked in full batches.
+PAIRS_AT_A_TIME = 512
 _KEYS_PER_QUERY = 500
 _LOCK_TIMEOUT_S = 60.0
 
@@ -121,21 +123,28 @@ class DiversityReward:
         self._cache = RewardCache(cache_path) if cache_path else None
 
     def score(self, prompts: Sequence[str], texts: Sequence[str]) -> Float[Array, "B"]:
-        """Return one reward a pair; texts not in the cache go to the matcher in one call.
+        """Return one reward a pair; texts not in the cache go to the matcher, `PAIRS_AT_A_TIME` a call.
+
+        The rewards of each call are saved before the next, so that a failure costs those of one call.
 
         Raises:
-            UserError: the numbers of prompts and texts differ, or the cache cannot be read or written.
+            UserError: the numbers of prompts and texts differ, the cache cannot be read or written, or the matcher
+                fails.
         """
         if isinstance(prompts, str) or isinstance(texts, str) or len(prompts) != len(texts):
             raise UserError("score needs two lists of equal length: one prompt for each text.")
         keys = [self._make_key(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
         known = self._load(dict.fromkeys(keys))
         groups = [self.group_of.get(prompt, "") for prompt in prompts]
-        missing = {key: pair for key, *pair in zip(keys, texts, groups, strict=True) if key not in known}
-        if missing:
-            distinct = list(dict.fromkeys(map(tuple, missing.values())))
-            reward_of = dict(zip(distinct, self._compute(distinct).tolist(), strict=True))
-            new = {key: reward_of[tuple(pair)] for key, pair in missing.items()}
+        keys_of: dict[tuple[str, str], list[bytes]] = {}  # prompts may share a text and its group
+        for key, text, group in zip(keys, texts, groups, strict=True):
+            if key not in known:
+                keys_of.setdefault((text, group), []).append(key)
+        pairs = list(keys_of)
+        for at in range(0, len(pairs), PAIRS_AT_A_TIME):
+            part = pairs[at : at + PAIRS_AT_A_TIME]
+            rewards = zip(part, self._compute(part).tolist(), strict=True)
+            new = {key: reward for pair, reward in rewards for key in keys_of[pair]}
             self._save(new)
             known |= new
         return np.array([known[key] for key in keys], np.float64) - self._penalize(prompts, texts)
@@ -240,6 +249,19 @@ class RewardCache:
             connection.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?)", rows)
 
         self._run(write)
+
+    def count(self) -> int:
+        """Return how many rewards there are."""
+        return self._run(lambda connection: connection.execute("SELECT count(*) FROM scores").fetchone()[0])
+
+    def take_over(self, path: str | Path) -> None:
+        """Add the rewards of another cache's file, which no process may be writing."""
+
+        def copy(connection: sqlite3.Connection) -> None:
+            connection.execute("ATTACH ? AS other", (str(path),))
+            connection.execute("INSERT OR IGNORE INTO scores SELECT key, reward, checksum FROM other.scores")
+
+        self._run(copy)
 
     def _run(self, action):
         try:
