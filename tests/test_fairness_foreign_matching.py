@@ -121,6 +121,17 @@ def test_function_is_loaded_by_name_and_hashed_with_its_file(write_module):
     assert hash_source("my_engine:rank") != before
 
 
+@pytest.mark.parametrize("here", [(), ("",), ("somewhere", "HERE")])
+def test_module_of_the_current_folder_is_found_from_a_script_elsewhere(write_module, tmp_path, monkeypatch, here):
+    write_module("my_engine", "def rank(texts, k): ...\n")
+    monkeypatch.chdir(tmp_path)
+    installed = [folder for folder in sys.path if folder not in ("", str(tmp_path))]
+    monkeypatch.setattr(sys, "path", [*installed, *(one.replace("HERE", str(tmp_path)) for one in here)])
+    for _ in range(2):
+        load_callable("my_engine:rank")
+    assert len(sys.path) == len(installed) + max(1, len(here))  # appended where it was not there, once
+
+
 DECORATORS = "import functools\ndef keep(f):\n    return functools.wraps(f)(lambda *args: f(*args))\n"
 ENGINES = """
 import functools

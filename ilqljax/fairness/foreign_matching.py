@@ -68,7 +68,7 @@ class CallableMatcher:
 
 
 def load_callable(path: str) -> AskFunction:
-    """Import the function that "package.module:function" names.
+    """Import the function that "package.module:function" names; the module may lie in the current folder.
 
     Raises:
         UserError: the name is malformed, or the module or function is not there.
@@ -76,6 +76,8 @@ def load_callable(path: str) -> AskFunction:
     module_name, colon, name = path.partition(":")
     if not colon or not module_name or not name.isidentifier():
         raise UserError(f"{path!r} names no function. Write package.module:function.")
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())  # "python scripts/..." looks in scripts/ only, "python -m" here
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
