@@ -1,6 +1,8 @@
 """An engine over HTTP, against a real server on this machine: answers, delays, failures, and nonsense."""
 
 import json
+import os
+import signal
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -143,6 +145,20 @@ def test_pauses_double_and_follow_retry_after(engine, monkeypatch):
     assert pauses == [0.5, 7.0, 60.0, 4.0, 8.0]
 
 
+@pytest.mark.parametrize("status", [200, 503])
+def test_ctrl_c_ends_the_queue_and_further_tries(engine, status):
+    def behave(handler, request):
+        if len(engine.requests) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        send(handler, answer_well(request), status=200 if len(engine.requests) < 3 else status)
+
+    engine.behave = behave
+    with pytest.raises(KeyboardInterrupt):
+        ask(engine, ["1"] * 40, batch_size=1, max_concurrent=1, n_retries=10)
+    assert len(engine.requests) < 6
+
+
 def test_late_answer_is_a_time_out(engine):
     def behave(handler, request):
         time.sleep(1.0)
@@ -264,6 +280,10 @@ def test_fingerprint_follows_address_version_and_candidates():
         ({"url": "http://a:99999/b"}, "is no address"),
         ({"url": "http://[::1/b"}, "is no address"),
         ({"url": "http://me:pw@a/b"}, "holds a user name"),
+        ({"url": "http://a/b c"}, "must be ASCII without white space"),
+        ({"url": "http://a/b\n"}, "must be ASCII without white space"),
+        ({"url": "http://a/b\x00"}, "must be ASCII without white space"),
+        ({"url": "http://a/\xe4"}, "must be ASCII without white space. Write other characters as %C3%A4"),
         ({"url": "http://a", "batch_size": 0}, "batch_size=0"),
         ({"url": "http://a", "max_concurrent": 0}, "max_concurrent=0"),
         ({"url": "http://a", "timeout_s": 0.0}, "timeout_s=0.0"),

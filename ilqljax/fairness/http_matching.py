@@ -66,6 +66,11 @@ class HttpConfig:
     token_variable: str = ""
 
     def __post_init__(self) -> None:
+        if not self.url.isascii() or any(not c.isprintable() or c.isspace() for c in self.url):
+            raise UserError(
+                f"url={self.url!r} must be ASCII without white space. Write other characters as %C3%A4 "
+                "(urllib.parse.quote does), and a host's name in its xn-- form."
+            )
         parts = _split_url(self.url)
         if parts is None:
             raise UserError(
@@ -129,22 +134,24 @@ class HttpMatcher:
         batches = [list(texts[at : at + size]) for at in range(0, len(texts), size)]
         if not batches:
             return Matches(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
+        ended = threading.Event()
         with ThreadPoolExecutor(min(self.config.max_concurrent, len(batches))) as pool:
-            futures = [pool.submit(self._ask, batch, k) for batch in batches]
+            futures = [pool.submit(self._ask, batch, k, ended=ended) for batch in batches]
             try:
                 parts = [future.result() for future in futures]
-            except UserError:
+            except BaseException:  # Ctrl-C too
+                ended.set()
                 pool.shutdown(cancel_futures=True)  # no further requests after one that failed
                 raise
         return Matches(*map(np.concatenate, zip(*parts, strict=True)))
 
-    def _ask(self, texts: list[str], k: int) -> Matches:
+    def _ask(self, texts: list[str], k: int, *, ended: threading.Event) -> Matches:
         body = json.dumps({"texts": texts, "k": k}).encode()
         for attempt in range(self.config.n_retries + 1):
             try:
                 return self._read(self._post(body), n_texts=len(texts), k=k)
             except TransientError as error:
-                if attempt == self.config.n_retries:
+                if attempt == self.config.n_retries or ended.is_set():
                     raise UserError(
                         f"{self.config.url} {error}, {attempt + 1} times in a row. Is the engine running? Raise "
                         "timeout_s or n_retries if it needs longer."
