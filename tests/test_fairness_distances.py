@@ -83,6 +83,7 @@ def test_line_is_found_only_where_there_is_one():
         ("a|b=1, a|c=1", r"lacks the pair b\|c"),
         ("a|b=1, a|d=1", "no pair of categories"),
         ("a|b=-1, a|c=1, b|c=1", "number from 0 on, got '-1'"),
+        ("a|b=0.5, b|a=0.9, a|c=1, b|c=1", r"names the pair b\|a twice"),
         ("a|b=nan, a|c=1, b|c=1", "number from 0 on"),
     ],
 )

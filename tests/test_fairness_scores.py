@@ -25,6 +25,8 @@ TABLE = AttributeTable.from_candidates(
     [Candidate(str(i), "text", dict(zip(("sex", "region", "job"), row, strict=True))) for i, row in enumerate(ROWS)]
 )
 
+NO_SMOOTHING = {"distance": "kullback_leibler", "smoothing": 0.0}
+
 
 def make_scorer(**settings) -> ShortlistScorer:
     return ShortlistScorer(TABLE, ScoreConfig(**{"attribute": "sex", "target": "uniform"} | settings))
@@ -71,6 +73,17 @@ def test_star_is_the_target_of_every_other_group():
         ({"target": "fixed", "shares": "f"}, "is not a share"),
         ({"target": "group"}, "one section a job group"),
         ({"target": "half"}, "Unknown target 'half'"),
+        ({"shares": "f=0.9, m=0.1"}, r"target='uniform' takes no shares, got 'f=0\.9, m=0\.1'\. Set target='fixed'"),
+        ({"target": "pool", "shares": "f=0.9, m=0.1"}, "target='pool' takes no shares"),
+        (
+            {"group_attribute": "job"},
+            "group_attribute='job' is for target='group' without shares, got target='uniform'",
+        ),
+        ({"target": "group", "group_attribute": "job", "shares": "*: f=1, m=0"}, "without shares, got target='group'"),
+        ({"ground": "f < m"}, "ground='f < m' is of distance='wasserstein', got 'total_variation'"),
+        ({"smoothing": 0.1}, r"smoothing=0\.1 is of distance='kullback_leibler', got 'total_variation'"),
+        ({**NO_SMOOTHING, "target": "fixed", "shares": "f=1, m=0"}, "smoothing=0 is infinite.*share of 'm' is 0"),
+        ({**NO_SMOOTHING, "target": "group", "group_attribute": "job"}, "smoothing=0 is infinite.*share of 'm' is 0"),
         ({"weights": "log"}, "Unknown weights 'log'"),
         ({"attribute": ","}, "names none"),
         ({"attribute": "age"}, "Unknown attribute 'age'"),

@@ -125,7 +125,7 @@ def parse_ground(text: str, categories: Sequence[str]) -> Float[Array, "C C"]:
     | "a|b=0.5, a|c=1, b|c=1"           | as given, symmetric                                            |
 
     Raises:
-        UserError: a category is missing, unknown or named twice, or a distance is negative or no number.
+        UserError: a category or pair is missing, unknown or named twice, or a distance is negative or no number.
     """
     n = len(categories)
     if not text.strip():
@@ -147,6 +147,10 @@ def parse_ground(text: str, categories: Sequence[str]) -> Float[Array, "C C"]:
         if len(names) != 2 or not set(names) <= set(categories) or names[0] == names[1]:
             raise UserError(f"'{part.strip()}' is no pair of categories such as {'|'.join(categories[:2])}=0.5.")
         i, j = categories.index(names[0]), categories.index(names[1])
+        if not np.isnan(ground[i, j]):
+            raise UserError(
+                f"The ground distance '{text}' names the pair {'|'.join(names)} twice. Give every pair one."
+            )
         ground[i, j] = ground[j, i] = read_number(value, what=f"the distance in '{part.strip()}'")
     if np.isnan(ground).any():
         i, j = np.argwhere(np.isnan(ground))[0]
@@ -193,10 +197,16 @@ def make_distance(
         ground: of "wasserstein" (see `parse_ground`).
 
     Raises:
-        UserError: an unknown name, or an option out of its range.
+        UserError: an unknown name, or an option out of its range or of another distance.
     """
     if name not in DISTANCE_NAMES:
         raise UserError(f"Unknown distance '{name}'. Known: {', '.join(DISTANCE_NAMES)}.")
+    if ground.strip() and name != "wasserstein":
+        raise UserError(f"ground='{ground}' is of distance='wasserstein', got '{name}'. Change one, or leave it out.")
+    if smoothing != DEFAULT_SMOOTHING and name != "kullback_leibler":
+        raise UserError(
+            f"smoothing={smoothing} is of distance='kullback_leibler', got '{name}'. Change one, or leave it out."
+        )
     if name == "kullback_leibler":
         if not 0.0 <= smoothing < 1.0:
             raise UserError(f"smoothing={smoothing} must be from 0 to below 1. Use {DEFAULT_SMOOTHING}.")

@@ -168,9 +168,16 @@ class ShortlistScorer:
 def _make_term(table: AttributeTable, name: str, config: ScoreConfig) -> ScoreTerm:
     attribute = select_attribute(table, name)
     groups = table.attribute(config.group_attribute) if config.group_attribute else None
+    targets = make_targets(config.target, attribute, shares=config.shares, group_codes=groups)
+    absent = [attribute.categories[i] for target in targets.values() for i in np.flatnonzero(target == 0.0)]
+    if absent and config.distance == "kullback_leibler" and config.smoothing == 0.0:
+        raise UserError(
+            f"distance='kullback_leibler' with smoothing=0 is infinite where the target's share of '{absent[0]}' is 0. "
+            f"Use smoothing={DEFAULT_SMOOTHING}, or a target that gives every category a share."
+        )
     return ScoreTerm(
         attribute=attribute,
-        targets=make_targets(config.target, attribute, shares=config.shares, group_codes=groups),
+        targets=targets,
         distance=make_distance(config.distance, attribute.categories, smoothing=config.smoothing, ground=config.ground),
         pool=count_categories(attribute.codes, len(attribute.categories)),
     )

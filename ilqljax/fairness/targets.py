@@ -65,11 +65,21 @@ def make_targets(
         group_codes: for "group": the candidates' declared attribute whose categories are the job groups.
 
     Raises:
-        UserError: an unknown kind, shares that do not fit the categories, or a target that is undefined.
+        UserError: an unknown kind, shares that do not fit the categories, an option that the kind does not take, or a
+            target that is undefined.
     """
     n_categories = len(attribute.categories)
     if kind not in TARGETS:
         raise UserError(f"Unknown target '{kind}'. Known: {', '.join(map(repr, TARGETS))}.")
+    if shares.strip() and kind not in ("fixed", "group"):
+        raise UserError(
+            f"target='{kind}' takes no shares, got '{shares}'. Set target='fixed' (or 'group'), or leave them out."
+        )
+    if group_codes is not None and (kind != "group" or shares.strip()):
+        raise UserError(
+            f"group_attribute='{group_codes.name}' is for target='group' without shares, got target='{kind}' and "
+            f"shares '{shares}'. Leave it out, or change these."
+        )
     if not n_categories:
         raise UserError(
             f"No candidate declares '{attribute.name}', so there is nothing to compare. Fill it in or leave it out."
