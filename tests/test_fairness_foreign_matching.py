@@ -28,6 +28,13 @@ def test_equal_scores_of_an_answer_go_by_the_lower_row():
     assert check([["c2", "c1", "c0"]], [[1.0, 0.5, 0.5]], k=3).indices.tolist() == [[2, 0, 1]]
 
 
+@pytest.mark.parametrize("scores", [[1700000001.0, 1700000000.0], [2**60 + 1, 2**60]])
+def test_scores_that_only_float32_or_float64_makes_equal_keep_their_order(scores):
+    matches = check([["c2", "c0"]], [scores])
+    assert matches.indices.tolist() == [[2, 0]]
+    assert matches.scores[0, 0] == matches.scores[0, 1]
+
+
 @pytest.mark.parametrize(
     ("ids", "scores", "message"),
     [

@@ -145,13 +145,10 @@ def check_answers(ids: Any, scores: Any, *, n_texts: int, k: int, row_of: Mappin
         if not isinstance(value, list) or len(value) != n_texts:
             found = f"{len(value)} lists" if isinstance(value, list) else type(value).__name__
             raise UserError(f"{where} gave {found} of {name} for {n_texts} texts. Give one list a text.")
-    indices, values = np.empty((n_texts, k), np.int64), np.empty((n_texts, k), np.float64)
+    indices, values = np.empty((n_texts, k), np.int64), np.empty((n_texts, k), np.float32)
     for i in range(n_texts):
         indices[i], values[i] = _check_answer(ids[i], scores[i], k=k, row_of=row_of, where=f"{where}, text {i}")
-    # Lower rows first among equal scores; the sort is stable and scores do not increase already.
-    values = values.astype(np.float32)
-    order = np.lexsort((indices, -values), axis=-1)
-    return Matches(np.take_along_axis(indices, order, axis=1), np.take_along_axis(values, order, axis=1))
+    return Matches(indices, values)
 
 
 def _check_answer(
@@ -177,7 +174,9 @@ def _check_answer(
             raise UserError(
                 f"{where}: the scores increase from {scores[i - 1]} to {scores[i]} at place {i}. Sort them, best first."
             )
-    return [row_of[one] for one in ids], scores
+    # Lower rows first among equal scores, of the numbers as given: float32 makes some equal that are not.
+    best = sorted(zip(map(row_of.__getitem__, ids), scores, strict=True), key=lambda pair: (-pair[1], pair[0]))
+    return [row for row, _ in best], [score for _, score in best]
 
 
 def _to_lists(part: Any) -> Any:
