@@ -302,6 +302,21 @@ def test_matcher_of_training_holds_nothing_out(prepared, bert):
         build_judge(data, held_out_matcher=EncoderSource(path=str(bert)))
 
 
+def test_judged_postings_are_a_seeded_choice_in_their_order(prepared, bert):
+    data = HiringData(prepared, SMALL, n_practice=0, matcher=EncoderSource(path=str(bert)))
+    every = [p.id for p in prepared.select_postings("test")]
+
+    def choose(n, seed):
+        return [p.id for p in build_judge(data, n_selected=3, max_postings=n, seed=seed).postings]
+
+    chosen = [choose(2, seed) for seed in range(8)]
+    assert choose(0, 0) == choose(len(every), 1) == choose(len(every) + 1, 1) == every
+    assert chosen[0] == choose(2, 0) and set().union(*chosen) - set(every[:2])
+    assert all(len(ids) == 2 and every.index(ids[0]) < every.index(ids[1]) for ids in chosen)
+    with pytest.raises(UserError, match="max_postings=-1: use a number from 1 on, or 0 for all"):
+        choose(-1, 0)
+
+
 @pytest.mark.parametrize("n_selected", [0, 10, 11])
 def test_selection_that_is_no_part_of_a_shortlist_is_refused_before_training(prepared, bert, n_selected):
     data = HiringData(prepared, SMALL, n_practice=0, matcher=EncoderSource(path=str(bert)))

@@ -195,17 +195,19 @@ def build_judge(
         split: whose postings are judged.
         best_of: samples of "bc best of n".
         n_selected: how many of a shortlist count as selected, below the reward's k.
-        max_postings: judge at most so many; 0 takes all.
-        seed: of intervals.
+        max_postings: judge a seeded choice of at most so many, in their order; 0 takes all.
+        seed: of the choice and of intervals.
         fluency: whose language model checks fluency (`language_model.make_fluency`): "bc", a directory, or "" for no
             check.
         held_out_matcher: an engine that training never asked, under which everything is judged as well; none where
             there is no section.
 
     Raises:
-        UserError: the held-out matcher is the one that training is rewarded by, fluency could not be checked, or
-            `n_selected` does not suit the shortlists.
+        UserError: the held-out matcher is the one that training is rewarded by, fluency could not be checked,
+            `n_selected` does not suit the shortlists, or `max_postings` is negative.
     """
+    if max_postings < 0:
+        raise UserError(f"max_postings={max_postings}: use a number from 1 on, or 0 for all postings.")
     require_source(fluency, data.prepared)
     held_out = None
     if held_out_matcher is not None:
@@ -217,7 +219,10 @@ def build_judge(
         held_out = HeldOut(held_out_matcher.name, data.prepared.make_reward(held_out_matcher))
     postings = data.prepared.select_postings(split)
     table = AttributeTable.from_candidates(data.prepared.candidates)
-    postings = postings[: max_postings or None]
+    if 0 < max_postings < len(postings):
+        # Files are often in order of time: their first postings are not like the rest.
+        rows = np.sort(np.random.default_rng(seed).choice(len(postings), max_postings, replace=False))
+        postings = [postings[row] for row in rows]
     judged = {posting.id for posting in postings}
     rewards = [row.reward for row in data.prepared.select_rewrites(split) if row.posting_id in judged]
     return HiringJudge(
