@@ -1,8 +1,8 @@
 """Prepare a data folder of the hiring task: postings, candidates, splits and several scored rewrites per posting.
 
-    python scripts/prepare_data.py --out_dir data/sample                      (the built-in sample)
-    python scripts/prepare_data.py --out_dir data/mine --path my_folder       (my_folder/jobs.jsonl and
-    candidates.jsonl) python scripts/prepare_data.py --out_dir data/hn --path hn_who_is_hiring.jsonl.gz
+    python scripts/prepare_data.py --out_dir data/sample                                 the built-in sample
+    python scripts/prepare_data.py --out_dir data/mine --path DIR                        DIR's jobs and candidates
+    python scripts/prepare_data.py --out_dir data/hn --path hn_who_is_hiring.jsonl.gz    real posts
 
 The folder appears whole or not at all. Formats: `ilqljax.tasks.hiring.sources`; the folder's files:
 `ilqljax.tasks.hiring.prepare`.

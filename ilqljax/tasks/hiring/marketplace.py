@@ -13,11 +13,11 @@ left undeclared are drawn independently. At `plant=0` wording and groups are ind
 must find nothing beyond noise.
 
 A posting carries four or five adjectives of one code (masculine half of the time, neutral and feminine a quarter
-each), so a lexical matcher such as TF-IDF retrieves candidates who use the same words. At the default plant, the top
-50 of 2,000 for a coded posting lie about 0.2 to 0.35 in total variation from the pool's gender share, and for a
-neutral one hardly more than random shortlists do (0.055, the noise floor). Rewriting a coded posting with neutral
-words therefore gains roughly twenty points of reward. Postings do not depend on `plant`, and only the planted words
-of the candidates do.
+each), so a lexical matcher such as TF-IDF retrieves candidates who use the same words. At the default plant and seed
+0, the top 50 of 2,000 for a coded posting lie 0.24 (masculine) and 0.23 (feminine) in total variation from the pool's
+gender share on average, eight in ten of them between 0.13 and 0.33; for a neutral one 0.055, as random shortlists do
+(0.058, the noise floor). Rewriting a coded posting with neutral words therefore gains 17 points of reward. Postings do
+not depend on `plant`, and only the planted words of the candidates do.
 
 The vocabulary is small (about 400 words), and sentences come from few templates, because a tiny language model has to
 learn it from nothing within a minute. Companies are named by two words of one short list, so that held-out companies
