@@ -195,6 +195,13 @@ class MultiWriter:
 # --- From the device --------------------------------------------------------------------------------------------------
 
 
+NON_FINITE_ADVICE = (
+    "Resume the run, which goes on from the last checkpoint, with a lower learning rate, gradient clipping "
+    "(max_grad_norm=1.0), a longer warm-up or, for ILQL, bounded advantage weights (clip_weight). If that does not "
+    "help, start a new run with float32 activations if these are bfloat16, or with rewards of another scale."
+)
+
+
 class NonFiniteLossError(UserError, FloatingPointError):
     """Report a loss that became NaN or infinite.
 
@@ -205,12 +212,20 @@ class NonFiniteLossError(UserError, FloatingPointError):
     """
 
     def __init__(self, step: int, name: str, value: float) -> None:
-        super().__init__(
-            f"{name} is {value} at step {step}. Resume from the last checkpoint with a lower learning rate, gradient "
-            "clipping (max_grad_norm=1.0) or a longer warm-up; if activations are bfloat16, see whether float32 is "
-            "stable; for ILQL also bound the advantage weights (clip_weight) and check the scale of the rewards."
-        )
+        super().__init__(f"{name} is {value} at step {step}. {NON_FINITE_ADVICE}")
         self.step, self.name, self.value = step, name, value
+
+
+class NonFiniteParamsError(UserError, FloatingPointError):
+    """Report parameters that became NaN or infinite in a step whose loss, which is that before the update, is finite.
+
+    Attributes:
+        step: the last step that was taken.
+    """
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"parameters are NaN or infinite after step {step}. {NON_FINITE_ADVICE}")
+        self.step = step
 
 
 class DelayedMetrics:

@@ -27,12 +27,21 @@ from ilqljax.errors import UserError
 from ilqljax.evals.loss import evaluate_loss
 from ilqljax.evals.rollout import evaluate_rollouts
 from ilqljax.flops import count_product_flops
-from ilqljax.metrics import DelayedMetrics, JsonlWriter, MultiWriter, Pace, ProgressBar, TensorBoardWriter, WandbWriter
+from ilqljax.metrics import (
+    DelayedMetrics,
+    JsonlWriter,
+    MultiWriter,
+    NonFiniteParamsError,
+    Pace,
+    ProgressBar,
+    TensorBoardWriter,
+    WandbWriter,
+)
 from ilqljax.models.builders import count_parameters
 from ilqljax.optim import OptimConfig, make_optimizer
 from ilqljax.processes import ask_first_process, check_same, is_first_process
 from ilqljax.sharding import batch_sharding, infer_param_shardings, replicated_sharding, shard_batch
-from ilqljax.state import TrainState, gather_networks
+from ilqljax.state import TrainState, are_finite, gather_networks
 from ilqljax.steps import TargetConfig, make_eval_step, make_train_step
 from ilqljax.types import Array
 
@@ -130,6 +139,7 @@ def train_stage(
 
     Raises:
         NonFiniteLossError: the loss is NaN or infinite; nothing is saved from then on.
+        NonFiniteParamsError: a state that was to be saved is NaN or infinite; it is not.
         UserError: a checkpoint in the folder is of another shape, the data changed under it, or processes have other
             data than the first.
     """
@@ -163,6 +173,7 @@ def train_stage(
         out_shardings=(shardings, replicated),
     )
     eval_fn = jax.jit(make_eval_step(learner.loss_fn), out_shardings=replicated)
+    finite_fn = jax.jit(are_finite, out_shardings=replicated)  # replicated: all processes come to one decision
     buckets = {"length_buckets": settings.length_buckets, "action_buckets": settings.action_buckets}
     loader = make_train_loader(
         inputs.dataset,
@@ -247,8 +258,11 @@ def train_stage(
             last = step == settings.total_steps
             evaluating = step % settings.eval_every == 0 or last
             if evaluating or step % settings.save_every == 0:
-                # A state whose loss is not finite must stop the run before it is saved over a good one.
+                # A state that is not finite must stop the run before it is saved over a good one. The step's loss does
+                # not tell: it is that of the parameters before the update.
                 record(delayed.flush())
+                if not finite_fn(state.params):
+                    raise NonFiniteParamsError(step)
                 results = evaluate(state) if evaluating else {}
                 if results:
                     writer.write(step, results)

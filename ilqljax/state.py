@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from ilqljax.processes import gather_arrays
 from ilqljax.types import Array
@@ -41,6 +41,11 @@ def gather_networks(state: TrainState) -> TrainState:
     """
     params, frozen, target = gather_arrays((state.params, state.frozen, state.target))
     return state._replace(params=params, frozen=frozen, target=target)
+
+
+def are_finite(params: dict) -> Bool[Array, ""]:
+    """Return whether no parameter is NaN or infinite."""
+    return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]).all()
 
 
 def update_target(target: dict, params: dict, *, polyak: Float[Array, ""] | float) -> dict:
