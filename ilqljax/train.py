@@ -83,6 +83,8 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
         make_environment = build("environment", config.environment, context=context, path="config.environment")
         judge = build("evaluator", config.evaluator, context=context, path="config.evaluator")
     learner = make_learner(config.algorithm, built.model, main.loss)
+    if main.total_steps:
+        check_trunks(learner)
     cloner = make_learner("bc", built.model, pretrain.loss, path="config.pretrain.loss")
     validation = datasets["validation_dataset"]
     stages: dict[str, Stage] = {}
@@ -185,6 +187,22 @@ def check_room(n_positions: int, stages: Sequence[TrainConfig], decode: DecodeCo
             f"The model has n_positions={n_positions}, but length_buckets go up to {longest} and "
             f"decode.max_new_tokens is {decode.max_new_tokens}. Raise config.model.n_positions, or lower these "
             "(and the dataset's max_length)."
+        )
+
+
+def check_trunks(learner: Learner) -> None:
+    """Refuse a critic that would change the trunk it shares with a policy that no loss keeps as it is.
+
+    Raises:
+        UserError: there is one trunk, the critic trains it, and the policy is not trained.
+    """
+    if learner.trains_policy() or learner.model.config.separate_policy:
+        return
+    if not (learner.config.detach_v and learner.config.detach_q):
+        raise UserError(
+            "config.model.separate_policy=False with awac_weight=0: the critic would train the trunk that the policy "
+            "acts with, and nothing would keep the policy. Set config.model.separate_policy=True, "
+            "config.train.loss.awac_weight=1.0 (which trains both at once), or detach_v=True and detach_q=True."
         )
 
 

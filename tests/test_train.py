@@ -14,14 +14,16 @@ import pytest
 from ml_collections import ConfigDict
 
 from ilqljax import evaluate, rewrite, runs, stage
-from ilqljax.algorithms import Learner, read_options
+from ilqljax.algorithms import Learner, make_learner, read_options
 from ilqljax.checkpoint import restore_raw
 from ilqljax.config import load_config_file
 from ilqljax.data.arrangement import AllRows
 from ilqljax.errors import UserError
 from ilqljax.evaluate import OpenRun, Trained, evaluate_run
 from ilqljax.fairness.report import load_evaluations
-from ilqljax.train import train
+from ilqljax.models.gpt2 import GPT2, GPT2Config
+from ilqljax.models.value_lm import ValueLM, ValueLMConfig
+from ilqljax.train import check_trunks, train
 
 STEPS = 6
 
@@ -375,6 +377,21 @@ def test_a_clone_of_another_vocabulary_is_refused(unbroken, tmp_path):
     config.model.path = str(run_dir / "export" / "policy")
     with pytest.raises(UserError, match="another tokenizer"):
         train(config)
+
+
+@pytest.mark.parametrize("algorithm", ["ilql", "chai"])
+def test_a_critic_that_would_train_the_clones_only_trunk_is_refused(algorithm):
+    def check(*, separate_policy=False, **loss):
+        model = ValueLM(GPT2(GPT2Config(vocab_size=8)), ValueLMConfig(separate_policy=separate_policy))
+        check_trunks(make_learner(algorithm, model, loss))
+
+    for loss in ({}, {"detach_v": True}, {"detach_q": True}):
+        with pytest.raises(UserError, match=r"separate_policy=False with awac_weight=0"):
+            check(**loss)
+    check(separate_policy=True)
+    check(detach_v=True, detach_q=True)
+    if algorithm == "ilql":
+        check(awac_weight=1.0)
 
 
 def test_a_critic_of_utterances_without_a_choice_of_them_is_refused_before_any_work(tmp_path):
