@@ -89,6 +89,10 @@ class TrainConfig(OptimConfig):
         for name in ("eval_every", "save_every", "log_every", "batch_size", "accumulate_steps", "sort_window"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} is not positive. Use 1 or more.")
+        if self.n_rollouts < 0:
+            raise UserError(f"n_rollouts={self.n_rollouts} is negative. Use 0 for no rollouts, or more.")
+        if not self.length_buckets:
+            raise UserError("length_buckets is empty. List the row lengths to pad to, such as (128, 256).")
         if self.batch_size % self.accumulate_steps:
             raise UserError(
                 f"batch_size={self.batch_size} is not divisible by accumulate_steps={self.accumulate_steps}. "

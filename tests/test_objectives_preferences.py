@@ -116,7 +116,10 @@ def test_microbatches_of_pairs_equal_the_whole_batch():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one.params, two.params)
 
 
-@pytest.mark.parametrize("options", [{"beta": 0.0}, {"min_gap": -1.0}, {"pairs_per_prompt": -1}])
+@pytest.mark.parametrize(
+    "options",
+    [{"beta": 0.0}, {"min_gap": -1.0}, {"min_gap": float("nan")}, {"min_gap": float("nan")}, {"pairs_per_prompt": -1}],
+)
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(UserError, match="out of range"):
         DPOConfig(**options)

@@ -14,7 +14,9 @@ from ilqljax.errors import UserError
 from ilqljax.losses import soft_value
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits, policy_trunk
+from ilqljax.objectives.likelihood import BCConfig, DecisionTransformerConfig, FilteredBCConfig
 from ilqljax.objectives.values import ILQLConfig, UtteranceILQLConfig, compute_critic, make_ilql_loss
+from ilqljax.stage import TrainConfig
 from ilqljax.steps import count_batch
 
 TOKENIZER = CharacterTokenizer(string.ascii_lowercase)
@@ -151,3 +153,48 @@ def test_soft_value_normalises_the_policy_that_reaches_it():
 def test_backups_that_mean_nothing_are_refused(config_class, options, message):
     with pytest.raises(UserError, match=message):
         config_class(**options)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"v_weight": -1.0}, r"v_weight=-1\.0 is negative"),
+        ({"q_weight": NAN}, "q_weight=nan is negative or not a number"),
+        ({"cql_weight": -1.0}, "cql_weight"),
+        ({"dm_weight": -1.0}, "dm_weight"),
+        ({"awac_weight": -1.0}, "awac_weight"),
+        ({"transition_weight": -1.0}, "transition_weight"),
+        ({"clip_weight": -1.0}, "clip_weight"),
+        ({"beta": -4.0}, r"beta=-4\.0 is negative"),
+        ({"cql_temperature": 0.0}, r"cql_temperature=0\.0 is not positive"),
+        ({"value_min": 1.0, "value_max": -1.0}, r"value_min=1\.0 is not below value_max=-1\.0"),
+        ({"value_max": NAN}, "value_max=nan"),
+        ({"exp_weights": False, "beta": 8.0, "awac_weight": 1.0}, r"beta=8\.0 with exp_weights=False"),
+    ],
+)
+def test_numbers_that_turn_the_objective_round_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        ILQLConfig(**options)
+
+
+def test_a_large_beta_without_a_policy_loss_to_weigh_is_taken():
+    assert ILQLConfig(exp_weights=False, beta=8.0).beta == 8.0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: BCConfig(transition_weight=-1.0),
+        lambda: FilteredBCConfig(transition_weight=NAN),
+        lambda: DecisionTransformerConfig(transition_weight=-1.0),
+        lambda: FilteredBCConfig(min_return=NAN),
+        lambda: TrainConfig(n_rollouts=-3),
+        lambda: TrainConfig(length_buckets=()),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused_when_cloning(make):
+    with pytest.raises(UserError, match=r"transition_weight|min_return|n_rollouts|length_buckets"):
+        make()

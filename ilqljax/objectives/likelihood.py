@@ -4,6 +4,7 @@ Filtered cloning and the decision transformer are cloning too: they differ in th
 (`ilqljax.data.arrangement`), not in the loss.
 """
 
+import math
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -21,6 +22,10 @@ class BCConfig:
 
     transition_weight: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not self.transition_weight >= 0.0:
+            raise UserError(f"transition_weight={self.transition_weight} is negative or not a number. Use 0 or more.")
+
 
 @dataclass(frozen=True)
 class FilteredBCConfig(BCConfig):
@@ -35,8 +40,11 @@ class FilteredBCConfig(BCConfig):
     min_return: float = -float("inf")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0.0 < self.top_fraction <= 1.0:
             raise UserError(f"top_fraction={self.top_fraction} is not in (0, 1]. Use 0.25 to clone the best quarter.")
+        if math.isnan(self.min_return):
+            raise UserError("min_return=nan is not a number. Use -inf to keep rows of any return.")
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ class DecisionTransformerConfig(BCConfig):
     prefix: str = "\nReturn: "
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 2 <= self.n_labels <= 26 or not 0.0 <= self.target_quantile <= 1.0:
             raise UserError(
                 f"n_labels={self.n_labels} and target_quantile={self.target_quantile}: use 2 to 26 labels (there is a "

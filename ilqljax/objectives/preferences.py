@@ -30,7 +30,7 @@ class DPOConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.beta > 0.0 or self.min_gap < 0.0 or self.pairs_per_prompt < 0 or self.seed < 0:
+        if not self.beta > 0.0 or not self.min_gap >= 0.0 or self.pairs_per_prompt < 0 or self.seed < 0:
             raise UserError(f"{self} is out of range: beta must be above 0, the others at least 0.")
 
 

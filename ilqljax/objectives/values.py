@@ -22,6 +22,10 @@ SHARES = {
     "turn_lambda": "Use 0 to bootstrap from V alone where an utterance ends.",
     "expectile": "0.5 is the mean; towards 1 it nears the best that the data has.",
 }
+# Options that turn the objective round, or make it no number, where they are negative.
+NOT_NEGATIVE = (
+    "v_weight", "q_weight", "cql_weight", "dm_weight", "awac_weight", "transition_weight", "clip_weight", "beta"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,20 @@ class ILQLConfig:
         for name, advice in SHARES.items():
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UserError(f"{name}={getattr(self, name)} is not in [0, 1]. {advice}")
+        for name in NOT_NEGATIVE:
+            if not getattr(self, name) >= 0.0:
+                raise UserError(f"{name}={getattr(self, name)} is negative or not a number. Use 0 (off) or more.")
+        if not self.cql_temperature > 0.0:
+            raise UserError(f"cql_temperature={self.cql_temperature} is not positive. 1 is the usual one.")
+        if not self.value_min < self.value_max:
+            raise UserError(
+                f"value_min={self.value_min} is not below value_max={self.value_max}. -inf and inf do not clip."
+            )
+        if self.awac_weight and not self.exp_weights and self.beta > 1.0:
+            raise UserError(
+                f"beta={self.beta} with exp_weights=False would weigh actions without an advantage by 1 - beta, below "
+                "0. Use a beta from 0 to 1, or exp_weights=True."
+            )
         if self.backup == "soft" and not self.beta > 0.0:
             raise UserError(f"beta={self.beta} with backup='soft' must be positive: it is the inverse temperature.")
 
