@@ -130,6 +130,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
     config.wandb = ConfigDict({"use_wandb": False, "project": "ilqljax", "mode": ""})
 
+    if choice.algorithm == "decision_transformer":
+        # A letter before each guess, and before the first an utterance of its own around it: 81 tokens at most.
+        config.model.n_positions = 88
+        config.train.length_buckets = (81,)
+        config.acting.length_buckets = (16, 42, 68)
     if choice.algorithm == "bc":
         config.train = config.pretrain
         config.pretrain = ConfigDict({**stage, "total_steps": 0, "lr": 3e-3, "loss": CLONE})

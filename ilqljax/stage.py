@@ -21,7 +21,7 @@ from ilqljax.algorithms import Learner, find_unreached, init_learner_state
 from ilqljax.checkpoint import CheckpointStore
 from ilqljax.compilation import CompilationCounter
 from ilqljax.data.dataset import ListRLDataset, RLDataset
-from ilqljax.data.loader import eval_batches, expect_counts, make_train_loader
+from ilqljax.data.loader import expect_counts, make_train_loader
 from ilqljax.envs.base import LanguageEnvironment, Policy
 from ilqljax.errors import UserError
 from ilqljax.evals.loss import evaluate_loss
@@ -189,8 +189,6 @@ def train_stage(
         **buckets,
     )
     check_same(json.dumps(loader.get_state()), what="training rows")
-    # A validation row that fits no bucket must stop the run here, not at its first evaluation.
-    eval_batches(inputs.validation, batch_size=settings.batch_size, **buckets)
     # A clone is as good as its likelihood; what was taught to prefer some answers is as good as its return.
     algorithm = learner.algorithm
     by_return = (algorithm.has_critic or algorithm.has_reference) and bool(inputs.environments)

@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
@@ -26,6 +27,7 @@ from ilqljax.compilation import enable_compilation_cache, restart_with_huge_page
 from ilqljax.config import BuildContext, build, check_override_names, config_to_json, from_section, load_config_file
 from ilqljax.data.arrangement import Arrangement
 from ilqljax.data.dataset import ListRLDataset, RLDataset
+from ilqljax.data.loader import eval_batches
 from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import check_choice, check_rows
 from ilqljax.errors import UserError
@@ -144,8 +146,8 @@ def plan_stage(learner: Learner, settings: TrainConfig, rows: RLDataset, validat
     """Fit an algorithm's arrangement to its training rows, and arrange them and the validation rows.
 
     Raises:
-        UserError: the rows are not what the algorithm needs, a microbatch would tear a group of rows apart, or a stream
-            is to be sorted.
+        UserError: the rows are not what the algorithm needs, one fits no bucket, a batch or microbatch would tear a
+            group of rows apart, or a stream is to be sorted.
     """
     arrangement = learner.arrange(rows)
     arranged = arrangement.apply(rows)
@@ -159,7 +161,19 @@ def plan_stage(learner: Learner, settings: TrainConfig, rows: RLDataset, validat
         raise UserError(
             f"sort_window={settings.sort_window} sorts rows by length, and a stream has none beforehand. Use 1."
         )
-    return Stage(learner, settings, arrangement, arranged, arrangement.apply(validation))
+    stage = Stage(learner, settings, arrangement, arranged, arrangement.apply(validation))
+    # A row that fits no bucket must stop the run here, not after the stage before it.
+    for data in (stage.rows, stage.validation):
+        if isinstance(data, ListRLDataset):
+            eval_batches(
+                data,
+                batch_size=settings.batch_size,
+                length_buckets=settings.length_buckets,
+                action_buckets=settings.action_buckets,
+                n_hosts=jax.process_count(),
+                host=jax.process_index(),
+            )
+    return stage
 
 
 def select_networks(built: BuiltModel, learner: Learner) -> tuple[dict, dict] | None:

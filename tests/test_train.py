@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from dialogues import answer
 from ml_collections import ConfigDict
 
 from ilqljax import evaluate, rewrite, runs, stage
@@ -18,12 +19,15 @@ from ilqljax.algorithms import Learner, make_learner, read_options
 from ilqljax.checkpoint import restore_raw
 from ilqljax.config import load_config_file
 from ilqljax.data.arrangement import AllRows
+from ilqljax.data.dataset import ObservationDataset
+from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
 from ilqljax.evaluate import OpenRun, Trained, evaluate_run
 from ilqljax.fairness.report import load_evaluations
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
-from ilqljax.train import check_trunks, train
+from ilqljax.stage import TrainConfig
+from ilqljax.train import check_trunks, plan_stage, train
 
 STEPS = 6
 
@@ -314,7 +318,18 @@ def test_validation_row_too_long_is_refused_before_any_step(tmp_path):
     config.pretrain.length_buckets = config.train.length_buckets = (64,)
     with pytest.raises(UserError, match="length_buckets"):
         train(config)
-    assert not (tmp_path / "short" / "checkpoints").exists()
+    assert not (tmp_path / "short").exists()
+
+
+def test_a_row_that_fits_no_bucket_of_a_later_stage_is_refused_when_it_is_planned():
+    tokenizer = CharacterTokenizer("ab")
+    short, long = (ObservationDataset([answer("a", "b" * n, 0.0)], tokenizer) for n in (1, 9))
+    model = ValueLM(GPT2(GPT2Config(vocab_size=tokenizer.vocab_size)), ValueLMConfig())
+    learner, settings = make_learner("ilql", model, {}), TrainConfig(batch_size=1, length_buckets=(8,))
+    plan_stage(learner, settings, short, short)
+    for rows, validation in ((long, short), (short, long)):
+        with pytest.raises(UserError, match=r"row 0 has 14 tokens and the largest of length_buckets=\(8,\)"):
+            plan_stage(learner, settings, rows, validation)
 
 
 def test_rows_longer_than_the_model_are_refused_before_any_step(tmp_path):

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from ilqljax.data.dataset import SelectedRows
+from ilqljax.config import load_config_file
+from ilqljax.data.arrangement import ReturnLabels
+from ilqljax.data.dataset import ObservationDataset, SelectedRows
 from ilqljax.data.loader import make_train_loader
 from ilqljax.errors import UserError
 from ilqljax.tasks.wordle.data import (
@@ -199,3 +201,10 @@ def test_pairs_are_of_different_first_guesses():
 def test_a_list_too_short_for_long_games_is_refused():
     with pytest.raises(UserError, match="more words"):
         make_adversarial_games(WordList(["abbey"]), 1, seed=0, keep_short=False)
+
+
+def test_labelled_games_fit_the_decision_transformers_bucket_and_model():
+    config = load_config_file("configs/wordle.py:decision_transformer")
+    rows = ObservationDataset(play_games(MixturePolicy(WORDS, p=0.0), 20, seed=0), make_tokenizer())
+    labels = ReturnLabels((-3.0,), target=0.0, prefix=config.train.loss.prefix)
+    assert max(labels.apply(rows).lengths) == max(config.train.length_buckets) <= config.model.n_positions
