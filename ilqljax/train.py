@@ -51,13 +51,7 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
         UserError: anything that the user can put right; where possible before any work is done.
     """
     started = time.monotonic()
-    pretrain = from_section(TrainConfig, config.pretrain, path="config.pretrain")
-    main = from_section(TrainConfig, config.train, path="config.train")
-    joint = pretrain.total_steps > 0 and main.loss.get("awac_weight", 0.0) > 0
-    if joint:
-        # Policy and critic at once: the steps of both stages, one loop.
-        main = replace(main, total_steps=pretrain.total_steps + main.total_steps, lr=pretrain.lr)
-        pretrain = replace(pretrain, total_steps=0)
+    pretrain, main = read_stages(config)
     if not pretrain.total_steps and not main.total_steps:
         raise UserError("config.pretrain.total_steps and config.train.total_steps are both 0: there is nothing to do.")
     if config.algorithm == "bc" and pretrain.total_steps and main.total_steps:
@@ -130,6 +124,20 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
             raise
     say(f"everything is in {run_dir} (total {time.monotonic() - started:.0f} s, peak memory {peak_memory_gb():.2f} GB)")
     return run_dir
+
+
+def read_stages(config: ConfigDict) -> tuple[TrainConfig, TrainConfig]:
+    """Read the settings of the cloning stage and of the main one.
+
+    A policy that is trained with its critic (`awac_weight`) is not cloned first: the main stage, as `config.train`
+    says, then takes the steps of both.
+    """
+    pretrain = from_section(TrainConfig, config.pretrain, path="config.pretrain")
+    main = from_section(TrainConfig, config.train, path="config.train")
+    if pretrain.total_steps and main.total_steps and main.loss.get("awac_weight", 0.0) > 0:
+        main = replace(main, total_steps=pretrain.total_steps + main.total_steps)
+        pretrain = replace(pretrain, total_steps=0)
+    return pretrain, main
 
 
 class Stage(NamedTuple):

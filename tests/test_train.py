@@ -27,7 +27,7 @@ from ilqljax.fairness.report import load_evaluations
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.stage import TrainConfig
-from ilqljax.train import check_trunks, plan_stage, train
+from ilqljax.train import check_trunks, plan_stage, read_stages, train
 
 STEPS = 6
 
@@ -252,6 +252,17 @@ def test_a_taken_run_folder_is_refused(unbroken):
     tmp_path, _ = unbroken
     with pytest.raises(UserError, match="already holds a run"):
         train(make_config(tmp_path, "unbroken"))
+
+
+def test_joint_training_is_the_main_stage_with_the_steps_of_both():
+    config = load_config_file("configs/workable.py")
+    config.train.loss.awac_weight = 1.0
+    config.train.lr = 1e-5
+    pretrain, main = read_stages(config)
+    assert (pretrain.total_steps, main.total_steps, main.lr) == (0, 2000, 1e-5)
+    config.train.total_steps = 0
+    pretrain, main = read_stages(config)
+    assert (pretrain.total_steps, main.total_steps) == (1500, 0)
 
 
 def test_joint_training_skips_the_cloning_stage(tmp_path):
