@@ -106,7 +106,8 @@ class StageInputs(NamedTuple):
     Attributes:
         dataset: training rows.
         validation: rows whose mean loss is watched.
-        environments: where the policy acts at evaluations; may be empty.
+        make_environments: makes where the policy acts, `n_rollouts` of them, for each evaluation anew: what a generator
+            of theirs draws then depends on no evaluation before, which a resumed run would not have had.
         make_policy: from a state, its networks whole in this process, to the policy that acts.
         trunk: a language model to start from; None is random.
         networks: (params, target) of a whole critic to start from instead; None begins with new heads.
@@ -114,7 +115,7 @@ class StageInputs(NamedTuple):
 
     dataset: RLDataset
     validation: ListRLDataset
-    environments: Sequence[LanguageEnvironment]
+    make_environments: Callable[[], Sequence[LanguageEnvironment]]
     make_policy: Callable[[TrainState], Policy]
     trunk: dict | None
     networks: tuple[dict, dict] | None = None
@@ -191,7 +192,7 @@ def train_stage(
     check_same(json.dumps(loader.get_state()), what="training rows")
     # A clone is as good as its likelihood; what was taught to prefer some answers is as good as its return.
     algorithm = learner.algorithm
-    by_return = (algorithm.has_critic or algorithm.has_reference) and bool(inputs.environments)
+    by_return = (algorithm.has_critic or algorithm.has_reference) and settings.n_rollouts > 0
     store = CheckpointStore(
         run_dir / "checkpoints" / name,
         metric_name="return" if by_return else "validation_loss",
@@ -208,10 +209,12 @@ def train_stage(
     def evaluate(state: TrainState) -> dict[str, float]:
         losses = evaluate_loss(eval_fn, state, inputs.validation, mesh=mesh, batch_size=settings.batch_size, **buckets)
         results = {f"validation/{k}": v for k, v in losses.items()}
-        if inputs.environments:
+        if settings.n_rollouts:
             acting = gather_networks(state)
             # Once for all: a return that differed in its last digit would make another checkpoint the best one.
-            played = ask_first_process(lambda: evaluate_rollouts(inputs.environments, inputs.make_policy(acting)))
+            played = ask_first_process(
+                lambda: evaluate_rollouts(inputs.make_environments(), inputs.make_policy(acting))
+            )
             results |= {f"rollout/{k}": v for k, v in played.items()}
         return results
 

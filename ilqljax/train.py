@@ -100,7 +100,7 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
         inputs = StageInputs(
             dataset=stage.rows,
             validation=stage.validation,
-            environments=[make_environment(i) for i in range(stage.settings.n_rollouts)],
+            make_environments=lambda: [make_environment(i) for i in range(stage.settings.n_rollouts)],
             make_policy=lambda state: make_policy(config, built, describe(state)),
             trunk=trunk,
             networks=select_networks(built, stage.learner) if name == next(iter(stages)) else None,

@@ -1,4 +1,6 @@
-"""One stage of training, around its steps: what it refuses to save."""
+"""One stage of training, around its steps: what it refuses to save, and where its policy acts."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -22,25 +24,59 @@ TOKENIZER = CharacterTokenizer("ab")
 CONFIG = ConfigDict({"seed": 0, "wandb": {"use_wandb": False}})
 
 
-def make_inputs():
-    rows = ObservationDataset([answer("a", "b", -1.0), answer("b", "a", 0.0)], TOKENIZER)
-    return StageInputs(rows, rows, environments=[], make_policy=lambda state: None, trunk=None)
+MODEL = ValueLM(GPT2(GPT2Config(TOKENIZER.vocab_size, 8, n_embd=4, n_layer=1, n_head=1)), ValueLMConfig())
+ROWS = ObservationDataset([answer("a", "b", -1.0), answer("b", "a", 0.0)], TOKENIZER)
+SETTINGS = TrainConfig(batch_size=2, length_buckets=(8,), n_rollouts=0)
+
+
+def clone(run_dir, monkeypatch, step, *, make_environments=list, **settings):
+    """Run a stage whose steps are only what `step` makes of the state."""
+
+    def step_fn(state, batch):
+        state = step(state)._replace(step=state.step + 1)
+        return state, {"loss": jnp.ones(()), "tokens": jnp.ones(())}
+
+    monkeypatch.setattr(stage, "make_train_step", lambda *_, **__: step_fn)
+    monkeypatch.setattr(stage, "evaluate_loss", lambda *_, **__: {"loss": 1.0})
+    inputs = StageInputs(ROWS, ROWS, make_environments, make_policy=lambda state: None, trunk=None)
+    return train_stage(
+        "bc",
+        make_learner("bc", MODEL, {}),
+        dataclasses.replace(SETTINGS, **settings),
+        inputs,
+        config=CONFIG,
+        mesh=make_mesh(MeshConfig(data=2)),
+        run_dir=run_dir,
+    )
 
 
 def test_parameters_that_the_last_update_ruined_are_not_saved_over_good_ones(tmp_path, monkeypatch):
-    model = ValueLM(GPT2(GPT2Config(TOKENIZER.vocab_size, 8, n_embd=4, n_layer=1, n_head=1)), ValueLMConfig())
-    settings = TrainConfig(total_steps=4, batch_size=2, length_buckets=(8,), eval_every=9, save_every=1, n_rollouts=0)
+    def ruin(state):
+        return state._replace(params=jax.tree.map(lambda x: jnp.where(state.step == 2, jnp.nan, x), state.params))
 
-    def ruin(state, batch):
-        params = jax.tree.map(lambda x: jnp.where(state.step == 2, jnp.nan, x), state.params)
-        return state._replace(step=state.step + 1, params=params), {"loss": jnp.ones(()), "tokens": jnp.ones(())}
-
-    monkeypatch.setattr(stage, "make_train_step", lambda *_, **__: ruin)
-    mesh = make_mesh(MeshConfig(data=2))
     with pytest.raises(NonFiniteParamsError, match=r"after step 3\. Resume the run.*lower learning rate"):
-        train_stage(
-            "bc", make_learner("bc", model, {}), settings, make_inputs(), config=CONFIG, mesh=mesh, run_dir=tmp_path
-        )
+        clone(tmp_path, monkeypatch, ruin, total_steps=4, save_every=1)
     folder = tmp_path / "checkpoints" / "bc"
     assert CheckpointStore(folder).steps() == [2]
     jax.tree.map(lambda x: np.testing.assert_array_equal(np.isfinite(x), True), restore_raw(folder)["params"])
+
+
+def test_every_evaluation_plays_the_same_games(tmp_path, monkeypatch):
+    played = []
+
+    def play(generators, policy):
+        played.append([int(rng.integers(1 << 30)) for rng in generators])
+        return {"return": 0.0}
+
+    monkeypatch.setattr(stage, "evaluate_rollouts", play)
+    environments = lambda: [np.random.default_rng(i) for i in range(2)]  # noqa: E731
+    clone(
+        tmp_path,
+        monkeypatch,
+        lambda state: state,
+        make_environments=environments,
+        total_steps=2,
+        eval_every=1,
+        n_rollouts=2,
+    )
+    assert played[0] == played[1]
