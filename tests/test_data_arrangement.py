@@ -97,6 +97,19 @@ def test_answers_of_equal_or_nearly_equal_return_make_no_pair():
     assert PreferencePairs(min_gap=1.5).apply(dataset).size() == 2 * 1
 
 
+def test_prompts_are_told_apart_by_what_was_cut_from_them():
+    rows = [answer("abcd", "e", -1.0), answer("abcd", "eee", -2.0), answer("bbcd", "ee", -3.0)]
+    whole = raws(PreferencePairs().apply(make_dataset(rows)))
+    assert whole == ["<s>abcd</s>e</a></eod>", "<s>abcd</s>eee</a></eod>"]
+    # Of the three prompts 1, 3 and 2 tokens are cut: the first two differ then, and others may be equal.
+    assert raws(PreferencePairs().apply(make_dataset(rows, max_length=8))) == whole
+
+
+def test_a_row_in_which_the_agent_says_nothing_makes_no_pair():
+    rows = [Talk((("a", None),), terminal=False), answer("a", "b", -1.0), answer("a", "c", -2.0)]
+    assert PreferencePairs().apply(make_dataset(rows)).rows.tolist() == [1, 2]
+
+
 def test_pairs_of_a_prompt_are_drawn_by_the_seed():
     dataset = make_dataset([answer("a", text, float(i)) for i, text in enumerate("bcdefgh")])
     first, again, other = (raws(PreferencePairs(0.0, 5, seed).apply(dataset)) for seed in (0, 0, 1))
@@ -105,7 +118,7 @@ def test_pairs_of_a_prompt_are_drawn_by_the_seed():
 
 
 def test_a_dataset_without_a_pair_is_refused():
-    with pytest.raises(UserError, match="several scored answers"):
+    with pytest.raises(UserError, match=r"differ, by at least min_gap=0\.0.*several scored answers"):
         PreferencePairs().apply(make_dataset(ANSWERS[1:3]))
 
 

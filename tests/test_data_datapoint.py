@@ -110,6 +110,7 @@ def test_the_truncation_table_of_the_docstring():
     assert point.tokens.tolist() == to_ids("<s> b </s> c </a> </eod>")
     assert point.metadata["truncated_tokens"] == 1
     assert point.raw == "<s>ab</s>c</a></eod>"
+    assert point.raw[: point.prompt_length] == "<s>ab</s>"
 
 
 def test_the_docstring_prints_the_tables_that_are_tested():

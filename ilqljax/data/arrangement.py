@@ -20,6 +20,7 @@ from ilqljax.data.datapoint import DataPoint, Dialogue
 from ilqljax.data.dataset import IterableRLDataset, ListRLDataset, RLDataset, SelectedRows
 from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.errors import UserError
+from ilqljax.files import hash_text
 
 logger = logging.getLogger(__name__)
 
@@ -136,11 +137,12 @@ class BestOfStream(IterableRLDataset):
 class PreferencePairs(AllRows):
     """Pair rows that answer the same prompt with different returns: the better one first.
 
-    Rows with the returns -1, -4 and -4 after one prompt and a row of another prompt give two pairs, (-1, -4) and
-    (-1, -4).
+    A prompt is all that was said before the agent first spoke, whatever was cut from its row; a row in which the agent
+    says nothing answers none. Rows with the returns -1, -4 and -4 after one prompt and a row of another prompt give two
+    pairs, (-1, -4) and (-1, -4).
 
     Attributes:
-        min_gap: least difference of the returns of a pair.
+        min_gap: least difference of the returns of a pair; equal returns make none.
         pairs_per_prompt: most pairs of one prompt, drawn at random; 0 takes all.
         seed: of that draw.
     """
@@ -162,9 +164,10 @@ class PreferencePairs(AllRows):
         """
         if not isinstance(dataset, ListRLDataset):
             raise UserError("Preference pairs need a dataset with a fixed list of rows, and this one is a stream.")
-        answers: dict[bytes, list[tuple[float, int]]] = defaultdict(list)
+        answers: dict[str, list[tuple[float, int]]] = defaultdict(list)
         for i, row in enumerate(read_rows(dataset)):
-            answers[row.tokens[: row.state_idxs[0] + 1].tobytes()].append((total_return(dataset, row), i))
+            if len(row.action_idxs):
+                answers[hash_text(row.raw[: row.prompt_length])].append((total_return(dataset, row), i))
         pairs = []
         for number, scored in enumerate(answers.values()):
             found = [pair for a, b in combinations(scored, 2) if (pair := self.order(a, b))]
@@ -174,7 +177,7 @@ class PreferencePairs(AllRows):
             pairs += found
         if not pairs:
             raise UserError(
-                f"No two of {dataset.size()} rows answer one prompt with returns that differ by more than "
+                f"No two of {dataset.size()} rows answer one prompt with returns that differ, by at least "
                 f"min_gap={self.min_gap}. Lower min_gap, or give several scored answers a prompt."
             )
         logger.info("preference pairs: %d from %d rows of %d prompts", len(pairs), dataset.size(), len(answers))

@@ -4,6 +4,7 @@ A row is `<s>` (`<a>` when the agent speaks first), then the utterances, each cl
 (agent), then `</eod>` when the dialogue is over. Index j means the hidden state at token j, which predicts token j + 1.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -152,6 +153,7 @@ class DataPoint:
 
     Attributes:
         raw: the whole dialogue as text, before truncation.
+        prompt_length: how many characters of `raw` were said before the agent first spoke, with their ends.
         tokens: the row's token ids.
         action_idxs: positions that predict an action token.
         state_idxs: action positions, then the last token.
@@ -165,6 +167,7 @@ class DataPoint:
     """
 
     raw: str
+    prompt_length: int
     tokens: Int[np.ndarray, "T"]
     action_idxs: Int[np.ndarray, "A"]
     state_idxs: Int[np.ndarray, "A+1"]
@@ -200,6 +203,7 @@ class DataPoint:
         for text, reward in sequence:
             if reward is not None and not math.isfinite(reward):
                 raise UserError(f"the reward of {text[:EXCERPT]!r} is {reward}: rewards must be finite numbers")
+        prompt = list(itertools.takewhile(lambda utterance: utterance[1] is None, sequence))
         layout = _lay_out_dialogue(sequence, terminal, tokenizer, max_length=max_length)
         tokens = np.asarray(layout.tokens, np.int32)
         utterance_rewards = [reward for _, reward in sequence if reward is not None]
@@ -214,6 +218,7 @@ class DataPoint:
         starts = np.asarray([start for start, _ in layout.agent_spans], np.int32)
         return cls(
             raw=_format_raw(sequence, terminal),
+            prompt_length=len(_format_raw(prompt, False)),
             tokens=tokens,
             state_idxs=np.concatenate([action_idxs, last]),
             action_idxs=action_idxs,
