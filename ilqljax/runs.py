@@ -1,6 +1,7 @@
 """A run's folder: where it is, what it holds, and how to open it again.
 
 config.json        the resolved config       overrides.json   what differs from the config file's own values
+config-1.json, overrides-1.json: what a run had before it was first resumed with other values; -2 before the next time
 tokenizer/         the tokenizer             checkpoints/     one Orbax folder per stage
 metrics/           JSONL and TensorBoard     export/          the policy for transformers
 evaluation.jsonl   every judged rewrite      results.json     the final table
@@ -13,8 +14,10 @@ import json
 import logging
 import os
 import platform
+import shutil
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,7 @@ from ilqljax.config import (
 )
 from ilqljax.data.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
 from ilqljax.errors import UserError
-from ilqljax.files import lock_path, save_text
+from ilqljax.files import lock_path, read_json, save_text, save_whole
 from ilqljax.processes import ask_first_process, is_first_process
 
 logger = logging.getLogger(__name__)
@@ -38,6 +41,8 @@ logger = logging.getLogger(__name__)
 LOCK = "training.lock"
 # Sections that a resumed run may change; the rest decides what the saved arrays and batches mean.
 CHANGEABLE = ("resume", "run_dir", "train", "pretrain", "decode", "evaluator", "wandb", "mesh", "environment")
+# What says which run it is, and stays as it was when the run began.
+IDENTITY = ("resume", "run_dir")
 
 # What acting with a run's policies reads of its config.
 READ_KEYS = {
@@ -85,8 +90,8 @@ def check_free(run_dir: Path) -> None:
 def claim_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any]) -> Iterator[Path]:
     """Make a new run's folder, or take a resumed run's, and keep other processes from training in it for the block.
 
-    A new folder gets the resolved config and what was overridden; a resumed run's are left alone. The first of several
-    processes does so for all; the others go on when it has.
+    A new folder gets the resolved config and what was overridden; a resumed run's are left to `record_changes`. The
+    first of several processes does so for all; the others go on when it has.
 
     Yields:
         The folder. One that the user did not name gets a number where another run took its name meanwhile.
@@ -110,6 +115,44 @@ def _claim_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, An
             save_json(run_dir / "overrides.json", overrides)
             save_config_json(config, run_dir / "config.json")
         yield run_dir
+
+
+def record_changes(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any]) -> None:
+    """Write the config that a resumed run goes on with, where it is another one, and number what the run had before.
+
+    A process killed in between leaves the old config, or the new one; the next call does the rest.
+
+    Args:
+        run_dir: the run's folder, claimed.
+        config: of the resumed run.
+        overrides: what the user changed from the config file's values.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    n_kept = sum(1 for _ in run_dir.glob("config-*.json"))
+    if n_kept and (run_dir / f"config-{n_kept}.json").read_bytes() == (run_dir / "config.json").read_bytes():
+        # A process was killed before the new config was there; its overrides may be.
+        save_whole(run_dir / "overrides.json", partial(shutil.copy2, run_dir / f"overrides-{n_kept}.json"))
+        n_kept -= 1
+    saved = load_config_json(run_dir / "config.json")
+    changed = config.copy_and_resolve_references()
+    changed.update({name: saved[name] for name in IDENTITY})
+    if not find_differing(saved, changed):
+        return
+    for name in ("overrides", "config"):  # the config last: where it is, the pair is whole
+        save_whole(run_dir / f"{name}-{n_kept + 1}.json", partial(shutil.copy2, run_dir / f"{name}.json"))
+    before = read_json(run_dir / "overrides.json", advice="Restore the file that training wrote.")
+    now = {name: before[name] for name in IDENTITY if name in before}
+    now |= {name: value for name, value in overrides.items() if name not in IDENTITY}
+    save_json(run_dir / "overrides.json", now)
+    save_config_json(changed, run_dir / "config.json")
+
+
+def find_differing(saved: ConfigDict, config: ConfigDict) -> list[str]:
+    """List the dotted keys that two configs do not have alike, as JSON has them."""
+    saved, here = (json.loads(config_to_json(each)) for each in (saved, config))
+    return list(diff_overrides(saved, here) | diff_overrides(here, saved))
 
 
 def make_numbered(folder: Path) -> Path:
@@ -144,9 +187,8 @@ def lock_run_dir(run_dir: Path) -> Iterator[None]:
 def resume_run_dir(config: ConfigDict) -> Path:
     """Find the run to resume ("latest" is the newest of the task) and check that it is the same experiment."""
     if config.resume == "latest":
-        # A run writes its config once, when it starts; a name of the user's own need not have a date.
         files = resolve_path("runs").glob(f"{config.task}-*/config.json")
-        found = sorted(files, key=lambda file: (file.stat().st_mtime_ns, file.parent.name))
+        found = sorted(files, key=lambda file: (find_start(file.parent), file.parent.name))
         if not found:
             raise UserError(f"There is no run of {config.task!r} below {resolve_path('runs')} to resume.")
         run_dir = found[-1].parent
@@ -154,9 +196,7 @@ def resume_run_dir(config: ConfigDict) -> Path:
         run_dir = resolve_path(config.resume)
     if not (run_dir / "config.json").is_file():
         raise UserError(f"{run_dir} holds no run: config.json is missing. Give the folder that the run printed.")
-    saved = json.loads(config_to_json(load_config_json(run_dir / "config.json")))
-    here = json.loads(config_to_json(config))
-    names = diff_overrides(saved, here) | diff_overrides(here, saved)
+    names = find_differing(load_config_json(run_dir / "config.json"), config)
     differing = [name for name in names if name.split(".")[0] not in CHANGEABLE]
     if differing:
         raise UserError(
@@ -164,6 +204,12 @@ def resume_run_dir(config: ConfigDict) -> Path:
         )
     with lock_run_dir(run_dir):  # refused here if another process trains it, before any work
         return run_dir
+
+
+def find_start(run_dir: Path) -> int:
+    """Return when a run began, in ns: its first config was written then; a name of the user's own need have no date."""
+    first = run_dir / "config-1.json"
+    return (first if first.is_file() else run_dir / "config.json").stat().st_mtime_ns
 
 
 def load_run_config(run_dir: str | Path) -> tuple[Path, ConfigDict]:

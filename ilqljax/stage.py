@@ -130,6 +130,7 @@ def train_stage(
     config: ConfigDict,
     mesh: Mesh,
     run_dir: Path,
+    on_restored: Callable[[], object] = lambda: None,
 ) -> TrainState:
     """Train one algorithm and return the state of the selected checkpoint; continues where its checkpoints end.
 
@@ -141,6 +142,7 @@ def train_stage(
         config: the run's config, for the seed and the writers.
         mesh: devices.
         run_dir: the run's folder.
+        on_restored: called before the first step, when the checkpoints that are there have been found to fit.
 
     Raises:
         NonFiniteLossError: the loss is NaN or infinite; nothing is saved from then on.
@@ -205,6 +207,7 @@ def train_stage(
         if start < settings.total_steps:  # there will be a save
             store.check_metrics()
         say(f"{name}: continuing from step {start}")
+    on_restored()
 
     def evaluate(state: TrainState) -> dict[str, float]:
         losses = evaluate_loss(eval_fn, state, inputs.validation, mesh=mesh, batch_size=settings.batch_size, **buckets)

@@ -33,8 +33,8 @@ from ilqljax.decoding.policy import check_choice, check_rows
 from ilqljax.errors import UserError
 from ilqljax.evaluate import Trained, evaluate_policies, export_policy, make_policy, save_arrangement
 from ilqljax.models.builders import BuiltModel
-from ilqljax.processes import check_same, first_process_first, is_first_process, start_processes
-from ilqljax.runs import choose_run_dir, claim_run_dir, save_tokenizer
+from ilqljax.processes import ask_first_process, check_same, first_process_first, is_first_process, start_processes
+from ilqljax.runs import choose_run_dir, claim_run_dir, record_changes, save_tokenizer
 from ilqljax.sharding import MeshConfig, check_batch_size, make_mesh
 from ilqljax.stage import StageInputs, TrainConfig, say, train_stage
 from ilqljax.state import TrainState, gather_networks
@@ -92,7 +92,11 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
 
     def run(name: str, trunk: dict | None) -> Trained:
         stage = stages[name]
-        save_arrangement(run_dir, name, stage.arrangement)
+
+        def settle() -> None:
+            save_arrangement(run_dir, name, stage.arrangement)
+            if config.resume and name == last_begun:  # no stage's checkpoints refuse the new config any more
+                ask_first_process(lambda: record_changes(run_dir, config, overrides=overrides or {}))
 
         def describe(state: TrainState) -> Trained:
             return Trained(stage.learner, stage.arrangement, select_acting_params(state), state.target)
@@ -105,7 +109,16 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
             trunk=trunk,
             networks=select_networks(built, stage.learner) if name == next(iter(stages)) else None,
         )
-        state = train_stage(name, stage.learner, stage.settings, inputs, config=config, mesh=mesh, run_dir=run_dir)
+        state = train_stage(
+            name,
+            stage.learner,
+            stage.settings,
+            inputs,
+            config=config,
+            mesh=mesh,
+            run_dir=run_dir,
+            on_restored=settle,
+        )
         return describe(gather_networks(state))
 
     policies: dict[str, Trained] = {}
@@ -113,6 +126,8 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
         with first_process_first():  # the others compare theirs
             save_tokenizer(run_dir, built.tokenizer)
         say(f"run folder: {run_dir}")
+        begun = [name for name in stages if (run_dir / "checkpoints" / name).is_dir()]
+        last_begun = begun[-1] if begun else next(iter(stages))
         try:
             for name in stages:
                 trunk = policies["bc"].params["policy"] if policies else built.pretrained

@@ -54,6 +54,73 @@ def test_runs_of_one_second_get_folders_of_their_own(config, tmp_path, monkeypat
     assert found == [stem, f"{stem}-2", f"{stem}-3"]
 
 
+def start(config, **overrides):
+    with runs.claim_run_dir(runs.choose_run_dir(config), config, overrides=overrides) as run_dir:
+        return run_dir
+
+
+def resume(config, *, beta):
+    """Resume the run with another beta."""
+    resumed = config.copy_and_resolve_references()
+    resumed.resume, resumed.run_dir, resumed.decode.beta = config.run_dir, "", beta
+    overrides = {"decode.beta": beta, "resume": config.run_dir}
+    with runs.claim_run_dir(runs.choose_run_dir(resumed), resumed, overrides=overrides) as run_dir:
+        runs.record_changes(run_dir, resumed, overrides=overrides)
+
+
+def read_betas(run_dir):
+    """What config.json, config-1.json, ... say of beta, and what overrides.json, ... do."""
+    names = ["", *(f"-{n}" for n in range(1, 1 + len([*run_dir.glob("config-*.json")])))]
+    read = lambda name: json.loads((run_dir / name).read_text())  # noqa: E731
+    return [
+        (read(f"config{name}.json")["decode"]["beta"], read(f"overrides{name}.json").get("decode.beta"))
+        for name in names
+    ]
+
+
+def test_what_a_resumed_run_changed_is_recorded_and_what_it_had_is_kept(config):
+    run_dir = start(config, run_dir=config.run_dir)
+    began = (run_dir / "config.json").stat().st_mtime_ns
+    for beta in (8.0, 16.0, 16.0, 4.0):  # 8 is what it had
+        resume(config, beta=beta)
+    assert read_betas(run_dir) == [(4.0, 4.0), (8.0, None), (16.0, 16.0)]
+    _, now = runs.load_run_config(run_dir)
+    assert (now.decode.beta, now.run_dir, now.resume) == (4.0, config.run_dir, "")
+    assert (run_dir / "config.json.sha256").is_file()
+    assert json.loads((run_dir / "overrides.json").read_text()) == {"run_dir": config.run_dir, "decode.beta": 4.0}
+    assert runs.find_start(run_dir) == began
+
+
+def test_a_kill_while_changes_are_recorded_leaves_the_old_config_or_the_new_one(config, monkeypatch):
+    run_dir = start(config)
+    expected = {8.0: [(8.0, None)], 4.0: [(4.0, 4.0), (8.0, None)]}
+
+    def kill_at(n, replace=os.replace):
+        moves = iter(range(n))
+
+        def replace_or_die(*paths):
+            if next(moves, None) is None:
+                raise KeyboardInterrupt
+            replace(*paths)
+
+        return replace_or_die
+
+    for n in range(5):  # overrides-1, config-1, overrides, config, its checksum
+        for then in (8.0, 4.0):
+            with monkeypatch.context() as patch:
+                patch.setattr(files.os, "replace", kill_at(n))
+                with pytest.raises(KeyboardInterrupt):
+                    resume(config, beta=4.0)
+            is_new = runs.load_run_config(run_dir)[1].decode.beta == 4.0
+            assert is_new == (n == 4)
+            if then == 4.0 or not is_new:
+                resume(config, beta=then)
+                assert read_betas(run_dir)[: len(expected[then])] == expected[then]
+            for file in run_dir.glob("config*.json"):
+                file.unlink()
+            start(config)
+
+
 def test_a_run_that_is_being_trained_is_not_resumed_but_read(config):
     resumed = config.copy_and_resolve_references()
     resumed.resume = config.run_dir

@@ -119,7 +119,10 @@ def test_resumed_run_equals_the_unbroken_one(unbroken, monkeypatch, capsys, stop
     assert f"--config.resume={config.run_dir} continues" in capsys.readouterr().err
     resumed = make_config(tmp_path, "unused")
     resumed.resume = config.run_dir
+    resumed.wandb.project = "another"  # changes no number
     again = train(resumed)
+    assert runs.load_run_config(again)[1].wandb.project == "another"
+    assert json.loads((again / "config-1.json").read_text())["wandb"]["project"] == config.wandb.project
     for name in ("bc", "ilql"):
         assert read_steps(again, name) == read_steps(run_dir, name)
     for name in ("bc", "ilql"):
@@ -233,6 +236,7 @@ def test_a_damaged_older_checkpoint_stops_a_resumed_run_before_its_first_step(un
     monkeypatch.setattr(stage, "shard_batch", None)  # would fail if it were called
     with pytest.raises(UserError, match=r"bc/1 is damaged"):
         train(config)
+    assert not (folder / "config-1.json").exists()
 
 
 def test_latest_is_the_run_that_was_started_last_whatever_its_name(unbroken, tmp_path, monkeypatch):
