@@ -377,6 +377,9 @@ def test_detached_terms_leave_the_trunk_to_the_tied_head():
     assert terms["q_loss"] == terms["cql_loss"] == {"q1"}
     assert terms["v_loss"] == {"v"}
     assert terms["token_loss"] == {"trunk", "trunk/wte"}
+    params = make_params(SHARED)[0]
+    listed = values.unreached_paths(make_model(SHARED), config, params)
+    assert {*listed} == {("trunk", name) for name in params["trunk"]} - {("trunk", "wte")}
 
 
 def test_advanced_heads_never_read_the_final_layer_norm():

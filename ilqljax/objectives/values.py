@@ -326,8 +326,10 @@ def q_statistics(
 def unreached_paths(model: ValueLM, config: ILQLConfig, params: dict) -> tuple[tuple[str, ...], ...]:
     """List parameters that no term of the ILQL loss reads, as torch would leave their gradient `None`."""
     policy_in_trunk = config.awac_weight > 0 and "policy" not in params
-    if config.detach_v and config.detach_q and not (policy_in_trunk and not config.detach_policy):
-        return (("trunk",),) if not policy_in_trunk else ()
+    if config.detach_v and config.detach_q and not policy_in_trunk:
+        return (("trunk",),)
+    if config.detach_v and config.detach_q and config.detach_policy:  # what is left is the tied head
+        return tuple(("trunk", name) for name in params["trunk"] if name != "wte")
     if model.config.advanced_mlp and not policy_in_trunk:
         return (("trunk", "ln_f"),)
     return ()
