@@ -331,6 +331,19 @@ def test_token_weights_stand_at_actions_and_transition_weight_elsewhere():
     np.testing.assert_array_equal(weights, [[0.5, 0.5, 0.5, 2.0, 3.0, 4.0, 0.5, 0.5, 0.5]])
 
 
+def test_an_infinite_weight_of_padding_leaves_the_gradient_finite():
+    weights = jnp.where(BATCH.per_token.action_mask, 1.0, jnp.inf)
+    wte, hidden = jnp.ones((TOKENIZER.vocab_size, 4)), jnp.ones((*BATCH.tokens.shape, 4))
+
+    @jax.jit
+    @jax.grad
+    def gradient(hidden, weights):
+        trunk = {"wte": wte}
+        return likelihood.policy_loss(trunk, hidden, BATCH, count_batch(BATCH), weights, transition_weight=0.0)
+
+    np.testing.assert_array_equal(gradient(hidden, weights), gradient(hidden, jnp.ones_like(weights)))
+
+
 # Where gradients go.
 
 

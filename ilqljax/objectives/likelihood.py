@@ -106,6 +106,8 @@ def policy_loss(
         hidden, targets = losses.gather_positions(hidden, moves.action_idxs), taken_tokens(batch.tokens, moves)
     if clip:
         weights = jnp.minimum(weights, clip)
+    # Padding's weights mean nothing; an infinite one would make the gradient NaN, whatever is selected afterwards.
+    weights = jnp.where(mask, weights, 0.0)
     nll = token_cross_entropy(trunk, hidden, targets)
     return losses.masked_mean(weights * nll, mask, count=counts.tokens)
 
