@@ -9,6 +9,7 @@ from dialogues import Talk, answer
 from ilqljax.config import from_section
 from ilqljax.data import arrangement
 from ilqljax.data.arrangement import AllRows, BestRows, PreferencePairs, ReturnLabels, total_return
+from ilqljax.data.datapoint import ConstantTokenReward
 from ilqljax.data.dataset import IterableRLDataset, ObservationDataset
 from ilqljax.data.loader import eval_batches, make_train_loader
 from ilqljax.data.tokenizer import CharacterTokenizer
@@ -180,6 +181,16 @@ def test_labels_are_equally_frequent_and_ask_for_the_best():
     labels = ReturnLabels.fit(dataset, DecisionTransformerConfig(n_labels=4, prefix=" "))
     assert labels.target == pytest.approx(7.0)
     assert [labels.name(r) for r in range(8)] == list("aabbccdd")
+
+
+def test_labels_do_not_know_what_a_dataset_pays_for_tokens():
+    talks = [GAME, *(answer("a", "b" * (9 - n), float(-n)) for n in range(8))]
+    config = DecisionTransformerConfig(n_labels=4, prefix=" ")
+    plain, paid = (
+        ReturnLabels.fit(make_dataset(talks, token_reward=ConstantTokenReward(reward)), config)
+        for reward in (0.0, -1.0)
+    )
+    assert plain == paid
 
 
 def test_truncation_keeps_the_label():

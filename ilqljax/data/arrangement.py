@@ -9,7 +9,7 @@ import logging
 import string
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Protocol
 
@@ -219,10 +219,12 @@ class ReturnLabels:
     def fit(cls, dataset: RLDataset, config: Any) -> "ReturnLabels":
         """Cut the returns to go of the training data into `config.n_labels` equally frequent ranges.
 
+        They are the dialogues' own, as labels are: without what a dataset pays for tokens.
+
         Raises:
             UserError: the tokenizer cannot tell the letters apart.
         """
-        to_go = [returns_to_go(dataset, row) for row in read_rows(dataset)]
+        to_go = [returns_to_go(dataset, take_token_rewards(dataset, row)) for row in read_rows(dataset)]
         every = np.concatenate(to_go)
         edges = np.unique(np.quantile(every, np.arange(1, config.n_labels) / config.n_labels))
         target = np.quantile([row[0] for row in to_go if len(row)], config.target_quantile)
@@ -304,6 +306,14 @@ def read_rows(dataset: RLDataset) -> Iterator[DataPoint]:
         yield from (dataset.get_item(i) for i in range(dataset.size()))
     else:
         yield from (dataset.sample_item(np.random.default_rng((SAMPLE_SEED, i))) for i in range(N_SAMPLED))
+
+
+def take_token_rewards(dataset: RLDataset, row: DataPoint) -> DataPoint:
+    """Return a row whose utterances earn what the dialogue says, without their token rewards."""
+    ends = np.searchsorted(row.action_idxs, row.utterance_action_idxs)
+    spoken = [row.tokens[idxs + 1] for idxs in np.split(row.action_idxs, ends)[:-1]]
+    paid = np.array([np.sum(dataset.token_reward.get_token_reward(tokens)) for tokens in spoken])
+    return replace(row, utterance_rewards=row.utterance_rewards - paid)
 
 
 def returns_to_go(dataset: RLDataset, row: DataPoint) -> Float[np.ndarray, "U"]:
