@@ -1,10 +1,9 @@
 """An engine over HTTP, against a real server on this machine: answers, delays, failures, and nonsense."""
 
 import json
-import os
-import signal
 import threading
 import time
+from concurrent.futures import Future
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -146,14 +145,18 @@ def test_pauses_double_and_follow_retry_after(engine, monkeypatch):
 
 
 @pytest.mark.parametrize("status", [200, 503])
-def test_ctrl_c_ends_the_queue_and_further_tries(engine, status):
+def test_ctrl_c_ends_the_queue_and_further_tries(engine, monkeypatch, status):
     def behave(handler, request):
-        if len(engine.requests) == 3:
-            os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.05)
         send(handler, answer_well(request), status=200 if len(engine.requests) < 3 else status)
 
+    def wait_and_be_interrupted(future):
+        while len(engine.requests) < 3:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
     engine.behave = behave
+    monkeypatch.setattr(Future, "result", wait_and_be_interrupted)  # where Ctrl-C finds the main thread
     with pytest.raises(KeyboardInterrupt):
         ask(engine, ["1"] * 40, batch_size=1, max_concurrent=1, n_retries=10)
     assert len(engine.requests) < 6
