@@ -20,7 +20,6 @@ A new algorithm is one entry here and, where its loss is new, one function in `o
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -37,7 +36,7 @@ from ilqljax.objectives.likelihood import BCConfig, DecisionTransformerConfig, F
 from ilqljax.objectives.preferences import DPOConfig, make_dpo_loss
 from ilqljax.objectives.values import ILQLConfig, UtteranceILQLConfig, make_ilql_loss, unreached_paths
 from ilqljax.state import TrainState, init_state
-from ilqljax.types import Array, LossFn
+from ilqljax.types import UNCLIPPED, Array, LossFn
 
 
 class Algorithm(NamedTuple):
@@ -102,7 +101,7 @@ class Learner(NamedTuple):
     @property
     def value_range(self) -> tuple[float, float]:
         """What the critic's target Q is clipped to, in training as in acting."""
-        return (self.config.value_min, self.config.value_max) if self.algorithm.has_critic else (-math.inf, math.inf)
+        return (self.config.value_min, self.config.value_max) if self.algorithm.has_critic else UNCLIPPED
 
     def arrange(self, dataset: RLDataset) -> Arrangement:
         """Fit the algorithm's arrangement to its training data; errors are the arrangement's."""

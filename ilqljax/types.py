@@ -11,6 +11,7 @@ Letters used in every shape annotation:
 | S      | slots of a key/value cache   | N      | candidates        |
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,6 +20,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 Array = jax.Array | np.ndarray
+
+# A range that clips no value.
+UNCLIPPED = (-math.inf, math.inf)
 
 
 class Transitions(NamedTuple):

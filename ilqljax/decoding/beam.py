@@ -22,7 +22,7 @@ from ilqljax.decoding.sampling import make_token_scores
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import KVCache, take_cache_rows
 from ilqljax.models.value_lm import ValueLM
-from ilqljax.types import Array
+from ilqljax.types import UNCLIPPED, Array
 
 
 class Beams(NamedTuple):
@@ -55,7 +55,7 @@ def make_beam_search(
     end_ids: tuple[int, ...],
     pad_id: int,
     suppress_ids: tuple[int, ...] = (),
-    value_range: tuple[float, float] = (-float("inf"), float("inf")),
+    value_range: tuple[float, float] = UNCLIPPED,
     max_length: int = 0,
 ) -> Callable[[ActingNetworks, Array, Array], Beams]:
     """Make the compiled search `search(networks, tokens [B P], lengths [B]) -> Beams`.

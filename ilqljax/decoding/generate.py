@@ -25,7 +25,7 @@ from ilqljax.decoding.sampling import make_token_scores, sample_tokens
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import CacheSlots, take_cache_rows
 from ilqljax.models.value_lm import ValueLM
-from ilqljax.types import Array
+from ilqljax.types import UNCLIPPED, Array
 
 RANKINGS = ("advantage", "value", "log_probability", "both", "tilted")
 
@@ -125,7 +125,7 @@ def make_generate(
     end_ids: tuple[int, ...],
     pad_id: int,
     suppress_ids: tuple[int, ...] = (),
-    value_range: tuple[float, float] = (-float("inf"), float("inf")),
+    value_range: tuple[float, float] = UNCLIPPED,
 ) -> Callable[[ActingNetworks, Array, Array, Array], Samples]:
     """Make the compiled sampler `generate(networks, tokens [B P], lengths [B], keys [B]) -> Samples`.
 

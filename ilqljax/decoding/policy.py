@@ -19,6 +19,7 @@ from ilqljax.decoding.rerank import make_utterance_scores
 from ilqljax.envs.base import LanguageObservation, Policy
 from ilqljax.errors import UserError
 from ilqljax.models.value_lm import ValueLM
+from ilqljax.types import UNCLIPPED
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class TextPolicy(Policy):
         batch_size: int = 32,
         length_buckets: Sequence[int] = (64, 128, 256, 512, 768, 1024),
         view: View = show_as_it_is,
-        value_range: tuple[float, float] = (-float("inf"), float("inf")),
+        value_range: tuple[float, float] = UNCLIPPED,
     ) -> None:
         """Create a policy.
 

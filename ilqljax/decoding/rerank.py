@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from ilqljax.models.value_lm import ValueLM
-from ilqljax.types import Array
+from ilqljax.types import UNCLIPPED, Array
 
 
 def make_utterance_scores(
-    model: ValueLM, *, value_range: tuple[float, float] = (-float("inf"), float("inf"))
+    model: ValueLM, *, value_range: tuple[float, float] = UNCLIPPED
 ) -> Callable[[dict, dict, Array, Array, Array], tuple[Array, Array]]:
     """Make the compiled `score(params, target, tokens [N T], starts [N], ends [N]) -> (advantages [N], values [N])`.
 
@@ -28,8 +28,7 @@ def make_utterance_scores(
         hidden = model.compute_hidden(params, target, tokens, policy=False)
         v = model.compute_v(params, take_position(hidden.value, starts))
         q = model.compute_target_q(target, take_position(hidden.target, ends), None)
-        if value_range != (-float("inf"), float("inf")):
-            q = jnp.clip(q, *value_range)
+        q = jnp.clip(q, *value_range)
         return q - v, q
 
     return jax.jit(score)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from ilqljax.decoding.networks import ActingNetworks
 from ilqljax.models.value_lm import ValueLM, compute_logits
-from ilqljax.types import Array
+from ilqljax.types import UNCLIPPED, Array
 
 
 class TokenWeighing(Protocol):
@@ -41,7 +41,7 @@ def make_token_scores(
     config: TokenWeighing,
     *,
     suppress_ids: tuple[int, ...] = (),
-    value_range: tuple[float, float] = (-float("inf"), float("inf")),
+    value_range: tuple[float, float] = UNCLIPPED,
 ) -> Callable[[ActingNetworks, dict], TokenScores]:
     """Make `score(networks, hidden)`, from one position's hidden states a row to the next token's scores.
 

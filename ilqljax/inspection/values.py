@@ -16,7 +16,7 @@ from ilqljax.errors import UserError
 from ilqljax.models.value_lm import ValueLM, policy_trunk
 from ilqljax.objectives.likelihood import taken_tokens, token_cross_entropy
 from ilqljax.objectives.values import ILQLConfig, compute_critic, number_utterances, select_transitions
-from ilqljax.types import Array, Batch
+from ilqljax.types import UNCLIPPED, Array, Batch
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def inspect_rows(
     target: dict,
     batch_size: int = 8,
     length_buckets: Sequence[int] = (128, 256, 512, 1024),
-    value_range: tuple[float, float] = (-float("inf"), float("inf")),
+    value_range: tuple[float, float] = UNCLIPPED,
 ) -> list[list[ActionValue]]:
     """Return the values of every action of every row.
 
