@@ -158,10 +158,13 @@ def save_whole(path: str | Path, write: Callable[[Path], object]) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror}). Choose a folder you may write to.") from error
 
 
-def check_writable(path: str | Path) -> None:
-    """Raise a `UserError` unless a file may be made or changed there; nothing is touched."""
+def check_writable(path: str | Path, *, append: bool = False) -> None:
+    """Raise a `UserError` unless a file may be saved whole there, or appended to; nothing is touched.
+
+    To replace a file is to change its folder, to append to it is not.
+    """
     folder = os.path.dirname(os.path.abspath(path))
-    changed = path if os.path.exists(path) else folder
+    changed = path if append and os.path.exists(path) else folder
     if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(changed, os.W_OK):
         raise UserError(f"{path}: cannot be written. Choose a file in a folder that exists and that you may write to.")
 

@@ -107,7 +107,7 @@ def main() -> None:
     if args.decision and (args.decision not in DECISIONS or not args.log):
         raise UserError(f"--decision={args.decision} needs --log, and is one of {', '.join(DECISIONS)}.")
     if args.log:
-        check_writable(args.log)  # now, not when there is a decision to lose
+        check_writable(args.log, append=True)  # now, not when there is a decision to lose
     enable_compilation_cache()
     run = open_run(args.run)
     data = run.build_section("data")

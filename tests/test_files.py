@@ -207,3 +207,13 @@ def test_where_a_file_may_be_written_is_known_beforehand(tmp_path):
     for name in ("", "nowhere/new", "old/new"):
         with pytest.raises(UserError, match="cannot be written"):
             check_writable(tmp_path / name)
+
+
+@pytest.mark.parametrize(("locked", "append"), [("old", True), ("folder", False)])
+def test_appending_changes_the_file_and_replacing_it_the_folder(tmp_path, monkeypatch, locked, append):
+    (tmp_path / "old").write_text("kept")
+    path = str(tmp_path / "old" if locked == "old" else tmp_path)
+    monkeypatch.setattr(files.os, "access", lambda changed, mode: str(changed) != path)  # root may write anywhere
+    check_writable(tmp_path / "old", append=not append)
+    with pytest.raises(UserError, match="cannot be written"):
+        check_writable(tmp_path / "old", append=append)
