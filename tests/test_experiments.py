@@ -104,6 +104,14 @@ def test_a_plot_is_well_formed_and_keeps_to_its_range():
     assert "a < b" in "".join(root.itertext())
 
 
+def test_places_on_the_x_axis_may_be_named():
+    line = Line("a", [0, 1, 2], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0])
+    options = {"title": "", "x_label": "", "y_label": "", "y_range": (0.0, 1.0), "n_ticks": 2}
+    root = ElementTree.fromstring(draw_lines([line], **options, x_ticks={0: "beta=1", 2: "best & last"}))
+    texts = [(e.get("x"), e.text) for e in root.iter() if e.text and e.text.strip()]
+    assert texts == [("46", "0"), ("46", "1"), ("52.0", "beta=1"), ("420.0", "best & last"), ("452", "a")]
+
+
 # Training in memory.
 
 WORDS_TOKENIZER = CharacterTokenizer("abcdefgh")

@@ -5,6 +5,7 @@ import runpy
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import jax
 import numpy as np
@@ -127,11 +128,13 @@ def test_play_goes_on_after_a_kill_with_the_networks_that_it_saved(monkeypatch, 
     saved = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
     assert {path.stem for path in saved} == {f"{name.replace(' ', '_')}_0" for name in networks}
     killed = {name: cell for name, cell in results["cells"].items() if name != "ilql best of 2 0"}
-    (tmp_path / "results.json").write_text(json.dumps(results | {"cells": killed}))
+    other = {"train ilql 7": {"sha256": "", "seconds": 7.0}}  # of a seed that is not asked for
+    (tmp_path / "results.json").write_text(json.dumps(results | {"cells": killed | other}))
     run(monkeypatch, "wordle_play.py", tmp_path)
+    assert "ilql 7" not in (tmp_path / "table.md").read_text()
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")} == saved
     again = json.loads((tmp_path / "results.json").read_text())["cells"]
-    assert set(again) == set(results["cells"])
+    assert set(again) == set(results["cells"]) | set(other)
     assert again["ilql best of 2 0"]["return"] == results["cells"]["ilql best of 2 0"]["return"]
 
 
@@ -251,6 +254,22 @@ def test_the_table_of_two_seeds_has_errors_between_them_and_each():
     # The returns' sample standard deviation is 0.707; divided by the root of 2.
     assert last == "| bc | -2.500 | 0.500 | -2.000, -3.000 | 75 % | 100.0 % | 0.00 % |"
     assert play.average(rows, "bc") == pytest.approx((-2.5, 0.5))
+
+
+def test_the_plot_has_every_way_to_steer_and_lines_from_half_to_half():
+    level = {name: score(value) for name, value in (("data", -4.1), ("information gain", -2.0))}
+    level |= {"bc sampled": score(-4.8), "fitting guesses greedy": score(-2.4)}
+    rows = {0: level | {"ilql beta=16": score(-3.0, 0.0), "ilql best of 4": score(-2.5, 0.0)}}
+    root = ElementTree.fromstring(play.draw_play(rows, steered=["ilql"], steering=["beta=16", "best of 4"]))
+    ticks = ["-5", "-4.5", "-4", "-3.5", "-3", "-2.5", "-2", "beta=16", "best of 4"]
+    assert [e.text for e in root.iter() if e.text in ticks] == ticks
+    curve = next(e for e in root.iter() if e.tag.endswith("polyline")).get("points")
+    assert curve == "52.0,124.0 420.0,88.0"  # two thirds and five sixths of the way up from 268 to 52
+
+
+def test_a_plot_of_equal_returns_has_an_axis_too():
+    rows = {0: dict.fromkeys(["information gain", "fitting guesses greedy", "data", "bc sampled", "mc a"], score(-2.0))}
+    assert "-1.5</text>" in play.draw_play(rows, steered=["mc"], steering=["a"])
 
 
 @pytest.mark.parametrize(

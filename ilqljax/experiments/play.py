@@ -9,6 +9,7 @@ from these alone. This clone plays too, as "fitting guesses". From its trunk the
 guess.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -289,7 +290,8 @@ def run_play(
     for seed in seeds:
         experiment = Experiment(config, words, results, seed=seed, betas=betas, best_of=best_of)
         rows[seed] = experiment.score_all(critics, over)
-    trained = {name: cell["seconds"] for name, cell in results.cells.items() if name.startswith("train ")}
+    trainings = (f"train {name} {seed}" for seed in seeds for name in (*CLONES, *critics))
+    trained = {name: results.cells[name]["seconds"] for name in trainings if name in results.cells}
     played = sum(row["seconds"] for scores in rows.values() for row in scores.values())
     text = format_play(rows) + (
         f"\n\nSeeds {list(seeds)}, {config.games} games a row and seed; {sum(trained.values()):.0f} s of training "
@@ -297,7 +299,7 @@ def run_play(
     )
     save_text(out / "table.md", text + "\n")
     steered = [label(critic, clone) for critic in critics for clone in over]
-    save_text(out / "plot.svg", draw_play(rows, steered=steered, betas=betas))
+    save_text(out / "plot.svg", draw_play(rows, steered=steered, steering=list(experiment.judge.steering)))
     return text
 
 
@@ -328,18 +330,22 @@ def format_play(rows: dict[int, dict[str, dict]]) -> str:
     return "\n".join(lines)
 
 
-def draw_play(rows: dict[int, dict[str, dict]], *, steered: Sequence[str], betas: Sequence[float]) -> str:
-    """Draw mean returns over beta, and what needs no critic as flat lines; bands are standard errors (`average`)."""
-    x = [float(np.log2(beta)) for beta in betas]
+def draw_play(rows: dict[int, dict[str, dict]], *, steered: Sequence[str], steering: Sequence[str]) -> str:
+    """Draw mean returns over the ways to steer, and what needs no critic as flat lines; bands are standard errors."""
+    x = list(range(len(steering)))
 
     def draw(name: str, points: Sequence[str]) -> Line:
         means, errors = zip(*(average(rows, point) for point in points), strict=True)
         return Line(name, x, means, errors)
 
-    curves = [draw(name, [f"{name} beta={beta:g}" for beta in betas]) for name in steered]
+    curves = [draw(name, [f"{name} {how}" for how in steering]) for name in steered]
     level = [draw(name, [name] * len(x)) for name in (OPTIMUM, f"{FITTING} greedy", DATA, "bc sampled")]
-    labels = {"x_label": "log2 of beta", "y_label": "mean return", "y_range": (-6.0, 0.0)}
-    return draw_lines([*curves, *level], title="Wordle: mean return over beta", **labels)
+    lines = [*curves, *level]
+    # From one half to another, so that there is a labelled line at each half.
+    low, high = (f(2 * g(g(line.y) for line in lines)) for f, g in ((math.floor, min), (math.ceil, max)))
+    high = max(high, low + 1)
+    axes = {"y_range": (low / 2, high / 2), "n_ticks": high - low + 1, "x_ticks": dict(zip(x, steering, strict=True))}
+    return draw_lines(lines, title="Wordle: what critics steer to", x_label="", y_label="mean return", **axes)
 
 
 def label(critic: str, over: str) -> str:

@@ -1,6 +1,6 @@
 """Small plots as SVG text, without a plotting library: lines over a shared x, with bands and a legend."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
@@ -19,7 +19,14 @@ class Line(NamedTuple):
 
 
 def draw_lines(
-    lines: Sequence[Line], *, title: str, x_label: str, y_label: str, y_range: tuple[float, float], n_ticks: int = 5
+    lines: Sequence[Line],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    y_range: tuple[float, float],
+    n_ticks: int = 5,
+    x_ticks: Mapping[float, str] | None = None,
 ) -> str:
     """Return a plot as SVG text.
 
@@ -30,6 +37,7 @@ def draw_lines(
         y_label: beside it.
         y_range: lowest and highest y shown.
         n_ticks: labelled places on each axis.
+        x_ticks: labels by x, instead of `n_ticks` of them evenly.
     """
     low, high = y_range
     x_low, x_high = min(min(line.x) for line in lines), max(max(line.x) for line in lines)
@@ -49,15 +57,17 @@ def draw_lines(
         f'<text transform="translate(14 {(MARGIN + bottom) / 2}) rotate(-90)" text-anchor="middle">',
         f"{escape(y_label)}</text>",
     ]
-    for i in range(n_ticks):
-        share = i / (n_ticks - 1)
-        x, y = x_low + share * (x_high - x_low), low + share * (high - low)
-        px, py = place(x, y)
+    shares = [i / (n_ticks - 1) for i in range(n_ticks)]
+    for y in (low + share * (high - low) for share in shares):
+        _, py = place(x_low, y)
         parts += [
             f'<line x1="{MARGIN}" y1="{py:.1f}" x2="{right}" y2="{py:.1f}" stroke="#ddd"/>',
             f'<text x="{MARGIN - 6}" y="{py + 4:.1f}" text-anchor="end">{y:.4g}</text>',
-            f'<text x="{px:.1f}" y="{bottom + 16}" text-anchor="middle">{x:.4g}</text>',
         ]
+    even = (x_low + share * (x_high - x_low) for share in shares)
+    for x, text in (x_ticks or {x: f"{x:.4g}" for x in even}).items():
+        px, _ = place(x, low)
+        parts.append(f'<text x="{px:.1f}" y="{bottom + 16}" text-anchor="middle">{escape(text)}</text>')
     for i, line in enumerate(lines):
         color, dash = PALETTE[i % len(PALETTE)], "6 3" if i >= len(PALETTE) else "none"
         parts += _draw_line(line, place, color=color, dash=dash)
