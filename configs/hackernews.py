@@ -3,7 +3,8 @@
     python -m ilqljax.train --config configs/hackernews.py --config.data.path=PATH/hn_who_is_hiring.jsonl.gz
 
 The posts are a JSON Lines file (id, month, text, locations, remote) or a prepared Hugging Face dataset. Posts longer
-than `config.data.max_words` are left out of the scored data and counted; their first sentences are reading practice.
+than `config.data.max_words` are left out of the scored data and counted; their first sentences are reading practice
+(not with `:gpt2`, which has read enough). 200 held-out posts are judged, with `:gpt2` all of them.
 Algorithms and sizes (`:bc`, `:dpo`, `:gpt2`) as in configs/workable.py.
 """
 
