@@ -171,6 +171,36 @@ def test_what_was_scored_is_cleared_when_other_data_is_prepared(tmp_path, monkey
     assert len(other.asked[0]) == 20 and [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
+def test_what_was_scored_stays_when_current_data_is_opened_or_another_attempt_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(reward, "PAIRS_AT_A_TIME", 20)
+    prepare_data(SMALL, out_dir=tmp_path / "out")
+    asked = prepare_and_fail(tmp_path / "out", last=2)
+    prepare_data(SMALL, out_dir=tmp_path / "out")  # by TF-IDF: still current
+    other = BreakingEngine(last=0, end=refuse)
+    other.fingerprint = "of another version"
+    with pytest.raises(UserError, match="no more"):
+        prepare_data(SMALL, out_dir=tmp_path / "out", matcher=other)
+    again = BreakingEngine()
+    prepare_data(SMALL, out_dir=tmp_path / "out", matcher=again)
+    assert len(asked) == 2 and not {tuple(texts) for texts in asked} & {tuple(texts) for texts in again.asked}
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_cannot_be_taken_over_now_is_taken_over_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(reward, "PAIRS_AT_A_TIME", 20)
+    asked = prepare_and_fail(tmp_path / "out", last=2)
+
+    def fill_the_disk(cache, path):
+        raise UserError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reward.RewardCache, "take_over", fill_the_disk)
+        prepare_and_fail(tmp_path / "out", last=0)
+    again = BreakingEngine()
+    prepare_data(SMALL, out_dir=tmp_path / "out", matcher=again)
+    assert len(asked) == 2 and not {tuple(texts) for texts in asked} & {tuple(texts) for texts in again.asked}
+
+
 def test_engine_that_never_answers_leaves_nothing(tmp_path):
     prepare_and_fail(tmp_path / "out", last=0)
     assert list(tmp_path.iterdir()) == []
@@ -251,6 +281,8 @@ prepare_data(replace(SMALL, seed=1), out_dir={str(out)!r})
     with monkeypatch.context() as patch:
         patch.setattr(prepare, "_fill_folder", None)  # would fail if it were called
         assert prepare_data(SMALL, out_dir=out) == first
+    assert list_shown(tmp_path) == ["out"]
+    prepare_data(replace(SMALL, seed=1), out_dir=out)
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 

@@ -3,7 +3,7 @@
 The folder (its files: `prepared`) appears whole or not at all: it is built in a temporary sibling and renamed; what a
 killed process left of that is cleared by the next. A folder whose inputs, settings and code are the same is used again.
 Rewards that were scored before an attempt failed or was killed stay in its sibling: the next attempt at the same takes
-them over, any other clears them.
+them over, and they are cleared when any data have been prepared there.
 """
 
 import errno
@@ -131,7 +131,7 @@ def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSou
     further = [Path(config.rewrites_path)] if config.rewrites_path else []
     fingerprint = _make_fingerprint(config, [*market.files, *further], matcher)
     if _is_current(out_dir, fingerprint):
-        _clear_siblings(out_dir)
+        _clear_siblings(out_dir, scored=False)
         return load_prepared(out_dir)
     postings, dropped = _choose_postings(market.postings, config, source=source)
     splits = _choose_splits(postings, market.splits, config)
@@ -139,7 +139,6 @@ def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSou
     with _replace_folder(out_dir, prefix=siblings) as folder:
         _keep_vectors(out_dir, folder)
         _keep_rewards(out_dir, folder, prefix=siblings)
-        _clear_siblings(out_dir)
         _fill_folder(
             folder,
             postings,
@@ -149,6 +148,7 @@ def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSou
             matcher,
             {"source": source, "dropped": dropped, "fingerprint": fingerprint},
         )
+    _clear_siblings(out_dir, scored=True)
     return load_prepared(out_dir)
 
 
@@ -305,8 +305,9 @@ def _keep_rewards(out_dir: Path, new: Path, *, prefix: str) -> None:
     for sibling in _list_abandoned(out_dir):
         scored = sibling / "new" / REWARDS
         if sibling.name.startswith(prefix) and scored.is_file():
-            with suppress(UserError):  # a damaged cache is scored anew
+            with suppress(UserError):  # what cannot be copied, damaged or for now, stays until the data are prepared
                 RewardCache(new / REWARDS).take_over(scored)
+                shutil.rmtree(sibling, ignore_errors=True)
 
 
 def _is_current(out_dir: Path, fingerprint: str) -> bool:
@@ -384,11 +385,15 @@ def _recover_folder(out_dir: Path) -> None:
         _bring_back(sibling, out_dir)
 
 
-def _clear_siblings(out_dir: Path) -> None:
-    """Delete what failed and killed processes left beside `out_dir`."""
+def _clear_siblings(out_dir: Path, *, scored: bool) -> None:
+    """Delete what failed and killed processes left beside `out_dir`, the rewards that they scored only if `scored`."""
     for sibling in _list_abandoned(out_dir):
         _bring_back(sibling, out_dir)
-        shutil.rmtree(sibling, ignore_errors=True)
+        if scored:
+            shutil.rmtree(sibling, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                _clean_up(sibling)
 
 
 def _bring_back(sibling: Path, out_dir: Path) -> None:
