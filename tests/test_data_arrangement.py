@@ -10,7 +10,7 @@ from ilqljax.config import from_section
 from ilqljax.data import arrangement
 from ilqljax.data.arrangement import AllRows, BestRows, PreferencePairs, ReturnLabels, total_return
 from ilqljax.data.datapoint import ConstantTokenReward
-from ilqljax.data.dataset import IterableRLDataset, ObservationDataset
+from ilqljax.data.dataset import IterableRLDataset, ObservationDataset, infer_reward_scaling
 from ilqljax.data.loader import eval_batches, make_train_loader
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
@@ -191,6 +191,28 @@ def test_labels_do_not_know_what_a_dataset_pays_for_tokens():
         for reward in (0.0, -1.0)
     )
     assert plain == paid
+
+
+@pytest.mark.parametrize("n_ones", [4, 6])
+@pytest.mark.parametrize("standardise", [True, False])
+def test_acting_asks_for_the_label_of_the_best_rows_where_many_tie(standardise, n_ones):
+    talks = [answer("a", "b", float(i < n_ones)) for i in range(10)]
+    shift, scale = infer_reward_scaling(talks) if standardise else (0.0, 1.0)
+    token_reward = ConstantTokenReward(0.0 if standardise else -0.01)
+    dataset = make_dataset(talks, reward_shift=shift, reward_scale=scale, token_reward=token_reward)
+    labels = ReturnLabels.fit(dataset, DecisionTransformerConfig(prefix=" "))
+    prompts = [raw[: raw.index("</s>")] for raw in raws(labels.apply(dataset))]
+    ((asked, _),), _ = labels.view(Talk((("a", None),), terminal=False)).to_sequence()
+    assert set(prompts[:n_ones]) == {f"<s>{asked}"} != set(prompts[n_ones:])
+
+
+def test_a_return_that_is_an_edge_has_the_letter_above_it_in_rows_and_in_acting():
+    talk = Talk((("a", None), ("b", 0.1), ("c", None), ("d", 0.2), ("e", None), ("f", 0.3)))
+    dataset = make_dataset([talk] * 5)
+    labels = ReturnLabels.fit(dataset, DecisionTransformerConfig(prefix=" "))
+    assert labels.edges == pytest.approx((0.3, 0.5, 0.6), abs=1e-9)
+    assert labels.apply(dataset).get_item(0).raw == "<s>a d</s>b</a>c c</s>d</a>e b</s>f</a></eod>"
+    assert labels.view(talk).to_sequence() == arrangement._Labelled(talk, labels, acting=False).to_sequence()
 
 
 def test_truncation_keeps_the_label():

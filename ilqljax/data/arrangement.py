@@ -7,9 +7,10 @@ on it must be shown when it acts. Returns are in the task's own unit.
 
 import logging
 import string
+from array import array
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Protocol
 
@@ -219,15 +220,19 @@ class ReturnLabels:
     def fit(cls, dataset: RLDataset, config: Any) -> "ReturnLabels":
         """Cut the returns to go of the training data into `config.n_labels` equally frequent ranges.
 
-        They are the dialogues' own, as labels are: without what a dataset pays for tokens.
+        They are the dialogues' own, the very numbers that labels are chosen by: without what a dataset pays for tokens,
+        and not the rows', which are scaled and rounded, so that a return that is an edge is on one side of it always.
 
         Raises:
             UserError: the tokenizer cannot tell the letters apart.
         """
-        to_go = [returns_to_go(dataset, take_token_rewards(dataset, row)) for row in read_rows(dataset)]
-        every = np.concatenate(to_go)
+        every, first = array("d"), array("d")
+        for row in read_rows(dataset.with_view(_Reckoned)):
+            to_go = row.metadata["to_go"]
+            every.extend(to_go)
+            first.extend(to_go[:1])
         edges = np.unique(np.quantile(every, np.arange(1, config.n_labels) / config.n_labels))
-        target = np.quantile([row[0] for row in to_go if len(row)], config.target_quantile)
+        target = np.quantile(first, config.target_quantile)
         labels = cls(tuple(map(float, edges)), float(target), config.prefix)
         labels.check_tokenizer(dataset.tokenizer)
         logger.info("return labels: %d, acting asks for %.4g (%s)", len(edges) + 1, target, labels.name(target))
@@ -255,6 +260,25 @@ class ReturnLabels:
         return LABELS[int(np.searchsorted(self.edges, to_go, side="right"))]
 
 
+def _count_down(total: float, rewards: list[float]) -> list[float]:
+    """Return what is left of a total before each reward, and after the last one."""
+    return [total - sum(rewards[:n]) for n in range(len(rewards) + 1)]
+
+
+@dataclass(frozen=True)
+class _Reckoned:
+    """Show a dialogue as it is; its metadata tell the return to go of each of the agent's utterances."""
+
+    dialogue: Dialogue
+
+    def to_sequence(self) -> tuple[list[tuple[str, float | None]], bool]:
+        return self.dialogue.to_sequence()
+
+    def metadata(self) -> dict[str, Any]:
+        rewards = [reward for _, reward in self.to_sequence()[0] if reward is not None]
+        return {**self.dialogue.metadata(), "to_go": _count_down(sum(rewards), rewards)[:-1]}
+
+
 @dataclass(frozen=True)
 class _Labelled:
     """Show a dialogue with its return labels; when `acting` they ask for the target, else they tell what happened."""
@@ -266,8 +290,7 @@ class _Labelled:
     def to_sequence(self) -> tuple[list[tuple[str, float | None]], bool]:
         sequence, terminal = self.dialogue.to_sequence()
         rewards = [reward for _, reward in sequence if reward is not None]
-        total = self.labels.target if self.acting else sum(rewards)
-        before = [total - sum(rewards[:n]) for n in range(len(rewards) + 1)]
+        before = _count_down(self.labels.target if self.acting else sum(rewards), rewards)
         labelled: list[tuple[str, float | None]] = []
         n_said = 0
         for text, reward in sequence:
@@ -306,14 +329,6 @@ def read_rows(dataset: RLDataset) -> Iterator[DataPoint]:
         yield from (dataset.get_item(i) for i in range(dataset.size()))
     else:
         yield from (dataset.sample_item(np.random.default_rng((SAMPLE_SEED, i))) for i in range(N_SAMPLED))
-
-
-def take_token_rewards(dataset: RLDataset, row: DataPoint) -> DataPoint:
-    """Return a row whose utterances earn what the dialogue says, without their token rewards."""
-    ends = np.searchsorted(row.action_idxs, row.utterance_action_idxs)
-    spoken = [row.tokens[idxs + 1] for idxs in np.split(row.action_idxs, ends)[:-1]]
-    paid = np.array([np.sum(dataset.token_reward.get_token_reward(tokens)) for tokens in spoken])
-    return replace(row, utterance_rewards=row.utterance_rewards - paid)
 
 
 def returns_to_go(dataset: RLDataset, row: DataPoint) -> Float[np.ndarray, "U"]:
