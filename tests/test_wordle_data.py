@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ilqljax.config import load_config_file
-from ilqljax.data.arrangement import ReturnLabels
+from ilqljax.data.arrangement import PreferencePairs, ReturnLabels
 from ilqljax.data.dataset import ObservationDataset, SelectedRows
 from ilqljax.data.loader import make_train_loader
 from ilqljax.errors import UserError
@@ -79,12 +79,21 @@ def test_fitting_guesses_are_all_first_guesses_and_the_last_ones_of_solved_games
         turns = zip(game.guesses[:n], game.colours[:n], strict=True)
         text = "".join(f"{guess}</a>{colours}</s>" for guess, colours in turns)
         assert row.raw == f"<a>{text}" + ("</eod>" if ended else "")
+        assert row.raw[row.prompt_length :].startswith(f"{game.guesses[n - 1]}</a>{game.colours[n - 1]}</s>")
         assert row.tokens[row.action_idxs + 1].tolist() == [*encode(game.guesses[n - 1]), games.tokenizer.eoa_id]
         assert row.rewards.tolist() == [0.0] * 5 + [0.0 if ended else -1.0]
         assert row.utterance_rewards.tolist() == [0.0 if ended else -1.0]
         assert row.terminals.tolist() == [0.0] * 6 + [float(ended)]
         assert row.tokens[row.utterance_action_idxs].tolist() == [games.tokenizer.eoa_id]
         assert tuple(rows.row_sizes[i]) == (len(row.tokens), len(row.action_idxs), len(row.utterance_action_idxs))
+
+
+def test_pairs_of_fitting_guesses_are_of_guesses_after_the_same_colours():
+    guesses = FittingGuesses(make_games(0.5, 600, seed=2))
+    pairs = PreferencePairs().apply(guesses)
+    better, worse = ([row.raw[: row.prompt_length] for row in map(pairs.get_item, range(k, 600, 2))] for k in (0, 1))
+    assert better == worse == ["<a>"] * 300  # later guesses all solve, so that none of them is the better one
+    assert (guesses.n_guesses[pairs.rows] == 1).all()
 
 
 @pytest.mark.parametrize("words", [("crane",), WORDS.words])  # all games are solved at once, or hardly any at all
@@ -123,6 +132,10 @@ def test_a_changed_view_of_fitting_guesses_still_shows_the_last_guess_alone():
     last = guesses.size() - 1
     for view in (guesses.with_view(lambda dialogue: dialogue), FittingGuesses(games.with_view(lambda game: game))):
         np.testing.assert_array_equal(view.get_item(last).action_idxs, guesses.get_item(last).action_idxs)
+    labelled = ReturnLabels((), target=0.0, prefix="").apply(guesses).get_item(last)
+    game = games.get_game(int(guesses.game_idxs[last]))
+    assert labelled.raw[labelled.prompt_length :].startswith(f"{game.guesses[-1]}</a>")
+    assert labelled.raw[: labelled.prompt_length].endswith(f"{game.colours[-2]}a</s>")
 
 
 @pytest.mark.parametrize("make", [lambda games: games, FittingGuesses])

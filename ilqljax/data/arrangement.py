@@ -138,7 +138,7 @@ class BestOfStream(IterableRLDataset):
 class PreferencePairs(AllRows):
     """Pair rows that answer the same prompt with different returns: the better one first.
 
-    A prompt is all that was said before the agent first spoke, whatever was cut from its row; a row in which the agent
+    A prompt is all that was said before the row's first action, whatever was cut from its row; a row in which the agent
     says nothing answers none. Rows with the returns -1, -4 and -4 after one prompt and a row of another prompt give two
     pairs, (-1, -4) and (-1, -4).
 

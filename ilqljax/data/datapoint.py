@@ -153,7 +153,7 @@ class DataPoint:
 
     Attributes:
         raw: the whole dialogue as text, before truncation.
-        prompt_length: how many characters of `raw` were said before the agent first spoke, with their ends.
+        prompt_length: how many characters of `raw` come before the first utterance that is an action, with their ends.
         tokens: the row's token ids.
         action_idxs: positions that predict an action token.
         state_idxs: action positions, then the last token.

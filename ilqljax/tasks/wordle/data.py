@@ -22,7 +22,7 @@ from jaxtyping import Int
 
 from ilqljax.data.datapoint import DataPoint
 from ilqljax.data.dataset import IterableRLDataset, ListRLDataset, SelectedRows
-from ilqljax.data.tokenizer import CharacterTokenizer, Tokenizer
+from ilqljax.data.tokenizer import AGENT_END, CharacterTokenizer, Tokenizer
 from ilqljax.envs.base import interact_environment, interact_environments
 from ilqljax.errors import UserError
 from ilqljax.tasks.wordle.environment import WordleEnvironment, WordleObservation, make_environments
@@ -161,6 +161,7 @@ class FittingGuesses(ListRLDataset):
         actions, states = slice(-N_LETTERS - 1, None), slice(-N_LETTERS - 2, None)
         return replace(
             row,
+            prompt_length=row.raw.rindex(AGENT_END) - N_LETTERS,
             action_idxs=row.action_idxs[actions],
             state_idxs=row.state_idxs[states],
             rewards=row.rewards[actions],
