@@ -9,7 +9,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.fairness import http_matching
 from ilqljax.fairness.http_matching import HttpConfig, HttpMatcher
 from ilqljax.fairness.matching import Matcher
 
@@ -129,9 +128,20 @@ def test_failure_that_does_not_pass_is_reported_after_the_last_try(engine):
     assert len(engine.requests) == 3
 
 
-def test_pauses_double_and_follow_retry_after(engine, monkeypatch):
-    pauses = []
-    monkeypatch.setattr(http_matching.time, "sleep", pauses.append)
+class ImpatientEvent(threading.Event):
+    """Record how long one would wait, and do not."""
+
+    def __init__(self):
+        super().__init__()
+        self.pauses = []
+
+    def wait(self, timeout=None):
+        self.pauses.append(timeout)
+        return self.is_set()
+
+
+def test_pauses_double_and_follow_retry_after(engine):
+    ended = ImpatientEvent()
     retry = {2: "7", 3: "9999", 4: "Wed, 21 Oct 2026 07:28:00 GMT"}
 
     def behave(handler, request):
@@ -140,8 +150,8 @@ def test_pauses_double_and_follow_retry_after(engine, monkeypatch):
 
     engine.behave = behave
     with pytest.raises(UserError):
-        ask(engine, ["4"], n_retries=5, backoff_s=0.5)
-    assert pauses == [0.5, 7.0, 60.0, 4.0, 8.0]
+        HttpMatcher(HttpConfig(engine.url, n_retries=5, backoff_s=0.5), IDS)._ask(["4"], 2, ended=ended)
+    assert ended.pauses == [0.5, 7.0, 60.0, 4.0, 8.0]
 
 
 @pytest.mark.parametrize("status", [200, 503])
@@ -160,6 +170,19 @@ def test_ctrl_c_ends_the_queue_and_further_tries(engine, monkeypatch, status):
     with pytest.raises(KeyboardInterrupt):
         ask(engine, ["1"] * 40, batch_size=1, max_concurrent=1, n_retries=10)
     assert len(engine.requests) < 6
+
+
+def test_ctrl_c_ends_a_pause_and_no_further_request_is_made(engine, monkeypatch):
+    def wait_and_be_interrupted(future):
+        while len(engine.requests) < 3:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    engine.behave = lambda handler, request: send(handler, b"", status=503, headers=[("Retry-After", "2")])
+    monkeypatch.setattr(Future, "result", wait_and_be_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ask(engine, ["1"] * 40, batch_size=1, max_concurrent=3, n_retries=10)
+    assert len(engine.requests) == 3
 
 
 def test_late_answer_is_a_time_out(engine):

@@ -140,8 +140,9 @@ class HttpMatcher:
             try:
                 parts = [future.result() for future in futures]
             except BaseException:  # Ctrl-C too
+                # No further requests after one that failed: the queue goes first, then those who wait wake and give up.
+                pool.shutdown(wait=False, cancel_futures=True)
                 ended.set()
-                pool.shutdown(cancel_futures=True)  # no further requests after one that failed
                 raise
         return Matches(*map(np.concatenate, zip(*parts, strict=True)))
 
@@ -151,12 +152,12 @@ class HttpMatcher:
             try:
                 return self._read(self._post(body), n_texts=len(texts), k=k)
             except TransientError as error:
-                if attempt == self.config.n_retries or ended.is_set():
+                pause = min(error.pause_s or self.config.backoff_s * 2.0**attempt, LONGEST_PAUSE_S)
+                if attempt == self.config.n_retries or ended.wait(pause):
                     raise UserError(
                         f"{self.config.url} {error}, {attempt + 1} times in a row. Is the engine running? Raise "
                         "timeout_s or n_retries if it needs longer."
                     ) from error
-                time.sleep(min(error.pause_s or self.config.backoff_s * 2.0**attempt, LONGEST_PAUSE_S))
         raise AssertionError("the loop returns or raises")
 
     def _post(self, body: bytes) -> bytes:
