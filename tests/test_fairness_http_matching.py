@@ -10,7 +10,7 @@ import pytest
 
 from ilqljax.errors import UserError
 from ilqljax.fairness.http_matching import HttpConfig, HttpMatcher
-from ilqljax.fairness.matching import Matcher
+from ilqljax.fairness.matching import Matcher, read_texts_at_once
 
 IDS = tuple(f"c{i}" for i in range(10))
 
@@ -106,6 +106,10 @@ def test_only_so_many_requests_are_made_at_a_time(engine):
     engine.behave = behave
     ask(engine, ["1"] * 12, batch_size=1, max_concurrent=3)
     assert len(engine.requests) == 12 and 1 < engine.most <= 3
+
+
+def test_a_call_needs_texts_for_all_the_requests_that_are_made_at_a_time():
+    assert read_texts_at_once(HttpMatcher(HttpConfig("http://a", batch_size=512, max_concurrent=4), IDS)) == 2048
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

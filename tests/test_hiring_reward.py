@@ -94,6 +94,15 @@ def test_texts_are_asked_and_saved_in_parts_and_a_text_of_two_prompts_once(tmp_p
     assert reward.matcher.asked == [["women", "mixed"], ["men"]]
 
 
+@pytest.mark.parametrize(("texts_at_once", "sizes"), [(1, [2, 1]), (3, [3])])
+def test_a_call_holds_as_many_texts_as_the_matcher_takes_at_once(monkeypatch, texts_at_once, sizes):
+    monkeypatch.setattr(reward_module, "PAIRS_AT_A_TIME", 2)
+    matcher = CountingMatcher()
+    matcher.texts_at_once = texts_at_once
+    make_reward(matcher).score(["p"] * 3, ["women", "mixed", "men"])
+    assert [len(texts) for texts in matcher.asked] == sizes
+
+
 def test_a_failing_matcher_costs_one_part(tmp_path, monkeypatch):
     monkeypatch.setattr(reward_module, "PAIRS_AT_A_TIME", 2)
     with pytest.raises(KeyError):  # the matcher knows no such text

@@ -122,6 +122,11 @@ class HttpMatcher:
                 )
             self._headers["Authorization"] = f"Bearer {token}"
 
+    @property
+    def texts_at_once(self) -> int:
+        """As many texts as `max_concurrent` full requests hold."""
+        return self.config.batch_size * self.config.max_concurrent
+
     def top_k(self, texts: Sequence[str], k: int) -> Matches:
         """Return each text's k best candidates, best first.
 

@@ -41,6 +41,8 @@ class Matches(NamedTuple):
 class Matcher(Protocol):
     """Describe an engine that ranks a fixed list of candidates for any text.
 
+    It may also have `texts_at_once`, how many texts a call needs for the engine to be busy (`read_texts_at_once`).
+
     Attributes:
         fingerprint: changes whenever the ranking could: a hash of the method, its settings and the candidates; for
             caches.
@@ -53,6 +55,11 @@ class Matcher(Protocol):
     def top_k(self, texts: Sequence[str], k: int) -> Matches:
         """Return each text's k best candidates, best first; equal scores go by the lower index."""
         ...
+
+
+def read_texts_at_once(matcher: Matcher) -> int:
+    """Return how many texts a call needs for the engine to be busy: `matcher.texts_at_once`, 1 where it has none."""
+    return getattr(matcher, "texts_at_once", 1)
 
 
 def select_top_k(scores: Float[Array, "B N"], k: int) -> Matches:

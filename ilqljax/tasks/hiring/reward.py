@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from ilqljax.errors import UserError
 from ilqljax.fairness.attributes import AttributeTable
 from ilqljax.fairness.distances import DEFAULT_SMOOTHING
-from ilqljax.fairness.matching import Matcher, check_k
+from ilqljax.fairness.matching import Matcher, check_k, read_texts_at_once
 from ilqljax.fairness.scores import ScoreConfig, ShortlistScorer
 from ilqljax.fairness.statistics import Estimate
 from ilqljax.tasks.hiring.guardrails import check_rewrite, is_damaged
@@ -36,7 +36,7 @@ COMPATS = ("", "original")
 NO_CANDIDATE = -1
 # A cached reward is only valid for the code that computed it; raise this when the meaning of a reward changes.
 REWARD_VERSION = 1
-# Asked and saved in one go: what a failure costs at most, and enough for an engine to be asked in full batches.
+# Asked and saved in one go, so what a failure costs; more where an engine takes more at once (`read_texts_at_once`).
 PAIRS_AT_A_TIME = 512
 _KEYS_PER_QUERY = 500
 _LOCK_TIMEOUT_S = 60.0
@@ -123,9 +123,10 @@ class DiversityReward:
         self._cache = RewardCache(cache_path) if cache_path else None
 
     def score(self, prompts: Sequence[str], texts: Sequence[str]) -> Float[Array, "B"]:
-        """Return one reward a pair; texts not in the cache go to the matcher, `PAIRS_AT_A_TIME` a call.
+        """Return one reward a pair; texts not in the cache go to the matcher.
 
-        The rewards of each call are saved before the next, so that a failure costs those of one call.
+        A call holds `PAIRS_AT_A_TIME` of them, or as many as the matcher takes at once where these are more. The
+        rewards of each call are saved before the next, so that a failure costs those of one call.
 
         Raises:
             UserError: the numbers of prompts and texts differ, the cache cannot be read or written, or the matcher
@@ -141,8 +142,9 @@ class DiversityReward:
             if key not in known:
                 keys_of.setdefault((text, group), []).append(key)
         pairs = list(keys_of)
-        for at in range(0, len(pairs), PAIRS_AT_A_TIME):
-            part = pairs[at : at + PAIRS_AT_A_TIME]
+        size = max(PAIRS_AT_A_TIME, read_texts_at_once(self.matcher))
+        for at in range(0, len(pairs), size):
+            part = pairs[at : at + size]
             rewards = zip(part, self._compute(part).tolist(), strict=True)
             new = {key: reward for pair, reward in rewards for key in keys_of[pair]}
             self._save(new)
