@@ -168,6 +168,28 @@ def test_every_form_of_function_is_hashed_where_it_is_defined_and_where_it_is_na
     assert len(set(prints)) == 3
 
 
+ENGINE = "from my_base import Base\nclass Engine(Base):\n    @classmethod\n    def make(cls): ...\n"
+BASE = """
+class Base:
+    def search(self, texts, k): ...
+    def __call__(self, texts, k): ...
+    @classmethod
+    def find(cls, texts, k): ...
+"""
+
+
+@pytest.mark.parametrize("made", ["Engine().search", "Engine.find", "Engine()", "Engine"])
+@pytest.mark.parametrize("changed", ["my_engine", "my_base"])
+def test_class_of_a_method_or_object_and_its_bases_are_hashed(write_module, made, changed):
+    files = {"my_base": BASE, "my_engine": ENGINE, "my_names": f"from my_engine import Engine\nask = {made}\n"}
+    for name, text in files.items():
+        write_module(name, text)
+    before = hash_source("my_names:ask")
+    for name, text in files.items():  # all are imported anew
+        write_module(name, text + "# changed\n" * (name == changed))
+    assert hash_source("my_names:ask") != before
+
+
 def test_function_that_is_built_in_has_no_source():
     assert hash_source("sys:intern") == ""
 

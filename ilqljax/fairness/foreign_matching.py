@@ -95,7 +95,8 @@ def hash_source(path: str) -> str:
     """Hash the files behind "package.module:function": the module's, and those that define what it names.
 
     That is the function below its decorators (with these, where they use functools.wraps), below a
-    `functools.partial` or a bound method, or the class of a callable object. What is built in has no file.
+    `functools.partial` or a bound method, the class that a method is bound to, or that of a callable object, and the
+    bases of each class. What is built in has no file.
 
     Raises:
         UserError: `load_callable` refuses the name.
@@ -103,10 +104,19 @@ def hash_source(path: str) -> str:
     part, parts = load_callable(path), [sys.modules[path.partition(":")[0]]]
     while part is not None:
         while isinstance(part, functools.partial | types.MethodType):
-            part = part.func if isinstance(part, functools.partial) else part.__func__
-        parts.append(part if inspect.isfunction(part) or inspect.isclass(part) else type(part))
+            if isinstance(part, functools.partial):
+                part = part.func
+            else:
+                parts += _list_classes(part.__self__)
+                part = part.__func__
+        parts += [part] if inspect.isfunction(part) else _list_classes(part)
         part = inspect.getattr_static(part, "__wrapped__", None)  # not from a __getattr__ that has every name
     return " ".join(map(hash_file, dict.fromkeys(filter(None, map(_find_file, parts)))))
+
+
+def _list_classes(part: object) -> tuple[type, ...]:
+    """List a class, or that of an object, and its bases."""
+    return inspect.getmro(part if inspect.isclass(part) else type(part))
 
 
 def _find_file(part: types.ModuleType | types.FunctionType | type) -> str:
