@@ -169,6 +169,14 @@ def check_writable(path: str | Path, *, append: bool = False) -> None:
         raise UserError(f"{path}: cannot be written. Choose a file in a folder that exists and that you may write to.")
 
 
+def check_writable_folder(folder: str | Path) -> None:
+    """Raise a `UserError` unless files may be saved in a folder, which may yet have to be made; nothing is touched."""
+    path = Path(folder).absolute()
+    changed = next(one for one in (path, *path.parents) if os.path.lexists(one))
+    if not changed.is_dir() or not os.access(changed, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: cannot be written. Choose a folder that you may write to, or that you may make.")
+
+
 def hash_text(text: str) -> str:
     """Return the SHA-256 of a text's UTF-8 bytes."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

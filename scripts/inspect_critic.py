@@ -15,7 +15,7 @@ from ilqljax.cli import run_main
 from ilqljax.compilation import enable_compilation_cache
 from ilqljax.data.dataset import ListRLDataset, ObservationDataset, SelectedRows
 from ilqljax.evaluate import OpenRun, build_rows, open_run
-from ilqljax.files import save_text
+from ilqljax.files import check_writable_folder, save_text
 from ilqljax.inspection.heatmap import format_table, render_heatmap
 from ilqljax.inspection.ngrams import format_ngrams, rank_ngrams
 from ilqljax.inspection.values import inspect_rows
@@ -37,6 +37,7 @@ def main() -> None:
     least = "least number of times that an n-gram occurs; by default 3, or 1 of --texts and of whole utterances"
     parser.add_argument("--min_count", type=int, help=least)
     args = parser.parse_args()
+    check_writable_folder(args.out)  # now, not after the work
     enable_compilation_cache()
     run = open_run(args.run)
     trained = run.select_policy()

@@ -17,6 +17,7 @@ from ilqljax.errors import UserError
 from ilqljax.files import (
     check_checksum,
     check_writable,
+    check_writable_folder,
     lock_path,
     read_arrays,
     read_json,
@@ -207,6 +208,21 @@ def test_where_a_file_may_be_written_is_known_beforehand(tmp_path):
     for name in ("", "nowhere/new", "old/new"):
         with pytest.raises(UserError, match="cannot be written"):
             check_writable(tmp_path / name)
+
+
+def test_where_a_folder_may_be_filled_is_known_beforehand(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for name in ("", "new", "new/deep"):
+        check_writable_folder(tmp_path / name)
+    assert not (tmp_path / "new").exists()
+    for name in ("file", "file/new", "link"):
+        with pytest.raises(UserError, match=f"{name}: cannot be written"):
+            check_writable_folder(tmp_path / name)
+    monkeypatch.setattr(files.os, "access", lambda changed, mode: str(changed) != str(tmp_path))
+    for name in ("", "new/deep"):
+        with pytest.raises(UserError, match="cannot be written"):
+            check_writable_folder(tmp_path / name)
 
 
 @pytest.mark.parametrize(("locked", "append"), [("old", True), ("folder", False)])

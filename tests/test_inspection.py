@@ -200,6 +200,15 @@ def test_a_ranking_of_nothing_writes_nothing(inspect, tmp_path, capsys):
     assert not (tmp_path / "inspected").exists()
 
 
+def test_an_out_that_is_a_file_is_refused_before_the_run_is_opened(tmp_path, monkeypatch, capsys):
+    (tmp_path / "inspected").write_text("kept")
+    monkeypatch.setattr(evaluate, "open_run", lambda folder: pytest.fail("opened"))
+    monkeypatch.setattr("sys.argv", ["inspect_critic", "--run", "r", "--out", str(tmp_path / "inspected")])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert "inspected: cannot be written" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("reward", ["true", '"high"', "NaN", "[1]"])
 def test_a_reward_that_is_no_number_is_refused_with_its_line(inspect, tmp_path, capsys, reward):
     (tmp_path / "mine.jsonl").write_text(f'{{"prompt": "ab", "text": "cd", "reward": {reward}}}')
