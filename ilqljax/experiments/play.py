@@ -342,8 +342,9 @@ def draw_play(rows: dict[int, dict[str, dict]], *, steered: Sequence[str], steer
     level = [draw(name, [name] * len(x)) for name in (OPTIMUM, f"{FITTING} greedy", DATA, "bc sampled")]
     lines = [*curves, *level]
     # From one half to another, so that there is a labelled line at each half.
-    low, high = (f(2 * g(g(line.y) for line in lines)) for f, g in ((math.floor, min), (math.ceil, max)))
-    high = max(high, low + 1)
+    means = [mean for line in lines for mean in line.y]
+    low = math.floor(2 * min(means))
+    high = max(math.ceil(2 * max(means)), low + 1)
     axes = {"y_range": (low / 2, high / 2), "n_ticks": high - low + 1, "x_ticks": dict(zip(x, steering, strict=True))}
     return draw_lines(lines, title="Wordle: what critics steer to", x_label="", y_label="mean return", **axes)
 
