@@ -6,9 +6,11 @@ into dataclasses (`from_section`) or into registered objects (`build`), and ever
 
 import dataclasses
 import difflib
+import importlib.metadata
 import importlib.util
 import inspect
 import json
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -17,8 +19,8 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
+from ilqljax.data.files import check_checksum, read_json, save_with_checksum
 from ilqljax.errors import UserError
-from ilqljax.files import check_checksum, read_json, save_with_checksum
 
 T = TypeVar("T")
 Section = ConfigDict | Mapping[str, Any]
@@ -222,6 +224,55 @@ def register(kind: str, name: str) -> Callable[[T], T]:
         return builder
 
     return decorate
+
+
+TASKS = "ilqljax.tasks"  # the group of the entry points that name installed tasks
+
+
+def load_tasks(imports: Iterable[str] = ()) -> None:
+    """Import what registers tasks: every installed one, and what a run names besides.
+
+    An installed package offers a task as an entry point of the group `ilqljax.tasks`, whose value is the module that
+    calls `register`. A task that is not installed is named in `config.imports`, as a Python file or a dotted module.
+
+    Args:
+        imports: files ("mine/task.py", as `resolve_path` finds them) and modules ("mine.task").
+
+    Raises:
+        UserError: there is no such file or module.
+    """
+    for entry in importlib.metadata.entry_points(group=TASKS):
+        entry.load()
+    for name in imports:
+        if name.endswith(".py"):
+            _import_file(name)
+            continue
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):  # one that the module itself needs
+                raise
+            raise UserError(
+                f"config.imports names {name!r}, and there is no such module. Install its package, or give the path of "
+                "the Python file that registers the task."
+            ) from error
+
+
+def _import_file(name: str) -> None:
+    """Import a Python file that is in no package, once."""
+    path = resolve_path(name)
+    if not path.is_file():
+        raise UserError(f"{name}: there is no such Python file. Give the path of the one that registers the task.")
+    known = f"ilqljax_imports:{path}"  # no other module has this name, whatever files are called
+    if known in sys.modules:
+        return
+    module = importlib.util.module_from_spec(importlib.util.spec_from_file_location(known, path))
+    sys.modules[known] = module  # dataclasses look their module up while it is being run
+    try:
+        module.__spec__.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[known]
+        raise
 
 
 def build(kind: str, section: Section, *, context: BuildContext, path: str = "config") -> Any:

@@ -2,7 +2,7 @@
 
 Read from top to bottom this is the whole program: settle the config, build the objects it names, clone the data's
 behaviour (BC), train the algorithm (ILQL unless told otherwise), and judge the result. Each training is one call of
-`ilqljax.stage.train_stage`; whatever differs between algorithms is in `ilqljax.algorithms`.
+`ilqljax.training.loop.train_stage`; whatever differs between algorithms is in `ilqljax.rl.algorithms`.
 """
 
 import logging
@@ -20,24 +20,38 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-import ilqljax.tasks.objects  # noqa: F401  (registers the tasks' objects)
-from ilqljax.algorithms import Learner, make_learner, read_options, select_acting_params
 from ilqljax.cli import run_main
-from ilqljax.compilation import enable_compilation_cache, restart_with_huge_pages
-from ilqljax.config import BuildContext, build, check_override_names, config_to_json, from_section, load_config_file
-from ilqljax.data.arrangement import Arrangement
+from ilqljax.config import (
+    BuildContext,
+    build,
+    check_override_names,
+    config_to_json,
+    from_section,
+    load_config_file,
+    load_tasks,
+)
 from ilqljax.data.dataset import ListRLDataset, RLDataset
 from ilqljax.data.loader import eval_batches
+from ilqljax.data.transforms import Arrangement
 from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import check_choice, check_rows
 from ilqljax.errors import UserError
-from ilqljax.evaluate import Trained, evaluate_policies, export_policy, make_policy, save_arrangement
 from ilqljax.models.builders import BuiltModel
-from ilqljax.processes import ask_first_process, check_same, first_process_first, is_first_process, start_processes
-from ilqljax.runs import choose_run_dir, claim_run_dir, record_changes, save_tokenizer
-from ilqljax.sharding import MeshConfig, check_batch_size, make_mesh
-from ilqljax.stage import StageInputs, TrainConfig, say, train_stage
-from ilqljax.state import TrainState, gather_networks
+from ilqljax.rl.algorithms import Learner, make_learner, read_options, select_acting_params
+from ilqljax.rl.state import TrainState
+from ilqljax.training.compilation import enable_compilation_cache, restart_with_huge_pages
+from ilqljax.training.evaluation import Trained, evaluate_policies, export_policy, make_policy, save_arrangement
+from ilqljax.training.loop import StageInputs, TrainConfig, say, train_stage
+from ilqljax.training.mesh import MeshConfig, check_batch_size, make_mesh
+from ilqljax.training.processes import (
+    ask_first_process,
+    check_same,
+    first_process_first,
+    gather_networks,
+    is_first_process,
+    start_processes,
+)
+from ilqljax.training.runs import choose_run_dir, claim_run_dir, record_changes, save_tokenizer
 
 
 def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Path:
@@ -51,6 +65,7 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
         UserError: anything that the user can put right; where possible before any work is done.
     """
     started = time.monotonic()
+    load_tasks()
     pretrain, main = read_stages(config)
     if not pretrain.total_steps and not main.total_steps:
         raise UserError("config.pretrain.total_steps and config.train.total_steps are both 0: there is nothing to do.")

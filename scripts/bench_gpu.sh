@@ -24,14 +24,14 @@ print(f"jax {jax.__version__}: {devices}")
 sys.exit(devices[0].platform != "gpu")
 PYTHON
 
-if ! python -c "import ilqljax.bench.ours" 2>/dev/null; then
+if ! python -c "import benchmarks.speed.ours" 2>/dev/null; then
     if compgen -G "wheels/*.whl" >/dev/null; then
         python -m pip install -q --no-deps wheels/*.whl
     else
         # shellcheck disable=SC2086  # a list of words
         python -m pip install -q $PACKAGES
     fi
-    python -c "import ilqljax.bench.ours"
+    python -c "import benchmarks.speed.ours"
 fi
 
 against=""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ilqljax.cli import run_main
 from ilqljax.errors import UserError
-from ilqljax.evaluate import export_policy, open_run
+from ilqljax.training.evaluation import export_policy, open_run
 
 
 def main() -> None:

@@ -2,13 +2,13 @@
 
     python scripts/distill_policy_eval.py --eval_file runs/x/evaluation.jsonl [--save_path distilled.csv]
 
-The format of the file and the meaning of each number: `ilqljax.fairness.report`.
+The format of the file and the meaning of each number: `ilqljax.hiring.evaluation.report`.
 """
 
 import argparse
 
 from ilqljax.cli import run_main
-from ilqljax.fairness.report import (
+from ilqljax.hiring.evaluation.report import (
     check_save_path,
     distill_evaluations,
     format_distilled,

@@ -9,8 +9,8 @@ shortlists), results.json and impact_ratios.csv into --save_path, and prints the
 import argparse
 
 from ilqljax.cli import run_main
-from ilqljax.compilation import enable_compilation_cache
-from ilqljax.evaluate import add_decode_arguments, evaluate_run, read_decode_arguments
+from ilqljax.training.compilation import enable_compilation_cache
+from ilqljax.training.evaluation import add_decode_arguments, evaluate_run, read_decode_arguments
 
 
 def main() -> None:

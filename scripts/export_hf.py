@@ -3,14 +3,14 @@
     python scripts/export_hf.py --run runs/workable-... --save exported/ [--policy bc]
 
 transformers' GPT2LMHeadModel.from_pretrained loads the folder; `--config.model.path=` starts a run from it, critic
-included. The files: `ilqljax.models.networks_folder`.
+included. The files: `ilqljax.models.io.networks`.
 """
 
 import argparse
 from pathlib import Path
 
 from ilqljax.cli import run_main
-from ilqljax.evaluate import export_policy, open_run
+from ilqljax.training.evaluation import export_policy, open_run
 
 
 def main() -> None:

@@ -5,13 +5,13 @@
 
 Assessed are all members of a posting's shortlist, selected its first `--selected`; counts are pooled over postings.
 "Shuffled" is the same ratio under randomly permuted labels. The format of the file and the meaning of each number:
-`ilqljax.fairness.report`.
+`ilqljax.hiring.evaluation.report`.
 """
 
 import argparse
 
 from ilqljax.cli import run_main
-from ilqljax.fairness.report import (
+from ilqljax.hiring.evaluation.report import (
     check_save_path,
     format_impact_ratios,
     load_evaluations,

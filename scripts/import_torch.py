@@ -13,8 +13,8 @@ from ilqljax.cli import run_main
 from ilqljax.config import resolve_path
 from ilqljax.data.tokenizer import load_tokenizer
 from ilqljax.errors import UserError
-from ilqljax.models.networks_folder import save_networks
-from ilqljax.models.original_weights import load_original
+from ilqljax.models.io.networks import save_networks
+from ilqljax.models.io.original import load_original
 
 
 def main() -> None:

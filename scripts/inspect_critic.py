@@ -5,22 +5,22 @@
 
 --texts holds one object a line: {"prompt": "...", "text": "...", "reward": -3.0}; the reward may be left out. Writes
 values.txt (a table per text), heatmap.html (the same in colours) and ngrams.txt into --out. Values, and the rewards of
-the run's own rows, are in the unit that the critic was trained in. Method: `ilqljax.inspection`.
+the run's own rows, are in the unit that the critic was trained in. Method: `ilqljax.training.inspection`.
 """
 
 import argparse
 from pathlib import Path
 
 from ilqljax.cli import run_main
-from ilqljax.compilation import enable_compilation_cache
 from ilqljax.data.dataset import ListRLDataset, ObservationDataset, SelectedRows
-from ilqljax.evaluate import OpenRun, build_rows, open_run
-from ilqljax.files import check_writable_folder, save_text
-from ilqljax.inspection.heatmap import format_table, render_heatmap
-from ilqljax.inspection.ngrams import format_ngrams, rank_ngrams
-from ilqljax.inspection.values import inspect_rows
-from ilqljax.tasks.hiring.environment import PostingObservation
-from ilqljax.tasks.hiring.postings import read_field, read_json_lines
+from ilqljax.data.files import check_writable_folder, save_text
+from ilqljax.hiring.environment import PostingObservation
+from ilqljax.hiring.postings.posting import read_field, read_json_lines
+from ilqljax.training.compilation import enable_compilation_cache
+from ilqljax.training.evaluation import OpenRun, build_rows, open_run
+from ilqljax.training.inspection.heatmap import format_table, render_heatmap
+from ilqljax.training.inspection.ngrams import format_ngrams, rank_ngrams
+from ilqljax.training.inspection.values import inspect_rows
 
 
 def main() -> None:

@@ -4,17 +4,17 @@
     python scripts/prepare_data.py --out_dir data/mine --path DIR                        DIR's jobs and candidates
     python scripts/prepare_data.py --out_dir data/hn --path hn_who_is_hiring.jsonl.gz    real posts
 
-The folder appears whole or not at all. Formats: `ilqljax.tasks.hiring.sources`; the folder's files:
-`ilqljax.tasks.hiring.prepare`.
+The folder appears whole or not at all. Formats: `ilqljax.hiring.postings.sources`; the folder's files:
+`ilqljax.hiring.data.prepare`.
 """
 
 import argparse
 
 from ilqljax.cli import run_main
-from ilqljax.tasks.hiring.prepare import SPLIT_CHOICES, DataConfig, prepare_data
-from ilqljax.tasks.hiring.prepared import format_summary
-from ilqljax.tasks.hiring.reward import RewardConfig
-from ilqljax.tasks.hiring.sources import SOURCES
+from ilqljax.hiring.data.prepare import SPLIT_CHOICES, DataConfig, prepare_data
+from ilqljax.hiring.data.prepared import format_summary
+from ilqljax.hiring.postings.sources import SOURCES
+from ilqljax.hiring.reward.reward import RewardConfig
 
 
 def main() -> None:

@@ -8,15 +8,14 @@ The next run scores them with its engine beside the operators' rewrites; what wa
 
 import argparse
 
-import ilqljax.tasks.objects  # noqa: F401  (registers the tasks' objects)
 from ilqljax.cli import run_main
-from ilqljax.compilation import enable_compilation_cache
+from ilqljax.data.files import check_writable
 from ilqljax.errors import UserError
-from ilqljax.evaluate import make_policy, open_run
-from ilqljax.files import check_writable
-from ilqljax.tasks.hiring.environment import PostingObservation
-from ilqljax.tasks.hiring.prompts import build_prompt
-from ilqljax.tasks.hiring.samples import save_samples
+from ilqljax.hiring.data.samples import save_samples
+from ilqljax.hiring.environment import PostingObservation
+from ilqljax.hiring.postings.prompts import build_prompt
+from ilqljax.training.compilation import enable_compilation_cache
+from ilqljax.training.evaluation import make_policy, open_run
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ import optax
 import pytest
 from dialogues import answer
 
-from ilqljax.algorithms import ALGORITHMS, init_learner_state, make_learner, read_options
 from ilqljax.config import load_config_file
 from ilqljax.data.dataset import ObservationDataset
 from ilqljax.data.loader import make_train_loader
@@ -17,8 +16,9 @@ from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
-from ilqljax.objectives.values import ILQLConfig
-from ilqljax.steps import TargetConfig, make_train_step
+from ilqljax.rl.algorithms import ALGORITHMS, init_learner_state, make_learner, read_options
+from ilqljax.rl.objectives.values import ILQLConfig
+from ilqljax.rl.steps import TargetConfig, make_train_step
 
 TOKENIZER = CharacterTokenizer(string.ascii_lowercase + " ")
 MODEL = ValueLM(

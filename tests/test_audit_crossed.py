@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from ilqljax.fairness.attributes import AttributeTable
-from ilqljax.fairness.audit.crossed import (
+from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.audit.crossed import (
     crossed_change,
     crossed_p_value,
     crossed_ratio,
@@ -15,13 +15,13 @@ from ilqljax.fairness.audit.crossed import (
     sum_shared,
     tally_pairs,
 )
-from ilqljax.fairness.audit.market import AuditConfig, list_measures
-from ilqljax.fairness.audit.pairs import pair_rows, pair_scoring, pair_selection, pair_shortlisting
-from ilqljax.fairness.audit.rates import tabulate_rates
-from ilqljax.fairness.audit.shuffling import shuffle_labels
-from ilqljax.fairness.impact_ratio import find_eligible, ratios_and_smallest
-from ilqljax.tasks.hiring.audit_sources import build_market, make_matcher
-from ilqljax.tasks.hiring.marketplace import make_market
+from ilqljax.hiring.audit.impact_ratio import find_eligible, ratios_and_smallest
+from ilqljax.hiring.audit.market import AuditConfig, list_measures
+from ilqljax.hiring.audit.pairs import pair_rows, pair_scoring, pair_selection, pair_shortlisting
+from ilqljax.hiring.audit.rates import tabulate_rates
+from ilqljax.hiring.audit.shuffling import shuffle_labels
+from ilqljax.hiring.audit.sources import build_market, make_matcher
+from ilqljax.hiring.market.sample import make_market
 
 N_SAMPLES = 200
 
@@ -203,7 +203,7 @@ def test_without_a_plant_intervals_cover_no_effect_in_95_percent_of_200_samples(
 
     Postings only must cover clearly less: it takes the candidates' labels, drawn by luck, for given.
     """
-    monkeypatch.setattr("ilqljax.fairness.audit.rates.N_RESAMPLES", 200)
+    monkeypatch.setattr("ilqljax.hiring.audit.rates.N_RESAMPLES", 200)
     covered = {"ratio": [], "postings": []}
     for seed in range(N_SAMPLES):
         postings, candidates = make_market(seed=seed, n_postings=50, n_candidates=400, plant=0.0)

@@ -6,13 +6,13 @@ from html.parser import HTMLParser
 import chromium
 import pytest
 
-from ilqljax import audit
-from ilqljax.fairness.audit.findings import state_findings
-from ilqljax.fairness.audit.markup import Markup, clean_text, element, join
-from ilqljax.fairness.audit.page_tables import show_number
-from ilqljax.fairness.audit.plots import draw_gains, draw_ratios
-from ilqljax.tasks.hiring.marketplace import make_market
-from ilqljax.tasks.hiring.postings import save_candidates, save_json_lines, save_postings
+from ilqljax.hiring.audit import program as audit
+from ilqljax.hiring.audit.findings import state_findings
+from ilqljax.hiring.audit.markup import Markup, clean_text, element, join
+from ilqljax.hiring.audit.page_tables import show_number
+from ilqljax.hiring.audit.plots import draw_gains, draw_ratios
+from ilqljax.hiring.market.sample import make_market
+from ilqljax.hiring.postings.posting import save_candidates, save_json_lines, save_postings
 
 ATTACK = "<script>document.title='owned'</script><img src=x onerror=alert(1)>\"'&"
 LONG_WORD = "unbreakable" * 30

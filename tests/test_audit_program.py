@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from ilqljax import audit
+from ilqljax.data.files import MAX_LINE_BYTES, save_folder
 from ilqljax.errors import UserError
-from ilqljax.files import MAX_LINE_BYTES, save_folder
-from ilqljax.tasks.hiring.marketplace import make_market
-from ilqljax.tasks.hiring.postings import save_candidates, save_json_lines, save_postings
+from ilqljax.hiring.audit import program as audit
+from ilqljax.hiring.market.sample import make_market
+from ilqljax.hiring.postings.posting import save_candidates, save_json_lines, save_postings
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--top", "20", "--selected", "5"]

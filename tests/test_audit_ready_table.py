@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.fairness.audit.findings import state_findings
-from ilqljax.fairness.audit.market import AuditConfig
-from ilqljax.fairness.audit.ready_table import audit_ready_table, load_ready_table
-from ilqljax.fairness.audit.tables import format_json, list_tables
+from ilqljax.hiring.audit.findings import state_findings
+from ilqljax.hiring.audit.market import AuditConfig
+from ilqljax.hiring.audit.ready_table import audit_ready_table, load_ready_table
+from ilqljax.hiring.audit.tables import format_json, list_tables
 
 SEX = [("Male", 92, 50), ("Female", 76, 34)]
 RACE = [("Hispanic", 28, 18), ("White", 40, 15), ("Black", 32, 16), ("Native Hawaiian or Pacific Islander", 8, 5)]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ilqljax.fairness.audit.suppression import find_hidden, hide_cells
-from ilqljax.fairness.impact_ratio import Mark
+from ilqljax.hiring.audit.impact_ratio import Mark
+from ilqljax.hiring.audit.suppression import find_hidden, hide_cells
 
 
 def make_table(counts: dict[str, tuple[int, int]], *, mark: str = Mark.PASSED) -> dict:

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from ilqljax.bench import table, work
-from ilqljax.bench.ours import make_batches, make_run, make_step
-from ilqljax.bench.profile import name_part, sum_own_time
-from ilqljax.bench.table import Round, format_table, measure_item, run_round
-from ilqljax.bench.work import ActWork, LoaderWork, RaggedWork, RewardWork, Sizes, TrainWork
+from benchmarks.speed import table, work
+from benchmarks.speed.ours import make_batches, make_run, make_step
+from benchmarks.speed.profile import name_part, sum_own_time
+from benchmarks.speed.table import Round, format_table, measure_item, run_round
+from benchmarks.speed.work import ActWork, LoaderWork, RaggedWork, RewardWork, Sizes, TrainWork
 from ilqljax.errors import UserError
 
 LIMITS = {"float32": {"product_rate": 2e9, "bandwidth": 1e10, "kernel_rates": {"1": 8e9, "8": 2e9}}}
@@ -61,7 +61,7 @@ def test_a_round_of_ragged_rows_takes_the_next_ones_of_the_list_shortest_first_a
 @pytest.mark.parametrize("item", [item for item in SMALL_WORK if item.has_twin], ids=lambda item: item.name)
 def test_the_plain_twin_runs_the_same_items(item):
     pytest.importorskip("torch", reason="the twin is written in torch: pip install torch")
-    from ilqljax.bench import torch_twin
+    from benchmarks.speed import torch_twin
 
     run = torch_twin.make_run(item)
     run(0)
@@ -71,7 +71,7 @@ def test_the_plain_twin_runs_the_same_items(item):
 @pytest.mark.parametrize("name", ["ilql", "bc", "act"])
 def test_the_plain_twin_runs_in_half_precision(name):
     pytest.importorskip("torch", reason="the twin is written in torch: pip install torch")
-    from ilqljax.bench import torch_twin
+    from benchmarks.speed import torch_twin
 
     item = next(item for item in SMALL_WORK if item.name == name)
     torch_twin.make_run(replace(item, dtype="bfloat16"))(0)

@@ -16,9 +16,9 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ilqljax.checkpoint import CheckpointStore, restore_raw
 from ilqljax.errors import UserError
-from ilqljax.sharding import MeshConfig, make_mesh
+from ilqljax.training.checkpoint import CheckpointStore, restore_raw
+from ilqljax.training.mesh import MeshConfig, make_mesh
 
 
 class State(NamedTuple):
@@ -215,7 +215,7 @@ def test_process_killed_at_any_instant_leaves_a_complete_last_and_best(tmp_path)
     program = textwrap.dedent(
         f"""
         import jax.numpy as jnp
-        from ilqljax.checkpoint import CheckpointStore
+        from ilqljax.training.checkpoint import CheckpointStore
         store = CheckpointStore({str(tmp_path)!r}, metric_name="loss")
         start = store.latest_step() or 0
         for step in range(start + 1, 10_000):

@@ -6,12 +6,12 @@ import sys
 import jax
 import jax.numpy as jnp
 
-from ilqljax.compilation import CompilationCounter, restart_with_huge_pages
-from ilqljax.compilation import Path as CompilationPath
+from ilqljax.training.compilation import CompilationCounter, restart_with_huge_pages
+from ilqljax.training.compilation import Path as CompilationPath
 
 PROGRAM = """
 import os, sys
-from ilqljax import compilation
+from ilqljax.training import compilation
 class Asked:
     def __init__(self, path): pass
     def is_file(self): return True
@@ -41,7 +41,7 @@ def test_nothing_is_done_where_the_kernel_gives_huge_pages_anyway(monkeypatch, t
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     setting = tmp_path / "enabled"
     setting.write_text("[always] madvise never")
-    monkeypatch.setattr("ilqljax.compilation.Path", lambda path: CompilationPath(setting))
+    monkeypatch.setattr("ilqljax.training.compilation.Path", lambda path: CompilationPath(setting))
     restart_with_huge_pages()
 
 

@@ -7,14 +7,14 @@ import pytest
 from dialogues import Talk, answer
 
 from ilqljax.config import from_section
-from ilqljax.data import arrangement
-from ilqljax.data.arrangement import AllRows, BestRows, PreferencePairs, ReturnLabels, total_return
+from ilqljax.data import transforms as arrangement
 from ilqljax.data.datapoint import ConstantTokenReward
 from ilqljax.data.dataset import IterableRLDataset, ObservationDataset, infer_reward_scaling
 from ilqljax.data.loader import eval_batches, make_train_loader
 from ilqljax.data.tokenizer import CharacterTokenizer
+from ilqljax.data.transforms import AllRows, BestRows, PreferencePairs, ReturnLabels, total_return
 from ilqljax.errors import UserError
-from ilqljax.objectives.likelihood import DecisionTransformerConfig, FilteredBCConfig
+from ilqljax.rl.objectives.likelihood import DecisionTransformerConfig, FilteredBCConfig
 
 TOKENIZER = CharacterTokenizer("abcdefgh ")
 

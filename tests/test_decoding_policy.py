@@ -19,7 +19,7 @@ from ilqljax.envs import LanguageObservation
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
-from ilqljax.objectives.values import UtteranceILQLConfig, compute_critic
+from ilqljax.rl.objectives.values import UtteranceILQLConfig, compute_critic
 
 TOKENIZER = CharacterTokenizer(string.ascii_lowercase + " .,!?'-")
 N_POSITIONS, N_NEW = 16, 4

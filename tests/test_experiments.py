@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 from dialogues import answer
 
+from benchmarks.wordle import fit as fit_module
+from benchmarks.wordle.fit import FitConfig, fit
+from benchmarks.wordle.plots import Line, draw_lines
+from benchmarks.wordle.results import Results
+from benchmarks.wordle.table import find_expectile, solve_table
+from benchmarks.wordle.wordle import rank_pairs
 from ilqljax.data.dataset import ObservationDataset
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
-from ilqljax.experiments import fit as fit_module
-from ilqljax.experiments.fit import FitConfig, fit
-from ilqljax.experiments.plots import Line, draw_lines
-from ilqljax.experiments.results import Results
-from ilqljax.experiments.table import find_expectile, solve_table
-from ilqljax.experiments.wordle import rank_pairs
-from ilqljax.metrics import NonFiniteLossError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
-from ilqljax.tasks.wordle.data import make_tokenizer
+from ilqljax.training.metrics import NonFiniteLossError
+from ilqljax.wordle.data import make_tokenizer
 
 
 class Said:

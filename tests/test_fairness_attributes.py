@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.fairness.attributes import AttributeTable
+from ilqljax.hiring.attributes import AttributeTable
 
 
 def make_table() -> AttributeTable:

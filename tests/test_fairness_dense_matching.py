@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.fairness import dense_matching
-from ilqljax.fairness.dense_matching import DenseIndex, DenseMatcher, prepare_vectors, screen
-from ilqljax.fairness.matching import Matcher, select_top_k
+from ilqljax.hiring.matching import dense as dense_matching
+from ilqljax.hiring.matching.dense import DenseIndex, DenseMatcher, prepare_vectors, screen
+from ilqljax.hiring.matching.matcher import Matcher, select_top_k
 
 
 def rank_slowly(vectors, queries, k, *, metric):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ilqljax.fairness.differences import Segment, diff_words
+from ilqljax.hiring.edits.differences import Segment, diff_words
 
 
 def test_replaced_word():

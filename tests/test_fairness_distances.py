@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 from ilqljax.errors import UserError
-from ilqljax.fairness.distances import find_line, kullback_leibler, make_distance, parse_ground, total_variation
+from ilqljax.hiring.reward.distances import find_line, kullback_leibler, make_distance, parse_ground, total_variation
 
 LEVELS = ("junior", "middle", "senior")
 

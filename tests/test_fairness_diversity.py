@@ -6,14 +6,14 @@ import scipy.spatial.distance
 import scipy.stats
 
 from ilqljax.errors import UserError
-from ilqljax.fairness.distances import (
+from ilqljax.hiring.reward.distances import (
     DISTANCES,
     get_distance,
     jensen_shannon,
     original_wasserstein,
     total_variation,
 )
-from ilqljax.fairness.diversity import (
+from ilqljax.hiring.reward.diversity import (
     CategoryCounts,
     count_categories,
     diversity_score,

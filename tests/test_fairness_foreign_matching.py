@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.fairness.foreign_matching import CallableMatcher, check_answers, hash_source, load_callable
-from ilqljax.fairness.matching import Matcher
-from ilqljax.fairness.vector_store import hash_texts, load_or_make_vectors
+from ilqljax.hiring.matching.matcher import Matcher
+from ilqljax.hiring.matching.user_supplied import CallableMatcher, check_answers, hash_source, load_callable
+from ilqljax.hiring.matching.vectors import hash_texts, load_or_make_vectors
 
 IDS = ("c0", "c1", "c2")
 ROW_OF = {one: row for row, one in enumerate(IDS)}

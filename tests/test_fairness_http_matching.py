@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.fairness.http_matching import HttpConfig, HttpMatcher
-from ilqljax.fairness.matching import Matcher, read_texts_at_once
+from ilqljax.hiring.matching.http import HttpConfig, HttpMatcher
+from ilqljax.hiring.matching.matcher import Matcher, read_texts_at_once
 
 IDS = tuple(f"c{i}" for i in range(10))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.fairness.impact_ratio import (
+from ilqljax.hiring.audit.impact_ratio import (
     Mark,
     SelectionCounts,
     compute_impact_ratios,

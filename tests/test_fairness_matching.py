@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.fairness.matching import TfidfMatcher, select_top_k, split_words
+from ilqljax.hiring.matching.matcher import TfidfMatcher, select_top_k, split_words
 
 
 def select_slowly(scores: np.ndarray, k: int) -> np.ndarray:

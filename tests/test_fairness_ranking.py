@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.fairness.diversity import CategoryCounts, count_categories
-from ilqljax.fairness.ranking import (
+from ilqljax.hiring.audit.ranking import (
     expected_exposure_share,
     expected_ndkl,
     expected_skew,
@@ -18,6 +17,7 @@ from ilqljax.fairness.ranking import (
     skew,
     skew_range,
 )
+from ilqljax.hiring.reward.diversity import CategoryCounts, count_categories
 
 HALF = np.array([0.5, 0.5])
 THREE = np.array([0.5, 0.3, 0.2])

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from ilqljax.cli import run_main
+from ilqljax.data.files import save_with_checksum
 from ilqljax.errors import UserError
-from ilqljax.fairness.report import (
+from ilqljax.hiring.evaluation.report import (
     distill_evaluations,
     format_distilled,
     format_impact_ratios,
@@ -19,7 +20,6 @@ from ilqljax.fairness.report import (
     save_rows,
     tabulate_impact_ratios,
 )
-from ilqljax.files import save_with_checksum
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.fairness.attributes import AttributeTable
-from ilqljax.fairness.diversity import (
+from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.postings.posting import Candidate
+from ilqljax.hiring.reward.diversity import (
     CategoryCounts,
     count_categories,
     diversity_score,
@@ -16,9 +17,8 @@ from ilqljax.fairness.diversity import (
     noise_floor,
     weigh_categories,
 )
-from ilqljax.fairness.scores import ScoreConfig, ShortlistScorer
-from ilqljax.fairness.targets import make_targets, parse_shares, select_targets
-from ilqljax.tasks.hiring.postings import Candidate
+from ilqljax.hiring.reward.scores import ScoreConfig, ShortlistScorer
+from ilqljax.hiring.reward.targets import make_targets, parse_shares, select_targets
 
 ROWS = [("f", "n", "cook"), ("f", "s", "cook"), ("m", "n", "nurse"), ("m", "s", "nurse"), ("f", "", "nurse")]
 TABLE = AttributeTable.from_candidates(

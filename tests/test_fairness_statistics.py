@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 from ilqljax.errors import UserError
-from ilqljax.fairness.statistics import (
+from ilqljax.hiring.statistics import (
     bootstrap_mean,
     cluster_bootstrap,
     divide,
@@ -76,7 +76,7 @@ def test_bootstrap_of_constant_differences_has_no_width():
 def test_bootstrap_repeats_with_its_seed_and_blocks_change_nothing(monkeypatch):
     values = np.random.default_rng(3).normal(size=20)
     first = bootstrap_mean(values, seed=5, n_resamples=500)
-    monkeypatch.setattr("ilqljax.fairness.statistics.DRAWS_PER_BLOCK", 70)
+    monkeypatch.setattr("ilqljax.hiring.statistics.DRAWS_PER_BLOCK", 70)
     assert bootstrap_mean(values, seed=5, n_resamples=500) == pytest.approx(first)
     assert bootstrap_mean(values, seed=6, n_resamples=500) != first
 

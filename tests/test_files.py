@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ilqljax import files
-from ilqljax.errors import UserError
-from ilqljax.files import (
+from ilqljax.data import files
+from ilqljax.data.files import (
     check_checksum,
     check_writable,
     check_writable_folder,
@@ -25,6 +24,7 @@ from ilqljax.files import (
     save_arrays,
     save_with_checksum,
 )
+from ilqljax.errors import UserError
 
 ADVICE = "Copy it again."
 
@@ -118,7 +118,7 @@ def test_arrays_of_a_cut_off_file_are_refused(tmp_path, kept):
 
 
 def test_a_model_whose_files_are_cut_off_is_refused(tmp_path):
-    from ilqljax.models.hf_weights import load_gpt2
+    from ilqljax.models.io.hf import load_gpt2
 
     sizes = {"vocab_size": 8, "n_positions": 8, "n_embd": 4, "n_layer": 1, "n_head": 1}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", **sizes}))
@@ -138,7 +138,7 @@ def test_a_lock_is_one_process_at_a_time_and_ends_with_its_block(tmp_path):
 def test_a_killed_process_leaves_no_lock(tmp_path):
     program = f"""
 import os, signal
-from ilqljax.files import lock_path
+from ilqljax.data.files import lock_path
 with lock_path({str(tmp_path / "a.lock")!r}) as lock:
     print(lock, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)

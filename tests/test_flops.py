@@ -2,9 +2,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ilqljax.bench.ours import make_step
-from ilqljax.bench.work import Sizes, TrainWork
-from ilqljax.flops import count_product_flops
+from benchmarks.speed.ours import make_step
+from benchmarks.speed.work import Sizes, TrainWork
+from ilqljax.training.flops import count_product_flops
 
 A, B = jnp.ones((2, 3)), jnp.ones((3, 5))
 PRODUCT = 2 * 2 * 3 * 5

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilqljax.half_products import apply_affine, is_half, transpose
+from ilqljax.models.half_products import apply_affine, is_half, transpose
 from ilqljax.models.products import apply_dense, transpose_kernels
 
 RNG = np.random.default_rng(5)

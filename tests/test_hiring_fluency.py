@@ -14,17 +14,17 @@ from ilqljax.data.tokenizer import train_bpe
 from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import TextPolicy
 from ilqljax.errors import UserError
+from ilqljax.hiring.data.prepare import DataConfig, prepare_data
+from ilqljax.hiring.environment import PostingObservation
+from ilqljax.hiring.guardrails import check_rewrite
+from ilqljax.hiring.guardrails.fluency import PASS_SHARE, calibrate_fluency
+from ilqljax.hiring.guardrails.language_model import TextLikelihood, make_fluency
+from ilqljax.hiring.proposals import judge_samples
+from ilqljax.hiring.reward.reward import RewardConfig
+from ilqljax.hiring.task import HiringData, build_judge
 from ilqljax.models.gpt2 import GPT2, GPT2Config
-from ilqljax.models.networks_folder import Networks, save_networks
+from ilqljax.models.io.networks import Networks, save_networks
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits
-from ilqljax.tasks.hiring.environment import PostingObservation
-from ilqljax.tasks.hiring.fluency import PASS_SHARE, calibrate_fluency
-from ilqljax.tasks.hiring.guardrails import check_rewrite
-from ilqljax.tasks.hiring.language_model import TextLikelihood, make_fluency
-from ilqljax.tasks.hiring.objects import HiringData, build_judge
-from ilqljax.tasks.hiring.prepare import DataConfig, prepare_data
-from ilqljax.tasks.hiring.proposals import judge_samples
-from ilqljax.tasks.hiring.reward import RewardConfig
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,13 @@
 
 import pytest
 
-from ilqljax.tasks.hiring.guardrails import check_rewrite
-from ilqljax.tasks.hiring.guardrails.facts import find_pay
-from ilqljax.tasks.hiring.guardrails.lexicon import PLACE_LEXICON
-from ilqljax.tasks.hiring.guardrails.negations import find_negations
-from ilqljax.tasks.hiring.guardrails.statements import find_statements
-from ilqljax.tasks.hiring.postings import Posting
-from ilqljax.tasks.hiring.prompts import build_prompt
+from ilqljax.hiring.guardrails import check_rewrite
+from ilqljax.hiring.guardrails.facts import find_pay
+from ilqljax.hiring.guardrails.lexicon import PLACE_LEXICON
+from ilqljax.hiring.guardrails.negations import find_negations
+from ilqljax.hiring.guardrails.statements import find_statements
+from ilqljax.hiring.postings.posting import Posting
+from ilqljax.hiring.postings.prompts import build_prompt
 
 TAIL = (
     "We build tools for farmers and need a Python developer who can work with our team on the web app. "

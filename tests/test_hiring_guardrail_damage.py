@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ilqljax.tasks.hiring.guardrails import check_rewrite
-from ilqljax.tasks.hiring.guardrails.findings import list_sentences, list_words
-from ilqljax.tasks.hiring.guardrails.lexicon import TECHNOLOGY_LEXICON
-from ilqljax.tasks.hiring.hackernews import load_hackernews
-from ilqljax.tasks.hiring.marketplace import make_market
-from ilqljax.tasks.hiring.postings import normalize_spaces
-from ilqljax.tasks.hiring.prompts import build_prompt
-from ilqljax.tasks.hiring.rewrites import ALL_OPERATORS, rewrite_posting
+from ilqljax.hiring.edits.operators import ALL_OPERATORS, rewrite_posting
+from ilqljax.hiring.guardrails import check_rewrite
+from ilqljax.hiring.guardrails.findings import list_sentences, list_words
+from ilqljax.hiring.guardrails.lexicon import TECHNOLOGY_LEXICON
+from ilqljax.hiring.market.sample import make_market
+from ilqljax.hiring.postings.hackernews import load_hackernews
+from ilqljax.hiring.postings.posting import normalize_spaces
+from ilqljax.hiring.postings.prompts import build_prompt
 
 OFFER = " We pay $4,500 a month. Write to jobs@oak.example. Visa sponsorship is available."
 

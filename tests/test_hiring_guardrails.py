@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from ilqljax.tasks.hiring.guardrails import CHECKS, check_rewrite, is_damaged
-from ilqljax.tasks.hiring.guardrails.facts import find_pay
-from ilqljax.tasks.hiring.guardrails.language import PROFILES, detect_language
-from ilqljax.tasks.hiring.guardrails.lexicon import PLACE_LEXICON, TECHNOLOGY_LEXICON
-from ilqljax.tasks.hiring.guardrails.statements import find_statements
-from ilqljax.tasks.hiring.marketplace import make_market
-from ilqljax.tasks.hiring.postings import Posting
-from ilqljax.tasks.hiring.prompts import INSTRUCTION, build_prompt
-from ilqljax.tasks.hiring.rewrites import rewrite_posting
+from ilqljax.hiring.edits.operators import rewrite_posting
+from ilqljax.hiring.guardrails import CHECKS, check_rewrite, is_damaged
+from ilqljax.hiring.guardrails.facts import find_pay
+from ilqljax.hiring.guardrails.language import PROFILES, detect_language
+from ilqljax.hiring.guardrails.lexicon import PLACE_LEXICON, TECHNOLOGY_LEXICON
+from ilqljax.hiring.guardrails.statements import find_statements
+from ilqljax.hiring.market.sample import make_market
+from ilqljax.hiring.postings.posting import Posting
+from ilqljax.hiring.postings.prompts import INSTRUCTION, build_prompt
 
 TEXT = (
     "Blue Oak needs a driven ward nurse in Leeds. You plan patient care and record charts. "

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.tasks.hiring.hackernews import decode_text, guess_company, guess_title, load_hackernews
-from ilqljax.tasks.hiring.postings import read_json_lines
+from ilqljax.hiring.postings.hackernews import decode_text, guess_company, guess_title, load_hackernews
+from ilqljax.hiring.postings.posting import read_json_lines
 
 
 @pytest.mark.parametrize(

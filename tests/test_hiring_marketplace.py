@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.fairness.attributes import AttributeTable
-from ilqljax.fairness.diversity import diversity_score, pool_share
-from ilqljax.fairness.matching import TfidfMatcher
-from ilqljax.fairness.statistics import bootstrap_mean
-from ilqljax.tasks.hiring.coded_words import CODE_OF_WORD
-from ilqljax.tasks.hiring.marketplace import make_market
-from ilqljax.tasks.hiring.prompts import INSTRUCTION, build_prompt
-from ilqljax.tasks.hiring.rewrites import classify_wording
+from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.edits.coded_words import CODE_OF_WORD
+from ilqljax.hiring.edits.operators import classify_wording
+from ilqljax.hiring.market.sample import make_market
+from ilqljax.hiring.matching.matcher import TfidfMatcher
+from ilqljax.hiring.postings.prompts import INSTRUCTION, build_prompt
+from ilqljax.hiring.reward.diversity import diversity_score, pool_share
+from ilqljax.hiring.statistics import bootstrap_mean
 
 
 def score_postings(postings, candidates, *, attribute="gender", k=50):

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 from small_bert import save_bert
 
-import ilqljax.tasks.hiring.objects  # noqa: F401  (registers the matchers)
+import ilqljax.hiring.task  # noqa: F401  (registers the matchers)
 from ilqljax.config import BuildContext, build, load_config_file
 from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import Generation
 from ilqljax.errors import UserError
-from ilqljax.fairness.matching import Matcher
+from ilqljax.hiring.data.prepare import DataConfig, prepare_data
+from ilqljax.hiring.data.prepared import load_prepared
+from ilqljax.hiring.matching.encoders import EmbeddingsSource, EncoderSource
+from ilqljax.hiring.matching.matcher import Matcher
+from ilqljax.hiring.matching.sources import CallableSource, HttpSource, MatcherSource, TfidfSource
+from ilqljax.hiring.postings.posting import Candidate, load_candidates, save_candidates
+from ilqljax.hiring.reward.reward import RewardConfig
+from ilqljax.hiring.task import HiringData, build_judge
 from ilqljax.models.sentence_encoder import SentenceEncoder
-from ilqljax.tasks.hiring.engines import CallableSource, HttpSource, MatcherSource, TfidfSource
-from ilqljax.tasks.hiring.matchers import EmbeddingsSource, EncoderSource
-from ilqljax.tasks.hiring.objects import HiringData, build_judge
-from ilqljax.tasks.hiring.postings import Candidate, load_candidates, save_candidates
-from ilqljax.tasks.hiring.prepare import DataConfig, prepare_data
-from ilqljax.tasks.hiring.prepared import load_prepared
-from ilqljax.tasks.hiring.reward import RewardConfig
 
 SMALL = DataConfig(n_postings=24, n_candidates=60, reward=RewardConfig(k=10))
 TEXTS = ("night nurse", "python sql", "the care nurse", "sqls", "care " * 30)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.tasks.hiring.postings import (
+from ilqljax.hiring.postings.posting import (
     Candidate,
     Posting,
     load_candidates,

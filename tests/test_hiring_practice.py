@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from ilqljax.tasks.hiring.postings import Posting
-from ilqljax.tasks.hiring.practice import select_practice
+from ilqljax.hiring.data.practice import select_practice
+from ilqljax.hiring.postings.posting import Posting
 
 OWN = "We build a drone that maps the fields of small farms from above."
 DATA = SimpleNamespace(

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from ilqljax.data.files import lock_path
 from ilqljax.errors import UserError
-from ilqljax.fairness.matching import TfidfMatcher
-from ilqljax.files import lock_path
-from ilqljax.tasks.hiring import prepare, reward
-from ilqljax.tasks.hiring.marketplace import make_market
-from ilqljax.tasks.hiring.postings import save_candidates, save_json_lines, save_postings
-from ilqljax.tasks.hiring.prepare import DataConfig, prepare_data
-from ilqljax.tasks.hiring.prepared import format_summary, load_prepared
-from ilqljax.tasks.hiring.reward import RewardConfig
-from ilqljax.tasks.hiring.sources import detect_source, load_market
+from ilqljax.hiring.data import prepare
+from ilqljax.hiring.data.prepare import DataConfig, prepare_data
+from ilqljax.hiring.data.prepared import format_summary, load_prepared
+from ilqljax.hiring.market.sample import make_market
+from ilqljax.hiring.matching.matcher import TfidfMatcher
+from ilqljax.hiring.postings.posting import save_candidates, save_json_lines, save_postings
+from ilqljax.hiring.postings.sources import detect_source, load_market
+from ilqljax.hiring.reward import reward
+from ilqljax.hiring.reward.reward import RewardConfig
 
 SMALL = DataConfig(n_postings=24, n_candidates=120, reward=RewardConfig(k=10))
 ROOT = Path(__file__).resolve().parents[1]

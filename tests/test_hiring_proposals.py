@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.fairness.attributes import Attribute
-from ilqljax.tasks.hiring.postings import Posting
-from ilqljax.tasks.hiring.proposals import describe_shortlist, judge_samples, log_decision
+from ilqljax.hiring.attributes import Attribute
+from ilqljax.hiring.postings.posting import Posting
+from ilqljax.hiring.proposals import describe_shortlist, judge_samples, log_decision
 
 TEXT = "Blue Oak needs a strong nurse in Basel. You plan care and record vital signs every day."
 POSTING = Posting("job-1", "Nurse", TEXT, company="Blue Oak", location="Basel")

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.fairness.attributes import AttributeTable
-from ilqljax.fairness.matching import Matches, TfidfMatcher
-from ilqljax.tasks.hiring import reward as reward_module
-from ilqljax.tasks.hiring.postings import Candidate, Posting
-from ilqljax.tasks.hiring.prompts import build_prompt, parse_prompt
-from ilqljax.tasks.hiring.reward import DiversityReward, RewardCache, RewardConfig
+from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.matching.matcher import Matches, TfidfMatcher
+from ilqljax.hiring.postings.posting import Candidate, Posting
+from ilqljax.hiring.postings.prompts import build_prompt, parse_prompt
+from ilqljax.hiring.reward import reward as reward_module
+from ilqljax.hiring.reward.reward import DiversityReward, RewardCache, RewardConfig
 
 GENDERS = ("female", "female", "male", "male")
 CANDIDATES = [Candidate(str(i), "text", {"gender": gender}) for i, gender in enumerate(GENDERS)]

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.tasks.hiring.marketplace import make_market
-from ilqljax.tasks.hiring.postings import Posting
-from ilqljax.tasks.hiring.rewrites import (
+from ilqljax.hiring.edits.operators import (
     ALL_OPERATORS,
     OPERATORS,
     classify_wording,
     rewrite_posting,
     split_sentences,
 )
+from ilqljax.hiring.market.sample import make_market
+from ilqljax.hiring.postings.posting import Posting
 
 
 def apply(operator, text, *, seed=0):

@@ -7,14 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from ilqljax import evaluate
 from ilqljax.decoding.policy import Generation
 from ilqljax.errors import UserError
-from ilqljax.evaluate import OpenRun
-from ilqljax.tasks.hiring.postings import Posting
-from ilqljax.tasks.hiring.prepare import DataConfig, prepare_data
-from ilqljax.tasks.hiring.reward import RewardConfig
-from ilqljax.tasks.hiring.samples import load_samples, save_samples
+from ilqljax.hiring.data.prepare import DataConfig, prepare_data
+from ilqljax.hiring.data.samples import load_samples, save_samples
+from ilqljax.hiring.postings.posting import Posting
+from ilqljax.hiring.reward.reward import RewardConfig
+from ilqljax.training import evaluation as evaluate
+from ilqljax.training.evaluation import OpenRun
 
 
 def make_config(**changes) -> DataConfig:

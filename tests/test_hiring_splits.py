@@ -5,9 +5,7 @@ import dataclasses
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.tasks.hiring.marketplace import make_market
-from ilqljax.tasks.hiring.postings import Posting, save_postings
-from ilqljax.tasks.hiring.splits import (
+from ilqljax.hiring.data.splits import (
     check_leakage,
     find_ties,
     load_manifest,
@@ -15,6 +13,8 @@ from ilqljax.tasks.hiring.splits import (
     save_manifest,
     split_postings,
 )
+from ilqljax.hiring.market.sample import make_market
+from ilqljax.hiring.postings.posting import Posting, save_postings
 
 POSTINGS = make_market(n_postings=120, n_candidates=1)[0]
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.tasks.hiring.workable import load_prepared_workable, load_raw_workable, strip_html
+from ilqljax.hiring.postings.workable import load_prepared_workable, load_raw_workable, strip_html
 
 NURSE = {
     "applicant_id": 1,

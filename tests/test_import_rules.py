@@ -5,50 +5,48 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "ilqljax"
 
-# From low to high. A module imports from rows above its own in this table, and from its own group; two groups of one
-# row do not know each other. A group is a module or a package of `ilqljax`.
+# From low to high. A module imports from rows above its own in this table, and from its own room; two rooms of one
+# row do not know each other. A room is a module or a package of `ilqljax`.
 ROWS = (
     ("errors",),
-    ("files", "hub"),
-    ("types", "config", "cli", "compilation", "flops", "processes"),
-    ("half_products",),
-    ("losses", "vocabulary", "data", "envs", "fairness"),
-    ("models", "optim", "sharding"),
-    ("state", "checksums"),
-    ("steps", "objectives", "decoding"),
-    ("algorithms", "tasks"),
-    ("checkpoint", "metrics", "evals", "runs", "parity", "inspection", "audit"),
-    ("stage", "bench", "experiments"),
-    ("evaluate",),
-    ("train", "rewrite"),
+    ("types",),
+    ("data", "envs"),
+    ("config", "cli"),
+    ("models",),
+    ("rl", "decoding"),
+    ("training",),
+    ("train", "evaluate", "hiring", "wordle"),
+    ("audit", "rewrite"),
+    ("__main__",),
 )
-LEVELS = {group: level for level, row in enumerate(ROWS) for group in row}
+LEVELS = {room: level for level, row in enumerate(ROWS) for room in row}
+# The tasks. No room of the library imports one; they are found through entry points (`ilqljax.config.load_tasks`).
+TASKS = ("hiring", "wordle")
+PROGRAMS = ("audit", "rewrite", "__main__")  # thin: `python -m` for what is in a task
 
 # Libraries that are kept behind one door.
 ONLY_IN = {
     "flax": ("ilqljax/models/",),
     "grain": ("ilqljax/data/loader.py",),
-    "orbax": ("ilqljax/checkpoint.py",),
+    "orbax": ("ilqljax/training/checkpoint.py",),
 }
 
 # NumPy-level code, which a user's machine without an accelerator runs, may not pull jax in when it is imported,
-# `ilqljax.types` apart. What acts (`evaluation`), what searches on devices and what registers everything (`objects`,
-# `matchers`) are no data code.
-NUMPY_LEVEL = ("ilqljax.fairness", "ilqljax.data", "ilqljax.envs", "ilqljax.tasks.hiring", "ilqljax.tasks.wordle")
+# `ilqljax.types` apart. What acts, what searches on devices and what registers everything (`task`) is no data code.
+NUMPY_LEVEL = ("ilqljax.data", "ilqljax.envs", "ilqljax.hiring", "ilqljax.wordle")
 USES_JAX = (
     "ilqljax.data.loader",
-    "ilqljax.fairness.dense_matching",
-    "ilqljax.tasks.hiring.evaluation",
-    "ilqljax.tasks.hiring.language_model",
-    "ilqljax.tasks.hiring.matchers",
-    "ilqljax.tasks.hiring.objects",
-    "ilqljax.tasks.wordle.evaluation",
-    "ilqljax.tasks.wordle.objects",
+    "ilqljax.hiring.evaluation.judge",
+    "ilqljax.hiring.guardrails.language_model",
+    "ilqljax.hiring.matching.dense",
+    "ilqljax.hiring.matching.encoders",
+    "ilqljax.hiring.rewrite",
+    "ilqljax.hiring.task",
+    "ilqljax.wordle.evaluation",
+    "ilqljax.wordle.task",
 )
 
 
@@ -58,7 +56,8 @@ def module_name(path: Path) -> str:
 
 
 SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-OUTSIDE = sorted([*(ROOT / "configs").glob("*.py"), *(ROOT / "scripts").glob("*.py")])
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+OUTSIDE = [*CONFIGS, *sorted((ROOT / "scripts").glob("*.py")), *sorted((ROOT / "benchmarks").rglob("*.py"))]
 
 
 def find_imports(node: ast.AST, *, nested: bool = True) -> Iterator[tuple[str, int]]:
@@ -81,26 +80,33 @@ def imports_of(path: Path, *, nested: bool = True) -> set[tuple[str, int]]:
     return set(find_imports(ast.parse(path.read_text(encoding="utf-8")), nested=nested))
 
 
-def group_of(name: str) -> str:
+def room_of(name: str) -> str:
     """Return `models` for `ilqljax.models.gpt2`, and "" for the package itself."""
     return name.partition(".")[2].partition(".")[0]
 
 
-def test_the_table_lists_what_there_is():
-    groups = {group_of(name) for name in SOURCES} - {""}
-    assert groups == set(LEVELS), "every module and package of ilqljax needs a place in ROWS, and nothing else has one"
+def import_pairs() -> Iterator[tuple[str, str, str]]:
+    """Yield, for each import of one room by another, both rooms, and where it stands."""
+    for name, path in SOURCES.items():
+        for imported, line in sorted(imports_of(path)):
+            if imported.partition(".")[0] == "ilqljax" and room_of(imported) != room_of(name) and room_of(name):
+                yield room_of(name), room_of(imported), f"{path.relative_to(ROOT)}:{line} imports {imported}"
 
 
-@pytest.mark.parametrize("name", [name for name in SOURCES if group_of(name)])
-def test_module_imports_only_from_lower_rows(name):
-    own = group_of(name)
-    wrong = []
-    for imported, line in sorted(imports_of(SOURCES[name])):
-        if imported.partition(".")[0] != "ilqljax":
-            continue
-        other = group_of(imported)
-        if other != own and (not other or LEVELS.get(other, 0) >= LEVELS.get(own, len(ROWS))):
-            wrong.append(f"{SOURCES[name].relative_to(ROOT)}:{line} imports {imported}")
+def test_the_table_lists_what_there_is_and_the_house_is_small():
+    rooms = {room_of(name) for name in SOURCES} - {""}
+    assert rooms <= set(LEVELS), "every module and package of ilqljax needs a place in ROWS"
+    entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= 18, sorted(path.name for path in entries)
+
+
+def test_modules_import_only_from_lower_rows():
+    wrong = [where for own, other, where in import_pairs() if not other or LEVELS[other] >= LEVELS[own]]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_library_imports_no_task_and_no_task_another():
+    wrong = [where for own, other, where in import_pairs() if other in TASKS and own not in PROGRAMS]
     assert not wrong, "\n".join(wrong)
 
 
@@ -111,27 +117,28 @@ def test_imports_inside_the_package_make_no_cycle():
     assert not graph, f"these import each other: {sorted(graph)}"
 
 
-@pytest.mark.parametrize("library", ONLY_IN)
-def test_library_is_imported_behind_one_door(library):
-    users = {
-        path.relative_to(ROOT).as_posix()
-        for path in [*SOURCES.values(), *OUTSIDE]
-        if any(imported.partition(".")[0] == library for imported, _ in imports_of(path))
-    }
-    assert users, f"nothing imports {library} any more: drop the rule"
-    assert all(user.startswith(ONLY_IN[library]) for user in users), users
+def test_each_library_is_imported_behind_its_door():
+    for library, doors in ONLY_IN.items():
+        users = {
+            path.relative_to(ROOT).as_posix()
+            for path in [*SOURCES.values(), *OUTSIDE]
+            if any(imported.partition(".")[0] == library for imported, _ in imports_of(path))
+        }
+        assert users, f"nothing imports {library} any more: drop the rule"
+        assert all(user.startswith(doors) for user in users), (library, users)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
-def test_configs_import_only_the_config_module(path):
-    roots = {imported for imported, _ in imports_of(path)}
-    # One config may build on another.
-    assert roots <= {"configs", "configs._algorithms", "ilqljax.config", "ml_collections"}, roots
+def test_configs_import_only_the_config_module_and_each_other():
+    for path in CONFIGS:
+        roots = {imported for imported, _ in imports_of(path)}
+        assert roots <= {"configs", "configs._algorithms", "ilqljax.config", "ml_collections"}, (path, roots)
 
 
-@pytest.mark.parametrize("path", [*SOURCES.values(), *OUTSIDE], ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_nothing_imports_scripts_or_tests(path):
-    assert not {i for i, _ in imports_of(path) if i.partition(".")[0] in ("scripts", "tests")}
+def test_nothing_imports_scripts_tests_or_benchmarks():
+    for path in [*SOURCES.values(), *OUTSIDE]:
+        roots = {imported.partition(".")[0] for imported, _ in imports_of(path)}
+        allowed = {"benchmarks"} if path in OUTSIDE and path not in CONFIGS else set()
+        assert not roots & ({"scripts", "tests", "benchmarks"} - allowed), path
 
 
 def reach(name: str) -> set[str]:
@@ -146,9 +153,8 @@ def reach(name: str) -> set[str]:
     return seen
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in SOURCES if name.startswith(NUMPY_LEVEL) and not name.startswith(USES_JAX)]
-)
-def test_numpy_level_code_does_not_import_jax(name):
-    heavy = {i for i in reach(name) if i.partition(".")[0] in ("jax", "flax", "optax", "orbax", "grain")}
-    assert not heavy, heavy
+def test_numpy_level_code_does_not_import_jax():
+    for name in SOURCES:
+        if name.startswith(NUMPY_LEVEL) and not name.startswith(USES_JAX):
+            heavy = {i for i in reach(name) if i.partition(".")[0] in ("jax", "flax", "optax", "orbax", "grain")}
+            assert not heavy, (name, heavy)

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from dialogues import Talk, answer
 
-from ilqljax import evaluate
 from ilqljax.data.dataset import ObservationDataset
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
-from ilqljax.inspection.heatmap import format_table, render_heatmap
-from ilqljax.inspection.ngrams import format_ngrams, rank_ngrams
-from ilqljax.inspection.values import ActionValue, inspect_rows
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits
+from ilqljax.training import evaluation as evaluate
+from ilqljax.training.inspection.heatmap import format_table, render_heatmap
+from ilqljax.training.inspection.ngrams import format_ngrams, rank_ngrams
+from ilqljax.training.inspection.values import ActionValue, inspect_rows
 
 TOKENIZER = CharacterTokenizer(string.ascii_lowercase + "<>&")
 SIZES = GPT2Config(vocab_size=TOKENIZER.vocab_size, n_positions=24, n_embd=16, n_layer=1, n_head=2)

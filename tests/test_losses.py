@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilqljax import losses
+from ilqljax.rl import losses
 
 
 def test_td_loss_is_the_squared_one_step_error():

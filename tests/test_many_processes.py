@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from ilqljax import processes, sharding, stage
-from ilqljax.checkpoint import restore_raw
 from ilqljax.config import load_config_file
 from ilqljax.errors import UserError
 from ilqljax.train import train
+from ilqljax.training import loop as stage
+from ilqljax.training import mesh as sharding
+from ilqljax.training import processes
+from ilqljax.training.checkpoint import restore_raw
 
 STEPS = 4
 FLAGS = "--xla_backend_optimization_level=0"  # compiles in less time

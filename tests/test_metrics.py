@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.metrics import (
+from ilqljax.training.metrics import (
     DelayedMetrics,
     JsonlWriter,
     MultiWriter,

@@ -12,9 +12,9 @@ from safetensors.numpy import load_file, save_file
 from small_bert import SHAPES, WORDS, save_bert
 
 from ilqljax.errors import UserError
-from ilqljax.models import encoder_weights
 from ilqljax.models.encoder import Bert, BertConfig, embed, pool
-from ilqljax.models.encoder_weights import find_encoder, load_bert, read_encoder_files
+from ilqljax.models.io import encoder as encoder_weights
+from ilqljax.models.io.encoder import find_encoder, load_bert, read_encoder_files
 from ilqljax.models.sentence_encoder import SentenceEncoder
 
 needs_minilm = pytest.mark.skipif(

@@ -15,7 +15,7 @@ from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
 from ilqljax.models.builders import build_gpt2, check_vocabulary
 from ilqljax.models.gpt2 import GPT2, CacheSlots, GPT2Config, KVCache
-from ilqljax.models.hf_weights import (
+from ilqljax.models.io.hf import (
     find_model,
     load_gpt2,
     resize_vocabulary,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.models.networks_folder import load_networks
-from ilqljax.models.original_weights import load_original, params_from_original
+from ilqljax.models.io.networks import load_networks
+from ilqljax.models.io.original import load_original, params_from_original
 
 torch = pytest.importorskip("torch", reason="the original's checkpoints are torch files: pip install torch")
 

@@ -9,15 +9,15 @@ import optax
 import pytest
 from dialogues import answer
 
-from ilqljax.algorithms import init_learner_state, make_learner, select_acting_params
 from ilqljax.data.datapoint import DataPoint, collate
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
-from ilqljax.losses import dpo_loss
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits
-from ilqljax.objectives.preferences import DPOConfig, make_dpo_loss
-from ilqljax.steps import TargetConfig, count_batch, make_train_step
+from ilqljax.rl.algorithms import init_learner_state, make_learner, select_acting_params
+from ilqljax.rl.losses import dpo_loss
+from ilqljax.rl.objectives.preferences import DPOConfig, make_dpo_loss
+from ilqljax.rl.steps import TargetConfig, count_batch, make_train_step
 
 TOKENIZER = CharacterTokenizer(string.ascii_lowercase)
 MODEL = ValueLM(

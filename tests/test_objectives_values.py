@@ -11,13 +11,13 @@ from dialogues import Talk, answer
 from ilqljax.data.datapoint import DataPoint, collate
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
-from ilqljax.losses import soft_value
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits, policy_trunk
-from ilqljax.objectives.likelihood import BCConfig, DecisionTransformerConfig, FilteredBCConfig
-from ilqljax.objectives.values import ILQLConfig, UtteranceILQLConfig, compute_critic, make_ilql_loss
-from ilqljax.stage import TrainConfig
-from ilqljax.steps import count_batch
+from ilqljax.rl.losses import soft_value
+from ilqljax.rl.objectives.likelihood import BCConfig, DecisionTransformerConfig, FilteredBCConfig
+from ilqljax.rl.objectives.values import ILQLConfig, UtteranceILQLConfig, compute_critic, make_ilql_loss
+from ilqljax.rl.steps import count_batch
+from ilqljax.training.loop import TrainConfig
 
 TOKENIZER = CharacterTokenizer(string.ascii_lowercase)
 SIZES = GPT2Config(vocab_size=TOKENIZER.vocab_size, n_positions=16, n_embd=16, n_layer=1, n_head=2)

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.optim import (
+from ilqljax.rl.optim import (
     OptimConfig,
     clip_by_norm,
     global_norm,

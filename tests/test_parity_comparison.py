@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilqljax.parity import load_cases, rebuild_case
-from ilqljax.parity.comparison import Comparison, compare_trees, relative_error
+from benchmarks.parity import load_cases, rebuild_case
+from benchmarks.parity.comparison import Comparison, compare_trees, relative_error
 
 GOLDEN = Path(__file__).parent / "golden"
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "check_parity.py"

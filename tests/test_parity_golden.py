@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ilqljax.parity import compare_case, load_cases, rebuild_case
+from benchmarks.parity import compare_case, load_cases, rebuild_case
 
 LOCAL = Path(__file__).parent / "golden"
 LOCAL_CASES = ("bc_single", "ilql_shared_single_q")

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.parity.cases import Dialogue
+from benchmarks.parity.options import make_token_reward, translate_acting, translate_optimizer
+from benchmarks.parity.original_batch import count_padding, cut_end
 from ilqljax.data.datapoint import DataPoint, collate
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
-from ilqljax.models.original_weights import head_from_original
-from ilqljax.parity.cases import Dialogue
-from ilqljax.parity.options import make_token_reward, translate_acting, translate_optimizer
-from ilqljax.parity.original_batch import count_padding, cut_end
+from ilqljax.models.io.original import head_from_original
 
 TOKENIZER = CharacterTokenizer("abcd")  # ids 0-3, 4 is unknown, 5-10 pad </s> </a> <s> <a> </eod>
 POINT = DataPoint.from_observation(Dialogue([["a", None], ["cd", 2.0]], True), TOKENIZER)

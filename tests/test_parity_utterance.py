@@ -7,16 +7,16 @@ import numpy as np
 import optax
 import pytest
 
-from ilqljax.algorithms import init_learner_state, make_learner
+from benchmarks.parity.cases import Case, Dialogue
+from benchmarks.parity.training import PADDING, describe_batch, make_original_loss
 from ilqljax.data.datapoint import DataPoint, collate
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
-from ilqljax.objectives.values import Critic, ILQLConfig, compute_critic, select_transitions, weigh_actions
-from ilqljax.parity.cases import Case, Dialogue
-from ilqljax.parity.training import PADDING, describe_batch, make_original_loss
-from ilqljax.steps import TargetConfig, count_batch, make_train_step
+from ilqljax.rl.algorithms import init_learner_state, make_learner
+from ilqljax.rl.objectives.values import Critic, ILQLConfig, compute_critic, select_transitions, weigh_actions
+from ilqljax.rl.steps import TargetConfig, count_batch, make_train_step
 
 TOKENIZER = CharacterTokenizer("abcdqr")
 OPTIONS = {"awac_weight": 0.5, "cql_weight": 0.0, "discount": 0.9, "expectile": 0.8, "beta": 0.7}

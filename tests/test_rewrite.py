@@ -7,16 +7,16 @@ from types import SimpleNamespace
 import pytest
 from ml_collections import ConfigDict
 
-from ilqljax import rewrite
-from ilqljax.algorithms import ALGORITHMS
 from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.errors import UserError
-from ilqljax.evaluate import OpenRun
-from ilqljax.rewrite import format_rewriting, read_job
-from ilqljax.tasks.hiring.prepare import DataConfig, prepare_data
-from ilqljax.tasks.hiring.proposals import judge_samples
-from ilqljax.tasks.hiring.reward import RewardConfig
-from ilqljax.tasks.hiring.rewrites import rewrite_posting
+from ilqljax.hiring import rewrite
+from ilqljax.hiring.data.prepare import DataConfig, prepare_data
+from ilqljax.hiring.edits.operators import rewrite_posting
+from ilqljax.hiring.proposals import judge_samples
+from ilqljax.hiring.reward.reward import RewardConfig
+from ilqljax.hiring.rewrite import format_rewriting, read_job
+from ilqljax.rl.algorithms import ALGORITHMS
+from ilqljax.training.evaluation import OpenRun
 
 NAMES = {"title": "", "company": "", "location": ""}
 

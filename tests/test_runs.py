@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from ilqljax import files, runs
 from ilqljax.config import load_config_file
+from ilqljax.data import files
 from ilqljax.errors import UserError
+from ilqljax.training import runs
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def test_a_run_that_is_being_trained_is_not_resumed_but_read(config):
 def test_a_killed_run_is_resumed(config):
     program = f"""
 import os, signal
-from ilqljax import runs
+from ilqljax.training import runs
 from ilqljax.config import load_config_file
 config = load_config_file("configs/workable.py")
 config.run_dir = {config.run_dir!r}

@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 from ilqljax.errors import UserError
-from ilqljax.sharding import (
+from ilqljax.training.mesh import (
     MeshConfig,
     batch_sharding,
     check_batch_size,

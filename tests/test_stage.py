@@ -9,16 +9,16 @@ import pytest
 from dialogues import answer
 from ml_collections import ConfigDict
 
-from ilqljax import stage
-from ilqljax.algorithms import make_learner
-from ilqljax.checkpoint import CheckpointStore, restore_raw
 from ilqljax.data.dataset import ObservationDataset
 from ilqljax.data.tokenizer import CharacterTokenizer
-from ilqljax.metrics import NonFiniteParamsError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
-from ilqljax.sharding import MeshConfig, make_mesh
-from ilqljax.stage import StageInputs, TrainConfig, train_stage
+from ilqljax.rl.algorithms import make_learner
+from ilqljax.training import loop as stage
+from ilqljax.training.checkpoint import CheckpointStore, restore_raw
+from ilqljax.training.loop import StageInputs, TrainConfig, train_stage
+from ilqljax.training.mesh import MeshConfig, make_mesh
+from ilqljax.training.metrics import NonFiniteParamsError
 
 TOKENIZER = CharacterTokenizer("ab")
 CONFIG = ConfigDict({"seed": 0, "wandb": {"use_wandb": False}})

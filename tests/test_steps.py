@@ -13,21 +13,21 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from ilqljax import vocabulary
-from ilqljax.algorithms import find_unreached, init_learner_state, make_learner
 from ilqljax.data.datapoint import DataPoint, collate
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
 from ilqljax.models import attention
 from ilqljax.models.gpt2 import GPT2, GPT2Config
-from ilqljax.models.hf_weights import load_gpt2, save_gpt2
+from ilqljax.models.io.hf import load_gpt2, save_gpt2
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits, policy_trunk
-from ilqljax.objectives import likelihood, values
-from ilqljax.objectives.likelihood import BCConfig
-from ilqljax.objectives.values import ILQLConfig
-from ilqljax.sharding import MeshConfig, infer_param_shardings, make_mesh, shard_batch
-from ilqljax.state import TrainState, init_state
-from ilqljax.steps import TargetConfig, count_batch, make_train_step, sum_microbatches
+from ilqljax.rl import vocabulary
+from ilqljax.rl.algorithms import find_unreached, init_learner_state, make_learner
+from ilqljax.rl.objectives import likelihood, values
+from ilqljax.rl.objectives.likelihood import BCConfig
+from ilqljax.rl.objectives.values import ILQLConfig
+from ilqljax.rl.state import TrainState, init_state
+from ilqljax.rl.steps import TargetConfig, count_batch, make_train_step, sum_microbatches
+from ilqljax.training.mesh import MeshConfig, infer_param_shardings, make_mesh, shard_batch
 from ilqljax.types import Counts
 
 TOKENIZER = CharacterTokenizer(string.ascii_lowercase + " .,!?'-")  # 40 ids

@@ -14,20 +14,23 @@ import pytest
 from dialogues import answer
 from ml_collections import ConfigDict
 
-from ilqljax import evaluate, rewrite, runs, stage
-from ilqljax.algorithms import Learner, make_learner, read_options
-from ilqljax.checkpoint import restore_raw
 from ilqljax.config import load_config_file
-from ilqljax.data.arrangement import AllRows
 from ilqljax.data.dataset import ObservationDataset
 from ilqljax.data.tokenizer import CharacterTokenizer
+from ilqljax.data.transforms import AllRows
 from ilqljax.errors import UserError
-from ilqljax.evaluate import OpenRun, Trained, evaluate_run
-from ilqljax.fairness.report import load_evaluations
+from ilqljax.hiring import rewrite
+from ilqljax.hiring.evaluation.report import load_evaluations
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
-from ilqljax.stage import TrainConfig
+from ilqljax.rl.algorithms import Learner, make_learner, read_options
 from ilqljax.train import check_trunks, plan_stage, read_stages, train
+from ilqljax.training import evaluation as evaluate
+from ilqljax.training import loop as stage
+from ilqljax.training import runs
+from ilqljax.training.checkpoint import restore_raw
+from ilqljax.training.evaluation import OpenRun, Trained, evaluate_run
+from ilqljax.training.loop import TrainConfig
 
 STEPS = 6
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ilqljax.parity import compare_case, load_cases, rebuild_case
+from benchmarks.parity import compare_case, load_cases, rebuild_case
 
 HERE = Path(__file__).parent
 MADE = HERE / "twin" / "cases"  # python -m tests.twin.original tests/twin/cases 37

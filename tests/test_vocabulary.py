@@ -4,10 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilqljax import vocabulary
 from ilqljax.models.products import Dense, apply_dense, transpose_kernels
-from ilqljax.objectives.likelihood import token_cross_entropy
-from ilqljax.sharding import MeshConfig, batch_sharding, make_mesh, replicated_sharding
+from ilqljax.rl import vocabulary
+from ilqljax.rl.objectives.likelihood import token_cross_entropy
+from ilqljax.training.mesh import MeshConfig, batch_sharding, make_mesh, replicated_sharding
 
 
 @pytest.mark.parametrize("max_logits", [9 * 3, 9 * 7])  # 7 rows of 9 scores: three chunks, the last padded; or one

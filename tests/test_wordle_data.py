@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from ilqljax.config import load_config_file
-from ilqljax.data.arrangement import PreferencePairs, ReturnLabels
 from ilqljax.data.dataset import ObservationDataset, SelectedRows
 from ilqljax.data.loader import make_train_loader
+from ilqljax.data.transforms import PreferencePairs, ReturnLabels
 from ilqljax.errors import UserError
-from ilqljax.tasks.wordle.data import (
+from ilqljax.wordle.data import (
     FittingGuesses,
     MixtureGames,
     WordleStream,
@@ -19,9 +19,9 @@ from ilqljax.tasks.wordle.data import (
     play_game,
     play_games,
 )
-from ilqljax.tasks.wordle.environment import WordleObservation, compute_returns
-from ilqljax.tasks.wordle.game import WordList, load_words
-from ilqljax.tasks.wordle.policies import ConsistentPolicy, MixturePolicy
+from ilqljax.wordle.environment import WordleObservation, compute_returns
+from ilqljax.wordle.game import WordList, load_words
+from ilqljax.wordle.policies import ConsistentPolicy, MixturePolicy
 
 WORDS = load_words()
 GAMES = make_adversarial_games(WORDS, 6, seed=0, keep_short=False)

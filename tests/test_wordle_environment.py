@@ -5,9 +5,9 @@ import pytest
 
 from ilqljax.data.datapoint import DataPoint
 from ilqljax.errors import UserError
-from ilqljax.tasks.wordle.data import make_tokenizer
-from ilqljax.tasks.wordle.environment import MAX_TOKENS, WordleEnvironment, WordleObservation, make_environments
-from ilqljax.tasks.wordle.game import WordList, load_words
+from ilqljax.wordle.data import make_tokenizer
+from ilqljax.wordle.environment import MAX_TOKENS, WordleEnvironment, WordleObservation, make_environments
+from ilqljax.wordle.game import WordList, load_words
 
 WORDS = WordList(["abbey", "kebab", "eerie"])
 

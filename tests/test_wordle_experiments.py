@@ -11,22 +11,22 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks.wordle import play
+from benchmarks.wordle.multistep import MultistepConfig, report_multistep, run_multistep
+from benchmarks.wordle.play import PlayConfig
+from benchmarks.wordle.results import Results
+from ilqljax.data.files import save_arrays
 from ilqljax.errors import UserError
-from ilqljax.experiments import play
-from ilqljax.experiments.multistep import MultistepConfig, report_multistep, run_multistep
-from ilqljax.experiments.play import PlayConfig
-from ilqljax.experiments.results import Results
-from ilqljax.files import save_arrays
-from ilqljax.tasks.wordle.environment import WordleObservation
-from ilqljax.tasks.wordle.evaluation import summarize_games
-from ilqljax.tasks.wordle.game import load_words
+from ilqljax.wordle.environment import WordleObservation
+from ilqljax.wordle.evaluation import summarize_games
+from ilqljax.wordle.game import load_words
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+PROGRAMS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 def run(monkeypatch, script, out, *arguments, quick=True):
     monkeypatch.setattr(sys, "argv", [script, *(["--quick"] if quick else []), "--out", str(out), *arguments])
-    runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+    runpy.run_path(str(PROGRAMS / script), run_name="__main__")
 
 
 @pytest.mark.slow

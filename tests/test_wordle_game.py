@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.tasks.wordle.game import CODES, PATTERNS, WordList, colour_guesses, encode_words, load_words
+from ilqljax.wordle.game import CODES, PATTERNS, WordList, colour_guesses, encode_words, load_words
 
 
 def colour(guess, hidden):

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from ilqljax.tasks.wordle.environment import WordleEnvironment
-from ilqljax.tasks.wordle.game import WordList
-from ilqljax.tasks.wordle.play import play, show_guess, use_colour
+from ilqljax.wordle.environment import WordleEnvironment
+from ilqljax.wordle.game import WordList
+from ilqljax.wordle.play import play, show_guess, use_colour
 
 
 class Terminal(io.StringIO):
@@ -58,7 +58,7 @@ def test_a_coloured_guess_has_a_background_a_letter():
 
 def test_the_program_ends_politely_without_input():
     done = subprocess.run(
-        [sys.executable, "-m", "ilqljax.tasks.wordle.play", "--seed", "0"],
+        [sys.executable, "-m", "ilqljax.wordle.play", "--seed", "0"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

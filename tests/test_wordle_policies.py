@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.tasks.wordle.data import play_games
-from ilqljax.tasks.wordle.environment import WordleObservation, compute_returns
-from ilqljax.tasks.wordle.game import WordList, load_words
-from ilqljax.tasks.wordle.policies import (
+from ilqljax.wordle.data import play_games
+from ilqljax.wordle.environment import WordleObservation, compute_returns
+from ilqljax.wordle.game import WordList, load_words
+from ilqljax.wordle.policies import (
     ConsistentPolicy,
     InformationPolicy,
     MixturePolicy,

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ilqljax.compilation import enable_compilation_cache
+from benchmarks.wordle.fit import FitConfig, fit
 from ilqljax.data.dataset import ObservationDataset
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import TextPolicy
 from ilqljax.envs.base import LanguageEnvironment, LanguageObservation, Policy, interact_environments
-from ilqljax.experiments.fit import FitConfig, fit
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
+from ilqljax.training.compilation import enable_compilation_cache
 
 # Every place has a name of one letter; # is a wall and * the way out.
 MAZE = ["ABCDE", "F#G##", "HIJKL", "##M#N", "OPQ#*"]

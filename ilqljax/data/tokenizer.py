@@ -17,9 +17,9 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from ilqljax.data.files import read_json, save_text
+from ilqljax.data.hub import fetch_snapshot
 from ilqljax.errors import UserError
-from ilqljax.files import read_json, save_text
-from ilqljax.hub import fetch_snapshot
 
 PAD, ENV_START, ENV_END = "<|pad|>", "<s>", "</s>"
 AGENT_START, AGENT_END, DIALOGUE_END = "<a>", "</a>", "</eod>"

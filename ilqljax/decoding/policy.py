@@ -80,8 +80,8 @@ class TextPolicy(Policy):
             seed: of all sampling.
             batch_size: rows per compiled call; the last call of a batch is filled up with repeated rows.
             length_buckets: prompt lengths to compile for.
-            view: what the model is shown of an observation (`ilqljax.data.arrangement.Arrangement.view`).
-            value_range: the target Q is clipped to it (`ilqljax.algorithms.Learner.value_range`).
+            view: what the model is shown of an observation (`ilqljax.data.transforms.Arrangement.view`).
+            value_range: the target Q is clipped to it (`ilqljax.rl.algorithms.Learner.value_range`).
 
         Raises:
             UserError: there is no room for a prompt, or no row in a call.

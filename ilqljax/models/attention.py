@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
-from ilqljax.half_products import is_half
+from ilqljax.models.half_products import is_half
 from ilqljax.types import Array
 
 # Queries of a block. Half of the square is masked: at 512 tokens blocks of 128 compute 62 % of it.

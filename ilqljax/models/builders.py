@@ -11,8 +11,8 @@ from ilqljax.config import register, resolve_path
 from ilqljax.data.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
-from ilqljax.models.hf_weights import load_gpt2, resize_vocabulary
-from ilqljax.models.networks_folder import OPTIONS, Networks, load_networks
+from ilqljax.models.io.hf import load_gpt2, resize_vocabulary
+from ilqljax.models.io.networks import OPTIONS, Networks, load_networks
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, policy_trunk
 
 MAX_PADDING = 128  # embeddings are padded to a multiple of at most this, for speed

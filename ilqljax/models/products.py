@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ilqljax.half_products import apply_affine, is_half
+from ilqljax.models.half_products import apply_affine, is_half
 from ilqljax.types import Array
 
 

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from ilqljax.data.files import hash_file
 from ilqljax.errors import UserError
-from ilqljax.files import hash_file
 from ilqljax.models.encoder import POOLINGS, Bert, embed
-from ilqljax.models.encoder_weights import find_encoder, load_bert, read_encoder_files
+from ilqljax.models.io.encoder import find_encoder, load_bert, read_encoder_files
 from ilqljax.types import Array
 
 BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)

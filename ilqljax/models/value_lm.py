@@ -21,9 +21,9 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from ilqljax.errors import UserError
-from ilqljax.half_products import contract, is_half
 from ilqljax.models import heads
 from ilqljax.models.gpt2 import TrunkOutput
+from ilqljax.models.half_products import contract, is_half
 from ilqljax.types import Array
 
 Params = dict

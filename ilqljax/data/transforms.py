@@ -1,0 +1,344 @@
+"""What an algorithm makes of a dataset before it trains: all rows, the best rows, pairs of rows, labelled rows.
+
+An arrangement is fitted once, to the training data, and then holds nothing but plain values, so that it can be saved
+with a run and mean the same when the run is opened again. `apply` arranges a dataset; `view` is what a policy trained
+on it must be shown when it acts. Returns are in the task's own unit.
+"""
+
+import logging
+import string
+from array import array
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from ilqljax.data.datapoint import DataPoint, Dialogue
+from ilqljax.data.dataset import IterableRLDataset, ListRLDataset, RLDataset, SelectedRows
+from ilqljax.data.files import hash_text
+from ilqljax.data.tokenizer import Tokenizer
+from ilqljax.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+N_SAMPLED = 1024  # rows that stand for a stream where its returns must be known
+SAMPLE_SEED = 918_273  # apart from any training stream's
+MAX_TRIES = 10_000
+LABELS = string.ascii_lowercase
+
+
+class Arrangement(Protocol):
+    """What every arrangement offers; a frozen dataclass of plain values."""
+
+    @classmethod
+    def fit(cls, dataset: RLDataset, config: Any) -> "Arrangement":
+        """Make the arrangement that an algorithm's options ask for, from its training data."""
+        ...
+
+    def apply(self, dataset: RLDataset) -> RLDataset:
+        """Return the rows to train or validate on."""
+        ...
+
+    def view(self, dialogue: Dialogue) -> Dialogue:
+        """Return what the policy is shown of a dialogue that it is to continue."""
+        ...
+
+
+@dataclass(frozen=True)
+class AllRows:
+    """Take a dataset as it is."""
+
+    @classmethod
+    def fit(cls, dataset: RLDataset, config: Any) -> "AllRows":
+        """Need nothing."""
+        return cls()
+
+    def apply(self, dataset: RLDataset) -> RLDataset:
+        """Return the dataset."""
+        return dataset
+
+    def view(self, dialogue: Dialogue) -> Dialogue:
+        """Return the dialogue."""
+        return dialogue
+
+
+# --- The best rows ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BestRows(AllRows):
+    """Keep the rows whose return is at least `threshold`.
+
+    With top_fraction=0.5 the returns -3, -1, -2, -1 give the threshold -1, and the second and fourth row stay. Rows
+    that tie with the last one kept stay too.
+    """
+
+    threshold: float
+
+    @classmethod
+    def fit(cls, dataset: RLDataset, config: Any) -> "BestRows":
+        """Find the threshold of the best `config.top_fraction` of the rows, and not below `config.min_return`.
+
+        Raises:
+            UserError: no row of the training data is that good.
+        """
+        returns = np.array([total_return(dataset, row) for row in read_rows(dataset)])
+        n_best = int(np.ceil(config.top_fraction * len(returns)))
+        threshold = max(float(np.sort(returns)[-n_best]), config.min_return)
+        if returns.max() < threshold:
+            raise UserError(
+                f"No training row has a return of at least min_return={config.min_return}; the best has "
+                f"{returns.max():.4g}. Lower min_return."
+            )
+        kept = int((returns >= threshold).sum())
+        logger.info("best rows: %d of %d have a return of at least %.4g", kept, len(returns), threshold)
+        return cls(threshold)
+
+    def apply(self, dataset: RLDataset) -> RLDataset:
+        """Return the rows that are good enough; all of them where none is (a small validation set)."""
+        if isinstance(dataset, IterableRLDataset):
+            return BestOfStream(dataset, self.threshold)
+        returns = np.array([total_return(dataset, row) for row in read_rows(dataset)])
+        chosen = np.flatnonzero(returns >= self.threshold)
+        if not len(chosen):
+            logger.info("best rows: none of %d reaches %.4g, so all are kept", len(returns), self.threshold)
+            return dataset
+        return SelectedRows(dataset, chosen)
+
+
+class BestOfStream(IterableRLDataset):
+    """Draw from a stream until a row's return is good enough."""
+
+    def __init__(self, stream: IterableRLDataset, threshold: float):
+        """Wrap a stream."""
+        super().__init__(stream.tokenizer, **stream.settings)
+        self.stream, self.threshold = stream, threshold
+
+    def sample_item(self, rng: np.random.Generator) -> DataPoint:
+        """Return the next row that reaches the threshold.
+
+        Raises:
+            UserError: `MAX_TRIES` rows in a row do not.
+        """
+        for _ in range(MAX_TRIES):
+            point = self.stream.sample_item(rng)
+            if total_return(self.stream, point) >= self.threshold:
+                return point
+        raise UserError(f"{MAX_TRIES} rows were drawn and none has a return of {self.threshold:.4g}. Lower min_return.")
+
+
+# --- Pairs of rows ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PreferencePairs(AllRows):
+    """Pair rows that answer the same prompt with different returns: the better one first.
+
+    A prompt is all that was said before the row's first action, whatever was cut from its row; a row in which the agent
+    says nothing answers none. Rows with the returns -1, -4 and -4 after one prompt and a row of another prompt give two
+    pairs, (-1, -4) and (-1, -4).
+
+    Attributes:
+        min_gap: least difference of the returns of a pair; equal returns make none.
+        pairs_per_prompt: most pairs of one prompt, drawn at random; 0 takes all.
+        seed: of that draw.
+    """
+
+    min_gap: float = 0.0
+    pairs_per_prompt: int = 0
+    seed: int = 0
+
+    @classmethod
+    def fit(cls, dataset: RLDataset, config: Any) -> "PreferencePairs":
+        """Take the options as they are."""
+        return cls(config.min_gap, config.pairs_per_prompt, config.seed)
+
+    def apply(self, dataset: RLDataset) -> RLDataset:
+        """Return the pairs as rows 2 i (better) and 2 i + 1 (worse).
+
+        Raises:
+            UserError: the dataset is a stream, or has no pair.
+        """
+        if not isinstance(dataset, ListRLDataset):
+            raise UserError("Preference pairs need a dataset with a fixed list of rows, and this one is a stream.")
+        answers: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        for i, row in enumerate(read_rows(dataset)):
+            if len(row.action_idxs):
+                answers[hash_text(row.raw[: row.prompt_length])].append((total_return(dataset, row), i))
+        pairs = []
+        for number, scored in enumerate(answers.values()):
+            found = [pair for a, b in combinations(scored, 2) if (pair := self.order(a, b))]
+            if self.pairs_per_prompt and len(found) > self.pairs_per_prompt:
+                rng = np.random.default_rng((self.seed, number))
+                found = [found[i] for i in rng.choice(len(found), self.pairs_per_prompt, replace=False)]
+            pairs += found
+        if not pairs:
+            raise UserError(
+                f"No two of {dataset.size()} rows answer one prompt with returns that differ, by at least "
+                f"min_gap={self.min_gap}. Lower min_gap, or give several scored answers a prompt."
+            )
+        logger.info("preference pairs: %d from %d rows of %d prompts", len(pairs), dataset.size(), len(answers))
+        return SelectedRows(dataset, np.array(pairs).reshape(-1), group_size=2)
+
+    def order(self, a: tuple[float, int], b: tuple[float, int]) -> tuple[int, int] | None:
+        """Return the rows of two scored answers, better first; None if they are too close."""
+        worse, better = sorted((a, b))
+        gap = better[0] - worse[0]
+        return (better[1], worse[1]) if gap > 0 and gap >= self.min_gap else None
+
+
+# --- Labelled rows ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ReturnLabels:
+    """Tell the policy, before each of its utterances, how good the rest of the dialogue turns out: a letter, a worst.
+
+    The letter stands at the end of the environment's utterance, where truncation never reaches; where the environment
+    has said nothing, it is an utterance of its own. With edges (-5, -2), prefix " " and target 0:
+
+    | rewards of the agent | labels in training       | labels when acting             |
+    |----------------------|--------------------------|--------------------------------|
+    | -1, then 0           | -1 to go: c; 0 to go: c  | 0 - 0 = 0: c; 0 - -1 = 1: c    |
+    | -4, then -2          | -6: a; -2: c             | 0: c; 4: c                     |
+
+    Attributes:
+        edges: ascending; a return to go below the first is "a", from the last on it is the last letter.
+        target: the return that acting asks for.
+        prefix: stands before the letter.
+    """
+
+    edges: tuple[float, ...]
+    target: float
+    prefix: str = "\nReturn: "
+
+    @classmethod
+    def fit(cls, dataset: RLDataset, config: Any) -> "ReturnLabels":
+        """Cut the returns to go of the training data into `config.n_labels` equally frequent ranges.
+
+        They are the dialogues' own, the very numbers that labels are chosen by: without what a dataset pays for tokens,
+        and not the rows', which are scaled and rounded, so that a return that is an edge is on one side of it always.
+
+        Raises:
+            UserError: the tokenizer cannot tell the letters apart.
+        """
+        every, first = array("d"), array("d")
+        for row in read_rows(dataset.with_view(_Reckoned)):
+            to_go = row.metadata["to_go"]
+            every.extend(to_go)
+            first.extend(to_go[:1])
+        edges = np.unique(np.quantile(every, np.arange(1, config.n_labels) / config.n_labels))
+        target = np.quantile(first, config.target_quantile)
+        labels = cls(tuple(map(float, edges)), float(target), config.prefix)
+        labels.check_tokenizer(dataset.tokenizer)
+        logger.info("return labels: %d, acting asks for %.4g (%s)", len(edges) + 1, target, labels.name(target))
+        return labels
+
+    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Refuse a tokenizer that reads two labels as the same tokens, or that cannot write the prefix."""
+        texts = [self.prefix + letter for letter in LABELS[: len(self.edges) + 1]]
+        if [tokenizer.decode(tokenizer.encode(text)) for text in texts] != texts:
+            raise UserError(
+                f"The tokenizer cannot write the return labels {texts[0]!r} to {texts[-1]!r}. Set "
+                "config.train.loss.prefix to characters that it knows, or to ''."
+            )
+
+    def apply(self, dataset: RLDataset) -> RLDataset:
+        """Return the dataset with every utterance of the agent labelled by what it led to."""
+        return dataset.with_view(lambda dialogue: _Labelled(dialogue, self, acting=False))
+
+    def view(self, dialogue: Dialogue) -> Dialogue:
+        """Return the dialogue with the labels that ask for the target, the coming utterance's included."""
+        return _Labelled(dialogue, self, acting=True)
+
+    def name(self, to_go: float) -> str:
+        """Return the letter of a return to go."""
+        return LABELS[int(np.searchsorted(self.edges, to_go, side="right"))]
+
+
+def _count_down(total: float, rewards: list[float]) -> list[float]:
+    """Return what is left of a total before each reward, and after the last one."""
+    return [total - sum(rewards[:n]) for n in range(len(rewards) + 1)]
+
+
+@dataclass(frozen=True)
+class _Reckoned:
+    """Show a dialogue as it is; its metadata tell the return to go of each of the agent's utterances."""
+
+    dialogue: Dialogue
+
+    def to_sequence(self) -> tuple[list[tuple[str, float | None]], bool]:
+        return self.dialogue.to_sequence()
+
+    def metadata(self) -> dict[str, Any]:
+        rewards = [reward for _, reward in self.to_sequence()[0] if reward is not None]
+        return {**self.dialogue.metadata(), "to_go": _count_down(sum(rewards), rewards)[:-1]}
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """Show a dialogue with its return labels; when `acting` they ask for the target, else they tell what happened."""
+
+    dialogue: Dialogue
+    labels: ReturnLabels
+    acting: bool
+
+    def to_sequence(self) -> tuple[list[tuple[str, float | None]], bool]:
+        sequence, terminal = self.dialogue.to_sequence()
+        rewards = [reward for _, reward in sequence if reward is not None]
+        before = _count_down(self.labels.target if self.acting else sum(rewards), rewards)
+        labelled: list[tuple[str, float | None]] = []
+        n_said = 0
+        for text, reward in sequence:
+            if reward is not None:
+                self.add(labelled, before[n_said])
+                n_said += 1
+            labelled.append((text, reward))
+        if self.acting and not terminal:
+            self.add(labelled, before[n_said])
+        return labelled, terminal
+
+    def add(self, sequence: list[tuple[str, float | None]], to_go: float) -> None:
+        """Put a label at the end of a dialogue so far."""
+        label = self.labels.prefix + self.labels.name(to_go)
+        if sequence and sequence[-1][1] is None:
+            sequence[-1] = (sequence[-1][0] + label, None)
+        else:
+            sequence.append((label, None))
+
+    def metadata(self) -> dict[str, Any]:
+        return self.dialogue.metadata()
+
+
+# --- Returns ----------------------------------------------------------------------------------------------------------
+
+
+def read_rows(dataset: RLDataset) -> Iterator[DataPoint]:
+    """Yield a dataset's rows, or of a stream `N_SAMPLED`, the same ones every time.
+
+    Raises:
+        UserError: there is none.
+    """
+    if isinstance(dataset, ListRLDataset):
+        if not dataset.size():
+            raise UserError("the dataset has no rows: check the file it was read from and the split it belongs to")
+        yield from (dataset.get_item(i) for i in range(dataset.size()))
+    else:
+        yield from (dataset.sample_item(np.random.default_rng((SAMPLE_SEED, i))) for i in range(N_SAMPLED))
+
+
+def returns_to_go(dataset: RLDataset, row: DataPoint) -> Float[np.ndarray, "U"]:
+    """Return, for each utterance of the agent, its reward and those after it, undiscounted, in the task's unit."""
+    rewards = row.utterance_rewards.astype(np.float64)
+    rewards = rewards / dataset.reward_scale + dataset.reward_shift
+    return np.cumsum(rewards[::-1])[::-1]
+
+
+def total_return(dataset: RLDataset, row: DataPoint) -> float:
+    """Return a row's undiscounted return in the task's unit; 0 where the agent said nothing."""
+    to_go = returns_to_go(dataset, row)
+    return float(to_go[0]) if len(to_go) else 0.0

@@ -1,0 +1,193 @@
+r"""Audit who is shortlisted, selected and scored high, by declared attributes. Needs no trained model.
+
+    python -m ilqljax.audit --sample --out report
+    python -m ilqljax.audit --jobs jobs.jsonl --candidates candidates.jsonl --rewrites rewrites.jsonl \
+        --attributes sex,race --top 50 --selected 10 --out report
+    python -m ilqljax.audit --scores scores.csv --attributes sex,race --out report
+
+audit the built-in sample market; your postings and candidates, before and after rewriting; a ready table of one row a
+candidate. Writes a new folder, all of it or nothing: report.html (one page that loads nothing), audit.json (every
+number), and one CSV table a rate, attribute and phase in the form of New York City Local Law 144. What each number
+means is at the end of the page. Formats: `ilqljax/hiring/postings/posting.py` (jobs, candidates),
+`ilqljax/hiring/audit/sources.py` (rewrites), `ilqljax/hiring/audit/ready_table.py` (scores).
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ilqljax.data.files import check_new_folder, save_folder
+from ilqljax.errors import UserError
+from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.audit.market import BEFORE, AuditConfig, RewrittenPosting, audit_market
+from ilqljax.hiring.audit.page import format_page
+from ilqljax.hiring.audit.ready_table import audit_ready_table, load_ready_table
+from ilqljax.hiring.audit.sources import (
+    MATCHERS,
+    SAMPLE,
+    build_market,
+    load_postings_and_candidates,
+    load_rewrites,
+    make_matcher,
+    parse_options,
+)
+from ilqljax.hiring.audit.tables import format_json, list_tables
+from ilqljax.hiring.reward.distances import DISTANCE_NAMES
+from ilqljax.hiring.reward.scores import WEIGHTS, ScoreConfig
+from ilqljax.hiring.reward.targets import TARGETS
+
+VERSION = 1
+Facts = list[tuple[str, str]]
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ilqljax.audit",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--out", required=True, help="folder to write; must be new or empty")
+    add("--jobs", default="", help="postings: a file or folder of any known format, or 'sample'")
+    add(
+        "--candidates", default="", help="candidates.jsonl, or 'sample'; may be left out where the jobs bring their own"
+    )
+    add("--rewrites", default="", help="JSONL of id and text, or a run's evaluation.jsonl")
+    add("--policy", default="", help="which policy of an evaluation.jsonl to audit")
+    add("--scores", default="", help="ready CSV table, one row a candidate, instead of jobs and candidates")
+    add("--scores_after", default="", help="a second ready table of the same ids, scored another way, to compare")
+    add("--allow_negative", action="store_true", help="take scores below 0 in the ready table")
+    add("--sample", action="store_true", help="audit the built-in sample market")
+    add("--plant", type=float, default=0.8, help="strength of the sample's planted correlation, 0 to 1")
+    add("--attributes", default="", help="comma-separated, and every pair of them; all that are declared if left out")
+    add("--top", type=int, default=50, help="length of a shortlist")
+    add("--selected", type=int, default=10, help="how many of a shortlist count as selected")
+    add("--max_postings", type=int, default=0, help="audit a random part of the postings of this size; 0 for all")
+    add("--matcher", default="tfidf", help=f"the engine: {', '.join(MATCHERS)}")
+    add("--matcher_options", default="", help="the engine's, such as path=DIR or url=http://..., comma-separated")
+    add("--target", default="pool", help=f"what shortlists are compared with: {', '.join(TARGETS)}")
+    add("--shares", default="", help="for the targets fixed and group, such as 'female=0.5, male=0.5'")
+    add(
+        "--group_attribute", default="", help="for the target group: the candidates' attribute that holds the job group"
+    )
+    add("--distance", default="total_variation", help=f"of the score: {', '.join(DISTANCE_NAMES)}")
+    add("--ground", default="", help="for the distance wasserstein, such as 'junior < middle < senior'")
+    add("--weights", default="equal", help=f"of the places in the score: {', '.join(WEIGHTS)}")
+    add("--min_count", type=int, default=0, help="hide categories of fewer people; 0 hides none")
+    add("--seed", type=int, default=0, help="of the sample, bootstrap, shuffles and simulations")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Audit, write the folder and say where it is."""
+    args = make_parser().parse_args(arguments)
+    check_sources(args)
+    check_new_folder(args.out)
+    audit, facts, rewrites = audit_table(args) if args.scores else audit_jobs(args)
+    settings = {name: value for name, value in vars(args).items() if name != "out"}
+    texts = {
+        **list_tables(audit),
+        "audit.json": format_json({"version": VERSION, "settings": settings, **audit}),
+        "report.html": format_page(audit, facts=facts, rewrites=rewrites),
+    }
+    save_folder(args.out, texts)
+    print(f"{args.out}/report.html and {len(texts) - 1} more files: {'; '.join(f'{n}: {v}' for n, v in facts[:2])}")
+
+
+def check_sources(args: argparse.Namespace) -> None:
+    """Raise a `UserError` unless exactly one thing is to be audited, and in a way that makes sense."""
+    given = [name for name in ("jobs", "scores", "sample") if getattr(args, name)]
+    if len(given) != 1:
+        raise UserError(
+            f"Give one of --jobs (with --candidates), --scores and --sample; got {', '.join(given) or 'none'}. "
+            "To try it without data: python -m ilqljax.audit --sample --out report"
+        )
+    if args.scores_after and not args.scores:
+        raise UserError("--scores_after is compared with --scores: give both.")
+    if args.scores and (args.rewrites or args.candidates):
+        raise UserError("--scores is a ready table: leave out --candidates and --rewrites, or give --jobs instead.")
+    if args.min_count < 0:
+        raise UserError(f"min_count={args.min_count}: use 0 to hide nothing, or the fewest people a cell may show.")
+    if not args.scores and not 1 <= args.selected < args.top:
+        raise UserError(f"selected={args.selected} of top={args.top}: select at least 1 and fewer than top.")
+
+
+def make_config(args: argparse.Namespace, table: AttributeTable) -> AuditConfig:
+    """Return the settings of the audit, with every attribute looked up in the candidates' table."""
+    names = tuple(dict.fromkeys(name.strip() for name in args.attributes.split(",") if name.strip())) or table.names
+    if not names:
+        raise UserError("The candidates declare no attribute. Add attributes to the candidates' file.")
+    for name in names:
+        table.attribute(name)
+    score = ScoreConfig(
+        distance=args.distance,
+        target=args.target,
+        shares=args.shares,
+        group_attribute=args.group_attribute,
+        ground=args.ground,
+        weights=args.weights,
+    )
+    return AuditConfig(names, n_selected=args.selected, score=score, min_count=args.min_count, seed=args.seed)
+
+
+def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[RewrittenPosting, ...]]:
+    """Audit a ready table."""
+    names = [name.strip() for name in args.attributes.split(",") if name.strip()]
+    ready = load_ready_table(args.scores, attributes=names, allow_negative=args.allow_negative)
+    after = None
+    if args.scores_after:
+        after = load_ready_table(args.scores_after, attributes=names, allow_negative=args.allow_negative)
+    audit = audit_ready_table(ready, make_config(args, ready.table), after=after)
+    source = f"{args.scores} (before) and {args.scores_after} (after)" if after else args.scores
+    facts = [("Candidates", f"{len(ready.values):,}, from {source}"), ("Assessed by", f"column '{ready.kind}'")]
+    facts += [("Attributes", ", ".join(names or ready.table.names)), ("Small cells", describe_hiding(args.min_count))]
+    return audit, facts, ()
+
+
+def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[RewrittenPosting, ...]]:
+    """Match postings to candidates and audit the shortlists."""
+    jobs = SAMPLE if args.sample else args.jobs
+    postings, candidates = load_postings_and_candidates(
+        jobs, args.candidates, max_postings=args.max_postings, seed=args.seed, plant=args.plant
+    )
+    config = make_config(args, AttributeTable.from_candidates(candidates))
+    rewrites = load_rewrites(args.rewrites, known=postings, policy=args.policy) if args.rewrites else {}
+    matcher = make_matcher(args.matcher, candidates, options=parse_options(args.matcher_options))
+    market = build_market(postings, candidates, matcher=matcher, top=args.top, rewrites=rewrites)
+    audit = audit_market(market, config)
+    people = args.candidates or ("sample" if args.sample else "the jobs' own source")
+    facts = [
+        ("Postings", describe_postings(len(market.posting_ids), len(postings), args) + f", from {jobs}"),
+        ("Candidates", f"{len(candidates):,}, from {people}"),
+        ("Engine", f"{args.matcher}: a shortlist of {args.top}, of which the first {args.selected} are selected"),
+        ("On any shortlist", describe_reach(audit["n_reached"])),
+        ("Attributes", ", ".join(config.attributes) + " (declared by the data's owner, never inferred)"),
+        ("Score", f"{args.distance}, target {args.target}, weights {args.weights}"),
+        ("Small cells", describe_hiding(args.min_count)),
+        ("Seed", str(args.seed)),
+    ]
+    if args.rewrites:
+        facts.insert(1, ("Rewrites", f"{len(rewrites):,}, from {args.rewrites}"))
+    if SAMPLE in (jobs, args.candidates):
+        note = f"generated; wording and groups go together with strength {args.plant:g} (0: not at all)"
+        facts.append(("Sample", note))
+    return audit, facts, market.rewrites
+
+
+def describe_postings(n_audited: int, n_read: int, args: argparse.Namespace) -> str:
+    """Say how many postings were audited, and which."""
+    text = f"{n_audited:,}" if n_audited == n_read else f"{n_audited:,} that were rewritten, of {n_read:,}"
+    return f"{text} (a random part, seed {args.seed})" if args.max_postings else text
+
+
+def describe_reach(n_reached: Mapping[str, int]) -> str:
+    """Say how many different people are on any shortlist."""
+    if len(n_reached) == 1:
+        return f"{n_reached[BEFORE]:,} different people"
+    return ", ".join(f"{n:,} different people {phase}" for phase, n in n_reached.items())
+
+
+def describe_hiding(min_count: int) -> str:
+    """Say which cells are hidden."""
+    return f"those of fewer than {min_count} people are hidden" if min_count else "all are shown"

@@ -1,0 +1,204 @@
+"""How categories are spread over the places of a ranked list: skew, NDKL and exposure, and what chance gives.
+
+Sources: skew@k, MinSkew, MaxSkew and NDKL from Geyik, Ambler and Kenthapadi, "Fairness-Aware Ranking in Search &
+Recommendation Systems" (KDD 2019, arXiv 1905.01989); exposure from Singh and Joachims, "Fairness of Exposure in
+Rankings" (KDD 2018, arXiv 1802.07281).
+
+**Smoothing.** ln 0 is minus infinity, and a category absent from ten places is nothing unusual. The share in a skew is
+(n + s * target) / (k + s) with s = `SMOOTHING` = 1: one more member, split as the target is, so a list that equals the
+target has a skew of exactly 0. NDKL needs no smoothing as long as every category has a target above 0: a category of
+target 0 with members would make it infinite, and is refused.
+
+**Unknown** members keep their place but belong to no category: k above, and the prefixes of NDKL, count known members
+only. **Chance**: none of these numbers is neutral at 0 or 1 by itself except exposure against the pool's share; the
+functions `expected_*` give the value of a random order, exact where it says so, otherwise simulated.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import scipy.special
+import scipy.stats
+from jaxtyping import Float, Int
+
+from ilqljax.errors import UserError
+from ilqljax.hiring.attributes import UNKNOWN
+from ilqljax.hiring.reward.diversity import (
+    CategoryCounts,
+    check_draw,
+    count_categories,
+    exposure_weights,
+    normalize_counts,
+    weigh_categories,
+)
+from ilqljax.hiring.statistics import divide, split_draws
+from ilqljax.types import Array
+
+SMOOTHING = 1.0
+
+
+class SkewRange(NamedTuple):
+    """Hold the smallest and the largest skew over categories: how far the worst treated and the favoured one are."""
+
+    smallest: Float[Array, "..."] | float
+    largest: Float[Array, "..."] | float
+
+
+def skew(
+    codes: Int[Array, "... n"], target: Float[Array, "... C"], k: int, *, smoothing: float = SMOOTHING
+) -> Float[Array, "... C"]:
+    """Return each category's skew@k: ln(share among the first k / target share), smoothed (module docstring).
+
+    0 is the target's share, ln 2 = 0.69 twice it, -ln 2 half of it. Undefined (NaN) where the target share is 0, or
+    where nobody known is among the first k: smoothing alone would make an empty list equal its target.
+
+    Raises:
+        UserError: k is not from 1 to the length of the lists.
+    """
+    codes, target = np.asarray(codes), np.asarray(target, float)
+    if not 1 <= k <= codes.shape[-1]:
+        raise UserError(f"skew@{k} of a list of {codes.shape[-1]}: use a k from 1 to {codes.shape[-1]}.")
+    counts = count_categories(codes[..., :k], target.shape[-1]).counts
+    return skew_of_counts(counts, target, smoothing=smoothing)
+
+
+def skew_of_counts(
+    counts: Int[Array, "... C"], target: Float[Array, "... C"], *, smoothing: float = SMOOTHING
+) -> Float[Array, "... C"]:
+    """Return each category's skew from its count among the members of known category; NaN without any."""
+    target = np.where(target > 0.0, target, np.nan)
+    known = counts.sum(axis=-1, keepdims=True)
+    shares = divide(counts + smoothing * target, np.where(known > 0, known + smoothing, np.nan))
+    with np.errstate(divide="ignore"):  # without smoothing an absent category is at minus infinity
+        return np.log(shares / target)
+
+
+def skew_range(skews: Float[Array, "... C"]) -> SkewRange:
+    """Return MinSkew and MaxSkew, over the categories whose skew is defined; NaN if none is."""
+    defined = ~np.isnan(skews)
+    some = defined.any(axis=-1)
+    smallest = np.where(defined, skews, np.inf).min(axis=-1)
+    largest = np.where(defined, skews, -np.inf).max(axis=-1)
+    return SkewRange(np.where(some, smallest, np.nan)[()], np.where(some, largest, np.nan)[()])
+
+
+def ndkl(codes: Int[Array, "... n"], target: Float[Array, "... C"]) -> Float[Array, "..."] | float:
+    """Return NDKL: (1 / Z) sum_i KL(shares of the first i || target) / log2(i + 1), with Z = sum_i 1 / log2(i + 1).
+
+    In nats, 0 if every prefix has the target's shares. Worked, with the target (.5, .5):
+
+    | list | KL of prefixes 1, 2        | weights 1, 1/log2(3) | NDKL                          |
+    |------|----------------------------|----------------------|-------------------------------|
+    | a b  | ln 2, 0                    | 1, 0.631             | 0.693 / 1.631 = 0.425         |
+    | a a  | ln 2, ln 2                 | 1, 0.631             | 0.693                         |
+    | ? a  | (nobody known yet), ln 2   | -, 0.631             | 0.693: prefix 1 is left out   |
+
+    Raises:
+        UserError: a category of target 0 has members.
+    """
+    codes, target = np.asarray(codes), np.asarray(target, float)
+    members = codes[..., None] == np.arange(target.shape[-1])  # [... n C]
+    if (members.any(axis=-2) & (target == 0.0)).any():
+        raise UserError("NDKL is infinite: a category with a target share of 0 has members. Give it a share above 0.")
+    shares = normalize_counts(members.cumsum(axis=-2))
+    divergence = scipy.special.rel_entr(shares, target[..., None, :]).sum(axis=-1)  # [... n]
+    known = ~np.isnan(divergence)
+    weights = exposure_weights(codes.shape[-1]) * known
+    return divide((np.where(known, divergence, 0.0) * weights).sum(axis=-1), weights.sum(axis=-1))[()]
+
+
+def exposure_share(codes: Int[Array, "... n"], n_categories: int) -> Float[Array, "... C"]:
+    """Return each category's share of the exposure 1 / log2(1 + rank) that known members hold; NaN if there is none.
+
+    Worked: in the list a b b the weights are 1, 0.631 and 0.5, so a holds 1 / 2.131 = 0.469 of it.
+    """
+    codes = np.asarray(codes)
+    return normalize_counts(weigh_categories(codes, n_categories, weights=exposure_weights(codes.shape[-1])))
+
+
+def exposure_ratio(codes: Int[Array, "... n"], target: Float[Array, "... C"]) -> Float[Array, "... C"]:
+    """Return each category's exposure share over its target share: 1 is proportional; NaN where the target is 0."""
+    target = np.asarray(target, float)
+    return divide(exposure_share(codes, target.shape[-1]), target)
+
+
+def expected_exposure_share(pool: CategoryCounts) -> Float[Array, "C"]:
+    """Return the exposure shares of a random order, exactly: the shares of the pool, for every place is equally likely.
+
+    (Lists in which nobody is known are left out, as they have no share.)
+    """
+    return normalize_counts(pool.counts)
+
+
+def expected_skew(
+    target: Float[Array, "C"], k: int, *, pool: CategoryCounts, smoothing: float = SMOOTHING
+) -> Float[Array, "C"]:
+    """Return the skew@k that a random order has on average, exactly (hypergeometric), for each category.
+
+    It is below 0 even for a perfectly fair order, because the logarithm punishes a missing member more than it rewards
+    one too many. Lists in which nobody is known are left out, as they have no skew.
+
+    Raises:
+        UserError: k members cannot be drawn from the pool.
+    """
+    colors = check_draw(k, pool=pool)
+    known = int(colors[:-1].sum())
+    sizes = np.arange(max(1, k - int(colors[-1])), min(k, known) + 1)
+    chances = scipy.stats.hypergeom(int(colors.sum()), known, k).pmf(sizes)
+    target = np.asarray(target, float)
+    safe = np.where(target > 0.0, target, np.nan)
+    mean = np.zeros(len(target))
+    for n, chance in zip(sizes, chances, strict=True):
+        x = np.arange(n + 1)[:, None]
+        p = scipy.stats.hypergeom(known, colors[:-1], n).pmf(x)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.log((x + smoothing * safe) / (n + smoothing) / safe)
+        mean += chance * np.where(p > 0.0, p * logs, 0.0).sum(axis=0)
+    return np.where(target > 0.0, divide(mean, chances.sum()), np.nan)
+
+
+def expected_skew_range(
+    target: Float[Array, "C"],
+    k: int,
+    *,
+    pool: CategoryCounts,
+    smoothing: float = SMOOTHING,
+    seed: int = 0,
+    n_draws: int = 4000,
+) -> SkewRange:
+    """Return the MinSkew@k and MaxSkew@k that random orders with anybody known have on average (simulated)."""
+    colors = check_draw(k, pool=pool)
+    counts = np.random.default_rng(seed).multivariate_hypergeometric(colors, k, size=n_draws, method="marginals")
+    found = skew_range(skew_of_counts(counts[:, :-1], np.asarray(target, float), smoothing=smoothing))
+    return SkewRange(_mean_defined(found.smallest), _mean_defined(found.largest))
+
+
+def expected_ndkl(
+    target: Float[Array, "C"], n: int, *, pool: CategoryCounts, seed: int = 0, n_draws: int = 4000
+) -> float:
+    """Return the NDKL that random lists of n members of the pool have on average (simulated); it is above 0."""
+    return _simulate(lambda codes: ndkl(codes, target), n, pool=pool, seed=seed, n_draws=n_draws)
+
+
+def _simulate(
+    statistic: Callable[[Int[Array, "R n"]], Float[Array, "R"]],
+    n: int,
+    *,
+    pool: CategoryCounts,
+    seed: int,
+    n_draws: int,
+) -> float:
+    colors = check_draw(n, pool=pool)
+    labels = np.append(np.arange(len(colors) - 1), UNKNOWN)
+    rng = np.random.default_rng(seed)
+    found = []
+    for size in split_draws(n_draws, width=n * len(colors)):
+        counts = rng.multivariate_hypergeometric(colors, n, size=size, method="marginals")
+        codes = np.repeat(np.tile(labels, size), counts.ravel()).reshape(size, n)
+        found.append(statistic(rng.permuted(codes, axis=1)))
+    return _mean_defined(np.concatenate(found))
+
+
+def _mean_defined(values: Float[Array, "R"]) -> float:
+    return float(divide(np.nansum(values), (~np.isnan(values)).sum()))

@@ -1,0 +1,231 @@
+"""Audit a ready table: a CSV file of one row a candidate, with category columns and a score or a selection.
+
+    id,sex,race,score
+    c1,Female,Asian,0.71
+    c2,Male,,0.33
+
+Columns: the attributes, and either `score` (a number; the scoring rate is the share strictly above the median) or
+`selected` (0 or 1). `id` is optional. An empty category is unknown. Delimiters other than a comma are not guessed.
+"""
+
+import csv
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ilqljax.data.files import read_bounded_lines
+from ilqljax.errors import UserError
+from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.audit.market import (
+    AFTER,
+    BEFORE,
+    AuditConfig,
+    adjust_sections,
+    describe_attribute,
+    select_audited,
+    suppress,
+)
+from ilqljax.hiring.audit.pairs import pair_rows
+from ilqljax.hiring.audit.rates import tabulate_changes, tabulate_rates
+from ilqljax.types import Array
+
+ID, SCORE, SELECTED = "id", "score", "selected"
+MIN_ROWS = 2
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """Hold one candidate of a ready table."""
+
+    id: str
+    attributes: dict[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class ReadyTable:
+    """Hold a ready table: the candidates' attributes, and a score or a 0 or 1 each; `kind` says which."""
+
+    table: AttributeTable
+    values: Float[Array, "N"]
+    kind: str
+    has_ids: bool
+
+
+def load_ready_table(path: str | Path, *, attributes: Sequence[str] = (), allow_negative: bool = False) -> ReadyTable:
+    """Load a ready table.
+
+    Args:
+        path: CSV file, UTF-8, with a header.
+        attributes: columns to read as attributes; all but id, score and selected if empty.
+        allow_negative: take scores below 0, which otherwise are refused: exports often write -1 for "no score".
+
+    Raises:
+        UserError: missing file, no UTF-8, a malformed line, a missing or unknown column, a score that is no finite
+            number or is negative, a selection other than 0 or 1, a duplicate id, or no row.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. Give a CSV file with a header and one row a candidate.")
+    lines = _read_rows(path)
+    where, header = next(lines, ("", []))
+    columns, kind = _check_header(header, attributes, where=where or f"{path}:1")
+    rows, values, seen = [], [], {}
+    for where, cells in lines:
+        if len(cells) != len(header):
+            raise UserError(f"{where}: {len(cells)} cells, but the header has {len(header)}. Quote cells with commas.")
+        row = dict(zip(header, cells, strict=True))
+        row_id = row.get(ID, str(len(rows)))
+        if row_id in seen:
+            raise UserError(f"{where}: the id '{row_id}' was already used at {seen[row_id]}. Keep one row a candidate.")
+        seen[row_id] = where
+        rows.append(TableRow(row_id, {name: row[name] for name in columns}))
+        values.append(_read_value(row[kind], kind, where=where, allow_negative=allow_negative))
+    if len(rows) < MIN_ROWS:
+        raise UserError(
+            f"{path}: holds {len(rows)} candidates. An audit needs at least {MIN_ROWS} rows below the header."
+        )
+    return ReadyTable(AttributeTable.from_candidates(rows), np.array(values), kind, ID in header)
+
+
+def _read_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+    with path.open("rb") as stream:
+        reader = csv.reader(_decode(line, f"{path}:{number}") for number, line in read_bounded_lines(stream, path))
+        try:
+            for cells in reader:
+                if cells:
+                    yield f"{path}:{reader.line_num}", [cell.strip() for cell in cells]
+        except csv.Error as error:
+            raise UserError(f"{path}:{reader.line_num}: not CSV ({error}). Save the table as CSV again.") from error
+
+
+def _decode(line: bytes, where: str) -> str:
+    try:
+        return line.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{where}: byte {error.start} is not UTF-8. Save the file as UTF-8 (iconv -t UTF-8 converts it)."
+        ) from error
+
+
+def _check_header(header: list[str], attributes: Sequence[str], *, where: str) -> tuple[list[str], str]:
+    if not header:
+        raise UserError(f"{where}: the file is empty. Give a header and one row a candidate.")
+    if len(set(header)) < len(header):
+        raise UserError(f"{where}: a column name occurs twice in {header}. Rename one of the two.")
+    kinds = [name for name in (SCORE, SELECTED) if name in header]
+    if len(kinds) != 1:
+        raise UserError(
+            f"{where}: needs exactly one of the columns '{SCORE}' and '{SELECTED}', got {header}. Rename or drop one."
+        )
+    columns = list(attributes) or [name for name in header if name not in (ID, SCORE, SELECTED)]
+    missing = [name for name in columns if name not in header]
+    if missing or not columns:
+        lacking = f"no column '{missing[0]}'" if missing else "no column of an attribute"
+        raise UserError(
+            f"{where}: {lacking}; the columns are {', '.join(header)}. Name columns of the file with --attributes."
+        )
+    return columns, kinds[0]
+
+
+def _read_value(text: str, kind: str, *, where: str, allow_negative: bool) -> float:
+    if kind == SELECTED:
+        if text not in ("0", "1"):
+            raise UserError(f"{where}: selected='{text}', expected 0 or 1.")
+        return float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{where}: score='{text}' is no finite number. Fill it in, or delete the row.")
+    if value < 0 and not allow_negative:
+        raise UserError(
+            f"{where}: score={text} is negative, which often stands for a missing score. Delete such rows, or pass "
+            "--allow_negative if the scale goes below 0."
+        )
+    return value
+
+
+def match_tables(before: ReadyTable, after: ReadyTable) -> ReadyTable:
+    """Return the second table with its rows in the order of the first.
+
+    Raises:
+        UserError: the tables hold different candidates, columns or categories, or a candidate changes category.
+    """
+    if not (before.has_ids and after.has_ids):
+        raise UserError("Comparing two tables needs a column 'id' in both, which says who is who. Add it.")
+    if before.kind != after.kind or before.table.names != after.table.names:
+        raise UserError(
+            f"The table before has the columns {', '.join((*before.table.names, before.kind))}, the one after "
+            f"{', '.join((*after.table.names, after.kind))}. Give both the same columns."
+        )
+    for name in before.table.names:
+        old, new = set(before.table.categories(name)), set(after.table.categories(name))
+        if old != new:
+            raise UserError(
+                f"The categories {sorted(old ^ new)} of '{name}' are in one of the two tables only. Spell categories "
+                "alike in both, and keep the same candidates."
+            )
+    row_of = {row_id: row for row, row_id in enumerate(after.table.ids)}
+    missing = sorted(set(before.table.ids) ^ set(after.table.ids))
+    if missing:
+        raise UserError(f"The candidate '{missing[0]}' is in one of the two tables only. Give both the same ids.")
+    order = np.array([row_of[row_id] for row_id in before.table.ids])
+    changed = np.flatnonzero((before.table.code_table != after.table.code_table[order]).any(axis=1))
+    if changed.size:
+        raise UserError(
+            f"The candidate '{before.table.ids[changed[0]]}' has other categories before than after. Categories are of "
+            "the person: make them equal."
+        )
+    return ReadyTable(before.table, after.values[order], after.kind, after.has_ids)
+
+
+def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTable | None = None) -> dict[str, Any]:
+    """Return the audit of a ready table, in the form of `market.audit_market`, with rates only.
+
+    Every candidate is a cluster, so intervals hold for another sample of candidates.
+
+    Args:
+        ready: the table.
+        config: attributes and settings.
+        after: the same candidates scored another way (`match_tables`), to compare.
+
+    Raises:
+        UserError: an unknown attribute, or tables that do not belong together.
+    """
+    phases = {BEFORE: ready} | ({} if after is None else {AFTER: match_tables(ready, after)})
+    medians = {name: float(np.median(table.values)) for name, table in phases.items()}
+    measure = "scoring" if ready.kind == SCORE else "selection"
+    cuts = medians if ready.kind == SCORE else dict.fromkeys(phases, 0.5)
+    pairs = {name: pair_rows(table.values > cuts[name]) for name, table in phases.items()}
+    sections = []
+    audited, not_audited = select_audited(ready.table, config)
+    for each in audited:
+        attribute = each.attribute
+        rates = {
+            phase: {measure: tabulate_rates(of_phase, attribute, seed=config.seed)} for phase, of_phase in pairs.items()
+        }
+        changes = {}
+        if AFTER in pairs:
+            changes[measure] = tabulate_changes(pairs[BEFORE], pairs[AFTER], attribute, seed=config.seed)
+        empty = {"target": "", "composition": [], "ranking": [], "lists": {}, "scores": {}}
+        sections.append({**describe_attribute(each), **empty, "rates": rates, "changes": changes})
+    adjust_sections(sections)
+    suppress(sections, min_count=config.min_count)
+    return {
+        "n_postings": 0,
+        "n_candidates": len(ready.values),
+        "top": 0,
+        "selected": 0,
+        "phases": list(phases),
+        "n_reached": {},
+        "medians": medians if ready.kind == SCORE else {},
+        "attributes": sections,
+        "not_audited": not_audited,
+        "postings": [],
+    }

@@ -1,0 +1,211 @@
+"""Read what an audit of the hiring task needs: postings, candidates, rewrites, and the shortlists of a matcher."""
+
+import ast
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import ilqljax.hiring.matching.sources  # noqa: F401  (registers the engines)
+from ilqljax.config import BuildContext, build
+from ilqljax.data.files import check_checksum
+from ilqljax.errors import UserError
+from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditedMarket, Phase, RewrittenPosting
+from ilqljax.hiring.audit.pairs import NOBODY
+from ilqljax.hiring.guardrails import check_rewrite
+from ilqljax.hiring.matching.matcher import Matcher
+from ilqljax.hiring.postings.posting import Candidate, Posting, normalize_spaces, read_field, read_json_lines
+from ilqljax.hiring.postings.prompts import build_prompt
+from ilqljax.hiring.postings.sources import load_market
+
+SAMPLE = "sample"
+DEFAULT_POLICY = "rewrite"
+MATCHERS = ("tfidf", "encoder", "embeddings", "callable", "http")
+
+
+class Rewrite(NamedTuple):
+    """Hold one posting's new text, and the guardrails it failed if the file says so (None if it does not)."""
+
+    text: str
+    failures: tuple[str, ...] | None
+    reasons: tuple[str, ...]
+    where: str
+
+
+def make_matcher(
+    name: str, candidates: Sequence[Candidate], *, options: Mapping[str, Any] = MappingProxyType({})
+) -> Matcher:
+    """Return a matcher of the candidates (`engines`, `matchers`).
+
+    Args:
+        name: of the engine.
+        candidates: to rank.
+        options: the engine's own, such as an encoder's `path`.
+
+    Raises:
+        UserError: the engine or an option is unknown, or the engine cannot rank these candidates.
+    """
+    if name not in MATCHERS:
+        raise UserError(f"Unknown matcher '{name}'. Known: {', '.join(MATCHERS)}.")
+    if name in ("encoder", "embeddings"):
+        import ilqljax.hiring.matching.encoders  # noqa: F401  (registers them; it needs jax, which the others do not)
+    source = build("matcher", {"name": name, **options}, context=BuildContext(), path="--matcher_options")
+    with tempfile.TemporaryDirectory() as folder:
+        return source.make(candidates, folder=Path(folder))
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """Read "path=DIR, max_length=128": numbers and True or False as such, everything else as text.
+
+    Raises:
+        UserError: a part is no assignment.
+    """
+    options: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        key, equals, value = (word.strip() for word in part.partition("="))
+        if not equals or not key:
+            raise UserError(f"--matcher_options: {part!r} is no assignment. Write key=value, separated by commas.")
+        try:
+            options[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[key] = value
+    return options
+
+
+def load_postings_and_candidates(
+    jobs: str, candidates: str, *, max_postings: int = 0, seed: int = 0, plant: float = 0.8
+) -> tuple[list[Posting], list[Candidate]]:
+    """Load postings and candidates; either may be "sample".
+
+    Args:
+        jobs: a file or folder of any format of `sources`, or "sample".
+        candidates: candidates.jsonl, or "sample"; "" for the ones that come with the jobs.
+        max_postings: take a random part of the postings, in their order; 0 takes all.
+        seed: of the sample and of that part.
+        plant: of the sample.
+
+    Raises:
+        UserError: a missing file, a malformed line, or a bad number.
+    """
+    people = "" if candidates == SAMPLE else candidates
+    market = load_market(path="" if jobs == SAMPLE else jobs, candidates_path=people, seed=seed, plant=plant)
+    chosen = market.candidates
+    if candidates == SAMPLE and jobs != SAMPLE:
+        chosen = load_market(seed=seed, plant=plant).candidates
+    postings = market.postings
+    if max_postings < 0:
+        raise UserError(f"max_postings={max_postings}: use a number from 1 on, or 0 for all postings.")
+    if 0 < max_postings < len(postings):
+        rows = np.sort(np.random.default_rng(seed).choice(len(postings), max_postings, replace=False))
+        postings = [postings[row] for row in rows]
+    return postings, chosen
+
+
+def load_rewrites(path: str | Path, *, known: Sequence[Posting], policy: str = "") -> dict[str, Rewrite]:
+    """Load rewrites by posting id: a JSONL file of {"id", "text"}, or a run's `evaluation.jsonl`.
+
+    In an evaluation file ("posting_id", "rewrite", "policy", "guardrail_failures") one policy is audited.
+
+    Raises:
+        UserError: a malformed line, a posting that is not known or occurs twice, several policies and none named, or a
+            run's file that was changed since it was written.
+    """
+    check_checksum(path)
+    ids = {posting.id for posting in known}
+    by_policy: dict[str, dict[str, Rewrite]] = {}
+    for number, row in read_json_lines(path):
+        where = f"{path}:{number}"
+        name = read_field(row, "policy", kind=str, where=where, default=DEFAULT_POLICY)
+        posting_id = read_field(row, "posting_id" if "posting_id" in row else "id", kind=str, where=where)
+        rewrites = by_policy.setdefault(name, {})
+        if posting_id not in ids:
+            raise UserError(f"{where}: there is no posting '{posting_id}' in the jobs. Remove the line or add the job.")
+        if posting_id in rewrites:
+            raise UserError(
+                f"{where}: the posting '{posting_id}' was already rewritten at {rewrites[posting_id].where}. Keep one."
+            )
+        text = read_field(row, "rewrite" if "rewrite" in row else "text", kind=str, where=where)
+        rewrites[posting_id] = Rewrite(normalize_spaces(text), *_read_flags(row, where), where)
+    return _choose_policy(by_policy, policy, path)
+
+
+def _read_flags(row: Mapping, where: str) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    if "guardrail_failures" not in row:
+        return None, ()
+    names = read_field(row, "guardrail_failures", kind=list, where=where)
+    reasons = read_field(row, "guardrail_reasons", kind=list, where=where, default=[])
+    if not all(isinstance(value, str) for value in (*names, *reasons)):
+        raise UserError(f"{where}: 'guardrail_failures' and 'guardrail_reasons' must be lists of texts.")
+    return tuple(names), tuple(reasons)
+
+
+def _choose_policy(by_policy: dict[str, dict[str, Rewrite]], policy: str, path: str | Path) -> dict[str, Rewrite]:
+    if not by_policy:
+        raise UserError(f"{path}: holds no rewrite. Give lines of {{'id': ..., 'text': ...}}.")
+    names = ", ".join(map(repr, by_policy))
+    if policy and policy not in by_policy:
+        raise UserError(f"{path}: has no policy '{policy}'. It has: {names}.")
+    if not policy and len(by_policy) > 1:
+        raise UserError(f"{path}: holds rewrites of several policies. Name one with --policy: {names}.")
+    return by_policy[policy or next(iter(by_policy))]
+
+
+def build_market(
+    postings: Sequence[Posting],
+    candidates: Sequence[Candidate],
+    *,
+    matcher: Matcher,
+    top: int,
+    rewrites: Mapping[str, Rewrite] = MappingProxyType({}),
+) -> AuditedMarket:
+    """Match the postings, and their rewrites if there are any, and return what is to be audited.
+
+    With rewrites, only the postings that have one are audited, before and after. Guardrails are checked here where the
+    rewrites' file does not say what failed.
+
+    Raises:
+        UserError: `top` does not suit the number of candidates.
+    """
+    if not 2 <= top <= len(candidates):
+        raise UserError(f"top={top} of {len(candidates)} candidates: use a number from 2 to {len(candidates)}.")
+    chosen = [posting for posting in postings if not rewrites or posting.id in rewrites]
+    originals = [normalize_spaces(posting.description) for posting in chosen]
+    phases = {BEFORE: match_texts(matcher, originals, top=top)}
+    notes: tuple[RewrittenPosting, ...] = ()
+    if rewrites:
+        texts = [rewrites[posting.id].text for posting in chosen]
+        phases[AFTER] = match_texts(matcher, texts, top=top)
+        notes = tuple(
+            _note_rewrite(posting, original, rewrites[posting.id])
+            for posting, original in zip(chosen, originals, strict=True)
+        )
+    return AuditedMarket(
+        table=AttributeTable.from_candidates(candidates),
+        posting_ids=tuple(posting.id for posting in chosen),
+        groups=tuple(posting.group for posting in chosen),
+        phases=phases,
+        rewrites=notes,
+    )
+
+
+def match_texts(matcher: Matcher, texts: Sequence[str], *, top: int) -> Phase:
+    """Return the shortlists of texts; an empty text reaches nobody."""
+    indices = np.full((len(texts), top), NOBODY, np.int64)
+    scores = np.full((len(texts), top), np.nan)
+    filled = [row for row, text in enumerate(texts) if text.strip()]
+    if filled:
+        matches = matcher.top_k([texts[row] for row in filled], top)
+        indices[filled], scores[filled] = matches.indices, matches.scores
+    return Phase(indices, scores)
+
+
+def _note_rewrite(posting: Posting, original: str, rewrite: Rewrite) -> RewrittenPosting:
+    if rewrite.failures is not None:
+        return RewrittenPosting(posting.title, original, rewrite.text, rewrite.failures, rewrite.reasons)
+    failures = check_rewrite(posting, rewrite.text, build_prompt(posting))
+    names = tuple(sorted({failure.check for failure in failures}))
+    return RewrittenPosting(posting.title, original, rewrite.text, names, tuple(f.reason for f in failures))

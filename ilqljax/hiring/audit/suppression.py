@@ -1,0 +1,87 @@
+"""Hide the cells of an audit that describe too few people, and those that would give them away.
+
+A category is hidden when fewer than `min_count` different people of it (but not none) were assessed or selected, in any
+measure or phase; it is then hidden everywhere. If it is the only one hidden of its attribute, a reader could find it
+by subtraction from the total, so the next smallest is hidden too; the same holds along each line of an intersection
+("female / *", "* / north"). This is complementary suppression where it is obvious, not a proof of anonymity.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ilqljax.hiring.audit.impact_ratio import JUDGED
+
+UNKNOWN_CATEGORY = ""  # the unknown count is a cell like any other
+
+
+def find_hidden(
+    tables: Sequence[dict[str, Any]],
+    pool: dict[str, int],
+    *,
+    min_count: int,
+    parts: Mapping[str, Sequence[str]],
+    hidden_parts: Sequence[set[str]] = (),
+) -> set[str]:
+    """Return the categories of one attribute to hide ("" is the unknown).
+
+    Args:
+        tables: its rate tables, of every measure and phase.
+        pool: candidates by category, "" for the unknown.
+        min_count: a cell with fewer people, but not none, is hidden; 0 hides nothing.
+        parts: each category's values of the attributes that it combines; of one attribute, the category itself.
+        hidden_parts: for an intersection, the categories already hidden of each attribute that it combines.
+    """
+    cells = {category: [count] for category, count in pool.items()}
+    for table in tables:
+        for row in [*table["rows"], {"category": UNKNOWN_CATEGORY, **table["unknown"]}]:
+            cells[row["category"]] += [row["n_people"], row["n_people_selected"]]
+    hidden = {category for category, counts in cells.items() if any(0 < count < min_count for count in counts)}
+    if hidden_parts:
+        hidden |= {
+            name
+            for name, values in parts.items()
+            if any(value in given for value, given in zip(values, hidden_parts, strict=True))
+        }
+    smallest = {category: min((count for count in counts if count), default=0) for category, counts in cells.items()}
+    lines = [set(pool), *(_list_lines(parts) if hidden_parts else ())]
+    while True:
+        more = {
+            min(others, key=lambda name: (smallest[name], name))
+            for line in lines
+            if len(hidden & line) == 1 and (others := {name for name in line - hidden if smallest[name]})
+        }
+        if not more:
+            return hidden
+        hidden |= more
+
+
+def _list_lines(parts: Mapping[str, Sequence[str]]) -> Iterable[set[str]]:
+    for place, values in enumerate(zip(*parts.values(), strict=True)):
+        for value in sorted(set(values)):
+            yield {name for name, of_name in parts.items() if of_name[place] == value}
+
+
+def hide_cells(section: dict[str, Any], hidden: set[str]) -> None:
+    """Remove the hidden categories from an attribute's section of the audit, in place; only their number is kept."""
+    section["n_hidden"] = len(hidden)
+    for tables in section["rates"].values():
+        for table in tables.values():
+            if UNKNOWN_CATEGORY in hidden:
+                table["unknown"] = {}
+            if hidden:  # the smallest ratio may be that of a hidden category
+                judged = [row for row in table["rows"] if row["mark"] in JUDGED]
+                if judged and min(judged, key=lambda row: row["impact_ratio"])["category"] in hidden:
+                    table |= dict.fromkeys(("smallest_ratio", "p_smallest", "p_smallest_holm"), float("nan"))
+                if table["reference"] in hidden:
+                    table["reference"] = "(hidden)"
+            table["rows"] = [row for row in table["rows"] if row["category"] not in hidden]
+    for changes in section["changes"].values():
+        changes[:] = [row for row in changes if row["category"] not in hidden]
+        for row in changes:
+            row["reference"] = "(hidden)" if row["reference"] in hidden else row["reference"]
+    for name in ("pool", "parts"):
+        section[name] = {category: value for category, value in section[name].items() if category not in hidden}
+    for name in ("composition", "ranking"):
+        section[name] = [row for row in section[name] if row["category"] not in hidden]
+    if UNKNOWN_CATEGORY in hidden:
+        section["n_unknown"] = None

@@ -1,0 +1,77 @@
+"""Unscored reading practice for a small model that starts from random parameters.
+
+A pretrained GPT-2 can read and copy before it sees a posting; a tiny one from random parameters cannot, and with a few
+hundred postings it learns them by heart instead. So behavioural cloning may also read postings that have no reward:
+further draws of the sample's generator, or those of a file that were left out of the scored choice. None shares an id,
+a company or a text with any posting of the prepared data outside its training split, or is a repost of one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ilqljax.hiring.data.prepare import DataConfig, PreparedData
+from ilqljax.hiring.data.splits import find_ties
+from ilqljax.hiring.edits.operators import rewrite_posting, split_sentences
+from ilqljax.hiring.environment import PostingObservation
+from ilqljax.hiring.market.sample import make_market
+from ilqljax.hiring.postings.posting import Posting, normalize_spaces
+from ilqljax.hiring.postings.prompts import build_prompt
+from ilqljax.hiring.postings.sources import load_market
+
+# Far from any seed a user would choose, so that practice never redraws the sample itself.
+PRACTICE_SEED = 715_517
+
+
+def make_practice(data: PreparedData, config: DataConfig, *, n_postings: int) -> list[PostingObservation]:
+    """Return rewrites of unscored postings as finished dialogues with reward 0, for behavioural cloning only.
+
+    Args:
+        data: the prepared data; its postings outside the training split are kept out.
+        config: what was prepared.
+        n_postings: how many postings to draw at most; 0 gives none.
+    """
+    if not n_postings:
+        return []
+    chosen = select_practice(data, draw_postings(data, config, n_postings=n_postings))[:n_postings]
+    observations = []
+    for posting in chosen:
+        prompt = build_prompt(posting)
+        for _, text in rewrite_posting(posting, operators=config.operators, seed=config.seed):
+            observations.append(PostingObservation(prompt, text, 0.0, posting))
+    return observations
+
+
+def draw_postings(data: PreparedData, config: DataConfig, *, n_postings: int) -> list[Posting]:
+    """Draw candidates for practice: from the sample's generator, or all of the source in a seeded order."""
+    if data.summary["source"] == "sample":
+        postings, _ = make_market(seed=PRACTICE_SEED + config.seed, n_postings=n_postings, n_candidates=1)
+        return [replace(p, id=f"practice-{p.id}") for p in postings]
+    market = load_market(source=config.source, path=config.path, candidates_path=config.candidates_path)
+    longest = max(len(p.description.split()) for p in data.postings)
+    order = np.random.default_rng([PRACTICE_SEED, config.seed]).permutation(len(market.postings))
+    return [shorten(market.postings[i], max_words=longest) for i in order]
+
+
+def shorten(posting: Posting, *, max_words: int) -> Posting:
+    """Keep a posting's first sentences, as many as fit into `max_words` (at least one); enough to practise on."""
+    kept, n_words = [], 0
+    for sentence in split_sentences(normalize_spaces(posting.description)):
+        n_words += len(sentence.split())
+        if kept and n_words > max_words:
+            break
+        kept.append(sentence)
+    return replace(posting, description=" ".join(" ".join(kept).split()[:max_words]))
+
+
+def select_practice(data: PreparedData, postings: Sequence[Posting]) -> list[Posting]:
+    """Keep the postings that no tie holds to a held-out one (`splits.find_ties`) and that the data does not have."""
+    train = set(data.manifest.splits["train"])
+    held_out = [p for p in data.postings if p.id not in train]
+    ids = {p.id for p in data.postings}
+    texts = {normalize_spaces(p.description) for p in data.postings}
+    new = [p for p in postings if p.id not in ids and normalize_spaces(p.description) not in texts]
+    ties = find_ties([*held_out, *new])
+    tied = {tie.second - len(held_out) for tie in ties if tie.first < len(held_out)}
+    return [p for row, p in enumerate(new) if row not in tied]

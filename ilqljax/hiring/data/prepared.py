@@ -1,0 +1,169 @@
+"""Describe and load a prepared data folder; `prepare` makes one.
+
+| file                  | holds                                                                      |
+|-----------------------|----------------------------------------------------------------------------|
+| jobs.jsonl            | the postings that were kept                                                |
+| candidates.jsonl      | the candidates                                                             |
+| splits.json           | the manifest: ids by split, and hashes                                     |
+| offline.jsonl         | one scored rewrite a line                                                  |
+| rewards.sqlite        | the reward cache, which later runs go on filling                           |
+| vectors-*.safetensors | the candidates' vectors, one file an encoder, where one was used           |
+| summary.json          | configuration, counts, mean rewards by split and operator, the noise floor |
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ilqljax.data.files import hash_text, read_json
+from ilqljax.errors import UserError
+from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.data.splits import Manifest, hash_file, load_manifest
+from ilqljax.hiring.environment import PostingEnvironment, PostingObservation
+from ilqljax.hiring.matching.sources import MatcherSource, TfidfSource
+from ilqljax.hiring.postings.posting import Candidate, Posting, load_candidates, load_postings, read_json_lines
+from ilqljax.hiring.postings.prompts import map_groups
+from ilqljax.hiring.reward.reward import DiversityReward, RewardConfig
+
+JOBS, CANDIDATES, SPLITS = "jobs.jsonl", "candidates.jsonl", "splits.json"
+OFFLINE, REWARDS, SUMMARY = "offline.jsonl", "rewards.sqlite", "summary.json"
+VECTORS = "vectors-{}.safetensors"
+SUMMARY_HASH = "summary_sha256"  # of the rest of the summary
+PREPARE_ANEW = "Delete the folder and prepare the data anew (training does so by itself)."
+
+
+@dataclass(frozen=True)
+class ScoredRewrite:
+    """Hold one line of `offline.jsonl`; `guardrail_failures` names the checks the text fails."""
+
+    posting_id: str
+    split: str
+    operator: str
+    prompt: str
+    text: str
+    reward: float
+    guardrail_failures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Hold a prepared folder in memory."""
+
+    folder: Path
+    postings: tuple[Posting, ...]
+    candidates: tuple[Candidate, ...]
+    manifest: Manifest
+    rewrites: tuple[ScoredRewrite, ...]
+    reward_config: RewardConfig
+    summary: Mapping[str, Any]
+
+    def select_postings(self, split: str) -> list[Posting]:
+        """Return a split's postings; raise a `UserError` if there is no such split."""
+        if split not in self.manifest.splits:
+            raise UserError(f"{self.folder}: no split '{split}'. Known: {', '.join(self.manifest.splits)}.")
+        chosen = set(self.manifest.splits[split])
+        return [posting for posting in self.postings if posting.id in chosen]
+
+    def select_rewrites(self, split: str) -> list[ScoredRewrite]:
+        """Return a split's scored rewrites."""
+        return [row for row in self.rewrites if row.split == split]
+
+    def make_observations(self, split: str) -> list[PostingObservation]:
+        """Return a split's scored rewrites as finished dialogues, which is what offline training reads."""
+        posting_of = {posting.id: posting for posting in self.postings}
+        return [
+            PostingObservation(row.prompt, row.text, row.reward, posting_of[row.posting_id])
+            for row in self.select_rewrites(split)
+        ]
+
+    def make_reward(self, source: MatcherSource | None = None) -> DiversityReward:
+        """Return the reward under an engine (TF-IDF where none is given), with the folder's cache and vectors.
+
+        Raises:
+            UserError: none is given, but another engine than TF-IDF scored the data.
+        """
+        scored_by = self.summary.get("matcher", TfidfSource().name)
+        if source is None and scored_by != TfidfSource().name:
+            raise UserError(f"{self.folder}: was scored by the matcher '{scored_by}'. Give that one.")
+        matcher = (source or TfidfSource()).make(self.candidates, folder=self.folder)
+        table = AttributeTable.from_candidates(self.candidates)
+        cache_path, group_of = self.folder / REWARDS, map_groups(self.postings)
+        return DiversityReward(matcher, table, self.reward_config, cache_path=cache_path, group_of=group_of)
+
+    def make_environment(self, split: str, reward: DiversityReward, *, seed: int = 0) -> PostingEnvironment:
+        """Return the environment that hands out a split's postings."""
+        return PostingEnvironment(self.select_postings(split), reward, seed=seed)
+
+
+def load_prepared(folder: str | Path) -> PreparedData:
+    """Load a prepared folder.
+
+    Raises:
+        UserError: it is missing or incomplete, or one of its files was changed.
+    """
+    folder = Path(folder)
+    # Hashes come first: what is then read is what was written.
+    summary = load_summary(folder)
+    if summary is None:
+        raise UserError(
+            f"{folder}: is not a prepared data folder (no {SUMMARY}). Run scripts/prepare_data.py to make it."
+        )
+    _check_hashes(folder, {SPLITS: summary["splits_sha256"]})
+    _check_hashes(folder, read_json(folder / SPLITS, advice=PREPARE_ANEW)["file_hashes"])
+    postings = load_postings(folder / JOBS)
+    manifest = load_manifest(folder / SPLITS, postings=postings)
+    rows = (
+        row | {"guardrail_failures": tuple(row["guardrail_failures"])} for _, row in read_json_lines(folder / OFFLINE)
+    )
+    return PreparedData(
+        folder=folder,
+        postings=tuple(postings),
+        candidates=tuple(load_candidates(folder / CANDIDATES)),
+        manifest=manifest,
+        rewrites=tuple(ScoredRewrite(**row) for row in rows),
+        reward_config=RewardConfig(**summary["config"]["reward"]),
+        summary=summary,
+    )
+
+
+def _check_hashes(folder: Path, expected: Mapping[str, str]) -> None:
+    for name, digest in expected.items():
+        if not (folder / name).is_file() or hash_file(folder / name) != digest:
+            raise UserError(f"{folder / name}: is missing or was changed since it was made. {PREPARE_ANEW}")
+
+
+def format_summary(summary: Mapping[str, Any]) -> str:
+    """Return the counts, mean rewards and noise floor as a small table."""
+    counts = ", ".join(f"{n} {name}" for name, n in summary["counts"].items())
+    dropped = ", ".join(f"{n} {reason}" for reason, n in summary["dropped"].items() if n) or "none"
+    floor, splits = summary["noise_floor"], list(summary["rewards"])
+    lines = [
+        f"{summary['source']}: {counts}; postings dropped: {dropped}",
+        f"random shortlists score {floor['value']:.2f} (95 % within {floor['low']:.2f} to {floor['high']:.2f})",
+        f"{'mean reward':<14}" + "".join(f"{name:>16}" for name in splits),
+    ]
+    for operator in dict.fromkeys(name for means in summary["rewards"].values() for name in means):
+        cells = [summary["rewards"][split].get(operator, {"mean": float("nan"), "n": 0}) for split in splits]
+        lines.append(f"{operator:<14}" + "".join(f"{c['mean']:>9.2f} ({c['n']:>4})" for c in cells))
+    return "\n".join(lines)
+
+
+def load_summary(folder: Path) -> dict[str, Any] | None:
+    """Return the summary of a prepared folder, None if there is none; a `UserError` if it is not ours."""
+    path = folder / SUMMARY
+    if not path.is_file():
+        return None
+    summary = read_json(path, advice=PREPARE_ANEW)
+    if "fingerprint" not in summary:
+        raise UserError(f"{path}: was not written by prepare_data. Choose another folder.")
+    if summary.get(SUMMARY_HASH) != hash_summary(summary):
+        raise UserError(f"{path}: is damaged or was changed since it was made. {PREPARE_ANEW}")
+    return summary
+
+
+def hash_summary(summary: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a summary without its own hash."""
+    rest = {name: value for name, value in summary.items() if name != SUMMARY_HASH}
+    return hash_text(json.dumps(rest, sort_keys=True))

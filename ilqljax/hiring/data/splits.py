@@ -1,0 +1,227 @@
+"""Split postings into train, eval and test so that no company, text or repost is in two of them; keep a manifest."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ilqljax.data.files import hash_file, read_json, save_text
+from ilqljax.errors import UserError
+from ilqljax.hiring.postings.posting import Posting, normalize_spaces
+
+SPLIT_NAMES = ("train", "eval", "test")
+MIN_SENTENCE_WORDS = 8  # unrelated postings share shorter ones
+MAX_SENTENCE_POSTINGS = 50  # a sentence in more of them is boilerplate
+
+_SENTENCE_END = re.compile(r"[.!?…]+\s+|\n+")
+_PUNCTUATION = re.compile(r"[^\w\s]+")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Record a split: which posting is where, and what exactly it was made from.
+
+    Attributes:
+        seed: of the split.
+        splits: posting ids by split name.
+        posting_hashes: SHA-256 of each posting, by id.
+        file_hashes: SHA-256 of each data file, by name.
+    """
+
+    seed: int
+    splits: Mapping[str, Sequence[str]]
+    posting_hashes: Mapping[str, str]
+    file_hashes: Mapping[str, str] = field(default_factory=dict)
+
+
+def split_postings(
+    postings: Sequence[Posting], *, seed: int, fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+) -> dict[str, list[str]]:
+    """Split postings into train, eval and test; a company's postings, equal texts and reposts stay together.
+
+    The groups are visited in a seeded random order, and each goes to the split that is furthest below its share. The
+    result does not depend on the order of the postings; ids within a split are in the order given.
+
+    Raises:
+        UserError: the fractions are not a partition, or there are fewer groups than splits.
+    """
+    if len(fractions) != len(SPLIT_NAMES) or min(fractions) < 0.0 or abs(sum(fractions) - 1.0) > 1e-6:
+        raise UserError(
+            f"fractions={fractions}: give three numbers, for {SPLIT_NAMES}, none negative, that add up to 1."
+        )
+    groups = _group_postings(postings)
+    n_wanted = sum(fraction > 0.0 for fraction in fractions)
+    if len(groups) < n_wanted:
+        raise UserError(
+            f"{len(postings)} postings of {len(groups)} companies cannot be split {n_wanted} ways without sharing a "
+            "company. Give more postings, or set the fraction of a split to 0."
+        )
+    rng = np.random.default_rng(seed)
+    counts = np.zeros(len(SPLIT_NAMES))
+    n_groups_left = len(groups)
+    split_of: dict[str, int] = {}
+    for number in rng.permutation(len(groups)):
+        group = groups[number]
+        room = np.array(fractions) * len(postings) - counts
+        room[np.array(fractions) == 0.0] = -np.inf
+        empty = np.array([f > 0.0 and n == 0 for f, n in zip(fractions, counts, strict=True)])
+        if empty.sum() >= n_groups_left:  # the last groups go to splits that have none
+            room[~empty] = -np.inf
+        chosen = int(np.argmax(room))
+        counts[chosen] += len(group)
+        n_groups_left -= 1
+        split_of |= dict.fromkeys(group, chosen)
+    return {
+        name: [posting.id for posting in postings if split_of[posting.id] == i] for i, name in enumerate(SPLIT_NAMES)
+    }
+
+
+def _group_postings(postings: Sequence[Posting]) -> list[list[str]]:
+    """Return ids in groups that are tied, directly or through other postings; sorted."""
+    parent = list(range(len(postings)))
+
+    def find(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    for tie in find_ties(postings):
+        parent[find(tie.second)] = find(tie.first)
+    groups: dict[int, list[str]] = {}
+    for row, posting in enumerate(postings):
+        groups.setdefault(find(row), []).append(posting.id)
+    return sorted(sorted(group) for group in groups.values())
+
+
+class Tie(NamedTuple):
+    """Name what two postings share; `first < second` are their rows."""
+
+    kind: str
+    value: str
+    first: int
+    second: int
+
+
+def find_ties(postings: Sequence[Posting]) -> Iterator[Tie]:
+    """Yield what keeps postings in one split, whatever their order.
+
+    | kind      | what the two share                                                                        |
+    |-----------|-------------------------------------------------------------------------------------------|
+    | id        | the id                                                                                    |
+    | company   | the company, if known, without regard to case and spaces                                  |
+    | text      | the description, without regard to spaces                                                 |
+    | sentences | sentences of 8 words or more that make up half of the words of one of them (a repost),    |
+    |           | without regard to case, spaces and punctuation; none that stands in more than 50 postings |
+
+    Of an id, a company or a text, each posting is tied to the first that has it.
+    """
+    first_of: dict[tuple[str, str], int] = {}
+    for row, posting in enumerate(postings):
+        company = normalize_spaces(posting.company).casefold()
+        keys = [("id", posting.id), ("company", company), ("text", normalize_spaces(posting.description))]
+        for kind, value in keys:
+            first = first_of.setdefault((kind, value), row)
+            if first != row and value:
+                yield Tie(kind, value, first, row)
+    yield from _find_reposts(postings)
+
+
+def _find_reposts(postings: Sequence[Posting]) -> Iterator[Tie]:
+    texts = [_count_words(posting.description) for posting in postings]
+    totals = [sum(text.values()) for text in texts]
+    rows_of: dict[str, list[int]] = {}
+    for row, text in enumerate(texts):
+        for sentence, n_words in text.items():
+            if n_words >= MIN_SENTENCE_WORDS:
+                rows_of.setdefault(sentence, []).append(row)
+    for row, text in enumerate(texts):
+        shared: dict[int, list[str]] = {}
+        for sentence in text:
+            rows = rows_of.get(sentence, [])
+            for other in rows if len(rows) <= MAX_SENTENCE_POSTINGS else []:
+                if other < row:
+                    shared.setdefault(other, []).append(sentence)
+        for other, sentences in shared.items():
+            if 2 * sum(text[sentence] for sentence in sentences) >= min(totals[row], totals[other]):
+                yield Tie("sentences", sentences[0], other, row)
+
+
+def _count_words(text: str) -> dict[str, int]:
+    """Return the number of words of each distinct sentence; sentences without case and punctuation.
+
+    "Build it!\\nBuild it. We pay well." gives {"build it": 2, "we pay well": 3}.
+    """
+    sentences = (_PUNCTUATION.sub("", sentence).split() for sentence in _SENTENCE_END.split(text.casefold()))
+    return {" ".join(words): len(words) for words in sentences}
+
+
+def check_leakage(splits: Mapping[str, Sequence[str]], postings: Sequence[Posting]) -> None:
+    """Raise a `UserError` if an id is no posting's, or two splits share what `find_ties` finds."""
+    by_id = {posting.id: posting for posting in postings}
+    names, listed = [], []
+    for name, ids in splits.items():
+        for posting_id in ids:
+            if posting_id not in by_id:
+                raise UserError(f"The split '{name}' lists the posting '{posting_id}', which the data does not hold.")
+            names.append(name)
+            listed.append(by_id[posting_id])
+    for kind, value, first, second in find_ties(listed):
+        if names[first] != names[second]:
+            raise UserError(
+                f"Leakage: postings '{listed[first].id}' of '{names[first]}' and '{listed[second].id}' of "
+                f"'{names[second]}' have the same {kind} '{value[:60]}'. Split by company (split_postings) or drop one "
+                "of them."
+            )
+
+
+def hash_posting(posting: Posting) -> str:
+    """Return the SHA-256 of a posting's fields."""
+    return hashlib.sha256(json.dumps(asdict(posting), sort_keys=True).encode()).hexdigest()
+
+
+def make_manifest(
+    postings: Sequence[Posting], splits: Mapping[str, Sequence[str]], *, seed: int, files: Sequence[str | Path] = ()
+) -> Manifest:
+    """Make the manifest of a split; `files` are hashed under their names without folder."""
+    used = {posting_id for ids in splits.values() for posting_id in ids}
+    return Manifest(
+        seed=seed,
+        splits={name: list(ids) for name, ids in splits.items()},
+        posting_hashes={posting.id: hash_posting(posting) for posting in postings if posting.id in used},
+        file_hashes={Path(file).name: hash_file(file) for file in files},
+    )
+
+
+def save_manifest(path: str | Path, manifest: Manifest) -> None:
+    """Write a manifest as JSON, whole or not at all."""
+    save_text(path, json.dumps(asdict(manifest), indent=1) + "\n")
+
+
+def load_manifest(path: str | Path, *, postings: Sequence[Posting]) -> Manifest:
+    """Load a manifest and check it against the postings.
+
+    Raises:
+        UserError: the file is missing or malformed, a posting changed since or is gone, or the splits leak.
+    """
+    path = Path(path)
+    values = read_json(path, advice="Run scripts/prepare_data.py to make it anew.")
+    try:
+        manifest = Manifest(**values)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{path}: is not a split manifest ({error}). Run scripts/prepare_data.py to make it anew."
+        ) from error
+    check_leakage(manifest.splits, postings)
+    changed = [p.id for p in postings if manifest.posting_hashes.get(p.id, hash_posting(p)) != hash_posting(p)]
+    if changed:
+        raise UserError(
+            f"{path}: {len(changed)} postings changed since the split was made, first '{changed[0]}'. "
+            "Prepare the data anew."
+        )
+    return manifest

@@ -1,0 +1,332 @@
+"""Rewrite a posting in several named ways, to give offline data something to contrast.
+
+A dataset in which every posting is answered by a copy of itself teaches nothing about which words matter (DOMAIN.md
+2.5). Each operator here makes one kind of edit, is a pure function of the posting and a random generator, and leaves
+company, place, links and the numbers that are facts alone. The operators work by word lists and sentence boundaries:
+on the built-in sample they are exact, on real postings they are cautious (a word that describes a product or belongs
+to an address is left as it is).
+
+Every result is normalised to single spaces.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import count
+from zlib import crc32
+
+import numpy as np
+
+from ilqljax.errors import UserError
+from ilqljax.hiring.edits.coded_words import CODE_OF_WORD, CODED_WORD, make_replacements
+from ilqljax.hiring.market.words import EXCLUSIONARY_SENTENCES
+from ilqljax.hiring.postings.posting import Posting, normalize_spaces
+
+Operator = Callable[[Posting, np.random.Generator], str]
+
+INCLUSIVE_STATEMENTS = (
+    "Everyone is welcome to apply.",
+    "We welcome people of every background.",
+    "All genders are welcome here.",
+)
+
+# A sentence ends at a line break, or after . ! ? (and a closing quote or bracket) before a space and a capital, digit
+# or opening mark. Dots inside addresses and numbers are not followed by a space; the listed abbreviations are.
+_SENTENCE_END = re.compile(
+    r"(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\betc\.)(?<!\bInc\.)(?<!\bLtd\.)(?<!\bCo\.)(?<!\bCorp\.)(?<!\bvs\.)(?<!\bSt\.)"
+    r"(?<!\b[A-Z]\.)(?<!\bDr\.)(?<!\bMr\.)(?<!\bMs\.)(?<!\bNo\.)(?<!\bapprox\.)(?<=[.!?…])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9*#•-])|\n+"
+)
+_ROLE = r"(developers?|engineers?|programmers?|designers?|hackers?|coders?|analysts?|managers?|marketers?|recruiters?)"
+_STAR = r"(?:rock[ -]?stars?|ninjas?|gurus?|wizards?|superstars?|unicorns?|jedis?)"
+# Softened phrases: (pattern, replacement). A replacement keeps the technology and the grammar, and drops the barrier.
+_SOFTENED = (
+    (re.compile(rf"\b{_STAR}(?:\s+|/)(?={_ROLE}\b)", re.I), ""),
+    (re.compile(rf"(?<=\b)({_ROLE})\s+{_STAR}\b", re.I), r"\1"),
+    (
+        re.compile(r"(?<![\w.@/-])(?:rock[ -]?stars|ninjas|gurus|wizards|superstars|unicorns)\b(?![\w.@/-])", re.I),
+        "experts",
+    ),
+    (re.compile(r"(?<![\w.@/-])(?:rock[ -]?star|ninja|guru|superstar)\b(?![\w@/-]|\.\w)", re.I), "expert"),
+    (
+        re.compile(
+            r"\b(?:at least |minimum (?:of )?|a minimum of )?\d+\s*(?:(?:-|–|to)\s*\d+\s*)?\+?\s*(?:years?|yrs?)['’]?"
+            r"(?: or more)?(?: of)?(?= (?:[\w+#./-]+ ){0,4}experience\b)",
+            re.I,
+        ),
+        "",
+    ),
+    (re.compile(r"\bnative english speaker(s?)\b", re.I), r"fluent English speaker\1"),
+    (re.compile(r"\byoung (?=(?:and |, )?(?:\w+ )?team\b)", re.I), ""),
+    (re.compile(r"\b(?:work hard,? (?:and )?play hard|work-hard-play-hard)\b", re.I), "work well together"),
+    (re.compile(r"\b(?:salesmen|salesman)\b", re.I), "salesperson"),
+    (re.compile(r"\bguys\b", re.I), "people"),
+)
+_EXCLUSIONARY = frozenset(EXCLUSIONARY_SENTENCES)
+
+
+def split_sentences(text: str) -> list[str]:
+    """Split a text at sentence ends and line breaks; links, decimals and common abbreviations stay whole.
+
+    "See http://a.io/x.html today. Ask J. Doe, e.g. by mail." gives two sentences.
+    """
+    sentences, start = [], 0
+    for match in _SENTENCE_END.finditer(text):
+        # Closing quotes matched by the boundary belong to the sentence before it.
+        sentences.append(normalize_spaces(text[start : match.end()]))
+        start = match.end()
+    sentences.append(normalize_spaces(text[start:]))
+    return [sentence for sentence in sentences if sentence]
+
+
+def match_case(word: str, model: str) -> str:
+    """Give a word the capitals of another: all, the first, or none."""
+    if model.isupper() and len(model) > 1:
+        return word.upper()
+    return word[:1].upper() + word[1:] if model[:1].isupper() else word
+
+
+def fix_articles(text: str, before: str, after: str) -> str:
+    """Change a trailing "a" or "an" of `text`, which stood before the word `before`, to suit the word `after`."""
+    if (before[:1].lower() in "aeiou") == (after[:1].lower() in "aeiou"):
+        return text
+    article = re.search(r"(?<![\w'’.-])(an?)(\s+)$", text, re.I)
+    if article is None:
+        return text
+    correct = "an" if after[:1].lower() in "aeiou" else "a"
+    if article[1].isupper() and len(article[1]) > 1:
+        correct = correct.upper()
+    elif article[1][:1].isupper():
+        correct = correct.capitalize()
+    return text[: article.start()] + correct + article[2]
+
+
+def substitute(text: str, pattern: re.Pattern[str], make_new: Callable[[re.Match[str]], str]) -> str:
+    """Replace every match by `make_new(match)` in the match's case, and set right the article before it.
+
+    "a rockstar engineer" without "rockstar" becomes "an engineer"; "an ambitious team" made practical, "a practical
+    team".
+    """
+    pieces, end = "", 0
+    for match in pattern.finditer(text):
+        new = match_case(make_new(match), match[0])
+        before = text[match.start() :]
+        after = (new + text[match.end() :]).lstrip()
+        pieces = fix_articles(pieces + text[end : match.start()], before, after) + new
+        end = match.end()
+    return normalize_spaces(pieces + text[end:])
+
+
+def replace_coded_words(text: str, choose: Callable[[int], dict[str, str]]) -> str:
+    """Replace the n-th coded word found (n from 0) by its entry in `choose(n)`, keeping case and articles right.
+
+    A capitalised word before another one is taken for a name ("Collaborative Fund") and left alone.
+    """
+    counter = count()
+
+    def make_new(match: re.Match[str]) -> str:
+        word, following = match[0], text[match.end() :].lstrip()[:1]
+        if word[0].isupper() and not word.isupper() and following.isupper():
+            return word
+        return choose(next(counter)).get(word.lower(), word.lower())
+
+    return substitute(text, CODED_WORD, make_new)
+
+
+_TO_CODE = {code: make_replacements(code) for code in ("masculine", "neutral", "feminine")}
+
+
+def make_code_operator(code: str) -> Operator:
+    """Make the operator that gives every coded word its counterpart of one code."""
+
+    def rewrite(posting: Posting, rng: np.random.Generator) -> str:
+        del rng  # every coded word changes, so there is nothing to draw
+        return replace_coded_words(posting.description, lambda _: _TO_CODE[code])
+
+    return rewrite
+
+
+def keep_original(posting: Posting, rng: np.random.Generator) -> str:
+    """Return the posting's own text with its spaces normalised."""
+    del rng
+    return normalize_spaces(posting.description)
+
+
+def balance(posting: Posting, rng: np.random.Generator) -> str:
+    """Alternate masculine-coded and feminine-coded words; which comes first is drawn."""
+    first = int(rng.integers(2))
+    order = ("masculine", "feminine")
+    return replace_coded_words(posting.description, lambda n: _TO_CODE[order[(n + first) % 2]])
+
+
+def soften(posting: Posting, rng: np.random.Generator) -> str:
+    """Delete exclusionary sentences and soften exclusionary phrases, such as years of experience or "ninja"."""
+    del rng
+    sentences = [s for s in split_sentences(posting.description) if s not in _EXCLUSIONARY]
+    text = " ".join(sentences)
+    for pattern, replacement in _SOFTENED:
+        text = substitute(text, pattern, lambda match, new=replacement: match.expand(new))
+    return text
+
+
+def reorder(posting: Posting, rng: np.random.Generator) -> str:
+    """Shuffle the sentences after the first, which names who hires."""
+    first, *rest = split_sentences(posting.description)
+    return " ".join([first, *(rest[i] for i in rng.permutation(len(rest)))])
+
+
+def include(posting: Posting, rng: np.random.Generator) -> str:
+    """Append an inclusive statement that asserts no new fact about the job."""
+    statement = INCLUSIVE_STATEMENTS[int(rng.integers(len(INCLUSIVE_STATEMENTS)))]
+    return f"{normalize_spaces(posting.description)} {statement}"
+
+
+OPERATORS: dict[str, Operator] = {
+    "original": keep_original,
+    "neutralize": make_code_operator("neutral"),
+    "masculinize": make_code_operator("masculine"),
+    "feminize": make_code_operator("feminine"),
+    "balance": balance,
+    "soften": soften,
+    "reorder": reorder,
+    "include": include,
+}
+
+
+# Phrases that keep people from applying although the job does not need them; what the law asks for stays.
+_DEMANDS = (
+    (
+        re.compile(r"\b(?:must[- ]haves?|absolute musts?|hard requirements?)\b(?=\s*[:.]|\s*$)", re.I),
+        "good to have",
+    ),
+    (
+        re.compile(
+            r"\bmust have (?=(?!(?:[\w'’-]+ ){0,3}"
+            r"(?:authori[sz]ation|clearance|visa|right|permit|licen[sc]e|status)\b))",
+            re.I,
+        ),
+        "ideally have ",
+    ),
+    (re.compile(r"\b(?:is|are) a must\b", re.I), "would be good"),
+    (re.compile(r",?\s*\bno exceptions\b(?=[.!])", re.I), ""),
+    (re.compile(r"\bmust be able to\b", re.I), "should be able to"),
+)
+_SENIORITY = (
+    (re.compile(r"\b(?:highly|very|extremely|deeply) experienced\b", re.I), "experienced"),
+    (re.compile(r"\b(?:seasoned|veteran|battle[- ]tested)\b(?!\s+(?:status|owned))", re.I), "experienced"),
+    (re.compile(r"\b(?:world[- ]class|top[- ]notch|top[- ]tier|elite|best[- ]in[- ]class)\b", re.I), "good"),
+    (re.compile(r"\bA[- ]players\b"), "good people"),
+)
+_LOCATION = (
+    (
+        re.compile(r"\b(?:must|should|need to) (?:already )?(?:be (?:located|based)|live|reside) (?=in\b)", re.I),
+        "will work ",
+    ),
+    (re.compile(r"\bmust be willing to relocate to\b", re.I), "relocate to"),
+)
+# Sentences and list items that only ask to bear pressure. What says how the work really is (nights, weekends, long
+# hours) stays: who applies must know it.
+_DEMAND = r"(?:must|should|need to|able to|ability to|comfortable|thrives?|enjoys?|works? well|capable of)"
+_PRESSURE = (
+    r"(?:fast[- ]paced|high[- ]pressure|high[- ]stress|stressful|(?:work|thrive|cope)\w*(?: well)? under pressure"
+    r"|thick skin|whatever it takes)"
+)
+_SPAN = r"(?:(?! and )[^.;:]){0,40}?"
+_BARRIER_SENTENCE = re.compile(
+    rf"^\W*(?:(?:you|candidates?|applicants?)\b{_SPAN}\b)?{_DEMAND}\b{_SPAN}\b{_PRESSURE}\b[^.;:]{{0,50}}[.!]?$"
+    r"|^\W*no job[- ]hoppers?\b[^.;:]{0,30}[.!]?$",
+    re.I,
+)
+_BARRIERS = (
+    (
+        re.compile(
+            r"\s*\bfrom an? (?:top(?:[- ]tier)?|elite|leading|Ivy League) (?:university|school|college)\b", re.I
+        ),
+        "",
+    ),
+    (re.compile(r"\b(?:fast|high)[- ](?:paced|pressure)(?:,| and| but)? (?=[a-z])", re.I), ""),
+    (re.compile(r"\byoung(?:,| and) (?=(?:\w+ )?(?:team|compan(?:y|ies)|start-?up)\b)", re.I), ""),
+    (re.compile(r"\byoung (?=(?:team|compan(?:y|ies)|start-?up)\b)", re.I), ""),
+)
+_BOILERPLATE = re.compile(
+    r"\b(?:equal opportunity|benefits?|perks?|founded in|backed by|funded by|funding|venture|investors?|about us|"
+    r"we offer|our mission|our customers include|free (?:lunch|food|snacks)|stock options?|equity)\b",
+    re.I,
+)
+
+
+def make_phrase_operator(table: Sequence[tuple[re.Pattern[str], str]]) -> Operator:
+    """Make the operator that replaces phrases of a table of (pattern, replacement)."""
+
+    def rewrite(posting: Posting, rng: np.random.Generator) -> str:
+        del rng
+        text = normalize_spaces(posting.description)
+        for pattern, replacement in table:
+            text = substitute(text, pattern, lambda match, new=replacement: new)
+        return text
+
+    return rewrite
+
+
+def drop_barriers(posting: Posting, rng: np.random.Generator) -> str:
+    """Delete sentences that only demand to bear pressure, and phrases about elite schools, pace and youth."""
+    del rng
+    first, *rest = split_sentences(posting.description)
+    text = " ".join([first, *(sentence for sentence in rest if not _BARRIER_SENTENCE.search(sentence))])
+    for pattern, replacement in _BARRIERS:
+        text = substitute(text, pattern, lambda match, new=replacement: new)
+    return text
+
+
+def move_boilerplate(posting: Posting, rng: np.random.Generator) -> str:
+    """Move sentences about the company and its benefits behind those about the work; the first stays."""
+    del rng
+    first, *rest = split_sentences(posting.description)
+    return " ".join([first, *sorted(rest, key=lambda sentence: _BOILERPLATE.search(sentence) is not None)])
+
+
+# Asked for by name only: the sample has none of their phrases, and the data of published numbers must not change.
+OPTIONAL_OPERATORS: dict[str, Operator] = {
+    "ease_demands": make_phrase_operator(_DEMANDS),
+    "plain_seniority": make_phrase_operator(_SENIORITY),
+    "plain_location": make_phrase_operator(_LOCATION),
+    "drop_barriers": drop_barriers,
+    "move_boilerplate": move_boilerplate,
+}
+ALL_OPERATORS = OPERATORS | OPTIONAL_OPERATORS
+# What the optional operators may write that an original may lack.
+OPERATOR_WORDS = frozenset({"ideally", "good", "experienced", "should", "able", "will", "people", "would"})
+
+
+def rewrite_posting(
+    posting: Posting, *, operators: Sequence[str] = tuple(OPERATORS), seed: int = 0
+) -> list[tuple[str, str]]:
+    """Return `(operator, text)` for every named operator, the original first, without texts that repeat an earlier one.
+
+    Each operator draws from its own stream, which depends on the seed, the posting's id and the operator's name, so
+    adding an operator or a posting changes no other rewrite.
+
+    Raises:
+        UserError: a name is not in `ALL_OPERATORS`.
+    """
+    require_operators(operators)
+    rewrites, seen = [], set()
+    for name in dict.fromkeys(["original", *operators]):
+        text = ALL_OPERATORS[name](posting, np.random.default_rng([seed, crc32(f"{posting.id}\0{name}".encode())]))
+        if text and text not in seen:
+            seen.add(text)
+            rewrites.append((name, text))
+    return rewrites
+
+
+def require_operators(names: Sequence[str]) -> None:
+    """Raise a `UserError` that lists the known operators if a name is unknown."""
+    unknown = [name for name in names if name not in ALL_OPERATORS]
+    if unknown:
+        raise UserError(f"Unknown rewriting operators {unknown}. Known: {', '.join(ALL_OPERATORS)}.")
+
+
+def classify_wording(text: str) -> str:
+    """Return the code that most coded words of a text have, "mixed" on a tie, "" where there is none."""
+    codes = [CODE_OF_WORD[match[0].lower()] for match in CODED_WORD.finditer(text)]
+    counts = {code: codes.count(code) for code in dict.fromkeys(codes)}
+    most = [code for code, n in counts.items() if n == max(counts.values())]
+    return most[0] if len(most) == 1 else "mixed" if most else ""

@@ -1,0 +1,117 @@
+"""Let a policy rewrite postings one at a time: one prompt, one rewrite, one reward."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from ilqljax.envs.base import LanguageEnvironment, LanguageObservation
+from ilqljax.errors import UserError
+from ilqljax.hiring.postings.posting import Posting, normalize_spaces
+from ilqljax.hiring.postings.prompts import build_prompt
+from ilqljax.types import Array
+
+
+class Reward(Protocol):
+    """Describe what the environment needs of a reward; `reward.DiversityReward` is one."""
+
+    def score(self, prompts: Sequence[str], texts: Sequence[str]) -> Float[Array, "B"]:
+        """Return one reward for each (prompt, rewrite)."""
+        ...
+
+
+@dataclass(frozen=True)
+class PostingObservation(LanguageObservation):
+    """Show a posting's prompt and, once written, its rewrite with the reward.
+
+    Attributes:
+        prompt: what the policy reads.
+        rewrite: what it wrote; None before it acted.
+        reward: of the rewrite; None before it acted.
+        posting: the original, for reports; None where only the texts are known.
+    """
+
+    prompt: str
+    rewrite: str | None = None
+    reward: float | None = None
+    posting: Posting | None = None
+
+    def __post_init__(self):
+        if (self.rewrite is None) != (self.reward is None):
+            raise ValueError("a rewrite comes with its reward: give both or neither")
+
+    def to_sequence(self) -> tuple[list[tuple[str, float | None]], bool]:
+        """Return the prompt alone and False, or prompt and rewrite with its reward and True.
+
+        A rewrite ends the dialogue: there is one turn.
+        """
+        if self.rewrite is None:
+            return [(self.prompt, None)], False
+        return [(self.prompt, None), (self.rewrite, float(self.reward))], True
+
+    def __str__(self) -> str:
+        """Return the prompt and, if there is one, the rewrite with its reward."""
+        return self.prompt if self.rewrite is None else f"{self.prompt}\n=> {self.rewrite}\n({self.reward:.2f})"
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the posting's id, company, location and original text, where the posting is known."""
+        if self.posting is None:
+            return {}
+        return {
+            "posting_id": self.posting.id,
+            "company": self.posting.company,
+            "location": self.posting.location,
+            "original": normalize_spaces(self.posting.description),
+        }
+
+
+class PostingEnvironment(LanguageEnvironment):
+    """Hand out every posting once a pass, in a seeded order, and score what is written."""
+
+    def __init__(self, postings: Sequence[Posting], reward: Reward, *, seed: int = 0):
+        """Hold the postings; the order of pass n depends on the seed and n only.
+
+        Raises:
+            UserError: there is no posting.
+        """
+        if not postings:
+            raise UserError("An environment needs at least one posting. Is the split empty?")
+        self.postings = tuple(postings)
+        self.reward = reward
+        self.seed = seed
+        self._n_drawn = 0
+        self._order: list[int] = []
+        self._observation: PostingObservation | None = None
+
+    def reset(self) -> PostingObservation:
+        """Draw the next posting and return its prompt."""
+        n_pass, position = divmod(self._n_drawn, len(self.postings))
+        if position == 0:
+            self._order = np.random.default_rng([self.seed, n_pass]).permutation(len(self.postings)).tolist()
+        self._n_drawn += 1
+        posting = self.postings[self._order[position]]
+        self._observation = PostingObservation(build_prompt(posting), posting=posting)
+        return self._observation
+
+    def set_state(self, observation: PostingObservation) -> None:
+        """Continue from an observation, whichever posting it is of."""
+        self._observation = observation
+
+    def step(self, action: str) -> tuple[PostingObservation, float, bool]:
+        """Take the rewrite; return the final observation, its reward, and True.
+
+        Raises:
+            ValueError: there is no open posting: `reset` was not called, or the posting was already rewritten.
+        """
+        if self._observation is None or self.is_terminal():
+            raise ValueError("there is no posting to rewrite: call reset() or set_state() first")
+        before = self._observation
+        reward = float(self.reward.score([before.prompt], [action])[0])
+        self._observation = PostingObservation(before.prompt, action, reward, before.posting)
+        return self._observation, reward, True
+
+    def is_terminal(self) -> bool:
+        """Return whether the present posting has been rewritten."""
+        return self._observation is not None and self._observation.rewrite is not None

@@ -1,0 +1,74 @@
+"""Say what a guardrail found, and hold the patterns of words, numbers and links that several guardrails share."""
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+from ilqljax.hiring.edits.operators import split_sentences
+from ilqljax.hiring.postings.posting import Posting
+
+# What a failure means for the text: "damage" makes it no posting that may be published; "copy" leaves a true posting
+# that is no rewrite. Neither is ever an improvement.
+SEVERITIES = ("damage", "copy")
+
+WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+")
+NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_TOP_LEVEL = "com|org|net|io|co|ai|edu|gov|me|us|uk|de|fr|nl|ca|au|eu|ch|tv|app|dev|ly|info|biz|example"
+LINK = re.compile(
+    r"(?:https?://|www\.)[^\s<>\"')\]]+"
+    r"|(?<![\w.+-])[\w.+-]+@[\w-]+\.[\w.-]+"
+    # An address spelt against robots: "jobs [at] oak [dot] com".
+    r"|(?<![\w.+-])[\w.+-]+\s*[\[({<]\s*at\s*[\])}>]\s*[\w-]+(?:\s*(?:\.|[\[({<]\s*dot\s*[\])}>])\s*[\w-]+)+"
+    # A bare domain, "oak.com/jobs"; ASP.NET and its kind are no addresses.
+    rf"|(?<![\w@.-])(?!(?:asp|ado|vb|socket)\.)(?:[a-z0-9][a-z0-9-]*\.)+(?:{_TOP_LEVEL})\b(?!\.\w)(?:/[^\s<>\"')\]]*)?",
+    re.IGNORECASE,
+)
+
+
+class Failure(NamedTuple):
+    """Report one failed check.
+
+    Attributes:
+        check: its name in `CHECKS`.
+        reason: what is wrong, for a person.
+        span: start and end of the offending part of the rewrite; (0, 0) where something is missing.
+        severity: one of `SEVERITIES`.
+    """
+
+    check: str
+    reason: str
+    span: tuple[int, int] = (0, 0)
+    severity: str = "damage"
+
+
+Check = Callable[[Posting, str, str], list[Failure]]
+
+
+@lru_cache(maxsize=4096)
+def list_words(text: str) -> tuple[str, ...]:
+    """Return the words and whole numbers of a text in lower case, in order."""
+    return tuple(WORD.findall(text.lower()))
+
+
+@lru_cache(maxsize=4096)
+def list_sentences(text: str) -> tuple[tuple[str, tuple[int, int]], ...]:
+    """Return the sentences of a text (`rewrites.split_sentences`), each with its span."""
+    found, end = [], 0
+    for sentence in split_sentences(text):
+        start = max(end, text.find(sentence, end))
+        end = min(len(text), start + len(sentence))
+        found.append((sentence, (start, end)))
+    return tuple(found)
+
+
+@lru_cache(maxsize=4096)
+def blank_links(text: str) -> str:
+    """Replace links and addresses by as many spaces, so that spans stay right."""
+    return LINK.sub(lambda match: " " * len(match[0]), text)
+
+
+def mentions(text: str, fact: str) -> bool:
+    """Return whether a text holds a fact as whole words, whatever its case and white space."""
+    words = r"\s+".join(map(re.escape, fact.split()))
+    return re.search(rf"(?<!\w){words}(?!\w)", text, re.IGNORECASE) is not None

@@ -1,0 +1,135 @@
+"""The language model behind the fluency guardrail: the run's clone or a directory, as likelihoods of texts."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from ilqljax.config import resolve_path
+from ilqljax.data.datapoint import Dialogue
+from ilqljax.data.dataset import ObservationDataset, View
+from ilqljax.data.loader import eval_batches
+from ilqljax.data.tokenizer import FILE_NAME, GPT2Tokenizer, Tokenizer, load_tokenizer
+from ilqljax.decoding.policy import TextPolicy, show_as_it_is
+from ilqljax.errors import UserError
+from ilqljax.hiring.data.prepared import PreparedData
+from ilqljax.hiring.guardrails.fluency import Fluency, calibrate_fluency, select_edits
+from ilqljax.models.builders import build_gpt2
+from ilqljax.models.value_lm import ValueLM, policy_trunk
+from ilqljax.rl.objectives.likelihood import sum_log_probability
+from ilqljax.types import Array, Batch
+
+CLONE = "bc"
+
+
+class TextLikelihood:
+    """Score what was said in dialogues by its mean log-probability per token."""
+
+    def __init__(
+        self,
+        model: ValueLM,
+        trunk: dict,
+        tokenizer: Tokenizer,
+        *,
+        batch_size: int = 32,
+        length_buckets: Sequence[int] = (128, 256, 512),
+        view: View = show_as_it_is,
+    ) -> None:
+        """Hold a language model.
+
+        Args:
+            model: whose backbone it is.
+            trunk: its parameters.
+            tokenizer: the one it was trained with.
+            batch_size: rows of a compiled call.
+            length_buckets: row lengths to compile for.
+            view: what the model is shown of a dialogue.
+        """
+        self.model, self.trunk, self.tokenizer, self.view = model, trunk, tokenizer, view
+        self.batch_size = batch_size
+        self.max_length = model.backbone.config.n_positions
+        self.length_buckets = (*(b for b in sorted(length_buckets) if b < self.max_length), self.max_length)
+
+    @classmethod
+    def from_policy(cls, policy: TextPolicy) -> "TextLikelihood":
+        """Take the language model that a policy acts with."""
+        return cls(
+            policy.model,
+            policy_trunk(policy.params),
+            policy.tokenizer,
+            batch_size=policy.batch_size,
+            length_buckets=policy.length_buckets,
+            view=policy.view,
+        )
+
+    def score(self, dialogues: Sequence[Dialogue]) -> Float[Array, "B"]:
+        """Return each dialogue's mean log-probability (nats) per token that the agent said, closing tokens included.
+
+        Prompts too long for the model lose their start, as in training.
+
+        Raises:
+            UserError: what was said does not fit into the model at all.
+        """
+        if not dialogues:
+            return np.zeros(0)
+        shown = [self.view(dialogue) for dialogue in dialogues]
+        rows = ObservationDataset(shown, self.tokenizer, max_length=self.max_length)
+        batches = eval_batches(rows, batch_size=self.batch_size, length_buckets=self.length_buckets)
+        step = make_mean_log_probability(self.model)
+        return np.concatenate([jax.device_get(step(self.trunk, batch)) for batch in batches])[: len(dialogues)]
+
+
+@lru_cache(maxsize=8)
+def make_mean_log_probability(model: ValueLM) -> Callable[[dict, Batch], Float[Array, "B"]]:
+    """Make the compiled function (trunk, batch) -> mean log-probability of each row's action tokens [B]."""
+
+    def mean(trunk: dict, batch: Batch) -> Float[Array, "B"]:
+        n_actions = jnp.maximum(batch.per_token.action_mask.sum(-1), 1)
+        return sum_log_probability(model, trunk, batch) / n_actions
+
+    return jax.jit(mean)
+
+
+def make_fluency(source: str, data: PreparedData, *, clone: TextPolicy | None) -> Fluency | None:
+    """Make the check that a config names.
+
+    Args:
+        source: "" for none, "bc" for the run's clone, or a directory of a GPT-2 language model.
+        data: what it is calibrated on.
+        clone: the run's clone, where it has one.
+
+    Returns:
+        The check; None for "", and for "bc" in a run that cloned nothing.
+
+    Raises:
+        UserError: there is no such directory, or nothing to calibrate on.
+    """
+    if not source or (source == CLONE and clone is None):
+        return None
+    if source == CLONE:
+        return calibrate_fluency("the clone", TextLikelihood.from_policy(clone).score, data)
+    require_source(source, data)
+    return calibrate_fluency(source, load_likelihood(resolve_path(source)).score, data)
+
+
+def require_source(source: str, data: PreparedData) -> None:
+    """Refuse what `make_fluency` could not use, before anything is trained; arguments and errors are its own."""
+    if source:
+        select_edits(data)
+    if source not in ("", CLONE) and not (resolve_path(source) / "config.json").is_file():
+        raise UserError(
+            f"fluency={source!r} is no directory of a language model (config.json, model.safetensors and a tokenizer), "
+            f"nor {CLONE!r} for the run's clone, nor '' for no check."
+        )
+
+
+def load_likelihood(directory: Path) -> TextLikelihood:
+    """Load a GPT-2 directory of transformers or of a run's `export/policy`, with its tokenizer."""
+    own = (directory / FILE_NAME).is_file()
+    tokenizer = load_tokenizer(directory) if own else GPT2Tokenizer.from_directory(directory)
+    built = build_gpt2(tokenizer, path=str(directory))
+    return TextLikelihood(built.model, built.pretrained, tokenizer)

@@ -1,0 +1,148 @@
+"""Check that a rewrite is readable, is no copy, and shows nothing of the prompt's form."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
+from ilqljax.hiring.edits.operators import INCLUSIVE_STATEMENTS
+from ilqljax.hiring.guardrails.findings import WORD, Failure, blank_links, list_sentences, list_words, mentions
+from ilqljax.hiring.guardrails.terms import KNOWN_WORDS
+from ilqljax.hiring.postings.posting import Posting, normalize_spaces
+from ilqljax.hiring.postings.prompts import INSTRUCTION
+
+SPECIAL_TOKENS = ("<|pad|>", "<s>", "</s>", "<a>", "</a>", "</eod>", "<|endoftext|>")
+MIN_LENGTH_RATIO, MAX_LENGTH_RATIO = 0.4, 2.5
+MAX_PHRASE_COUNT = 3
+MAX_UNKNOWN_SHARE = 0.4
+MIN_KNOWN_PAIR_SHARE = 0.2
+MIN_SENTENCE_PAIRS = 8
+_CODED = "\0coded"
+_REPEATED = re.compile(r"[\s,.!]*")
+_FIELD_LABEL = re.compile(r"(?:^|(?<=\s))(?:Posting|Requirements|Remote):\s")
+
+
+def check_not_empty(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that there is a word."""
+    del posting, prompt
+    return [] if WORD.search(text) else [Failure("not_empty", "The rewrite holds no word.", (0, len(text)))]
+
+
+def check_template_leak(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that no special token, instruction, field label or passage across fields of the prompt has come along."""
+    leaks = [(token, at, at + len(token)) for token in SPECIAL_TOKENS if (at := text.find(token)) >= 0]
+    leaks = [leak for leak in leaks if leak[0] not in posting.description]
+    # Four words of the instruction in a row give it away even when the sampler mangled the rest.
+    start = " ".join(INSTRUCTION.split()[:4])
+    for part in (start, " ".join(INSTRUCTION.split()[-4:])):
+        match = re.search(r"\s+".join(map(re.escape, part.rstrip(".").split())), text, re.IGNORECASE)
+        if match and not mentions(posting.description, part.rstrip(".")):
+            leaks.append((part, *match.span()))
+    for match in _FIELD_LABEL.finditer(text):
+        if match[0].strip().lower() not in posting.description.lower():
+            leaks.append((match[0].strip(), *match.span()))
+    leaks += _find_prompt_lines(posting, text, prompt)
+    return [Failure("template_leak", f"'{part}' belongs to the prompt.", (start, end)) for part, start, end in leaks]
+
+
+def _find_prompt_lines(posting: Posting, text: str, prompt: str) -> list[tuple[str, int, int]]:
+    """Find lines "Label: value" of the prompt, and passages from one such line into the next."""
+    lines = [line for line in prompt.split("\n")[1:-1] if ": " in line]
+    passages = [line.split() for line in lines]
+    for line, following in pairwise(lines):
+        # "... Ward Nurse / Company: Blue Oak ...": nobody writes the fields in this order by chance.
+        passages.append([*line.split(": ", 1)[1].split()[-2:], *following.replace(":", " ").split()[:2]])
+    original, found = normalize_spaces(posting.description), []
+    for words in passages:
+        pattern = r"\W+".join(re.escape(word.strip(":,.")) for word in words)
+        match = re.search(rf"(?<!\w){pattern}(?!\w)", text)
+        if len(words) > 2 and match and not re.search(pattern, original):
+            found.append((match[0], *match.span()))
+    return found
+
+
+def check_copying(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that what differs from the original is more than case, punctuation and space.
+
+    The original itself, to the letter, passes: it is what a policy writes that changes nothing, and it gains nothing.
+    A text of the same words in the same order is no rewrite either, yet an engine may score it otherwise, and such a
+    gain must not count.
+    """
+    del prompt
+    if normalize_spaces(text) == normalize_spaces(posting.description):
+        return []
+    if list_words(text) != list_words(posting.description):
+        return []
+    return [Failure("copying", "Word for word the original; only marks differ.", (0, len(text)), "copy")]
+
+
+def check_repetition(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that no word stands three times in a row, and no phrase of three words too often, unless it did before."""
+    del prompt
+    blank = blank_links(text).lower()
+    matches = list(WORD.finditer(blank))
+    words = [match[0] for match in matches]
+    original = _count_phrases(list_words(blank_links(posting.description)), 3)
+    failures = []
+    for i in range(len(words) - 2):
+        if words[i] == words[i + 1] == words[i + 2] and original[tuple(words[i : i + 3])] == 0:
+            span = (matches[i].start(), matches[i + 2].end())
+            if not _REPEATED.fullmatch(blank[slice(*span)].replace(words[i], "")):  # "C#, C/C++" names three things
+                continue
+            failures.append(Failure("repetition", f"'{words[i]}' stands three times in a row.", span))
+            break
+    for phrase, n in _count_phrases(words, 3).items():
+        if n > max(MAX_PHRASE_COUNT, original[phrase]):
+            at = next(i for i in range(len(words)) if tuple(words[i : i + 3]) == phrase)
+            span = (matches[at].start(), matches[at + 2].end())
+            failures.append(Failure("repetition", f"'{' '.join(phrase)}' occurs {n} times.", span))
+            break
+    return failures
+
+
+def _count_phrases(words: Sequence[str], size: int) -> Counter[tuple[str, ...]]:
+    return Counter(tuple(words[i : i + size]) for i in range(len(words) - size + 1))
+
+
+def check_length(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that the rewrite is neither much shorter nor much longer than the original."""
+    del prompt
+    n_original, n = len(normalize_spaces(posting.description).split()), len(text.split())
+    ratio = n / max(1, n_original)
+    if MIN_LENGTH_RATIO <= ratio <= MAX_LENGTH_RATIO:
+        return []
+    return [Failure("length", f"{n} words for {n_original} of the original ({ratio:.2f} times).", (0, len(text)))]
+
+
+def check_coherence(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that words, and pairs of neighbouring words, are known; also within each longer sentence."""
+    # A link's parts would count as known pairs wherever it stands; `links_kept` judges links.
+    original, blank = list_words(blank_links(posting.description)), blank_links(text)
+    matches = list(WORD.finditer(blank.lower()))
+    known = KNOWN_WORDS.union(original, list_words(prompt))
+    unknown = [match for match in matches if match[0] not in known and not match[0].isdigit()]
+    if len(unknown) > MAX_UNKNOWN_SHARE * len(matches):
+        reason = (
+            f"{len(unknown)} of {len(matches)} words are neither in the original nor common, first '{unknown[0][0]}'."
+        )
+        return [Failure("incoherent", reason, unknown[0].span())]
+    known_pairs = _STATEMENT_PAIRS.union(_pair_words(original))
+    parts = [(blank, (0, len(text)), 1), *((*part, MIN_SENTENCE_PAIRS) for part in list_sentences(blank))]
+    for part, span, least in parts:
+        pairs = _pair_words(list_words(part))
+        n_known = sum(pair in known_pairs for pair in pairs)
+        if len(pairs) >= least and n_known < MIN_KNOWN_PAIR_SHARE * len(pairs):
+            reason = f"Only {n_known} of {len(pairs)} neighbouring word pairs are the original's: shuffled or made up."
+            return [Failure("incoherent", reason, span)]
+    return []
+
+
+def _pair_words(words: Sequence[str]) -> list[tuple[str, str]]:
+    # Articles follow the coded word after them ("a warm", "an assertive"), so they are one word here as well.
+    same = ["a" if word == "an" else _CODED if word in CODED_VOCABULARY else word for word in words]
+    return list(pairwise(same))
+
+
+# The statements that `include` appends are readable by construction.
+_STATEMENT_PAIRS = frozenset(pair for text in INCLUSIVE_STATEMENTS for pair in _pair_words(list_words(text)))

@@ -1,0 +1,179 @@
+"""Generate the built-in sample: a small hiring market whose right answer is known.
+
+**The plant.** Two correlations are put in on purpose, both of the same adjustable strength `plant` in [0, 1]:
+
+- *gender and adjectives*: a candidate describes themselves with three adjectives of one code. With probability
+  `plant` that code is the one of their gender (masculine for men, feminine for women); otherwise it is drawn evenly
+  from masculine, neutral and feminine, whatever the gender. So P(own code) = plant + (1 - plant) / 3.
+- *region and qualification*: with probability `plant` a candidate names the qualification of their region ("chartered
+  status" in the north, and so on); otherwise one of the four drawn evenly.
+
+Nothing else about a candidate depends on gender or region: occupation, skills, title and the fact that a value is
+left undeclared are drawn independently. At `plant=0` wording and groups are independent, so any audit of the sample
+must find nothing beyond noise.
+
+A posting carries four or five adjectives of one code (masculine half of the time, neutral and feminine a quarter
+each), so a lexical matcher such as TF-IDF retrieves candidates who use the same words. At the default plant and seed
+0, the top 50 of 2,000 for a coded posting lie 0.24 (masculine) and 0.23 (feminine) in total variation from the pool's
+gender share on average, eight in ten of them between 0.13 and 0.33; for a neutral one 0.055, as random shortlists do
+(0.058, the noise floor). Rewriting a coded posting with neutral words therefore gains 17 points of reward. Postings do
+not depend on `plant`, and only the planted words of the candidates do.
+
+The vocabulary is small (about 400 words), and sentences come from few templates, because a tiny language model has to
+learn it from nothing within a minute. Companies are named by two words of one short list, so that held-out companies
+are made of seen words.
+"""
+
+import numpy as np
+
+from ilqljax.errors import UserError
+from ilqljax.hiring.edits.coded_words import CODES, SAMPLE_TRIPLES
+from ilqljax.hiring.market.words import (
+    CITIES,
+    COMPANY_WORDS,
+    EXCLUSIONARY_SENTENCES,
+    OCCUPATIONS,
+    QUALIFICATIONS,
+)
+from ilqljax.hiring.postings.posting import Candidate, Posting
+
+GENDERS = ("female", "male")
+CODE_OF_GENDER = {"female": 2, "male": 0}
+REGIONS = tuple(QUALIFICATIONS)
+POSTING_CODE_SHARES = (0.5, 0.25, 0.25)  # masculine, neutral, feminine
+UNKNOWN_SHARE = 0.08
+POSTINGS_PER_COMPANY = 3
+
+_OPENINGS = (
+    "{company} seeks {a} {adjective} {title} in {city}.",
+    "{company} needs {a} {adjective} {title} in {city}.",
+    "{company} in {city} is hiring {a} {adjective} {title}.",
+)
+_DUTIES = ("You will {first} and {second}.", "You {first} and {second} every day.")
+_PERSONS = (
+    "We want {a} {adjective} and {other} person who knows {first} and {second}.",
+    "You are {adjective} and {other} and know {first} and {second}.",
+)
+_TEAMS_WITH_ONE = ("Our team is {adjective}.", "You join {a} {adjective} team.")
+_TEAMS_WITH_TWO = ("Our team is {adjective} and {other}.", "You join {a} {adjective} and {other} team.")
+
+
+def choose_article(word: str) -> str:
+    """Return the indefinite article that goes before a word."""
+    return "an" if word[:1].lower() in "aeiou" else "a"
+
+
+def make_market(
+    *, seed: int = 0, n_postings: int = 300, n_candidates: int = 2000, plant: float = 0.8
+) -> tuple[list[Posting], list[Candidate]]:
+    """Make the sample's postings and candidates.
+
+    Args:
+        seed: every seed gives another market; the same seed gives the same market.
+        n_postings: number of postings, three a company on average.
+        n_candidates: number of candidates.
+        plant: strength of the planted correlations (module docstring), from 0 (none) to 1 (complete).
+
+    Raises:
+        UserError: a number is out of its range.
+    """
+    if not 0.0 <= plant <= 1.0:
+        raise UserError(f"plant={plant} is not a strength from 0 to 1. Use 0 for no correlation, 0.8 for the default.")
+    most = POSTINGS_PER_COMPANY * len(COMPANY_WORDS) * (len(COMPANY_WORDS) - 1)
+    if not 1 <= n_postings <= most or n_candidates < 1:
+        raise UserError(
+            f"n_postings={n_postings}, n_candidates={n_candidates}: use 1 to {most} postings and at least 1 candidate."
+        )
+    posting_rng, candidate_rng = (np.random.default_rng([seed, stream]) for stream in range(2))
+    companies = _draw_companies(posting_rng, n_companies=-(-n_postings // POSTINGS_PER_COMPANY))
+    postings, seen = [], set()
+    while len(postings) < n_postings:
+        posting = _draw_posting(posting_rng, index=len(postings), companies=companies)
+        if posting.description not in seen:
+            seen.add(posting.description)
+            postings.append(posting)
+    candidates = [_draw_candidate(candidate_rng, index=i, plant=plant) for i in range(n_candidates)]
+    return postings, candidates
+
+
+def _draw_companies(rng: np.random.Generator, *, n_companies: int) -> list[str]:
+    n_words = len(COMPANY_WORDS)
+    pairs = rng.choice(n_words * (n_words - 1), size=n_companies, replace=False)
+    names = []
+    for pair in pairs:
+        first, second = divmod(int(pair), n_words - 1)
+        second += second >= first  # skip the diagonal, so no company is "Blue Blue"
+        names.append(f"{COMPANY_WORDS[first]} {COMPANY_WORDS[second]}")
+    return names
+
+
+def _draw_posting(rng: np.random.Generator, *, index: int, companies: list[str]) -> Posting:
+    occupation = _pick(rng, OCCUPATIONS)
+    company = companies[index % len(companies)]
+    city = _pick(rng, tuple(CITIES))
+    title = _pick(rng, occupation.titles)
+    code = int(rng.choice(len(CODES), p=POSTING_CODE_SHARES))
+    adjectives = [SAMPLE_TRIPLES[i][code] for i in rng.choice(len(SAMPLE_TRIPLES), size=5, replace=False)]
+    duties = _pick_many(rng, occupation.duties, 2)
+    skills = _pick_many(rng, occupation.skills, 3)
+    teams = _TEAMS_WITH_TWO if rng.random() < 0.5 else _TEAMS_WITH_ONE
+    sentences = [
+        _fill(_pick(rng, _OPENINGS), adjectives[0], company=company, city=city, title=title.lower()),
+        _pick(rng, _DUTIES).format(first=duties[0], second=duties[1]),
+        _fill(_pick(rng, _PERSONS), adjectives[1], other=adjectives[2], first=skills[0], second=skills[1]),
+        _fill(_pick(rng, teams), adjectives[3], other=adjectives[4]),
+    ]
+    ending = rng.random()
+    qualification = QUALIFICATIONS[_pick(rng, REGIONS)]
+    exclusionary = _pick(rng, EXCLUSIONARY_SENTENCES)
+    if ending < 0.3:
+        sentences.append(f"You hold {qualification}.")
+    elif ending < 0.65:
+        sentences.append(exclusionary)
+    return Posting(
+        id=f"job-{index:04d}",
+        title=title,
+        description=" ".join(sentences),
+        company=company,
+        location=city,
+        country_code=CITIES[city],
+        requirements=", ".join(skills),
+        remote=bool(rng.random() < 0.2),
+        group=occupation.name,
+    )
+
+
+def _draw_candidate(rng: np.random.Generator, *, index: int, plant: float) -> Candidate:
+    # Every draw is made whatever the plant is, so two markets that differ in the plant differ in the planted words
+    # only.
+    occupation = _pick(rng, OCCUPATIONS)
+    gender, region = _pick(rng, GENDERS), _pick(rng, REGIONS)
+    title = _pick(rng, occupation.titles).lower().split()[-1]
+    skills = _pick_many(rng, occupation.skills, 3)
+    own_code, own_qualification = rng.random(2) < plant
+    any_code, any_region = int(rng.integers(len(CODES))), _pick(rng, REGIONS)
+    code = CODE_OF_GENDER[gender] if own_code else any_code
+    qualification = QUALIFICATIONS[region if own_qualification else any_region]
+    first, second, third = (SAMPLE_TRIPLES[i][code] for i in rng.choice(len(SAMPLE_TRIPLES), size=3, replace=False))
+    undeclared_gender, undeclared_region = rng.random(2) < UNKNOWN_SHARE
+    return Candidate(
+        id=f"candidate-{index:05d}",
+        text=f"I am {choose_article(first)} {first}, {second} and {third} {title}. "
+        f"I know {skills[0]}, {skills[1]} and {skills[2]}. I hold {qualification}.",
+        attributes={
+            "gender": "" if undeclared_gender else gender,
+            "region": "" if undeclared_region else region,
+        },
+    )
+
+
+def _fill(template: str, adjective: str, **slots: str) -> str:
+    return template.format(a=choose_article(adjective), adjective=adjective, **slots)
+
+
+def _pick(rng: np.random.Generator, options: tuple):
+    return options[int(rng.integers(len(options)))]
+
+
+def _pick_many(rng: np.random.Generator, options: tuple, count: int) -> list:
+    return [options[int(i)] for i in rng.choice(len(options), size=count, replace=False)]

@@ -1,0 +1,149 @@
+"""The `matcher` objects that use an encoder: `encoder` over the candidates' texts, `embeddings` over given vectors.
+
+A candidate's vector is computed once. It is kept in the data folder, in a file whose metadata hashes the encoder and
+the texts, and read again while these are the same.
+"""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ilqljax.config import register
+from ilqljax.errors import UserError
+from ilqljax.hiring.data.prepared import VECTORS
+from ilqljax.hiring.matching.dense import METRICS, DenseIndex, DenseMatcher
+from ilqljax.hiring.matching.matcher import Matcher
+from ilqljax.hiring.matching.vectors import hash_texts, load_or_make_vectors
+from ilqljax.hiring.postings.posting import Candidate
+from ilqljax.models.sentence_encoder import SentenceEncoder
+
+logger = logging.getLogger(__name__)
+
+TEXTS_AT_A_TIME = 16384
+# An encoder that made the given vectors gives them again up to rounding; a half-precision copy stays above this.
+N_CHECKED, LEAST_COSINE = 16, 0.98
+
+
+@register("matcher", "encoder")
+@dataclass(frozen=True)
+class EncoderSource:
+    """Rank by a sentence encoder's vectors of candidates' and texts' words.
+
+    Attributes:
+        path: directory of a BERT or sentence-transformers model, or "minilm" (`models.encoder_weights`).
+        pooling: "mean" or "cls"; "" takes what the directory says.
+        max_length: longest text in tokens; longer ones lose their end, and how many is logged. 0 takes what the
+            directory says.
+        dtype: of the encoder's activations.
+        metric: "cosine" or "dot".
+    """
+
+    path: str = "minilm"
+    pooling: str = ""
+    max_length: int = 0
+    dtype: str = "float32"
+    metric: str = "cosine"
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise UserError(f"Unknown metric {self.metric!r}. Known: {', '.join(METRICS)}.")
+        _ = self.encoder  # a directory that cannot be read is reported now
+
+    @cached_property
+    def encoder(self) -> SentenceEncoder:
+        """The loaded encoder."""
+        return SentenceEncoder(self.path, pooling=self.pooling, max_length=self.max_length, dtype=self.dtype)
+
+    @property
+    def name(self) -> str:
+        """The engine's name."""
+        return Path(self.path).name or self.path
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the encoder's files and settings, and the metric."""
+        return f"encoder {self.encoder.fingerprint} {self.metric}"
+
+    def make(self, candidates: Sequence[Candidate], *, folder: Path) -> Matcher:
+        """Encode the candidates, or read their vectors, and put them on the devices."""
+        texts = [candidate.text for candidate in candidates]
+        source = hash_texts(texts, prefix=self.encoder.fingerprint)
+        vectors = load_or_make_vectors(
+            folder / VECTORS.format(self.encoder.fingerprint[:16]),
+            lambda: self._encode_all(texts),
+            source=source,
+            n_vectors=len(texts),
+        )
+        index = DenseIndex(vectors, metric=self.metric)
+        return DenseMatcher(index, self.encode, fingerprint=f"encoder-{self.metric}-{source[:32]}")
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the texts' vectors; how many texts were cut is logged."""
+        encoded = self.encoder.encode(texts)
+        if encoded.n_truncated:
+            logger.info("%d of %d texts cut to %d tokens", encoded.n_truncated, len(texts), self.encoder.max_length)
+        return encoded.vectors
+
+    def _encode_all(self, texts: Sequence[str]) -> np.ndarray:
+        logger.info("encoding %d candidates with %s", len(texts), self.name)
+        starts = range(0, len(texts), TEXTS_AT_A_TIME)
+        return np.concatenate([self.encode(texts[at : at + TEXTS_AT_A_TIME]) for at in starts])
+
+
+@register("matcher", "embeddings")
+@dataclass(frozen=True)
+class EmbeddingsSource(EncoderSource):
+    """Rank by the vectors that the candidates file gives (`embedding`); texts to match go through the encoder.
+
+    Postings' own vectors are not used: a rewrite has none, and both must come from one encoder to be compared.
+
+    Attributes:
+        same_encoder: the encoder is the one that made the vectors, which is checked on some candidates; false for an
+            engine with one encoder for candidates and another for postings.
+    """
+
+    same_encoder: bool = True
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the encoder's files and settings, and the metric."""
+        return f"embeddings {self.encoder.fingerprint} {self.metric}"
+
+    def make(self, candidates: Sequence[Candidate], *, folder: Path) -> Matcher:
+        """Check the candidates' vectors and put them on the devices."""
+        without = next((candidate for candidate in candidates if not candidate.embedding), None)
+        if without is not None:
+            raise UserError(
+                f"The candidate '{without.id}' has no embedding. Give every candidate one, or use the matcher "
+                "'encoder', which computes them."
+            )
+        vectors = np.stack([np.frombuffer(candidate.embedding, np.float32) for candidate in candidates])
+        if vectors.shape[1] != self.encoder.width:
+            raise UserError(
+                f"The candidates' embeddings have {vectors.shape[1]} numbers, and the encoder {self.name} gives "
+                f"{self.encoder.width}. Set the matcher's path to the encoder that made them."
+            )
+        if self.same_encoder:
+            self._check_encoder(candidates, vectors)
+        source = hashlib.sha256(self.fingerprint.encode() + vectors.tobytes()).hexdigest()
+        index = DenseIndex(vectors, metric=self.metric)
+        return DenseMatcher(index, self.encode, fingerprint=f"embeddings-{source[:32]}")
+
+    def _check_encoder(self, candidates: Sequence[Candidate], vectors: np.ndarray) -> None:
+        chosen = np.unique(np.linspace(0, len(candidates) - 1, N_CHECKED).astype(int))
+        ours = self.encoder.encode([candidates[i].text for i in chosen]).vectors.astype(np.float64)
+        theirs = vectors[chosen].astype(np.float64)
+        lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+        cosines = (ours * theirs).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
+        worst = int(cosines.argmin())
+        if cosines[worst] < LEAST_COSINE:
+            raise UserError(
+                f"The embedding of the candidate '{candidates[chosen[worst]].id}' is not what the encoder {self.name} "
+                f"makes of its text (cosine {cosines[worst]:.2f}). Set the matcher's path to the encoder that made the "
+                "embeddings, or same_encoder=False where postings have an encoder of their own."
+            )

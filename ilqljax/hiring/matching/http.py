@@ -1,0 +1,253 @@
+"""Ask the user's own engine over HTTP.
+
+Each request is a POST of JSON, with at most `batch_size` texts:
+
+    {"texts": ["Nurse wanted ...", "..."], "k": 50}
+
+and the answer, status 200, must be (`foreign_matching` says how strictly it is checked; other keys are ignored)
+
+    {"matches": [{"ids": ["c17", "c3", ...], "scores": [0.91, 0.87, ...]}, {...}]}
+
+with one entry a text, in the order of the texts, of exactly k ids of candidates, best first.
+
+What may pass with time is tried again after a pause that doubles: no connection, no complete answer within `timeout_s`,
+and the statuses 408, 425, 429 and 5xx (429 and 503 may name the pause: Retry-After, in seconds). Anything else is a
+mistake to put right, and is reported at once.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urlsplit
+
+import numpy as np
+
+from ilqljax.errors import UserError
+from ilqljax.hiring.matching.matcher import Matches, check_k, check_texts
+from ilqljax.hiring.matching.user_supplied import check_answers, number_ids
+from ilqljax.hiring.matching.vectors import hash_texts
+
+RETRIED_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
+LONGEST_PAUSE_S = 60.0
+
+
+@dataclass(frozen=True)
+class HttpConfig:
+    """Say where the engine is and how patiently to ask it.
+
+    Attributes:
+        url: http:// or https:// address that takes the requests.
+        version: the engine's version, in any words; change it when its rankings do, so that cached rewards are not
+            used.
+        batch_size: most texts a request.
+        max_concurrent: most requests at a time.
+        timeout_s: longest that one request may take, from connecting to the last byte.
+        n_retries: further tries of a request that failed in a way that may pass.
+        backoff_s: pause before the first further try; each next one is twice as long, up to a minute.
+        max_answer_bytes: a longer answer is refused.
+        token_variable: environment variable whose value is sent as "Authorization: Bearer ..."; "" sends none.
+    """
+
+    url: str
+    version: str = ""
+    batch_size: int = 32
+    max_concurrent: int = 4
+    timeout_s: float = 30.0
+    n_retries: int = 3
+    backoff_s: float = 0.5
+    max_answer_bytes: int = 1 << 26
+    token_variable: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.url.isascii() or any(not c.isprintable() or c.isspace() for c in self.url):
+            raise UserError(
+                f"url={self.url!r} must be ASCII without white space. Write other characters as %C3%A4 "
+                "(urllib.parse.quote does), and a host's name in its xn-- form."
+            )
+        parts = _split_url(self.url)
+        if parts is None:
+            raise UserError(
+                f"url={self.url!r} is no address of an engine. Give one such as http://127.0.0.1:8000/match."
+            )
+        if parts.username or parts.password:
+            raise UserError(
+                "The url holds a user name or password, which would be written to the run's config. "
+                "Set token_variable to the name of an environment variable instead."
+            )
+        for name in ("batch_size", "max_concurrent", "max_answer_bytes"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 1.")
+        if not 0.0 < self.timeout_s < float("inf") or self.n_retries < 0 or not 0.0 <= self.backoff_s < float("inf"):
+            raise UserError(
+                f"timeout_s={self.timeout_s}, n_retries={self.n_retries}, backoff_s={self.backoff_s}: give a time "
+                "above 0 and no negative numbers."
+            )
+
+
+class TransientError(Exception):
+    """Report a failure that may pass, and how long to wait (0 leaves that to the caller)."""
+
+    def __init__(self, reason: str, *, pause_s: float = 0.0):
+        super().__init__(reason)
+        self.pause_s = pause_s
+
+
+class HttpMatcher:
+    """Rank candidates by an engine's answers over HTTP (module docstring)."""
+
+    def __init__(self, config: HttpConfig, candidate_ids: Sequence[str]):
+        """Hold the settings; nothing is asked yet.
+
+        Raises:
+            UserError: there is no candidate, an id occurs twice, or the token's variable is not set.
+        """
+        self.config = config
+        self._row_of = number_ids(candidate_ids)
+        self.n_candidates = len(self._row_of)
+        self.fingerprint = f"http-{hash_texts(candidate_ids, prefix=f'{config.url} {config.version}')[:32]}"
+        self._headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "ilqljax"}
+        if config.token_variable:
+            token = os.environ.get(config.token_variable, "")
+            if not token or not token.isascii() or any(c.isspace() for c in token):
+                raise UserError(
+                    f"The environment variable {config.token_variable} must hold the engine's token, one printable "
+                    "word. Set it, or leave token_variable empty."
+                )
+            self._headers["Authorization"] = f"Bearer {token}"
+
+    @property
+    def texts_at_once(self) -> int:
+        """As many texts as `max_concurrent` full requests hold."""
+        return self.config.batch_size * self.config.max_concurrent
+
+    def top_k(self, texts: Sequence[str], k: int) -> Matches:
+        """Return each text's k best candidates, best first.
+
+        Raises:
+            UserError: k or `texts` are wrong, the engine cannot be reached, or its answer is wrong.
+        """
+        check_texts(texts, name="texts")
+        check_k(k, n_candidates=self.n_candidates)
+        size = self.config.batch_size
+        batches = [list(texts[at : at + size]) for at in range(0, len(texts), size)]
+        if not batches:
+            return Matches(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
+        ended = threading.Event()
+        with ThreadPoolExecutor(min(self.config.max_concurrent, len(batches))) as pool:
+            futures = [pool.submit(self._ask, batch, k, ended=ended) for batch in batches]
+            try:
+                parts = [future.result() for future in futures]
+            except BaseException:  # Ctrl-C too
+                # No further requests after one that failed: the queue goes first, then those who wait wake and give up.
+                pool.shutdown(wait=False, cancel_futures=True)
+                ended.set()
+                raise
+        return Matches(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def _ask(self, texts: list[str], k: int, *, ended: threading.Event) -> Matches:
+        body = json.dumps({"texts": texts, "k": k}).encode()
+        for attempt in range(self.config.n_retries + 1):
+            try:
+                return self._read(self._post(body), n_texts=len(texts), k=k)
+            except TransientError as error:
+                pause = min(error.pause_s or self.config.backoff_s * 2.0**attempt, LONGEST_PAUSE_S)
+                if attempt == self.config.n_retries or ended.wait(pause):
+                    raise UserError(
+                        f"{self.config.url} {error}, {attempt + 1} times in a row. Is the engine running? Raise "
+                        "timeout_s or n_retries if it needs longer."
+                    ) from error
+        raise AssertionError("the loop returns or raises")
+
+    def _post(self, body: bytes) -> bytes:
+        """Send one request and return the answer's body, or raise a `TransientError` or a `UserError`."""
+        c, parts = self.config, urlsplit(self.config.url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(parts.hostname, parts.port, timeout=c.timeout_s)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        late = threading.Event()
+        try:
+            with _limit_time(connection, c.timeout_s, late):
+                connection.request("POST", target, body, self._headers)
+                with connection.getresponse() as response:
+                    answer = response.read(c.max_answer_bytes + 1)
+                    is_whole = not response.length or len(answer) > c.max_answer_bytes
+        except (OSError, http.client.HTTPException) as error:
+            if not (late.is_set() or isinstance(error, TimeoutError)):
+                raise TransientError(f"could not be asked ({type(error).__name__}: {error})") from error
+            late.set()
+        finally:
+            connection.close()
+        if late.is_set():
+            raise TransientError(f"gave no complete answer within {c.timeout_s:g} s")
+        if not is_whole:
+            raise TransientError("broke off its answer")
+        if response.status in RETRIED_STATUSES:
+            raise TransientError(f"answered with status {response.status}", pause_s=_read_pause(response))
+        if response.status != 200:
+            raise UserError(f"{c.url} answered with status {response.status}: {answer[:200]!r}. Expected 200 and JSON.")
+        return answer
+
+    def _read(self, answer: bytes, *, n_texts: int, k: int) -> Matches:
+        where = self.config.url
+        if len(answer) > self.config.max_answer_bytes:
+            raise UserError(f"{where}: the answer is longer than max_answer_bytes={self.config.max_answer_bytes}.")
+        try:
+            value = json.loads(answer)
+        except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors, and brackets without end
+            raise UserError(f"{where}: the answer is not JSON ({error}): {answer[:60]!r}.") from error
+        matches = value.get("matches") if isinstance(value, dict) else None
+        if not isinstance(matches, list) or not all(isinstance(match, dict) for match in matches):
+            raise UserError(
+                f'{where}: the answer must be {{"matches": [{{"ids": [...], "scores": [...]}}, ...]}}, got '
+                f"{answer[:60]!r}."
+            )
+        ids, scores = ([match.get(name) for match in matches] for name in ("ids", "scores"))
+        return check_answers(ids, scores, n_texts=n_texts, k=k, row_of=self._row_of, where=where)
+
+
+@contextlib.contextmanager
+def _limit_time(connection: http.client.HTTPConnection, seconds: float, late: threading.Event) -> Iterator[None]:
+    """Connect, and end whatever still reads or writes after `seconds` in all; `late` is then set.
+
+    A socket's own time-out starts anew with every byte; this one does not.
+    """
+    start = time.monotonic()
+    connection.connect()
+    left = max(0.0, start + seconds - time.monotonic())
+    timer = threading.Timer(left, _cut, (connection.sock, late))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _cut(sock: socket.socket, late: threading.Event) -> None:
+    late.set()
+    # The bare socket's method: TLS would first say goodbye, which can block.
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def _split_url(url: str) -> SplitResult | None:
+    """Split an http or https address; None if it is none."""
+    try:
+        parts = urlsplit(url)
+        is_valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) > 0
+    except ValueError:  # a port that is no number, brackets that do not close
+        return None
+    return parts if is_valid else None
+
+
+def _read_pause(response: http.client.HTTPResponse) -> float:
+    """Read the seconds of Retry-After; 0 where there are none (a date is not read)."""
+    value = (response.getheader("Retry-After") or "").strip()
+    return float(value) if value.isascii() and value.isdigit() else 0.0

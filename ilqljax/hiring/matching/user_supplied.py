@@ -1,0 +1,198 @@
+"""Ask an engine that is not ours: any Python function, and the checks that every foreign answer must pass.
+
+An answer names candidates by their ids, so an engine needs no row numbers. For each text it must hold exactly k
+different known ids, best first, with finite scores that do not increase. Of equal scores the lower row goes first;
+which candidate takes a shared k-th place is the engine's choice.
+"""
+
+import functools
+import importlib
+import inspect
+import os
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ilqljax.data.files import hash_file
+from ilqljax.errors import UserError
+from ilqljax.hiring.matching.matcher import Matches, check_k, check_texts
+from ilqljax.hiring.matching.vectors import hash_texts
+
+LARGEST_SCORE = float(np.finfo(np.float32).max)  # scores are kept in float32
+
+# What a callable must be: texts and k in; for each text k ids and k scores out.
+AskFunction = Callable[[list[str], int], tuple[Sequence[Sequence[str]], Sequence[Sequence[float]]]]
+
+
+class CallableMatcher:
+    """Rank candidates by a Python function `(texts, k) -> (ids, scores)`."""
+
+    def __init__(self, function: AskFunction, candidate_ids: Sequence[str], *, name: str, fingerprint: str = ""):
+        """Hold the function.
+
+        Args:
+            function: gets a list of texts and k, returns for each text k candidate ids and k scores, best first.
+            candidate_ids: in the order of the candidates.
+            name: names the function in messages.
+            fingerprint: of the function and what it depends on.
+
+        Raises:
+            UserError: there is no candidate, or an id occurs twice.
+        """
+        self._function, self._name = function, name
+        self._row_of = number_ids(candidate_ids)
+        self.n_candidates = len(self._row_of)
+        self.fingerprint = f"callable-{hash_texts(candidate_ids, prefix=f'{name} {fingerprint}')[:32]}"
+
+    def top_k(self, texts: Sequence[str], k: int) -> Matches:
+        """Return each text's k best candidates, best first.
+
+        Raises:
+            UserError: k or `texts` are wrong, or the answer is.
+        """
+        check_texts(texts, name="texts")
+        check_k(k, n_candidates=self.n_candidates)
+        if not texts:
+            return Matches(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
+        answer = self._function(list(texts), k)
+        if not isinstance(answer, tuple | list) or len(answer) != 2:
+            raise UserError(
+                f"{self._name} returned {type(answer).__name__}, not a pair (ids, scores). Return for each text k ids "
+                "and k scores."
+            )
+        ids, scores = (_to_lists(part) for part in answer)
+        return check_answers(ids, scores, n_texts=len(texts), k=k, row_of=self._row_of, where=self._name)
+
+
+def load_callable(path: str) -> AskFunction:
+    """Import the function that "package.module:function" names; the module may lie in the current folder.
+
+    Raises:
+        UserError: the name is malformed, or the module or function is not there.
+    """
+    module_name, colon, name = path.partition(":")
+    if not colon or not module_name or not name.isidentifier():
+        raise UserError(f"{path!r} names no function. Write package.module:function.")
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())  # "python scripts/..." looks in scripts/ only, "python -m" here
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{path!r}: no module {error.name!r}. Install it, or start the program in the folder that holds it."
+        ) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = sorted(n for n, value in vars(module).items() if callable(value) and not n.startswith("_"))
+        raise UserError(f"{path!r}: {module_name} has no function {name!r}. It has: {', '.join(known) or 'none'}.")
+    return function
+
+
+def hash_source(path: str) -> str:
+    """Hash the files behind "package.module:function": the module's, and those that define what it names.
+
+    That is the function below its decorators (with these, where they use functools.wraps), below a
+    `functools.partial` or a bound method, the class that a method is bound to, or that of a callable object, and the
+    bases of each class. What is built in has no file.
+
+    Raises:
+        UserError: `load_callable` refuses the name.
+    """
+    part, parts = load_callable(path), [sys.modules[path.partition(":")[0]]]
+    while part is not None:
+        while isinstance(part, functools.partial | types.MethodType):
+            if isinstance(part, functools.partial):
+                part = part.func
+            else:
+                parts += _list_classes(part.__self__)
+                part = part.__func__
+        parts += [part] if inspect.isfunction(part) else _list_classes(part)
+        part = inspect.getattr_static(part, "__wrapped__", None)  # not from a __getattr__ that has every name
+    return " ".join(map(hash_file, dict.fromkeys(filter(None, map(_find_file, parts)))))
+
+
+def _list_classes(part: object) -> tuple[type, ...]:
+    """List a class, or that of an object, and its bases."""
+    return inspect.getmro(part if inspect.isclass(part) else type(part))
+
+
+def _find_file(part: types.ModuleType | types.FunctionType | type) -> str:
+    try:
+        file = inspect.getfile(part)
+    except (TypeError, OSError):  # built in, or made by hand
+        return ""
+    return file if os.path.isfile(file) else ""
+
+
+def number_ids(candidate_ids: Sequence[str]) -> dict[str, int]:
+    """Return each id's row number; raise a `UserError` if there is none or one occurs twice."""
+    row_of = {candidate_id: row for row, candidate_id in enumerate(candidate_ids)}
+    if not row_of:
+        raise UserError("The list of candidates is empty. A matcher needs at least one candidate.")
+    if len(row_of) < len(candidate_ids):
+        raise UserError("The candidates' ids are not unique. An engine that answers with ids needs unique ones.")
+    return row_of
+
+
+def check_answers(ids: Any, scores: Any, *, n_texts: int, k: int, row_of: Mapping[str, int], where: str) -> Matches:
+    """Turn the ids and scores that an engine gave into matches, strictly (module docstring).
+
+    Args:
+        ids: for each text a list of candidate ids.
+        scores: for each text a list of numbers.
+        n_texts: how many texts were asked about.
+        k: how many candidates were asked for.
+        row_of: row number by known id.
+        where: who answered, for messages.
+
+    Raises:
+        UserError: anything is missing, superfluous, of a wrong type, unknown, repeated, not finite or out of order.
+    """
+    for name, value in (("ids", ids), ("scores", scores)):
+        if not isinstance(value, list) or len(value) != n_texts:
+            found = f"{len(value)} lists" if isinstance(value, list) else type(value).__name__
+            raise UserError(f"{where} gave {found} of {name} for {n_texts} texts. Give one list a text.")
+    indices, values = np.empty((n_texts, k), np.int64), np.empty((n_texts, k), np.float32)
+    for i in range(n_texts):
+        indices[i], values[i] = _check_answer(ids[i], scores[i], k=k, row_of=row_of, where=f"{where}, text {i}")
+    return Matches(indices, values)
+
+
+def _check_answer(
+    ids: Any, scores: Any, *, k: int, row_of: Mapping[str, int], where: str
+) -> tuple[list[int], list[float]]:
+    for name, value in (("ids", ids), ("scores", scores)):
+        if not isinstance(value, list) or len(value) != k:
+            found = f"{len(value)} {name}" if isinstance(value, list) else f"{name} of type {type(value).__name__}"
+            raise UserError(f"{where}: got {found}, expected a list of k={k}. Give exactly k candidates.")
+    unknown = [one for one in ids if not isinstance(one, str) or one not in row_of]
+    if unknown:
+        raise UserError(
+            f"{where}: {unknown[0]!r:.60} is no candidate's id. Answer with the ids of the candidates file, as text."
+        )
+    if len(set(ids)) < k:
+        repeated = next(one for i, one in enumerate(ids) if one in ids[:i])
+        raise UserError(f"{where}: the candidate {repeated!r} is named twice. Name each candidate once.")
+    for score in scores:
+        if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= LARGEST_SCORE:
+            raise UserError(f"{where}: the score {score!r:.60} is no finite number. Every score must be one.")
+    for i in range(1, k):
+        if scores[i] > scores[i - 1]:
+            raise UserError(
+                f"{where}: the scores increase from {scores[i - 1]} to {scores[i]} at place {i}. Sort them, best first."
+            )
+    # Lower rows first among equal scores, of the numbers as given: float32 makes some equal that are not.
+    best = sorted(zip(map(row_of.__getitem__, ids), scores, strict=True), key=lambda pair: (-pair[1], pair[0]))
+    return [row for row, _ in best], [score for _, score in best]
+
+
+def _to_lists(part: Any) -> Any:
+    """Turn arrays into plain lists, also inside a list; other things are left for the check to refuse."""
+    if isinstance(part, np.ndarray):
+        return part.tolist()
+    if isinstance(part, tuple | list):
+        return [_to_lists(inner) for inner in part]
+    return part.item() if isinstance(part, np.generic) else part

@@ -1,0 +1,129 @@
+"""Load postings and candidates from any known source, detecting the format when it is not named."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ilqljax.errors import UserError
+from ilqljax.hiring.market.sample import make_market
+from ilqljax.hiring.postings import hackernews, workable
+from ilqljax.hiring.postings.posting import Candidate, Posting, load_candidates, load_postings, read_json_lines
+
+SOURCES = ("sample", "jobs", "workable_raw", "workable_prepared", "hackernews")
+JOBS_FILES = ("jobs.jsonl", "jobs.jsonl.gz")
+CANDIDATES_FILES = ("candidates.jsonl", "candidates.jsonl.gz")
+
+
+class Market(NamedTuple):
+    """Hold what a source gave: postings, candidates, the splits it came with (often none), and the files read."""
+
+    postings: list[Posting]
+    candidates: list[Candidate]
+    splits: dict[str, list[str]]
+    files: tuple[Path, ...]
+
+
+def detect_source(path: str | Path) -> str:
+    """Return the name in `SOURCES` of the format at a path; "" means the sample.
+
+    Raises:
+        UserError: there is nothing at the path, or its format is not known.
+    """
+    if not str(path):
+        return "sample"
+    path = Path(path)
+    if path.is_dir():
+        if any((path / name).is_file() for name in JOBS_FILES):
+            return "jobs"
+        if (path / workable.JOBS_FOLDER).is_dir():
+            return "workable_prepared"
+        if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
+            return "hackernews"
+        raise UserError(
+            f"{path}: holds neither jobs.jsonl, nor {workable.JOBS_FOLDER}/, nor a saved Hugging Face dataset. "
+            f"Give one of these, a file, or name the source ({', '.join(SOURCES)})."
+        )
+    keys = set(next((row for _, row in read_json_lines(path)), {}))
+    if not keys:
+        raise UserError(f"{path}: is empty. Give a file with at least one posting.")
+    if keys >= workable.RAW_KEYS:
+        return "workable_raw"
+    if "description" in keys:
+        return "jobs"
+    if keys >= hackernews.RAW_KEYS or (keys & {"text", "cleaned_text"} and keys & hackernews.PREPARED_KEYS):
+        return "hackernews"
+    raise UserError(
+        f"{path}:1: the fields {sorted(keys)} are of no known format. Expected id, title, description (jobs.jsonl); "
+        "job, candidates (Workable); or id, text, locations, remote (Hacker News). Rename them or name the source."
+    )
+
+
+def load_market(
+    *,
+    source: str = "",
+    path: str | Path = "",
+    candidates_path: str | Path = "",
+    seed: int = 0,
+    plant: float = 0.8,
+    n_postings: int = 300,
+    n_candidates: int = 2000,
+) -> Market:
+    """Load or make the postings and candidates.
+
+    Args:
+        source: a name in `SOURCES`; "" detects it from the path (no path: the sample).
+        path: file or folder of the postings; must be empty for the sample.
+        candidates_path: file of the candidates. Without it a folder's own are taken, and for Hacker News, which has
+        none, the sample's. seed: of the sample. plant: the sample's planted correlation (`marketplace`). n_postings:
+        of the sample. n_candidates: of the sample.
+
+    Raises:
+        UserError: an unknown source, a path that does not go with it, or bad data.
+    """
+    source = source or detect_source(path)
+    if source not in SOURCES:
+        raise UserError(f"Unknown source '{source}'. Known: {', '.join(SOURCES)}.")
+    if source == "sample":
+        if str(path):
+            raise UserError(
+                f"source='sample' takes no path, got '{path}'. Leave the path empty, or name another source."
+            )
+        postings, sample = make_market(seed=seed, n_postings=n_postings, n_candidates=n_candidates, plant=plant)
+        candidates, files = _choose_candidates(candidates_path, sample)
+        return Market(postings, candidates, {}, files)
+    if not str(path):
+        raise UserError(f"source='{source}' needs the path of its data. Give --path.")
+    path = Path(path)
+    if source == "jobs":
+        return _load_jobs(path, candidates_path)
+    if source == "workable_raw":
+        postings, own = workable.load_raw_workable(path)
+        candidates, files = _choose_candidates(candidates_path, own)
+        return Market(postings, candidates, {}, (path, *files))
+    if source == "workable_prepared":
+        prepared = workable.load_prepared_workable(path)
+        candidates, files = _choose_candidates(candidates_path, prepared.candidates)
+        return Market(prepared.postings, candidates, prepared.splits, (*_list_files(path), *files))
+    postings = hackernews.load_hackernews(path)
+    sample = [] if str(candidates_path) else make_market(seed=seed, n_candidates=n_candidates, plant=plant)[1]
+    candidates, files = _choose_candidates(candidates_path, sample)
+    return Market(postings, candidates, {}, (*_list_files(path), *files))
+
+
+def _load_jobs(path: Path, candidates_path: str | Path) -> Market:
+    folder = path if path.is_dir() else path.parent
+    jobs = path if not path.is_dir() else _find_file(folder, JOBS_FILES)
+    people = Path(candidates_path) if str(candidates_path) else _find_file(folder, CANDIDATES_FILES)
+    return Market(load_postings(jobs), load_candidates(people), {}, (jobs, people))
+
+
+def _find_file(folder: Path, names: tuple[str, ...]) -> Path:
+    """Return the first of the named files that exists, else the first name, whose absence is then reported."""
+    return next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
+
+
+def _choose_candidates(path: str | Path, own: list[Candidate]) -> tuple[list[Candidate], tuple[Path, ...]]:
+    return (load_candidates(path), (Path(path),)) if str(path) else (own, ())
+
+
+def _list_files(path: Path) -> tuple[Path, ...]:
+    return tuple(sorted(file for file in path.rglob("*") if file.is_file())) if path.is_dir() else (path,)

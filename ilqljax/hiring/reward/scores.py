@@ -1,0 +1,183 @@
+"""Score shortlists on any number of declared attributes and their intersections, against any target and distance.
+
+A scorer is made once for a pool of candidates; it scores row numbers, so that every attribute is looked up in one
+place. The score of several attributes is the mean of theirs. A score never stands alone: `noise_floor` is what random
+shortlists get, and a score *net* of it is score minus floor (0: no different from chance).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ilqljax.errors import UserError
+from ilqljax.hiring.attributes import Attribute, AttributeTable
+from ilqljax.hiring.reward.distances import DEFAULT_SMOOTHING, Distance, make_distance
+from ilqljax.hiring.reward.diversity import (
+    CategoryCounts,
+    count_categories,
+    diversity_score,
+    exact_noise_floor,
+    exposure_weights,
+    noise_floor,
+)
+from ilqljax.hiring.reward.targets import ANY_GROUP, Targets, codes_or_unknown, make_targets, select_targets
+from ilqljax.hiring.statistics import Estimate
+from ilqljax.types import Array
+
+WEIGHTS = ("equal", "exposure")
+AND, CROSS = ",", " x "
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Say how a shortlist is scored.
+
+    Attributes:
+        attribute: declared attributes, separated by commas; "gender x region" is an intersection.
+        distance: a name in `distances.DISTANCE_NAMES`.
+        target: a name in `targets.TARGETS`.
+        shares: named shares for the targets "fixed" and "group" (`targets`).
+        group_attribute: for "group" without shares: the candidates' attribute that holds the job group.
+        smoothing: of the distance "kullback_leibler".
+        ground: of the distance "wasserstein" (`distances.parse_ground`).
+        weights: "equal", or "exposure" to weigh each place in the list by 1 / log2(1 + rank).
+    """
+
+    attribute: str = "gender"
+    distance: str = "total_variation"
+    target: str = "pool"
+    shares: str = ""
+    group_attribute: str = ""
+    smoothing: float = DEFAULT_SMOOTHING
+    ground: str = ""
+    weights: str = "equal"
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreTerm:
+    """Hold one attribute of a score: its codes, its target by job group, its distance, and its count in the pool."""
+
+    attribute: Attribute
+    targets: Targets
+    distance: Distance
+    pool: CategoryCounts
+
+
+def select_attribute(table: AttributeTable, name: str) -> Attribute:
+    """Return a declared attribute, or an intersection written "gender x region"; unknown names raise a `UserError`."""
+    if name in table.names or CROSS not in name:
+        return table.attribute(name)
+    return table.intersection([part.strip() for part in name.split(CROSS)])
+
+
+class ShortlistScorer:
+    """Score shortlists of row numbers, best first; 0 is best."""
+
+    def __init__(self, table: AttributeTable, config: ScoreConfig):
+        """Resolve attributes, targets and distances.
+
+        Raises:
+            UserError: an unknown attribute, target, distance or weighting, or options that do not fit the categories.
+        """
+        if config.weights not in WEIGHTS:
+            raise UserError(f"Unknown weights '{config.weights}'. Known: {', '.join(map(repr, WEIGHTS))}.")
+        names = [name.strip() for name in config.attribute.split(AND) if name.strip()]
+        if not names:
+            raise UserError(f"attribute='{config.attribute}' names none. Known: {', '.join(table.names) or 'none'}.")
+        self.config = config
+        self.terms = tuple(_make_term(table, name, config) for name in dict.fromkeys(names))
+
+    def score(self, indices: Int[Array, "B k"], groups: Sequence[str] = ()) -> Float[Array, "B"]:
+        """Return each shortlist's score, averaged over attributes.
+
+        Args:
+            indices: row numbers of candidates, best first; below 0 is nobody.
+            groups: each posting's job group; may be left out unless targets differ by group.
+        """
+        return np.mean([self.score_term(term, indices, groups) for term in self.terms], axis=0)
+
+    def score_term(self, term: ScoreTerm, indices: Int[Array, "B k"], groups: Sequence[str] = ()) -> Float[Array, "B"]:
+        """Return each shortlist's score on one attribute."""
+        targets = select_targets(term.targets, list(groups) or [""] * len(indices))
+        codes = codes_or_unknown(term.attribute.codes, np.asarray(indices))
+        return diversity_score(codes, targets, distance=term.distance, weights=self.weights(indices.shape[-1]))
+
+    def noise_floor(self, k: int, groups: Sequence[str] = (), *, seed: int = 0) -> float:
+        """Return the mean score of random shortlists of k, averaged over attributes and over the postings' groups.
+
+        Exact for total variation with equal weights, otherwise simulated.
+        """
+        return float(np.mean([self.floor_of_term(term, k, groups, seed=seed) for term in self.terms]))
+
+    def floor_of_term(self, term: ScoreTerm, k: int, groups: Sequence[str] = (), *, seed: int = 0) -> float:
+        """Return the noise floor on one attribute."""
+        targets, repeats = np.unique(
+            select_targets(term.targets, list(groups) or [""]).round(12), axis=0, return_counts=True
+        )
+        floors = [self._floor(term, target, k, seed=seed) for target in targets]
+        return float(np.average(floors, weights=repeats))
+
+    def simulate_floor(self, k: int, groups: Sequence[str] = (), *, seed: int = 0, n_draws: int = 10_000) -> Estimate:
+        """Return the score of random shortlists of k: its mean, and the range that holds 95 % of them."""
+        if len(self.terms) == 1 and set(self.terms[0].targets) == {ANY_GROUP}:
+            (term,) = self.terms
+            return noise_floor(
+                term.targets[ANY_GROUP],
+                k,
+                pool=term.pool,
+                distance=term.distance,
+                weights=self.weights(k),
+                seed=seed,
+                n_draws=n_draws,
+            )
+        rng = np.random.default_rng(seed)
+        n = len(self.terms[0].attribute.codes)
+        if not 1 <= k <= n:
+            raise UserError(f"A shortlist of k={k} cannot be drawn from {n} candidates. Use 1 to {n}.")
+        draws = np.stack([rng.choice(n, k, replace=False) for _ in range(n_draws)])
+        scores = self.score(draws, [str(group) for group in rng.choice(list(groups) or [""], n_draws)])
+        return Estimate(float(scores.mean()), *(float(q) for q in np.quantile(scores, (0.025, 0.975))))
+
+    def describe_targets(self) -> dict[str, dict[str, float]]:
+        """Return the shares aimed at by category, under "attribute" or, where groups differ, "attribute, group"."""
+        named = [
+            (term, group, target.tolist()) for term in self.terms for group, target in sorted(term.targets.items())
+        ]
+        return {
+            term.attribute.name if group == ANY_GROUP else f"{term.attribute.name}, {group}": dict(
+                zip(term.attribute.categories, shares, strict=True)
+            )
+            for term, group, shares in named
+        }
+
+    def _floor(self, term: ScoreTerm, target: Float[Array, "C"], k: int, *, seed: int) -> float:
+        if self.config.distance == "total_variation" and self.config.weights == "equal":
+            return exact_noise_floor(target, k, pool=term.pool)
+        floor = noise_floor(
+            target, k, pool=term.pool, distance=term.distance, weights=self.weights(k), seed=seed, n_draws=4000
+        )
+        return float(floor.value)
+
+    def weights(self, k: int) -> Float[Array, "k"] | None:
+        """Return the weight of each place of a list, or None where all count the same."""
+        return exposure_weights(k) if self.config.weights == "exposure" else None
+
+
+def _make_term(table: AttributeTable, name: str, config: ScoreConfig) -> ScoreTerm:
+    attribute = select_attribute(table, name)
+    groups = table.attribute(config.group_attribute) if config.group_attribute else None
+    targets = make_targets(config.target, attribute, shares=config.shares, group_codes=groups)
+    absent = [attribute.categories[i] for target in targets.values() for i in np.flatnonzero(target == 0.0)]
+    if absent and config.distance == "kullback_leibler" and config.smoothing == 0.0:
+        raise UserError(
+            f"distance='kullback_leibler' with smoothing=0 is infinite where the target's share of '{absent[0]}' is 0. "
+            f"Use smoothing={DEFAULT_SMOOTHING}, or a target that gives every category a share."
+        )
+    return ScoreTerm(
+        attribute=attribute,
+        targets=targets,
+        distance=make_distance(config.distance, attribute.categories, smoothing=config.smoothing, ground=config.ground),
+        pool=count_categories(attribute.codes, len(attribute.categories)),
+    )

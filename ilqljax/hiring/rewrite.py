@@ -1,0 +1,205 @@
+"""Rewrite one posting with a trained policy: `python -m ilqljax.rewrite --run RUN --job job.json`.
+
+    python -m ilqljax.rewrite --run runs/workable-... --job job.json --n 16
+    python -m ilqljax.rewrite --run runs/workable-... --job posting.txt --title "Ward Nurse" --company "Blue Oak"
+    cat posting.txt | python -m ilqljax.rewrite --run runs/workable-... --job - --log decisions.jsonl
+
+--job is an object as in jobs.jsonl, a text file, or - for standard input. Samples that fail a guardrail are dropped,
+and the best of the others is shown with what it changes. "No safe improvement found" is a normal answer.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ilqljax.data.datapoint import encode_prompt
+from ilqljax.data.files import check_writable, replace_half_characters
+from ilqljax.errors import UserError
+from ilqljax.hiring.edits.differences import diff_words
+from ilqljax.hiring.environment import PostingObservation
+from ilqljax.hiring.guardrails.language_model import CLONE, make_fluency
+from ilqljax.hiring.postings.posting import Posting, parse_posting
+from ilqljax.hiring.postings.prompts import build_prompt
+from ilqljax.hiring.proposals import (
+    DECISIONS,
+    RANKINGS,
+    Proposal,
+    Rewriting,
+    check_ranking,
+    describe_shortlist,
+    judge_samples,
+    log_decision,
+)
+from ilqljax.hiring.task import HiringData
+from ilqljax.training.compilation import enable_compilation_cache
+from ilqljax.training.evaluation import OpenRun, make_policy, open_run
+
+MARKS = {"removed": ("[-", "-]"), "added": ("{+", "+}"), "same": ("", "")}
+COLOURS = {"removed": ("\033[31;9m", "\033[0m"), "added": ("\033[32m", "\033[0m"), "same": ("", "")}
+
+
+def rewrite_with_run(
+    run: OpenRun, data: HiringData, posting: Posting, *, n: int = 16, policy: str = "", rank_by: str = "reward"
+) -> Rewriting:
+    """Sample rewrites of a posting with a run's policy, and judge them with the run's engine.
+
+    Args:
+        run: an opened run of a hiring config.
+        data: its data, `run.build_section("data")`.
+        posting: any posting.
+        n: how many to sample.
+        policy: the run's algorithm by default; "bc" for its clone.
+        rank_by: what sorts the improvements (`proposals.judge_samples`).
+
+    Raises:
+        UserError: the run has no such policy, `n` is not positive, the ranking is unknown or asks a critic that does
+            not run, or the posting is too long for the model.
+    """
+    check_ranking(rank_by)
+    trained = run.select_policy(policy)
+    if n < 1:
+        raise UserError(f"n={n}: sample at least one rewrite.")
+    actor = make_policy(run.config, run.built, trained, n_generations=n, beam_width=0)
+    algorithm = trained.learner.algorithm
+    judged = algorithm.has_critic and (algorithm.level == "utterance" or actor.config.beta != 0)
+    if rank_by == "advantage" and not judged:
+        raise UserError(
+            "rank_by='advantage', but no critic runs: the policy was cloned, or the run's decode.beta is 0. Use "
+            "rank_by='reward', or a policy that a critic steers."
+        )
+    observation = PostingObservation(build_prompt(posting), posting=posting)
+    n_tokens = len(encode_prompt(actor.view(observation), run.built.tokenizer))
+    if n_tokens > actor.max_prompt:
+        raise UserError(
+            f"The posting makes a prompt of {n_tokens} tokens, and the model has room for {actor.max_prompt} beside "
+            f"{actor.config.max_new_tokens} new ones. Shorten it, or use a run of a larger model."
+        )
+    generations = actor.generate_batch([observation])[0]
+    samples = [(g.text, g.advantage, g.log_probability) for g in generations if g.finished]
+    clone = make_policy(run.config, run.built, run.policies[CLONE]) if CLONE in run.policies else None
+    fluency = make_fluency(run.config.evaluator.get("fluency", ""), data.prepared, clone=clone)
+    return judge_samples(posting, samples, data.reward, rank_by=rank_by, fluency=fluency)
+
+
+def main() -> None:
+    """Read the arguments, rewrite, show, and log a decision if asked."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ilqljax.rewrite",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--run", "--checkpoint", required=True, help="folder of a run")
+    parser.add_argument("--job", required=True, help="job.json, a text file, or - for standard input")
+    parser.add_argument("--title", default="", help="of a text file's job")
+    parser.add_argument("--company", default="", help="of a text file's job")
+    parser.add_argument("--location", default="", help="of a text file's job")
+    parser.add_argument("--n", type=int, default=16, help="rewrites to sample")
+    parser.add_argument("--policy", default="", help="the run's algorithm by default; 'bc' for its clone")
+    parser.add_argument("--rank_by", default="reward", help=f"what sorts improvements: {', '.join(RANKINGS)}")
+    parser.add_argument("--log", default="", help="JSON Lines file that decisions are appended to")
+    parser.add_argument("--decision", default="", help=f"{', '.join(DECISIONS)}; asked for on a terminal if left out")
+    args = parser.parse_args()
+    posting = read_job(args.job, title=args.title, company=args.company, location=args.location)
+    if args.decision and (args.decision not in DECISIONS or not args.log):
+        raise UserError(f"--decision={args.decision} needs --log, and is one of {', '.join(DECISIONS)}.")
+    if args.log:
+        check_writable(args.log, append=True)  # now, not when there is a decision to lose
+    enable_compilation_cache()
+    run = open_run(args.run)
+    data = run.build_section("data")
+    rewriting = rewrite_with_run(run, data, posting, n=args.n, policy=args.policy, rank_by=args.rank_by)
+    print(format_rewriting(rewriting, data, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
+    if rewriting.safe and args.log:
+        decision = args.decision or ask_for_decision(can_ask=args.job != "-" and sys.stdin.isatty())
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        log_decision(args.log, decision, rewriting, run=str(run.folder), time=now)
+        print(f"{decision}: appended to {args.log}")
+
+
+def read_job(name: str, *, title: str, company: str, location: str) -> Posting:
+    """Read a posting from a JSON object, a text file or standard input.
+
+    Raises:
+        UserError: there is nothing, it is not UTF-8, or an object lacks a field.
+    """
+    where = "standard input" if name == "-" else name
+    if name != "-" and (Path(name).is_dir() or not Path(name).exists()):
+        raise UserError(f"{name}: no such file. Give a JSON object as in jobs.jsonl, a text file, or - for stdin.")
+    raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from error
+    if not text.strip():
+        raise UserError(f"{where}: is empty. Give the posting's text.")
+    if name.endswith(".json") or text.lstrip().startswith("{"):
+        try:
+            row = replace_half_characters(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where}:{error.lineno}: not JSON ({error.msg}). Give one complete object.") from error
+        except (RecursionError, ValueError) as error:  # brackets or digits by the thousand
+            raise UserError(f"{where}: not JSON that we can read ({error}). Give one complete object.") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: a {type(row).__name__}, not an object such as {{'id': ...}}.")
+        return parse_posting({"id": "job", "title": "", **row}, where=where)
+    return Posting("job", title=title, description=text, company=company, location=location)
+
+
+def format_rewriting(rewriting: Rewriting, data: HiringData, *, colour: bool) -> str:
+    """Lay out the best rewrite: its difference, scores, and the shortlist before and after; or why there is none."""
+    refused = rewriting.refused
+    lines = [f"the original scores {rewriting.original_reward:.2f}"]
+    if not rewriting.safe:
+        lines.append(f"No safe improvement found among {len(refused)} different rewrites.")
+        return "\n".join([*lines, *summarize_refusals(refused)])
+    best = rewriting.safe[0]
+    marks = COLOURS if colour else MARKS
+    shown = "".join(f"{marks[s.kind][0]}{s.text}{marks[s.kind][1]}" for s in diff_words(rewriting.original, best.text))
+    lines += [
+        f"the best of {len(rewriting.safe)} safe improvements scores {best.reward:.2f} ({best.gain:+.2f}); "
+        f"advantage {best.advantage:+.2f}",
+        "",
+        shown,
+        "",
+        *format_shortlists(rewriting.original, best.text, data),
+    ]
+    return "\n".join([*lines, *summarize_refusals(refused)])
+
+
+def format_shortlists(before: str, after: str, data: HiringData) -> list[str]:
+    """Lay out both shortlists by the attributes that candidates declare."""
+    reward = data.reward
+    rows = reward.shortlists([before, after])
+    lines = [f"{'shortlist of ' + str(reward.config.k):<24}{'before':>8}{'after':>8}{'ratio before':>14}{'after':>8}"]
+    for name in reward.table.names:
+        attribute = reward.table.attribute(name)
+        old, new = (describe_shortlist(attribute.codes[row], attribute) for row in rows)
+        for i, category in enumerate(attribute.categories):
+            label = f"{name}: {category}"
+            lines.append(f"{label:<24}{old[0][i]:>8}{new[0][i]:>8}{old[2][i]:>14.2f}{new[2][i]:>8.2f}")
+        lines.append(f"{name + ': (unknown)':<24}{old[1]:>8}{new[1]:>8}")
+    return lines
+
+
+def summarize_refusals(refused: tuple[Proposal, ...]) -> list[str]:
+    """Count why samples were refused, each guardrail on its own."""
+    reasons = [check for p in refused for check in ({f.check for f in p.failures} or {"no gain"})]
+    names, counts = np.unique(np.array(reasons, str), return_counts=True)
+    return ["refused: " + ", ".join(f"{n} {name}" for name, n in zip(names, counts, strict=True))] if reasons else []
+
+
+def ask_for_decision(*, can_ask: bool) -> str:
+    """Ask on a terminal whether the rewrite is accepted; anywhere else, and by Ctrl-D, nothing is decided."""
+    if not can_ask:
+        return "skip"
+    try:
+        answer = input("Use this rewrite? [y]es, [n]o, anything else skips: ").strip().lower()
+    except EOFError:
+        print()  # ends the question's line
+        return "skip"
+    return {"y": "accept", "yes": "accept", "n": "reject", "no": "reject"}.get(answer, "skip")

@@ -1,0 +1,238 @@
+"""The hiring task's objects by name, for configs: data, tokenizer, dataset, environment, evaluator."""
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+import numpy as np
+
+from ilqljax.config import register, resolve_path
+from ilqljax.data.dataset import ObservationDataset, infer_reward_scaling
+from ilqljax.data.tokenizer import GPT2Tokenizer, Tokenizer, load_tokenizer, train_bpe
+from ilqljax.envs.base import LanguageEnvironment
+from ilqljax.errors import UserError
+from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.data.practice import make_practice
+from ilqljax.hiring.data.prepare import DataConfig, PreparedData, prepare_data
+from ilqljax.hiring.environment import PostingEnvironment
+from ilqljax.hiring.evaluation.judge import HeldOut, HiringJudge
+from ilqljax.hiring.guardrails.language_model import make_fluency, require_source
+from ilqljax.hiring.matching import encoders as matchers  # noqa: F401  (registers them)
+from ilqljax.hiring.matching.sources import MatcherSource, TfidfSource
+from ilqljax.hiring.reward.reward import DiversityReward, RewardConfig
+
+logger = logging.getLogger(__name__)
+
+
+class HiringData:
+    """A prepared folder with its engine and its practice postings, each made once."""
+
+    def __init__(
+        self, prepared: PreparedData, config: DataConfig, *, n_practice: int, matcher: MatcherSource | None = None
+    ) -> None:
+        self.prepared, self.config, self.n_practice = prepared, config, n_practice
+        self.matcher = TfidfSource() if matcher is None else matcher
+
+    @cached_property
+    def reward(self) -> DiversityReward:
+        """The reward that scored the data."""
+        return self.prepared.make_reward(self.matcher)
+
+    @cached_property
+    def practice(self) -> list:
+        """Unscored dialogues for behavioural cloning."""
+        return make_practice(self.prepared, self.config, n_postings=self.n_practice)
+
+    @cached_property
+    def reward_scaling(self) -> tuple[float, float]:
+        """Shift and scale that standardise the training split's rewards."""
+        return infer_reward_scaling(self.prepared.make_observations("train"))
+
+    def training_texts(self) -> Iterator[str]:
+        """Yield each distinct text that training may read, for a tokenizer."""
+        observations = [*self.prepared.make_observations("train"), *self.practice]
+        yield from dict.fromkeys(text for o in observations for text in (o.prompt, o.rewrite))
+
+
+@register("data", "hiring")
+def build_data(
+    *,
+    folder: str,
+    source: str = "",
+    path: str = "",
+    candidates_path: str = "",
+    seed: int = 0,
+    plant: float = 0.8,
+    n_postings: int = 300,
+    n_candidates: int = 2000,
+    n_practice: int = 0,
+    max_postings: int = 0,
+    max_words: int = -1,
+    operators: tuple[str, ...] = (),
+    rewrites_path: str = "",
+    splits: str = "company",
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    reward: object = None,
+    matcher: object = None,
+) -> HiringData:
+    """Prepare a data folder, or open it if it is current. Arguments are those of `prepare.DataConfig`.
+
+    Args:
+        folder: where the prepared data goes.
+        n_practice: unscored postings for behavioural cloning (`practice`).
+        operators: kinds of edit; () takes all.
+        reward: a built `RewardConfig` (a section named "diversity").
+        matcher: the engine that training is rewarded by (`engines`, `matchers`); TF-IDF where there is no section.
+    """
+    settings = {
+        "source": source,
+        "path": str(resolve_path(path)) if path else "",
+        "candidates_path": str(resolve_path(candidates_path)) if candidates_path else "",
+        "seed": seed,
+        "plant": plant,
+        "n_postings": n_postings,
+        "n_candidates": n_candidates,
+        "max_postings": max_postings,
+        "max_words": max_words,
+        "rewrites_path": str(resolve_path(rewrites_path)) if rewrites_path else "",
+        "splits": splits,
+        "fractions": fractions,
+        "reward": reward or RewardConfig(),
+    }
+    if operators:
+        settings["operators"] = operators
+    config = DataConfig(**settings)
+    prepared = prepare_data(config, out_dir=resolve_path(folder), matcher=matcher)
+    return HiringData(prepared, config, n_practice=n_practice, matcher=matcher)
+
+
+register("reward", "diversity")(RewardConfig)
+
+
+@register("tokenizer", "trained_bpe")
+def build_trained_bpe(data: HiringData, *, vocab_size: int = 1400) -> Tokenizer:
+    """Train a byte-level BPE on what training may read."""
+    return train_bpe(data.training_texts(), vocab_size=vocab_size)
+
+
+@register("tokenizer", "gpt2")
+def build_gpt2_tokenizer(*, path: str = "gpt2") -> Tokenizer:
+    """Load GPT-2's tokenizer from a directory (vocab.json, merges.txt), or from the hub where that is no directory."""
+    local = resolve_path(path)
+    return GPT2Tokenizer.from_directory(local) if local.is_dir() else GPT2Tokenizer.from_pretrained(path)
+
+
+@register("tokenizer", "saved")
+def build_saved_tokenizer(*, path: str) -> Tokenizer:
+    """Load a tokenizer that a run saved."""
+    return load_tokenizer(resolve_path(path))
+
+
+@register("dataset", "hiring_rewrites")
+def build_dataset(
+    data: HiringData,
+    tokenizer: Tokenizer,
+    *,
+    split: str = "train",
+    practice: bool = False,
+    max_length: int = 0,
+    max_actions: int = 0,
+) -> ObservationDataset:
+    """Make the rows of a split's scored rewrites, rewards standardised by the training split.
+
+    Args:
+        data: the prepared data.
+        tokenizer: of the model.
+        split: "train", "eval" or "test".
+        practice: add the unscored practice rows, whose reward means nothing: for behavioural cloning only.
+        max_length: longest row in tokens; longer prompts lose their start. 0 is no limit.
+        max_actions: longest rewrite in tokens; rows with a longer one are left out, and how many is reported. 0 is no
+            limit.
+    """
+    shift, scale = data.reward_scaling
+    observations = [*data.prepared.make_observations(split), *(data.practice if practice else ())]
+    kept = observations
+    if max_actions:
+        # The closing token is an action too.
+        kept = [o for o in observations if len(tokenizer.encode(o.rewrite)) < max_actions]
+    dataset = ObservationDataset(kept, tokenizer, max_length=max_length, reward_shift=shift, reward_scale=scale)
+    notes = [f"{dataset.size()} rows"]
+    if len(kept) < len(observations):
+        notes.append(f"{len(observations) - len(kept)} left out with rewrites above {max_actions} tokens")
+    if dataset.n_truncated:
+        notes.append(f"{dataset.n_truncated} prompts cut at the start to fit {max_length} tokens")
+    logger.info("%s: %s", f"{split} + practice" if practice else split, ", ".join(notes))
+    return dataset
+
+
+@register("environment", "hiring")
+def build_environment(data: HiringData, *, split: str = "eval") -> Callable[[int], LanguageEnvironment]:
+    """Make the function from a number to the environment of the split's posting of that number (counted round)."""
+    postings = data.prepared.select_postings(split)
+
+    def make(i: int) -> LanguageEnvironment:
+        return PostingEnvironment([postings[i % len(postings)]], data.reward)
+
+    return make
+
+
+@register("evaluator", "hiring")
+def build_judge(
+    data: HiringData,
+    *,
+    split: str = "test",
+    best_of: int = 4,
+    n_selected: int = 10,
+    max_postings: int = 0,
+    seed: int = 0,
+    fluency: str = "",
+    held_out_matcher: object = None,
+) -> HiringJudge:
+    """Make the final judge.
+
+    Args:
+        data: the prepared data.
+        split: whose postings are judged.
+        best_of: samples of "bc best of n".
+        n_selected: how many of a shortlist count as selected, below the reward's k.
+        max_postings: judge a seeded choice of at most so many, in their order; 0 takes all.
+        seed: of the choice and of intervals.
+        fluency: whose language model checks fluency (`language_model.make_fluency`): "bc", a directory, or "" for no
+            check.
+        held_out_matcher: an engine that training never asked, under which everything is judged as well; none where
+            there is no section.
+
+    Raises:
+        UserError: the held-out matcher is the one that training is rewarded by, fluency could not be checked,
+            `n_selected` does not suit the shortlists, or `max_postings` is negative.
+    """
+    if max_postings < 0:
+        raise UserError(f"max_postings={max_postings}: use a number from 1 on, or 0 for all postings.")
+    require_source(fluency, data.prepared)
+    held_out = None
+    if held_out_matcher is not None:
+        if held_out_matcher.fingerprint == data.matcher.fingerprint:
+            raise UserError(
+                f"The held-out matcher ({held_out_matcher.name}) is the one that training is rewarded by, so it holds "
+                "nothing out. Choose another, or leave evaluator.held_out_matcher away."
+            )
+        held_out = HeldOut(held_out_matcher.name, data.prepared.make_reward(held_out_matcher))
+    postings = data.prepared.select_postings(split)
+    table = AttributeTable.from_candidates(data.prepared.candidates)
+    if 0 < max_postings < len(postings):
+        # Files are often in order of time: their first postings are not like the rest.
+        rows = np.sort(np.random.default_rng(seed).choice(len(postings), max_postings, replace=False))
+        postings = [postings[row] for row in rows]
+    judged = {posting.id for posting in postings}
+    rewards = [row.reward for row in data.prepared.select_rewrites(split) if row.posting_id in judged]
+    return HiringJudge(
+        postings,
+        data.reward,
+        table,
+        data_mean=float(np.mean(rewards)),
+        best_of=best_of,
+        n_selected=n_selected,
+        seed=seed,
+        held_out=held_out,
+        make_fluency=lambda clone: make_fluency(fluency, data.prepared, clone=clone),
+    )

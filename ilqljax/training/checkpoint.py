@@ -1,0 +1,375 @@
+"""Checkpoints: the last and the best state of a run, written in the background, complete or not there at all.
+
+    directory/
+      400/                       state/ (Orbax arrays), extra/ (JSON: config, loader position, metric of "best", ...)
+      650/                       ...
+      650.orbax-checkpoint-tmp/  a save that was cut off; the next run that saves clears it
+      trash/                     where old steps go, by one rename, before they are deleted
+
+A step's folder appears by one rename when it is complete and vanishes by one rename, so a process killed at any instant
+leaves only complete steps. Checksums (`checksums`) tell what a disk did to them later. Only this module imports
+Orbax.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from ilqljax.errors import UserError
+from ilqljax.training.checksums import compute_checksums, find_differing
+from ilqljax.training.processes import is_first_process
+
+_TRASH = "trash"
+
+
+class CheckpointStore:
+    """The checkpoints of one run's folder.
+
+    Nothing on disk changes before the first `save`, so that a store may be opened on the folder of a running training.
+    Use it as a context manager, or call `close`; a save still under way is finished then.
+    """
+
+    def __init__(self, directory: str | Path, *, keep_last: int = 1, metric_name: str = "", mode: str = "min") -> None:
+        """Open a folder, which need not exist yet.
+
+        Args:
+            directory: the folder of the steps.
+            keep_last: how many of the newest steps to keep; the best one is kept besides.
+            metric_name: what `save` ranks by; "" keeps no best step.
+            mode: whether the "min" or the "max" of the metric is best. Of equals the later is.
+        """
+        if keep_last < 1:
+            raise UserError(f"keep_last={keep_last} would keep no checkpoint to resume from. Use 1 or more.")
+        if mode not in ("min", "max"):
+            raise UserError(f"mode={mode!r} is unknown. Known: min, max.")
+        self.directory = Path(directory).absolute()
+        self._keep_last = keep_last
+        self._metric_name = metric_name
+        self._mode = mode
+        self._metrics: dict[int, dict[str, Any]] = {}
+        self._writer: ocp.CheckpointManager | None = None
+
+    def __enter__(self) -> "CheckpointStore":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def save(self, step: int, state: Any, extra: dict[str, Any], *, metric: float | None = None) -> None:
+        """Save in the background; returns as soon as the arrays are copied, and they may be donated.
+
+        An error of the background write is raised by the next `save`, `wait` or `close`.
+
+        Args:
+            step: must be above all steps of the folder.
+            state: a pytree of arrays; PRNG keys are allowed.
+            extra: what else a resumed run needs, as JSON values.
+            metric: value that "best" compares; without it this step cannot become the best.
+
+        Raises:
+            UserError: the step is not new, or the metric is not finite.
+        """
+        if metric is not None and not self._metric_name:
+            raise ValueError("save was given a metric, but the store has no metric_name.")
+        if metric is not None and not math.isfinite(metric):
+            raise UserError(f"{self._metric_name}={metric} at step {step} cannot rank a checkpoint: it is not finite.")
+        # The caller goes on changing its dict while the write is under way; what is no JSON fails here, not there.
+        extra = json.loads(json.dumps(extra))
+        writer = self._open_writer()
+        latest = writer.latest_step()
+        if latest is not None and step <= latest:
+            raise UserError(
+                f"Step {step} cannot be saved in {self.directory}, which already has step {latest}. "
+                "Resume from the last step, or use another folder."
+            )
+        self.wait()
+        ranked = {} if metric is None else {"name": self._metric_name, "mode": self._mode, "value": float(metric)}
+        self._metrics[step] = ranked
+        arrays, beside = _unwrap_keys(state), {"values": extra, "metric": ranked}
+        sums = compute_checksums(arrays, beside)
+        items = {
+            "state": ocp.args.StandardSave(arrays),
+            "extra": ocp.args.JsonSave(beside | {"checksums": sums}),
+        }
+        if not writer.save(step, args=ocp.args.Composite(**items)):
+            raise RuntimeError(f"Orbax declined to save step {step} in {self.directory}.")
+
+    def restore(self, template: Any, *, step: int | str = "last") -> tuple[Any, dict[str, Any], int]:
+        """Read a checkpoint into the structure, types and shardings of a template.
+
+        Args:
+            template: a state of arrays, or of `jax.ShapeDtypeStruct`s with shardings (those without one go to the first
+                device); a PRNG key must be a real one, which says its generator. It is not changed.
+            step: a number, "last" or "best".
+
+        Returns:
+            The state, the extra values and the step.
+
+        Raises:
+            UserError: there is no such complete checkpoint, its arrays are not those of the template, or it is damaged.
+        """
+        with self._open_reader() as reader:
+            step = self._find_step(reader, step)
+            abstract = jax.tree.map(_abstract_leaf, template)
+            _check_same_arrays(_read_shapes(reader, step), abstract, where=f"{self.directory / str(step)}")
+            restored = _read_step(reader, step, state=ocp.args.StandardRestore(abstract))
+        return jax.tree.map(_wrap_key, restored["state"], template), restored["extra"]["values"], step
+
+    def steps(self) -> list[int]:
+        """List the steps in the folder, in order; one whose save is under way counts."""
+        if self._writer is None and not self.directory.is_dir():
+            return []
+        with self._open_reader(wait=False) as reader:
+            return sorted(reader.all_steps())
+
+    def latest_step(self) -> int | None:
+        """Return the newest step, or None; one whose save is under way counts."""
+        return max(self.steps(), default=None)
+
+    def best_step(self) -> int | None:
+        """Return the step with the best metric, or None if no step has one."""
+        if self._writer is None and not self.directory.is_dir():
+            return None
+        with self._open_reader() as reader:
+            return _find_best(_read_metrics(reader))
+
+    def check_metrics(self) -> None:
+        """Refuse now, before there is a state to lose, the steps that the first `save` would refuse.
+
+        Raises:
+            UserError: a step is so damaged that its metric cannot be read, or was ranked by another metric.
+        """
+        if self._writer is not None or not self.directory.is_dir():
+            return
+        with self._open_reader() as reader:
+            self._metrics = _read_metrics(reader)
+        expected = (self._metric_name, self._mode)
+        for metric in self._metrics.values():
+            if self._metric_name and metric and (metric["name"], metric["mode"]) != expected:
+                raise UserError(
+                    f"Checkpoints in {self.directory} are ranked by {metric['name']} ({metric['mode']}), not by "
+                    f"{self._metric_name} ({self._mode}). Keep the metric and its mode, or use another folder."
+                )
+
+    def wait(self) -> None:
+        """Wait until the save under way is complete and older steps are gone."""
+        if self._writer is not None:
+            self._writer.wait_until_finished()
+            self._empty_trash()
+
+    def close(self) -> None:
+        """Finish the save under way and stop the background threads."""
+        if self._writer is not None:
+            self.wait()
+            self._writer.close()
+            self._writer = None
+
+    def _open_writer(self) -> ocp.CheckpointManager:
+        if self._writer is not None:
+            return self._writer
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.check_metrics()
+        self._empty_trash()
+        self._writer = _open_manager(
+            self.directory,
+            preservation_policy=_KeepLastAndBest(self._keep_last, self._metrics),
+            todelete_subdir=_TRASH,
+            cleanup_tmp_directories=True,
+        )
+        return self._writer
+
+    @contextlib.contextmanager
+    def _open_reader(self, *, wait: bool = True) -> Iterator[ocp.CheckpointManager]:
+        if self._writer is not None:
+            if wait:
+                self.wait()
+            yield self._writer
+            return
+        if not self.directory.is_dir():
+            raise UserError(f"{self.directory} is not there, so no checkpoint can be read. Give the folder of a run.")
+        reader = _open_manager(self.directory)
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+    def _find_step(self, reader: ocp.CheckpointManager, step: int | str) -> int:
+        known = sorted(reader.all_steps())
+        if not known:
+            raise UserError(f"{self.directory} holds no complete checkpoint. Give the folder of a run that saved one.")
+        if step == "last":
+            return known[-1]
+        if step == "best":
+            best = _find_best(_read_metrics(reader))
+            if best is None:
+                raise UserError(f"No checkpoint in {self.directory} has a metric. Use step='last'.")
+            return best
+        if step not in known:
+            listed = ", ".join(map(str, known))
+            raise UserError(f"{self.directory} has no complete step {step!r}. Known: {listed}, 'last', 'best'.")
+        return step
+
+    def _empty_trash(self) -> None:
+        trash = self.directory / _TRASH
+        if is_first_process() and trash.is_dir():
+            shutil.rmtree(trash)
+
+
+def restore_raw(directory: str | Path, *, step: int | str = "last") -> dict[str, Any]:
+    """Read a checkpoint's arrays as NumPy, for conversions: nested dicts, with lists where the state had tuples.
+
+    Args:
+        directory: the folder of the steps.
+        step: a number, "last" or "best".
+
+    Raises:
+        UserError: there is no such complete checkpoint, or it is damaged.
+    """
+    store = CheckpointStore(directory)
+    with store._open_reader() as reader:
+        step = store._find_step(reader, step)
+        template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), _read_shapes(reader, step))
+        return _read_step(reader, step, state=ocp.args.StandardRestore(template))["state"]
+
+
+class _DropOrbaxChatter(logging.Filter):
+    """Let only warnings and errors of Orbax through; it logs dozens of INFO lines a save."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or "orbax" not in record.pathname
+
+
+_DROP_CHATTER = _DropOrbaxChatter()
+
+
+class _KeepLastAndBest:
+    """Orbax preservation policy: the newest steps and the best one. `metrics` grows as steps are saved."""
+
+    def __init__(self, keep_last: int, metrics: dict[int, dict[str, Any]]) -> None:
+        self._keep_last = keep_last
+        self._metrics = metrics
+
+    def should_preserve(
+        self,
+        checkpoints: Sequence[ocp.checkpoint_managers.PolicyCheckpointInfo],
+        *,
+        context: ocp.checkpoint_managers.PreservationContext,
+    ) -> list[bool]:
+        steps = sorted(info.step for info in checkpoints)
+        kept = {*steps[-self._keep_last :], _find_best({step: self._metrics[step] for step in steps})}
+        return [info.step in kept for info in checkpoints]
+
+
+def _open_manager(directory: Path, **options: Any) -> ocp.CheckpointManager:
+    logging.getLogger("absl").addFilter(_DROP_CHATTER)
+    return ocp.CheckpointManager(
+        directory,
+        options=ocp.CheckpointManagerOptions(create=False, save_root_metadata=False, **options),
+        item_handlers={"state": ocp.StandardCheckpointHandler(), "extra": ocp.JsonCheckpointHandler()},
+    )
+
+
+def _read_metrics(manager: ocp.CheckpointManager) -> dict[int, dict[str, Any]]:
+    """Read each step's metric: name, mode and value, or nothing."""
+    return {step: _read_step(manager, step)["extra"]["metric"] for step in manager.all_steps()}
+
+
+def _find_best(metrics: dict[int, dict[str, Any]]) -> int | None:
+    """Find the step with the best metric; of equals the later."""
+    ranks = {s: m["value"] if m["mode"] == "max" else -m["value"] for s, m in metrics.items() if m}
+    return max(ranks, key=lambda step: (ranks[step], step), default=None)
+
+
+def _read_step(manager: ocp.CheckpointManager, step: int, **items: Any) -> dict[str, Any]:
+    """Read items of a step, its JSON always, and compare them with the checksums they were saved with."""
+    with _report_damage(manager, step):
+        restored = manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore(), **items))
+        extra = restored["extra"]
+        beside = {name: extra[name] for name in ("values", "metric")}
+        if extra.keys() != beside.keys():  # Checkpoints of before there were checksums have these two alone.
+            found = compute_checksums(restored.get("state", {}), beside)
+            if names := find_differing(extra["checksums"], found):
+                raise ValueError(f"checksums differ: {', '.join(names[:10])}")
+    return restored
+
+
+def _read_shapes(manager: ocp.CheckpointManager, step: int) -> Any:
+    with _report_damage(manager, step):
+        metadata = manager.item_metadata(step)["state"]
+        return getattr(metadata, "tree", metadata)
+
+
+@contextlib.contextmanager
+def _report_damage(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
+    """Turn what reading a damaged step raises into one message that says how to go on."""
+    try:
+        yield
+    except (UserError, jax.errors.JaxRuntimeError):  # The latter is a device's, such as memory that ran out.
+        raise
+    except Exception as error:  # Orbax meets damaged files with anything, assertions too.
+        reason = " ".join(str(error).split())[:200]
+        folder = Path(manager.directory) / str(step)
+        raise UserError(
+            f"Checkpoint {folder} is damaged or cannot be read ({type(error).__name__}: {reason}). Put a good copy in "
+            "its place, or delete the folder to go on from the newest step that is left (without one, from the start)."
+        ) from error
+
+
+def _check_same_arrays(saved: Any, wanted: Any, *, where: str) -> None:
+    """Refuse a checkpoint whose arrays are not those of the template, naming each one that differs (the first ten)."""
+    in_file, in_template = _describe_leaves(saved), _describe_leaves(wanted)
+    missing = [f"{name} {in_template[name]}" for name in in_template if name not in in_file]
+    unexpected = [f"{name} {in_file[name]}" for name in in_file if name not in in_template]
+    misshapen = [
+        f"{name} is {in_file[name]}, expected {in_template[name]}"
+        for name in in_template
+        if name in in_file and in_file[name] != in_template[name]
+    ]
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape or type": misshapen}
+    parts = []
+    for problem, names in problems.items():
+        if names:
+            more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+            parts.append(f"{problem}: {'; '.join(names[:10])}{more}")
+    if parts:
+        raise UserError(
+            f"Checkpoint {where} is of another model, optimizer or algorithm. {'. '.join(parts)}. "
+            "Use the config that the checkpoint was saved with."
+        )
+
+
+def _describe_leaves(tree: Any) -> dict[str, str]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{np.dtype(x.dtype)}{list(x.shape)}"
+        for path, x in leaves
+    }
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _unwrap_keys(state: Any) -> Any:
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
+
+
+def _wrap_key(leaf: jax.Array, like: Any) -> jax.Array:
+    if not _is_key(like):
+        return leaf
+    return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like))
+
+
+def _abstract_leaf(leaf: Any) -> jax.ShapeDtypeStruct:
+    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    data = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+    return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=sharding)

@@ -1,0 +1,179 @@
+"""A run of several processes: how they find each other, and what only the first of them does.
+
+All processes run the same program. Training steps, losses and checkpoints are computations that all of them take part
+in. What concerns the run's folder, what a policy does and how it is judged is the first process's alone: it tells the
+others what came of it, and they wait. Data are prepared by the first process before the others look at them.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax._src.distributed import global_state  # has the store of keys and values, for which jax has no public name
+from jax.experimental import multihost_utils
+
+from ilqljax.errors import UserError
+from ilqljax.rl.state import TrainState
+
+ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+# Waiting ends with the first process, however that ends: jax stops every process when one is lost.
+LONGEST_WAIT_MS = 30 * 24 * 3600 * 1000
+
+# What the first process says is numbered; all processes count alike.
+_numbers = itertools.count()
+
+
+def start_processes() -> None:
+    """Join the other processes of this run; to be called before anything touches a device.
+
+    The environment says who they are: JAX_COORDINATOR_ADDRESS (the first process's host:port), JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID (from 0 on). Without the last two jax asks the cluster: Slurm, Open MPI, Kubernetes, a TPU pod.
+
+    Raises:
+        UserError: there is no such cluster, or a variable is missing or malformed.
+    """
+    # A run that is asked to end ends, and resumes from its checkpoint; with this service it would not hear SIGTERM.
+    jax.config.update("jax_enable_preemption_service", False)
+    given = {name: os.environ[name] for name in (ADDRESS, COUNT, INDEX) if os.environ.get(name)}
+    if COUNT not in given and INDEX not in given:
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            raise UserError(
+                f"--distributed: no cluster was found ({error}). Start each process with {ADDRESS}=HOST:PORT of the "
+                f"first one, {COUNT} and its own {INDEX} (0, 1, ...), or leave --distributed out."
+            ) from error
+        return
+    if missing := [name for name in (ADDRESS, COUNT, INDEX) if name not in given]:
+        raise UserError(
+            f"--distributed: {', '.join(given)} without {', '.join(missing)} says too little. Set all three."
+        )
+    address, (count, index) = given[ADDRESS], (_read_number(name, given[name]) for name in (COUNT, INDEX))
+    if not address.rpartition(":")[0] or not address.rpartition(":")[2].isdecimal():
+        raise UserError(f"--distributed: {ADDRESS}={address!r} is no HOST:PORT. Give that of the first process.")
+    if index >= count:
+        raise UserError(f"--distributed: {INDEX}={index} is not below {COUNT}={count}. Number the processes from 0 on.")
+    jax.distributed.initialize(address, count, index)
+
+
+def _read_number(name: str, text: str) -> int:
+    if not text.isdecimal():
+        raise UserError(f"--distributed: {name}={text!r} is no whole number. Give one from 0 on.")
+    return int(text)
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the one that writes files and speaks; the only one is."""
+    return jax.process_index() == 0
+
+
+def check_same(text: str, *, what: str) -> None:
+    """Refuse to go on where a process has another text than the first; all of them then refuse.
+
+    Args:
+        text: what must be the same.
+        what: its name in the message.
+
+    Raises:
+        UserError: names the processes that differ.
+    """
+    if jax.process_count() == 1:
+        return
+    sums = multihost_utils.process_allgather(np.uint32(zlib.crc32(text.encode())))
+    if differing := np.flatnonzero(sums != sums[0]).tolist():
+        raise UserError(
+            f"Not all of the {len(sums)} processes have the same {what}: {', '.join(map(str, differing))} differ from "
+            "the first, 0. Start all with the same command, on the same code and files."
+        )
+
+
+def ask_first_process(make: Callable[[], Any]) -> Any:
+    """Call a function in the first process alone, and return there and everywhere else what it returned.
+
+    All processes must get here in the same order. The function may not compute on devices of other processes.
+
+    Args:
+        make: returns a JSON value.
+
+    Raises:
+        UserError: in the other processes, where the first one's call failed.
+    """
+    if jax.process_count() == 1:
+        return make()
+    if not is_first_process():
+        return _hear()["value"]
+    answer = {}
+    try:
+        answer = {"value": make()}
+    finally:
+        _tell(answer)
+    return answer["value"]
+
+
+@contextlib.contextmanager
+def first_process_first() -> Iterator[None]:
+    """Run a block in the first process and, when it is done there, in the others: it finds what the first one built.
+
+    Raises:
+        UserError: in the other processes, where the first one's block failed.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    if not is_first_process():
+        _hear()
+        yield
+        return
+    answer = {}
+    try:
+        yield
+        answer = {"value": None}
+    finally:
+        _tell(answer)
+
+
+def _tell(answer: dict[str, Any]) -> None:
+    global_state.client.key_value_set(_next_name(), json.dumps(answer))
+
+
+def _hear() -> dict[str, Any]:
+    answer = json.loads(global_state.client.blocking_key_value_get(_next_name(), LONGEST_WAIT_MS))
+    if "value" not in answer:
+        raise UserError("The first process has ended with an error. See what it says, and start all processes again.")
+    return answer
+
+
+def _next_name() -> str:
+    return f"ilqljax/first_process/{next(_numbers)}"
+
+
+def gather_arrays(tree: Any) -> Any:
+    """Return a tree of global arrays as arrays of this process alone, each whole on its first device.
+
+    With one process the tree is returned as it is. All processes must take part.
+    """
+    if jax.process_count() == 1:
+        return tree
+
+    def gather(x: jax.Array) -> jax.Array:
+        whole = x.addressable_data(0) if x.is_fully_replicated else multihost_utils.process_allgather(x, tiled=True)
+        # A copy: the global array may be donated. On no device by name: it may be given to any mesh.
+        return jnp.asarray(np.array(whole))
+
+    return jax.tree.map(gather, tree)
+
+
+def gather_networks(state: TrainState) -> TrainState:
+    """Return a state whose networks this process holds whole, to act with or to export.
+
+    Its optimizer keeps its own arrays. All processes must take part.
+    """
+    params, frozen, target = gather_arrays((state.params, state.frozen, state.target))
+    return state._replace(params=params, frozen=frozen, target=target)

@@ -1,0 +1,248 @@
+"""A run's folder: where it is, what it holds, and how to open it again.
+
+config.json        the resolved config       overrides.json   what differs from the config file's own values
+config-1.json, overrides-1.json: what a run had before it was first resumed with other values; -2 before the next time
+tokenizer/         the tokenizer             checkpoints/     one Orbax folder per stage
+metrics/           JSONL and TensorBoard     export/          the policy for transformers
+evaluation.jsonl   every judged rewrite      results.json     the final table
+training.lock      who trains in it, or did  *.sha256         checksums of config.json and evaluation.jsonl
+"""
+
+import contextlib
+import itertools
+import json
+import logging
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ilqljax.config import (
+    config_to_json,
+    diff_overrides,
+    load_config_json,
+    require_keys,
+    resolve_path,
+    save_config_json,
+)
+from ilqljax.data.files import lock_path, read_json, save_text, save_whole
+from ilqljax.data.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
+from ilqljax.errors import UserError
+from ilqljax.training.processes import ask_first_process, is_first_process
+
+logger = logging.getLogger(__name__)
+
+LOCK = "training.lock"
+# Sections that a resumed run may change; the rest decides what the saved arrays and batches mean.
+CHANGEABLE = ("resume", "run_dir", "train", "pretrain", "decode", "evaluator", "wandb", "mesh", "environment")
+# What says which run it is, and stays as it was when the run began.
+IDENTITY = ("resume", "run_dir")
+
+# What acting with a run's policies reads of its config.
+READ_KEYS = {
+    "algorithm": str,
+    "seed": int,
+    **dict.fromkeys(("model", "pretrain", "train", "decode", "acting"), ConfigDict),
+}
+
+
+def choose_run_dir(config: ConfigDict) -> Path:
+    """Choose the folder of a new run, or find that of the run to resume. A new one is not made yet.
+
+    The first of several processes chooses for all.
+
+    Raises:
+        UserError: the folder is taken or cannot be written, there is nothing to resume, or the resumed run had another
+            model or other data or is being trained by another process.
+    """
+    return Path(ask_first_process(lambda: str(resume_run_dir(config) if config.resume else new_run_dir(config))))
+
+
+def new_run_dir(config: ConfigDict) -> Path:
+    """Choose the folder of a new run; raise a `UserError` if it is taken or cannot be written."""
+    if config.run_dir:
+        run_dir = resolve_path(config.run_dir)
+        check_free(run_dir)
+    else:
+        run_dir = resolve_path(f"runs/{config.task}-{time.strftime('%Y%m%d-%H%M%S')}")
+    existing = next(folder for folder in (run_dir, *run_dir.parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"The run folder {run_dir} cannot be made: {existing} is not a folder that you may write to.")
+    return run_dir
+
+
+def check_free(run_dir: Path) -> None:
+    """Raise a `UserError` if the folder of a new run holds one already."""
+    if (run_dir / "config.json").exists():
+        raise UserError(
+            f"{run_dir} already holds a run. Continue it with --config.resume={run_dir}, or choose another "
+            "--config.run_dir."
+        )
+
+
+@contextlib.contextmanager
+def claim_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any]) -> Iterator[Path]:
+    """Make a new run's folder, or take a resumed run's, and keep other processes from training in it for the block.
+
+    A new folder gets the resolved config and what was overridden; a resumed run's are left to `record_changes`. The
+    first of several processes does so for all; the others go on when it has.
+
+    Yields:
+        The folder. One that the user did not name gets a number where another run took its name meanwhile.
+
+    Raises:
+        UserError: another process trains there, or has made a run there meanwhile.
+    """
+    with contextlib.ExitStack() as held:
+        claim = lambda: str(held.enter_context(_claim_run_dir(run_dir, config, overrides=overrides)))  # noqa: E731
+        yield Path(ask_first_process(claim))
+
+
+@contextlib.contextmanager
+def _claim_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any]) -> Iterator[Path]:
+    if not config.run_dir and not config.resume:
+        run_dir = make_numbered(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with lock_run_dir(run_dir):
+        if not config.resume:
+            check_free(run_dir)
+            save_json(run_dir / "overrides.json", overrides)
+            save_config_json(config, run_dir / "config.json")
+        yield run_dir
+
+
+def record_changes(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any]) -> None:
+    """Write the config that a resumed run goes on with, where it is another one, and number what the run had before.
+
+    A process killed in between leaves the old config, or the new one; the next call does the rest.
+
+    Args:
+        run_dir: the run's folder, claimed.
+        config: of the resumed run.
+        overrides: what the user changed from the config file's values.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    n_kept = sum(1 for _ in run_dir.glob("config-*.json"))
+    if n_kept and (run_dir / f"config-{n_kept}.json").read_bytes() == (run_dir / "config.json").read_bytes():
+        # A process was killed before the new config was there; its overrides may be.
+        save_whole(run_dir / "overrides.json", partial(shutil.copy2, run_dir / f"overrides-{n_kept}.json"))
+        n_kept -= 1
+    saved = load_config_json(run_dir / "config.json")
+    changed = config.copy_and_resolve_references()
+    changed.update({name: saved[name] for name in IDENTITY})
+    if not find_differing(saved, changed):
+        return
+    for name in ("overrides", "config"):  # the config last: where it is, the pair is whole
+        save_whole(run_dir / f"{name}-{n_kept + 1}.json", partial(shutil.copy2, run_dir / f"{name}.json"))
+    before = read_json(run_dir / "overrides.json", advice="Restore the file that training wrote.")
+    now = {name: before[name] for name in IDENTITY if name in before}
+    now |= {name: value for name, value in overrides.items() if name not in IDENTITY}
+    save_json(run_dir / "overrides.json", now)
+    save_config_json(changed, run_dir / "config.json")
+
+
+def find_differing(saved: ConfigDict, config: ConfigDict) -> list[str]:
+    """List the dotted keys that two configs do not have alike, as JSON has them."""
+    saved, here = (json.loads(config_to_json(each)) for each in (saved, config))
+    return list(diff_overrides(saved, here) | diff_overrides(here, saved))
+
+
+def make_numbered(folder: Path) -> Path:
+    """Make a folder that is not there yet: of this name, or of the first free one of NAME-2, NAME-3, ..."""
+    for name in itertools.chain([folder.name], (f"{folder.name}-{i}" for i in itertools.count(2))):
+        with contextlib.suppress(FileExistsError):
+            folder.with_name(name).mkdir(parents=True)
+            return folder.with_name(name)
+
+
+@contextlib.contextmanager
+def lock_run_dir(run_dir: Path) -> Iterator[None]:
+    """Keep other processes from training in a run's folder for the block; the lock file that stays locks nothing.
+
+    Raises:
+        UserError: another process trains there.
+    """
+    file = run_dir / LOCK
+    with lock_path(file) as lock:
+        if lock == "taken":
+            holder = file.read_text(encoding="utf-8", errors="replace").strip() or "unknown"
+            raise UserError(
+                f"{run_dir} is being trained by another process ({holder}). Wait until it has ended or stop it, or "
+                "choose another --config.run_dir."
+            )
+        if lock == "unsupported":
+            logger.warning("%s: files cannot be locked here. Let only one process train in this folder.", run_dir)
+        file.write_text(f"{os.getpid()} on {platform.node()}\n", encoding="utf-8")
+        yield
+
+
+def resume_run_dir(config: ConfigDict) -> Path:
+    """Find the run to resume ("latest" is the newest of the task) and check that it is the same experiment."""
+    if config.resume == "latest":
+        files = resolve_path("runs").glob(f"{config.task}-*/config.json")
+        found = sorted(files, key=lambda file: (find_start(file.parent), file.parent.name))
+        if not found:
+            raise UserError(f"There is no run of {config.task!r} below {resolve_path('runs')} to resume.")
+        run_dir = found[-1].parent
+    else:
+        run_dir = resolve_path(config.resume)
+    if not (run_dir / "config.json").is_file():
+        raise UserError(f"{run_dir} holds no run: config.json is missing. Give the folder that the run printed.")
+    names = find_differing(load_config_json(run_dir / "config.json"), config)
+    differing = [name for name in names if name.split(".")[0] not in CHANGEABLE]
+    if differing:
+        raise UserError(
+            f"{run_dir} was run with other values of {', '.join(differing)}. Resume with the same, or start a new run."
+        )
+    with lock_run_dir(run_dir):  # refused here if another process trains it, before any work
+        return run_dir
+
+
+def find_start(run_dir: Path) -> int:
+    """Return when a run began, in ns: its first config was written then; a name of the user's own need have no date."""
+    first = run_dir / "config-1.json"
+    return (first if first.is_file() else run_dir / "config.json").stat().st_mtime_ns
+
+
+def load_run_config(run_dir: str | Path) -> tuple[Path, ConfigDict]:
+    """Open a run's folder and its resolved config.
+
+    Raises:
+        UserError: the folder holds no run, or its config is damaged.
+    """
+    folder = resolve_path(run_dir)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} holds no run: config.json is missing. Give the folder that training printed.")
+    config = load_config_json(folder / "config.json")
+    require_keys(config, READ_KEYS, path=folder / "config.json")
+    return folder, config
+
+
+def save_tokenizer(run_dir: Path, tokenizer: Tokenizer) -> None:
+    """Keep the tokenizer with the run; a resumed run's must be the one that is there, or its ids would change meaning.
+
+    Raises:
+        UserError: it is another one, or cannot be read.
+    """
+    file = run_dir / "tokenizer" / FILE_NAME
+    if not file.exists():
+        if is_first_process():
+            tokenizer.save(file.parent)
+    elif load_tokenizer(file).to_json() != tokenizer.to_json():
+        raise UserError(
+            f"{file} is another tokenizer than today's data gives, so the run cannot go on. Restore the data that it "
+            "was started with, or start a new run."
+        )
+
+
+def save_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all."""
+    save_text(path, json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,260 @@
+"""Games to learn from: an endless stream of them, a fixed number, a million as arrays, and the adversarial set.
+
+The adversarial set is made so that averaging over what followed a first guess misleads, and only looking for the best
+continuation does not. An expert (information gain) plays, and each of its games gives
+
+| kind        | games | what is played                                                              | worth        |
+|-------------|-------|-----------------------------------------------------------------------------|--------------|
+| expert      | 1     | the expert's own game                                                       | -1.7 or so   |
+| adversarial | 5     | its first two guesses, then only repeats of these, to the end; none for a   | -6           |
+|             |       | game of one or two guesses                                                  |              |
+| suboptimal  | 5     | a game of its own from the start by mixture(0.5)                            | -3 or so     |
+
+so that most games that begin with the expert's first guess are lost, though it is the best first guess.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Int
+
+from ilqljax.data.datapoint import DataPoint
+from ilqljax.data.dataset import IterableRLDataset, ListRLDataset, SelectedRows
+from ilqljax.data.tokenizer import AGENT_END, CharacterTokenizer, Tokenizer
+from ilqljax.envs.base import interact_environment, interact_environments
+from ilqljax.errors import UserError
+from ilqljax.wordle.environment import WordleEnvironment, WordleObservation, make_environments
+from ilqljax.wordle.game import CODES, COLOURS, LETTERS, N_GUESSES, N_LETTERS, PATTERNS, SOLVED, WordList
+from ilqljax.wordle.policies import InformationPolicy, MixturePolicy, RepeatPolicy, WordlePolicy
+
+EXPERT, ADVERSARIAL, SUBOPTIMAL = "expert", "adversarial", "suboptimal"
+N_BRANCHES = 5
+BRANCH_AT = 2  # guesses of the expert that an adversarial game keeps
+BLOCK = 10_000  # games that are played at once
+
+
+def make_tokenizer() -> CharacterTokenizer:
+    """Make the tokenizer of 35 ids: 26 letters, 3 colours, 6 control tokens."""
+    return CharacterTokenizer(LETTERS + COLOURS, unk=False)
+
+
+class WordleStream(IterableRLDataset):
+    """Play a game for every row that is asked for."""
+
+    def __init__(self, policy: WordlePolicy, tokenizer: Tokenizer):
+        """Hold who plays."""
+        super().__init__(tokenizer)
+        self.policy = policy
+
+    def sample_item(self, rng: np.random.Generator) -> DataPoint:
+        """Return a game whose hidden word and guesses are drawn with `rng`."""
+        return self.encode(play_game(self.policy, rng))
+
+
+def play_game(
+    policy: WordlePolicy, rng: np.random.Generator, start: WordleObservation | None = None
+) -> WordleObservation:
+    """Play one game to its end, from a position where one is given."""
+    environment = WordleEnvironment(policy.words, rng)
+    if start is not None:
+        environment.set_state(start)
+    return interact_environment(environment, policy.seeded(rng), environment.state)[0]
+
+
+def play_games(policy: WordlePolicy, n: int, *, seed: int) -> list[WordleObservation]:
+    """Play n games, the hidden words those of `make_environments`."""
+    environments = make_environments(policy.words, n, seed=seed)
+    player = policy.seeded(np.random.default_rng((seed, n)))
+    return [obs for obs, _ in interact_environments(environments, player)]
+
+
+class MixtureGames(ListRLDataset):
+    """Hold many games of mixture(p) as arrays; a row is made when it is asked for.
+
+    A million games are played in about half a minute and take 35 MB.
+
+    Attributes:
+        n_guesses: [N] of each game.
+        solved: [N] whether its last guess is the hidden word.
+        returns: [N] its rewards' sum.
+    """
+
+    def __init__(self, policy: MixturePolicy, n: int, tokenizer: Tokenizer, *, seed: int):
+        """Play n games, all of a block at once; they are not those of `play_games`, but drawn alike.
+
+        Raises:
+            UserError: n is not positive, or the list has more words than the arrays can number.
+        """
+        super().__init__(tokenizer)
+        self.words = policy.words
+        if n < 1:
+            raise UserError(f"n={n}: play at least one game")
+        if len(self.words) > np.iinfo(np.uint16).max:
+            raise UserError(f"a list of {len(self.words)} words: MixtureGames numbers at most 65,535, use play_games")
+        rng = np.random.default_rng((seed, n))
+        blocks = [_play_block(policy, min(BLOCK, n - start), rng) for start in range(0, n, BLOCK)]
+        self._guesses, self._codes = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+        hits = self._codes == CODES[SOLVED]
+        self.solved = hits.any(axis=1)
+        self.n_guesses = np.where(self.solved, hits.argmax(axis=1) + 1, N_GUESSES)
+        self.returns = self.solved - self.n_guesses.astype(np.float64)
+
+    def get_game(self, i: int) -> WordleObservation:
+        """Return game `i`."""
+        played = slice(self.n_guesses[i])
+        guesses, codes = self._guesses[i, played].tolist(), self._codes[i, played].tolist()
+        return WordleObservation(tuple(self.words.words[g] for g in guesses), tuple(PATTERNS[c] for c in codes))
+
+    def get_item(self, i: int) -> DataPoint:
+        """Return row `i`."""
+        return self.encode(self.get_game(i))
+
+    def size(self) -> int:
+        """Return the number of games."""
+        return len(self.n_guesses)
+
+    @cached_property
+    def row_sizes(self) -> Int[np.ndarray, "N 3"]:
+        """Return each row's tokens, actions and utterance actions; reads no row unless a view may have changed it."""
+        if self._views:
+            return super().row_sizes
+        n = self.n_guesses
+        return np.stack([2 + 2 * (N_LETTERS + 1) * n, (N_LETTERS + 1) * n, n], axis=1)
+
+
+class FittingGuesses(ListRLDataset):
+    """Show guesses that are sure to fit the colours, one a row: every game's first, and the last of solved games.
+
+    A first guess has no colours to fit and a solving one always fits; of mixture(p)'s other guesses a share p is sure
+    to. So what colours mean is learned in far fewer of these rows. What led to the guess is prompt, what followed it
+    is left out.
+
+    Attributes:
+        games: whose guesses they are.
+        game_idxs: [N] the game of each row.
+        n_guesses: [N] how many guesses of it a row holds; the last one is the action.
+    """
+
+    def __init__(self, games: MixtureGames):
+        """Choose the guesses.
+
+        Raises:
+            UserError: no game was solved after its first guess, so that no row has colours.
+        """
+        super().__init__(games.tokenizer, **games.settings)
+        self._views = games._views
+        later = np.flatnonzero(games.solved & (games.n_guesses > 1))
+        if not len(later):
+            raise UserError(
+                f"none of {games.size()} games was solved by a second or later guess: play more games, or with a "
+                "larger p"
+            )
+        self.games = games
+        self.game_idxs = np.concatenate([np.arange(games.size()), later])
+        self.n_guesses = np.concatenate([np.ones(games.size(), np.int64), games.n_guesses[later]])
+
+    def get_item(self, i: int) -> DataPoint:
+        """Return the i-th guess with the colours of those before it."""
+        row = self.encode(self.games.get_game(int(self.game_idxs[i])).first(int(self.n_guesses[i])))
+        actions, states = slice(-N_LETTERS - 1, None), slice(-N_LETTERS - 2, None)
+        return replace(
+            row,
+            prompt_length=row.raw.rindex(AGENT_END) - N_LETTERS,
+            action_idxs=row.action_idxs[actions],
+            state_idxs=row.state_idxs[states],
+            rewards=row.rewards[actions],
+            terminals=row.terminals[states],
+            utterance_action_idxs=row.utterance_action_idxs[-1:],
+            utterance_state_idxs=row.utterance_state_idxs[-2:],
+            utterance_rewards=row.utterance_rewards[-1:],
+            utterance_terminals=row.utterance_terminals[-2:],
+        )
+
+    def size(self) -> int:
+        """Return the number of guesses."""
+        return len(self.game_idxs)
+
+    @cached_property
+    def row_sizes(self) -> Int[np.ndarray, "N 3"]:
+        """Return each row's tokens, the six actions of a guess, and its one utterance; reads no row without a view."""
+        if self._views:
+            return super().row_sizes
+        n = self.n_guesses
+        ended = n == self.games.n_guesses[self.game_idxs]  # and closed by a token of its own
+        return np.stack([1 + 2 * (N_LETTERS + 1) * n + ended, np.full_like(n, N_LETTERS + 1), np.ones_like(n)], axis=1)
+
+
+def balance_turns(guesses: FittingGuesses, n: int, *, seed: int) -> SelectedRows:
+    """Draw n guesses with replacement, first guesses as often as second ones and so on to the last.
+
+    Games are seldom solved early, and a late guess is hard to learn to find; what early ones teach comes first.
+    """
+    rng = np.random.default_rng((seed, n))
+    groups = [np.flatnonzero(guesses.n_guesses == number) for number in np.unique(guesses.n_guesses)]
+    drawn = [rng.choice(group, size=-(-n // len(groups))) for group in groups]
+    return SelectedRows(guesses, np.stack(drawn, axis=1).reshape(-1)[:n])
+
+
+def _play_block(policy: MixturePolicy, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Play n games side by side, and return guesses and colours [n 6]; what follows a solving guess means nothing."""
+    table = policy.words.table
+    hidden, consistent = rng.integers(len(table), size=n), np.ones((n, len(table)), bool)
+    guesses, codes = np.empty((n, N_GUESSES), np.uint16), np.empty((n, N_GUESSES), np.uint8)
+    for k in range(N_GUESSES):
+        fitting = (rng.random(consistent.shape, np.float32) + consistent).argmax(axis=1)
+        guess = np.where(rng.random(n) < policy.p, fitting, rng.integers(len(table), size=n))
+        guesses[:, k], codes[:, k] = guess, table[guess, hidden]
+        consistent &= table[guess] == codes[:, k, None]
+    return guesses, codes
+
+
+def make_adversarial_games(
+    words: WordList, n_experts: int, *, seed: int, keep_short: bool = True
+) -> list[WordleObservation]:
+    """Play the adversarial set for `n_experts` expert games.
+
+    A game's notes hold its `kind` and its `expert`, the number of the expert game that it belongs to.
+
+    Args:
+        words: the list.
+        n_experts: expert games.
+        seed: of all games.
+        keep_short: keep expert games of one or two guesses too, as the original does; they have no branches. Without
+            them the expert's first guess is judged by its unlucky games alone.
+
+    Raises:
+        UserError: without short games, the expert never needs three guesses, so that nothing can be made.
+    """
+    rng = np.random.default_rng(seed)
+    expert, other = InformationPolicy(words), MixturePolicy(words, p=0.5)
+    repeat = RepeatPolicy(words, first=BRANCH_AT)
+    games = []
+    for number in range(n_experts):
+        game = _play_expert_game(expert, rng, shortest=1 if keep_short else BRANCH_AT + 1)
+        n_branches = N_BRANCHES if len(game.guesses) > BRANCH_AT else 0
+        branches = [play_game(repeat, rng, game.first(BRANCH_AT)) for _ in range(n_branches)]
+        others = [play_game(other, rng) for _ in range(N_BRANCHES)]
+        kinds = [(EXPERT, [game]), (ADVERSARIAL, branches), (SUBOPTIMAL, others)]
+        games += [replace(g, notes={"kind": kind, "expert": number}) for kind, group in kinds for g in group]
+    return games
+
+
+def _play_expert_game(expert: WordlePolicy, rng: np.random.Generator, *, shortest: int) -> WordleObservation:
+    """Play until a game has enough guesses."""
+    for _ in range(1000):
+        game = play_game(expert, rng)
+        if len(game.guesses) >= shortest:
+            return game
+    raise UserError(
+        f"the expert solved 1,000 games in a row within {BRANCH_AT} guesses, and the adversarial set without short "
+        "games needs longer ones: give a list of more words, or keep_short=True"
+    )
+
+
+def pair_first_guesses(games: Sequence[WordleObservation]) -> list[tuple[str, str]]:
+    """Pair each expert game's first guess with those of its sub-optimal games; equal guesses make no case."""
+    first = {g.notes["expert"]: g.guesses[0] for g in games if g.notes["kind"] == EXPERT}
+    pairs = [(first[g.notes["expert"]], g.guesses[0]) for g in games if g.notes["kind"] == SUBOPTIMAL]
+    return [pair for pair in pairs if pair[0] != pair[1]]

