@@ -13,7 +13,6 @@ from pathlib import Path
 from statistics import median
 
 from ilqljax.cli import run_main
-from ilqljax.config import load_config_file
 from ilqljax.data.files import save_text
 from ilqljax.errors import UserError
 from ilqljax.hiring.evaluation.judge import EVALUATION_FILE, show_interval
@@ -21,6 +20,7 @@ from ilqljax.hiring.evaluation.report import distill_evaluations, load_evaluatio
 from ilqljax.rl.algorithms import ALGORITHMS
 from ilqljax.train import train
 from ilqljax.training.compilation import enable_compilation_cache, restart_with_huge_pages
+from ilqljax.training.run_config import load_run_config
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def run_algorithm(name: str, *, config_file: str, out: Path) -> None:
     """Train and judge one algorithm, unless that was done."""
     if (out / name / "results.json").is_file():
         return
-    config = load_config_file(f"{config_file}:{name}")
+    config = load_run_config(f"{config_file}:{name}")
     if name != "bc":
         config.pretrain.total_steps = 0
         config.model.path = str(out / "bc" / "export" / "policy")

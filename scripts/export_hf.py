@@ -10,7 +10,8 @@ import argparse
 from pathlib import Path
 
 from ilqljax.cli import run_main
-from ilqljax.training.evaluation import export_policy, open_run
+from ilqljax.training.evaluation import open_run
+from ilqljax.training.policies import export_policy
 
 
 def main() -> None:

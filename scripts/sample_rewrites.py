@@ -15,7 +15,8 @@ from ilqljax.hiring.data.samples import save_samples
 from ilqljax.hiring.environment import PostingObservation
 from ilqljax.hiring.postings.prompts import build_prompt
 from ilqljax.training.compilation import enable_compilation_cache
-from ilqljax.training.evaluation import make_policy, open_run
+from ilqljax.training.evaluation import open_run
+from ilqljax.training.policies import make_policy
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import pytest
 from small_bert import save_bert
 
 import ilqljax.hiring.task  # noqa: F401  (registers the matchers)
-from ilqljax.config import BuildContext, build, load_config_file
+from ilqljax.config import BuildContext, build
 from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import Generation
 from ilqljax.errors import UserError
@@ -24,6 +24,7 @@ from ilqljax.hiring.postings.posting import Candidate, load_candidates, save_can
 from ilqljax.hiring.reward.reward import RewardConfig
 from ilqljax.hiring.task import HiringData, build_judge
 from ilqljax.models.sentence_encoder import SentenceEncoder
+from ilqljax.training.run_config import load_run_config
 
 SMALL = DataConfig(n_postings=24, n_candidates=60, reward=RewardConfig(k=10))
 TEXTS = ("night nurse", "python sql", "the care nurse", "sqls", "care " * 30)
@@ -338,8 +339,8 @@ def test_selection_that_is_no_part_of_a_shortlist_is_refused_before_training(pre
     ],
 )
 def test_config_flags_choose_both_matchers(arg, matcher, held_out):
-    config = load_config_file(f"configs/workable.py:{arg}")
-    assert config.data.matcher.name == config.matcher.name == matcher
+    config = load_run_config(f"configs/workable.py:{arg}")
+    assert config.matcher.name == matcher
     assert config.evaluator.to_dict().get("held_out_matcher", {"name": ""})["name"] == held_out
 
 
@@ -347,9 +348,9 @@ def test_config_flags_choose_both_matchers(arg, matcher, held_out):
     ("name", "cls"),
     [("encoder", EncoderSource), ("embeddings", EmbeddingsSource), ("callable", CallableSource), ("http", HttpSource)],
 )
-def test_config_sections_repeat_the_defaults_of_their_matchers(name, cls):
-    section = load_config_file(f"configs/workable.py:{name}").matcher.to_dict()
+def test_completed_sections_have_all_options_of_their_matchers(name, cls):
+    section = load_run_config(f"configs/workable.py:{name}").matcher.to_dict()
     defaults = {f.name: f.default for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
     given = {key: value for key, value in section.items() if key in defaults}
     assert given == {key: defaults[key] for key in given}
-    assert section.keys() - {"name", "cache_id"} == {f.name for f in dataclasses.fields(cls)}
+    assert section.keys() - {"name"} == {f.name for f in dataclasses.fields(cls)}

@@ -31,7 +31,7 @@ PROGRAMS = ("audit", "rewrite", "__main__")  # thin: `python -m` for what is in 
 ONLY_IN = {
     "flax": ("ilqljax/models/",),
     "grain": ("ilqljax/data/loader.py",),
-    "orbax": ("ilqljax/training/checkpoint.py",),
+    "orbax": ("ilqljax/training/checkpoint.py", "ilqljax/training/processes.py"),
 }
 
 # NumPy-level code, which a user's machine without an accelerator runs, may not pull jax in when it is imported,

@@ -173,7 +173,7 @@ def inspect(tmp_path, monkeypatch):
         learner = SimpleNamespace(model=model, value_range=(-np.inf, np.inf))
         trained = SimpleNamespace(learner=learner, params=params, target=target)
         run = SimpleNamespace(select_policy=lambda: trained, built=SimpleNamespace(tokenizer=TOKENIZER))
-        monkeypatch.setattr(evaluate, "open_run", lambda folder: run)
+        monkeypatch.setattr(evaluate, "open_run", lambda folder, **_: run)
         monkeypatch.setattr(evaluate, "build_rows", lambda run, section, split: DATASET)
         out = tmp_path / "inspected"
         monkeypatch.setattr("sys.argv", ["inspect_critic", "--run", "r", "--out", str(out), *options])

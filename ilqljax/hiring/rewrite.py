@@ -37,7 +37,8 @@ from ilqljax.hiring.proposals import (
 )
 from ilqljax.hiring.task import HiringData
 from ilqljax.training.compilation import enable_compilation_cache
-from ilqljax.training.evaluation import OpenRun, make_policy, open_run
+from ilqljax.training.evaluation import OpenRun, open_run
+from ilqljax.training.policies import make_policy
 
 MARKS = {"removed": ("[-", "-]"), "added": ("{+", "+}"), "same": ("", "")}
 COLOURS = {"removed": ("\033[31;9m", "\033[0m"), "added": ("\033[32m", "\033[0m"), "same": ("", "")}

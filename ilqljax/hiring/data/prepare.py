@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ilqljax.config.sections import NO_OPTION
 from ilqljax.data.files import lock_path, save_text
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
@@ -76,7 +77,7 @@ class DataConfig:
         n_candidates: of the sample.
         max_postings: keep a seeded choice of at most so many postings; 0 keeps all.
         max_words: drop (and count) postings with more words; 0 keeps all, -1 means 120 for Hacker News and 0 otherwise.
-        operators: names in `rewrites.ALL_OPERATORS`; the original is always there.
+        operators: names in `rewrites.ALL_OPERATORS`, () for the usual ones; the original is always there.
         rewrites_path: a file of further rewrites of training postings (`samples`), such as a clone's samples; ""
             for none.
         splits: "company" splits anew, "given" takes the index files of the source.
@@ -93,11 +94,14 @@ class DataConfig:
     n_candidates: int = 2000
     max_postings: int = 0
     max_words: int = -1
-    operators: tuple[str, ...] = tuple(OPERATORS)
+    operators: tuple[str, ...] = ()
     rewrites_path: str = ""
     splits: str = "company"
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
-    reward: RewardConfig = field(default_factory=RewardConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig, metadata=NO_OPTION)  # a section of its own
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "operators", self.operators or tuple(OPERATORS))
 
 
 def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSource | None = None) -> PreparedData:
