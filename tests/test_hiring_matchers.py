@@ -21,7 +21,7 @@ from ilqljax.hiring.matching.encoders import EmbeddingsSource, EncoderSource
 from ilqljax.hiring.matching.matcher import Matcher
 from ilqljax.hiring.matching.sources import CallableSource, HttpSource, MatcherSource, TfidfSource
 from ilqljax.hiring.postings.posting import Candidate, load_candidates, save_candidates
-from ilqljax.hiring.reward.reward import RewardConfig
+from ilqljax.hiring.reward.scores import RewardConfig
 from ilqljax.hiring.task import HiringData, build_judge
 from ilqljax.models.sentence_encoder import SentenceEncoder
 

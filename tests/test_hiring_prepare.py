@@ -20,7 +20,7 @@ from ilqljax.hiring.matching.matcher import TfidfMatcher
 from ilqljax.hiring.postings.posting import save_candidates, save_json_lines, save_postings
 from ilqljax.hiring.postings.sources import detect_source, load_market
 from ilqljax.hiring.reward import reward
-from ilqljax.hiring.reward.reward import RewardConfig
+from ilqljax.hiring.reward.scores import RewardConfig
 
 SMALL = DataConfig(n_postings=24, n_candidates=120, reward=RewardConfig(k=10))
 ROOT = Path(__file__).resolve().parents[1]

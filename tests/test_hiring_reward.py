@@ -9,11 +9,13 @@ import pytest
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.matching.http import HttpConfig, HttpMatcher
 from ilqljax.hiring.matching.matcher import Matches, TfidfMatcher
 from ilqljax.hiring.postings.posting import Candidate, Posting
 from ilqljax.hiring.postings.prompts import build_prompt, parse_prompt
 from ilqljax.hiring.reward import reward as reward_module
-from ilqljax.hiring.reward.reward import DiversityReward, RewardCache, RewardConfig
+from ilqljax.hiring.reward.reward import DiversityReward, RewardCache
+from ilqljax.hiring.reward.scores import RewardConfig
 
 GENDERS = ("female", "female", "male", "male")
 CANDIDATES = [Candidate(str(i), "text", {"gender": gender}) for i, gender in enumerate(GENDERS)]
@@ -140,6 +142,30 @@ def test_cache_survives_and_depends_on_matcher_and_settings(tmp_path):
     make_reward(other, cache_path=path).score(["p"], ["women"])
     make_reward(uniform, cache_path=path, target="uniform").score(["p"], ["women"])
     assert (again.asked, other.asked, uniform.asked) == ([], [["women"]], [["women"]])
+
+
+# What these say is on users' disks, and was paid for: a change of any of them scores everything again.
+GROUPED = {"target": "group", "shares": "nurse: female=1, male=0; *: female=0.5, male=0.5", "guardrail_penalty": 30.0}
+KEYS = [
+    ({}, "f893274ada22c426", "b8bd8b6e849b5d3d"),
+    (GROUPED, "363fac1671550513", "2d6819762c50e8ff"),
+    ({"compat": "original"}, "d04368b8d220a255", "b7db010a49ceecfa"),
+]
+
+
+@pytest.mark.parametrize(("settings", "fingerprint", "key"), KEYS)
+def test_keys_of_rewards_are_those_of_earlier_versions(settings, fingerprint, key):
+    config = RewardConfig(k=2, **settings)
+    reward = DiversityReward(CountingMatcher(), TABLE, config, group_of={"p": "nurse"} if settings == GROUPED else {})
+    assert reward.fingerprint[:16] == fingerprint
+    assert reward._make_key("p", "women").hex()[:16] == key
+
+
+def test_fingerprints_of_matchers_are_those_of_earlier_versions():
+    tfidf = TfidfMatcher(["a nurse in C++", "zwei Köche"])
+    assert tfidf.fingerprint == "tfidf-56bc9bb4e939fcc190c46570dfea76f9"
+    http = HttpMatcher(HttpConfig("http://127.0.0.1:8000/match", version="2"), ["0", "1", "2", "3"])
+    assert http.fingerprint == "http-5fdf71c88a98008a556994651ea8a8b0"
 
 
 def fill_cache(path, worker):

@@ -54,7 +54,8 @@ from ilqljax.hiring.postings.posting import (
 from ilqljax.hiring.postings.prompts import build_prompt, map_groups
 from ilqljax.hiring.postings.sources import detect_source, load_market
 from ilqljax.hiring.reward import diversity
-from ilqljax.hiring.reward.reward import DiversityReward, RewardCache, RewardConfig
+from ilqljax.hiring.reward.reward import DiversityReward, RewardCache
+from ilqljax.hiring.reward.scores import RewardConfig
 
 SPLIT_CHOICES = ("company", "given")
 # A small model reads a hundred-odd words; longer posts are dropped and counted. Every other source keeps all by

@@ -25,7 +25,8 @@ from ilqljax.hiring.environment import PostingEnvironment, PostingObservation
 from ilqljax.hiring.matching.sources import MatcherSource, TfidfSource
 from ilqljax.hiring.postings.posting import Candidate, Posting, load_candidates, load_postings, read_json_lines
 from ilqljax.hiring.postings.prompts import map_groups
-from ilqljax.hiring.reward.reward import DiversityReward, RewardConfig
+from ilqljax.hiring.reward.reward import DiversityReward
+from ilqljax.hiring.reward.scores import RewardConfig
 
 JOBS, CANDIDATES, SPLITS = "jobs.jsonl", "candidates.jsonl", "splits.json"
 OFFLINE, REWARDS, SUMMARY = "offline.jsonl", "rewards.sqlite", "summary.json"

@@ -13,7 +13,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 
@@ -25,14 +25,12 @@ from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.guardrails import check_rewrite, is_damaged
 from ilqljax.hiring.matching.matcher import Matcher, check_k, read_texts_at_once
 from ilqljax.hiring.postings.prompts import parse_prompt
-from ilqljax.hiring.reward.distances import DEFAULT_SMOOTHING
-from ilqljax.hiring.reward.scores import ScoreConfig, ShortlistScorer
+from ilqljax.hiring.reward.scores import RewardConfig, ShortlistScorer
 from ilqljax.hiring.statistics import Estimate
 from ilqljax.types import Array
 
 logger = logging.getLogger(__name__)
 
-COMPATS = ("", "original")
 NO_CANDIDATE = -1
 # A cached reward is only valid for the code that computed it; raise this when the meaning of a reward changes.
 REWARD_VERSION = 1
@@ -40,42 +38,6 @@ REWARD_VERSION = 1
 PAIRS_AT_A_TIME = 512
 _KEYS_PER_QUERY = 500
 _LOCK_TIMEOUT_S = 60.0
-
-
-@dataclass(frozen=True)
-class RewardConfig:
-    """Say how a rewrite is scored.
-
-    Attributes:
-        attribute: the declared attribute whose distribution counts; several, separated by commas, count the same, and
-            "gender x region" is an intersection.
-        k: length of the shortlist.
-        distance: a name in `fairness.distances.DISTANCE_NAMES`.
-        target: a name in `fairness.targets.TARGETS`: "pool" (the share among all candidates), "uniform", "fixed" or
-            "group" (one a job group).
-        empty_reward: reward of a rewrite without any text.
-        compat: "original" takes the original project's distance instead (for comparison only), "" does not.
-        shares: named shares of the targets "fixed" and "group", such as "female=0.5, male=0.5".
-        group_attribute: for "group" without shares: the candidates' attribute that holds the job group.
-        smoothing: of the distance "kullback_leibler".
-        ground: of the distance "wasserstein", such as "junior < middle < senior".
-        weights: "equal", or "exposure" to weigh each place in the list by 1 / log2(1 + rank).
-        guardrail_penalty: subtracted from the reward of a rewrite that a guardrail finds damaged; 0 asks none. Then
-            every prompt must be one of `prompts.build_prompt`.
-    """
-
-    attribute: str = "gender"
-    k: int = 50
-    distance: str = "total_variation"
-    target: str = "pool"
-    empty_reward: float = -200.0
-    compat: str = ""
-    shares: str = ""
-    group_attribute: str = ""
-    smoothing: float = DEFAULT_SMOOTHING
-    ground: str = ""
-    weights: str = "equal"
-    guardrail_penalty: float = 0.0
 
 
 class DiversityReward:
@@ -100,8 +62,8 @@ class DiversityReward:
             group_of: the job group of each prompt's posting, for targets by group.
 
         Raises:
-            UserError: an unknown attribute, distance, target or compat, k outside the pool, a table of another size
-                than the matcher's, or a cache that cannot be read or written.
+            UserError: an unknown attribute, options that do not fit its categories, k outside the pool, a table of
+                another size than the matcher's, or a cache that cannot be read or written.
         """
         config = RewardConfig() if config is None else config
         check_k(config.k, n_candidates=matcher.n_candidates)
@@ -110,13 +72,10 @@ class DiversityReward:
                 f"The matcher ranks {matcher.n_candidates} candidates, but the attribute table holds {len(table.ids)}. "
                 "Build both from the same list of candidates."
             )
-        _check_choice(config.compat, name="compat", known=COMPATS)
-        if not 0.0 <= config.guardrail_penalty < float("inf"):
-            raise UserError(f"guardrail_penalty={config.guardrail_penalty}: use a number from 0 on; it is subtracted.")
         self.config = config
         self.matcher = matcher
         self.table = table
-        self.scorer = ShortlistScorer(table, _make_score_config(config))
+        self.scorer = ShortlistScorer(table, config)
         self.group_of = group_of
         self.fingerprint = _make_fingerprint(matcher, self.scorer, config)
         self._memory: dict[bytes, float] = {}
@@ -287,24 +246,6 @@ class RewardCache:
 
 def _sum_row(key: bytes, reward: float) -> int:
     return zlib.crc32(key + struct.pack("<d", reward + 0.0))  # SQLite reads -0.0 back as 0.0
-
-
-def _check_choice(value: str, *, name: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise UserError(f"Unknown {name} '{value}'. Known: {', '.join(map(repr, known))}.")
-
-
-def _make_score_config(config: RewardConfig) -> ScoreConfig:
-    return ScoreConfig(
-        attribute=config.attribute,
-        distance="original_wasserstein" if config.compat == "original" else config.distance,
-        target=config.target,
-        shares=config.shares,
-        group_attribute=config.group_attribute,
-        smoothing=config.smoothing,
-        ground=config.ground,
-        weights=config.weights,
-    )
 
 
 def _make_fingerprint(matcher: Matcher, scorer: ShortlistScorer, config: RewardConfig) -> str:
