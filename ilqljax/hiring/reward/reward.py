@@ -7,12 +7,7 @@ quality: `guardrails` come first.
 
 import hashlib
 import json
-import logging
-import sqlite3
-import struct
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
@@ -25,19 +20,16 @@ from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.guardrails import check_rewrite, is_damaged
 from ilqljax.hiring.matching.matcher import Matcher, check_k, read_texts_at_once
 from ilqljax.hiring.postings.prompts import parse_prompt
+from ilqljax.hiring.reward.cache import RewardCache
 from ilqljax.hiring.reward.scores import RewardConfig, ShortlistScorer
 from ilqljax.hiring.statistics import Estimate
 from ilqljax.types import Array
-
-logger = logging.getLogger(__name__)
 
 NO_CANDIDATE = -1
 # A cached reward is only valid for the code that computed it; raise this when the meaning of a reward changes.
 REWARD_VERSION = 1
 # Asked and saved in one go, so what a failure costs; more where an engine takes more at once (`read_texts_at_once`).
 PAIRS_AT_A_TIME = 512
-_KEYS_PER_QUERY = 500
-_LOCK_TIMEOUT_S = 60.0
 
 
 class DiversityReward:
@@ -161,91 +153,6 @@ class DiversityReward:
             self._memory |= rewards
         else:
             self._cache.save(rewards)
-
-
-class RewardCache:
-    """Keep rewards by key in an SQLite file.
-
-    Every call opens the file anew, so nothing is held across processes or forks. Write-ahead logging and one
-    transaction a call make it safe to share between processes and to kill at any time. Every row has a checksum; one
-    that a disk damaged is dropped, and its reward computed anew.
-    """
-
-    def __init__(self, path: str | Path):
-        """Create the file if need be; raise a `UserError` if it is no cache or cannot be written."""
-        self.path = Path(path)
-        if not self.path.parent.is_dir():
-            raise UserError(
-                f"{self.path}: the folder {self.path.parent} does not exist. Create it or choose another cache_path."
-            )
-        self._run(lambda connection: connection.execute("SELECT key, reward, checksum FROM scores LIMIT 1").fetchall())
-
-    def load(self, keys: Sequence[bytes]) -> dict[bytes, float]:
-        """Return the rewards of those keys that are in the cache, and as they were written."""
-
-        def read(connection: sqlite3.Connection) -> dict[bytes, float]:
-            rewards: dict[bytes, float] = {}
-            damaged: list[tuple[bytes]] = []
-            for at in range(0, len(keys), _KEYS_PER_QUERY):
-                part = keys[at : at + _KEYS_PER_QUERY]
-                marks = ",".join("?" * len(part))
-                query = f"SELECT key, reward, checksum FROM scores WHERE key IN ({marks})"
-                for key, reward, checksum in connection.execute(query, part):
-                    if isinstance(reward, float) and checksum == _sum_row(key, reward):
-                        rewards[key] = reward
-                    else:
-                        damaged.append((key,))
-            if damaged:
-                logger.warning("%s: %d damaged rewards are computed anew", self.path, len(damaged))
-                connection.executemany("DELETE FROM scores WHERE key = ?", damaged)
-            return rewards
-
-        return self._run(read)
-
-    def save(self, rewards: dict[bytes, float]) -> None:
-        """Add rewards, all or none; a key that another process added meanwhile keeps its value."""
-
-        def write(connection: sqlite3.Connection) -> None:
-            rows = [(key, reward, _sum_row(key, reward)) for key, reward in rewards.items()]
-            connection.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?)", rows)
-
-        self._run(write)
-
-    def count(self) -> int:
-        """Return how many rewards there are."""
-        return self._run(lambda connection: connection.execute("SELECT count(*) FROM scores").fetchone()[0])
-
-    def take_over(self, path: str | Path) -> None:
-        """Add the rewards of another cache's file, which no process may be writing."""
-
-        def copy(connection: sqlite3.Connection) -> None:
-            connection.execute("ATTACH ? AS other", (str(path),))
-            connection.execute("INSERT OR IGNORE INTO scores SELECT key, reward, checksum FROM other.scores")
-
-        self._run(copy)
-
-    def _run(self, action):
-        try:
-            with closing(sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT_S)) as connection, connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS scores "
-                    "(key BLOB PRIMARY KEY, reward REAL NOT NULL, checksum INTEGER NOT NULL)"
-                )
-                return action(connection)
-        except sqlite3.OperationalError as error:
-            raise UserError(
-                f"{self.path}: the reward cache cannot be used ({error}). Make the file and its folder "
-                "writable, or choose another cache_path."
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise UserError(
-                f"{self.path}: is damaged or not a reward cache ({error}). Delete it: rewards are then computed anew."
-            ) from error
-
-
-def _sum_row(key: bytes, reward: float) -> int:
-    return zlib.crc32(key + struct.pack("<d", reward + 0.0))  # SQLite reads -0.0 back as 0.0
 
 
 def _make_fingerprint(matcher: Matcher, scorer: ShortlistScorer, config: RewardConfig) -> str:
