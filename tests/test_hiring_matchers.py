@@ -211,7 +211,7 @@ def test_vectors_outlive_a_change_of_other_settings(prepared, bert, tmp_path, mo
     asked = []
     encode = SentenceEncoder.encode
     monkeypatch.setattr(SentenceEncoder, "encode", lambda self, texts: asked.append(len(texts)) or encode(self, texts))
-    config = dataclasses.replace(SMALL, max_postings=10)
+    config = dataclasses.replace(SMALL, max_postings=10, reward=RewardConfig(k=11))
     assert len(prepare_data(config, out_dir=tmp_path / "d", matcher=source).postings) == 10
     assert len(asked) == 1  # the rewrites; the candidates' vectors were there
 

@@ -1,7 +1,7 @@
 """Score rewrites by the diversity of the shortlist they attract, with a cache that survives runs.
 
 The reward is -100 times the distance of the attributes' distribution among the k best matched candidates from a
-target, so 0 is best (`fairness.scores`); an empty rewrite gets `empty_reward`. A score says nothing about the text's
+target, so 0 is best (`scores`); an empty rewrite gets `empty_reward`. A score says nothing about the text's
 quality: `guardrails` come first.
 """
 
