@@ -138,6 +138,14 @@ def test_bad_setting_is_refused_and_leaves_nothing(tmp_path, changes, message):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "setting", [{"operators": ("neutralise",)}, {"splits": "random"}, {"max_postings": -1}, {"max_words": -2}]
+)
+def test_an_option_out_of_its_range_is_refused_before_a_file_is_read(setting):
+    with pytest.raises(UserError, match=next(iter(setting))):
+        DataConfig(path="no/such/file.jsonl", **setting)
+
+
 def save_jobs(folder):
     postings, candidates = make_market(n_postings=12, n_candidates=60)
     save_postings(folder / "jobs.jsonl", postings)
