@@ -14,7 +14,7 @@ from ilqljax.cli import run_main
 from ilqljax.hiring.data.prepare import SPLIT_CHOICES, DataConfig, prepare_data
 from ilqljax.hiring.data.prepared import format_summary
 from ilqljax.hiring.postings.sources import SOURCES
-from ilqljax.hiring.reward.reward import RewardConfig
+from ilqljax.hiring.reward.scores import RewardConfig
 
 
 def main() -> None:

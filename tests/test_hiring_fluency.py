@@ -20,7 +20,7 @@ from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.guardrails.fluency import PASS_SHARE, calibrate_fluency
 from ilqljax.hiring.guardrails.language_model import TextLikelihood, make_fluency
 from ilqljax.hiring.proposals import judge_samples
-from ilqljax.hiring.reward.reward import RewardConfig
+from ilqljax.hiring.reward.scores import RewardConfig
 from ilqljax.hiring.task import HiringData, build_judge
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.io.networks import Networks, save_networks

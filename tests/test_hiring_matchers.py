@@ -21,7 +21,7 @@ from ilqljax.hiring.matching.encoders import EmbeddingsSource, EncoderSource
 from ilqljax.hiring.matching.matcher import Matcher
 from ilqljax.hiring.matching.sources import CallableSource, HttpSource, MatcherSource, TfidfSource
 from ilqljax.hiring.postings.posting import Candidate, load_candidates, save_candidates
-from ilqljax.hiring.reward.reward import RewardConfig
+from ilqljax.hiring.reward.scores import RewardConfig
 from ilqljax.hiring.task import HiringData, build_judge
 from ilqljax.models.sentence_encoder import SentenceEncoder
 from ilqljax.training.run_config import load_run_config
@@ -212,7 +212,7 @@ def test_vectors_outlive_a_change_of_other_settings(prepared, bert, tmp_path, mo
     asked = []
     encode = SentenceEncoder.encode
     monkeypatch.setattr(SentenceEncoder, "encode", lambda self, texts: asked.append(len(texts)) or encode(self, texts))
-    config = dataclasses.replace(SMALL, max_postings=10)
+    config = dataclasses.replace(SMALL, max_postings=10, reward=RewardConfig(k=11))
     assert len(prepare_data(config, out_dir=tmp_path / "d", matcher=source).postings) == 10
     assert len(asked) == 1  # the rewrites; the candidates' vectors were there
 

@@ -12,7 +12,7 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.data.prepare import DataConfig, prepare_data
 from ilqljax.hiring.data.samples import load_samples, save_samples
 from ilqljax.hiring.postings.posting import Posting
-from ilqljax.hiring.reward.reward import RewardConfig
+from ilqljax.hiring.reward.scores import RewardConfig
 from ilqljax.training import evaluation as evaluate
 from ilqljax.training import policies
 from ilqljax.training.evaluation import OpenRun

@@ -12,7 +12,7 @@ from ilqljax.hiring import rewrite
 from ilqljax.hiring.data.prepare import DataConfig, prepare_data
 from ilqljax.hiring.edits.operators import rewrite_posting
 from ilqljax.hiring.proposals import judge_samples
-from ilqljax.hiring.reward.reward import RewardConfig
+from ilqljax.hiring.reward.scores import RewardConfig
 from ilqljax.hiring.rewrite import format_rewriting, read_job
 from ilqljax.rl.algorithms import ALGORITHMS
 from ilqljax.training.evaluation import OpenRun

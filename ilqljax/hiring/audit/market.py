@@ -23,7 +23,7 @@ from ilqljax.hiring.audit.rates import Row, adjust_for_many, spread, tabulate_ch
 from ilqljax.hiring.audit.shuffling import shuffle_scores
 from ilqljax.hiring.audit.suppression import UNKNOWN_CATEGORY, find_hidden, hide_cells
 from ilqljax.hiring.reward.diversity import count_categories, normalize_counts
-from ilqljax.hiring.reward.scores import CROSS, ScoreConfig, ShortlistScorer, select_attribute
+from ilqljax.hiring.reward.scores import CROSS, RewardConfig, ShortlistScorer, select_attribute
 from ilqljax.hiring.reward.targets import codes_or_unknown, parse_shares, select_targets
 from ilqljax.hiring.statistics import bootstrap_mean
 from ilqljax.types import Array
@@ -86,7 +86,7 @@ class AuditConfig:
 
     attributes: tuple[str, ...]
     n_selected: int = 10
-    score: ScoreConfig = field(default_factory=ScoreConfig)
+    score: RewardConfig = field(default_factory=RewardConfig)
     min_count: int = 0
     seed: int = 0
 
@@ -175,7 +175,7 @@ def audit_market(market: AuditedMarket, config: AuditConfig) -> dict[str, Any]:
     }
 
 
-def choose_score(config: AuditConfig, name: str) -> ScoreConfig:
+def choose_score(config: AuditConfig, name: str) -> RewardConfig:
     """Return how one attribute is scored: fixed shares and ground distances hold only for the attribute they name.
 
     An intersection that the shares do not name is measured against the pool, and equal ground distances.

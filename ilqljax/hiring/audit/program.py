@@ -33,7 +33,7 @@ from ilqljax.hiring.audit.sources import (
 )
 from ilqljax.hiring.audit.tables import format_json, list_tables
 from ilqljax.hiring.reward.distances import DISTANCE_NAMES
-from ilqljax.hiring.reward.scores import WEIGHTS, ScoreConfig
+from ilqljax.hiring.reward.scores import WEIGHTS, RewardConfig
 from ilqljax.hiring.reward.targets import TARGETS
 
 VERSION = 1
@@ -120,7 +120,7 @@ def make_config(args: argparse.Namespace, table: AttributeTable) -> AuditConfig:
         raise UserError("The candidates declare no attribute. Add attributes to the candidates' file.")
     for name in names:
         table.attribute(name)
-    score = ScoreConfig(
+    score = RewardConfig(
         distance=args.distance,
         target=args.target,
         shares=args.shares,
