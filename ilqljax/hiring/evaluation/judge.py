@@ -27,12 +27,12 @@ from ilqljax.decoding.policy import Generation, TextPolicy
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.environment import PostingObservation
+from ilqljax.hiring.evaluation.impact import tabulate_impact_ratios
 from ilqljax.hiring.evaluation.report import (
     Evaluation,
     distill_evaluations,
     load_evaluations,
     save_rows,
-    tabulate_impact_ratios,
 )
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.guardrails.fluency import Fluency

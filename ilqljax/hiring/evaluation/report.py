@@ -29,7 +29,6 @@ import numpy as np
 from ilqljax.data.files import check_checksum, read_bounded_lines, replace_half_characters, save_text
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import encode_values
-from ilqljax.hiring.audit.impact_ratio import ImpactRatioTable, compute_impact_ratios, count_selection
 from ilqljax.hiring.reward.diversity import count_categories, normalize_counts
 from ilqljax.hiring.statistics import Estimate, bootstrap_mean, entropy, mean_and_standard_error
 
@@ -45,8 +44,6 @@ KEYS = (
     "shortlist_after",
 )
 PHASES = ("before", "after")
-UNKNOWN_ROW = "(unknown)"
-SMALLEST_ROW = "(smallest ratio)"
 
 
 @dataclass(frozen=True)
@@ -253,78 +250,6 @@ def _distill_policy(policy: str, evaluations: Sequence[Evaluation], *, seed: int
     return row
 
 
-def tabulate_impact_ratios(
-    policies: Mapping[str, Sequence[Evaluation]],
-    *,
-    attributes: Sequence[str] = (),
-    n_selected: int = 10,
-    seed: int = 0,
-) -> list[Row]:
-    """Tabulate impact ratios, one row per policy, attribute, category and phase ("before", then "after", rewriting).
-
-    A shortlist's members are assessed, its first `n_selected` selected; counts are pooled over postings. Each attribute
-    closes with a row of unknown members (counts only) and one of the smallest ratio. `null_ratio` is the same number
-    under shuffled labels.
-
-    Raises:
-        UserError: an unknown attribute, or `n_selected` does not suit a shortlist's length.
-    """
-    for evaluations in policies.values():
-        for evaluation in evaluations:
-            for shortlist in (evaluation.before, evaluation.after):
-                if shortlist.ids and not 1 <= n_selected < len(shortlist.ids):
-                    raise UserError(
-                        f"{evaluation.where}: {n_selected} are to be selected of a shortlist of {len(shortlist.ids)}. "
-                        f"Pass --selected with a number from 1 to {len(shortlist.ids) - 1}."
-                    )
-    names = find_attributes(policies, attributes)
-    if not names:
-        raise UserError("The evaluation file's shortlists hold no attribute. Declare attributes of the candidates.")
-    rows_of: dict[str, list[Row]] = {policy: [] for policy in policies}
-    for name in names:
-        categories, coded = encode_shortlists(policies, name)
-        for policy, rows in rows_of.items():
-            tables = []
-            for phase in PHASES:
-                counts = count_selection(coded[policy, phase], n_selected=n_selected, n_categories=len(categories))
-                table = compute_impact_ratios(counts, categories, seed=seed)
-                front = {"policy": policy, "attribute": name, "phase": phase}
-                tables.append([front | row for row in flatten_table(table)])
-            rows.extend(row for pair in zip(*tables, strict=True) for row in pair)
-    return [row for rows in rows_of.values() for row in rows]
-
-
-def flatten_table(table: ImpactRatioTable) -> list[Row]:
-    """Return a table as flat rows: its categories, then the unknown, then the smallest ratio."""
-    nothing = Estimate(math.nan, math.nan, math.nan)
-
-    def make_row(category, n_assessed, n_selected, rate, ratio, null, p_value=math.nan, test="", mark=""):
-        row = {"category": category, "n_assessed": n_assessed, "n_selected": n_selected}
-        row |= _spread("selection_rate", rate) | _spread("impact_ratio", ratio) | _spread("null_ratio", null)
-        return row | {"p_value": p_value, "test": test, "mark": str(mark)}
-
-    rows = [
-        make_row(
-            r.category,
-            r.n_assessed,
-            r.n_selected,
-            r.selection_rate,
-            r.impact_ratio,
-            r.null_ratio,
-            r.p_value,
-            r.test,
-            r.mark,
-        )
-        for r in table.rows
-    ]
-    smallest = Estimate(table.smallest_ratio, math.nan, math.nan)
-    return [
-        *rows,
-        make_row(UNKNOWN_ROW, table.n_unknown_assessed, table.n_unknown_selected, nothing, nothing, nothing),
-        make_row(SMALLEST_ROW, "", "", nothing, smallest, table.null_smallest_ratio),
-    ]
-
-
 def _spread(name: str, estimate: Estimate) -> Row:
     return {name: float(estimate.value), f"{name}_low": float(estimate.low), f"{name}_high": float(estimate.high)}
 
@@ -353,16 +278,19 @@ def format_impact_ratios(rows: Sequence[Row]) -> str:
     """Format impact-ratio rows as plain text, one table per policy and attribute; shuffled = under permuted labels."""
     tables: dict[tuple[str, str], list[list[str]]] = {}
     for row in rows:
-        header = ["category", "phase", "n", "selected", "rate [95 %]", "ratio [95 %]", "shuffled [95 %]", "p", "mark"]
-        cells = [row["category"], row["phase"], str(row["n_assessed"]), str(row["n_selected"])]
+        header = ["category", "phase", "people", "n", "selected", "rate [95 %]", "ratio [95 %]"]
+        header += ["shuffled [95 %]", "p shuffled", "mark"]
+        cells = [row[name] for name in ("category", "phase")]
+        cells += [str(row[name]) for name in ("n_people", "n_assessed", "n_selected")]
         cells += [
             _number_with_interval(row, name, digits=3) for name in ("selection_rate", "impact_ratio", "null_ratio")
         ]
-        cells += [_number(row["p_value"], digits=3), row["mark"]]
+        cells += [_number(row["p_shuffled"], digits=3), row["mark"]]
         tables.setdefault((row["policy"], row["attribute"]), [header]).append(cells)
     note = (
-        "Shuffled: the same ratio when labels are permuted within each shortlist. Ratio intervals resample postings; "
-        "rate intervals and p-values treat members as independent."
+        "Shuffled: the same ratio when labels are permuted among the candidates on the shortlists; p: how often they "
+        "give a rate as far from the overall one. Ratio intervals are over postings and candidates; rate intervals "
+        "treat members as independent."
     )
     return "\n\n".join([*(f"{policy}: {name}\n{_align(lines)}" for (policy, name), lines in tables.items()), note])
 
