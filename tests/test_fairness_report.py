@@ -16,14 +16,11 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import Attribute
 from ilqljax.hiring.audit.pairs import pair_selection
 from ilqljax.hiring.audit.rates import tabulate_rates
+from ilqljax.hiring.evaluation.file import load_evaluations
 from ilqljax.hiring.evaluation.impact import tabulate_impact_ratios
-from ilqljax.hiring.evaluation.report import (
-    distill_evaluations,
-    format_distilled,
-    format_impact_ratios,
-    load_evaluations,
-    save_rows,
-)
+from ilqljax.hiring.evaluation.record import HELD_OUT, TRAINING, Rewrite
+from ilqljax.hiring.evaluation.summary import distill_evaluations, summarize_evaluations
+from ilqljax.hiring.evaluation.tables import format_distilled, format_impact_ratios, save_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -137,6 +134,47 @@ def test_missing_empty_and_binary_files_are_refused(tmp_path):
     (tmp_path / "binary.jsonl").write_bytes(b'{"a": "\xff"}')
     with pytest.raises(UserError, match=r":1: byte 7 is not UTF-8"):
         load_evaluations(tmp_path / "binary.jsonl")
+
+
+def test_a_record_is_what_its_line_says():
+    """A line of today's files, with all that older files may lack."""
+    extra = {"held_out_reward_original": -3.0, "held_out_reward": -1.0, "advantage": 0.5, "fluency": None}
+    line = make_line(**extra, guardrail_failures=["length"], guardrail_reasons=["too short", "far too short"])
+    rewrite = Rewrite.from_json(line, where="f:1")
+    assert rewrite.rewards == {TRAINING: (-30.0, -10.0), HELD_OUT: (-3.0, -1.0)}
+    assert (rewrite.reward, rewrite.gain, rewrite.text) == (-10.0, 20.0, "We need a kind nurse.")
+    assert (rewrite.failed_checks, rewrite.reasons) == (("length",), ("too short", "far too short"))
+    assert rewrite.to_json() == line
+    assert Rewrite.from_json(json.loads(json.dumps(rewrite.to_json())), where="elsewhere") == rewrite
+
+
+def test_a_line_of_an_older_file_has_no_held_out_reward_and_no_reasons():
+    rewrite = Rewrite.from_json(make_line(log_probability=None), where="")
+    assert set(rewrite.rewards) == {TRAINING} and rewrite.reasons == () and np.isnan(rewrite.fluency)
+    assert rewrite.to_json()["log_probability"] is None
+
+
+def test_held_out_rewards_come_both_or_not_at_all():
+    with pytest.raises(UserError, match="f:1: missing 'held_out_reward';"):
+        Rewrite.from_json(make_line(held_out_reward_original=-3.0), where="f:1")
+
+
+def test_summary_under_both_matchers_pairs_each_policy_with_the_clone():
+    """Two postings; over bc the gains are 5 and 15 under the matcher of training, 1 and -1 under the held-out one."""
+    rewards = {"bc": [(-20.0, -8.0), (-20.0, -8.0)], "ilql": [(-15.0, -7.0), (-5.0, -9.0)]}
+    policies = {
+        policy: [
+            Rewrite.from_json(
+                make_line(posting_id=str(i), reward=a, held_out_reward_original=-9.0, held_out_reward=b), where=""
+            )
+            for i, (a, b) in enumerate(pairs)
+        ]
+        for policy, pairs in rewards.items()
+    }
+    clone, ilql = summarize_evaluations(policies, held_out_matcher="words")
+    assert (ilql["over_bc"], ilql["held_out_over_bc"]) == (10.0, 0.0)
+    assert (ilql["difference"], ilql["held_out_difference"], ilql["held_out_reward_rewrite"]) == (20.0, 1.0, -8.0)
+    assert ilql["held_out_matcher"] == "words" and "over_bc" not in clone
 
 
 def test_distilled_numbers_of_a_hand_worked_file(eval_file):

@@ -90,8 +90,8 @@ METHODS = (
     Method(
         "What this does not show",
         "A difference between categories is not yet discrimination: it may follow from qualifications, from who is in "
-        "the pool, or from wording. Equal rates do not show that the engine is fair to a single person. The numbers "
-        "hold for this data and this engine.",
+        "the pool, or from wording. Equal rates do not show that the matcher is fair to a single person. The numbers "
+        "hold for this data and this matcher.",
     ),
 )
 

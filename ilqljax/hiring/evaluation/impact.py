@@ -30,7 +30,8 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import Attribute, encode_values
 from ilqljax.hiring.audit.pairs import NOBODY, pair_selection
 from ilqljax.hiring.audit.rates import Row, tabulate_rates
-from ilqljax.hiring.evaluation.report import PHASES, Evaluation, find_attributes
+from ilqljax.hiring.evaluation.record import Rewrite
+from ilqljax.hiring.evaluation.summary import PHASES, find_attributes
 from ilqljax.types import Array
 
 UNKNOWN_ROW = "(unknown)"
@@ -65,7 +66,7 @@ _COUNTS = ("n_assessed", "n_selected", "n_people", "n_people_selected")
 
 
 def tabulate_impact_ratios(
-    policies: Mapping[str, Sequence[Evaluation]],
+    policies: Mapping[str, Sequence[Rewrite]],
     *,
     attributes: Sequence[str] = (),
     n_selected: int = 10,
@@ -105,19 +106,19 @@ def tabulate_impact_ratios(
     return rows
 
 
-def _check_selected(policies: Mapping[str, Sequence[Evaluation]], n_selected: int) -> None:
-    for evaluations in policies.values():
-        for evaluation in evaluations:
-            for shortlist in (evaluation.before, evaluation.after):
+def _check_selected(policies: Mapping[str, Sequence[Rewrite]], n_selected: int) -> None:
+    for rewrites in policies.values():
+        for rewrite in rewrites:
+            for shortlist in (rewrite.before, rewrite.after):
                 if shortlist.ids and not 1 <= n_selected < len(shortlist.ids):
                     raise UserError(
-                        f"{evaluation.where}: {n_selected} are to be selected of a shortlist of {len(shortlist.ids)}. "
+                        f"{rewrite.where}: {n_selected} are to be selected of a shortlist of {len(shortlist.ids)}. "
                         f"Pass --selected with a number from 1 to {len(shortlist.ids) - 1}."
                     )
 
 
 def index_candidates(
-    policies: Mapping[str, Sequence[Evaluation]], names: Sequence[str]
+    policies: Mapping[str, Sequence[Rewrite]], names: Sequence[str]
 ) -> tuple[list[Attribute], dict[tuple[str, str], Int[Array, "G k"]]]:
     """Return the attributes of everybody on a shortlist, and each (policy, phase)'s shortlists as rows of these.
 
@@ -130,10 +131,10 @@ def index_candidates(
     people: list[tuple[str, ...]] = []
     places: list[str] = []
     lists: dict[tuple[str, str], list[list[int]]] = {}
-    for policy, evaluations in policies.items():
+    for policy, rewrites in policies.items():
         for phase in PHASES:
-            for evaluation in evaluations:
-                shortlist, where = getattr(evaluation, phase), evaluation.where
+            for rewrite in rewrites:
+                shortlist, where = getattr(rewrite, phase), rewrite.where
                 if len(set(shortlist.ids)) < len(shortlist.ids):
                     raise UserError(f"{where}: a candidate is twice in the shortlist {phase}. List each one once.")
                 values = zip(*(shortlist.attributes[name] for name in names), strict=True)
