@@ -16,8 +16,7 @@ from ilqljax.cli import run_main
 from ilqljax.config import load_config_file
 from ilqljax.data.files import save_text
 from ilqljax.errors import UserError
-from ilqljax.hiring.evaluation.file import load_evaluations
-from ilqljax.hiring.evaluation.judge import EVALUATION_FILE
+from ilqljax.hiring.evaluation.file import EVALUATION_FILE, load_evaluations
 from ilqljax.hiring.evaluation.summary import distill_evaluations
 from ilqljax.hiring.evaluation.tables import align, show_interval
 from ilqljax.rl.algorithms import ALGORITHMS

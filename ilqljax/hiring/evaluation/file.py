@@ -12,6 +12,8 @@ from ilqljax.data.files import check_checksum, read_bounded_lines, replace_half_
 from ilqljax.errors import UserError
 from ilqljax.hiring.evaluation.record import Rewrite
 
+EVALUATION_FILE = "evaluation.jsonl"
+
 
 def save_evaluations(path: str | Path, policies: Mapping[str, Sequence[Rewrite]]) -> None:
     """Write an evaluation file and its checksum, whole or not at all."""

@@ -25,7 +25,7 @@ from ilqljax.decoding.policy import Generation, TextPolicy
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.environment import PostingObservation
-from ilqljax.hiring.evaluation.file import save_evaluations
+from ilqljax.hiring.evaluation.file import EVALUATION_FILE, save_evaluations
 from ilqljax.hiring.evaluation.impact import tabulate_impact_ratios
 from ilqljax.hiring.evaluation.record import HELD_OUT, TRAINING, Rewrite, Shortlist, make_rewrites
 from ilqljax.hiring.evaluation.summary import summarize_evaluations
@@ -36,7 +36,7 @@ from ilqljax.hiring.postings.posting import Posting
 from ilqljax.hiring.postings.prompts import build_prompt
 from ilqljax.hiring.reward.reward import DiversityReward
 
-EVALUATION_FILE, IMPACT_FILE = "evaluation.jsonl", "impact_ratios.csv"
+IMPACT_FILE = "impact_ratios.csv"
 
 
 class HeldOut(NamedTuple):
