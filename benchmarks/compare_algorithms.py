@@ -15,8 +15,9 @@ from statistics import median
 from ilqljax.cli import run_main
 from ilqljax.data.files import save_text
 from ilqljax.errors import UserError
-from ilqljax.hiring.evaluation.judge import EVALUATION_FILE, show_interval
-from ilqljax.hiring.evaluation.report import distill_evaluations, load_evaluations
+from ilqljax.hiring.evaluation.file import EVALUATION_FILE, load_evaluations
+from ilqljax.hiring.evaluation.summary import distill_evaluations
+from ilqljax.hiring.evaluation.tables import align, show_interval
 from ilqljax.rl.algorithms import ALGORITHMS
 from ilqljax.train import train
 from ilqljax.training.compilation import enable_compilation_cache, restart_with_huge_pages
@@ -75,8 +76,7 @@ def format_table(rows: list[dict], speeds: dict[str, float]) -> str:
         gains = show_interval(row, "difference"), show_interval(row, "guarded_difference")
         speed = f"{speeds[row['policy']]:,.0f}" if row["policy"] in speeds else ""
         body.append((row["policy"], score, *gains, f"{100 * row['guardrail_pass_rate']:.0f} %", speed))
-    widths = [max(len(line[i]) for line in body) for i in range(len(header))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in body)
+    return "\n".join(align(body))
 
 
 if __name__ == "__main__":

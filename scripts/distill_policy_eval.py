@@ -2,19 +2,16 @@
 
     python scripts/distill_policy_eval.py --eval_file runs/x/evaluation.jsonl [--save_path distilled.csv]
 
-The format of the file and the meaning of each number: `ilqljax.hiring.evaluation.report`.
+The format of the file: `ilqljax.hiring.evaluation.record`; the meaning of each number:
+`ilqljax.hiring.evaluation.summary`.
 """
 
 import argparse
 
 from ilqljax.cli import run_main
-from ilqljax.hiring.evaluation.report import (
-    check_save_path,
-    distill_evaluations,
-    format_distilled,
-    load_evaluations,
-    save_rows,
-)
+from ilqljax.hiring.evaluation.file import load_evaluations
+from ilqljax.hiring.evaluation.summary import distill_evaluations
+from ilqljax.hiring.evaluation.tables import check_save_path, format_distilled, save_rows
 
 
 def main() -> None:

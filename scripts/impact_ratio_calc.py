@@ -4,20 +4,16 @@
     (optional: --attributes gender,region --selected 10)
 
 Assessed are all members of a posting's shortlist, selected its first `--selected`; counts are pooled over postings.
-"Shuffled" is the same ratio under randomly permuted labels. The format of the file and the meaning of each number:
-`ilqljax.hiring.evaluation.report`.
+"Shuffled" is the same ratio under randomly permuted labels. The format of the file: `ilqljax.hiring.evaluation.record`;
+the meaning of each number: `ilqljax.hiring.evaluation.impact`.
 """
 
 import argparse
 
 from ilqljax.cli import run_main
-from ilqljax.hiring.evaluation.report import (
-    check_save_path,
-    format_impact_ratios,
-    load_evaluations,
-    save_rows,
-    tabulate_impact_ratios,
-)
+from ilqljax.hiring.evaluation.file import load_evaluations
+from ilqljax.hiring.evaluation.impact import tabulate_impact_ratios
+from ilqljax.hiring.evaluation.tables import check_save_path, format_impact_ratios, save_rows
 
 
 def main() -> None:

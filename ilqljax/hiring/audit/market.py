@@ -22,6 +22,7 @@ from ilqljax.hiring.audit.ranks import tabulate_ranking
 from ilqljax.hiring.audit.rates import Row, adjust_for_many, spread, tabulate_changes, tabulate_rates
 from ilqljax.hiring.audit.shuffling import shuffle_scores
 from ilqljax.hiring.audit.suppression import UNKNOWN_CATEGORY, find_hidden, hide_cells
+from ilqljax.hiring.evaluation.record import Rewrite
 from ilqljax.hiring.reward.diversity import count_categories, normalize_counts
 from ilqljax.hiring.reward.scores import CROSS, RewardConfig, ShortlistScorer, select_attribute
 from ilqljax.hiring.reward.targets import codes_or_unknown, parse_shares, select_targets
@@ -41,17 +42,6 @@ class Phase:
     scores: Float[Array, "G k"]
 
 
-@dataclass(frozen=True)
-class RewrittenPosting:
-    """Hold what became of one posting's text, and what the guardrails say of it."""
-
-    title: str
-    before: str
-    after: str
-    failures: tuple[str, ...] = ()
-    reasons: tuple[str, ...] = ()
-
-
 @dataclass(frozen=True, eq=False)
 class AuditedMarket:
     """Hold what is audited.
@@ -59,6 +49,7 @@ class AuditedMarket:
     Attributes:
         table: the candidates' attributes.
         posting_ids: one a row of the phases.
+        titles: the postings'.
         groups: the postings' job groups, "" where not known.
         phases: the shortlists "before" and, if there are rewrites, "after".
         rewrites: one a posting, or none.
@@ -66,9 +57,10 @@ class AuditedMarket:
 
     table: AttributeTable
     posting_ids: tuple[str, ...]
+    titles: tuple[str, ...]
     groups: tuple[str, ...]
     phases: dict[str, Phase]
-    rewrites: tuple[RewrittenPosting, ...] = ()
+    rewrites: tuple[Rewrite, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -277,7 +269,7 @@ def _summarize_scores(
         summary |= spread(name, mean) | {f"{name}_net": float(mean.value) - floor}
     if AFTER in scores:
         gain = scores[AFTER] - scores[BEFORE]
-        failed = np.array([bool(rewrite.failures) for rewrite in market.rewrites])
+        failed = np.array([bool(rewrite.failed_checks) for rewrite in market.rewrites])
         summary |= spread("gain", bootstrap_mean(gain, seed=seed))
         summary |= spread("guarded_gain", bootstrap_mean(np.where(failed, np.minimum(gain, 0.0), gain), seed=seed))
     return summary
@@ -320,7 +312,8 @@ def _list_postings(market: AuditedMarket, scores: dict[str, dict[str, Float[Arra
         for phase in market.phases:
             row[f"score_{phase}"] = {name: _plain(of_name[phase][g]) for name, of_name in scores.items()}
         if market.rewrites:
-            row["guardrail_failures"] = list(market.rewrites[g].failures)
+            row["title"] = market.titles[g]
+            row["guardrail_failures"] = list(market.rewrites[g].failed_checks)
         rows.append(row)
     return rows
 

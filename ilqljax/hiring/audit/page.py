@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ilqljax.hiring.audit.findings import METHODS, state_findings
-from ilqljax.hiring.audit.market import AFTER, BEFORE, RewrittenPosting
+from ilqljax.hiring.audit.market import AFTER, BEFORE
 from ilqljax.hiring.audit.markup import Markup, document, element, join
 from ilqljax.hiring.audit.page_tables import (
     show_changes,
@@ -19,6 +19,7 @@ from ilqljax.hiring.audit.page_tables import (
 from ilqljax.hiring.audit.plots import draw_composition, draw_gains, draw_legend, draw_ratios
 from ilqljax.hiring.audit.style import STYLE
 from ilqljax.hiring.edits.differences import diff_words
+from ilqljax.hiring.evaluation.record import Rewrite
 
 MAX_SHOWN_REWRITES = 45
 MAX_COMPARED_CHARACTERS = 30_000  # the comparison takes time that grows with the square
@@ -30,9 +31,7 @@ MEASURE_TITLES = {
 }
 
 
-def format_page(
-    audit: Mapping[str, Any], *, facts: Sequence[tuple[str, str]], rewrites: Sequence[RewrittenPosting] = ()
-) -> str:
+def format_page(audit: Mapping[str, Any], *, facts: Sequence[tuple[str, str]], rewrites: Sequence[Rewrite] = ()) -> str:
     """Return the report.
 
     Args:
@@ -151,39 +150,38 @@ def _show_gains(audit: Mapping[str, Any]) -> Markup:
     return element("section", element("h2", "Gain of each posting", id="gains"), element("p", text), drawing)
 
 
-def _show_rewrites(audit: Mapping[str, Any], rewrites: Sequence[RewrittenPosting]) -> Markup:
+def _show_rewrites(audit: Mapping[str, Any], rewrites: Sequence[Rewrite]) -> Markup:
     name, gains = _gains(audit)
     order = sorted(range(len(rewrites)), key=lambda i: (-gains[i], i))
     shown = order
     text = "Removed words are struck through, added words underlined."
     if len(order) > MAX_SHOWN_REWRITES:
         part = MAX_SHOWN_REWRITES // 3
-        passed = [i for i in order if not rewrites[i].failures]
-        failed = [i for i in order if rewrites[i].failures][:part]
+        passed = [i for i in order if not rewrites[i].failed_checks]
+        failed = [i for i in order if rewrites[i].failed_checks][:part]
         shown = [*passed[:part], *failed, *[i for i in passed[-part:] if i not in passed[:part]]]
         text += (
             f" Shown are {len(shown)} of {len(order)}: the largest gains, rewrites that fail a guardrail, and the "
             "smallest gains."
         )
-    articles = [_show_rewrite(audit["postings"][i]["id"], rewrites[i], gains[i], name) for i in shown]
+    articles = [_show_rewrite(audit["postings"][i], rewrites[i], gains[i], name) for i in shown]
     return element("section", element("h2", "The rewrites", id="rewrites"), element("p", text), *articles)
 
 
-def _show_rewrite(posting_id: str, rewrite: RewrittenPosting, gain: float, name: str) -> Markup:
+def _show_rewrite(posting: Mapping[str, Any], rewrite: Rewrite, gain: float, name: str) -> Markup:
     tags = {"same": "span", "removed": "del", "added": "ins"}
-    if max(len(rewrite.before), len(rewrite.after)) > MAX_COMPARED_CHARACTERS:
+    if max(len(rewrite.original), len(rewrite.text)) > MAX_COMPARED_CHARACTERS:
         pieces = [join(f"Longer than {MAX_COMPARED_CHARACTERS:,} characters: not compared.")]
     else:
-        pieces = [element(tags[segment.kind], segment.text) for segment in diff_words(rewrite.before, rewrite.after)]
-    failures = rewrite.failures
+        pieces = [element(tags[segment.kind], segment.text) for segment in diff_words(rewrite.original, rewrite.text)]
     flag = element("span", "passes every guardrail", class_="good")
-    if failures:
-        flag = element("span", f"fails: {', '.join(failures)}", class_="flag")
+    if rewrite.failed_checks:
+        flag = element("span", f"fails: {', '.join(rewrite.failed_checks)}", class_="flag")
     reasons = element("ul", *(element("li", reason) for reason in rewrite.reasons)) if rewrite.reasons else join()
     change = f"gain on {name}: {gain:+.1f}" if math.isfinite(gain) else ""
     return element(
         "article",
-        element("h3", f"{rewrite.title or 'Posting'} ({posting_id})"),
+        element("h3", f"{posting['title'] or 'Posting'} ({posting['id']})"),
         element("p", flag, join(" " + change)),
         reasons,
         element("p", *pieces, class_="diff"),

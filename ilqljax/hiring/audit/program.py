@@ -19,7 +19,7 @@ from typing import Any
 from ilqljax.data.files import check_new_folder, save_folder
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
-from ilqljax.hiring.audit.market import BEFORE, AuditConfig, RewrittenPosting, audit_market
+from ilqljax.hiring.audit.market import BEFORE, AuditConfig, audit_market
 from ilqljax.hiring.audit.page import format_page
 from ilqljax.hiring.audit.ready_table import audit_ready_table, load_ready_table
 from ilqljax.hiring.audit.sources import (
@@ -32,6 +32,7 @@ from ilqljax.hiring.audit.sources import (
     parse_options,
 )
 from ilqljax.hiring.audit.tables import format_json, list_tables
+from ilqljax.hiring.evaluation.record import Rewrite
 from ilqljax.hiring.reward.distances import DISTANCE_NAMES
 from ilqljax.hiring.reward.scores import WEIGHTS, RewardConfig
 from ilqljax.hiring.reward.targets import TARGETS
@@ -64,8 +65,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--top", type=int, default=50, help="length of a shortlist")
     add("--selected", type=int, default=10, help="how many of a shortlist count as selected")
     add("--max_postings", type=int, default=0, help="audit a random part of the postings of this size; 0 for all")
-    add("--matcher", default="tfidf", help=f"the engine: {', '.join(MATCHERS)}")
-    add("--matcher_options", default="", help="the engine's, such as path=DIR or url=http://..., comma-separated")
+    add("--matcher", default="tfidf", help=f"what ranks: {', '.join(MATCHERS)}")
+    add("--matcher_options", default="", help="the matcher's, such as path=DIR or url=http://..., comma-separated")
     add("--target", default="pool", help=f"what shortlists are compared with: {', '.join(TARGETS)}")
     add("--shares", default="", help="for the targets fixed and group, such as 'female=0.5, male=0.5'")
     add(
@@ -131,7 +132,7 @@ def make_config(args: argparse.Namespace, table: AttributeTable) -> AuditConfig:
     return AuditConfig(names, n_selected=args.selected, score=score, min_count=args.min_count, seed=args.seed)
 
 
-def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[RewrittenPosting, ...]]:
+def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[Rewrite, ...]]:
     """Audit a ready table."""
     names = [name.strip() for name in args.attributes.split(",") if name.strip()]
     ready = load_ready_table(args.scores, attributes=names, allow_negative=args.allow_negative)
@@ -145,7 +146,7 @@ def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[
     return audit, facts, ()
 
 
-def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[RewrittenPosting, ...]]:
+def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[Rewrite, ...]]:
     """Match postings to candidates and audit the shortlists."""
     jobs = SAMPLE if args.sample else args.jobs
     postings, candidates = load_postings_and_candidates(
@@ -160,7 +161,7 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[R
     facts = [
         ("Postings", describe_postings(len(market.posting_ids), len(postings), args) + f", from {jobs}"),
         ("Candidates", f"{len(candidates):,}, from {people}"),
-        ("Engine", f"{args.matcher}: a shortlist of {args.top}, of which the first {args.selected} are selected"),
+        ("Matcher", f"{args.matcher}: a shortlist of {args.top}, of which the first {args.selected} are selected"),
         ("On any shortlist", describe_reach(audit["n_reached"])),
         ("Attributes", ", ".join(config.attributes) + " (declared by the data's owner, never inferred)"),
         ("Score", f"{args.distance}, target {args.target}, weights {args.weights}"),
