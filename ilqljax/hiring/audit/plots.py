@@ -92,7 +92,7 @@ def _draw_ratio(axes: Axes, row: dict[str, Any] | None, y: float, phase: str, mo
         words += f" [{low:.2f}, {high:.2f}]"
         error = [[max(0.0, x - low)], [max(0.0, min(high, most) - x)]]
         if high > most:
-            axes.text(most, y + 4, "→", ha="center", color=COLOURS[phase])  # hides the cap
+            axes.plot([most], [y], marker=">", markersize=9, color=COLOURS[phase], clip_on=False)  # it goes on
     bars = {"elinewidth": 2, "capsize": 4, "capthick": 2, "clip_on": False}
     _set_tip(words, *axes.errorbar([x], [y], xerr=error, **bars, **_mark(phase)).get_children())
 
