@@ -97,7 +97,7 @@ def test_ready_table_is_audited(tmp_path):
     (tmp_path / "s.csv").write_text("sex,score\n" + "".join(f"{'fm'[i % 2]},{i}\n" for i in range(100)))
     result = run("--scores", tmp_path / "s.csv", out=tmp_path / "out")
     assert list(result["attributes"][0]["rates"]["before"]) == ["scoring"]
-    assert "column &#x27;score&#x27;" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "column &#39;score&#39;" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_small_cells_are_hidden_in_every_file(tmp_path):

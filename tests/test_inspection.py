@@ -145,7 +145,8 @@ def test_the_page_escapes_texts_and_loads_nothing():
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "&lt;b&gt;&amp;" in page
-    assert not re.search(r"(?:src|href)=|url[(]|@import", page)
+    assert "default-src 'none'" in page
+    assert not re.search(r'(?:src|href)=(?!"data:,")|url[(]|@import', page)
 
 
 def test_colours_are_white_at_zero_and_full_at_four_medians():

@@ -20,7 +20,6 @@ from ilqljax.data.files import check_new_folder, save_folder
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.market import BEFORE, AuditConfig, audit_market
-from ilqljax.hiring.audit.page import format_page
 from ilqljax.hiring.audit.ready_table import audit_ready_table, load_ready_table
 from ilqljax.hiring.audit.sources import (
     MATCHERS,
@@ -83,6 +82,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Audit, write the folder and say where it is."""
     args = make_parser().parse_args(arguments)
+    from ilqljax.hiring.audit.page import format_page  # matplotlib takes a second, and --help needs none
+
     check_sources(args)
     check_new_folder(args.out)
     audit, facts, rewrites = audit_table(args) if args.scores else audit_jobs(args)
