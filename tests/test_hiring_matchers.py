@@ -160,8 +160,8 @@ def test_bad_embedding_names_the_line(tmp_path, vector, message):
         ({"name": "encoder", "metric": "l1", "path": "x"}, "Unknown metric 'l1'"),
         ({"name": "callable", "function": ""}, "names no function"),
         ({"name": "http", "url": ""}, "url='' is no address"),
-        ({"name": "tfidf", "path": "x"}, "config.path is no option of matcher 'tfidf'"),
-        ({"name": "bm25"}, "'bm25' is no known matcher.*Known: callable, embeddings, encoder, http, tfidf"),
+        ({"name": "tfidf", "path": "x"}, "config.path is not an option of matcher 'tfidf'"),
+        ({"name": "bm25"}, "'bm25' is not a known matcher.*Known: callable, embeddings, encoder, http, tfidf"),
     ],
 )
 def test_bad_matcher_section_is_refused_before_data_is_read(section, message):
