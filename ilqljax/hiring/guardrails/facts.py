@@ -5,6 +5,7 @@ from functools import lru_cache
 
 from ilqljax.hiring.guardrails.findings import LINK, NUMBER, Check, Failure, blank_links, mentions
 from ilqljax.hiring.postings.posting import Posting
+from ilqljax.hiring.word_files import load_words
 
 # Numbers of years are a barrier, not a fact of the job; `rewrites.soften` removes them.
 YEARS = re.compile(r"(?<![\d.,])\d[\d.,]*\s*(?:(?:-|–|to)\s*\d+\s*)?\+?\s*(?:years?|yrs?)\b", re.IGNORECASE)
@@ -14,24 +15,11 @@ _NUMBER_WORD = re.compile(
     re.IGNORECASE,
 )
 
-_CURRENCIES = {
-    "$": ("$", "us$", "usd", "dollars", "dollar"),
-    "€": ("€", "eur", "euro", "euros"),
-    "£": ("£", "gbp", "pounds"),
-    "chf": ("chf", "francs"),
-    "ca$": ("ca$", "c$", "cad"),
-    "au$": ("au$", "a$", "aud"),
-    "₹": ("₹", "inr", "rs", "rs."),
-    "kr": ("kr", "kr."),  # of Sweden, Norway or Denmark
-    "pln": ("pln", "zł"),
-    "czk": ("czk", "kč"),
-    "brl": ("brl", "r$"),
-    "ils": ("ils", "nis", "₪"),
-    "krw": ("krw", "₩"),
-    "rub": ("rub", "₽"),
-    **{name: (name,) for name in ("¥", "sek", "nok", "dkk", "sgd", "hkd", "jpy", "nzd", "huf", "ron", "zar", "mxn")},
+_CURRENCY_OF = {
+    spelling: name
+    for name, spellings in load_words("guardrails/words.ini")["currencies"].items()
+    for spelling in spellings
 }
-_CURRENCY_OF = {spelling: name for name, spellings in _CURRENCIES.items() for spelling in spellings}
 _SPELLINGS = rf"(?:{'|'.join(sorted(map(re.escape, _CURRENCY_OF), key=len, reverse=True))})(?![^\W\d_])"
 _CURRENCY_OF["r"] = "zar"  # right before digits only: elsewhere R is a language
 _CURRENCY = rf"(?<![^\W\d_])(?:{_SPELLINGS}|r(?=\d))"
