@@ -35,7 +35,7 @@ class Proposal:
 
     Attributes:
         text: the rewrite.
-        reward: of the rewrite, under the engine.
+        reward: of the rewrite, under the matcher.
         gain: its reward less the original's.
         advantage: the critic's, summed over its tokens; 0 without a critic.
         log_probability: under the policy, natural logarithm.
@@ -82,8 +82,8 @@ def judge_samples(
     Args:
         posting: the original.
         samples: what a policy wrote; equal texts count once.
-        reward: the engine and its score.
-        rank_by: what sorts the safe improvements: "reward" asks the engine, "advantage" the critic.
+        reward: the matcher and its reward.
+        rank_by: what sorts the safe improvements: "reward" asks the matcher, "advantage" the critic.
         fluency: a check beside the guardrails; None leaves it out.
 
     Raises:

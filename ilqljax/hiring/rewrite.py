@@ -46,7 +46,7 @@ COLOURS = {"removed": ("\033[31;9m", "\033[0m"), "added": ("\033[32m", "\033[0m"
 def rewrite_with_run(
     run: OpenRun, data: HiringData, posting: Posting, *, n: int = 16, policy: str = "", rank_by: str = "reward"
 ) -> Rewriting:
-    """Sample rewrites of a posting with a run's policy, and judge them with the run's engine.
+    """Sample rewrites of a posting with a run's policy, and judge them with the run's matcher.
 
     Args:
         run: an opened run of a hiring config.

@@ -7,7 +7,7 @@ from ilqljax.hiring.guardrails.findings import LINK, NUMBER, Check, Failure, bla
 from ilqljax.hiring.postings.posting import Posting
 from ilqljax.hiring.word_files import load_words
 
-# Numbers of years are a barrier, not a fact of the job; `rewrites.soften` removes them.
+# Numbers of years are a barrier, not a fact of the job; `operators.soften` removes them.
 YEARS = re.compile(r"(?<![\d.,])\d[\d.,]*\s*(?:(?:-|–|to)\s*\d+\s*)?\+?\s*(?:years?|yrs?)\b", re.IGNORECASE)
 _NUMBER_WORD = re.compile(
     r"\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty|forty|fifty|sixty|seventy|"
@@ -60,7 +60,7 @@ Pay = tuple[str, str, str, str]
 def make_fact_check(name: str, field: str) -> Check:
     """Make the check that a field of the posting that its text mentions is mentioned by the rewrite too.
 
-    A name within a link ("oak.example") is no mention, unless the original has it nowhere else.
+    A name within a link ("oak.example") is not a mention, unless the original has it nowhere else.
     """
 
     def check(posting: Posting, text: str, prompt: str) -> list[Failure]:

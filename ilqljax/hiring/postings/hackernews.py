@@ -205,8 +205,8 @@ def make_prepared_postings(rows: Iterable[Mapping[str, Any]], *, source: str | P
     """Make postings from the original project's prepared columns.
 
     The columns are `text` (or `cleaned_text`), `location`, `company`, `title` and `technologies`. A row's number is
-    its id. The columns `prompt` and `q_value` (`q_val`) hold the original's prompt and score, which are made anew
-    here.
+    its id. The columns `prompt` and `q_value` (`q_val`) hold the original's prompt and score, which are
+    made again here.
 
     Raises:
         UserError: a column is missing or of another type, or no row's text has a word.
