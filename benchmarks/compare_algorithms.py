@@ -18,9 +18,10 @@ from ilqljax.data.files import save_text
 from ilqljax.errors import UserError
 from ilqljax.hiring.evaluation.judge import EVALUATION_FILE, show_interval
 from ilqljax.hiring.evaluation.report import distill_evaluations, load_evaluations
+from ilqljax.models.cpu.allocator import restart_with_huge_pages
 from ilqljax.rl.algorithms import ALGORITHMS
 from ilqljax.train import train
-from ilqljax.training.compilation import enable_compilation_cache, restart_with_huge_pages
+from ilqljax.training.compilation import enable_compilation_cache
 
 
 def main() -> None:

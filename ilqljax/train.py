@@ -37,9 +37,10 @@ from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import check_choice, check_rows
 from ilqljax.errors import UserError
 from ilqljax.models.builders import BuiltModel
+from ilqljax.models.cpu.allocator import restart_with_huge_pages
 from ilqljax.rl.algorithms import Learner, make_learner, read_options, select_acting_params
 from ilqljax.rl.state import TrainState
-from ilqljax.training.compilation import enable_compilation_cache, restart_with_huge_pages
+from ilqljax.training.compilation import enable_compilation_cache
 from ilqljax.training.evaluation import Trained, evaluate_policies, export_policy, make_policy, save_arrangement
 from ilqljax.training.loop import StageInputs, TrainConfig, say, train_stage
 from ilqljax.training.mesh import MeshConfig, check_batch_size, make_mesh
