@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import jax
+
 from ilqljax.models.cpu import decoding as on_cpu
 from ilqljax.models.cpu import use_cpu_tricks
 from ilqljax.models.value_lm import ValueLM, policy_trunk
@@ -21,7 +23,7 @@ class ActingNetworks(NamedTuple):
 
 
 def prepare_for_decoding(model: ValueLM, params: dict, target: dict, *, critic: bool) -> ActingNetworks:
-    """Choose what acting reads, and on a CPU lay it out for acting, scanned layers excepted (`GPT2Config.unroll`).
+    """Choose what acting reads and have it on the device; on a CPU, lay it out for products of few rows.
 
     Args:
         model: the networks.
@@ -37,4 +39,4 @@ def prepare_for_decoding(model: ValueLM, params: dict, target: dict, *, critic: 
     q = {name: target[name] for name in model.q_names} if critic else {}
     if use_cpu_tricks():
         trunks, q = on_cpu.lay_out(trunks, q, split=model.backbone.config.unroll >= model.backbone.config.n_layer)
-    return ActingNetworks(trunks, params["v"] if critic else {}, q)
+    return jax.device_put(ActingNetworks(trunks, params["v"] if critic else {}, q))
