@@ -12,7 +12,8 @@ from benchmarks.wordle.multistep import MultistepConfig, run_multistep
 from benchmarks.wordle.options import add_options, read_options
 from ilqljax.cli import run_main
 from ilqljax.config import resolve_path
-from ilqljax.training.compilation import enable_compilation_cache, restart_with_huge_pages
+from ilqljax.models.cpu.allocator import restart_with_huge_pages
+from ilqljax.training.compilation import enable_compilation_cache
 
 QUICK = {"experts": 20, "steps": 10, "batch": 8, "layers": 1, "width": 32}
 

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -25,3 +26,12 @@ def shared_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"{path} is not there: the project's shared folder is only on developers' machines and in CI")
     return path
+
+
+@pytest.fixture(params=["cpu", "tpu"])
+def each_way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run a test with the tricks for a CPU and again the plain way, which runs here too."""
+    from ilqljax.models.cpu import compile_for
+
+    with compile_for(request.param):
+        yield request.param

@@ -9,7 +9,7 @@ import pytest
 
 from ilqljax.decoding.beam import make_beam_search
 from ilqljax.decoding.generate import DecodeConfig
-from ilqljax.decoding.networks import lay_out_networks
+from ilqljax.decoding.networks import prepare_for_decoding
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits, policy_trunk
@@ -44,7 +44,7 @@ def make_search(model, config, **changes):
     settings = {"width": 3, "end_ids": ENDS, "pad_id": PAD, "suppress_ids": (PAD,)}
     search = make_beam_search(model, config, **{**settings, **changes})
     critic = config.beta != 0.0
-    return lambda params, target, *rows: search(lay_out_networks(model, params, target, critic=critic), *rows)
+    return lambda params, target, *rows: search(prepare_for_decoding(model, params, target, critic=critic), *rows)
 
 
 def search_slowly(model, params, target, prompt, config, *, width, limit):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ilqljax.decoding.generate import DecodeConfig, make_generate, prefill
-from ilqljax.decoding.networks import lay_out_networks
+from ilqljax.decoding.networks import prepare_for_decoding
 from ilqljax.decoding.sampling import make_token_scores
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
@@ -61,7 +61,7 @@ def generator(networks, config, suppress_ids=SUPPRESSED):
         lengths = np.array([len(prompt) for prompt in prompts], np.int32)
         bc = {"policy": policy_trunk(params)}
         trees = (params, target) if config.beta else (bc, {})  # without a critic a BC model will do
-        networks = lay_out_networks(model, *trees, critic=config.beta != 0.0)
+        networks = prepare_for_decoding(model, *trees, critic=config.beta != 0.0)
         return jax.device_get(sampler(networks, tokens, lengths, keys))
 
     return run
@@ -245,7 +245,7 @@ def test_half_precision_activations_give_nearly_the_same_sums():
     model = ValueLM(GPT2(dataclasses.replace(TRUNK, dtype="bfloat16")), SHARED)
     sampler = make_generate(model, DecodeConfig(1, beta=1.0), end_ids=ENDS, pad_id=PAD)
     tokens, lengths = np.array(PROMPTS[1:2], np.int32), np.array([6], np.int32)
-    networks = lay_out_networks(model, params, target, critic=True)
+    networks = prepare_for_decoding(model, params, target, critic=True)
     samples = jax.device_get(sampler(networks, tokens, lengths, make_keys(1)))
     logits, v, q = (x[-1] for x in full_forward(SHARED)(PROMPTS[1]))
     token = samples.tokens[0, 0]
@@ -285,7 +285,7 @@ def test_options_out_of_range_are_refused(options):
 @pytest.mark.parametrize("limit", [np.inf, -1e3])
 def test_sign_weights_of_beta_1_keep_good_tokens_or_else_the_policy(limit):
     model, params, target = make_networks(SHARED)
-    networks = lay_out_networks(model, params, target, critic=True)
+    networks = prepare_for_decoding(model, params, target, critic=True)
     hidden, _ = prefill(model, networks.trunks, np.array([[7, 8, 9], [34, 1, 3]]), np.array([3, 3]), room=1)
     config = DecodeConfig(beta=1.0, exp_weights=False, top_k=6)
     found = make_token_scores(model, config, value_range=(-np.inf, limit))(networks, hidden)
@@ -305,7 +305,7 @@ def test_layers_with_arrays_of_their_own_sample_the_same(networks):
 
     def sample(model):
         generate = make_generate(model, config, end_ids=ENDS, pad_id=PAD)
-        laid_out = lay_out_networks(model, params, target, critic=True)
+        laid_out = prepare_for_decoding(model, params, target, critic=True)
         return jax.device_get(generate(laid_out, tokens, np.array([4, 3]), make_keys(2)))
 
     scanned, split = sample(model), sample(unrolled)

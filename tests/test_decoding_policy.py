@@ -13,7 +13,7 @@ from ilqljax.data.datapoint import DataPoint, collate, encode_prompt
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.decoding.beam import make_beam_search
 from ilqljax.decoding.generate import DecodeConfig, Samples
-from ilqljax.decoding.networks import lay_out_networks
+from ilqljax.decoding.networks import prepare_for_decoding
 from ilqljax.decoding.policy import Generation, TextPolicy, check_choice
 from ilqljax.envs import LanguageObservation
 from ilqljax.errors import UserError
@@ -272,7 +272,7 @@ def test_beams_are_those_of_the_search_best_first(networks):
     )
     for observation, generations in zip(OBSERVATIONS, found, strict=False):
         prompt = encode_prompt(observation, TOKENIZER)
-        laid_out = lay_out_networks(MODEL, *networks, critic=True)
+        laid_out = prepare_for_decoding(MODEL, *networks, critic=True)
         beams = search(laid_out, prompt[None], np.array([len(prompt)]))
         scores = [generation.log_probability for generation in generations]
         assert scores == sorted(scores, reverse=True)

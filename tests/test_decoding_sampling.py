@@ -111,6 +111,7 @@ def test_a_filtered_token_is_never_drawn():
     assert set(sample_tokens(keys, scores, greedy=False).tolist()) == {1, 3}
 
 
+@pytest.mark.usefixtures("each_way")
 def test_draws_are_those_of_jax_categorical_and_the_best_is_the_first_of_equals():
     keys, scores = jax.random.split(jax.random.key(5), 6), jax.random.normal(jax.random.key(6), (6, 501))
     scores = scores.at[:, :300].set(-jnp.inf).at[1].set(-jnp.inf)

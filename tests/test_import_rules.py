@@ -146,6 +146,21 @@ def test_nothing_imports_scripts_tests_or_benchmarks():
         assert not roots & ({"scripts", "tests", "benchmarks"} - allowed), path
 
 
+def find_names(path: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    aliases = {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return attributes | aliases | {node.id for node in nodes if isinstance(node, ast.Name)}
+
+
+def test_one_switch_knows_the_platform_and_one_room_orders_what_a_compiler_does():
+    asks = {"default_backend", "get_backend", "device_kind", "platform_version", "platform_dependent"}
+    orders = {"optimization_barrier", "with_layout_constraint"}
+    found = {name: find_names(path) for name, path in SOURCES.items()}
+    assert {name for name, names in found.items() if names & asks} == {"ilqljax.models.cpu"}
+    assert {name.rpartition(".")[0] for name, names in found.items() if names & orders} == {"ilqljax.models.cpu"}
+
+
 def reach(name: str) -> set[str]:
     """Return everything that importing a module imports, the package's own modules followed, `ilqljax.types` not."""
     seen, queue = set(), [name]

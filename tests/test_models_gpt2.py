@@ -107,14 +107,15 @@ def test_hidden_states_equal_the_numpy_twin(shape):
         np.testing.assert_allclose(output.block_output[row], block_output, rtol=1e-4, atol=1e-4)
 
 
-def test_cached_decoding_equals_the_full_forward_at_every_position(trunk, run):
+def test_cached_decoding_equals_the_full_forward_at_every_position(trunk, run, each_way):
     tokens = make_tokens(CONFIG)
     n_rows, length = tokens.shape
     full = run(trunk, tokens)
     n_slots = CONFIG.n_positions
     # A slot is storage, not a position: tokens are stored out of order, among slots that hold garbage.
     slots = np.random.default_rng(2).permutation(n_slots)[:length]
-    shape = (CONFIG.n_layer, n_rows * CONFIG.n_head, n_slots, CONFIG.head_size)
+    heads = (n_rows * CONFIG.n_head,) if each_way == "cpu" else (n_rows, CONFIG.n_head)
+    shape = (CONFIG.n_layer, *heads, n_slots, CONFIG.head_size)
     cache = KVCache(np.full(shape, 7.0, np.float32), np.full(shape, -9.0, np.float32))
     seen = np.zeros((n_rows, n_slots), bool)
     step = jax.jit(

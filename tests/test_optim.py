@@ -134,11 +134,13 @@ def test_impossible_options_are_refused(options, message):
     assert message in str(raised.value)
 
 
+@pytest.mark.usefixtures("each_way")
 def test_norm_is_that_of_all_numbers_of_a_tree():
     tree = {"a": jnp.array([[1.0, 2.0], [2.0, 4.0]]), "b": jnp.array(5.0), "c": jnp.full((2, 1, 3), 1.0)}
     assert float(global_norm(tree)) == pytest.approx(np.sqrt(1 + 4 + 4 + 16 + 25 + 6), rel=1e-6)
 
 
+@pytest.mark.usefixtures("each_way")
 def test_clipping_equals_that_of_optax():
     tree = {"a": jnp.arange(6.0).reshape(2, 3), "b": jnp.array(-3.0)}
     for limit in (1.0, 100.0):

@@ -16,11 +16,11 @@ from ml_collections import ConfigDict
 from ilqljax.data.datapoint import DataPoint, collate
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
-from ilqljax.models import attention
+from ilqljax.models import chunks
+from ilqljax.models.cpu import attention
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.io.hf import load_gpt2, save_gpt2
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits, policy_trunk
-from ilqljax.rl import vocabulary
 from ilqljax.rl.algorithms import find_unreached, init_learner_state, make_learner
 from ilqljax.rl.objectives import likelihood, values
 from ilqljax.rl.objectives.likelihood import BCConfig
@@ -410,9 +410,7 @@ def test_advanced_heads_never_read_the_final_layer_norm():
 
 def test_chunked_vocabulary_equals_the_direct_one(full, monkeypatch):
     (_, metrics), gradients = full()
-    monkeypatch.setattr(
-        vocabulary, "MAX_LOGITS", 9 * TOKENIZER.vocab_size
-    )  # 104 actions and 152 targets: ragged chunks
+    monkeypatch.setattr(chunks, "MAX_LOGITS", 9 * TOKENIZER.vocab_size)  # 104 actions and 152 targets: ragged chunks
     (_, chunked_metrics), chunked = grad_fn(make_model(JOINT), FULL)(*make_params(JOINT), BATCH, None)
     assert_close(chunked_metrics, metrics, rtol=1e-5)
     assert_close(chunked, gradients)
@@ -485,7 +483,7 @@ def test_eight_devices_give_the_numbers_of_one(stepped, sizes):
 def test_attention_in_blocks_and_scores_in_chunks_on_eight_devices_give_the_numbers_of_one(stepped, monkeypatch):
     # Rows of 20 tokens in blocks of 8, 104 actions in chunks of at most 60.
     monkeypatch.setattr(attention, "BLOCK", 8)
-    monkeypatch.setattr(vocabulary, "MAX_LOGITS", 60 * TOKENIZER.vocab_size)
+    monkeypatch.setattr(chunks, "MAX_LOGITS", 60 * TOKENIZER.vocab_size)
     mesh = make_mesh(MeshConfig())
     state = make_state()
     shardings = infer_param_shardings(jax.eval_shape(lambda: state), mesh)

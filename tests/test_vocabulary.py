@@ -4,17 +4,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilqljax.models.products import Dense, apply_dense, transpose_kernels
+from ilqljax.models import chunks
+from ilqljax.models.cpu.products import transpose_kernels
+from ilqljax.models.dense import Dense, apply_dense
 from ilqljax.rl import vocabulary
 from ilqljax.rl.objectives.likelihood import token_cross_entropy
 from ilqljax.training.mesh import MeshConfig, batch_sharding, make_mesh, replicated_sharding
 
 
+@pytest.mark.usefixtures("each_way")
 @pytest.mark.parametrize("max_logits", [9 * 3, 9 * 7])  # 7 rows of 9 scores: three chunks, the last padded; or one
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_scores_and_their_gradients_equal_the_plain_ones(monkeypatch, max_logits, temperature, axis):
-    monkeypatch.setattr(vocabulary, "MAX_LOGITS", max_logits)
+    monkeypatch.setattr(chunks, "MAX_LOGITS", max_logits)
     rng = np.random.default_rng(0)
     x, kernel, bias = (rng.normal(size=s).astype(np.float32) for s in ((7, 4), (4, 9), (9,)))
     ids = rng.integers(0, 9, 7)
@@ -36,8 +39,9 @@ def test_scores_and_their_gradients_equal_the_plain_ones(monkeypatch, max_logits
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, expected)
 
 
+@pytest.mark.usefixtures("each_way")
 def test_the_filler_of_a_chunk_contributes_nothing_even_where_its_scores_are_huge(monkeypatch):
-    monkeypatch.setattr(vocabulary, "MAX_LOGITS", 4 * 2)  # 3 rows of 4 scores: the second chunk has one filler row
+    monkeypatch.setattr(chunks, "MAX_LOGITS", 4 * 2)  # 3 rows of 4 scores: the second chunk has one filler row
     bias = jnp.array([0.0, 200.0, 0.0, 0.0])
 
     def loss(bias):
@@ -46,12 +50,13 @@ def test_the_filler_of_a_chunk_contributes_nothing_even_where_its_scores_are_hug
     np.testing.assert_array_equal(jax.grad(loss)(bias), [3.0, 0.0, 0.0, 0.0])
 
 
+@pytest.mark.usefixtures("each_way")
 @pytest.mark.parametrize("max_logits", [50 * 7, 50 * 20])  # three chunks, or one
 @pytest.mark.parametrize("axis", [0, 1])
 def test_scores_of_half_precision_rows_are_float32_and_the_gradient_of_a_float32_kernel_too(
     monkeypatch, max_logits, axis
 ):
-    monkeypatch.setattr(vocabulary, "MAX_LOGITS", max_logits)
+    monkeypatch.setattr(chunks, "MAX_LOGITS", max_logits)
     rng = np.random.default_rng(3)
     whole = [rng.normal(size=shape).astype(np.float32) for shape in ((20, 16), (16, 50) if axis == 0 else (50, 16))]
     rounded = [np.asarray(jnp.asarray(x, jnp.bfloat16), np.float32) for x in whole]
@@ -126,14 +131,14 @@ def row_losses(weights, x, ids):
 
 @pytest.mark.parametrize("fitting", [3, 6])  # of 7 rows: three chunks of 3, or two of 4, the last of each filled up
 def test_scanned_rows_equal_the_direct_call_and_its_gradients(monkeypatch, fitting):
-    monkeypatch.setattr(vocabulary, "MAX_LOGITS", 9 * fitting)
+    monkeypatch.setattr(chunks, "MAX_LOGITS", 9 * fitting)
     rng = np.random.default_rng(2)
     weights, x = rng.normal(size=(4, 9)).astype(np.float32), rng.normal(size=(7, 4)).astype(np.float32)
     ids = rng.integers(0, 9, size=7)
     cotangent = rng.normal(size=7).astype(np.float32)
 
     def scanned(weights, x):
-        first, second = vocabulary.scan_vocabulary(lambda *rows: row_losses(weights, *rows), x, ids, vocab_size=9)
+        first, second = chunks.scan_vocabulary(lambda *rows: row_losses(weights, *rows), x, ids, vocab_size=9)
         return (first * cotangent).sum() + second.sum(), (first, second)
 
     def direct(weights, x):
@@ -146,20 +151,21 @@ def test_scanned_rows_equal_the_direct_call_and_its_gradients(monkeypatch, fitti
 
 @pytest.mark.parametrize(("max_logits", "shapes"), [(7, [(7,)]), (100, [(7,)]), (6, [(4,)]), (3, [(3,)])])
 def test_rows_are_scanned_in_as_few_and_even_chunks_as_fit(monkeypatch, max_logits, shapes):
-    monkeypatch.setattr(vocabulary, "MAX_LOGITS", max_logits)
+    monkeypatch.setattr(chunks, "MAX_LOGITS", max_logits)
     seen = set()
 
     def double(x):
         seen.add(x.shape)
         return 2 * x
 
-    doubled = vocabulary.scan_vocabulary(double, jnp.arange(7.0), vocab_size=1)
+    doubled = chunks.scan_vocabulary(double, jnp.arange(7.0), vocab_size=1)
     np.testing.assert_array_equal(doubled, 2 * np.arange(7))
     assert seen == set(shapes)
 
 
+@pytest.mark.usefixtures("each_way")
 def test_every_device_works_on_its_own_rows_of_every_chunk(monkeypatch):
-    monkeypatch.setattr(vocabulary, "MAX_LOGITS", 50 * 32)  # 64 rows: two chunks of 32
+    monkeypatch.setattr(chunks, "MAX_LOGITS", 50 * 32)  # 64 rows: two chunks of 32
     mesh = make_mesh(MeshConfig())
     x, ids = jax.device_put((jnp.ones((64, 6)), jnp.arange(64) % 50), batch_sharding(mesh))
     kernel = jax.device_put(jnp.ones((6, 50)), replicated_sharding(mesh))

@@ -11,7 +11,7 @@ from benchmarks.parity.comparison import Comparison, compare_texts, relative_err
 from benchmarks.parity.options import translate_acting
 from ilqljax.data.datapoint import encode_prompt
 from ilqljax.decoding.beam import Beams, make_beam_search
-from ilqljax.decoding.networks import lay_out_networks
+from ilqljax.decoding.networks import prepare_for_decoding
 from ilqljax.models.io.original import params_from_original
 
 AFTER_STEPS = "with the parameters after its training steps, as the original's beams"
@@ -66,7 +66,7 @@ def run_beams(case: Case, prompts: list[np.ndarray], settings: Mapping[str, Any]
         value_range=limits,
         max_length=case.max_length,
     )
-    networks = lay_out_networks(case.model, params, target, critic=config.beta != 0.0)
+    networks = prepare_for_decoding(case.model, params, target, critic=config.beta != 0.0)
     return Beams(*(np.asarray(x) for x in search(networks, tokens, lengths)))
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.speed.clock import measure_seconds
-from ilqljax.models.products import apply_dense
+from ilqljax.models.dense import apply_dense
 from ilqljax.types import Array
 
 KERNEL = (768, 3072)  # of GPT-2 small's MLP
@@ -25,7 +25,7 @@ def measure_product_rate(*, dtype: str = "float32") -> float:
     """
     on_cpu = jax.default_backend() == "cpu"
     size, n = (2048, 1) if on_cpu else (8192, 20)
-    x, sums = jnp.ones((size, size), dtype), jnp.float32 if on_cpu else dtype  # see `ilqljax.models.half_products`
+    x, sums = jnp.ones((size, size), dtype), jnp.float32 if on_cpu else dtype  # see `ilqljax.models.cpu.products`
 
     def step(_: int, product: Array, b: Array) -> Array:
         return jnp.matmul(product, b, preferred_element_type=sums).astype(dtype)
@@ -50,8 +50,8 @@ def measure_bandwidth(*, repeats: int = 8) -> float:
 def measure_kernel_rate(rows: int, *, dtype: str = "float32", repeats: int = 4) -> float:
     """Return the best rate of reading GPT-2's kernels by products with so many rows, in bytes a second.
 
-    Kernels lie as acting lays them out (`ilqljax.models.products.transpose_kernels`). This is what bounds a decoding
-    step built of XLA's products, whatever the memory could give.
+    Kernels lie as acting lays them out (`ilqljax.models.cpu.products.transpose_kernels`). This is what bounds a
+    decoding step built of XLA's products, whatever the memory could give.
     """
     n = 48  # half a gigabyte in float32: more than any cache holds
     # Arrays of their own: a stack would be copied from.

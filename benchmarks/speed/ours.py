@@ -22,7 +22,7 @@ from ilqljax.data.dataset import ObservationDataset, SelectedRows
 from ilqljax.data.loader import eval_batches, expect_counts, make_train_loader
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.decoding.generate import DecodeConfig, make_generate
-from ilqljax.decoding.networks import lay_out_networks
+from ilqljax.decoding.networks import prepare_for_decoding
 from ilqljax.hiring.matching.dense import DenseIndex
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
@@ -172,7 +172,7 @@ def make_act(work: ActWork) -> Callable[[int], None]:
     tokens = np.random.default_rng(SEED).integers(0, 50_257, (work.batch_size, work.prompt)).astype(np.int32)
     lengths = np.full(work.batch_size, work.prompt, np.int32)
     keys = jax.random.split(jax.random.key(SEED), work.batch_size)
-    networks = lay_out_networks(model, params, target, critic=True)
+    networks = prepare_for_decoding(model, params, target, critic=True)
     return lambda number: generate(networks, tokens, lengths, keys).tokens.block_until_ready()
 
 

@@ -60,7 +60,7 @@ def make_beam_search(
 ) -> Callable[[ActingNetworks, Array, Array], Beams]:
     """Make the compiled search `search(networks, tokens [B P], lengths [B]) -> Beams`.
 
-    The networks are those of `lay_out_networks`, with a critic where `beta` is not 0.
+    The networks are those of `prepare_for_decoding`, with a critic where `beta` is not 0.
 
     Args:
         model: the networks.

@@ -131,7 +131,7 @@ def make_generate(
 ) -> Callable[[ActingNetworks, Array, Array, Array], Samples]:
     """Make the compiled sampler `generate(networks, tokens [B P], lengths [B], keys [B]) -> Samples`.
 
-    The networks are those of `lay_out_networks`, with a critic where `beta` is not 0.
+    The networks are those of `prepare_for_decoding`, with a critic where `beta` is not 0.
 
     Args:
         model: the networks.

@@ -1,17 +1,16 @@
 """The networks as decoding reads them: chosen and laid out once, for any number of batches."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 
-from ilqljax.models.gpt2 import split_layers
-from ilqljax.models.products import transpose_kernels
+from ilqljax.models.cpu import decoding as on_cpu
+from ilqljax.models.cpu import use_cpu_tricks
 from ilqljax.models.value_lm import ValueLM, policy_trunk
 
 
 class ActingNetworks(NamedTuple):
-    """What acting needs of an ILQL or BC model, laid out for products of few rows.
+    """What acting needs of an ILQL or BC model.
 
     `trunks` are keyed by role: "policy", and where there is a critic with a trunk of its own, "value" and "target"; a
     trunk that two roles share appears once. `v` and `q` are the online V head and the target Q heads, {} without a
@@ -23,11 +22,8 @@ class ActingNetworks(NamedTuple):
     q: dict
 
 
-@partial(jax.jit, static_argnames=("model", "critic"))
-def lay_out_networks(model: ValueLM, params: dict, target: dict, *, critic: bool) -> ActingNetworks:
-    """Choose what acting reads, and lay it out: layers apart, kernels transposed.
-
-    Both are copies of what they replace, made here once; within a sampler they would be made for every batch.
+def prepare_for_decoding(model: ValueLM, params: dict, target: dict, *, critic: bool) -> ActingNetworks:
+    """Choose what acting reads and have it on the device; on a CPU, lay it out for products of few rows.
 
     Args:
         model: the networks.
@@ -40,7 +36,7 @@ def lay_out_networks(model: ValueLM, params: dict, target: dict, *, critic: bool
         trunks["value"] = params["trunk"]
     if critic and "trunk" in target:
         trunks["target"] = target["trunk"]
-    trunks = {role: split_layers(model.backbone.config, trunk) for role, trunk in trunks.items()}
-    if not critic:
-        return ActingNetworks(trunks, {}, {})
-    return ActingNetworks(trunks, params["v"], transpose_kernels({name: target[name] for name in model.q_names}))
+    q = {name: target[name] for name in model.q_names} if critic else {}
+    if use_cpu_tricks():
+        trunks, q = on_cpu.lay_out(trunks, q, split=model.backbone.config.unroll >= model.backbone.config.n_layer)
+    return jax.device_put(ActingNetworks(trunks, params["v"] if critic else {}, q))

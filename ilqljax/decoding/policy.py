@@ -14,7 +14,7 @@ from ilqljax.data.dataset import View
 from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.decoding.beam import make_beam_search
 from ilqljax.decoding.generate import DecodeConfig, Samples, make_generate
-from ilqljax.decoding.networks import lay_out_networks
+from ilqljax.decoding.networks import prepare_for_decoding
 from ilqljax.decoding.rerank import make_utterance_scores
 from ilqljax.envs.base import LanguageObservation, Policy
 from ilqljax.errors import UserError
@@ -132,7 +132,7 @@ class TextPolicy(Policy):
             # Its critic has no say in which token comes next, only in which utterance is best.
             token_config = dataclasses.replace(config, beta=0.0)
             self.judge = make_shared_scores(model, value_range=value_range) if "v" in params else None
-        self.networks = lay_out_networks(model, params, target, critic=token_config.beta != 0.0)
+        self.networks = prepare_for_decoding(model, params, target, critic=token_config.beta != 0.0)
         self.generate = make_shared_generate(model, token_config, **ids)
         if config.beam_width:
             self.search = make_shared_search(model, token_config, width=config.beam_width, **ids)

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from ilqljax.decoding.networks import ActingNetworks
+from ilqljax.models.cpu import decoding as on_cpu
+from ilqljax.models.cpu import use_cpu_tricks
 from ilqljax.models.value_lm import ValueLM, compute_logits
 from ilqljax.types import UNCLIPPED, Array
 
@@ -134,18 +136,7 @@ def advantage_term(
 
 
 def sample_tokens(keys: Array, scores: Float[Array, "B V"], *, greedy: bool) -> Int[Array, "B"]:
-    """Draw one token a row from softmax(scores), each row with its own key; or take the best.
-
-    The draws are those of `jax.random.categorical`, of which XLA on a CPU makes one loop, number by number. The barrier
-    parts noise and argmax.
-    """
-    if not greedy:
-        noise = jax.vmap(lambda key, row: jax.random.gumbel(key, row.shape, row.dtype))(keys, scores)
-        scores = jax.lax.optimization_barrier(scores + noise)
-    return find_largest(scores)
-
-
-def find_largest(scores: Float[Array, "B V"]) -> Int[Array, "B"]:
-    """Find the first largest score of each row, in two passes: XLA's argmax on a CPU takes three times as long."""
-    largest, n_scores = scores.max(axis=-1, keepdims=True), scores.shape[-1]
-    return jnp.where(scores == largest, jnp.arange(n_scores), n_scores - 1).min(axis=-1)
+    """Draw one token a row from softmax(scores), each row with its own key; or take the best, the first of equals."""
+    if use_cpu_tricks():
+        return on_cpu.find_largest(scores) if greedy else on_cpu.draw_tokens(keys, scores)
+    return scores.argmax(axis=-1) if greedy else jax.vmap(jax.random.categorical)(keys, scores)

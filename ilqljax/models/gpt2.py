@@ -19,7 +19,9 @@ from jaxtyping import Bool, Float, Int
 from ilqljax.config.sections import NO_OPTION
 from ilqljax.errors import UserError
 from ilqljax.models.attention import attend_cached, attend_causally
-from ilqljax.models.products import Dense, transpose_kernels
+from ilqljax.models.cpu import decoding as on_cpu
+from ilqljax.models.cpu import use_cpu_tricks
+from ilqljax.models.dense import Dense
 from ilqljax.types import Array
 
 
@@ -72,12 +74,12 @@ class GPT2Config:
 class KVCache(NamedTuple):
     """Keys and values of the tokens seen so far, in slots: a slot's number is storage, not a position.
 
-    Of a trunk of `split_layers` each is a tuple of L arrays [BH S K], else one array [L BH S K]. A row's heads are
-    entries of their own (`take_cache_rows`): of an axis of size 1 XLA would make a reshaped copy at every token.
+    On a CPU rows and heads are one axis, [L BH S K], and the layers of a trunk that is laid out for acting have arrays
+    of their own, L times [BH S K] (`ilqljax.models.cpu.decoding`).
     """
 
-    keys: Float[Array, "L BH S K"] | tuple[Float[Array, "BH S K"], ...]
-    values: Float[Array, "L BH S K"] | tuple[Float[Array, "BH S K"], ...]
+    keys: Float[Array, "L B H S K"] | Float[Array, "L BH S K"] | tuple[Float[Array, "BH S K"], ...]
+    values: Float[Array, "L B H S K"] | Float[Array, "L BH S K"] | tuple[Float[Array, "BH S K"], ...]
 
 
 class CacheSlots(NamedTuple):
@@ -107,11 +109,11 @@ class Attention(nn.Module):
         qkv = dense(c, 3 * c.n_embd, name="c_attn")(x).reshape(batch, length, 3, c.n_head, c.head_size)
         query, key, value = jnp.moveaxis(qkv, (2, 3), (0, 2))  # each [B H T K]
         drop = nn.Dropout(c.dropout, deterministic=False) if c.dropout and not deterministic else None
-        keys, values = (_store(x.reshape(-1, length, c.head_size)) for x in (key, value))
+        keys, values = (on_cpu.store(x) if use_cpu_tricks() else x for x in (key, value))
         if cache_layer is None:
             mixed = attend_causally(query, key, value, drop)
         else:
-            # Written before it is read: the other way round XLA copies both whole, twice.
+            # Written before it is read: the other way round both would be copied whole.
             keys, values = (
                 jax.lax.dynamic_update_slice_in_dim(old, new, slots.new, axis=-2)
                 for old, new in zip(cache_layer, (keys, values), strict=True)
@@ -173,7 +175,7 @@ class GPT2(nn.Module):
         Without `cache`, attention is causal over the row and positions default to 0..T-1; `return_kv` gives the row's
         keys and values, to prefill a cache. With `cache`, T is 1 and `slots` says where the token goes and what it
         sees; the returned cache has it in it.
-        Parameters may be those of `split_layers`.
+        Parameters may be laid out for acting (`ilqljax.decoding.networks`).
         """
         c = self.config
         wte = self.param("wte", nn.initializers.normal(0.02), (c.vocab_size, c.n_embd))
@@ -185,11 +187,7 @@ class GPT2(nn.Module):
         return_kv = return_kv or cache is not None
         layers = self.get_variable("params", "h")
         if isinstance(layers, tuple):
-            run, new_kv = Block(c, return_kv, deterministic, parent=None).apply, []
-            for i, layer in enumerate(layers):
-                x, kv = run({"params": layer}, x, cache and tuple(x[i] for x in cache), slots)
-                new_kv.append(kv)
-            new_kv = zip(*new_kv, strict=True) if return_kv else None
+            x, new_kv = on_cpu.run_layers(Block(c, return_kv, deterministic, parent=None), layers, x, cache, slots)
         else:
             x, new_kv = self.scan_layers(x, cache, slots, return_kv=return_kv, deterministic=deterministic)
         return TrunkOutput(layer_norm(c, "ln_f")(x), x, KVCache(*new_kv) if return_kv else None)
@@ -209,28 +207,11 @@ class GPT2(nn.Module):
         return layers(c, return_kv, deterministic, name="h")(x, cache and tuple(cache), slots)
 
 
-def _store(x: Float[Array, "BH T K"]) -> Float[Array, "BH T K"]:
-    """Give keys or values a cache's dtype: on a CPU float32, else XLA would convert the whole cache at every token."""
-    return x.astype(jnp.float32) if jax.default_backend() == "cpu" else x
-
-
-def take_cache_rows(x: Float[Array, "*L BH S K"], rows: Int[Array, "N"], *, n_head: int) -> Float[Array, "*L NH S K"]:
+def take_cache_rows(x: Float[Array, "..."], rows: Int[Array, "N"], *, n_head: int) -> Float[Array, "..."]:
     """Pick rows of a cache's array by number, each with all its heads."""
-    entries = rows[:, None] * n_head + jnp.arange(n_head)[None]
-    return jnp.take(x, entries.reshape(-1), axis=-3, mode="clip")
-
-
-def split_layers(config: GPT2Config, trunk: dict) -> dict:
-    """Give each layer arrays of its own, for a loop that reads them at every turn; scanned layers stay as they are.
-
-    XLA copies a layer out of the stack at every use, which triples what a decoding step reads and writes. The caches of
-    such a trunk are split too, and kernels lie transposed (`transpose_kernels`).
-    """
-    if config.unroll < config.n_layer:
-        return trunk
-    stack = transpose_kernels(trunk["h"])
-    layers = tuple(jax.tree.map(lambda stacked, i=i: stacked[i], stack) for i in range(config.n_layer))
-    return trunk | {"h": jax.lax.optimization_barrier(layers)}
+    if use_cpu_tricks():
+        return on_cpu.take_cache_rows(x, rows, n_head)
+    return jnp.take(x, rows, axis=-4, mode="clip")
 
 
 def dense(config: GPT2Config, features: int, *, name: str, scale: float = 1.0) -> Dense:

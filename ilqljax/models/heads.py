@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from ilqljax.models.products import Dense, apply_dense
+from ilqljax.models.dense import Dense, apply_dense
 from ilqljax.types import Array
 
 

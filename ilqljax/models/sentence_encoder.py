@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from ilqljax.data.files import hash_file
 from ilqljax.errors import UserError
+from ilqljax.models.cpu import use_cpu_tricks
 from ilqljax.models.encoder import POOLINGS, Bert, embed
 from ilqljax.models.io.encoder import find_encoder, load_bert, read_encoder_files
 from ilqljax.types import Array
@@ -76,7 +77,7 @@ class SentenceEncoder:
         self._model, self._params = Bert(config), jax.device_put(params)
         self._tokenizer = load_bert_tokenizer(files.bert, vocab_size=config.vocab_size)
         self._buckets = (*(b for b in BUCKETS if b < self.max_length), self.max_length)
-        usual = CPU_BATCH_TOKENS if jax.default_backend() == "cpu" else BATCH_TOKENS
+        usual = CPU_BATCH_TOKENS if use_cpu_tricks() else BATCH_TOKENS
         self._batch_tokens = batch_tokens or usual
 
     def encode(self, texts: Sequence[str]) -> Encoded:

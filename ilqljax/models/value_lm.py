@@ -23,8 +23,9 @@ from jaxtyping import Float, Int
 from ilqljax.config.sections import NO_OPTION
 from ilqljax.errors import UserError
 from ilqljax.models import heads
+from ilqljax.models.cpu import products as on_cpu
+from ilqljax.models.cpu import use_cpu_tricks
 from ilqljax.models.gpt2 import TrunkOutput
-from ilqljax.models.half_products import contract, is_half
 from ilqljax.types import Array
 
 Params = dict
@@ -221,8 +222,7 @@ def policy_trunk(params: Params) -> Params:
 
 def compute_logits(trunk: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
     """Apply the tied language-model head: float32 logits from hidden states of any dtype."""
-    # Over the embedding as it lies: of its transpose XLA makes a copy where there is one row, at every token.
-    wte, over_width = trunk["wte"].astype(hidden.dtype), (((hidden.ndim - 1,), (1,)), ((), ()))
-    if is_half(hidden.dtype):
-        return contract(hidden.reshape(-1, hidden.shape[-1]), wte, 1).reshape(*hidden.shape[:-1], -1)
-    return jax.lax.dot_general(hidden, wte, over_width, preferred_element_type=jnp.float32)
+    wte = trunk["wte"].astype(hidden.dtype)
+    if use_cpu_tricks():
+        return on_cpu.compute_logits(hidden, wte)
+    return jnp.matmul(hidden, wte.T, preferred_element_type=jnp.float32)

@@ -10,6 +10,8 @@ from jaxtyping import Float, Int
 from optax.contrib import MuonDimensionNumbers, muon
 
 from ilqljax.errors import UserError
+from ilqljax.models.cpu import updates as on_cpu
+from ilqljax.models.cpu import use_cpu_tricks
 from ilqljax.types import Array
 
 OPTIMIZERS = ("adamw", "muon")
@@ -92,22 +94,18 @@ def make_schedule(config: OptimConfig) -> optax.Schedule:
 
 
 def global_norm(tree: Any) -> Float[Array, ""]:
-    """Compute the Euclidean norm over all leaves.
-
-    Rows are summed first, behind a barrier: XLA on a CPU made one windowed reduction of a gradient [1536, 50263] and
-    the sum over it, which touched some 15 GB of fresh memory and took longer than the gradients themselves.
-    """
-
-    def sum_squares(x: Array) -> Float[Array, ""]:
-        return jnp.sum(jax.lax.optimization_barrier(jnp.sum(jnp.square(x), axis=-1)))
-
-    return jnp.sqrt(sum(sum_squares(jnp.atleast_1d(x)) for x in jax.tree.leaves(tree)))
+    """Compute the Euclidean norm over all leaves."""
+    if use_cpu_tricks():
+        return on_cpu.global_norm(tree)
+    return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
 
 
 def clip_by_norm(limit: float) -> optax.GradientTransformation:
-    """Scale gradients down to a global norm of `limit` where it is above (torch's `clip_grad_norm_`)."""
+    """Scale gradients down to a global norm of `limit` where it is above (torch's `clip_grad_norm_`); 0 is off."""
 
     def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
+        if not limit:
+            return on_cpu.await_gradients(updates) if use_cpu_tricks() else updates, state
         norm = global_norm(updates)
         return jax.tree.map(lambda g: jnp.where(norm > limit, g / norm * limit, g), updates), state
 
@@ -117,12 +115,10 @@ def clip_by_norm(limit: float) -> optax.GradientTransformation:
 def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
     """Make the optimizer. Its state's structure depends on its name alone, so a resumed run may change other options.
 
-    Gradients are clipped before the moments see them, as torch's `clip_grad_norm_` before `step` does. Without a limit
-    they are compared with infinity: no update can then begin before all gradients are there, so that XLA writes new
-    parameters and targets over the old ones instead of copying what some gradient might still read.
+    Gradients are clipped before the moments see them, as torch's `clip_grad_norm_` before `step` does.
     """
     make = {"adamw": _make_adamw, "muon": _make_muon}[config.optimizer]
-    return optax.chain(clip_by_norm(config.max_grad_norm or jnp.inf), make(config))
+    return optax.chain(clip_by_norm(config.max_grad_norm), make(config))
 
 
 def _make_adamw(config: OptimConfig) -> optax.GradientTransformation:

@@ -1,7 +1,6 @@
-"""Compilation and the process: the persistent cache, huge pages for the allocator, and a count of compilations."""
+"""Compilation: the persistent cache, and a count of compilations."""
 
 import os
-import sys
 from pathlib import Path
 
 import jax
@@ -49,18 +48,3 @@ def enable_compilation_cache() -> None:
         return
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     jax.config.update("jax_compilation_cache_dir", str(home / "ilqljax" / "xla"))
-
-
-def restart_with_huge_pages() -> None:
-    """Start this process anew, once, with an allocator that asks the kernel for huge pages where that has to be asked.
-
-    XLA takes gigabytes from the allocator at every step on a CPU and gives them back; a page fault for each 4 KiB of
-    them cost a GPT-2-small step a sixth of its time. glibc reads the setting when a process starts, and not later. To
-    be called before anything else, by a program that owns its process; GLIBC_TUNABLES in the environment keeps it from
-    doing anything.
-    """
-    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    if "GLIBC_TUNABLES" in os.environ or not setting.is_file() or "[madvise]" not in setting.read_text():
-        return
-    os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
-    os.execv(sys.executable, sys.orig_argv)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from ilqljax.errors import UserError
-from ilqljax.models import heads
+from ilqljax.models import chunks, heads
 from ilqljax.models.value_lm import ValueLM, compute_logits, policy_trunk
 from ilqljax.rl import losses, vocabulary
 from ilqljax.rl.objectives.likelihood import policy_loss, taken_tokens
@@ -293,7 +293,7 @@ def back_up(
 
     read = (hidden.target, hidden.policy if config.backup == "soft" else hidden.target)
     states = [losses.gather_positions(x, moves.state_idxs).reshape(-1, x.shape[-1]) for x in read]
-    values = vocabulary.scan_vocabulary(rows, *states, vocab_size=model.backbone.config.vocab_size)
+    values = chunks.scan_vocabulary(rows, *states, vocab_size=model.backbone.config.vocab_size)
     return jax.lax.stop_gradient(values.reshape(moves.state_idxs.shape))
 
 
@@ -309,12 +309,12 @@ def q_statistics(
 
     def score_with_margin(features, taken):
         q = heads.project(head, features)  # [N V]
-        scores = vocabulary.reduce_scores(q, taken, temperature=temperature)
+        scores = chunks.reduce_scores(q, taken, temperature=temperature)
         return *scores, losses.margin_loss(q, scores.taken, margin=config.dm_margin)
 
     if config.dm_weight:
         vocab_size = model.backbone.config.vocab_size
-        q_t, log_z, margin = vocabulary.scan_vocabulary(score_with_margin, rows, taken, vocab_size=vocab_size)
+        q_t, log_z, margin = chunks.scan_vocabulary(score_with_margin, rows, taken, vocab_size=vocab_size)
     else:
         layer = head["dense_out"]
         q_t, log_z = vocabulary.score_rows(rows, layer["kernel"], layer["bias"], taken, temperature=temperature)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilqljax.models.half_products import apply_affine, is_half, transpose
-from ilqljax.models.products import apply_dense, transpose_kernels
+from ilqljax.models.cpu.products import apply_affine, is_half, transpose, transpose_kernels
+from ilqljax.models.dense import apply_dense
 
 RNG = np.random.default_rng(5)
 ROWS, KERNEL, BIAS = (RNG.normal(size=shape).astype(np.float32) for shape in ((40, 64), (64, 48), (48,)))
