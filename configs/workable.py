@@ -110,7 +110,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "max_postings": 0,
             "max_words": -1,
             "operators": (),  # all
-            "rewrites_path": "",  # further rewrites of training postings: scripts/sample_rewrites.py
+            "rewrites_path": "",  # further rewrites of training postings: ilqljax data sample
             "splits": "company",
             "fractions": (0.6, 0.1, 0.3),
         }

@@ -12,7 +12,7 @@ from small_bert import save_bert
 
 import ilqljax.hiring.task  # noqa: F401  (registers the matchers)
 from ilqljax.config import BuildContext, build, load_config_file
-from ilqljax.decoding.generate import DecodeConfig
+from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.policy import Generation
 from ilqljax.errors import UserError
 from ilqljax.hiring.data.prepare import DataConfig, prepare_data

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from ilqljax.data.files import lock_path
+from ilqljax.data.json_lines import save_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.data import prepare
 from ilqljax.hiring.data.prepare import DataConfig, prepare_data
 from ilqljax.hiring.data.prepared import format_summary, load_prepared
 from ilqljax.hiring.market.sample import make_market
 from ilqljax.hiring.matching.matcher import TfidfMatcher
-from ilqljax.hiring.postings.posting import save_candidates, save_json_lines, save_postings
+from ilqljax.hiring.postings.posting import save_candidates, save_postings
 from ilqljax.hiring.postings.sources import detect_source, load_market
 from ilqljax.hiring.reward import reward
 from ilqljax.hiring.reward.reward import RewardConfig

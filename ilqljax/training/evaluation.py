@@ -1,9 +1,5 @@
-"""Judge what a run has learned: `python -m ilqljax.evaluate --run runs/workable-...`.
+"""Open a run, act with its policies and judge them; training ends with it, `ilqljax evaluate` does it again."""
 
-Training ends with the same judgement; this program repeats it, with other decoding options if wanted.
-"""
-
-import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +12,7 @@ from ilqljax.config import BuildContext, build, from_section, load_config_json, 
 from ilqljax.data.dataset import ListRLDataset
 from ilqljax.data.files import save_text
 from ilqljax.data.transforms import Arrangement
-from ilqljax.decoding.generate import DecodeConfig
+from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.policy import TextPolicy, check_choice
 from ilqljax.errors import UserError
 from ilqljax.models.builders import BuiltModel
@@ -25,7 +21,6 @@ from ilqljax.models.value_lm import policy_trunk
 from ilqljax.rl.algorithms import Learner, init_learner_state, make_learner, select_acting_params
 from ilqljax.rl.optim import make_optimizer
 from ilqljax.training.checkpoint import CheckpointStore
-from ilqljax.training.compilation import enable_compilation_cache
 from ilqljax.training.loop import TrainConfig
 from ilqljax.training.processes import ask_first_process, is_first_process
 from ilqljax.training.runs import load_run_config, save_json
@@ -260,28 +255,3 @@ def evaluate_run(run_dir: str | Path, *, out_dir: str | Path = "", overrides: di
     out.mkdir(parents=True, exist_ok=True)
     evaluate_policies(run.config, run.built, run.policies, judge=judge, run_dir=out)
     return out
-
-
-def add_decode_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the decoding options that are worth changing after training."""
-    parser.add_argument("--beta", type=float, help="weight of the advantage")
-    parser.add_argument("--temperature", type=float, help="of the policy; 0 is greedy")
-    parser.add_argument("--top_p", type=float, help="nucleus filter of the policy")
-    parser.add_argument("--n_generations", type=int, help="samples per observation, of which one is chosen")
-
-
-def read_decode_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the decoding options that were given."""
-    chosen = {name: getattr(args, name) for name in ("beta", "temperature", "top_p", "n_generations")}
-    return {name: value for name, value in chosen.items() if value is not None}
-
-
-def main() -> None:
-    """Read the arguments and judge."""
-    parser = argparse.ArgumentParser(prog="python -m ilqljax.evaluate", description=__doc__.splitlines()[0])
-    parser.add_argument("--run", required=True, help="folder of a run")
-    parser.add_argument("--out", default="", help="where results go; the run's folder by default")
-    add_decode_arguments(parser)
-    args = parser.parse_args()
-    enable_compilation_cache()
-    evaluate_run(args.run, out_dir=args.out, overrides=read_decode_arguments(args))

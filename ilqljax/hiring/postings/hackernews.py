@@ -17,14 +17,13 @@ from html.entities import html5
 from pathlib import Path
 from typing import Any
 
+from ilqljax.data.json_lines import read_field, read_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.postings.posting import (
     Posting,
     SeenIds,
     load_saved_dataset,
     normalize_spaces,
-    read_field,
-    read_json_lines,
     require_rows,
 )
 
