@@ -34,7 +34,7 @@ LIBRARY = {
     "import": "ilqljax.training.commands.import_original",
 }
 HELP = ("-h", "--help")
-RENAMED: Mapping[str, str] = MappingProxyType({})
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 # --- Commands ---------------------------------------------------------------------------------------------------------
@@ -149,8 +149,8 @@ def add_options(
     config: type,
     names: Iterable[str] = (),
     *,
-    renamed: Mapping[str, str] = RENAMED,
-    known: Mapping[str, Iterable[str]] = RENAMED,
+    renamed: Mapping[str, str] = NOTHING,
+    known: Mapping[str, Iterable[str]] = NOTHING,
     unset: str = "",
 ) -> None:
     """Add an option for each field of a dataclass, with its type and default, and the docstring's words as help.
@@ -181,7 +181,7 @@ def read_options(
     config: type[T],
     names: Iterable[str] = (),
     *,
-    renamed: Mapping[str, str] = RENAMED,
+    renamed: Mapping[str, str] = NOTHING,
     **others: Any,
 ) -> T:
     """Return the dataclass with the values of the options that `add_options` made, and `others` for other fields."""
@@ -189,7 +189,7 @@ def read_options(
 
 
 def list_given(
-    args: argparse.Namespace, config: type, names: Iterable[str] = (), *, renamed: Mapping[str, str] = RENAMED
+    args: argparse.Namespace, config: type, names: Iterable[str] = (), *, renamed: Mapping[str, str] = NOTHING
 ) -> dict[str, Any]:
     """Return the values of a dataclass's options by field, without those that were not given and have no default."""
     options = {field.name: renamed.get(field.name, field.name) for field in _select_fields(config, names)}
