@@ -16,8 +16,8 @@ from ilqljax.cli import run_main
 from ilqljax.config import load_config_file
 from ilqljax.data.files import save_text
 from ilqljax.errors import UserError
-from ilqljax.hiring.evaluation.judge import show_interval
-from ilqljax.hiring.evaluation.report import EVALUATION_FILE, distill_evaluations, load_evaluations
+from ilqljax.hiring.evaluation.judge import EVALUATION_FILE, show_interval
+from ilqljax.hiring.evaluation.report import distill_evaluations, load_evaluations
 from ilqljax.rl.algorithms import ALGORITHMS
 from ilqljax.train import train
 from ilqljax.training.compilation import enable_compilation_cache, restart_with_huge_pages

@@ -149,6 +149,13 @@ def test_train_is_absls_program_and_gets_its_words_as_they_are(monkeypatch):
     assert seen == [words]
 
 
+def test_a_report_finds_the_evaluation_of_a_runs_folder(tmp_path):
+    (tmp_path / "evaluation.jsonl").write_text("{broken")
+    for run in (tmp_path, tmp_path / "evaluation.jsonl"):
+        with pytest.raises(UserError, match=r"evaluation\.jsonl:1: not JSON"):
+            run_command(["report", "policies", "--run", str(run)])
+
+
 # Options of dataclasses.
 
 

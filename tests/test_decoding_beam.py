@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ilqljax.decoding.beam import make_beam_search
+from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.networks import lay_out_networks
-from ilqljax.decoding.options import DecodeConfig
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits, policy_trunk

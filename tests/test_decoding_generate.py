@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilqljax.decoding.generate import make_generate, prefill
+from ilqljax.decoding.generate import DecodeConfig, make_generate, prefill
 from ilqljax.decoding.networks import lay_out_networks
-from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.sampling import make_token_scores
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config

@@ -12,9 +12,8 @@ import pytest
 from ilqljax.data.datapoint import DataPoint, collate, encode_prompt
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.decoding.beam import make_beam_search
-from ilqljax.decoding.generate import Samples
+from ilqljax.decoding.generate import DecodeConfig, Samples
 from ilqljax.decoding.networks import lay_out_networks
-from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.policy import Generation, TextPolicy, check_choice
 from ilqljax.envs import LanguageObservation
 from ilqljax.errors import UserError

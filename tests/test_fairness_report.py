@@ -224,12 +224,6 @@ def test_distill_script_prints_and_saves(tmp_path, eval_file):
     assert (tmp_path / "d.csv").read_text().startswith("policy,n_postings,")
 
 
-def test_a_folder_stands_for_the_evaluation_in_it(tmp_path, eval_file):
-    assert load_evaluations(eval_file.parent) == load_evaluations(eval_file)
-    with pytest.raises(UserError, match=r"none/?.*no such file\. Give the folder of a run"):
-        load_evaluations(tmp_path / "none")
-
-
 def test_impact_ratio_script_prints_and_saves(tmp_path, eval_file):
     arguments = ("--eval_file", eval_file, "--save_path", tmp_path / "r.json", "--attributes", "gender")
     done = run_script("impact_ratio_calc.py", *arguments, "--selected", 4)

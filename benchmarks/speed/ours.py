@@ -21,9 +21,8 @@ from benchmarks.speed.work import (
 from ilqljax.data.dataset import ObservationDataset, SelectedRows
 from ilqljax.data.loader import eval_batches, expect_counts, make_train_loader
 from ilqljax.data.tokenizer import CharacterTokenizer
-from ilqljax.decoding.generate import make_generate
+from ilqljax.decoding.generate import DecodeConfig, make_generate
 from ilqljax.decoding.networks import lay_out_networks
-from ilqljax.decoding.options import DecodeConfig
 from ilqljax.hiring.matching.dense import DenseIndex
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig

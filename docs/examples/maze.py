@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.wordle.fit import FitConfig, fit
 from ilqljax.data.dataset import ObservationDataset
 from ilqljax.data.tokenizer import CharacterTokenizer
-from ilqljax.decoding.options import DecodeConfig
+from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import TextPolicy
 from ilqljax.envs.base import LanguageEnvironment, LanguageObservation, Policy, interact_environments
 from ilqljax.models.gpt2 import GPT2, GPT2Config

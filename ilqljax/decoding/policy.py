@@ -13,9 +13,8 @@ from ilqljax.data.datapoint import Dialogue, encode_prompt
 from ilqljax.data.dataset import View
 from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.decoding.beam import make_beam_search
-from ilqljax.decoding.generate import Samples, make_generate
+from ilqljax.decoding.generate import DecodeConfig, Samples, make_generate
 from ilqljax.decoding.networks import lay_out_networks
-from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.rerank import make_utterance_scores
 from ilqljax.envs.base import LanguageObservation, Policy
 from ilqljax.errors import UserError

@@ -10,12 +10,12 @@ number: `ilqljax.hiring.evaluation.report`.
 import argparse
 
 from ilqljax.cli import add_renamed
+from ilqljax.hiring.commands.evaluation import add_evaluation, find_evaluation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the evaluation, what is tabulated, and the file to write."""
-    text = "folder of a run or of `ilqljax evaluate --out`, or an evaluation.jsonl"
-    add_renamed(parser, "--run", "--eval_file", required=True, help=text)
+    add_evaluation(parser)
     text = "where to save; .csv or .json chooses the format"
     add_renamed(parser, "--out", "--save_path", required=True, help=text)
     parser.add_argument("--attributes", default="", help="comma-separated; all that the file has if left out")
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
 
     check_save_path(args.out)
     rows = tabulate_impact_ratios(
-        load_evaluations(args.run),
+        load_evaluations(find_evaluation(args.run)),
         attributes=[name.strip() for name in args.attributes.split(",") if name.strip()],
         n_selected=args.selected,
         seed=args.seed,

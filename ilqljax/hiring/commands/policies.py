@@ -9,12 +9,12 @@ of each number: `ilqljax.hiring.evaluation.report`.
 import argparse
 
 from ilqljax.cli import add_renamed
+from ilqljax.hiring.commands.evaluation import add_evaluation, find_evaluation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the evaluation, and the file to write."""
-    text = "folder of a run or of `ilqljax evaluate --out`, or an evaluation.jsonl"
-    add_renamed(parser, "--run", "--eval_file", required=True, help=text)
+    add_evaluation(parser)
     text = "also save the numbers, in a file whose name ends in .csv or .json"
     add_renamed(parser, "--out", "--save_path", default="", help=text)
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap over postings")
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.out:
         check_save_path(args.out)
-    rows = distill_evaluations(load_evaluations(args.run), seed=args.seed)
+    rows = distill_evaluations(load_evaluations(find_evaluation(args.run)), seed=args.seed)
     if args.out:
         save_rows(args.out, rows)
     print(format_distilled(rows))

@@ -79,7 +79,7 @@ class DataConfig:
         operators: what makes rewrites; the original is always there.
         rewrites_path: a file of further rewrites of training postings, such as `ilqljax data sample` writes; "" for
             none.
-        splits: "company" makes new splits, "given" takes the index files of the source.
+        splits: "company" splits anew, "given" takes the index files of the source.
         fractions: shares of train, eval and test in a new split.
         reward: how rewrites are scored.
     """
@@ -157,7 +157,7 @@ def _check_config(config: DataConfig) -> None:
     if config.splits not in SPLIT_CHOICES:
         raise UserError(f"Unknown splits '{config.splits}'. Known: {', '.join(SPLIT_CHOICES)}.")
     if config.rewrites_path and not Path(config.rewrites_path).is_file():
-        raise UserError(f"rewrites_path={config.rewrites_path}: no such file. `ilqljax data sample` writes one.")
+        raise UserError(f"rewrites_path={config.rewrites_path}: no such file. scripts/sample_rewrites.py writes one.")
     if config.max_postings < 0 or config.max_words < -1:
         raise UserError(
             f"max_postings={config.max_postings}, max_words={config.max_words}: use 0 for no limit (max_words also -1, "

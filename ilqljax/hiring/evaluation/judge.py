@@ -28,7 +28,6 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.environment import PostingObservation
 from ilqljax.hiring.evaluation.report import (
-    EVALUATION_FILE,
     Evaluation,
     distill_evaluations,
     load_evaluations,
@@ -43,7 +42,7 @@ from ilqljax.hiring.postings.prompts import build_prompt
 from ilqljax.hiring.reward.reward import DiversityReward
 from ilqljax.hiring.statistics import bootstrap_mean
 
-IMPACT_FILE = "impact_ratios.csv"
+EVALUATION_FILE, IMPACT_FILE = "evaluation.jsonl", "impact_ratios.csv"
 # What a results row says of the held-out engine, under names that begin with "held_out_".
 HELD_OUT_KEYS = ("reward_", "difference", "guarded_difference", "over_bc")
 

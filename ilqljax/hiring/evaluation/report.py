@@ -34,7 +34,6 @@ from ilqljax.hiring.reward.diversity import count_categories, normalize_counts
 from ilqljax.hiring.statistics import Estimate, bootstrap_mean, entropy, mean_and_standard_error
 
 Row = dict[str, Any]
-EVALUATION_FILE = "evaluation.jsonl"
 TEXT_FIELDS = ("policy", "posting_id", "company", "prompt", "original", "rewrite")
 KEYS = (
     *TEXT_FIELDS,
@@ -77,17 +76,15 @@ class Evaluation:
 
 
 def load_evaluations(path: str | Path) -> dict[str, list[Evaluation]]:
-    """Load an evaluation, a file or the folder that holds it: each policy's lines, in the order of the file.
+    """Load an evaluation file: each policy's lines, in the order of the file.
 
     Raises:
         UserError: the file is missing, empty or not the one its checksum is of, a line is malformed, lacks a key, or
         repeats a posting of its policy, or the policies were not judged on the same postings.
     """
     path = Path(path)
-    if path.is_dir():
-        path /= EVALUATION_FILE
     if not path.is_file():
-        raise UserError(f"{path}: no such file. Give the folder of a run, or of `ilqljax evaluate --out`.")
+        raise UserError(f"{path}: no such file. Give the JSONL file that scripts/eval_policy.py wrote.")
     check_checksum(path)
     policies: dict[str, list[Evaluation]] = {}
     places: dict[tuple[str, str], str] = {}
@@ -105,13 +102,13 @@ def load_evaluations(path: str | Path) -> dict[str, list[Evaluation]]:
             places[key] = evaluation.where
             policies.setdefault(evaluation.policy, []).append(evaluation)
     if not policies:
-        raise UserError(f"{path}: holds no evaluation. Write it with `ilqljax evaluate`.")
+        raise UserError(f"{path}: holds no evaluation. Write it with scripts/eval_policy.py.")
     (first, whole), *others = ((name, {row.posting_id for row in rows}) for name, rows in policies.items())
     for name, judged in others:
         if judged != whole:
             raise UserError(
                 f"{path}: policy '{name}' has {len(judged)} postings and '{first}' has {len(whole)}, which are not the "
-                "same ones. Is the file complete? Write it again with `ilqljax evaluate`."
+                "same ones. Is the file complete? Write it again with scripts/eval_policy.py."
             )
     return policies
 

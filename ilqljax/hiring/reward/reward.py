@@ -50,8 +50,8 @@ class RewardConfig:
         attribute: the declared attribute whose distribution counts; several, separated by commas, count the same, and
             "gender x region" is an intersection.
         k: length of the shortlist.
-        distance: of the shortlist's shares from the target's.
-        target: what a shortlist is compared with: "pool" (the share among all candidates), "uniform", "fixed" or
+        distance: a name in `fairness.distances.DISTANCE_NAMES`.
+        target: a name in `fairness.targets.TARGETS`: "pool" (the share among all candidates), "uniform", "fixed" or
             "group" (one a job group).
         empty_reward: reward of a rewrite without any text.
         compat: "original" takes the original project's distance instead (for comparison only), "" does not.

@@ -36,12 +36,12 @@ class ScoreConfig:
 
     Attributes:
         attribute: declared attributes, separated by commas; "gender x region" is an intersection.
-        distance: of the shortlist's shares from the target's.
-        target: what a shortlist is compared with.
-        shares: named shares of the targets "fixed" and "group", such as "female=0.5, male=0.5".
+        distance: a name in `distances.DISTANCE_NAMES`.
+        target: a name in `targets.TARGETS`.
+        shares: named shares for the targets "fixed" and "group" (`targets`).
         group_attribute: for "group" without shares: the candidates' attribute that holds the job group.
         smoothing: of the distance "kullback_leibler".
-        ground: of the distance "wasserstein", such as "junior < middle < senior".
+        ground: of the distance "wasserstein" (`distances.parse_ground`).
         weights: "equal", or "exposure" to weigh each place in the list by 1 / log2(1 + rank).
     """
 
