@@ -13,14 +13,15 @@ from pathlib import Path
 from statistics import median
 
 from ilqljax.cli import run_main
-from ilqljax.config import load_config_file
 from ilqljax.data.files import save_text
 from ilqljax.errors import UserError
-from ilqljax.hiring.evaluation.judge import EVALUATION_FILE, show_interval
-from ilqljax.hiring.evaluation.report import distill_evaluations, load_evaluations
+from ilqljax.hiring.evaluation.file import EVALUATION_FILE, load_evaluations
+from ilqljax.hiring.evaluation.summary import distill_evaluations
+from ilqljax.hiring.evaluation.tables import align, show_interval
 from ilqljax.rl.algorithms import ALGORITHMS
 from ilqljax.train import train
 from ilqljax.training.compilation import enable_compilation_cache, restart_with_huge_pages
+from ilqljax.training.run_config import load_run_config
 
 
 def main() -> None:
@@ -50,7 +51,7 @@ def run_algorithm(name: str, *, config_file: str, out: Path) -> None:
     """Train and judge one algorithm, unless that was done."""
     if (out / name / "results.json").is_file():
         return
-    config = load_config_file(f"{config_file}:{name}")
+    config = load_run_config(f"{config_file}:{name}")
     if name != "bc":
         config.pretrain.total_steps = 0
         config.model.path = str(out / "bc" / "export" / "policy")
@@ -75,8 +76,7 @@ def format_table(rows: list[dict], speeds: dict[str, float]) -> str:
         gains = show_interval(row, "difference"), show_interval(row, "guarded_difference")
         speed = f"{speeds[row['policy']]:,.0f}" if row["policy"] in speeds else ""
         body.append((row["policy"], score, *gains, f"{100 * row['guardrail_pass_rate']:.0f} %", speed))
-    widths = [max(len(line[i]) for line in body) for i in range(len(header))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in body)
+    return "\n".join(align(body))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ def get_config(arg: str = "") -> ConfigDict:
     for stage in (config.pretrain, config.train):
         stage.length_buckets = (320, 512)
         stage.action_buckets = (128, 256)
-        stage.eval_every = 500
     config.pretrain.total_steps = 1500 if config.pretrain.total_steps else 0
     config.train.total_steps = 1500 if config.algorithm == "bc" else 400
     config.decode.max_new_tokens = 192

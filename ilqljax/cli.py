@@ -98,8 +98,7 @@ def pass_on(words: Sequence[str]) -> None:
     """Train; absl reads the words, for its flags are the config's keys."""
     train = importlib.import_module("ilqljax.train")
     train.restart_with_huge_pages()
-    sys.argv = ["ilqljax train", *words]
-    train.main()
+    train.main(list(words))
 
 
 # --- Options ----------------------------------------------------------------------------------------------------------

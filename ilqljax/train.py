@@ -1,154 +1,83 @@
 """Train a policy: `python -m ilqljax.train --config configs/workable.py`.
 
-Read from top to bottom this is the whole program: settle the config, build the objects it names, clone the data's
-behaviour (BC), train the algorithm (ILQL unless told otherwise), and judge the result. Each training is one call of
-`ilqljax.training.loop.train_stage`; whatever differs between algorithms is in `ilqljax.rl.algorithms`.
+Read from top to bottom this is the whole program: plan the run (everything a user can have got wrong is refused there),
+clone the data's behaviour (BC), train the algorithm (ILQL unless told otherwise), and judge the result. Whatever
+differs between algorithms is in `ilqljax.rl.algorithms`; each training is one call of
+`ilqljax.training.loop.train_stage`.
 """
 
 import logging
 import os
-import resource
+import sys
 import time
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+import zlib
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from ilqljax.cli import run_main
-from ilqljax.config import (
-    BuildContext,
-    build,
-    check_override_names,
-    config_to_json,
-    from_section,
-    load_config_file,
-    load_tasks,
-)
-from ilqljax.data.dataset import ListRLDataset, RLDataset
-from ilqljax.data.loader import eval_batches
-from ilqljax.data.transforms import Arrangement
-from ilqljax.decoding.generate import DecodeConfig
-from ilqljax.decoding.policy import check_choice, check_rows
+from ilqljax.config.files import check_override_names
+from ilqljax.config.sections import Section
 from ilqljax.errors import UserError
 from ilqljax.models.builders import BuiltModel
-from ilqljax.rl.algorithms import Learner, make_learner, read_options, select_acting_params
+from ilqljax.rl.algorithms import Learner, select_acting_params
 from ilqljax.rl.state import TrainState
+from ilqljax.training.checkpoint import CheckpointStore
 from ilqljax.training.compilation import enable_compilation_cache, restart_with_huge_pages
-from ilqljax.training.evaluation import Trained, evaluate_policies, export_policy, make_policy, save_arrangement
-from ilqljax.training.loop import StageInputs, TrainConfig, say, train_stage
-from ilqljax.training.mesh import MeshConfig, check_batch_size, make_mesh
+from ilqljax.training.loop import Stage, Start, say, train_stage
+from ilqljax.training.metrics import JsonlWriter, MultiWriter, TensorBoardWriter, WandbWriter, peak_memory_gb
+from ilqljax.training.plan import Plan, plan_run
+from ilqljax.training.policies import Trained, evaluate_policies, export_policy, make_policy, save_transform
 from ilqljax.training.processes import (
-    ask_first_process,
-    check_same,
+    broadcast_from_leader,
     first_process_first,
     gather_networks,
     is_first_process,
     start_processes,
 )
-from ilqljax.training.runs import choose_run_dir, claim_run_dir, record_changes, save_tokenizer
+from ilqljax.training.run_config import RunConfig, load_run_config
+from ilqljax.training.runs import claim_run_dir, record_changes, save_tokenizer
+from ilqljax.training.validation import evaluate_rollouts
+
+# The algorithms of version 0.1 (`stage_seed`).
+FIRST_ALGORITHMS = (
+    "bc", "filtered_bc", "ilql", "ilql_utterance", "mc", "sarsa", "cql", "psi", "chai", "decision_transformer", "dpo"
+)  # fmt: skip
 
 
-def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Path:
+def train(config: Section, *, overrides: Mapping[str, Any] | None = None) -> Path:
     """Run the whole program for a config and return the run's folder.
 
     Args:
-        config: what to run.
+        config: what to run; defaults that it leaves out are added.
         overrides: what the user changed from the config file's values, for the record.
 
     Raises:
-        UserError: anything that the user can put right; where possible before any work is done.
+        UserError: anything that the user can put right; before a device computes anything where possible (`plan_run`).
     """
     started = time.monotonic()
-    load_tasks()
-    pretrain, main = read_stages(config)
-    if not pretrain.total_steps and not main.total_steps:
-        raise UserError("config.pretrain.total_steps and config.train.total_steps are both 0: there is nothing to do.")
-    if config.algorithm == "bc" and pretrain.total_steps and main.total_steps:
-        raise UserError("config.pretrain and config.train would both clone. Set one of their total_steps to 0.")
-    mesh = make_mesh(from_section(MeshConfig, config.mesh, path="config.mesh"))
-    check_same(config_to_json(config), what="config")
-    for stage in (pretrain, main):
-        check_batch_size(stage.batch_size // stage.accumulate_steps, mesh)
-    algorithm, options = read_options(config.algorithm, main.loss)
-    read_options("bc", pretrain.loss, path="config.pretrain.loss")
-    decode = from_section(DecodeConfig, config.decode, path="config.decode")
-    check_rows(config.acting.batch_size)
-    if algorithm.has_critic:
-        check_choice(decode, level=algorithm.level, frozen=not options.awac_weight)
-    run_dir = choose_run_dir(config)
-
-    context = BuildContext({"seed": config.seed})
-    names = ["dataset", "validation_dataset"]
-    if pretrain.total_steps:  # a skipped stage's data are not made
-        names = ["pretrain_dataset", *names, *(n for n in ("pretrain_validation_dataset",) if n in config)]
-    with first_process_first():  # it prepares files that the others find
-        built: BuiltModel = build("model", config.model, context=context, path="config.model")
-        check_room(built.model.backbone.config.n_positions, (pretrain, main), decode)
-        datasets = {name: build("dataset", config[name], context=context, path=f"config.{name}") for name in names}
-        make_environment = build("environment", config.environment, context=context, path="config.environment")
-        judge = build("evaluator", config.evaluator, context=context, path="config.evaluator")
-    learner = make_learner(config.algorithm, built.model, main.loss)
-    if main.total_steps:
-        check_trunks(learner)
-    cloner = make_learner("bc", built.model, pretrain.loss, path="config.pretrain.loss")
-    validation = datasets["validation_dataset"]
-    stages: dict[str, Stage] = {}
-    if pretrain.total_steps:
-        own = datasets.get("pretrain_validation_dataset", validation)
-        stages["bc"] = plan_stage(cloner, pretrain, datasets["pretrain_dataset"], own)
-    if main.total_steps:
-        stages[config.algorithm] = plan_stage(learner, main, datasets["dataset"], validation)
-
-    def run(name: str, trunk: dict | None) -> Trained:
-        stage = stages[name]
-
-        def settle() -> None:
-            save_arrangement(run_dir, name, stage.arrangement)
-            if config.resume and name == last_begun:  # no stage's checkpoints refuse the new config any more
-                ask_first_process(lambda: record_changes(run_dir, config, overrides=overrides or {}))
-
-        def describe(state: TrainState) -> Trained:
-            return Trained(stage.learner, stage.arrangement, select_acting_params(state), state.target)
-
-        inputs = StageInputs(
-            dataset=stage.rows,
-            validation=stage.validation,
-            make_environments=lambda: [make_environment(i) for i in range(stage.settings.n_rollouts)],
-            make_policy=lambda state: make_policy(config, built, describe(state)),
-            trunk=trunk,
-            networks=select_networks(built, stage.learner) if name == next(iter(stages)) else None,
-        )
-        state = train_stage(
-            name,
-            stage.learner,
-            stage.settings,
-            inputs,
-            config=config,
-            mesh=mesh,
-            run_dir=run_dir,
-            on_restored=settle,
-        )
-        return describe(gather_networks(state))
-
-    policies: dict[str, Trained] = {}
-    with claim_run_dir(run_dir, config, overrides=overrides or {}) as run_dir:
+    plan = plan_run(config, overrides=overrides)
+    with claim_run_dir(plan.run_dir, plan.saved, overrides=plan.overrides) as run_dir:
         with first_process_first():  # the others compare theirs
-            save_tokenizer(run_dir, built.tokenizer)
+            save_tokenizer(run_dir, plan.built.tokenizer)
         say(f"run folder: {run_dir}")
-        begun = [name for name in stages if (run_dir / "checkpoints" / name).is_dir()]
-        last_begun = begun[-1] if begun else next(iter(stages))
+        begun = [name for name in plan.stages if (run_dir / "checkpoints" / name).is_dir()]
+        last_begun = begun[-1] if begun else next(iter(plan.stages))
+        policies: dict[str, Trained] = {}
         try:
-            for name in stages:
-                trunk = policies["bc"].params["policy"] if policies else built.pretrained
-                policies[name] = run(name, trunk)
-            export_policy(run_dir / "export" / "policy", built, list(policies.values())[-1])
-            evaluate_policies(config, built, policies, judge=judge, run_dir=run_dir)
+            for name, stage in plan.stages.items():
+                trunk = policies["bc"].params["policy"] if policies else plan.built.pretrained
+                networks = None if policies else select_networks(plan.built, stage.learner)
+                # Once the last stage's checkpoints fit, nothing refuses the config that a resumed run goes on with.
+                settles = bool(plan.config.resume) and name == last_begun
+                policies[name] = run_stage(plan, stage, run_dir, Start(trunk, networks), settles=settles)
+            export_policy(run_dir / "export" / "policy", plan.built, list(policies.values())[-1])
+            evaluate_policies(plan.config, plan.built, policies, judge=plan.judge, out_dir=run_dir)
         except KeyboardInterrupt:
             say(f"the same command with --config.resume={run_dir} continues from the last checkpoint")
             raise
@@ -156,62 +85,64 @@ def train(config: ConfigDict, *, overrides: dict[str, Any] | None = None) -> Pat
     return run_dir
 
 
-def read_stages(config: ConfigDict) -> tuple[TrainConfig, TrainConfig]:
-    """Read the settings of the cloning stage and of the main one.
+def run_stage(plan: Plan, stage: Stage, run_dir: Path, start: Start, *, settles: bool) -> Trained:
+    """Train one stage with checkpoints and metrics in the run's folder; continues where they end.
 
-    A policy that is trained with its critic (`awac_weight`) is not cloned first: the main stage, as `config.train`
-    says, then takes the steps of both.
+    Args:
+        plan: the run.
+        stage: of the run.
+        run_dir: the folder, claimed.
+        start: what the networks start from.
+        settles: whether the config of a resumed run is recorded once this stage's checkpoints have been found to fit.
     """
-    pretrain = from_section(TrainConfig, config.pretrain, path="config.pretrain")
-    main = from_section(TrainConfig, config.train, path="config.train")
-    if pretrain.total_steps and main.total_steps and main.loss.get("awac_weight", 0.0) > 0:
-        main = replace(main, total_steps=pretrain.total_steps + main.total_steps)
-        pretrain = replace(pretrain, total_steps=0)
-    return pretrain, main
 
+    def describe(state: TrainState) -> Trained:
+        return Trained(stage.learner, stage.transform, select_acting_params(state), state.target)
 
-class Stage(NamedTuple):
-    """One training: the algorithm, its settings, and its rows as it wants them."""
-
-    learner: Learner
-    settings: TrainConfig
-    arrangement: Arrangement
-    rows: RLDataset
-    validation: ListRLDataset
-
-
-def plan_stage(learner: Learner, settings: TrainConfig, rows: RLDataset, validation: ListRLDataset) -> Stage:
-    """Fit an algorithm's arrangement to its training rows, and arrange them and the validation rows.
-
-    Raises:
-        UserError: the rows are not what the algorithm needs, one fits no bucket, a batch or microbatch would tear a
-            group of rows apart, or a stream is to be sorted.
-    """
-    arrangement = learner.arrange(rows)
-    arranged = arrangement.apply(rows)
-    if (settings.batch_size // settings.accumulate_steps) % arranged.group_size:
-        raise UserError(
-            f"batch_size={settings.batch_size} in accumulate_steps={settings.accumulate_steps} gives microbatches of "
-            f"{settings.batch_size // settings.accumulate_steps} rows, and rows come in groups of "
-            f"{arranged.group_size}. Make it a multiple of {arranged.group_size}."
-        )
-    if settings.sort_window > 1 and not isinstance(arranged, ListRLDataset):
-        raise UserError(
-            f"sort_window={settings.sort_window} sorts rows by length, and a stream has none beforehand. Use 1."
-        )
-    stage = Stage(learner, settings, arrangement, arranged, arrangement.apply(validation))
-    # A row that fits no bucket must stop the run here, not after the stage before it.
-    for data in (stage.rows, stage.validation):
-        if isinstance(data, ListRLDataset):
-            eval_batches(
-                data,
-                batch_size=settings.batch_size,
-                length_buckets=settings.length_buckets,
-                action_buckets=settings.action_buckets,
-                n_hosts=jax.process_count(),
-                host=jax.process_index(),
+    def play(state: TrainState) -> dict[str, float]:
+        acting = gather_networks(state)
+        # New environments: what a generator of theirs draws depends on no evaluation before, which a resumed run would
+        # not have had. Once for all processes: a return that differed in its last digit would make another the best.
+        return broadcast_from_leader(
+            lambda: evaluate_rollouts(
+                [plan.make_environment(i) for i in range(stage.settings.n_rollouts)],
+                make_policy(plan.config, plan.built, describe(acting)),
             )
-    return stage
+        )
+
+    def settle() -> None:
+        save_transform(run_dir, stage.name, stage.transform)
+        if settles:
+            broadcast_from_leader(lambda: record_changes(run_dir, plan.saved, overrides=plan.overrides))
+
+    by_return = stage.best_is_return
+    store = CheckpointStore(
+        run_dir / "checkpoints" / stage.name,
+        metric_name="return" if by_return else "validation_loss",
+        mode="max" if by_return else "min",
+    )
+    with store:
+        state = train_stage(
+            stage,
+            key=jax.random.fold_in(jax.random.key(plan.config.seed), stage_seed(stage.name)),
+            seed=plan.config.seed,
+            mesh=plan.mesh,
+            store=store,
+            open_writer=lambda first: open_writers(plan.config, plan.saved, run_dir, stage.name, resume_step=first),
+            start=start,
+            play=play if stage.settings.n_rollouts else None,
+            on_restored=settle,
+        )
+    return describe(gather_networks(state))
+
+
+def stage_seed(name: str) -> int:
+    """Return a stage's own number, which its first parameters are drawn with.
+
+    The first algorithms have the sum of their names' letters, as in version 0.1, so that trainings repeat; others a
+    checksum, which anagrams do not share.
+    """
+    return sum(name.encode()) if name in FIRST_ALGORITHMS else zlib.crc32(name.encode())
 
 
 def select_networks(built: BuiltModel, learner: Learner) -> tuple[dict, dict] | None:
@@ -222,73 +153,73 @@ def select_networks(built: BuiltModel, learner: Learner) -> tuple[dict, dict] | 
     return built.networks.params, built.networks.target
 
 
-def peak_memory_gb() -> float:
-    """Return the largest memory this process had, in GB (10^9 bytes)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+def open_writers(config: RunConfig, saved: ConfigDict, run_dir: Path, name: str, *, resume_step: int) -> MultiWriter:
+    """Open a stage's metric writers: JSONL and TensorBoard always, W&B when asked; only in the first process."""
+    if not is_first_process():
+        return MultiWriter([])
+    folder = run_dir / "metrics" / name
+    # Also from step 0: a run that was killed before its first checkpoint has written records that come again.
+    writers = [
+        JsonlWriter(folder / "metrics.jsonl", resume_step=resume_step),
+        TensorBoardWriter(folder, resume_step=resume_step),
+    ]
+    if config.wandb.use_wandb:
+        writers.append(
+            WandbWriter(
+                project=config.wandb.project,
+                name=f"{run_dir.name}-{name}",
+                directory=run_dir,
+                config=saved.to_dict(),
+                mode=config.wandb.mode,
+            )
+        )
+    return MultiWriter(writers)
 
 
-def check_room(n_positions: int, stages: Sequence[TrainConfig], decode: DecodeConfig) -> None:
-    """Refuse rows and utterances longer than the model; an embedding past its end would be read as its last one.
+def read_config(argv: list[str]) -> tuple[ConfigDict, list[str]]:
+    """Load the config file that the command line names, with all defaults; return it and the other arguments.
 
     Raises:
-        UserError: a length bucket of a stage that runs, or `max_new_tokens`, does not fit.
+        UserError: no config file is named, it is not one, or an override is of a key that there is not.
     """
-    longest = max((max(stage.length_buckets) for stage in stages if stage.total_steps), default=0)
-    if longest > n_positions or decode.max_new_tokens >= n_positions:
-        raise UserError(
-            f"The model has n_positions={n_positions}, but length_buckets go up to {longest} and "
-            f"decode.max_new_tokens is {decode.max_new_tokens}. Raise config.model.n_positions, or lower these "
-            "(and the dataset's max_length)."
-        )
+    words = [word for argument in argv for word in argument.split("=", 1)]
+    name = next((b for a, b in pairwise(words) if a in ("--config", "-config")), "")
+    if not name:
+        return ConfigDict(), argv
+    config = load_run_config(name)
+    rest = [argument for argument in argv if argument.split("=", 1)[0] not in ("--config", "-config")]
+    rest = [argument for argument in rest if argument != name]
+    check_override_names(config, rest)
+    return config, rest
 
 
-def check_trunks(learner: Learner) -> None:
-    """Refuse a critic that would change the trunk it shares with a policy that no loss keeps as it is.
-
-    Raises:
-        UserError: there is one trunk, the critic trains it, and the policy is not trained.
-    """
-    if learner.trains_policy() or learner.model.config.separate_policy:
-        return
-    if not (learner.config.detach_v and learner.config.detach_q):
-        raise UserError(
-            "config.model.separate_policy=False with awac_weight=0: the critic would train the trunk that the policy "
-            "acts with, and nothing would keep the policy. Set config.model.separate_policy=True, "
-            "config.train.loss.awac_weight=1.0 (which trains both at once), or detach_v=True and detach_q=True."
-        )
-
-
-def parse_flags(argv: list[str]) -> list[str]:
-    """Read the command line; a mistake in it ends the program with one line, like every other mistake of the user."""
-    words = [word for argument in argv[1:] for word in argument.split("=", 1)]
-    config_file = next((b for a, b in pairwise(words) if a in ("--config", "-config")), "")
-
-    def parse() -> list[str]:
-        if config_file:
-            check_override_names(load_config_file(config_file), argv[1:])
-        return flags.FLAGS(argv)
-
-    rest: list[str] = []
-    try:
-        run_main(lambda: rest.extend(parse()))
-    except flags.Error as error:
-        run_main(partial(refuse, str(error)))
-    return rest
-
-
-def refuse(message: str) -> None:
-    """Raise what the command line's parser complained of as a mistake of the user."""
-    raise UserError(f"{message} Try --config configs/workable.py, and --config.KEY=VALUE for its keys.")
-
-
-def main() -> None:
-    """Read the flags and train."""
-    distributed = flags.DEFINE_bool("distributed", False, "One of several processes that train together.")
-    config_flag = config_flags.DEFINE_config_file("config", None, "A file of configs/, such as configs/workable.py:bc")
-    flags.mark_flag_as_required("config")
+def main(argv: list[str] | None = None) -> None:
+    """Read the command line and train; a mistake in it ends the program with one line, like any other."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    distributed = flags.DEFINE_bool("distributed", False, "One of several processes that train together.")
+    given = sys.argv[1:] if argv is None else argv
+    asks_help = any(argument in ("--help", "-h", "--helpfull", "--helpshort") for argument in given)
+
+    def parse(argv: list[str]) -> list[str]:
+        def read() -> None:
+            config, rest = read_config(argv[1:])
+            if not config and not asks_help:
+                raise UserError("Say what to train: --config configs/workable.py, and --config.KEY=VALUE for its keys.")
+            config_flags.DEFINE_config_dict(
+                "config", config, help_string="Options of the config file.", sys_argv=[argv[0], *rest]
+            )
+            try:
+                flags.FLAGS([argv[0], *rest])
+            except flags.Error as error:
+                raise UserError(
+                    f"{error} Try --config configs/workable.py, and --config.KEY=VALUE for its keys."
+                ) from error
+
+        run_main(read)
+        return argv[:1]
 
     def start(argv: list[str]) -> None:
+        del argv
         # After absl has put its own handler in place, whose prefix is for server logs.
         logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
         logging.getLogger("ilqljax").setLevel(logging.INFO)
@@ -297,9 +228,9 @@ def main() -> None:
             run_main(start_processes)
             logging.getLogger("ilqljax").setLevel(logging.INFO if is_first_process() else logging.WARNING)
         overrides = config_flags.get_override_values(flags.FLAGS["config"])
-        run_main(lambda: train(config_flag.value, overrides=overrides))
+        run_main(lambda: train(flags.FLAGS.config, overrides=overrides))
 
-    app.run(start, flags_parser=parse_flags)
+    app.run(start, argv=["ilqljax.train", *given], flags_parser=parse)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import optax
 import pytest
 from dialogues import answer
 
-from ilqljax.config import load_config_file
 from ilqljax.data.dataset import ObservationDataset
 from ilqljax.data.loader import make_train_loader
 from ilqljax.data.tokenizer import CharacterTokenizer
@@ -19,6 +18,7 @@ from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.rl.algorithms import ALGORITHMS, init_learner_state, make_learner, read_options
 from ilqljax.rl.objectives.values import ILQLConfig
 from ilqljax.rl.steps import TargetConfig, make_train_step
+from ilqljax.training.run_config import load_run_config
 
 TOKENIZER = CharacterTokenizer(string.ascii_lowercase + " ")
 MODEL = ValueLM(
@@ -33,7 +33,7 @@ DATASET = ObservationDataset([answer(p, a, float(i)) for p in ("ab", "q") for i,
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_algorithm_trains_by_the_same_step_and_lowers_its_loss(name):
     learner = make_learner(name, MODEL, OPTIONS.get(name, {}))
-    rows = learner.arrange(DATASET).apply(DATASET)
+    rows = learner.fit_transform(DATASET).apply(DATASET)
     optimizer = optax.adam(1e-3)
     state = init_learner_state(learner, optimizer=optimizer, key=jax.random.key(0))
     step = jax.jit(make_train_step(learner.loss_fn, optimizer, target=TargetConfig(polyak=0.0)))
@@ -77,7 +77,7 @@ def test_an_unknown_algorithm_is_refused_with_the_known_ones():
 def test_configs_have_every_algorithm_with_options_that_it_takes(file, name):
     if (file, name) == ("configs/wordle.py", "dpo"):
         pytest.skip("a stream of games has no two answers to one prompt")
-    config = load_config_file(f"{file}:{name}")
+    config = load_run_config(f"{file}:{name}")
     assert config.algorithm == name
     read_options(name, config.train.loss)
 

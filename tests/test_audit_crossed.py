@@ -75,13 +75,20 @@ def test_interval_over_both_is_a_slow_twins():
     a, b = influences(pair_selection(indices, n_candidates=40, n_selected=3), codes)
     selected, assessed = list_pairs(indices, 3, 40)
     e = dense_influence(selected, assessed, codes, 0) - dense_influence(selected, assessed, codes, 1)
-    people = min((codes == 0).sum(), (codes == 1).sum())
+    people = min(np.bincount(codes[assessed.any(axis=0) & (codes >= 0)]))
     postings, candidates = corrected(e.sum(axis=1), 12), corrected(e.sum(axis=0), people)
     variance = max(postings + candidates - (e**2).sum(), postings, candidates)
     estimate = crossed_ratio(a, b)
     t = scipy.stats.t.ppf(0.975, df=min(12, people) - 1)
     expected = estimate.value * np.exp([-t * np.sqrt(variance), t * np.sqrt(variance)])
     np.testing.assert_allclose([estimate.low, estimate.high], expected, rtol=1e-10)
+
+
+def test_candidates_whom_nobody_assessed_change_nothing():
+    indices, codes = draw_shortlists(0, n_postings=12, k=8, n_candidates=40), draw_codes(1, n=60)
+    few = influences(pair_selection(indices, n_candidates=40, n_selected=3), codes[:40])
+    many = influences(pair_selection(indices, n_candidates=60, n_selected=3), codes)
+    assert crossed_ratio(*few) == crossed_ratio(*many) and crossed_p_value(*few) == crossed_p_value(*many)
 
 
 def test_interval_of_a_ready_table_is_the_delta_methods():
@@ -118,7 +125,7 @@ def test_change_is_a_slow_twins_and_echo_changes_nothing():
     )
     assert shared == pytest.approx((e_old * e_new).sum(), rel=1e-9)
     difference = e_new - e_old
-    people = min((codes == 0).sum(), (codes == 1).sum())
+    people = min(len(np.intersect1d([old, new], np.flatnonzero(codes == c))) for c in range(2))
     postings, candidates = corrected(difference.sum(axis=1), 9), corrected(difference.sum(axis=0), people)
     error = np.sqrt(max(postings + candidates - (difference**2).sum(), postings, candidates))
     change = crossed_change(tuple(first), tuple(second), shared=shared)

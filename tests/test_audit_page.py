@@ -1,17 +1,19 @@
 """The report page: everything escaped, nothing loaded, readable on a phone and a desk (in headless Chromium)."""
 
 import json
+import re
 from html.parser import HTMLParser
 
 import chromium
+import matplotlib
 import pytest
 
 from ilqljax.cli import run_command
 from ilqljax.data.json_lines import save_json_lines
+from ilqljax.data.pages import clean_text
 from ilqljax.hiring.audit.findings import state_findings
-from ilqljax.hiring.audit.markup import Markup, clean_text, element, join
 from ilqljax.hiring.audit.page_tables import show_number
-from ilqljax.hiring.audit.plots import draw_gains, draw_ratios
+from ilqljax.hiring.audit.plots import draw_composition, draw_gains, draw_ratios
 from ilqljax.hiring.market.sample import make_market
 from ilqljax.hiring.postings.posting import save_candidates, save_postings
 
@@ -62,14 +64,8 @@ def report(tmp_path_factory):
     return folder / "out" / "report.html"
 
 
-def test_text_is_escaped_and_markup_is_not():
-    assert element("p", "<b>", element("i", "x"), title='"') == '<p title="&quot;">&lt;b&gt;<i>x</i></p>'
-    assert join("&", Markup("<br>")) == "&amp;<br>"
-
-
 def test_characters_that_no_page_can_hold_are_replaced():
     assert clean_text("a\x00b\ud800c\td\n") == "a\ufffdb\ufffdc\td\n"
-    assert element("p", "\ud800").encode("utf-8")
 
 
 def test_script_in_a_posting_is_shown_and_not_run(report):
@@ -102,6 +98,45 @@ def test_every_drawing_has_a_name_for_those_who_do_not_see_it(report):
 def test_numbers_show_minus_signs_and_dashes():
     assert show_number(-1.5) == "−1.50" and show_number(-0.001) == "0.00" and show_number(float("nan")) == "–"
     assert show_number(1.0, 0.5, 2.0) == "1.00 [0.50, 2.00]"
+
+
+def test_no_id_is_given_twice(report):
+    """A page with two elements of one id is not valid, and a link leads to the first."""
+    page = report.read_text(encoding="utf-8")
+    ids = re.findall(r' id="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def draw_example(category: str) -> str:
+    row = {"category": category, "impact_ratio": 0.5, "ratio_low": 0.25, "ratio_high": 2.5}
+    share = {"category": category, "target": 0.5, "before": 0.25, "after": 0.75}
+    phases = ("before", "after")
+    drawings = (
+        draw_ratios({phase: [row] for phase in phases}, title=category),
+        draw_composition([share], phases=phases, title=category),
+        draw_gains([1.0, -1.0], [False, True], title=category),
+    )
+    return "".join(drawings)
+
+
+def test_names_in_plots_are_shown_as_they_are():
+    """Neither HTML nor matplotlib's mathematics; and characters that it has no font for are left to the browser."""
+    category = "$a_1$ <b>\"'& \u5317\u4eac"
+    tags = Tags(draw_example(category))
+    assert "b" not in tags.tags
+    assert tags.words.count(category) >= 2
+    assert f"{category}, before: 0.50 [0.25, 2.50]" in tags.words and f"{category}, after: 75.0 %" in tags.words
+    assert "\ufffd \ufffd" in Tags(draw_example("\ud800\n\x00")).words
+
+
+def test_plots_are_the_same_each_time_and_whatever_the_user_has_set():
+    first = draw_example("a")
+    with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "text.color": "red"}):
+        assert draw_example("a") == first
+
+
+def test_plots_style_nothing_but_themselves():
+    assert "<style" not in draw_example("a")
 
 
 def test_plots_hold_with_nothing_defined():
@@ -158,4 +193,5 @@ def test_page_fits_its_screen_and_asks_for_nothing_in_chromium(report, tmp_path,
 def list_requests(browser) -> list[str]:
     events = [json.loads(entry["message"])["message"] for entry in browser.logs("performance")]
     sent = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-    return [url for url in sent if not url.startswith(("data:", "chrome:", "about:"))]  # the browser's own first page
+    own = ("data:", "chrome:", "chrome-untrusted:", "about:")  # of the browser's own first page
+    return [url for url in sent if not url.startswith(own)]

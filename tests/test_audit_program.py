@@ -98,7 +98,7 @@ def test_ready_table_is_audited(tmp_path):
     (tmp_path / "s.csv").write_text("sex,score\n" + "".join(f"{'fm'[i % 2]},{i}\n" for i in range(100)))
     result = run("--scores", tmp_path / "s.csv", out=tmp_path / "out")
     assert list(result["attributes"][0]["rates"]["before"]) == ["scoring"]
-    assert "column &#x27;score&#x27;" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "column &#39;score&#39;" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_small_cells_are_hidden_in_every_file(tmp_path):
@@ -126,7 +126,7 @@ def test_groups_of_postings_have_their_own_target(data, tmp_path):
         (["--selected", "0"], r"selected=0"),
         (["--matcher", "magic"], r"Unknown matcher 'magic'\. Known: tfidf"),
         (["--matcher_options", "path"], r"'path' is no assignment"),
-        (["--matcher_options", "depth=3"], r"--matcher_options\.depth is no option of matcher 'tfidf'"),
+        (["--matcher_options", "depth=3"], r"--matcher_options\.depth is not an option of matcher 'tfidf'"),
         (["--matcher", "callable", "--matcher_options", "function=nowhere:f"], r"nowhere"),
         (["--distance", "far"], r"Unknown distance 'far'"),
         (["--target", "half"], r"Unknown target 'half'"),

@@ -14,7 +14,7 @@ from ilqljax.cli import add_options, list_commands, list_given, main, make_parse
 from ilqljax.decoding.options import DecodeConfig
 from ilqljax.errors import UserError
 from ilqljax.hiring.data.prepare import DataConfig
-from ilqljax.hiring.reward.reward import RewardConfig
+from ilqljax.hiring.reward.scores import RewardConfig
 
 NAMES = ["train", "evaluate", "inspect", "export", "import", "rewrite", "audit", "play"]
 NAMES += ["data prepare", "data sample", "report policies", "report impact"]
@@ -141,9 +141,8 @@ def test_train_is_absls_program_and_gets_its_words_as_they_are(monkeypatch):
     from ilqljax import train
 
     seen = []
-    monkeypatch.setattr(train, "main", lambda: seen.append(sys.argv[1:]))
+    monkeypatch.setattr(train, "main", seen.append)
     monkeypatch.setattr(train, "restart_with_huge_pages", lambda: None)
-    monkeypatch.setattr(sys, "argv", ["ilqljax"])
     words = ["--config", "configs/workable.py:bc", "--config.train.lr=1e-3", "--nodistributed"]
     run_command(["train", *words])
     assert seen == [words]

@@ -9,21 +9,19 @@ from typing import Literal
 import pytest
 from ml_collections import ConfigDict
 
-from ilqljax import config as config_module
 from ilqljax.config import (
     BuildContext,
     build,
-    config_to_json,
-    diff_overrides,
-    find_root,
     from_section,
     load_config_file,
-    load_config_json,
+    load_tasks,
     parse_arg,
     register,
+    registry,
     resolve_path,
-    save_config_json,
 )
+from ilqljax.config.files import config_to_json, diff_overrides, find_root, load_config_json, save_config_json
+from ilqljax.config.sections import NO_OPTION
 from ilqljax.errors import UserError
 
 CHOICES = {"algorithm": ("bc+ilql", "bc", "ilql"), "size": ("tiny", "gpt2")}
@@ -47,9 +45,10 @@ class Example:
 
 
 @pytest.fixture
-def registry(monkeypatch):
-    """An empty registry for one test."""
-    monkeypatch.setattr(config_module, "_BUILDERS", {})
+def empty(monkeypatch):
+    """An empty registry for one test; installed tasks are imported before, and not into it."""
+    load_tasks()
+    monkeypatch.setattr(registry, "_BUILDERS", {})
 
 
 # --- parse_arg
@@ -123,34 +122,36 @@ def test_wrong_value_is_refused_naming_key_and_type(values, message):
 
 
 def test_misspelt_key_names_the_closest_and_the_known():
-    with pytest.raises(UserError, match=r"config\.train\.step is no option of Example.*'steps'.*Known: buckets, inner"):
+    with pytest.raises(
+        UserError, match=r"config\.train\.step is not an option of Example.*'steps'.*Known: buckets, inner"
+    ):
         from_section(Example, {"step": 1}, path="config.train")
 
 
 # --- build
 
 
-def test_named_object_is_built_from_its_section(registry):
+def test_named_object_is_built_from_its_section(empty):
     register("model", "example")(Example)
     section = ConfigDict({"name": "example", "steps": 2, "lr": 1})
     assert build("model", section, context=BuildContext()) == Example(2, 1.0)
 
 
-def test_unknown_name_lists_the_known(registry):
+def test_unknown_name_lists_the_known(empty):
     register("model", "gpt2")(lambda: 0)
     with pytest.raises(
-        UserError, match=r"config\.model\.name='gtp2' is no known model. Did you mean 'gpt2'\? Known: gpt2"
+        UserError, match=r"config\.model\.name='gtp2' is not a known model. Did you mean 'gpt2'\? Known: gpt2"
     ):
         build("model", {"name": "gtp2"}, context=BuildContext(), path="config.model")
 
 
-def test_section_without_name_lists_the_known(registry):
+def test_section_without_name_lists_the_known(empty):
     register("model", "gpt2")(lambda: 0)
     with pytest.raises(UserError, match=r"config has no name.*Known: gpt2"):
         build("model", {}, context=BuildContext())
 
 
-def test_misspelt_key_of_an_object_is_refused_before_anything_is_built(registry):
+def test_misspelt_key_of_an_object_is_refused_before_anything_is_built(empty):
     built = []
     register("reward", "r")(lambda: built.append(1))
 
@@ -159,12 +160,12 @@ def test_misspelt_key_of_an_object_is_refused_before_anything_is_built(registry)
         return reward, top_k
 
     section = {"name": "hiring", "reward": {"name": "r"}, "topk": 10}
-    with pytest.raises(UserError, match=r"config\.topk is no option of environment 'hiring'.*'top_k'"):
+    with pytest.raises(UserError, match=r"config\.topk is not an option of environment 'hiring'.*'top_k'"):
         build("environment", section, context=BuildContext())
     assert built == []
 
 
-def test_nested_section_with_a_name_is_built_first(registry):
+def test_nested_section_with_a_name_is_built_first(empty):
     register("matcher", "example")(Example)
 
     @register("reward", "diversity")
@@ -176,7 +177,7 @@ def test_nested_section_with_a_name_is_built_first(registry):
     assert build("reward", section, context=BuildContext()) == (Example(1), Example(1), {"k": 1})
 
 
-def test_error_in_a_nested_section_names_its_place(registry):
+def test_error_in_a_nested_section_names_its_place(empty):
     register("matcher", "example")(Example)
     register("reward", "diversity")(lambda matcher: matcher)
     section = {"name": "diversity", "matcher": {"name": "example", "steps": "1"}}
@@ -184,41 +185,87 @@ def test_error_in_a_nested_section_names_its_place(registry):
         build("reward", section, context=BuildContext(), path="config.reward")
 
 
-def test_objects_of_one_cache_id_are_one_object_per_context(registry):
-    register("model", "m")(lambda width=1: [width])
-    section, context = {"name": "m", "cache_id": "shared", "width": 2}, BuildContext()
-    first = build("model", section, context=context)
-    assert build("model", ConfigDict(section), context=context) is first
-    assert build("model", section, context=BuildContext()) is not first
+class Words(list):
+    pass
 
 
-def test_objects_without_cache_id_are_built_each_time(registry):
-    register("model", "m")(lambda: [])
-    context = BuildContext()
-    section = {"name": "m", "cache_id": ""}
-    assert build("model", section, context=context) is not build("model", section, context=context)
+def test_what_a_builder_needs_is_the_object_of_the_section_of_its_name_built_once(empty):
+    register("words", "w")(lambda n=1: Words(range(n)))
+
+    @register("dataset", "d")
+    def make_dataset(words: Words, size: int = 0):
+        return words, size
+
+    sections = {
+        "words": {"name": "w", "n": 2},
+        "dataset": {"name": "d"},
+        "validation_dataset": {"name": "d", "size": 3},
+    }
+    context = BuildContext(sections=sections)
+    (words, _), (others, size) = context.build("dataset"), context.build("validation_dataset")
+    assert words is others is context.build("words") and len(words) == 2 and size == 3
+    assert BuildContext(sections=sections).build("words") is not words
+    with pytest.raises(UserError, match=r"config lacks words, which dataset 'd' needs"):
+        build("dataset", {"name": "d"}, context=BuildContext())
+    with pytest.raises(UserError, match=r"no section 'word'.*Did you mean 'words'"):
+        context.build("word")
 
 
-def test_cache_id_of_different_contents_is_refused_naming_them(registry):
-    register("model", "m")(lambda width=1, depth=1: [width])
-    context = BuildContext()
-    build("model", {"name": "m", "cache_id": "a", "width": 2}, context=context)
-    with pytest.raises(UserError, match=r"cache_id='a'.*differs in depth, width\."):
-        build("model", {"name": "m", "cache_id": "a", "width": 3, "depth": 1}, context=context)
+def test_options_of_a_dataclass_are_options_of_the_builder_that_takes_them(empty):
+    @register("model", "m", options=(Example, Inner))
+    def make_model(path: str = "", **options):
+        return path, registry.split_options(options, Example, Inner)
+
+    section = {"name": "m", "steps": 2, "width": 5, "path": "x"}
+    assert build("model", section, context=BuildContext()) == ("x", [{"steps": 2}, {"width": 5}])
+    with pytest.raises(UserError, match=r"config\.steps='2'"):
+        build("model", section | {"steps": "2"}, context=BuildContext())
+    completed = registry.complete_section("model", {"name": "m", "steps": 2})
+    assert completed["lr"] == 0.1 and completed["width"] == 1 and completed["inner"] == {"width": 1}
+    assert "limit" not in completed  # None stands for what a config cannot give
 
 
-def test_builder_may_ask_for_the_context(registry):
+def test_a_field_that_is_not_an_option_cannot_be_set(empty):
+    @dataclass(frozen=True)
+    class Sizes:
+        width: int = 1
+        rows: int = field(default=0, metadata=NO_OPTION)
+
+    register("model", "m", options=Sizes)(lambda **options: options)
+    assert build("model", {"name": "m", "width": 2}, context=BuildContext()) == {"width": 2}
+    with pytest.raises(UserError, match=r"config\.rows is not an option of model 'm'"):
+        build("model", {"name": "m", "rows": 2}, context=BuildContext())
+
+
+def test_a_task_of_a_file_is_imported_once_by_its_path(empty, tmp_path):
+    file = tmp_path / "dataclasses.py"  # a module of this name is imported already
+    file.write_text("from ilqljax.config import register\nregister('words', 'mine')(lambda: [])\n")
+    load_tasks([str(file)])
+    load_tasks([str(file)])
+    assert build("words", {"name": "mine"}, context=BuildContext()) == []
+    with pytest.raises(UserError, match="no such Python file"):
+        load_tasks([str(tmp_path / "other.py")])
+    with pytest.raises(UserError, match=r"'not_a\.module', and there is no such module"):
+        load_tasks(["not_a.module"])
+
+
+def test_installed_tasks_are_found_by_their_entry_points():
+    load_tasks()
+    assert {"hiring", "wordle"} <= set(registry._BUILDERS["evaluator"])
+
+
+def test_builder_may_ask_for_the_context(empty):
     register("model", "m")(lambda width, context: width * context.values["scale"])
     assert build("model", {"name": "m", "width": 2}, context=BuildContext({"scale": 5})) == 10
 
 
-def test_context_is_no_key_of_a_section(registry):
+def test_context_is_no_key_of_a_section(empty):
     register("model", "m")(lambda context: 0)
-    with pytest.raises(UserError, match=r"config\.context is no option"):
+    with pytest.raises(UserError, match=r"config\.context is not an option"):
         build("model", {"name": "m", "context": 1}, context=BuildContext())
 
 
-def test_registering_another_builder_under_a_name_is_refused(registry):
+def test_registering_another_builder_under_a_name_is_refused(empty):
     register("model", "m")(Example)
     with pytest.raises(ValueError, match="registered twice"):
         register("model", "m")(Inner)

@@ -221,10 +221,10 @@ GENERATIONS = [
         ("log_probability", 1.0, "xzy"),
         ("advantage", 1.0, "yzx"),
         ("value", 1.0, "zxy"),
-        ("both", 1.0, "zyx"),  # -4, -3, -2
-        ("both", 4.0, "yzx"),  # -13, 0, -2
-        ("tilted", 1.0, "xzy"),  # -0.5, -4, -1
-        ("tilted", 4.0, "zxy"),  # 1, -4, 2
+        ("policy+advantage", 1.0, "zyx"),  # -4, -3, -2
+        ("policy+advantage", 4.0, "yzx"),  # -13, 0, -2
+        ("policy+value", 1.0, "xzy"),  # -0.5, -4, -1
+        ("policy+value", 4.0, "zxy"),  # 1, -4, 2
     ],
 )
 def test_generations_are_ranked_by_the_criterion(networks, rank_by, beta, best_first):

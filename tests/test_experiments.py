@@ -2,23 +2,15 @@
 
 import xml.etree.ElementTree as ElementTree
 
-import jax
 import numpy as np
 import pytest
-from dialogues import answer
 
-from benchmarks.wordle import fit as fit_module
-from benchmarks.wordle.fit import FitConfig, fit
 from benchmarks.wordle.plots import Line, draw_lines
 from benchmarks.wordle.results import Results
 from benchmarks.wordle.table import find_expectile, solve_table
 from benchmarks.wordle.wordle import rank_pairs
 from ilqljax.data.dataset import ObservationDataset
-from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
-from ilqljax.models.gpt2 import GPT2, GPT2Config
-from ilqljax.models.value_lm import ValueLM, ValueLMConfig
-from ilqljax.training.metrics import NonFiniteLossError
 from ilqljax.wordle.data import make_tokenizer
 
 
@@ -110,69 +102,3 @@ def test_places_on_the_x_axis_may_be_named():
     root = ElementTree.fromstring(draw_lines([line], **options, x_ticks={0: "beta=1", 2: "best & last"}))
     texts = [(e.get("x"), e.text) for e in root.iter() if e.text and e.text.strip()]
     assert texts == [("46", "0"), ("46", "1"), ("52.0", "beta=1"), ("420.0", "best & last"), ("452", "a")]
-
-
-# Training in memory.
-
-WORDS_TOKENIZER = CharacterTokenizer("abcdefgh")
-SMALL = ValueLM(
-    GPT2(GPT2Config(vocab_size=WORDS_TOKENIZER.vocab_size, n_positions=16, n_embd=8, n_layer=1, n_head=1)),
-    ValueLMConfig(),
-)
-ANSWERS = ObservationDataset([answer("ab", text, float(i)) for i, text in enumerate("cdefgh")], WORDS_TOKENIZER)
-
-
-@pytest.mark.parametrize("name", ["bc", "filtered_bc", "ilql", "dpo"])
-def test_a_short_training_learns_and_is_watched(name):
-    seen = []
-    config = FitConfig(steps=4, batch_size=2, lr=1e-2, length_buckets=(16,), action_buckets=(4,))
-    watch = lambda step, params, target: seen.append(step)  # noqa: E731
-    networks = fit(name, SMALL, ANSWERS, config, seed=0, watch=watch, watch_every=3)
-    assert seen == [0, 3, 4]  # the last step too
-    assert "reference" not in networks["params"]
-    assert (networks["target"] == {}) == (name != "ilql")
-
-
-def test_heads_are_trained_from_given_networks_over_a_trunk_that_is_left_alone():
-    params = SMALL.init_params(jax.random.key(7))
-    config = FitConfig(
-        steps=3,
-        batch_size=2,
-        lr=1e-2,
-        length_buckets=(16,),
-        action_buckets=(4,),
-        loss={"detach_v": True, "detach_q": True},
-        optimizer="muon",
-    )
-    start = jax.device_get((params, SMALL.init_target(params)))
-    trained = fit("ilql", SMALL, ANSWERS, config, seed=0, networks=start)["params"]
-    jax.tree.map(np.testing.assert_array_equal, trained["trunk"], start[0]["trunk"])
-    moved = np.abs(trained["q1"]["dense_in"]["kernel"] - start[0]["q1"]["dense_in"]["kernel"])
-    assert 0.0 < moved.max() < 0.1  # from these, not from those of seed 0
-
-
-def test_a_sorted_training_sees_rows_of_like_length_and_divides_by_what_a_batch_holds_on_average(monkeypatch):
-    dataset = ObservationDataset([answer("a" * n, "b", 1.0) for n in (1, 9) * 8], WORDS_TOKENIZER)
-    make_loader, make_step, seen, counts = fit_module.make_train_loader, fit_module.make_train_step, [], []
-
-    def watch_loader(*args, **kwargs):
-        for batch in make_loader(*args, **kwargs):
-            seen.append(batch.tokens.shape[1])
-            yield batch
-
-    monkeypatch.setattr(fit_module, "make_train_loader", watch_loader)
-    monkeypatch.setattr(fit_module, "make_train_step", lambda *a, **k: counts.append(k["counts"]) or make_step(*a, **k))
-    shapes = {"length_buckets": (8, 16), "action_buckets": (4,)}
-    for window in (1, 4):
-        fit("bc", SMALL, dataset, FitConfig(steps=4, batch_size=4, lr=1e-3, sort_window=window, **shapes), seed=0)
-    assert seen[4:].count(8) == seen[4:].count(16) == 2  # half of the rows are short
-    assert seen[:4].count(16) > 2
-    unsorted, of_sorted = counts
-    assert unsorted is None
-    assert of_sorted.actions == pytest.approx(4 * dataset.row_sizes[:, 1].mean())
-
-
-def test_a_training_that_diverges_is_stopped():
-    config = FitConfig(steps=4, batch_size=2, lr=float("inf"), length_buckets=(16,), action_buckets=(4,))
-    with pytest.raises(NonFiniteLossError, match="loss is nan at step"):
-        fit("bc", SMALL, ANSWERS, config, seed=0)

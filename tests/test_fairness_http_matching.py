@@ -158,32 +158,37 @@ def test_pauses_double_and_follow_retry_after(engine):
     assert ended.pauses == [0.5, 7.0, 60.0, 4.0, 8.0]
 
 
-@pytest.mark.parametrize("status", [200, 503])
-def test_ctrl_c_ends_the_queue_and_further_tries(engine, monkeypatch, status):
-    def behave(handler, request):
-        time.sleep(0.05)
-        send(handler, answer_well(request), status=200 if len(engine.requests) < 3 else status)
+@pytest.fixture
+def ctrl_c(engine, monkeypatch):
+    """Interrupt the main thread where Ctrl-C finds it, once three requests have been made."""
+    result = Future.result
 
     def wait_and_be_interrupted(future):
+        if threading.current_thread() is not threading.main_thread():
+            return result(future)
         while len(engine.requests) < 3:
             time.sleep(0.01)
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(Future, "result", wait_and_be_interrupted)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("status", [200, 503])
+def test_ctrl_c_ends_the_queue_and_further_tries(engine, status):
+    def behave(handler, request):
+        time.sleep(0.05)
+        send(handler, answer_well(request), status=200 if len(engine.requests) < 3 else status)
+
     engine.behave = behave
-    monkeypatch.setattr(Future, "result", wait_and_be_interrupted)  # where Ctrl-C finds the main thread
     with pytest.raises(KeyboardInterrupt):
         ask(engine, ["1"] * 40, batch_size=1, max_concurrent=1, n_retries=10)
     assert len(engine.requests) < 6
 
 
-def test_ctrl_c_ends_a_pause_and_no_further_request_is_made(engine, monkeypatch):
-    def wait_and_be_interrupted(future):
-        while len(engine.requests) < 3:
-            time.sleep(0.01)
-        raise KeyboardInterrupt
-
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_ends_a_pause_and_no_further_request_is_made(engine):
     engine.behave = lambda handler, request: send(handler, b"", status=503, headers=[("Retry-After", "2")])
-    monkeypatch.setattr(Future, "result", wait_and_be_interrupted)
     with pytest.raises(KeyboardInterrupt):
         ask(engine, ["1"] * 40, batch_size=1, max_concurrent=3, n_retries=10)
     assert len(engine.requests) == 3
@@ -199,11 +204,10 @@ def test_late_answer_is_a_time_out(engine):
         ask(engine, ["4"], timeout_s=0.1, n_retries=1)
 
 
-def test_answer_that_drips_is_a_time_out_too(engine):
+@pytest.mark.parametrize("head", [b"HTTP/1.0 200 OK\r\nX-Slow: ", b"HTTP/1.0 200 OK\r\n\r\n"], ids=["head", "body"])
+def test_answer_that_drips_is_a_time_out_too(engine, head):
     def behave(handler, request):
-        handler.send_response(200)
-        handler.send_header("Content-Length", "1000")
-        handler.end_headers()
+        handler.wfile.write(head)
         for _ in range(40):  # each byte in time, the whole not
             handler.wfile.write(b" ")
             handler.wfile.flush()
@@ -268,6 +272,25 @@ def test_other_status_is_refused_at_once(engine, status):
     assert len(engine.requests) == 1
 
 
+def test_redirect_is_not_followed(engine):
+    engine.behave = lambda handler, request: send(handler, b"", status=307, headers=[("Location", engine.url)])
+    with pytest.raises(UserError, match="answered with status 307"):
+        ask(engine, ["4"])
+    assert len(engine.requests) == 1
+
+
+def test_proxy_of_the_environment_is_not_used(engine, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert ask(engine, ["4"], n_retries=0).indices.tolist() == [[4, 5]]
+
+
+def test_compressed_answer_is_not_asked_for(engine):
+    """What is unpacked could be far longer than `max_answer_bytes`."""
+    ask(engine, ["4"])
+    assert engine.headers[0]["Accept-Encoding"] == "identity"
+
+
 def test_answer_without_end_is_refused(engine):
     engine.behave = lambda handler, request: send(handler, b" " * 10_000)
     with pytest.raises(UserError, match="longer than max_answer_bytes=100"):
@@ -276,7 +299,7 @@ def test_answer_without_end_is_refused(engine):
 
 def test_engine_that_is_not_there_is_reported(engine):
     engine.stop()
-    with pytest.raises(UserError, match=r"could not be asked \(ConnectionRefusedError.*2 times in a row"):
+    with pytest.raises(UserError, match=r"could not be asked \(ConnectError.*refused\), 2 times in a row"):
         ask(engine, ["4"], n_retries=1)
 
 

@@ -7,27 +7,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ilqljax.cli import run_main
 from ilqljax.data.files import save_with_checksum
 from ilqljax.errors import UserError
-from ilqljax.hiring.evaluation.report import (
-    distill_evaluations,
-    format_distilled,
-    format_impact_ratios,
-    load_evaluations,
-    save_rows,
-    tabulate_impact_ratios,
-)
+from ilqljax.hiring.attributes import Attribute
+from ilqljax.hiring.audit.pairs import pair_selection
+from ilqljax.hiring.audit.rates import tabulate_rates
+from ilqljax.hiring.evaluation.file import load_evaluations
+from ilqljax.hiring.evaluation.impact import tabulate_impact_ratios
+from ilqljax.hiring.evaluation.record import HELD_OUT, TRAINING, Rewrite
+from ilqljax.hiring.evaluation.summary import distill_evaluations, summarize_evaluations
+from ilqljax.hiring.evaluation.tables import format_distilled, format_impact_ratios, save_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def make_shortlist(values: str) -> dict:
-    """Make a shortlist from letters: f, m, or - for unknown."""
+    """Make a shortlist from letters: f, m, or - for unknown; the first f is always the same candidate."""
     names = {"f": "female", "m": "male", "-": ""}
-    ids = [f"c{i}" for i in range(len(values))]
+    ids = [f"{value}{values[:i].count(value)}" for i, value in enumerate(values)]
     return {"ids": ids, "attributes": {"gender": [names[v] for v in values], "region": ["north"] * len(values)}}
 
 
@@ -135,6 +136,47 @@ def test_missing_empty_and_binary_files_are_refused(tmp_path):
         load_evaluations(tmp_path / "binary.jsonl")
 
 
+def test_a_record_is_what_its_line_says():
+    """A line of today's files, with all that older files may lack."""
+    extra = {"held_out_reward_original": -3.0, "held_out_reward": -1.0, "advantage": 0.5, "fluency": None}
+    line = make_line(**extra, guardrail_failures=["length"], guardrail_reasons=["too short", "far too short"])
+    rewrite = Rewrite.from_json(line, where="f:1")
+    assert rewrite.rewards == {TRAINING: (-30.0, -10.0), HELD_OUT: (-3.0, -1.0)}
+    assert (rewrite.reward, rewrite.gain, rewrite.text) == (-10.0, 20.0, "We need a kind nurse.")
+    assert (rewrite.failed_checks, rewrite.reasons) == (("length",), ("too short", "far too short"))
+    assert rewrite.to_json() == line
+    assert Rewrite.from_json(json.loads(json.dumps(rewrite.to_json())), where="elsewhere") == rewrite
+
+
+def test_a_line_of_an_older_file_has_no_held_out_reward_and_no_reasons():
+    rewrite = Rewrite.from_json(make_line(log_probability=None), where="")
+    assert set(rewrite.rewards) == {TRAINING} and rewrite.reasons == () and np.isnan(rewrite.fluency)
+    assert rewrite.to_json()["log_probability"] is None
+
+
+def test_held_out_rewards_come_both_or_not_at_all():
+    with pytest.raises(UserError, match="f:1: missing 'held_out_reward';"):
+        Rewrite.from_json(make_line(held_out_reward_original=-3.0), where="f:1")
+
+
+def test_summary_under_both_matchers_pairs_each_policy_with_the_clone():
+    """Two postings; over bc the gains are 5 and 15 under the matcher of training, 1 and -1 under the held-out one."""
+    rewards = {"bc": [(-20.0, -8.0), (-20.0, -8.0)], "ilql": [(-15.0, -7.0), (-5.0, -9.0)]}
+    policies = {
+        policy: [
+            Rewrite.from_json(
+                make_line(posting_id=str(i), reward=a, held_out_reward_original=-9.0, held_out_reward=b), where=""
+            )
+            for i, (a, b) in enumerate(pairs)
+        ]
+        for policy, pairs in rewards.items()
+    }
+    clone, ilql = summarize_evaluations(policies, held_out_matcher="words")
+    assert (ilql["over_bc"], ilql["held_out_over_bc"]) == (10.0, 0.0)
+    assert (ilql["difference"], ilql["held_out_difference"], ilql["held_out_reward_rewrite"]) == (20.0, 1.0, -8.0)
+    assert ilql["held_out_matcher"] == "words" and "over_bc" not in clone
+
+
 def test_distilled_numbers_of_a_hand_worked_file(eval_file):
     echo, ilql = distill_evaluations(load_evaluations(eval_file))
     assert (echo["copy_rate"], ilql["copy_rate"]) == (1.0, 0.0)
@@ -165,9 +207,61 @@ def test_impact_ratio_rows_of_a_hand_worked_file(eval_file):
     assert (after["n_assessed"], after["n_selected"], after["selection_rate"]) == (6, 4, pytest.approx(2 / 3))
     assert after["impact_ratio"] == 1.0
     assert after["mark"] == "insufficient data"
-    assert found["ilql", "(unknown)", "after"]["n_assessed"] == 4
-    smallest = found["ilql", "(smallest ratio)", "before"]
-    assert smallest["impact_ratio"] == 0.0 and 0.0 < smallest["null_ratio"] < 1.0
+    assert (after["n_people"], after["n_people_selected"]) == (3, 2)  # the same ones in both postings
+    unknown = found["ilql", "(unknown)", "after"]
+    assert (unknown["n_assessed"], unknown["n_people"], unknown["n_selected"]) == (4, 2, 0)
+    assert np.isnan(found["ilql", "(smallest ratio)", "before"]["impact_ratio"])  # nobody has enough people
+
+
+def test_impact_ratio_rows_are_those_of_an_audit(tmp_path):
+    """Twelve lists of 30 among 120 people, 40 of them men; the lists after rewriting are those before, shuffled."""
+    rng = np.random.default_rng(0)
+    codes = np.arange(120) % 3 - 1
+    before = np.stack([rng.choice(120, 30, replace=False) for _ in range(12)])
+    lists = {"shortlist_before": before, "shortlist_after": rng.permuted(before, axis=1)}
+    names = np.array(["female", "male", ""])
+    lines = [
+        make_line(posting_id=f"p{g}")
+        | {
+            key: {"ids": [f"c{i}" for i in rows[g]], "attributes": {"gender": names[codes[rows[g]]].tolist()}}
+            for key, rows in lists.items()
+        }
+        for g in range(12)
+    ]
+    path = tmp_path / "e.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    rows = tabulate_impact_ratios(load_evaluations(path), n_selected=10)
+    found = {(r["category"], r["phase"]): r for r in rows}
+    for phase, indices in zip(("before", "after"), lists.values(), strict=True):
+        pairs = pair_selection(indices, n_candidates=120, n_selected=10)
+        audit = tabulate_rates(pairs, Attribute("gender", ("female", "male"), codes), seed=0)
+        for expected in audit["rows"]:
+            row = found[expected["category"], phase]
+            assert (row["n_people"], row["mark"]) == (expected["n_people"], expected["mark"])
+            names = {"impact_ratio": "impact_ratio", "impact_ratio_low": "ratio_low", "impact_ratio_high": "ratio_high"}
+            names |= {"selection_rate_low": "rate_low", "p_crossed": "p_crossed", "p_value": "p_independent"}
+            for name, theirs in names.items():
+                assert row[name] == pytest.approx(expected[theirs], nan_ok=True), name
+            assert row["null_ratio"] == pytest.approx(expected["null_ratio"], abs=0.02)  # shuffled in another order
+        smallest = found["(smallest ratio)", phase]
+        assert smallest["impact_ratio"] == pytest.approx(audit["smallest_ratio"]) and smallest["impact_ratio"] < 1.0
+        assert smallest["p_shuffled"] == pytest.approx(audit["p_smallest"], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [("mf", r":2: candidate 'a' has \{'gender': 'male'\}, but had \{'gender': 'female'\} at .*:1"), ("", "is twice")],
+)
+def test_a_candidate_is_one_person(tmp_path, values, message):
+    lines = [make_line(posting_id=i) for i in "12"]
+    for line, ids, letters in zip(lines, ("abc", "abc" if values else "aac"), ("fmm", values + "m"), strict=True):
+        shortlist = make_shortlist((letters + "fff")[:3])
+        line["shortlist_before"] = shortlist | {"ids": list(ids)}
+        line["shortlist_after"] = {"ids": [], "attributes": {"gender": []}}
+    path = tmp_path / "e.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(UserError, match=message):
+        tabulate_impact_ratios(load_evaluations(path), attributes=["gender"], n_selected=1)
 
 
 def test_empty_shortlist_of_an_empty_rewrite_counts_nobody(tmp_path):
@@ -184,8 +278,9 @@ def test_unknown_attribute_and_too_many_selected_name_the_line(eval_file):
     policies = load_evaluations(eval_file)
     with pytest.raises(UserError, match=r":1: no attribute 'sex'.*gender, region"):
         tabulate_impact_ratios(policies, attributes=["sex"], n_selected=2)
-    with pytest.raises(UserError, match=r":1: 8 are to be selected of a shortlist of 8.*1 to 7"):
-        tabulate_impact_ratios(policies, n_selected=8)
+    for n_selected in (0, 8):
+        with pytest.raises(UserError, match=rf":1: {n_selected} are to be selected of a shortlist of 8.*1 to 7"):
+            tabulate_impact_ratios(policies, n_selected=n_selected)
 
 
 def test_saved_rows_read_back_with_undefined_as_empty(tmp_path, eval_file):

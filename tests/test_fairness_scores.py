@@ -17,7 +17,7 @@ from ilqljax.hiring.reward.diversity import (
     noise_floor,
     weigh_categories,
 )
-from ilqljax.hiring.reward.scores import ScoreConfig, ShortlistScorer
+from ilqljax.hiring.reward.scores import RewardConfig, ShortlistScorer
 from ilqljax.hiring.reward.targets import make_targets, parse_shares, select_targets
 
 ROWS = [("f", "n", "cook"), ("f", "s", "cook"), ("m", "n", "nurse"), ("m", "s", "nurse"), ("f", "", "nurse")]
@@ -29,7 +29,7 @@ NO_SMOOTHING = {"distance": "kullback_leibler", "smoothing": 0.0}
 
 
 def make_scorer(**settings) -> ShortlistScorer:
-    return ShortlistScorer(TABLE, ScoreConfig(**{"attribute": "sex", "target": "uniform"} | settings))
+    return ShortlistScorer(TABLE, RewardConfig(**{"attribute": "sex", "target": "uniform"} | settings))
 
 
 def test_several_attributes_count_the_same():

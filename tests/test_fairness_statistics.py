@@ -1,4 +1,4 @@
-"""Intervals against worked numbers and coverage, tests against SciPy, the permutation null against real shuffles."""
+"""Intervals against worked numbers and coverage, and tests against SciPy."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,6 @@ from ilqljax.hiring.statistics import (
     divide,
     entropy,
     mean_and_standard_error,
-    permutation_null,
     two_proportion_test,
     wilson_interval,
 )
@@ -111,33 +110,6 @@ def test_small_counts_use_fishers_test():
 def test_tests_without_information():
     assert two_proportion_test(0, 30, successes_b=0, trials_b=40).p_value == 1.0
     assert np.isnan(two_proportion_test(0, 0, successes_b=3, trials_b=9).p_value)
-
-
-def test_permutation_null_has_the_law_of_shuffled_labels():
-    rng = np.random.default_rng(4)
-    codes = rng.integers(0, 3, size=(12, 10))
-    members = np.stack([np.bincount(row, minlength=3) for row in codes])
-    shuffled = rng.permuted(np.repeat(codes[None], 6000, axis=0), axis=2)[:, :, :4]
-    counts = (shuffled[..., None] == np.arange(3)).sum(axis=(1, 2))
-    drawn = np.empty((0, 3))
-
-    def record(pooled):
-        nonlocal drawn
-        drawn = np.concatenate([drawn, pooled])
-        return pooled.astype(float)
-
-    permutation_null(members, np.full(12, 4), record, seed=0, n_permutations=6000)
-    assert (drawn.sum(axis=1) == 48).all()
-    np.testing.assert_allclose(drawn.mean(axis=0), counts.mean(axis=0), atol=0.15)
-    np.testing.assert_allclose(np.cov(drawn.T), np.cov(counts.T), atol=0.5)
-
-
-def test_permutation_null_of_unanimous_groups_is_certain():
-    null = permutation_null(
-        np.array([[10, 0], [0, 6]]), np.array([3, 2]), lambda pooled: pooled.astype(float), seed=0, n_permutations=50
-    )
-    for part in null:
-        np.testing.assert_array_equal(part, [3.0, 2.0])
 
 
 def test_level_outside_the_unit_interval_is_refused():

@@ -20,7 +20,7 @@ from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.guardrails.fluency import PASS_SHARE, calibrate_fluency
 from ilqljax.hiring.guardrails.language_model import TextLikelihood, make_fluency
 from ilqljax.hiring.proposals import judge_samples
-from ilqljax.hiring.reward.reward import RewardConfig
+from ilqljax.hiring.reward.scores import RewardConfig
 from ilqljax.hiring.task import HiringData, build_judge
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.io.networks import Networks, save_networks
@@ -148,10 +148,11 @@ def test_nothing_to_calibrate_on_is_said(data):
 def test_an_unlikely_sample_is_never_proposed(data):
     posting = data.select_postings("test")[0]
     fluency = calibrate_fluency("bigrams", Bigrams(data), data)
-    rewards = SimpleNamespace(score=lambda prompts, texts: np.arange(len(texts), dtype=float))
     rows = [row for row in data.select_rewrites("test") if row.posting_id == posting.id and row.operator == "reorder"]
     text = rows[0].text
     samples = [(text, 0.0, 0.0), (swap_words(text), 0.0, 0.0)]
+    known = {text: 1.0, swap_words(text): 2.0}
+    rewards = SimpleNamespace(score=lambda prompts, texts: np.array([known.get(text, 0.0) for text in texts]))
     rewriting = judge_samples(posting, samples, rewards, fluency=fluency)
     assert [p.text for p in rewriting.safe] == [text]
-    assert "fluency" in {failure.check for failure in rewriting.refused[0].failures}
+    assert "fluency" in rewriting.refused[0].failed_checks

@@ -11,8 +11,8 @@ import pytest
 from small_bert import save_bert
 
 import ilqljax.hiring.task  # noqa: F401  (registers the matchers)
-from ilqljax.config import BuildContext, build, load_config_file
-from ilqljax.decoding.options import DecodeConfig
+from ilqljax.config import BuildContext, build
+from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import Generation
 from ilqljax.errors import UserError
 from ilqljax.hiring.data.prepare import DataConfig, prepare_data
@@ -21,9 +21,10 @@ from ilqljax.hiring.matching.encoders import EmbeddingsSource, EncoderSource
 from ilqljax.hiring.matching.matcher import Matcher
 from ilqljax.hiring.matching.sources import CallableSource, HttpSource, MatcherSource, TfidfSource
 from ilqljax.hiring.postings.posting import Candidate, load_candidates, save_candidates
-from ilqljax.hiring.reward.reward import RewardConfig
+from ilqljax.hiring.reward.scores import RewardConfig
 from ilqljax.hiring.task import HiringData, build_judge
 from ilqljax.models.sentence_encoder import SentenceEncoder
+from ilqljax.training.run_config import load_run_config
 
 SMALL = DataConfig(n_postings=24, n_candidates=60, reward=RewardConfig(k=10))
 TEXTS = ("night nurse", "python sql", "the care nurse", "sqls", "care " * 30)
@@ -159,8 +160,8 @@ def test_bad_embedding_names_the_line(tmp_path, vector, message):
         ({"name": "encoder", "metric": "l1", "path": "x"}, "Unknown metric 'l1'"),
         ({"name": "callable", "function": ""}, "names no function"),
         ({"name": "http", "url": ""}, "url='' is no address"),
-        ({"name": "tfidf", "path": "x"}, "config.path is no option of matcher 'tfidf'"),
-        ({"name": "bm25"}, "'bm25' is no known matcher.*Known: callable, embeddings, encoder, http, tfidf"),
+        ({"name": "tfidf", "path": "x"}, "config.path is not an option of matcher 'tfidf'"),
+        ({"name": "bm25"}, "'bm25' is not a known matcher.*Known: callable, embeddings, encoder, http, tfidf"),
     ],
 )
 def test_bad_matcher_section_is_refused_before_data_is_read(section, message):
@@ -211,7 +212,7 @@ def test_vectors_outlive_a_change_of_other_settings(prepared, bert, tmp_path, mo
     asked = []
     encode = SentenceEncoder.encode
     monkeypatch.setattr(SentenceEncoder, "encode", lambda self, texts: asked.append(len(texts)) or encode(self, texts))
-    config = dataclasses.replace(SMALL, max_postings=10)
+    config = dataclasses.replace(SMALL, max_postings=10, reward=RewardConfig(k=11))
     assert len(prepare_data(config, out_dir=tmp_path / "d", matcher=source).postings) == 10
     assert len(asked) == 1  # the rewrites; the candidates' vectors were there
 
@@ -338,8 +339,8 @@ def test_selection_that_is_no_part_of_a_shortlist_is_refused_before_training(pre
     ],
 )
 def test_config_flags_choose_both_matchers(arg, matcher, held_out):
-    config = load_config_file(f"configs/workable.py:{arg}")
-    assert config.data.matcher.name == config.matcher.name == matcher
+    config = load_run_config(f"configs/workable.py:{arg}")
+    assert config.matcher.name == matcher
     assert config.evaluator.to_dict().get("held_out_matcher", {"name": ""})["name"] == held_out
 
 
@@ -347,9 +348,9 @@ def test_config_flags_choose_both_matchers(arg, matcher, held_out):
     ("name", "cls"),
     [("encoder", EncoderSource), ("embeddings", EmbeddingsSource), ("callable", CallableSource), ("http", HttpSource)],
 )
-def test_config_sections_repeat_the_defaults_of_their_matchers(name, cls):
-    section = load_config_file(f"configs/workable.py:{name}").matcher.to_dict()
+def test_completed_sections_have_all_options_of_their_matchers(name, cls):
+    section = load_run_config(f"configs/workable.py:{name}").matcher.to_dict()
     defaults = {f.name: f.default for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
     given = {key: value for key, value in section.items() if key in defaults}
     assert given == {key: defaults[key] for key in given}
-    assert section.keys() - {"name", "cache_id"} == {f.name for f in dataclasses.fields(cls)}
+    assert section.keys() - {"name"} == {f.name for f in dataclasses.fields(cls)}

@@ -31,7 +31,7 @@ def judge(*texts, reward=None, **options):
     return judge_samples(POSTING, samples, reward or Scores(), **options)
 
 
-def test_improvements_come_best_first_by_the_engine_or_by_the_critic():
+def test_improvements_come_best_first_by_the_matcher_or_by_the_critic():
     assert [p.text for p in judge(CALM, KIND).safe] == [CALM, KIND]
     assert [p.text for p in judge(CALM, KIND, rank_by="advantage").safe] == [KIND, CALM]
     assert [p.gain for p in judge(KIND).safe] == [3.0]
@@ -41,13 +41,13 @@ def test_a_rewrite_that_lost_a_fact_is_refused_however_well_it_scores():
     lost = KIND.replace("Blue Oak", "Red Elm")
     rewriting = judge(lost, reward=Scores(**{lost: 0.0}))
     assert rewriting.safe == ()
-    assert "company_kept" in {failure.check for failure in rewriting.refused[0].failures}
+    assert "company_kept" in rewriting.refused[0].failed_checks
 
 
 def test_a_copy_and_what_scores_no_better_are_no_improvement():
     rewriting = judge(TEXT, TEXT.replace("strong", "caring"))
     assert rewriting.safe == ()
-    assert [p.failures for p in rewriting.refused] == [(), ()]
+    assert [p.failed_checks for p in rewriting.refused] == [(), ()]
 
 
 def test_equal_samples_count_once_white_space_aside():

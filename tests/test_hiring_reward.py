@@ -1,7 +1,5 @@
 """The reward: its value by hand, what its cache depends on, and how bad settings and files are refused."""
 
-import multiprocessing
-import sqlite3
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +7,13 @@ import pytest
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.matching.http import HttpConfig, HttpMatcher
 from ilqljax.hiring.matching.matcher import Matches, TfidfMatcher
 from ilqljax.hiring.postings.posting import Candidate, Posting
 from ilqljax.hiring.postings.prompts import build_prompt, parse_prompt
 from ilqljax.hiring.reward import reward as reward_module
-from ilqljax.hiring.reward.reward import DiversityReward, RewardCache, RewardConfig
+from ilqljax.hiring.reward.reward import DiversityReward
+from ilqljax.hiring.reward.scores import RewardConfig
 
 GENDERS = ("female", "female", "male", "male")
 CANDIDATES = [Candidate(str(i), "text", {"gender": gender}) for i, gender in enumerate(GENDERS)]
@@ -112,14 +112,6 @@ def test_a_failing_matcher_costs_one_part(tmp_path, monkeypatch):
     assert again.matcher.asked == [["men"]]
 
 
-def test_cache_takes_over_anothers_rewards_and_keeps_its_own(tmp_path):
-    cache, other = RewardCache(tmp_path / "r.sqlite"), RewardCache(tmp_path / "other.sqlite")
-    cache.save({b"a": -1.0})
-    other.save({b"a": -2.0, b"b": -3.0})
-    cache.take_over(other.path)
-    assert cache.load([b"a", b"b"]) == {b"a": -1.0, b"b": -3.0} and cache.count() == 2
-
-
 def test_cache_is_keyed_by_prompt_too(tmp_path):
     reward = make_reward(cache_path=tmp_path / "r.sqlite")
     reward.score(["p"], ["women"])
@@ -142,59 +134,36 @@ def test_cache_survives_and_depends_on_matcher_and_settings(tmp_path):
     assert (again.asked, other.asked, uniform.asked) == ([], [["women"]], [["women"]])
 
 
-def fill_cache(path, worker):
-    cache = RewardCache(path)
-    for i in range(20):
-        cache.save({f"{worker}-{i}".encode(): float(i), b"shared": 1.0})
-        cache.load([b"shared"])
+# What these say is on users' disks, and was paid for: a change of any of them scores everything again.
+GROUPED = {"target": "group", "shares": "nurse: female=1, male=0; *: female=0.5, male=0.5", "guardrail_penalty": 30.0}
+KEYS = [
+    ({}, "f893274ada22c426", "b8bd8b6e849b5d3d"),
+    (GROUPED, "363fac1671550513", "2d6819762c50e8ff"),
+    ({"compat": "original"}, "d04368b8d220a255", "b7db010a49ceecfa"),
+]
 
 
-def test_processes_share_a_cache(tmp_path):
-    path = tmp_path / "r.sqlite"
-    workers = [multiprocessing.get_context("spawn").Process(target=fill_cache, args=(path, w)) for w in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT count(*) FROM scores").fetchone() == (41,)
-    connection.close()
+@pytest.mark.parametrize(("settings", "fingerprint", "key"), KEYS)
+def test_keys_of_rewards_are_those_of_earlier_versions(settings, fingerprint, key):
+    config = RewardConfig(k=2, **settings)
+    reward = DiversityReward(CountingMatcher(), TABLE, config, group_of={"p": "nurse"} if settings == GROUPED else {})
+    assert reward.fingerprint[:16] == fingerprint
+    assert reward._make_key("p", "women").hex()[:16] == key
 
 
-def test_more_keys_than_a_query_takes_are_found(tmp_path):
-    cache = RewardCache(tmp_path / "r.sqlite")
-    rewards = {str(i).encode(): float(i) for i in range(1203)}
-    cache.save(rewards)
-    assert cache.load(list(rewards)) == rewards
+def test_fingerprints_of_matchers_are_those_of_earlier_versions():
+    tfidf = TfidfMatcher(["a nurse in C++", "zwei Köche"])
+    assert tfidf.fingerprint == "tfidf-56bc9bb4e939fcc190c46570dfea76f9"
+    http = HttpMatcher(HttpConfig("http://127.0.0.1:8000/match", version="2"), ["0", "1", "2", "3"])
+    assert http.fingerprint == "http-5fdf71c88a98008a556994651ea8a8b0"
 
 
-def test_no_sound_row_is_called_damaged(tmp_path, caplog):
-    cache = RewardCache(tmp_path / "r.sqlite")
-    rewards = {b"a": -0.0, b"b": -200.0, b"c": 5e-324, b"d": -31.5423728138}
-    cache.save(rewards)
-    assert cache.load(list(rewards)) == rewards
-    assert not caplog.text
-
-
-@pytest.mark.parametrize("damage", ["0.0", "reward + 1e-12", "'abc'", "x'00'"])
-def test_a_damaged_row_is_computed_anew(tmp_path, damage, caplog):
-    cache = RewardCache(tmp_path / "r.sqlite")
-    cache.save({b"a": -31.5, b"b": -4.25})
-    with sqlite3.connect(cache.path) as connection:
-        connection.execute(f"UPDATE scores SET reward = {damage} WHERE key = x'61'")
-    connection.close()
-    assert cache.load([b"a", b"b"]) == {b"b": -4.25}
-    assert "1 damaged rewards" in caplog.text
-    cache.save({b"a": -31.5})
-    assert cache.load([b"a", b"b"]) == {b"a": -31.5, b"b": -4.25}
-
-
-def test_damaged_cache_says_what_to_do(tmp_path):
+def test_a_file_of_another_kind_is_kept_aside(tmp_path, caplog):
     path = tmp_path / "r.sqlite"
     path.write_bytes(b"not a database at all" * 100)
-    with pytest.raises(UserError, match=r"r\.sqlite: is damaged or not a reward cache.*Delete it"):
-        make_reward(cache_path=path)
+    make_reward(cache_path=path).score(["p"], ["women"])
+    assert (tmp_path / "r.sqlite.damaged-1").read_bytes() == b"not a database at all" * 100
+    assert "is damaged or not a reward cache (file is not a database)" in caplog.text
 
 
 def test_cache_in_a_missing_folder_is_refused(tmp_path):
@@ -218,6 +187,15 @@ def test_bad_setting_is_refused_before_any_work(settings, message):
     with pytest.raises(UserError, match=message):
         DiversityReward(matcher, TABLE, RewardConfig(**({"k": 2} | settings)))
     assert matcher.asked == []
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"distance": "far"}, {"target": "half"}, {"compat": "old"}, {"weights": "log"}, {"guardrail_penalty": -1}],
+)
+def test_an_option_out_of_its_range_is_refused_before_there_are_candidates(setting):
+    with pytest.raises(UserError, match=next(iter(setting))):
+        RewardConfig(**setting)
 
 
 def test_table_of_other_candidates_is_refused():

@@ -31,7 +31,12 @@ TASKS = ("hiring", "wordle")
 ONLY_IN = {
     "flax": ("ilqljax/models/",),
     "grain": ("ilqljax/data/loader.py",),
-    "orbax": ("ilqljax/training/checkpoint.py",),
+    "httpx": ("ilqljax/hiring/matching/http.py",),
+    "jinja2": ("ilqljax/data/pages.py",),
+    "matplotlib": ("ilqljax/hiring/audit/plots.py",),
+    "orbax": ("ilqljax/training/checkpoint.py", "ilqljax/training/processes.py"),
+    "sklearn": ("ilqljax/hiring/matching/matcher.py",),
+    "tenacity": ("ilqljax/hiring/matching/http.py",),
 }
 
 # NumPy-level code, which a user's machine without an accelerator runs, may not pull jax in when it is imported; nor
@@ -153,6 +158,12 @@ def reach(name: str) -> set[str]:
             seen |= new
             queue += [i for i in new if i in SOURCES]
     return seen
+
+
+def test_a_program_that_only_shows_its_help_waits_for_no_slow_library():
+    for program in ("ilqljax.audit", "ilqljax.rewrite"):
+        slow = {i for i in reach(program) if i.partition(".")[0] in ("matplotlib", "pandas", "sklearn")}
+        assert not slow, (program, slow)
 
 
 def test_numpy_level_code_does_not_import_jax():

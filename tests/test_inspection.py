@@ -145,7 +145,8 @@ def test_the_page_escapes_texts_and_loads_nothing():
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "&lt;b&gt;&amp;" in page
-    assert not re.search(r"(?:src|href)=|url[(]|@import", page)
+    assert "default-src 'none'" in page
+    assert not re.search(r'(?:src|href)=(?!"data:,")|url[(]|@import', page)
 
 
 def test_colours_are_white_at_zero_and_full_at_four_medians():
@@ -173,7 +174,7 @@ def inspect(tmp_path, monkeypatch):
         learner = SimpleNamespace(model=model, value_range=(-np.inf, np.inf))
         trained = SimpleNamespace(learner=learner, params=params, target=target)
         run = SimpleNamespace(select_policy=lambda: trained, built=SimpleNamespace(tokenizer=TOKENIZER))
-        monkeypatch.setattr(evaluate, "open_run", lambda folder: run)
+        monkeypatch.setattr(evaluate, "open_run", lambda folder, **_: run)
         monkeypatch.setattr(evaluate, "build_rows", lambda run, section, split: DATASET)
         out = tmp_path / "inspected"
         monkeypatch.setattr("sys.argv", ["inspect_critic", "--run", "r", "--out", str(out), *options])

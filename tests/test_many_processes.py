@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from ilqljax.config import load_config_file
 from ilqljax.errors import UserError
 from ilqljax.train import train
 from ilqljax.training import loop as stage
 from ilqljax.training import mesh as sharding
 from ilqljax.training import processes
 from ilqljax.training.checkpoint import restore_raw
+from ilqljax.training.run_config import load_run_config
 
 STEPS = 4
 FLAGS = "--xla_backend_optimization_level=0"  # compiles in less time
@@ -29,7 +29,7 @@ TIMEOUT_S = 600  # many times what a quiet machine takes: a run that hangs must 
 
 
 def make_config(folder: Path, name: str) -> ConfigDict:
-    config = load_config_file("configs/workable.py")
+    config = load_run_config("configs/workable.py")
     config.run_dir = str(folder / name)
     config.data.update({"folder": str(folder / f"{name}-data"), "n_postings": 30, "n_candidates": 100, "n_practice": 4})
     config.data.fractions = (0.5, 0.2, 0.3)
@@ -73,7 +73,7 @@ def run_as_one_of_two(folder: Path) -> None:
         raise ValueError
 
     try:
-        processes.ask_first_process(fail)
+        processes.broadcast_from_leader(fail)
     except (ValueError, UserError) as error:
         sys.stdout.write(f"failed: {type(error).__name__}\n")
     config.seed = jax.process_index()

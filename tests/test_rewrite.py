@@ -5,7 +5,6 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from ml_collections import ConfigDict
 
 from ilqljax.cli import run_command
 from ilqljax.decoding.options import DecodeConfig
@@ -14,7 +13,7 @@ from ilqljax.hiring import rewrite
 from ilqljax.hiring.data.prepare import DataConfig, prepare_data
 from ilqljax.hiring.edits.operators import rewrite_posting
 from ilqljax.hiring.proposals import judge_samples
-from ilqljax.hiring.reward.reward import RewardConfig
+from ilqljax.hiring.reward.scores import RewardConfig
 from ilqljax.hiring.rewrite import format_rewriting, read_job
 from ilqljax.rl.algorithms import ALGORITHMS
 from ilqljax.training import evaluation
@@ -62,7 +61,7 @@ def test_a_job_that_is_not_there_is_refused():
 
 
 def test_a_run_without_what_is_asked_for_is_refused_by_name():
-    run = OpenRun("runs/w", ConfigDict({"task": "wordle"}), None, None, {"bc": None, "ilql": "critic"})
+    run = OpenRun("runs/w", SimpleNamespace(task="wordle", objects={}), None, None, {"bc": None, "ilql": "critic"})
     assert run.select_policy() == run.select_policy("ilql") == "critic"
     with pytest.raises(UserError, match="runs/w has no checkpoint of 'dpo'"):
         run.select_policy("dpo")
@@ -116,7 +115,7 @@ def test_ctrl_d_at_the_question_decides_nothing(monkeypatch):
 
 
 def test_an_unknown_ranking_is_refused_before_sampling():
-    run = OpenRun("runs/w", ConfigDict(), None, None, {})  # nothing that could sample
+    run = OpenRun("runs/w", None, None, None, {})  # nothing that could sample
     with pytest.raises(UserError, match="rank_by='rewards' is unknown"):
         rewrite.rewrite_with_run(run, None, None, rank_by="rewards")
 
@@ -126,7 +125,7 @@ def test_ranking_by_a_critic_that_does_not_run_is_refused_before_sampling(monkey
     trained = SimpleNamespace(learner=SimpleNamespace(algorithm=ALGORITHMS[algorithm]))
     actor = SimpleNamespace(config=DecodeConfig(beta=beta))  # cannot sample
     monkeypatch.setattr(rewrite, "make_policy", lambda *args, **options: actor)
-    run = OpenRun("runs/w", ConfigDict(), None, None, {algorithm: trained})
+    run = OpenRun("runs/w", None, None, None, {algorithm: trained})
     with pytest.raises(UserError, match="rank_by='advantage', but no critic runs"):
         rewrite.rewrite_with_run(run, None, None, rank_by="advantage")
 

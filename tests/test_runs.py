@@ -8,15 +8,15 @@ import sys
 
 import pytest
 
-from ilqljax.config import load_config_file
 from ilqljax.data import files
 from ilqljax.errors import UserError
 from ilqljax.training import runs
+from ilqljax.training.run_config import load_run_config
 
 
 @pytest.fixture
 def config(tmp_path):
-    config = load_config_file("configs/workable.py")
+    config = load_run_config("configs/workable.py")
     config.run_dir = str(tmp_path / "run")
     return config
 
@@ -137,8 +137,8 @@ def test_a_killed_run_is_resumed(config):
     program = f"""
 import os, signal
 from ilqljax.training import runs
-from ilqljax.config import load_config_file
-config = load_config_file("configs/workable.py")
+from ilqljax.training.run_config import load_run_config
+config = load_run_config("configs/workable.py")
 config.run_dir = {config.run_dir!r}
 with runs.claim_run_dir(runs.choose_run_dir(config), config, overrides={{}}):
     os.kill(os.getpid(), signal.SIGKILL)

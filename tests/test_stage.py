@@ -1,53 +1,55 @@
 """One stage of training, around its steps: what it refuses to save, and where its policy acts."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from dialogues import answer
-from ml_collections import ConfigDict
 
+from ilqljax import train as train_module
 from ilqljax.data.dataset import ObservationDataset
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.rl.algorithms import make_learner
-from ilqljax.training import loop as stage
+from ilqljax.rl.state import TrainState
+from ilqljax.training import loop
 from ilqljax.training.checkpoint import CheckpointStore, restore_raw
-from ilqljax.training.loop import StageInputs, TrainConfig, train_stage
+from ilqljax.training.loop import Start, make_stage, train_stage
 from ilqljax.training.mesh import MeshConfig, make_mesh
-from ilqljax.training.metrics import NonFiniteParamsError
+from ilqljax.training.metrics import MultiWriter, NonFiniteParamsError
+from ilqljax.training.run_config import TrainConfig
 
 TOKENIZER = CharacterTokenizer("ab")
-CONFIG = ConfigDict({"seed": 0, "wandb": {"use_wandb": False}})
-
-
 MODEL = ValueLM(GPT2(GPT2Config(TOKENIZER.vocab_size, 8, n_embd=4, n_layer=1, n_head=1)), ValueLMConfig())
 ROWS = ObservationDataset([answer("a", "b", -1.0), answer("b", "a", 0.0)], TOKENIZER)
+STATE = TrainState(0, {}, {}, {}, (), None)
 SETTINGS = TrainConfig(batch_size=2, length_buckets=(8,), n_rollouts=0)
 
 
-def clone(run_dir, monkeypatch, step, *, make_environments=list, **settings):
+def clone(run_dir, monkeypatch, step, *, play=None, **settings):
     """Run a stage whose steps are only what `step` makes of the state."""
 
     def step_fn(state, batch):
         state = step(state)._replace(step=state.step + 1)
         return state, {"loss": jnp.ones(()), "tokens": jnp.ones(())}
 
-    monkeypatch.setattr(stage, "make_train_step", lambda *_, **__: step_fn)
-    monkeypatch.setattr(stage, "evaluate_loss", lambda *_, **__: {"loss": 1.0})
-    inputs = StageInputs(ROWS, ROWS, make_environments, make_policy=lambda state: None, trunk=None)
-    return train_stage(
-        "bc",
-        make_learner("bc", MODEL, {}),
-        dataclasses.replace(SETTINGS, **settings),
-        inputs,
-        config=CONFIG,
-        mesh=make_mesh(MeshConfig(data=2)),
-        run_dir=run_dir,
-    )
+    monkeypatch.setattr(loop, "make_train_step", lambda *_, **__: step_fn)
+    monkeypatch.setattr(loop, "evaluate_loss", lambda *_, **__: {"loss": 1.0})
+    stage = make_stage("bc", make_learner("bc", MODEL, {}), dataclasses.replace(SETTINGS, **settings), ROWS, ROWS)
+    with CheckpointStore(run_dir / "checkpoints" / "bc", metric_name="validation_loss") as store:
+        return train_stage(
+            stage,
+            key=jax.random.key(0),
+            seed=0,
+            mesh=make_mesh(MeshConfig(data=2)),
+            store=store,
+            open_writer=lambda first: MultiWriter([]),
+            play=play,
+        )
 
 
 def test_parameters_that_the_last_update_ruined_are_not_saved_over_good_ones(tmp_path, monkeypatch):
@@ -64,19 +66,22 @@ def test_parameters_that_the_last_update_ruined_are_not_saved_over_good_ones(tmp
 def test_every_evaluation_plays_the_same_games(tmp_path, monkeypatch):
     played = []
 
-    def play(generators, policy):
+    def play_games(generators, policy):
         played.append([int(rng.integers(1 << 30)) for rng in generators])
         return {"return": 0.0}
 
-    monkeypatch.setattr(stage, "evaluate_rollouts", play)
-    environments = lambda: [np.random.default_rng(i) for i in range(2)]  # noqa: E731
-    clone(
-        tmp_path,
-        monkeypatch,
-        lambda state: state,
-        make_environments=environments,
-        total_steps=2,
-        eval_every=1,
-        n_rollouts=2,
+    def evaluate_twice(stage, *, play, **_):
+        play(STATE)
+        play(STATE)
+        return STATE
+
+    monkeypatch.setattr(train_module, "evaluate_rollouts", play_games)
+    monkeypatch.setattr(train_module, "train_stage", evaluate_twice)
+    monkeypatch.setattr(train_module, "make_policy", lambda *_: None)
+    settings = dataclasses.replace(SETTINGS, n_rollouts=2)
+    stage = make_stage("bc", make_learner("bc", MODEL, {}), settings, ROWS, ROWS)
+    plan = SimpleNamespace(
+        make_environment=np.random.default_rng, config=SimpleNamespace(seed=0), built=None, mesh=None
     )
+    train_module.run_stage(plan, stage, tmp_path, Start(), settles=False)
     assert played[0] == played[1]

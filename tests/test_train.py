@@ -15,28 +15,31 @@ from dialogues import answer
 from ml_collections import ConfigDict
 
 from ilqljax.cli import run_command
-from ilqljax.config import load_config_file
 from ilqljax.data.dataset import ObservationDataset
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.data.transforms import AllRows
 from ilqljax.errors import UserError
-from ilqljax.hiring.evaluation.report import load_evaluations
+from ilqljax.hiring.evaluation.file import load_evaluations
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.rl.algorithms import Learner, make_learner, read_options
-from ilqljax.train import check_trunks, plan_stage, read_stages, train
+from ilqljax.train import open_writers, train
 from ilqljax.training import evaluation as evaluate
 from ilqljax.training import loop as stage
+from ilqljax.training import policies as policies_module
 from ilqljax.training import runs
 from ilqljax.training.checkpoint import restore_raw
-from ilqljax.training.evaluation import OpenRun, Trained, evaluate_run
-from ilqljax.training.loop import TrainConfig
+from ilqljax.training.evaluation import OpenRun, evaluate_run
+from ilqljax.training.loop import make_stage
+from ilqljax.training.plan import check_trunks, plan_run
+from ilqljax.training.policies import Trained, make_policy
+from ilqljax.training.run_config import TrainConfig, load_run_config, read_run_config
 
 STEPS = 6
 
 
 def make_config(tmp_path, name: str, arg: str = "") -> ConfigDict:
-    config = load_config_file(f"configs/workable.py:{arg}")
+    config = load_run_config(f"configs/workable.py:{arg}")
     config.run_dir = str(tmp_path / name)
     config.data.update(
         {
@@ -124,7 +127,7 @@ def test_resumed_run_equals_the_unbroken_one(unbroken, monkeypatch, capsys, stop
     resumed.resume = config.run_dir
     resumed.wandb.project = "another"  # changes no number
     again = train(resumed)
-    assert runs.load_run_config(again)[1].wandb.project == "another"
+    assert runs.open_run_config(again)[1].wandb.project == "another"
     assert json.loads((again / "config-1.json").read_text())["wandb"]["project"] == config.wandb.project
     for name in ("bc", "ilql"):
         assert read_steps(again, name) == read_steps(run_dir, name)
@@ -158,9 +161,9 @@ def test_a_clone_by_muon_on_all_axes_of_a_mesh_is_that_of_one_device_and_is_resu
 
 def test_a_run_killed_before_its_first_checkpoint_records_no_step_twice(tmp_path):
     config = make_config(tmp_path, "run")
-    with stage.open_writers(config, tmp_path, "bc", resume_step=0) as writer:
+    with open_writers(read_run_config(config), config, tmp_path, "bc", resume_step=0) as writer:
         writer.write(1, {"train/loss": 2.0})
-    with stage.open_writers(config, tmp_path, "bc", resume_step=0) as writer:
+    with open_writers(read_run_config(config), config, tmp_path, "bc", resume_step=0) as writer:
         writer.write(1, {"train/loss": 3.0})
     assert (tmp_path / "metrics/bc/metrics.jsonl").read_text() == '{"step": 1, "train/loss": 3.0}\n'
 
@@ -206,7 +209,7 @@ def test_resuming_with_another_model_is_refused(unbroken, tmp_path):
     config.resume = str(run_dir)
     config.model.n_embd = 32
     with pytest.raises(UserError, match=r"model\.n_embd"):
-        train(config)
+        plan_run(config)
 
 
 def test_a_run_whose_tokenizer_differs_is_not_resumed_and_keeps_it(unbroken, tmp_path):
@@ -220,7 +223,7 @@ def test_a_run_whose_tokenizer_differs_is_not_resumed_and_keeps_it(unbroken, tmp
     config = make_config(run_dir.parent, "unused")
     config.resume = str(folder)
     with pytest.raises(UserError, match="another tokenizer than today's data gives"):
-        train(config)
+        plan_run(config)
     assert json.loads(file.read_text()) == content
 
 
@@ -256,17 +259,17 @@ def test_latest_is_the_run_that_was_started_last_whatever_its_name(unbroken, tmp
 def test_a_taken_run_folder_is_refused(unbroken):
     tmp_path, _ = unbroken
     with pytest.raises(UserError, match="already holds a run"):
-        train(make_config(tmp_path, "unbroken"))
+        plan_run(make_config(tmp_path, "unbroken"))
 
 
 def test_joint_training_is_the_main_stage_with_the_steps_of_both():
-    config = load_config_file("configs/workable.py")
+    config = load_run_config("configs/workable.py")
     config.train.loss.awac_weight = 1.0
     config.train.lr = 1e-5
-    pretrain, main = read_stages(config)
+    pretrain, main = read_run_config(config).settle_stages()
     assert (pretrain.total_steps, main.total_steps, main.lr) == (0, 2000, 1e-5)
     config.train.total_steps = 0
-    pretrain, main = read_stages(config)
+    pretrain, main = read_run_config(config).settle_stages()
     assert (pretrain.total_steps, main.total_steps) == (1500, 0)
 
 
@@ -294,16 +297,16 @@ def test_microbatches_that_tear_pairs_apart_are_refused_before_any_step(tmp_path
     config = make_config(tmp_path, "pairs", "dpo")
     config.train.accumulate_steps = config.train.batch_size
     with pytest.raises(UserError, match="groups of 2"):
-        train(config)
+        plan_run(config)
     assert not (tmp_path / "pairs").exists()
 
 
 def test_sorting_a_stream_is_refused_before_any_work(tmp_path):
-    config = load_config_file("configs/wordle.py")
+    config = load_run_config("configs/wordle.py")
     config.run_dir = str(tmp_path / "sorted")
     config.train.sort_window = 2
     with pytest.raises(UserError, match=r"sort_window=2.*stream"):
-        train(config)
+        plan_run(config)
     assert not (tmp_path / "sorted").exists()
 
 
@@ -325,7 +328,7 @@ def test_cloning_twice_under_one_name_is_refused_before_any_work(tmp_path):
     config = make_config(tmp_path, "twice", "bc")
     config.pretrain.total_steps = STEPS
     with pytest.raises(UserError, match="both clone"):
-        train(config)
+        plan_run(config)
     assert not (tmp_path / "data").exists()
 
 
@@ -333,7 +336,7 @@ def test_validation_row_too_long_is_refused_before_any_step(tmp_path):
     config = make_config(tmp_path, "short")
     config.pretrain.length_buckets = config.train.length_buckets = (64,)
     with pytest.raises(UserError, match="length_buckets"):
-        train(config)
+        plan_run(config)
     assert not (tmp_path / "short").exists()
 
 
@@ -342,17 +345,17 @@ def test_a_row_that_fits_no_bucket_of_a_later_stage_is_refused_when_it_is_planne
     short, long = (ObservationDataset([answer("a", "b" * n, 0.0)], tokenizer) for n in (1, 9))
     model = ValueLM(GPT2(GPT2Config(vocab_size=tokenizer.vocab_size)), ValueLMConfig())
     learner, settings = make_learner("ilql", model, {}), TrainConfig(batch_size=1, length_buckets=(8,))
-    plan_stage(learner, settings, short, short)
+    make_stage("ilql", learner, settings, short, short)
     for rows, validation in ((long, short), (short, long)):
         with pytest.raises(UserError, match=r"row 0 has 14 tokens and the largest of length_buckets=\(8,\)"):
-            plan_stage(learner, settings, rows, validation)
+            make_stage("ilql", learner, settings, rows, validation)
 
 
 def test_rows_longer_than_the_model_are_refused_before_any_step(tmp_path):
     config = make_config(tmp_path, "small")
     config.model.n_positions = 64
     with pytest.raises(UserError, match="n_positions=64"):
-        train(config)
+        plan_run(config)
     assert not (tmp_path / "small").exists()
 
 
@@ -361,7 +364,7 @@ def test_unknown_option_of_the_loss_is_refused_with_the_known_ones(tmp_path):
     with config.train.loss.unlocked():
         config.train.loss.expectil = 0.7
     with pytest.raises(UserError, match="expectile"):
-        train(config)
+        plan_run(config)
     assert not (tmp_path / "typo").exists()
 
 
@@ -407,7 +410,7 @@ def test_a_clone_of_another_vocabulary_is_refused(unbroken, tmp_path):
     config.tokenizer.vocab_size = 500
     config.model.path = str(run_dir / "export" / "policy")
     with pytest.raises(UserError, match="another tokenizer"):
-        train(config)
+        plan_run(config)
 
 
 @pytest.mark.parametrize("algorithm", ["ilql", "chai"])
@@ -429,7 +432,7 @@ def test_a_critic_of_utterances_without_a_choice_of_them_is_refused_before_any_w
     config = make_config(tmp_path, "utterance", "ilql_utterance")
     config.decode.n_generations = 1
     with pytest.raises(UserError, match=r"decode\.n_generations"):
-        train(config)
+        plan_run(config)
     assert not (tmp_path / "data").exists()
 
 
@@ -439,8 +442,8 @@ def test_a_critic_of_utterances_without_a_choice_of_them_is_refused_before_any_w
 def test_a_critic_of_utterances_that_cannot_choose_is_not_judged_again(tmp_path, monkeypatch, options, message):
     config = make_config(tmp_path, "utterance", "chai")
     learner = Learner(*read_options("chai", config.train.loss), None, None)
-    run = OpenRun(tmp_path, config, None, None, {"chai": Trained(learner, None, {}, {})})
-    monkeypatch.setattr(evaluate, "open_run", lambda folder: run)
+    run = OpenRun(tmp_path, read_run_config(config), None, None, {"chai": Trained(learner, None, {}, {})})
+    monkeypatch.setattr(evaluate, "open_run", lambda folder, imports: run)
     with pytest.raises(UserError, match=message):
         evaluate_run(tmp_path, overrides=options)
 
@@ -449,17 +452,17 @@ def test_a_critic_of_utterances_that_cannot_choose_is_not_judged_again(tmp_path,
 def test_a_policy_clips_its_target_q_as_training_did(tmp_path, monkeypatch, name, expected):
     config = make_config(tmp_path, "clipped")
     config.train.loss.update({"value_min": -30.0, "value_max": 0.0})
-    monkeypatch.setattr(evaluate, "TextPolicy", lambda *args, **options: options["value_range"])
+    monkeypatch.setattr(policies_module, "TextPolicy", lambda *args, **options: options["value_range"])
     learner = Learner(*read_options(name, config.train.loss if name == "ilql" else config.pretrain.loss), None, None)
     trained = Trained(learner, AllRows(), {}, {})
-    assert evaluate.make_policy(config, SimpleNamespace(tokenizer=None), trained) == expected
+    assert make_policy(read_run_config(config), SimpleNamespace(tokenizer=None), trained) == expected
 
 
 def test_acting_without_rows_is_refused_before_any_work(tmp_path):
     config = make_config(tmp_path, "rowless")
     config.acting.batch_size = 0
     with pytest.raises(UserError, match=r"acting\.batch_size=0 is not positive"):
-        train(config)
+        plan_run(config)
     assert not (tmp_path / "data").exists()
 
 
@@ -467,5 +470,5 @@ def test_choosing_by_a_critic_that_never_runs_is_refused_before_any_work(tmp_pat
     config = make_config(tmp_path, "chooses")
     config.decode.update({"n_generations": 4, "rank_by": "advantage", "beta": 0.0})
     with pytest.raises(UserError, match="rank_by='advantage' with beta=0"):
-        train(config)
+        plan_run(config)
     assert not (tmp_path / "data").exists()

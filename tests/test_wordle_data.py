@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from ilqljax.config import load_config_file
 from ilqljax.data.dataset import ObservationDataset, SelectedRows
 from ilqljax.data.loader import make_train_loader
 from ilqljax.data.transforms import PreferencePairs, ReturnLabels
 from ilqljax.errors import UserError
+from ilqljax.training.run_config import load_run_config
 from ilqljax.wordle.data import (
     FittingGuesses,
     MixtureGames,
@@ -217,7 +217,7 @@ def test_a_list_too_short_for_long_games_is_refused():
 
 
 def test_labelled_games_fit_the_decision_transformers_bucket_and_model():
-    config = load_config_file("configs/wordle.py:decision_transformer")
+    config = load_run_config("configs/wordle.py:decision_transformer")
     rows = ObservationDataset(play_games(MixturePolicy(WORDS, p=0.0), 20, seed=0), make_tokenizer())
     labels = ReturnLabels((-3.0,), target=0.0, prefix=config.train.loss.prefix)
     assert max(labels.apply(rows).lengths) == max(config.train.length_buckets) <= config.model.n_positions

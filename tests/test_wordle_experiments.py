@@ -17,6 +17,7 @@ from benchmarks.wordle.play import PlayConfig
 from benchmarks.wordle.results import Results
 from ilqljax.data.files import save_arrays
 from ilqljax.errors import UserError
+from ilqljax.training.fit import Fitted
 from ilqljax.wordle.environment import WordleObservation
 from ilqljax.wordle.evaluation import summarize_games
 from ilqljax.wordle.game import load_words
@@ -154,7 +155,7 @@ def test_critics_read_the_fitting_guesses_trunk_and_steer_the_named_policies(mon
 
     def fit(name, model, rows, config, *, seed, networks):
         seen.append((config.loss, networks[0]["trunk"]))
-        return {"params": networks[0], "target": networks[1]}
+        return Fitted(*networks, curve=[])
 
     def make_policy(networks, **how):
         steered.append((networks["params"]["policy"], how))
@@ -168,7 +169,7 @@ def test_critics_read_the_fitting_guesses_trunk_and_steer_the_named_policies(mon
     assert loss["mc_returns"] and (loss["td_lambda"], loss["turn_lambda"]) == (1.0, 1.0)
     assert not ilql_loss.get("mc_returns") and (ilql_loss["td_lambda"], ilql_loss["turn_lambda"]) == (0.9, 0.3)
     jax.tree.map(np.testing.assert_array_equal, trunk, trunks["fitting guesses"])
-    best = {"beta": 16.0, "top_p": 0.7, "beam_width": 0, "n_generations": 3, "rank_by": "tilted"}
+    best = {"beta": 16.0, "top_p": 0.7, "beam_width": 0, "n_generations": 3, "rank_by": "policy+value"}
     decodings = [{"beta": 1.0, "top_p": 0.7}, {"beta": 4.0, "top_p": 0.7}, best]
     assert [how for _, how in steered[9:]] == decodings * 4
     acting = [*np.repeat(play.CLONES, 3), *(["bc"] * 3 + [play.FITTING] * 3) * 2]
@@ -189,7 +190,7 @@ def test_clones_start_from_each_other_and_no_two_share_a_seed(monkeypatch, tmp_p
 
     def fit(name, model, rows, config, *, seed, trunk):
         seen.append((seed, rows, trunk))
-        return {"params": {"policy": model.init_trunk(jax.random.key(seed))}}
+        return Fitted({"policy": model.init_trunk(jax.random.key(seed))}, {}, curve=[])
 
     monkeypatch.setattr(play, "fit", fit)
     experiments = [make_experiment(tmp_path, seed=seed) for seed in (0, 1)]

@@ -4,16 +4,16 @@ import json
 
 import pytest
 
-from ilqljax.config import load_config_file
 from ilqljax.errors import UserError
 from ilqljax.train import train
+from ilqljax.training.run_config import load_run_config
 
 pytestmark = pytest.mark.slow  # the judge compiles a program for each way to decode
 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
-    config = load_config_file("configs/wordle.py")
+    config = load_run_config("configs/wordle.py")
     config.run_dir = str(tmp_path_factory.mktemp("wordle") / "run")
     config.model.update({"n_embd": 16, "n_layer": 1, "n_head": 2, "unroll": 1})
     for stage in (config.pretrain, config.train):
@@ -47,7 +47,7 @@ def test_the_clone_is_watched_on_fitting_guesses_alone(run_dir):
 
 
 def test_fitting_guesses_of_another_policy_than_a_mixture_are_refused(tmp_path):
-    config = load_config_file("configs/wordle.py")
+    config = load_run_config("configs/wordle.py")
     config.run_dir = str(tmp_path / "run")
     config.policy.name = "wordle_random"
     del config.policy.p
@@ -56,7 +56,7 @@ def test_fitting_guesses_of_another_policy_than_a_mixture_are_refused(tmp_path):
 
 
 def test_the_data_of_a_skipped_stage_are_not_made(tmp_path):
-    config = load_config_file("configs/wordle.py:bc")
+    config = load_run_config("configs/wordle.py:bc")
     config.run_dir = str(tmp_path / "run")
     config.pretrain_dataset.n_games = 0
     config.evaluator.n_games = 0  # comes later, and ends the run
@@ -66,7 +66,7 @@ def test_the_data_of_a_skipped_stage_are_not_made(tmp_path):
 
 @pytest.mark.parametrize("given", [{"n_games": 0}, {"best_of": 0}, {"best_of_beta": 0.0}])
 def test_a_judge_that_could_not_judge_is_refused_before_training(given, tmp_path):
-    config = load_config_file("configs/wordle.py")
+    config = load_run_config("configs/wordle.py")
     config.run_dir = str(tmp_path / "run")
     config.evaluator.update(given)
     config.pretrain_dataset.n_games = 500

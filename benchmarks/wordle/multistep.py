@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.wordle.fit import fit
 from benchmarks.wordle.options import check_positive, check_seeds
 from benchmarks.wordle.plots import Line, draw_lines
 from benchmarks.wordle.results import Results
@@ -20,8 +19,8 @@ from benchmarks.wordle.table import solve_table
 from benchmarks.wordle.wordle import (
     encode_first_guesses,
     make_first_guess_values,
-    make_fit_config,
     make_model,
+    make_train_config,
     rank_pairs,
 )
 from ilqljax.data.dataset import ObservationDataset
@@ -29,6 +28,7 @@ from ilqljax.data.files import save_text
 from ilqljax.errors import UserError
 from ilqljax.rl.objectives.values import ILQLConfig
 from ilqljax.rl.steps import TargetConfig
+from ilqljax.training.fit import fit
 from ilqljax.wordle.data import make_adversarial_games, make_tokenizer, pair_first_guesses
 from ilqljax.wordle.game import WordList, load_words
 
@@ -110,7 +110,7 @@ class Case:
         def watch(step: int, params: dict, target: dict) -> None:
             curve.append((step, rank_pairs(np.asarray(values(params, target)), self.words, self.pairs)))
 
-        fit_config = make_fit_config(
+        fit_config = make_train_config(
             steps=config.steps,
             batch_size=config.batch,
             lr=config.lr,

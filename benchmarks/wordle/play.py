@@ -20,11 +20,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.wordle.fit import FitConfig, fit
 from benchmarks.wordle.options import check_positive, check_seeds
 from benchmarks.wordle.plots import Line, draw_lines
 from benchmarks.wordle.results import Results
-from benchmarks.wordle.wordle import make_fit_config, make_model
+from benchmarks.wordle.wordle import make_model, make_train_config
 from ilqljax.data.dataset import SelectedRows
 from ilqljax.data.files import hash_arrays, read_arrays, save_arrays, save_text
 from ilqljax.decoding.options import DecodeConfig
@@ -33,6 +32,8 @@ from ilqljax.errors import UserError
 from ilqljax.models.io.networks import flatten, unflatten
 from ilqljax.rl.objectives.values import ILQLConfig
 from ilqljax.rl.steps import TargetConfig
+from ilqljax.training.fit import fit
+from ilqljax.training.run_config import TrainConfig
 from ilqljax.wordle.data import FittingGuesses, MixtureGames, balance_turns, make_tokenizer
 from ilqljax.wordle.evaluation import WordleJudge, summarize_games
 from ilqljax.wordle.game import WordList, load_words
@@ -236,7 +237,7 @@ class Experiment:
             rows, settings = SelectedRows(games, best), {"steps": config.filtered_steps}
         how = self.configure(lr=config.lr, **settings)
         fitted = fit("bc", self.model, rows, how, seed=len(CLONES) * self.seed + number, trunk=trunk)
-        return fitted["params"]["policy"]
+        return fitted.params["policy"]
 
     def train_critic(self, name: str) -> dict:
         """Train one of `CRITICS` from the trunk of the fitting guesses; all see the same rows in the same order."""
@@ -245,11 +246,11 @@ class Experiment:
         start = (params, self.model.init_target(params))
         loss = config.critic_loss(name)
         how = self.configure(steps=config.steps, lr=config.critic_lr, polyak=config.polyak, loss=loss)
-        return fit("ilql", self.model, self.games, how, seed=self.seed, networks=start)
+        return fit("ilql", self.model, self.games, how, seed=self.seed, networks=start).networks
 
-    def configure(self, **settings: Any) -> FitConfig:
+    def configure(self, **settings: Any) -> TrainConfig:
         """Settle what all trainings share."""
-        return make_fit_config(batch_size=self.config.batch, optimizer="muon", **settings)
+        return make_train_config(batch_size=self.config.batch, optimizer="muon", **settings)
 
 
 def run_play(

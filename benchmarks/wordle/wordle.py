@@ -6,10 +6,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.wordle.fit import FitConfig
 from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
+from ilqljax.rl.steps import TargetConfig
+from ilqljax.training.run_config import TrainConfig
 from ilqljax.wordle.environment import MAX_TOKENS
 from ilqljax.wordle.game import N_GUESSES, N_LETTERS
 
@@ -24,9 +25,11 @@ def make_model(tokenizer: Tokenizer, *, n_layer: int, n_embd: int, n_head: int, 
     return ValueLM(GPT2(config), ValueLMConfig(**networks))
 
 
-def make_fit_config(**settings: Any) -> FitConfig:
-    """Make the settings of one training on games: `FitConfig`'s, with the buckets of games."""
-    return FitConfig(length_buckets=LENGTH_BUCKETS, action_buckets=ACTION_BUCKETS, **settings)
+def make_train_config(*, steps: int, polyak: float = 0.01, **settings: Any) -> TrainConfig:
+    """Make the settings of one training on games: `TrainConfig`'s, with a short warm-up and the buckets of games."""
+    buckets = {"length_buckets": LENGTH_BUCKETS, "action_buckets": ACTION_BUCKETS}
+    target = TargetConfig(polyak=polyak)
+    return TrainConfig(total_steps=steps, warmup_steps=steps // 20, target=target, **buckets, **settings)
 
 
 def encode_first_guesses(words: Sequence[str], tokenizer: Tokenizer) -> np.ndarray:

@@ -10,14 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.wordle.fit import FitConfig, fit
-from ilqljax.data.dataset import ObservationDataset
-from ilqljax.data.tokenizer import CharacterTokenizer
-from ilqljax.decoding.generate import DecodeConfig
-from ilqljax.decoding.policy import TextPolicy
-from ilqljax.envs.base import LanguageEnvironment, LanguageObservation, Policy, interact_environments
-from ilqljax.models.gpt2 import GPT2, GPT2Config
-from ilqljax.models.value_lm import ValueLM, ValueLMConfig
+import ilqljax as il
+from ilqljax import LanguageEnvironment, LanguageObservation, Policy
 from ilqljax.training.compilation import enable_compilation_cache
 
 # Every place has a name of one letter; # is a wall and * the way out.
@@ -97,7 +91,7 @@ class Wanderer(Policy):
 
 def play(policy: Policy, n: int, *, seed: int) -> list[MazeObservation]:
     """Let a policy walk n times; the starts depend on the seed alone."""
-    return [obs for obs, _ in interact_environments([MazeEnvironment(seed + i) for i in range(n)], policy)]
+    return [obs for obs, _ in il.interact_environments([MazeEnvironment(seed + i) for i in range(n)], policy)]
 
 
 def find_distances() -> dict[str, int]:
@@ -115,24 +109,27 @@ def find_distances() -> dict[str, int]:
 def run(*, n_walks: int = 4000, steps: int = 1500, n_games: int = 512, seed: int = 0) -> dict[str, float]:
     """Return the mean number of moves, negative, of the data, three trained policies, and the optimum."""
     walks = sorted(play(Wanderer(seed), n_walks, seed=1_000_000), key=lambda walked: len(walked.moves))
-    tokenizer = CharacterTokenizer("".join(PLACES) + "".join(MOVES), unk=False)
-    model = ValueLM(GPT2(GPT2Config(tokenizer.vocab_size, 80, n_embd=64, n_layer=1, n_head=4)), ValueLMConfig())
+    tokenizer = il.CharacterTokenizer("".join(PLACES) + "".join(MOVES), unk=False)
+    model = il.ValueLM(
+        il.GPT2(il.GPT2Config(tokenizer.vocab_size, 80, n_embd=64, n_layer=1, n_head=4)), il.ValueLMConfig()
+    )
     buckets = {"length_buckets": (72,), "action_buckets": (2 * MAX_MOVES,)}
 
-    def train(name: str, walks: list[MazeObservation], trunk: dict | None = None, **loss: float) -> dict:
-        config = FitConfig(steps, batch_size=32, lr=3e-3, polyak=0.1, loss=loss, **buckets)
-        return fit(name, model, ObservationDataset(walks, tokenizer), config, seed=seed, trunk=trunk)
+    def train(name: str, walks: list[MazeObservation], trunk: dict | None = None, **loss: float) -> il.Fitted:
+        how = {"total_steps": steps, "batch_size": 32, "lr": 3e-3, "target": il.TargetConfig(polyak=0.1)}
+        settings = il.TrainConfig(**how, **buckets, loss=loss)
+        return il.fit(name, model, il.ObservationDataset(walks, tokenizer), settings, seed=seed, trunk=trunk)
 
-    def judge(networks: dict, beta: float = 0.0) -> float:
-        config = DecodeConfig(max_new_tokens=2, beta=beta)
-        policy = TextPolicy(model, config, tokenizer, **networks, batch_size=n_games, length_buckets=(24, 72))
+    def judge(fitted: il.Fitted, beta: float = 0.0) -> float:
+        config = il.DecodeConfig(max_new_tokens=2, beta=beta)
+        policy = il.TextPolicy(model, config, tokenizer, **fitted.networks, batch_size=n_games, length_buckets=(24, 72))
         return -float(np.mean([len(walked.moves) for walked in play(policy, n_games, seed=0)]))
 
     bc = train("bc", walks)
     # Without the conservative term, tokens that no walk has (a place where a move should be) keep the values that they
     # were born with, which are higher than those of any move.
     critic = {"expectile": 0.8, "cql_weight": 0.1, "discount": 0.99, "td_lambda": 0.5}
-    ilql = train("ilql", walks, bc["params"]["policy"], **critic)
+    ilql = train("ilql", walks, bc.params["policy"], **critic)
     distances = find_distances()
     return {
         "data": -float(np.mean([len(walked.moves) for walked in walks])),

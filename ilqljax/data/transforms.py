@@ -1,7 +1,7 @@
 """What an algorithm makes of a dataset before it trains: all rows, the best rows, pairs of rows, labelled rows.
 
-An arrangement is fitted once, to the training data, and then holds nothing but plain values, so that it can be saved
-with a run and mean the same when the run is opened again. `apply` arranges a dataset; `view` is what a policy trained
+A transform is fitted once, to the training data, and then holds nothing but plain values, so that it can be saved
+with a run and mean the same when the run is opened again. `apply` transforms a dataset; `view` is what a policy trained
 on it must be shown when it acts. Returns are in the task's own unit.
 """
 
@@ -31,12 +31,12 @@ MAX_TRIES = 10_000
 LABELS = string.ascii_lowercase
 
 
-class Arrangement(Protocol):
-    """What every arrangement offers; a frozen dataclass of plain values."""
+class Transform(Protocol):
+    """What every transform offers; a frozen dataclass of plain values."""
 
     @classmethod
-    def fit(cls, dataset: RLDataset, config: Any) -> "Arrangement":
-        """Make the arrangement that an algorithm's options ask for, from its training data."""
+    def fit(cls, dataset: RLDataset, config: Any) -> "Transform":
+        """Make the transform that an algorithm's options ask for, from its training data."""
         ...
 
     def apply(self, dataset: RLDataset) -> RLDataset:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from ilqljax.errors import UserError
 
-RANKINGS = ("advantage", "value", "log_probability", "both", "tilted")
+RANKINGS = ("advantage", "value", "log_probability", "policy+advantage", "policy+value")
+OLD_RANKINGS = {"both": "policy+advantage", "tilted": "policy+value"}  # of version 0.1
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class DecodeConfig:
         n_generations: utterances sampled per observation, of which one is chosen.
         rank_by: what chooses: "advantage" (sum over the utterance), "value" (min target Q of its last token, which
             says what the whole is worth without adding up each token's error), "log_probability" (of the policy,
-            summed), "both" (its sum with the advantage times beta), or "tilted" (its sum with the value times beta:
-            the likeliest of the samples under ILQL's policy pi exp(beta A), arXiv 2206.11871, of whole utterances; V of
-            the prompt is the same for all).
+            summed), "policy+advantage" (its sum with the advantage times beta), or "policy+value" (its sum with the
+            value times beta: the likeliest of the samples under ILQL's policy pi exp(beta A), arXiv 2206.11871, of
+            whole utterances; V of the prompt is the same for all). Version 0.1 called the last two "both" and "tilted".
         beam_width: find utterances by beam search of this width instead of sampling, the most probable one first; a
             critic of utterances has no say in that. 0 samples.
     """
@@ -40,10 +41,11 @@ class DecodeConfig:
     clip: float = math.inf
     exp_weights: bool = True
     n_generations: int = 1
-    rank_by: str = "both"
+    rank_by: str = "policy+advantage"
     beam_width: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "rank_by", OLD_RANKINGS.get(self.rank_by, self.rank_by))
         if not math.isfinite(self.temperature) or not math.isfinite(self.beta) or not self.clip > -math.inf:
             raise UserError(
                 f"temperature={self.temperature}, beta={self.beta}, clip={self.clip}: give a finite temperature and "

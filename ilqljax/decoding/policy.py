@@ -23,6 +23,23 @@ from ilqljax.types import UNCLIPPED
 
 
 @dataclass(frozen=True)
+class ActingConfig:
+    """In what batches to act.
+
+    Attributes:
+        batch_size: rows per compiled call; the last call of a batch is filled up with repeated rows.
+        length_buckets: prompt lengths to compile for; what the model has room for is always one.
+    """
+
+    batch_size: int = 32
+    length_buckets: tuple[int, ...] = (64, 128, 256, 512, 768, 1024)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UserError(f"acting.batch_size={self.batch_size} is not positive. Use 1 or more rows per call.")
+
+
+@dataclass(frozen=True)
 class Generation:
     """One sampled utterance.
 
@@ -43,7 +60,7 @@ class Generation:
     finished: bool
 
 
-def show_as_it_is(dialogue: Dialogue) -> Dialogue:
+def identity_view(dialogue: Dialogue) -> Dialogue:
     """Show the model what the environment says, and nothing else."""
     return dialogue
 
@@ -64,9 +81,9 @@ class TextPolicy(Policy):
         params: dict,
         target: dict,
         seed: int = 0,
-        batch_size: int = 32,
-        length_buckets: Sequence[int] = (64, 128, 256, 512, 768, 1024),
-        view: View = show_as_it_is,
+        batch_size: int = ActingConfig.batch_size,
+        length_buckets: Sequence[int] = ActingConfig.length_buckets,
+        view: View = identity_view,
         value_range: tuple[float, float] = UNCLIPPED,
     ) -> None:
         """Create a policy.
@@ -78,15 +95,15 @@ class TextPolicy(Policy):
             params: online parameters.
             target: target parameters; {} for a BC model.
             seed: of all sampling.
-            batch_size: rows per compiled call; the last call of a batch is filled up with repeated rows.
-            length_buckets: prompt lengths to compile for.
-            view: what the model is shown of an observation (`ilqljax.data.transforms.Arrangement.view`).
+            batch_size: as in `ActingConfig`.
+            length_buckets: as in `ActingConfig`.
+            view: what the model is shown of an observation (`ilqljax.data.transforms.Transform.view`).
             value_range: the target Q is clipped to it (`ilqljax.rl.algorithms.Learner.value_range`).
 
         Raises:
             UserError: there is no room for a prompt, or no row in a call.
         """
-        check_rows(batch_size)
+        ActingConfig(batch_size, tuple(length_buckets))
         capacity = model.backbone.config.n_positions - config.max_new_tokens
         if capacity < 1:
             raise UserError(
@@ -143,8 +160,8 @@ class TextPolicy(Policy):
             "advantage": lambda g: g.advantage,
             "value": lambda g: g.value,
             "log_probability": lambda g: g.log_probability,
-            "both": lambda g: g.log_probability + self.config.beta * g.advantage,
-            "tilted": lambda g: g.log_probability + self.config.beta * g.value,
+            "policy+advantage": lambda g: g.log_probability + self.config.beta * g.advantage,
+            "policy+value": lambda g: g.log_probability + self.config.beta * g.value,
         }
         by = "log_probability" if self.config.beam_width else self.config.rank_by
         return sorted(generations, key=scores[by], reverse=True)
@@ -225,12 +242,6 @@ class TextPolicy(Policy):
         return [generations[i : i + n] for i in range(0, len(generations), n)]
 
 
-def check_rows(batch_size: int) -> None:
-    """Raise a `UserError` if a compiled call would have no rows."""
-    if batch_size < 1:
-        raise UserError(f"acting.batch_size={batch_size} is not positive. Use 1 or more rows per call.")
-
-
 def check_choice(config: DecodeConfig, *, level: str, frozen: bool = False) -> None:
     """Refuse to choose by a critic that has nothing to choose from or does not run.
 
@@ -261,7 +272,7 @@ def check_choice(config: DecodeConfig, *, level: str, frozen: bool = False) -> N
         )
 
 
-# A policy is made anew at every evaluation; what it compiles depends on these arguments only.
+# A policy is made again at every evaluation; what it compiles depends on these arguments only.
 make_shared_generate = lru_cache(maxsize=32)(make_generate)
 make_shared_search = lru_cache(maxsize=32)(make_beam_search)
 make_shared_scores = lru_cache(maxsize=8)(make_utterance_scores)

@@ -1,13 +1,13 @@
-"""From samples of a policy to a rewrite that a person may accept: checked, scored, compared, and logged.
+"""From samples of a policy to a rewrite that a person may accept: checked, rewarded, compared, and logged.
 
-A sample that fails a guardrail is never proposed, whatever its score; nor is one that scores no better than the
-original, or that says the same as it.
+A sample that fails a guardrail is never proposed, whatever its reward; nor is one whose reward is no better than the
+original's, or that says the same as it.
 """
 
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from ilqljax.data.files import hash_text
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import Attribute
-from ilqljax.hiring.guardrails import Failure, check_rewrite
+from ilqljax.hiring.evaluation.record import TRAINING, Rewrite, make_rewrites
 from ilqljax.hiring.guardrails.fluency import Fluency
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
 from ilqljax.hiring.postings.prompts import build_prompt
@@ -27,27 +27,6 @@ from ilqljax.types import Array
 
 DECISIONS = ("accept", "reject", "skip")
 RANKINGS = ("reward", "advantage")
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """One distinct sample.
-
-    Attributes:
-        text: the rewrite.
-        reward: of the rewrite, under the engine.
-        gain: its reward less the original's.
-        advantage: the critic's, summed over its tokens; 0 without a critic.
-        log_probability: under the policy, natural logarithm.
-        failures: guardrails that it fails; () for none.
-    """
-
-    text: str
-    reward: float
-    gain: float
-    advantage: float
-    log_probability: float
-    failures: tuple[Failure, ...]
 
 
 @dataclass(frozen=True)
@@ -65,8 +44,8 @@ class Rewriting:
     posting: Posting
     original: str
     original_reward: float
-    safe: tuple[Proposal, ...]
-    refused: tuple[Proposal, ...]
+    safe: tuple[Rewrite, ...]
+    refused: tuple[Rewrite, ...]
 
 
 def judge_samples(
@@ -74,38 +53,38 @@ def judge_samples(
     samples: Sequence[tuple[str, float, float]],
     reward: DiversityReward,
     *,
+    policy: str = "",
     rank_by: str = "reward",
     fluency: Fluency | None = None,
 ) -> Rewriting:
-    """Check and score samples (text, advantage, log-probability) of one posting, and sort out what may be proposed.
+    """Check and reward samples (text, advantage, log-probability) of one posting, and sort out what may be proposed.
 
     Args:
         posting: the original.
         samples: what a policy wrote; equal texts count once.
-        reward: the engine and its score.
-        rank_by: what sorts the safe improvements: "reward" asks the engine, "advantage" the critic.
+        reward: the matcher and its score.
+        policy: who wrote them.
+        rank_by: what sorts the safe improvements: "reward" asks the matcher, "advantage" the critic.
         fluency: a check beside the guardrails; None leaves it out.
 
     Raises:
         UserError: the ranking is unknown.
     """
     check_ranking(rank_by)
-    prompt, original = build_prompt(posting), normalize_spaces(posting.description)
+    original = normalize_spaces(posting.description)
+    original_reward = float(reward.score([build_prompt(posting)], [original])[0])
     distinct = list({normalize_spaces(text): (a, logp) for text, a, logp in reversed(samples)}.items())[::-1]
-    texts = [text for text, _ in distinct]
-    rewards = reward.score([prompt] * (1 + len(texts)), [original, *texts])
-    failures = [check_rewrite(posting, text, prompt) for text in texts]
-    if fluency is not None and texts:
-        differences = fluency.compare([prompt] * len(texts), [original] * len(texts), texts)
-        failures = [found + fluency.judge(d) for found, d in zip(failures, differences, strict=True)]
-    proposals = [
-        Proposal(text, float(r), float(r - rewards[0]), a, logp, tuple(found))
-        for (text, (a, logp)), r, found in zip(distinct, rewards[1:], failures, strict=True)
-    ]
-    safe = [p for p in proposals if not p.failures and p.gain > 0 and p.text != original]
-    safe.sort(key=lambda p: (p.reward, p.advantage) if rank_by == "reward" else (p.advantage, p.reward), reverse=True)
-    refused = [p for p in proposals if p not in safe]
-    return Rewriting(posting, original, float(rewards[0]), tuple(safe), tuple(refused))
+    rewrites = make_rewrites(
+        [posting] * len(distinct),
+        [(text, *numbers) for text, numbers in distinct],
+        policy=policy,
+        rewards={TRAINING: reward},
+        fluency=fluency,
+    )
+    safe = [r for r in rewrites if not r.failed_checks and r.gain > 0 and r.text != original]
+    safe.sort(key=lambda r: (r.reward, r.advantage) if rank_by == "reward" else (r.advantage, r.reward), reverse=True)
+    refused = [r for r in rewrites if r not in safe]
+    return Rewriting(posting, original, original_reward, tuple(safe), tuple(refused))
 
 
 def check_ranking(rank_by: str) -> None:
@@ -144,7 +123,7 @@ def log_decision(path: str | Path, decision: str, rewriting: Rewriting, *, run: 
         "original": rewriting.original,
         "original_reward": rewriting.original_reward,
         "run": run,
-        **{name: value for name, value in asdict(best).items() if name != "failures"},
+        **{name: getattr(best, name) for name in ("text", "reward", "gain", "advantage", "log_probability")},
     }
     data = (json.dumps(line) + "\n").encode()
     try:

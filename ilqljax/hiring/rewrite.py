@@ -11,18 +11,19 @@ from ilqljax.data.files import replace_half_characters
 from ilqljax.errors import UserError
 from ilqljax.hiring.edits.differences import diff_words
 from ilqljax.hiring.environment import PostingObservation
+from ilqljax.hiring.evaluation.record import Rewrite
 from ilqljax.hiring.guardrails.language_model import CLONE, make_fluency
 from ilqljax.hiring.postings.posting import Posting, parse_posting
 from ilqljax.hiring.postings.prompts import build_prompt
 from ilqljax.hiring.proposals import (
-    Proposal,
     Rewriting,
     check_ranking,
     describe_shortlist,
     judge_samples,
 )
 from ilqljax.hiring.task import HiringData
-from ilqljax.training.evaluation import OpenRun, make_policy
+from ilqljax.training.evaluation import OpenRun
+from ilqljax.training.policies import make_policy
 
 MARKS = {"removed": ("[-", "-]"), "added": ("{+", "+}"), "same": ("", "")}
 COLOURS = {"removed": ("\033[31;9m", "\033[0m"), "added": ("\033[32m", "\033[0m"), "same": ("", "")}
@@ -31,7 +32,7 @@ COLOURS = {"removed": ("\033[31;9m", "\033[0m"), "added": ("\033[32m", "\033[0m"
 def rewrite_with_run(
     run: OpenRun, data: HiringData, posting: Posting, *, n: int = 16, policy: str = "", rank_by: str = "reward"
 ) -> Rewriting:
-    """Sample rewrites of a posting with a run's policy, and judge them with the run's engine.
+    """Sample rewrites of a posting with a run's policy, and reward them with the run's matcher.
 
     Args:
         run: an opened run of a hiring config.
@@ -68,7 +69,8 @@ def rewrite_with_run(
     samples = [(g.text, g.advantage, g.log_probability) for g in generations if g.finished]
     clone = make_policy(run.config, run.built, run.policies[CLONE]) if CLONE in run.policies else None
     fluency = make_fluency(run.config.evaluator.get("fluency", ""), data.prepared, clone=clone)
-    return judge_samples(posting, samples, data.reward, rank_by=rank_by, fluency=fluency)
+    name = run.name_policy(policy)
+    return judge_samples(posting, samples, data.reward, policy=name, rank_by=rank_by, fluency=fluency)
 
 
 def read_job(name: str, *, title: str, company: str, location: str) -> Posting:
@@ -136,9 +138,9 @@ def format_shortlists(before: str, after: str, data: HiringData) -> list[str]:
     return lines
 
 
-def summarize_refusals(refused: tuple[Proposal, ...]) -> list[str]:
+def summarize_refusals(refused: tuple[Rewrite, ...]) -> list[str]:
     """Count why samples were refused, each guardrail on its own."""
-    reasons = [check for p in refused for check in ({f.check for f in p.failures} or {"no gain"})]
+    reasons = [check for rewrite in refused for check in (rewrite.failed_checks or ("no gain",))]
     names, counts = np.unique(np.array(reasons, str), return_counts=True)
     return ["refused: " + ", ".join(f"{n} {name}" for name, n in zip(names, counts, strict=True))] if reasons else []
 

@@ -1,7 +1,7 @@
-"""Intervals, tests and nulls for the audit. Pure functions: every random one takes a seed.
+"""Intervals and tests. Pure functions: every random one takes a seed.
 
 The unit of resampling is the *posting* (cluster): the fifty people of one shortlist are not fifty independent
-observations.
+observations. What is said of other candidates too, as impact ratios are, needs `audit.crossed`.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.special
 import scipy.stats
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Num
+from statsmodels.stats.proportion import proportion_confint, proportions_ztest
 
 from ilqljax.errors import UserError
 from ilqljax.types import Array
@@ -79,12 +80,9 @@ def wilson_interval(
     """
     check_level(level)
     trials = np.asarray(trials, float)
-    share = divide(successes, trials)
-    z_squared = scipy.stats.norm.ppf(0.5 + level / 2) ** 2
-    shrink = divide(trials, trials + z_squared)
-    centre = share * shrink + 0.5 * (1 - shrink)
-    half = shrink * np.sqrt(divide(z_squared * share * (1 - share), trials) + divide(z_squared**2, 4 * trials**2))
-    return Estimate(share, np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0))
+    defined = np.where(trials > 0, trials, np.nan)
+    low, high = proportion_confint(successes, defined, alpha=1.0 - level, method="wilson")
+    return Estimate(divide(successes, trials), low, high)
 
 
 def cluster_bootstrap(
@@ -148,8 +146,9 @@ def bootstrap_mean(
 def two_proportion_test(successes_a: int, trials_a: int, *, successes_b: int, trials_b: int) -> TestResult:
     """Test whether two shares are equal: a pooled z test, or Fisher's exact test when any expected count is under 5.
 
-    Both treat trials as independent; where the trials are members of a few shared shortlists, trust the cluster
-    bootstrap more. The p-value is undefined (NaN) when a group is empty, and 1 when nobody or everybody succeeded.
+    Both treat trials as independent; where the trials are members of shared shortlists, trust `audit.crossed` and
+    `audit.shuffling` more. The p-value is undefined (NaN) when a group is empty, and 1 when nobody or everybody
+    succeeded.
     """
     trials, successes = trials_a + trials_b, successes_a + successes_b
     if trials_a == 0 or trials_b == 0:
@@ -159,60 +158,8 @@ def two_proportion_test(successes_a: int, trials_a: int, *, successes_b: int, tr
     if min(trials_a, trials_b) * min(successes, trials - successes) / trials < MIN_EXPECTED_COUNT:
         table = [[successes_a, trials_a - successes_a], [successes_b, trials_b - successes_b]]
         return TestResult(float(scipy.stats.fisher_exact(table).pvalue), "Fisher")
-    pooled = successes / trials
-    error = np.sqrt(pooled * (1 - pooled) * (1 / trials_a + 1 / trials_b))
-    z = (successes_a / trials_a - successes_b / trials_b) / error
-    return TestResult(float(2 * scipy.stats.norm.sf(abs(z))), "two proportions")
-
-
-def permutation_null(
-    members: Int[Array, "G C"],
-    n_selected: Int[Array, "G"],
-    statistic: Callable[[Int[Array, "R C"]], Float[Array, "R S"]],
-    *,
-    seed: int,
-    n_permutations: int = 1000,
-    level: float = 0.95,
-) -> Estimate:
-    """Return the mean and range of a statistic of selected counts when labels are shuffled within every group.
-
-    Shuffling the labels of a group's members and then counting who is selected is the same as drawing the selected
-    without replacement, so the counts are drawn from the multivariate hypergeometric distribution: same law, far less
-    work.
-
-    Args:
-        members: how many members of each category every group (posting) has; unknown is a category here.
-        n_selected: how many members every group selects.
-        statistic: maps selected counts, pooled over groups, to one or more numbers a draw; NaN is left out.
-        seed: same seed, same shuffles.
-        n_permutations: number of shuffles.
-        level: share of the shuffles that lie in the range (ends at equal tails).
-    """
-    check_level(level)
-    rng = np.random.default_rng(seed)
-    members, n_selected = np.asarray(members, np.int64), np.asarray(n_selected, np.int64)
-    draws = [
-        np.asarray(statistic(_draw_selected(rng, members, n_selected, size=size)))
-        for size in split_draws(n_permutations, width=len(members))
-    ]
-    draws = np.concatenate(draws)
-    low, high = quantiles_of_defined(draws, (0.5 - level / 2, 0.5 + level / 2))
-    defined = ~np.isnan(draws)
-    return Estimate(divide(np.where(defined, draws, 0.0).sum(axis=0), defined.sum(axis=0)), low, high)
-
-
-def _draw_selected(
-    rng: np.random.Generator, members: Int[Array, "G C"], n_selected: Int[Array, "G"], *, size: int
-) -> Int[Array, "R C"]:
-    left = np.broadcast_to(n_selected, (size, len(members))).copy()
-    others = members.sum(axis=1)
-    pooled = np.zeros((size, members.shape[1]), np.int64)
-    for category in range(members.shape[1]):
-        others = others - members[:, category]
-        drawn = rng.hypergeometric(members[:, category], others, left)
-        left -= drawn
-        pooled[:, category] = drawn.sum(axis=1)
-    return pooled
+    _, p_value = proportions_ztest([successes_a, successes_b], [trials_a, trials_b])
+    return TestResult(float(p_value), "two proportions")
 
 
 def split_draws(n_draws: int, *, width: int) -> Iterator[int]:

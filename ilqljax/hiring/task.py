@@ -3,12 +3,13 @@
 import logging
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from ilqljax.config import register, resolve_path
 from ilqljax.data.dataset import ObservationDataset, infer_reward_scaling
-from ilqljax.data.tokenizer import GPT2Tokenizer, Tokenizer, load_tokenizer, train_bpe
+from ilqljax.data.tokenizer import Tokenizer, train_bpe
 from ilqljax.envs.base import LanguageEnvironment
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
@@ -54,54 +55,28 @@ class HiringData:
         yield from dict.fromkeys(text for o in observations for text in (o.prompt, o.rewrite))
 
 
-@register("data", "hiring")
+@register("data", "hiring", options=DataConfig)
 def build_data(
     *,
     folder: str,
-    source: str = "",
-    path: str = "",
-    candidates_path: str = "",
-    seed: int = 0,
-    plant: float = 0.8,
-    n_postings: int = 300,
-    n_candidates: int = 2000,
     n_practice: int = 0,
-    max_postings: int = 0,
-    max_words: int = -1,
-    operators: tuple[str, ...] = (),
-    rewrites_path: str = "",
-    splits: str = "company",
-    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
-    reward: object = None,
-    matcher: object = None,
+    reward: RewardConfig | None = None,
+    matcher: MatcherSource | None = None,
+    **options: Any,
 ) -> HiringData:
-    """Prepare a data folder, or open it if it is current. Arguments are those of `prepare.DataConfig`.
+    """Prepare a data folder, or open it if it is current.
 
     Args:
         folder: where the prepared data goes.
         n_practice: unscored postings for behavioural cloning (`practice`).
-        operators: kinds of edit; () takes all.
-        reward: a built `RewardConfig` (a section named "diversity").
-        matcher: the engine that training is rewarded by (`engines`, `matchers`); TF-IDF where there is no section.
+        reward: how rewrites are scored; the defaults where there is no section.
+        matcher: what training is rewarded by; TF-IDF where there is no section.
+        **options: those of `DataConfig`.
     """
-    settings = {
-        "source": source,
-        "path": str(resolve_path(path)) if path else "",
-        "candidates_path": str(resolve_path(candidates_path)) if candidates_path else "",
-        "seed": seed,
-        "plant": plant,
-        "n_postings": n_postings,
-        "n_candidates": n_candidates,
-        "max_postings": max_postings,
-        "max_words": max_words,
-        "rewrites_path": str(resolve_path(rewrites_path)) if rewrites_path else "",
-        "splits": splits,
-        "fractions": fractions,
-        "reward": reward or RewardConfig(),
-    }
-    if operators:
-        settings["operators"] = operators
-    config = DataConfig(**settings)
+    for name in ("path", "candidates_path", "rewrites_path"):
+        if options.get(name):
+            options[name] = str(resolve_path(options[name]))
+    config = DataConfig(**options, reward=reward or RewardConfig())
     prepared = prepare_data(config, out_dir=resolve_path(folder), matcher=matcher)
     return HiringData(prepared, config, n_practice=n_practice, matcher=matcher)
 
@@ -113,19 +88,6 @@ register("reward", "diversity")(RewardConfig)
 def build_trained_bpe(data: HiringData, *, vocab_size: int = 1400) -> Tokenizer:
     """Train a byte-level BPE on what training may read."""
     return train_bpe(data.training_texts(), vocab_size=vocab_size)
-
-
-@register("tokenizer", "gpt2")
-def build_gpt2_tokenizer(*, path: str = "gpt2") -> Tokenizer:
-    """Load GPT-2's tokenizer from a directory (vocab.json, merges.txt), or from the hub where that is no directory."""
-    local = resolve_path(path)
-    return GPT2Tokenizer.from_directory(local) if local.is_dir() else GPT2Tokenizer.from_pretrained(path)
-
-
-@register("tokenizer", "saved")
-def build_saved_tokenizer(*, path: str) -> Tokenizer:
-    """Load a tokenizer that a run saved."""
-    return load_tokenizer(resolve_path(path))
 
 
 @register("dataset", "hiring_rewrites")
@@ -186,7 +148,7 @@ def build_judge(
     max_postings: int = 0,
     seed: int = 0,
     fluency: str = "",
-    held_out_matcher: object = None,
+    held_out_matcher: MatcherSource | None = None,
 ) -> HiringJudge:
     """Make the final judge.
 

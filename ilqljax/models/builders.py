@@ -1,4 +1,4 @@
-"""Models by name, for configs."""
+"""Models and tokenizers by name, for configs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from ilqljax.config import register, resolve_path
-from ilqljax.data.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
+from ilqljax.config.registry import split_options
+from ilqljax.data.tokenizer import FILE_NAME, GPT2Tokenizer, Tokenizer, load_tokenizer
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.io.hf import load_gpt2, resize_vocabulary
@@ -27,67 +28,43 @@ class BuiltModel(NamedTuple):
     networks: Networks | None = None
 
 
-@register("model", "gpt2")
-def build_gpt2(
-    tokenizer: Tokenizer,
-    *,
-    path: str = "",
-    n_positions: int = 1024,
-    n_embd: int = 768,
-    n_layer: int = 12,
-    n_head: int = 12,
-    dropout: float = 0.0,
-    dtype: str = "float32",
-    remat: bool = False,
-    unroll: int = 1,
-    double_q: bool = True,
-    separate_policy: bool = True,
-    separate_target: bool = True,
-    advanced_mlp: bool = False,
-) -> BuiltModel:
+@register("model", "gpt2", options=(GPT2Config, ValueLMConfig))
+def build_gpt2(tokenizer: Tokenizer, *, path: str = "", **options: Any) -> BuiltModel:
     """Build a GPT-2 with value heads.
 
     Args:
         tokenizer: decides the vocabulary's size.
         path: a GPT-2 directory or hub name to load; its size then overrides the sizes here. "" starts from random
-            parameters. A directory with a critic's networks too (`networks_folder`) decides which networks there are.
-        n_positions: longest row.
-        n_embd: width.
-        n_layer: depth.
-        n_head: attention heads.
-        dropout: rate in training.
-        dtype: of the activations, "float32" or "bfloat16".
-        remat: recompute blocks in the backward pass, to save memory.
-        unroll: layers per step of the scan over layers.
-        double_q: two Q heads.
-        separate_policy: a trunk of its own for the policy.
-        separate_target: a slow copy of the value trunk, not only of its heads.
-        advanced_mlp: the original's residual heads.
+            parameters. A directory with a critic's networks too (`io.networks`) decides which networks there are.
+        **options: those of `GPT2Config` and `ValueLMConfig`.
     """
-    heads = ValueLMConfig(double_q, separate_policy, separate_target, advanced_mlp)
-    if path:
-        local = resolve_path(path)
-        check_same_tokenizer(local, tokenizer)
-        if (local / OPTIONS).is_file():
-            loaded = load_networks(local, dtype=dtype, dropout=dropout)
-            return build_from_networks(loaded, tokenizer, where=local, remat=remat, unroll=unroll)
-        config, trunk = load_gpt2(str(local) if local.exists() else path, dtype=dtype, dropout=dropout)
-        check_vocabulary(path, config.vocab_size, tokenizer)
-        trunk = resize_vocabulary(trunk, tokenizer.vocab_size)
-        config = GPT2Config(**{**vars(config), "vocab_size": tokenizer.vocab_size, "remat": remat, "unroll": unroll})
-        return BuiltModel(ValueLM(GPT2(config), heads), tokenizer, trunk)
-    config = GPT2Config(
-        vocab_size=tokenizer.vocab_size,
-        n_positions=n_positions,
-        n_embd=n_embd,
-        n_layer=n_layer,
-        n_head=n_head,
-        dropout=dropout,
-        dtype=dtype,
-        remat=remat,
-        unroll=unroll,
-    )
-    return BuiltModel(ValueLM(GPT2(config), heads), tokenizer, None)
+    sizes, heads = split_options(options, GPT2Config, ValueLMConfig)
+    config, heads = GPT2Config(vocab_size=tokenizer.vocab_size, **sizes), ValueLMConfig(**heads)
+    if not path:
+        return BuiltModel(ValueLM(GPT2(config), heads), tokenizer, None)
+    local, execution = resolve_path(path), {"remat": config.remat, "unroll": config.unroll}
+    check_same_tokenizer(local, tokenizer)
+    numerics = {"dtype": config.dtype, "dropout": config.dropout}
+    if (local / OPTIONS).is_file():
+        return build_from_networks(load_networks(local, **numerics), tokenizer, where=local, **execution)
+    config, trunk = load_gpt2(str(local) if local.exists() else path, **numerics)
+    check_vocabulary(path, config.vocab_size, tokenizer)
+    trunk = resize_vocabulary(trunk, tokenizer.vocab_size)
+    config = replace(config, vocab_size=tokenizer.vocab_size, **execution)
+    return BuiltModel(ValueLM(GPT2(config), heads), tokenizer, trunk)
+
+
+@register("tokenizer", "gpt2")
+def build_gpt2_tokenizer(*, path: str = "gpt2") -> Tokenizer:
+    """Load GPT-2's tokenizer from a directory (vocab.json, merges.txt), or from the hub where that is no directory."""
+    local = resolve_path(path)
+    return GPT2Tokenizer.from_directory(local) if local.is_dir() else GPT2Tokenizer.from_pretrained(path)
+
+
+@register("tokenizer", "saved")
+def build_saved_tokenizer(*, path: str) -> Tokenizer:
+    """Load a tokenizer that a run saved."""
+    return load_tokenizer(resolve_path(path))
 
 
 def build_from_networks(networks: Networks, tokenizer: Tokenizer, *, where: Path, **execution: Any) -> BuiltModel:

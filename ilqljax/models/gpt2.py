@@ -8,7 +8,7 @@ Padding is at a row's end, and attention is causal, so no valid position can see
 in training. In decoding the caller says where the token's keys go and which slots count (`CacheSlots`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from ilqljax.config.sections import NO_OPTION
 from ilqljax.errors import UserError
 from ilqljax.models.attention import attend_cached, attend_causally
 from ilqljax.models.products import Dense, transpose_kernels
@@ -26,11 +27,22 @@ from ilqljax.types import Array
 class GPT2Config:
     """Size and numerics of a GPT-2.
 
-    `dtype` is that of the activations; parameters, layer norms' statistics and softmax stay float32. `unroll` is how
-    many layers one step of the scan over layers holds. `remat` recomputes each block in the backward pass.
+    Attributes:
+        vocab_size: rows of the embedding; in a config the tokenizer says how many.
+        n_positions: longest row.
+        n_embd: width.
+        n_layer: depth.
+        n_head: attention heads.
+        n_inner: width of a block's hidden layer; 0 is 4 x `n_embd`.
+        dropout: rate in training.
+        layer_norm_epsilon: added to the variance.
+        dtype: of the activations, "float32" or "bfloat16"; parameters, layer norms' statistics and softmax stay
+            float32.
+        remat: recompute blocks in the backward pass, to save memory.
+        unroll: layers per step of the scan over layers.
     """
 
-    vocab_size: int
+    vocab_size: int = field(metadata=NO_OPTION)
     n_positions: int = 1024
     n_embd: int = 768
     n_layer: int = 12

@@ -11,7 +11,7 @@ A backbone is seen only through `Backbone`: hidden states and a cache.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from ilqljax.config.sections import NO_OPTION
 from ilqljax.errors import UserError
 from ilqljax.models import heads
 from ilqljax.models.gpt2 import TrunkOutput
@@ -45,15 +46,20 @@ class Backbone(Protocol):
 class ValueLMConfig:
     """Which networks an ILQL model has.
 
-    `level` is what an action is: "token" (Q has one output per vocabulary entry) or "utterance" (Q is one number, read
-    where the utterance ends).
+    Attributes:
+        double_q: two Q heads.
+        separate_policy: a trunk of its own for the policy.
+        separate_target: a slow copy of the value trunk, not only of its heads.
+        advanced_mlp: the original's residual heads.
+        level: what an action is: "token" (Q has one output per vocabulary entry) or "utterance" (Q is one number, read
+            where the utterance ends); in a run the algorithm says which.
     """
 
     double_q: bool = True
     separate_policy: bool = True
     separate_target: bool = True
     advanced_mlp: bool = False
-    level: str = "token"
+    level: str = field(default="token", metadata=NO_OPTION)
 
 
 class HiddenStates(NamedTuple):

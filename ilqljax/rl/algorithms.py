@@ -27,9 +27,9 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from ilqljax.config import Section, from_section, to_plain
+from ilqljax.config.sections import Section, from_section, to_plain
 from ilqljax.data.dataset import RLDataset
-from ilqljax.data.transforms import AllRows, Arrangement, BestRows, PreferencePairs, ReturnLabels
+from ilqljax.data.transforms import AllRows, BestRows, PreferencePairs, ReturnLabels, Transform
 from ilqljax.errors import UserError
 from ilqljax.models.value_lm import ValueLM
 from ilqljax.rl.objectives.likelihood import BCConfig, DecisionTransformerConfig, FilteredBCConfig, make_bc_loss
@@ -48,7 +48,7 @@ class Algorithm(NamedTuple):
         has_critic: it trains Q and V, besides or instead of a policy.
         level: what its critic's actions are, "token" or "utterance".
         has_reference: its loss reads a frozen copy of the policy that it starts from.
-        arrangement: what it makes of a dataset.
+        transform: what it makes of a dataset.
         fixed: the options that make it what it is, and that a config therefore cannot change.
     """
 
@@ -57,7 +57,7 @@ class Algorithm(NamedTuple):
     has_critic: bool = False
     level: str = "token"
     has_reference: bool = False
-    arrangement: type[Arrangement] = AllRows
+    transform: type[Transform] = AllRows
     fixed: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -73,7 +73,7 @@ def make_utterance_algorithm(**fixed: Any) -> Algorithm:
 
 ALGORITHMS = {
     "bc": Algorithm(BCConfig, make_bc_loss),
-    "filtered_bc": Algorithm(FilteredBCConfig, make_bc_loss, arrangement=BestRows),
+    "filtered_bc": Algorithm(FilteredBCConfig, make_bc_loss, transform=BestRows),
     "ilql": make_critic_algorithm(),
     "ilql_utterance": make_utterance_algorithm(),
     "mc": make_critic_algorithm(backup="v", mc_returns=True, expectile=0.5),
@@ -81,8 +81,8 @@ ALGORITHMS = {
     "cql": make_critic_algorithm(backup="max", mc_returns=False, expectile=0.5),
     "psi": make_critic_algorithm(backup="soft", mc_returns=False, expectile=0.5),
     "chai": make_utterance_algorithm(awac_weight=0.0),
-    "decision_transformer": Algorithm(DecisionTransformerConfig, make_bc_loss, arrangement=ReturnLabels),
-    "dpo": Algorithm(DPOConfig, make_dpo_loss, has_reference=True, arrangement=PreferencePairs),
+    "decision_transformer": Algorithm(DecisionTransformerConfig, make_bc_loss, transform=ReturnLabels),
+    "dpo": Algorithm(DPOConfig, make_dpo_loss, has_reference=True, transform=PreferencePairs),
 }
 
 
@@ -103,9 +103,9 @@ class Learner(NamedTuple):
         """What the critic's target Q is clipped to, in training as in acting."""
         return (self.config.value_min, self.config.value_max) if self.algorithm.has_critic else UNCLIPPED
 
-    def arrange(self, dataset: RLDataset) -> Arrangement:
-        """Fit the algorithm's arrangement to its training data; errors are the arrangement's."""
-        return self.algorithm.arrangement.fit(dataset, self.config)
+    def fit_transform(self, dataset: RLDataset) -> Transform:
+        """Fit the algorithm's transform to its training data, and return it; errors are the transform's."""
+        return self.algorithm.transform.fit(dataset, self.config)
 
 
 def make_learner(name: str, model: ValueLM, section: Section, *, path: str = "config.train.loss") -> Learner:

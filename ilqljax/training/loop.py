@@ -1,257 +1,241 @@
-"""One stage of training: an algorithm's loss, run over a dataset until its steps are done, with what keeps it safe.
+"""The training loop, the only one: an algorithm's loss over a dataset until its steps are done.
 
-Checkpoints hold the whole state and the loader's position, so that a killed stage continues as if nothing had been;
-metrics are fetched one step late, so that the loop never waits for the device.
+`ilqljax.training.plan` runs it with checkpoints and writers, `ilqljax.training.fit` in memory. Checkpoints hold the
+whole state and the loader's position, so that a killed stage continues as if nothing had been; metrics are fetched one
+step late, so that the loop never waits for the device.
 """
 
+import contextlib
 import io
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from ilqljax.data.dataset import ListRLDataset, RLDataset
-from ilqljax.data.loader import expect_counts, make_train_loader
-from ilqljax.envs.base import LanguageEnvironment, Policy
+from ilqljax.data.loader import TrainLoader, eval_batches, expect_counts, make_train_loader
+from ilqljax.data.transforms import Transform
 from ilqljax.errors import UserError
 from ilqljax.models.builders import count_parameters
 from ilqljax.rl.algorithms import Learner, find_unreached, init_learner_state
-from ilqljax.rl.optim import OptimConfig, make_optimizer
+from ilqljax.rl.optim import make_optimizer
 from ilqljax.rl.state import TrainState, are_finite
-from ilqljax.rl.steps import TargetConfig, make_eval_step, make_train_step
-from ilqljax.training.checkpoint import CheckpointStore
+from ilqljax.rl.steps import make_eval_step, make_train_step
 from ilqljax.training.compilation import CompilationCounter
 from ilqljax.training.flops import count_product_flops
 from ilqljax.training.mesh import batch_sharding, infer_param_shardings, replicated_sharding, shard_batch
-from ilqljax.training.metrics import (
-    DelayedMetrics,
-    JsonlWriter,
-    MultiWriter,
-    NonFiniteParamsError,
-    Pace,
-    ProgressBar,
-    TensorBoardWriter,
-    WandbWriter,
-)
-from ilqljax.training.processes import ask_first_process, check_same, gather_networks, is_first_process
-from ilqljax.training.validation import evaluate_loss, evaluate_rollouts
+from ilqljax.training.metrics import DelayedMetrics, MetricWriter, NonFiniteParamsError, Pace, ProgressBar
+from ilqljax.training.processes import check_same, is_first_process
+from ilqljax.training.run_config import TrainConfig
+from ilqljax.training.validation import evaluate_loss
 from ilqljax.types import Array
 
-
-@dataclass(frozen=True)
-class TrainConfig(OptimConfig):
-    """How long, on what batches and with what optimizer one stage trains; `total_steps` 0 skips it.
-
-    Attributes:
-        batch_size: rows of a step over all devices and microbatches.
-        accumulate_steps: microbatches that a step is computed in.
-        length_buckets: row lengths that batches are padded to.
-        action_buckets: numbers of actions that batches are padded to; () is powers of two.
-        sort_window: how many batches are sorted by length together, which saves padding. Above 1, losses divide by what
-            a batch holds on average instead of what it holds, so that short rows weigh no more than others; the loss
-            that is shown then rises and falls with the lengths of a batch. Not for streams.
-        eval_every: steps between evaluations; there is always one at the end.
-        save_every: steps between checkpoints; there is always one at the end.
-        log_every: steps between records in the metrics.
-        n_rollouts: environments that the policy acts in at each evaluation; 0 for none.
-        select: which checkpoint the next stage and the final judgement use: "best" (validation loss for a policy,
-            rollouts' return for a critic) or "last".
-        target: how target networks follow.
-        loss: the algorithm's options.
-    """
-
-    batch_size: int = 8
-    accumulate_steps: int = 1
-    length_buckets: tuple[int, ...] = (1024,)
-    action_buckets: tuple[int, ...] = ()
-    sort_window: int = 1
-    eval_every: int = 500
-    save_every: int = 500
-    log_every: int = 10
-    n_rollouts: int = 32
-    select: str = "last"
-    target: TargetConfig = field(default_factory=TargetConfig)
-    loss: dict = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.total_steps:  # a skipped stage needs no valid schedule
-            super().__post_init__()
-        if self.select not in ("best", "last"):
-            raise UserError(f"select={self.select!r} is unknown. Use 'best' or 'last'.")
-        for name in ("eval_every", "save_every", "log_every", "batch_size", "accumulate_steps", "sort_window"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} is not positive. Use 1 or more.")
-        if self.n_rollouts < 0:
-            raise UserError(f"n_rollouts={self.n_rollouts} is negative. Use 0 for no rollouts, or more.")
-        if not self.length_buckets:
-            raise UserError("length_buckets is empty. List the row lengths to pad to, such as (128, 256).")
-        if self.batch_size % self.accumulate_steps:
-            raise UserError(
-                f"batch_size={self.batch_size} is not divisible by accumulate_steps={self.accumulate_steps}. "
-                "Change one of the two."
-            )
+Watch = Callable[[int, TrainState], bool | None]
 
 
-class StageInputs(NamedTuple):
-    """What a stage works on.
+class Stage(NamedTuple):
+    """One training, settled: the algorithm, its settings, and its rows as it wants them.
 
     Attributes:
-        dataset: training rows.
-        validation: rows whose mean loss is watched.
-        make_environments: makes where the policy acts, `n_rollouts` of them, for each evaluation anew: what a generator
-            of theirs draws then depends on no evaluation before, which a resumed run would not have had.
-        make_policy: from a state, its networks whole in this process, to the policy that acts.
-        trunk: a language model to start from; None is random.
-        networks: (params, target) of a whole critic to start from instead; None begins with new heads.
+        name: of its folders, and in front of its progress.
+        learner: the algorithm.
+        settings: how long and how.
+        transform: what the algorithm made of the training rows.
+        rows: what is trained on.
+        validation: rows whose mean loss is watched; None for none.
     """
 
-    dataset: RLDataset
-    validation: ListRLDataset
-    make_environments: Callable[[], Sequence[LanguageEnvironment]]
-    make_policy: Callable[[TrainState], Policy]
-    trunk: dict | None
+    name: str
+    learner: Learner
+    settings: TrainConfig
+    transform: Transform
+    rows: RLDataset
+    validation: ListRLDataset | None = None
+
+    @property
+    def best_is_return(self) -> bool:
+        """Whether the best checkpoint is that of the highest return, and not of the lowest validation loss.
+
+        A clone is as good as its likelihood; what was taught to prefer some answers is as good as its return.
+        """
+        algorithm = self.learner.algorithm
+        return (algorithm.has_critic or algorithm.has_reference) and self.settings.n_rollouts > 0
+
+
+class Start(NamedTuple):
+    """What a stage starts from.
+
+    Attributes:
+        trunk: a language model; None is random.
+        networks: (params, target) of a whole critic instead; None begins with new heads.
+    """
+
+    trunk: dict | None = None
     networks: tuple[dict, dict] | None = None
 
 
-def train_stage(
-    name: str,
-    learner: Learner,
-    settings: TrainConfig,
-    inputs: StageInputs,
-    *,
-    config: ConfigDict,
-    mesh: Mesh,
-    run_dir: Path,
-    on_restored: Callable[[], object] = lambda: None,
-) -> TrainState:
-    """Train one algorithm and return the state of the selected checkpoint; continues where its checkpoints end.
+class Store(Protocol):
+    """Where a stage keeps its states: `checkpoint.CheckpointStore`, or `fit.MemoryStore`."""
 
-    Args:
-        name: of the stage; names its folders.
-        learner: the algorithm.
-        settings: how long and how.
-        inputs: data, environments, start.
-        config: the run's config, for the seed and the writers.
-        mesh: devices.
-        run_dir: the run's folder.
-        on_restored: called before the first step, when the checkpoints that are there have been found to fit.
+    def latest_step(self) -> int | None: ...
+    def best_step(self) -> int | None: ...
+    def restore(self, template: Any, *, step: str = "last") -> tuple[Any, dict[str, Any], int]: ...
+    def check_metrics(self) -> None: ...
+    def save(self, step: int, state: Any, extra: dict[str, Any], *, metric: float | None = None) -> None: ...
+    def wait(self) -> None: ...
+
+
+def make_stage(
+    name: str, learner: Learner, settings: TrainConfig, rows: RLDataset, validation: ListRLDataset | None = None
+) -> Stage:
+    """Fit an algorithm's transform to its training rows, and apply it to them and to the validation rows.
 
     Raises:
-        NonFiniteLossError: the loss is NaN or infinite; nothing is saved from then on.
-        NonFiniteParamsError: a state that was to be saved is NaN or infinite; it is not.
-        UserError: a checkpoint in the folder is of another shape, the data changed under it, or processes have other
-            data than the first.
+        UserError: the rows are not what the algorithm needs, one fits no bucket, a batch or microbatch would tear a
+            group of rows apart, or a stream is to be sorted.
     """
+    transform = learner.fit_transform(rows)
+    transformed = transform.apply(rows)
+    size = settings.batch_size // settings.accumulate_steps
+    if size % transformed.group_size:
+        raise UserError(
+            f"batch_size={settings.batch_size} in accumulate_steps={settings.accumulate_steps} gives microbatches of "
+            f"{size} rows, and rows come in groups of {transformed.group_size}. Make it a multiple of "
+            f"{transformed.group_size}."
+        )
+    if settings.sort_window > 1 and not isinstance(transformed, ListRLDataset):
+        raise UserError(
+            f"sort_window={settings.sort_window} sorts rows by length, and a stream has none beforehand. Use 1."
+        )
+    watched = None if validation is None else transform.apply(validation)
+    # A row that fits no bucket must stop the run here, not after the stage before it.
+    for data in (transformed, watched):
+        if isinstance(data, ListRLDataset):
+            hosts = {"n_hosts": jax.process_count(), "host": jax.process_index()}
+            eval_batches(data, batch_size=settings.batch_size, **settings.buckets, **hosts)
+    return Stage(name, learner, settings, transform, transformed, watched)
+
+
+class CompiledStage(NamedTuple):
+    """A stage's compiled functions, its first state, and what its checkpoints are read into."""
+
+    state: TrainState
+    template: TrainState
+    step: Callable[[TrainState, Any], tuple[TrainState, dict]]
+    evaluate: Callable
+    is_finite: Callable
+
+
+def compile_stage(stage: Stage, *, key: Array, mesh: Mesh, start: Start) -> CompiledStage:
+    """Create the sharded state on the mesh and compile what the loop calls."""
+    learner, settings = stage.learner, stage.settings
     optimizer = make_optimizer(settings)
-    key = jax.random.fold_in(jax.random.key(config.seed), sum(name.encode()))
 
     def init(key: Array, trunk: dict | None, networks: tuple[dict, dict] | None) -> TrainState:
         return init_learner_state(learner, optimizer=optimizer, key=key, trunk=trunk, networks=networks)
 
-    shapes = jax.eval_shape(init, key, inputs.trunk, inputs.networks)
+    shapes = jax.eval_shape(init, key, *start)
     shardings = infer_param_shardings(shapes, mesh)
-    state = jax.jit(init, out_shardings=shardings)(key, inputs.trunk, inputs.networks)
-    # What a checkpoint is read into; `state` itself is donated to the steps.
+    state = jax.jit(init, out_shardings=shardings)(key, *start)
+    # `state` itself is donated to the steps.
     template = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
     template = template._replace(key=jax.jit(lambda: jax.random.key(0), out_shardings=shardings.key)())
     replicated = replicated_sharding(mesh)
-    counts = expect_counts(inputs.dataset, batch_size=settings.batch_size) if settings.sort_window > 1 else None
-    step_fn = jax.jit(
-        make_train_step(
-            learner.loss_fn,
-            optimizer,
-            target=settings.target,
-            accumulate_steps=settings.accumulate_steps,
-            group_size=inputs.dataset.group_size,
-            dropout=learner.model.backbone.config.dropout > 0,
-            unreached=find_unreached(learner, state),
-            counts=counts,
+    sorts = settings.sort_window > 1
+    step = make_train_step(
+        learner.loss_fn,
+        optimizer,
+        target=settings.target,
+        accumulate_steps=settings.accumulate_steps,
+        group_size=stage.rows.group_size,
+        dropout=learner.model.backbone.config.dropout > 0,
+        unreached=find_unreached(learner, state),
+        counts=expect_counts(stage.rows, batch_size=settings.batch_size) if sorts else None,
+    )
+    return CompiledStage(
+        state,
+        template,
+        jax.jit(
+            step,
+            donate_argnums=0,
+            in_shardings=(shardings, batch_sharding(mesh)),
+            out_shardings=(shardings, replicated),
         ),
-        donate_argnums=0,
-        in_shardings=(shardings, batch_sharding(mesh)),
-        out_shardings=(shardings, replicated),
+        jax.jit(make_eval_step(learner.loss_fn), out_shardings=replicated),
+        jax.jit(are_finite, out_shardings=replicated),  # replicated: all processes come to one decision
     )
-    eval_fn = jax.jit(make_eval_step(learner.loss_fn), out_shardings=replicated)
-    finite_fn = jax.jit(are_finite, out_shardings=replicated)  # replicated: all processes come to one decision
-    buckets = {"length_buckets": settings.length_buckets, "action_buckets": settings.action_buckets}
-    loader = make_train_loader(
-        inputs.dataset,
-        batch_size=settings.batch_size,
-        seed=config.seed,
-        n_hosts=jax.process_count(),
-        host=jax.process_index(),
-        sort_window=settings.sort_window,
-        **buckets,
-    )
+
+
+def train_stage(
+    stage: Stage,
+    *,
+    key: Array,
+    seed: int,
+    mesh: Mesh,
+    store: Store,
+    open_writer: Callable[[int], MetricWriter],
+    start: Start = Start(),  # noqa: B008  (immutable)
+    play: Callable[[TrainState], dict[str, float]] | None = None,
+    on_restored: Callable[[], object] = lambda: None,
+    watch: Watch | None = None,
+    watch_every: int = 0,
+) -> TrainState:
+    """Train one algorithm and return the state of the selected checkpoint; continues where the store's states end.
+
+    Args:
+        stage: what is trained, on what, and how.
+        key: of the first parameters and of every step's randomness.
+        seed: of the batches' order.
+        mesh: devices.
+        store: keeps the states.
+        open_writer: from the step that the stage continues at to what is told the metrics.
+        start: what the networks start from.
+        play: from a state to the metrics of its policy's rollouts, at each evaluation.
+        on_restored: called before the first step, when the states that are there have been found to fit.
+        watch: called with the step and the state, at the first step, every `watch_every` steps and the last; the
+            state's arrays are gone after the call. Where it returns True the training ends.
+        watch_every: steps between these calls; 0 is only the first and the last.
+
+    Raises:
+        NonFiniteLossError: the loss is NaN or infinite; nothing is saved from then on.
+        NonFiniteParamsError: a state that was to be saved is NaN or infinite; it is not.
+        UserError: a checkpoint in the store is of another shape, the data changed under it, or processes have other
+            data than the first.
+    """
+    settings = stage.settings
+    state, template, step_fn, eval_fn, finite_fn = compile_stage(stage, key=key, mesh=mesh, start=start)
+    loader = make_loader(stage, seed=seed)
     check_same(json.dumps(loader.get_state()), what="training rows")
-    # A clone is as good as its likelihood; what was taught to prefer some answers is as good as its return.
-    algorithm = learner.algorithm
-    by_return = (algorithm.has_critic or algorithm.has_reference) and settings.n_rollouts > 0
-    store = CheckpointStore(
-        run_dir / "checkpoints" / name,
-        metric_name="return" if by_return else "validation_loss",
-        mode="max" if by_return else "min",
-    )
-    start = 0
+    first = 0
     if store.latest_step() is not None:
-        state, extra, start = store.restore(template)
+        state, extra, first = store.restore(template)
         loader.set_state(extra["loader"])
-        if start < settings.total_steps:  # there will be a save
+        if first < settings.total_steps:  # there will be a save
             store.check_metrics()
-        say(f"{name}: continuing from step {start}")
+        say(f"{stage.name}: continuing from step {first}")
     on_restored()
 
     def evaluate(state: TrainState) -> dict[str, float]:
-        losses = evaluate_loss(eval_fn, state, inputs.validation, mesh=mesh, batch_size=settings.batch_size, **buckets)
+        losses = {}
+        if stage.validation is not None:
+            batches = {"batch_size": settings.batch_size, **settings.buckets}
+            losses = evaluate_loss(eval_fn, state, stage.validation, mesh=mesh, **batches)
         results = {f"validation/{k}": v for k, v in losses.items()}
-        if settings.n_rollouts:
-            acting = gather_networks(state)
-            # Once for all: a return that differed in its last digit would make another checkpoint the best one.
-            played = ask_first_process(
-                lambda: evaluate_rollouts(inputs.make_environments(), inputs.make_policy(acting))
-            )
-            results |= {f"rollout/{k}": v for k, v in played.items()}
-        return results
+        return results | {f"rollout/{k}": v for k, v in (play(state) if play else {}).items()}
 
     say(
-        f"{name}: {count_parameters(state.params):,} parameters, {start}/{settings.total_steps} steps done, "
+        f"{stage.name}: {count_parameters(state.params):,} parameters, {first}/{settings.total_steps} steps done, "
         f"{dict(mesh.shape)} devices"
     )
-    # Operations of a step's products, by the shape of its batch.
-    flops: dict[tuple[tuple[int, ...], ...], float] = {}
-    with (
-        store,
-        CompilationCounter() as compilations,
-        open_writers(config, run_dir, name, resume_step=start) as writer,
-        ProgressBar(
-            settings.total_steps,
-            initial=start,
-            description=name,
-            stream=None if is_first_process() else io.StringIO(),
-        ) as bar,
-    ):
-        delayed = DelayedMetrics()
-        pace = Pace()
-
-        def record(fetched: tuple[int, dict[str, float]] | None) -> None:
-            if fetched is None:
-                return
-            step, metrics = fetched
-            n_flops = metrics.pop("flops")
-            bar.update(step, tokens=int(metrics["tokens"]), loss=metrics["loss"], flops=n_flops)
-            pace.count(tokens=metrics["tokens"], waited=metrics.pop("data_wait"), flops=n_flops)
-            if step % settings.log_every == 0 or step == settings.total_steps:
-                found = metrics | pace.read() | compilations.read()
-                writer.write(step, {f"train/{k}": v for k, v in found.items()})
-
-        for step in range(start + 1, settings.total_steps + 1):
+    flops: dict[tuple[tuple[int, ...], ...], float] = {}  # operations of a step's products, by its batch's shape
+    with Recorder(stage, open_writer(first), first=first) as recorder:
+        if watch is not None:
+            watch(first, state)
+        for step in range(first + 1, settings.total_steps + 1):
             asked = time.monotonic()
             rows = next(loader)
             waited = time.monotonic() - asked
@@ -260,56 +244,95 @@ def train_stage(
             if shape not in flops:
                 flops[shape] = count_product_flops(step_fn, state, batch)
             state, metrics = step_fn(state, batch)
-            metrics |= {"data_wait": waited, "flops": flops[shape]}
-            record(delayed.push(step, metrics))
+            recorder.push(step, metrics | {"data_wait": waited, "flops": flops[shape]})
             last = step == settings.total_steps
+            if watch is not None and (last or (watch_every and step % watch_every == 0)):
+                recorder.flush()
+                last = bool(watch(step, state)) or last
             evaluating = step % settings.eval_every == 0 or last
             if evaluating or step % settings.save_every == 0:
                 # A state that is not finite must stop the run before it is saved over a good one. The step's loss does
                 # not tell: it is that of the parameters before the update.
-                record(delayed.flush())
+                recorder.flush()
                 if not finite_fn(state.params):
                     raise NonFiniteParamsError(step)
                 results = evaluate(state) if evaluating else {}
-                if results:
-                    writer.write(step, results)
-                    bar.message(f"{name} step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in brief(results)))
-                metric = results.get("rollout/return" if by_return else "validation/loss")
+                recorder.show(step, results)
+                metric = results.get("rollout/return" if stage.best_is_return else "validation/loss")
                 store.save(step, state, {"loader": loader.get_state()}, metric=metric)
-                pace.restart()
+                recorder.pace.restart()
+            if last:
+                break
         store.wait()
         if settings.select == "best" and store.best_step() is not None:
             state, _, _ = store.restore(template, step="best")
     return state
 
 
+class Recorder:
+    """Take a stage's metrics, one step late, to its writer and its progress bar."""
+
+    def __init__(self, stage: Stage, writer: MetricWriter, *, first: int) -> None:
+        """Begin at the step `first`."""
+        self.name, self.settings, self.writer = stage.name, stage.settings, writer
+        self.delayed, self.pace, self.compilations = DelayedMetrics(), Pace(), CompilationCounter()
+        stream = None if is_first_process() else io.StringIO()
+        self.bar = ProgressBar(stage.settings.total_steps, initial=first, description=stage.name, stream=stream)
+        self.open = contextlib.ExitStack()
+
+    def __enter__(self) -> "Recorder":
+        self.open.enter_context(self.compilations)
+        self.open.callback(self.writer.close)
+        self.open.enter_context(self.bar)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.open.close()
+
+    def push(self, step: int, metrics: dict) -> None:
+        """Take over a step's metrics, and record those of the step before; errors are those of `DelayedMetrics`."""
+        self._record(self.delayed.push(step, metrics))
+
+    def flush(self) -> None:
+        """Record the metrics still held, if any; waits for the device."""
+        self._record(self.delayed.flush())
+
+    def show(self, step: int, results: dict[str, float]) -> None:
+        """Record what an evaluation found, and put the main figures on the terminal."""
+        if results:
+            self.writer.write(step, results)
+            self.bar.message(f"{self.name} step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in brief(results)))
+
+    def _record(self, fetched: tuple[int, dict[str, float]] | None) -> None:
+        if fetched is None:
+            return
+        step, metrics = fetched
+        n_flops = metrics.pop("flops")
+        self.bar.update(step, tokens=int(metrics["tokens"]), loss=metrics["loss"], flops=n_flops)
+        self.pace.count(tokens=metrics["tokens"], waited=metrics.pop("data_wait"), flops=n_flops)
+        if step % self.settings.log_every == 0 or step == self.settings.total_steps:
+            found = metrics | self.pace.read() | self.compilations.read()
+            self.writer.write(step, {f"train/{k}": v for k, v in found.items()})
+
+
+def make_loader(stage: Stage, *, seed: int) -> TrainLoader:
+    """Make this process's iterator over a stage's training batches."""
+    settings = stage.settings
+    return make_train_loader(
+        stage.rows,
+        batch_size=settings.batch_size,
+        seed=seed,
+        n_hosts=jax.process_count(),
+        host=jax.process_index(),
+        sort_window=settings.sort_window,
+        **settings.buckets,
+    )
+
+
 def brief(results: dict[str, float]) -> list[tuple[str, float]]:
     """Pick what is worth a line on the terminal."""
     wanted = ("validation/loss", "rollout/return", "rollout/return_standard_error")
     return [(name, results[name]) for name in wanted if name in results]
-
-
-def open_writers(config: ConfigDict, run_dir: Path, name: str, *, resume_step: int) -> MultiWriter:
-    """Open a stage's metric writers: JSONL and TensorBoard always, W&B when asked; only in the first process."""
-    if not is_first_process():
-        return MultiWriter([])
-    folder = run_dir / "metrics" / name
-    # Also from step 0: a run that was killed before its first checkpoint has written records that come again.
-    writers = [
-        JsonlWriter(folder / "metrics.jsonl", resume_step=resume_step),
-        TensorBoardWriter(folder, resume_step=resume_step),
-    ]
-    if config.wandb.use_wandb:
-        writers.append(
-            WandbWriter(
-                project=config.wandb.project,
-                name=f"{run_dir.name}-{name}",
-                directory=run_dir,
-                config=config.to_dict(),
-                mode=config.wandb.mode,
-            )
-        )
-    return MultiWriter(writers)
 
 
 def say(text: str) -> None:

@@ -3,6 +3,7 @@
 import collections
 import json
 import math
+import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -413,3 +414,8 @@ def format_count(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g}{suffix}"
     return f"{value:.3g}"
+
+
+def peak_memory_gb() -> float:
+    """Return the largest memory this process had, in GB (10^9 bytes)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

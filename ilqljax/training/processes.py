@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax._src.distributed import global_state  # has the store of keys and values, for which jax has no public name
 from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost  # its client has the store of keys and values, which jax does not export
 
 from ilqljax.errors import UserError
 from ilqljax.rl.state import TrainState
@@ -94,7 +94,7 @@ def check_same(text: str, *, what: str) -> None:
         )
 
 
-def ask_first_process(make: Callable[[], Any]) -> Any:
+def broadcast_from_leader(make: Callable[[], Any]) -> Any:
     """Call a function in the first process alone, and return there and everywhere else what it returned.
 
     All processes must get here in the same order. The function may not compute on devices of other processes.
@@ -140,11 +140,12 @@ def first_process_first() -> Iterator[None]:
 
 
 def _tell(answer: dict[str, Any]) -> None:
-    global_state.client.key_value_set(_next_name(), json.dumps(answer))
+    multihost.get_jax_distributed_client().key_value_set(_next_name(), json.dumps(answer))
 
 
 def _hear() -> dict[str, Any]:
-    answer = json.loads(global_state.client.blocking_key_value_get(_next_name(), LONGEST_WAIT_MS))
+    client = multihost.get_jax_distributed_client()
+    answer = json.loads(client.blocking_key_value_get(_next_name(), LONGEST_WAIT_MS))
     if "value" not in answer:
         raise UserError("The first process has ended with an error. See what it says, and start all processes again.")
     return answer

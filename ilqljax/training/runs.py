@@ -23,33 +23,23 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ilqljax.config import (
-    config_to_json,
-    diff_overrides,
-    load_config_json,
-    require_keys,
-    resolve_path,
-    save_config_json,
-)
+from ilqljax.config import resolve_path
+from ilqljax.config.files import load_config_json, require_keys, save_config_json
 from ilqljax.data.files import lock_path, read_json, save_text, save_whole
 from ilqljax.data.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
 from ilqljax.errors import UserError
-from ilqljax.training.processes import ask_first_process, is_first_process
+from ilqljax.training.processes import broadcast_from_leader, is_first_process
+from ilqljax.training.run_config import RunConfig, complete_config, find_differing, read_run_config
 
 logger = logging.getLogger(__name__)
 
 LOCK = "training.lock"
 # Sections that a resumed run may change; the rest decides what the saved arrays and batches mean.
 CHANGEABLE = ("resume", "run_dir", "train", "pretrain", "decode", "evaluator", "wandb", "mesh", "environment")
+# What opening a run reads of its config.
+READ_SECTIONS = ("model", "pretrain", "train", "decode", "acting")
 # What says which run it is, and stays as it was when the run began.
 IDENTITY = ("resume", "run_dir")
-
-# What acting with a run's policies reads of its config.
-READ_KEYS = {
-    "algorithm": str,
-    "seed": int,
-    **dict.fromkeys(("model", "pretrain", "train", "decode", "acting"), ConfigDict),
-}
 
 
 def choose_run_dir(config: ConfigDict) -> Path:
@@ -61,7 +51,7 @@ def choose_run_dir(config: ConfigDict) -> Path:
         UserError: the folder is taken or cannot be written, there is nothing to resume, or the resumed run had another
             model or other data or is being trained by another process.
     """
-    return Path(ask_first_process(lambda: str(resume_run_dir(config) if config.resume else new_run_dir(config))))
+    return Path(broadcast_from_leader(lambda: str(resume_run_dir(config) if config.resume else new_run_dir(config))))
 
 
 def new_run_dir(config: ConfigDict) -> Path:
@@ -101,7 +91,7 @@ def claim_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any
     """
     with contextlib.ExitStack() as held:
         claim = lambda: str(held.enter_context(_claim_run_dir(run_dir, config, overrides=overrides)))  # noqa: E731
-        yield Path(ask_first_process(claim))
+        yield Path(broadcast_from_leader(claim))
 
 
 @contextlib.contextmanager
@@ -135,7 +125,7 @@ def record_changes(run_dir: Path, config: ConfigDict, *, overrides: dict[str, An
         # A process was killed before the new config was there; its overrides may be.
         save_whole(run_dir / "overrides.json", partial(shutil.copy2, run_dir / f"overrides-{n_kept}.json"))
         n_kept -= 1
-    saved = load_config_json(run_dir / "config.json")
+    saved = complete_config(load_config_json(run_dir / "config.json"), imports=False)
     changed = config.copy_and_resolve_references()
     changed.update({name: saved[name] for name in IDENTITY})
     if not find_differing(saved, changed):
@@ -147,12 +137,6 @@ def record_changes(run_dir: Path, config: ConfigDict, *, overrides: dict[str, An
     now |= {name: value for name, value in overrides.items() if name not in IDENTITY}
     save_json(run_dir / "overrides.json", now)
     save_config_json(changed, run_dir / "config.json")
-
-
-def find_differing(saved: ConfigDict, config: ConfigDict) -> list[str]:
-    """List the dotted keys that two configs do not have alike, as JSON has them."""
-    saved, here = (json.loads(config_to_json(each)) for each in (saved, config))
-    return list(diff_overrides(saved, here) | diff_overrides(here, saved))
 
 
 def make_numbered(folder: Path) -> Path:
@@ -196,7 +180,7 @@ def resume_run_dir(config: ConfigDict) -> Path:
         run_dir = resolve_path(config.resume)
     if not (run_dir / "config.json").is_file():
         raise UserError(f"{run_dir} holds no run: config.json is missing. Give the folder that the run printed.")
-    names = find_differing(load_config_json(run_dir / "config.json"), config)
+    names = find_differing(complete_config(load_config_json(run_dir / "config.json"), imports=False), config)
     differing = [name for name in names if name.split(".")[0] not in CHANGEABLE]
     if differing:
         raise UserError(
@@ -212,18 +196,30 @@ def find_start(run_dir: Path) -> int:
     return (first if first.is_file() else run_dir / "config.json").stat().st_mtime_ns
 
 
-def load_run_config(run_dir: str | Path) -> tuple[Path, ConfigDict]:
-    """Open a run's folder and its resolved config.
+def open_run_config(run_dir: str | Path, *, imports: tuple[str, ...] = ()) -> tuple[Path, RunConfig]:
+    """Open a run's folder and its config, typed.
+
+    Args:
+        run_dir: the folder.
+        imports: files and modules of the run's task (`config.imports`), which may be imported.
 
     Raises:
-        UserError: the folder holds no run, or its config is damaged.
+        UserError: the folder holds no run, its config is damaged, or its task is in files that `imports` does not name.
     """
     folder = resolve_path(run_dir)
-    if not (folder / "config.json").is_file():
+    path = folder / "config.json"
+    if not path.is_file():
         raise UserError(f"{folder} holds no run: config.json is missing. Give the folder that training printed.")
-    config = load_config_json(folder / "config.json")
-    require_keys(config, READ_KEYS, path=folder / "config.json")
-    return folder, config
+    config = load_config_json(path)
+    require_keys(config, {"algorithm": str, "seed": int, **dict.fromkeys(READ_SECTIONS, ConfigDict)}, path=path)
+    named = set(config.get("imports", ()))
+    if named and not imports:
+        raise UserError(
+            f"{folder} is a run of a task that is not installed: its config imports {', '.join(sorted(named))}. That "
+            "is code of whoever trained it. If you trust it, name it: --imports " + ",".join(sorted(named))
+        )
+    config.imports = imports
+    return folder, read_run_config(config)
 
 
 def save_tokenizer(run_dir: Path, tokenizer: Tokenizer) -> None:

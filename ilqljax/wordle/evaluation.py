@@ -7,7 +7,7 @@
 | NAME greedy      | a language model's likeliest letters                                               |
 | NAME sampled     | its samples at temperature 1, of all letters                                       |
 | NAME beta=b      | its samples with the critic's advantage times b, filtered as `config.decode` says  |
-| NAME best of n   | of n such samples, the likeliest by log-probability + b Q (`rank_by="tilted"`)     |
+| NAME best of n   | of n such samples, the likeliest by log-probability + b Q (`rank_by="policy+value"`)     |
 """
 
 import json
@@ -68,7 +68,7 @@ class WordleJudge:
         # How a critic steers: the options of `DecodeConfig` by the row's name.
         self.steering = {f"beta={beta:g}": {"beta": beta} for beta in betas}
         if best_of > 1:
-            best = {"beta": best_of_beta, "n_generations": best_of, "rank_by": "tilted", "beam_width": 0}
+            best = {"beta": best_of_beta, "n_generations": best_of, "rank_by": "policy+value", "beam_width": 0}
             self.steering[f"best of {best_of}"] = best
 
     def __call__(

@@ -30,7 +30,7 @@ class Influence(NamedTuple):
         candidates: sum of influences a candidate; 0 outside the set.
         selected: selected pairs of the set.
         rate: selected over assessed.
-        members: which candidates are of the set.
+        members: which candidates are of the set and were assessed at all: only these are clusters.
     """
 
     log_rate: float
@@ -74,7 +74,7 @@ def category_totals(tally: Tally) -> tuple[Int[Array, "C"], Int[Array, "C"]]:
 
 def find_influence(tally: Tally, chosen: Bool[Array, "C"]) -> Influence:
     """Return the influences on the log rate of a set of categories, taken together."""
-    members = np.append(chosen, False)[tally.codes]  # code -1 is the last: unknown
+    members = np.append(chosen, False)[tally.codes] & (tally.candidate_assessed > 0)  # code -1 is the last: unknown
     assessed = tally.candidate_assessed[members].sum()
     selected = tally.candidate_selected[members].sum()
     rate = float(divide(selected, assessed))
@@ -121,7 +121,7 @@ def crossed_change(
     postings = (c.postings - d.postings) - (a.postings - b.postings)
     candidates = (c.candidates - d.candidates) - (a.candidates - b.candidates)
     pairs = sum(_pair_variance(part) for part in (a, b, c, d)) - 2 * shared
-    members = [int(part.members.sum()) for part in (c, d)]
+    members = [int((old.members | new.members).sum()) for old, new in ((a, c), (b, d))]
     error, freedom = _combine(postings, candidates, pairs, members=members)
     return _interval(float(np.exp(change)), change, error, freedom=freedom, level=level)
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ilqljax.hiring.audit.impact_ratio import MIN_ASSESSED, Mark
+from ilqljax.hiring.audit.impact_ratio import MIN_PEOPLE, Mark
 
 SIGNIFICANT = 0.05
 _VERBS = {"shortlisting": "Shortlisted", "selection": "Selected", "scoring": "Scored above the median"}
@@ -32,7 +32,7 @@ METHODS = (
     ),
     Method(
         "Insufficient data",
-        f"Marks a category, or a reference, of fewer than {MIN_ASSESSED} different people. Such a ratio shows nothing, "
+        f"Marks a category, or a reference, of fewer than {MIN_PEOPLE} different people. Such a ratio shows nothing, "
         "and the p-value of the lowest ratio leaves it out.",
     ),
     Method(
@@ -90,8 +90,8 @@ METHODS = (
     Method(
         "What this does not show",
         "A difference between categories is not yet discrimination: it may follow from qualifications, from who is in "
-        "the pool, or from wording. Equal rates do not show that the engine is fair to a single person. The numbers "
-        "hold for this data and this engine.",
+        "the pool, or from wording. Equal rates do not show that the matcher is fair to a single person. The numbers "
+        "hold for this data and this matcher.",
     ),
 )
 

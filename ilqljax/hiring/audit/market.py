@@ -22,8 +22,9 @@ from ilqljax.hiring.audit.ranks import tabulate_ranking
 from ilqljax.hiring.audit.rates import Row, adjust_for_many, spread, tabulate_changes, tabulate_rates
 from ilqljax.hiring.audit.shuffling import shuffle_scores
 from ilqljax.hiring.audit.suppression import UNKNOWN_CATEGORY, find_hidden, hide_cells
+from ilqljax.hiring.evaluation.record import Rewrite
 from ilqljax.hiring.reward.diversity import count_categories, normalize_counts
-from ilqljax.hiring.reward.scores import CROSS, ScoreConfig, ShortlistScorer, select_attribute
+from ilqljax.hiring.reward.scores import CROSS, RewardConfig, ShortlistScorer, select_attribute
 from ilqljax.hiring.reward.targets import codes_or_unknown, parse_shares, select_targets
 from ilqljax.hiring.statistics import bootstrap_mean
 from ilqljax.types import Array
@@ -41,17 +42,6 @@ class Phase:
     scores: Float[Array, "G k"]
 
 
-@dataclass(frozen=True)
-class RewrittenPosting:
-    """Hold what became of one posting's text, and what the guardrails say of it."""
-
-    title: str
-    before: str
-    after: str
-    failures: tuple[str, ...] = ()
-    reasons: tuple[str, ...] = ()
-
-
 @dataclass(frozen=True, eq=False)
 class AuditedMarket:
     """Hold what is audited.
@@ -59,6 +49,7 @@ class AuditedMarket:
     Attributes:
         table: the candidates' attributes.
         posting_ids: one a row of the phases.
+        titles: the postings'.
         groups: the postings' job groups, "" where not known.
         phases: the shortlists "before" and, if there are rewrites, "after".
         rewrites: one a posting, or none.
@@ -66,9 +57,10 @@ class AuditedMarket:
 
     table: AttributeTable
     posting_ids: tuple[str, ...]
+    titles: tuple[str, ...]
     groups: tuple[str, ...]
     phases: dict[str, Phase]
-    rewrites: tuple[RewrittenPosting, ...] = ()
+    rewrites: tuple[Rewrite, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +78,7 @@ class AuditConfig:
 
     attributes: tuple[str, ...]
     n_selected: int = 10
-    score: ScoreConfig = field(default_factory=ScoreConfig)
+    score: RewardConfig = field(default_factory=RewardConfig)
     min_count: int = 0
     seed: int = 0
 
@@ -175,7 +167,7 @@ def audit_market(market: AuditedMarket, config: AuditConfig) -> dict[str, Any]:
     }
 
 
-def choose_score(config: AuditConfig, name: str) -> ScoreConfig:
+def choose_score(config: AuditConfig, name: str) -> RewardConfig:
     """Return how one attribute is scored: fixed shares and ground distances hold only for the attribute they name.
 
     An intersection that the shares do not name is measured against the pool, and equal ground distances.
@@ -277,7 +269,7 @@ def _summarize_scores(
         summary |= spread(name, mean) | {f"{name}_net": float(mean.value) - floor}
     if AFTER in scores:
         gain = scores[AFTER] - scores[BEFORE]
-        failed = np.array([bool(rewrite.failures) for rewrite in market.rewrites])
+        failed = np.array([bool(rewrite.failed_checks) for rewrite in market.rewrites])
         summary |= spread("gain", bootstrap_mean(gain, seed=seed))
         summary |= spread("guarded_gain", bootstrap_mean(np.where(failed, np.minimum(gain, 0.0), gain), seed=seed))
     return summary
@@ -320,7 +312,8 @@ def _list_postings(market: AuditedMarket, scores: dict[str, dict[str, Float[Arra
         for phase in market.phases:
             row[f"score_{phase}"] = {name: _plain(of_name[phase][g]) for name, of_name in scores.items()}
         if market.rewrites:
-            row["guardrail_failures"] = list(market.rewrites[g].failures)
+            row["title"] = market.titles[g]
+            row["guardrail_failures"] = list(market.rewrites[g].failed_checks)
         rows.append(row)
     return rows
 

@@ -1,38 +1,87 @@
-"""Lay the audit out as one page of HTML that needs nothing else: for a regulator to check and a recruiter to read."""
+"""Lay the audit out as one page of HTML that needs nothing else: for a regulator to check and a recruiter to read.
+
+The page's words stand in `templates/report.html.j2`; here is what it is filled with.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
+
+from ilqljax.data.pages import render_page
 from ilqljax.hiring.audit.findings import METHODS, state_findings
-from ilqljax.hiring.audit.market import AFTER, BEFORE, RewrittenPosting
-from ilqljax.hiring.audit.markup import Markup, document, element, join
+from ilqljax.hiring.audit.market import AFTER, BEFORE
 from ilqljax.hiring.audit.page_tables import (
+    Table,
+    Words,
     show_changes,
     show_ranking,
     show_rates,
     show_scores,
-    show_table,
     show_tests,
-    words,
 )
-from ilqljax.hiring.audit.plots import draw_composition, draw_gains, draw_legend, draw_ratios
-from ilqljax.hiring.audit.style import STYLE
+from ilqljax.hiring.audit.plots import draw_composition, draw_gains, draw_ratios
 from ilqljax.hiring.edits.differences import diff_words
+from ilqljax.hiring.evaluation.record import Rewrite
 
 MAX_SHOWN_REWRITES = 45
 MAX_COMPARED_CHARACTERS = 30_000  # the comparison takes time that grows with the square
-TITLE = "Audit of shortlists"
 MEASURE_TITLES = {
     "shortlisting": "Who gets onto a shortlist",
     "selection": "Who is selected from it",
     "scoring": "Who scores above the median",
 }
+_TAGS = {"same": "span", "removed": "del", "added": "ins"}
 
 
-def format_page(
-    audit: Mapping[str, Any], *, facts: Sequence[tuple[str, str]], rewrites: Sequence[RewrittenPosting] = ()
-) -> str:
+@dataclass(frozen=True)
+class _Measure:
+    title: str
+    drawing: Markup | None
+    tables: list[Table]
+    tests: list[Table]
+
+
+@dataclass(frozen=True)
+class _Section:
+    """Hold what the page shows of one attribute; empty or None is left out."""
+
+    name: str
+    unknown: str
+    n_hidden: int
+    measures: list[_Measure]
+    composition: Markup | None
+    target: str
+    scores: Table | None
+    ranking: list[Table]
+
+
+@dataclass(frozen=True)
+class _Gains:
+    """Count the gains on the first attribute, which a page can show."""
+
+    attribute: str
+    n: int
+    n_passed: int
+    n_better: int
+    n_same: int
+    n_worse: int
+    drawing: Markup
+
+
+@dataclass(frozen=True)
+class _Rewrite:
+    id: str
+    title: str
+    failures: Sequence[str]
+    reasons: Sequence[str]
+    gain: str
+    pieces: list[tuple[str, str]]
+
+
+def format_page(audit: Mapping[str, Any], *, facts: Sequence[tuple[str, str]], rewrites: Sequence[Rewrite] = ()) -> str:
     """Return the report.
 
     Args:
@@ -40,161 +89,89 @@ def format_page(
         facts: what was audited and how, as names and values, such as ("postings", "300, from jobs.jsonl").
         rewrites: one a posting of the audit, in its order.
     """
-    sections = [_show_attribute(section, audit, i) for i, section in enumerate(audit["attributes"])]
-    links = [(f"attribute-{i}", section["name"]) for i, section in enumerate(audit["attributes"])]
-    extra = []
-    if rewrites:
-        extra = [_show_gains(audit), _show_rewrites(audit, rewrites)]
-        links += [("gains", "Gain of each posting"), ("rewrites", "The rewrites")]
-    links += [("methods", "How to read the numbers")]
-    menu = element("nav", element("ul", *(element("li", element("a", name, href=f"#{at}")) for at, name in links)))
-    return document(
-        TITLE,
-        element("h1", TITLE),
-        show_table("What was audited", ["", ""], [[name, words(value)] for name, value in facts]),
-        element("h2", "What was found", id="findings"),
-        element("div", *_show_findings(audit), class_="box"),
-        menu,
-        *sections,
-        *extra,
-        _show_methods(audit),
-        style=STYLE,
+    kind = "postings" if audit["n_postings"] else "table"
+    return render_page(
+        __package__,
+        "report.html.j2",
+        audit=audit,
+        facts=Table("What was audited", ["", ""], [[name, Words(value)] for name, value in facts]),
+        findings=state_findings(audit),
+        sections=[_show_attribute(section, audit) for section in audit["attributes"]],
+        gains=_count_gains(audit) if rewrites else None,
+        rewrites=_show_rewrites(audit, rewrites) if rewrites else [],
+        methods=[method for method in METHODS if method.only in ("", kind)],
     )
 
 
-def _show_findings(audit: Mapping[str, Any]) -> list[Markup]:
-    parts = (
-        []
-        if len(audit["phases"]) == 1
-        else [element("p", "Ratios and p-values are those before, unless it says after.", class_="note")]
-    )
-    for name, sentences in state_findings(audit).items():
-        parts += [element("h3", name), element("ul", *(element("li", text) for text in sentences))]
-    if audit["not_audited"]:
-        text = f"Not audited, for nobody declares both: {', '.join(audit['not_audited'])}."
-        parts.append(element("p", text, class_="note"))
-    return parts
-
-
-def _show_attribute(section: Mapping[str, Any], audit: Mapping[str, Any], index: int) -> Markup:
-    phases, name = audit["phases"], section["name"]
+def _show_attribute(section: Mapping[str, Any], audit: Mapping[str, Any]) -> _Section:
+    phases, name, composition = audit["phases"], section["name"], None
     has_postings = audit["n_postings"] > 0
-    unknown = "a hidden number" if section["n_unknown"] is None else f"{section['n_unknown']:,}"
-    parts = [
-        element("h2", name, id=f"attribute-{index}"),
-        element("p", f"{unknown} of {audit['n_candidates']:,} candidates do not declare it.", class_="note"),
-    ]
-    if section["n_hidden"]:
-        text = f"Hidden, to protect small groups: {section['n_hidden']} of its cells."
-        parts.append(element("p", text, class_="note"))
-    for measure in section["rates"][phases[0]]:
-        parts += _show_measure(section, measure, phases, has_postings=has_postings)
     if section["composition"]:
-        drawing = draw_composition(
-            section["composition"], phases=phases, title=f"{name}: share of all shortlists against the target"
-        )
-        parts += [
-            element("h3", "What the shortlists are made of"),
-            element(
-                "figure",
-                draw_legend(phases, bars=True),
-                drawing,
-                element("figcaption", f"Share of the known members of all shortlists; target: {section['target']}."),
-            ),
-            show_scores(section["scores"], phases=phases),
-        ]
-    if section["ranking"]:
-        ranking = show_ranking(section, phases=phases, selected=audit["selected"], top=audit["top"])
-        parts.append(element("details", element("summary", "Places in the lists: skew, NDKL, exposure"), ranking))
-    return element("section", *parts)
+        title = f"{name}: share of all shortlists against the target"
+        composition = draw_composition(section["composition"], phases=phases, title=title)
+    ranking = section["ranking"] and show_ranking(section, phases=phases, selected=audit["selected"], top=audit["top"])
+    return _Section(
+        name=name,
+        unknown="a hidden number" if section["n_unknown"] is None else f"{section['n_unknown']:,}",
+        n_hidden=section["n_hidden"],
+        measures=[
+            _show_measure(section, measure, phases, has_postings=has_postings)
+            for measure in section["rates"][phases[0]]
+        ],
+        composition=composition,
+        target=section["target"] if composition else "",
+        scores=show_scores(section["scores"], phases=phases) if composition else None,
+        ranking=ranking or [],
+    )
 
 
-def _show_measure(
-    section: Mapping[str, Any], measure: str, phases: Sequence[str], *, has_postings: bool
-) -> list[Markup]:
-    tables = {phase: section["rates"][phase][measure] for phase in phases}
-    parts = [element("h3", MEASURE_TITLES[measure])]
-    if any(table["rows"] for table in tables.values()):
+def _show_measure(section: Mapping[str, Any], measure: str, phases: Sequence[str], *, has_postings: bool) -> _Measure:
+    of_phase = {phase: section["rates"][phase][measure] for phase in phases}
+    drawing = None
+    if any(table["rows"] for table in of_phase.values()):
         drawing = draw_ratios(
-            {phase: table["rows"] for phase, table in tables.items()},
+            {phase: table["rows"] for phase, table in of_phase.items()},
             title=f"{section['name']}: impact ratio, {MEASURE_TITLES[measure].lower()}",
         )
-        caption = "Impact ratio (rate over the highest rate) with 95 % intervals; dashed line: four fifths."
-        legend = [draw_legend(phases, bars=False)] if len(phases) > 1 else []
-        parts.append(element("figure", *legend, drawing, element("figcaption", caption)))
-    names = {phase: phase if len(phases) > 1 else "" for phase in phases}
-    parts += [show_rates(measure, names[phase], tables[phase], has_postings=has_postings) for phase in phases]
+    named = [(phase if len(phases) > 1 else "", table) for phase, table in of_phase.items()]
+    tables = [show_rates(measure, phase, table, has_postings=has_postings) for phase, table in named]
     if section["changes"].get(measure):
-        parts.append(show_changes(measure, section["changes"][measure], has_postings=has_postings))
-    tests = [show_tests(measure, names[phase], tables[phase], has_postings=has_postings) for phase in phases]
-    parts.append(element("details", element("summary", "Tests and chance"), *tests))
-    return parts
+        tables.append(show_changes(measure, section["changes"][measure], has_postings=has_postings))
+    tests = [show_tests(measure, phase, table, has_postings=has_postings) for phase, table in named]
+    return _Measure(MEASURE_TITLES[measure], drawing, tables, tests)
 
 
-def _gains(audit: Mapping[str, Any]) -> tuple[str, list[float]]:
-    """Return the gain of each posting on the first attribute, which a page can show, and its name."""
+def _list_gains(audit: Mapping[str, Any]) -> tuple[str, list[float]]:
+    """Return the name of the first attribute and the gain of each posting on it."""
     name = audit["attributes"][0]["name"]
     return name, [row[f"score_{AFTER}"][name] - row[f"score_{BEFORE}"][name] for row in audit["postings"]]
 
 
-def _show_gains(audit: Mapping[str, Any]) -> Markup:
-    name, gains = _gains(audit)
+def _count_gains(audit: Mapping[str, Any]) -> _Gains:
+    name, gains = _list_gains(audit)
     failed = [bool(row["guardrail_failures"]) for row in audit["postings"]]
     passed = [gain for gain, fail in zip(gains, failed, strict=True) if not fail]
     better, worse = sum(gain > 0 for gain in passed), sum(gain < 0 for gain in passed)
-    text = (
-        f"Of {len(gains)} rewrites {len(passed)} pass every guardrail: on {name}, {better} of these score better than "
-        f"their original, {len(passed) - better - worse} the same, {worse} worse. {sum(failed)} fail a guardrail "
-        "(hollow bars) and count as no improvement."
-    )
     drawing = draw_gains(gains, failed, title=f"Gain in the score on {name} of every posting")
-    return element("section", element("h2", "Gain of each posting", id="gains"), element("p", text), drawing)
+    return _Gains(name, len(gains), len(passed), better, len(passed) - better - worse, worse, drawing)
 
 
-def _show_rewrites(audit: Mapping[str, Any], rewrites: Sequence[RewrittenPosting]) -> Markup:
-    name, gains = _gains(audit)
-    order = sorted(range(len(rewrites)), key=lambda i: (-gains[i], i))
-    shown = order
-    text = "Removed words are struck through, added words underlined."
+def _show_rewrites(audit: Mapping[str, Any], rewrites: Sequence[Rewrite]) -> list[_Rewrite]:
+    name, gains = _list_gains(audit)
+    shown = order = sorted(range(len(rewrites)), key=lambda i: (-gains[i], i))
     if len(order) > MAX_SHOWN_REWRITES:
         part = MAX_SHOWN_REWRITES // 3
-        passed = [i for i in order if not rewrites[i].failures]
-        failed = [i for i in order if rewrites[i].failures][:part]
+        passed = [i for i in order if not rewrites[i].failed_checks]
+        failed = [i for i in order if rewrites[i].failed_checks][:part]
         shown = [*passed[:part], *failed, *[i for i in passed[-part:] if i not in passed[:part]]]
-        text += (
-            f" Shown are {len(shown)} of {len(order)}: the largest gains, rewrites that fail a guardrail, and the "
-            "smallest gains."
-        )
-    articles = [_show_rewrite(audit["postings"][i]["id"], rewrites[i], gains[i], name) for i in shown]
-    return element("section", element("h2", "The rewrites", id="rewrites"), element("p", text), *articles)
+    return [_show_rewrite(audit["postings"][i], rewrites[i], gains[i], name) for i in shown]
 
 
-def _show_rewrite(posting_id: str, rewrite: RewrittenPosting, gain: float, name: str) -> Markup:
-    tags = {"same": "span", "removed": "del", "added": "ins"}
-    if max(len(rewrite.before), len(rewrite.after)) > MAX_COMPARED_CHARACTERS:
-        pieces = [join(f"Longer than {MAX_COMPARED_CHARACTERS:,} characters: not compared.")]
+def _show_rewrite(posting: Mapping[str, Any], rewrite: Rewrite, gain: float, name: str) -> _Rewrite:
+    if max(len(rewrite.original), len(rewrite.text)) > MAX_COMPARED_CHARACTERS:
+        pieces = [("span", f"Longer than {MAX_COMPARED_CHARACTERS:,} characters: not compared.")]
     else:
-        pieces = [element(tags[segment.kind], segment.text) for segment in diff_words(rewrite.before, rewrite.after)]
-    failures = rewrite.failures
-    flag = element("span", "passes every guardrail", class_="good")
-    if failures:
-        flag = element("span", f"fails: {', '.join(failures)}", class_="flag")
-    reasons = element("ul", *(element("li", reason) for reason in rewrite.reasons)) if rewrite.reasons else join()
+        pieces = [(_TAGS[segment.kind], segment.text) for segment in diff_words(rewrite.original, rewrite.text)]
     change = f"gain on {name}: {gain:+.1f}" if math.isfinite(gain) else ""
-    return element(
-        "article",
-        element("h3", f"{rewrite.title or 'Posting'} ({posting_id})"),
-        element("p", flag, join(" " + change)),
-        reasons,
-        element("p", *pieces, class_="diff"),
-    )
-
-
-def _show_methods(audit: Mapping[str, Any]) -> Markup:
-    kind = "postings" if audit["n_postings"] else "table"
-    items = [
-        element("li", element("strong", method.name + ". "), method.text)
-        for method in METHODS
-        if method.only in ("", kind)
-    ]
-    return element("section", element("h2", "How to read the numbers", id="methods"), element("ul", *items))
+    title = posting["title"] or "Posting"
+    return _Rewrite(posting["id"], title, rewrite.failed_checks, rewrite.reasons, change, pieces)

@@ -1,184 +1,203 @@
-"""Draw the report's plots as inline SVG: no script, nothing loaded, and no meaning carried by colour alone.
+"""Draw the report's plots with matplotlib as inline SVG: no script, nothing loaded, no meaning carried by colour alone.
 
-"Before" is a hollow circle or a hatched bar, "after" a filled diamond or a filled bar. The drawings are 340 units wide,
-so that their text keeps its size on a phone.
+"Before" is a hollow circle or a hatched bar, "after" a filled diamond or a filled bar. The drawings are 340 points
+wide, so that their text keeps its size on a phone; it stays text, which the browser sets in its own font. Their y
+counts points from the top.
 """
 
+import io
 import math
+import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib
+import matplotlib.style
+from markupsafe import Markup, escape
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from ilqljax.data.pages import clean_text
 from ilqljax.hiring.audit.impact_ratio import FOUR_FIFTHS
-from ilqljax.hiring.audit.markup import Markup, element, join
 
 WIDTH, LEFT, RIGHT = 340, 10, 24
-BEFORE_COLOUR, AFTER_COLOUR = "#a04a00", "#15599c"
-COLOURS = {"before": BEFORE_COLOUR, "after": AFTER_COLOUR}
-INK, FAINT = "#222", "#767676"
+LEGEND = 22  # points at the top
+MOST_RATIO = 2.0
+COLOURS = {"before": "#a04a00", "after": "#15599c"}
+INK, FAINT, ALARM = "#222222", "#767676", "#b00020"
+
+_STYLE = [
+    "default",  # and not what the user's own matplotlibrc says
+    {
+        "svg.fonttype": "none",
+        "text.parse_math": False,  # a "$" in a category is a "$"
+        "text.color": INK,
+        "font.sans-serif": ["DejaVu Sans"],
+        "font.size": 12,
+        "legend.fontsize": 12,
+        "hatch.linewidth": 1.4,
+    },
+]
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+_TIP = "tip "  # marks a group whose id is what a pointer shows
 
 
+@matplotlib.style.context(_STYLE)
 def draw_ratios(rows_by_phase: dict[str, Sequence[dict[str, Any]]], *, title: str) -> Markup:
     """Draw each category's impact ratio with its interval, before and after, the line at 0.8 and the one at 1."""
-    categories = [row["category"] for row in next(iter(rows_by_phase.values()))]
+    phases = list(rows_by_phase)
+    categories = [row["category"] for row in rows_by_phase[phases[0]]]
     ends = [row["ratio_high"] for rows in rows_by_phase.values() for row in rows] + [1.15]
-    most = min(2.0, max(end for end in ends if math.isfinite(end)))
-
-    def place(value: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * min(value, most) / most
-
-    step = 20 + 15 * len(rows_by_phase)
-    height = 22 + step * len(categories) + 22
-    parts = [_line(place(1.0), 16, place(1.0), height - 20, stroke=FAINT)]
-    parts.append(
-        _line(place(FOUR_FIFTHS), 16, place(FOUR_FIFTHS), height - 20, stroke="#b00020", stroke_dasharray="5 3")
-    )
-    parts.append(_text(place(FOUR_FIFTHS) - 3, 12, "0.8", text_anchor="end", fill="#b00020"))
-    parts.append(_text(place(1.0) + 3, 12, "1"))
+    most = min(MOST_RATIO, max(end for end in ends if math.isfinite(end)))
+    top, step = (LEGEND if len(phases) > 1 else 0) + 16, 20 + 15 * len(phases)
+    height = top + step * len(categories) + 28
+    axes = _make_axes(height, x_end=most, right=RIGHT)
+    axes.plot([1.0, 1.0], [top, height - 20], color=FAINT, linewidth=1, clip_on=False)
+    axes.text(1.0, top - 4, " 1")
+    axes.plot([FOUR_FIFTHS] * 2, [top, height - 20], color=ALARM, linewidth=1, dashes=(5, 3), clip_on=False)
+    axes.text(FOUR_FIFTHS, top - 4, "0.8 ", ha="right", color=ALARM)
     for tick in (0.0, 0.5, 1.0, 1.5, 2.0):
         if tick <= most:
-            parts.append(_text(place(tick), height - 6, f"{tick:g}", text_anchor="middle", fill=FAINT))
+            axes.text(tick, height - 6, f"{tick:g}", ha="center", color=FAINT)
     for i, category in enumerate(categories):
-        y = 22 + i * step
-        parts.append(_text(LEFT, y + 11, shorten(category), font_weight="600"))
-        if not any(is_drawn(row) for rows in rows_by_phase.values() for row in rows if row["category"] == category):
-            parts.append(_text(LEFT, y + 26, "no ratio (see the table)", fill=FAINT))
+        y = top + 17 + i * step
+        axes.text(0.0, y, shorten(category), weight="bold")
+        rows = [_find_ratio(rows_by_phase[phase], category) for phase in phases]
+        if not any(rows):
+            axes.text(0.0, y + 15, "no ratio (see the table)", color=FAINT)
             continue
-        for j, (phase, rows) in enumerate(rows_by_phase.items()):
-            row = next((row for row in rows if row["category"] == category), None)
-            parts.append(_draw_ratio(row, y + 22 + 15 * j, phase, place, most))
-    return _svg(height, title, *parts)
+        for j, (phase, row) in enumerate(zip(phases, rows, strict=True)):
+            _draw_ratio(axes, row, y + 11 + 15 * j, phase, most)
+    if len(phases) > 1:
+        _add_legend(axes, [Line2D([], [], label=phase, **_mark(phase)) for phase in phases])
+    return _embed(axes, title)
 
 
-def is_drawn(row: dict[str, Any]) -> bool:
-    """Return whether a category has a ratio to draw."""
-    return math.isfinite(row["impact_ratio"])
+def _find_ratio(rows: Sequence[dict[str, Any]], category: str) -> dict[str, Any] | None:
+    """Return a category's row if it has a ratio to draw."""
+    return next((row for row in rows if row["category"] == category and math.isfinite(row["impact_ratio"])), None)
 
 
-def _draw_ratio(row: dict[str, Any] | None, y: float, phase: str, place: Any, most: float) -> Markup:
-    if row is None or not is_drawn(row):
-        return _text(LEFT, y + 4, f"{phase}: no ratio (see the table)", fill=FAINT)
-    parts = []
-    colour, x = COLOURS[phase], place(row["impact_ratio"])
-    low, high = row["ratio_low"], row["ratio_high"]
-    words = f"{row['category']}, {phase}: {row['impact_ratio']:.2f}"
+def _draw_ratio(axes: Axes, row: dict[str, Any] | None, y: float, phase: str, most: float) -> None:
+    if row is None:
+        axes.text(0.0, y + 4, f"{phase}: no ratio (see the table)", color=FAINT)
+        return
+    ratio, low, high = row["impact_ratio"], row["ratio_low"], row["ratio_high"]
+    words, error, x = f"{row['category']}, {phase}: {ratio:.2f}", None, min(ratio, most)
     if math.isfinite(low):
         words += f" [{low:.2f}, {high:.2f}]"
-        parts.append(_line(place(low), y, place(high), y, stroke=colour, stroke_width=2))
-        parts.append(_line(place(low), y - 4, place(low), y + 4, stroke=colour, stroke_width=2))
-        if high <= most:
-            parts.append(_line(place(high), y - 4, place(high), y + 4, stroke=colour, stroke_width=2))
-        else:
-            parts.append(_text(place(most) + 2, y + 4, "→", fill=colour))
-    parts.append(_mark(x, y, phase))
-    return element("g", element("title", words), *parts)
+        error = [[max(0.0, x - low)], [max(0.0, min(high, most) - x)]]
+        if high > most:
+            axes.plot([most], [y], marker=">", markersize=9, color=COLOURS[phase], clip_on=False)  # it goes on
+    bars = {"elinewidth": 2, "capsize": 4, "capthick": 2, "clip_on": False}
+    _set_tip(words, *axes.errorbar([x], [y], xerr=error, **bars, **_mark(phase)).get_children())
 
 
-def _mark(x: float, y: float, phase: str) -> Markup:
-    if phase == "before":
-        return element("circle", cx=x, cy=y, r=4.5, fill="#fff", stroke=BEFORE_COLOUR, stroke_width=2)
-    return element("path", d=f"M{x:.1f} {y - 6:.1f} l6 6 l-6 6 l-6 -6 z", fill=AFTER_COLOUR)
+def _mark(phase: str) -> dict[str, Any]:
+    hollow = {"marker": "o", "markersize": 9, "markerfacecolor": "white", "markeredgewidth": 2}
+    filled = {"marker": "D", "markersize": 6, "markeredgewidth": 2}
+    return {"color": COLOURS[phase], "linestyle": "none", **(hollow if phase == "before" else filled)}
 
 
+@matplotlib.style.context(_STYLE)
 def draw_composition(rows: Sequence[dict[str, Any]], *, phases: Sequence[str], title: str) -> Markup:
     """Draw each category's share of the shortlists as bars, and its target as a tall tick."""
     values = [row[name] for row in rows for name in ("target", *phases)]
     most = max([value for value in values if math.isfinite(value)], default=1.0) or 1.0
-    room = WIDTH - LEFT - 58
-    step, parts = 24 + 15 * len(phases), [_hatch()]
+    right, step = 58, 24 + 15 * len(phases)
+    axes = _make_axes(LEGEND + step * len(rows) + 4, x_end=most, right=right)
+    end = most * (WIDTH - LEFT - 2) / (WIDTH - LEFT - right)  # of the numbers, which stand right of the bars
     for i, row in enumerate(rows):
-        y = i * step
-        parts.append(_text(LEFT, y + 13, shorten(row["category"], 30), font_weight="600"))
-        if math.isfinite(row["target"]):
-            parts.append(_text(WIDTH - 2, y + 13, f"target {100 * row['target']:.1f} %", text_anchor="end", fill=FAINT))
+        y = LEGEND + i * step
+        axes.text(0.0, y + 13, shorten(row["category"], 30), weight="bold")
         for j, phase in enumerate(phases):
             top, share = y + 19 + 15 * j, row[phase]
-            if not math.isfinite(share):
-                continue
-            width = room * share / most
-            fill = "url(#hatch)" if phase == "before" else AFTER_COLOUR
-            bar = element(
-                "rect", x=LEFT, y=top, width=width, height=11, fill=fill, stroke=COLOURS[phase], stroke_width=1
-            )
-            words = f"{row['category']}, {phase}: {100 * share:.1f} %"
-            parts.append(element("g", element("title", words), bar))
-            parts.append(_text(WIDTH - 2, top + 9.5, f"{100 * share:.1f} %", text_anchor="end"))
+            if math.isfinite(share):
+                bars = axes.barh([top], [share], height=11, align="edge", clip_on=False, **_fill(phase))
+                _set_tip(f"{row['category']}, {phase}: {100 * share:.1f} %", *bars)
+                axes.text(end, top + 9.5, f"{100 * share:.1f} %", ha="right")
         if math.isfinite(row["target"]):
-            x = LEFT + room * row["target"] / most
-            parts.append(_line(x, y + 16, x, y + 19 + 15 * len(phases), stroke=INK, stroke_width=2.5))
-    return _svg(step * len(rows) + 4, title, *parts)
+            axes.text(end, y + 13, f"target {100 * row['target']:.1f} %", ha="right", color=FAINT)
+            ends = [y + 16, y + 19 + 15 * len(phases)]
+            axes.plot([row["target"]] * 2, ends, color=INK, linewidth=2.5, clip_on=False)
+    names = phases if len(phases) > 1 else ["shortlists as they are"]
+    target = {"marker": "|", "markersize": 14, "markeredgewidth": 2.5, "linestyle": "none"}
+    bars = [Patch(label=name, **_fill(phase)) for name, phase in zip(names, phases, strict=True)]
+    _add_legend(axes, [*bars, Line2D([], [], label="target", color=INK, **target)])
+    return _embed(axes, title)
 
 
+def _fill(phase: str) -> dict[str, Any]:
+    look = {"facecolor": "white", "hatch": "////"} if phase == "before" else {"facecolor": COLOURS[phase]}
+    return {"edgecolor": COLOURS[phase], "linewidth": 1, **look}
+
+
+@matplotlib.style.context(_STYLE)
 def draw_gains(gains: Sequence[float], failed: Sequence[bool], *, title: str) -> Markup:
     """Draw the gain of every posting, sorted; a rewrite that fails a guardrail is hollow."""
     order = sorted(range(len(gains)), key=lambda i: -gains[i])
     most = max((abs(gain) for gain in gains), default=0.0) or 1.0
-    height, axis, room = 170, 85, 70
-    slot = (WIDTH - 2 * LEFT) / max(1, len(gains))
-    parts = [_text(LEFT, 11, f"gain, up to {most:.1f}", fill=FAINT)]
-    for place, i in enumerate(order):
-        size = max(0.75, room * abs(gains[i]) / most)
-        colour = FAINT if gains[i] == 0 else AFTER_COLOUR if gains[i] > 0 else BEFORE_COLOUR
-        parts.append(
-            element(
-                "rect",
-                x=LEFT + place * slot,
-                y=axis - size if gains[i] > 0 else axis,
-                width=max(0.4, 0.8 * slot),
-                height=size,
-                fill="#fff" if failed[i] else colour,
-                stroke=colour,
-                stroke_width=min(1.0, 0.3 * slot),
-            )
-        )
-    parts.append(_line(LEFT, axis, WIDTH - LEFT, axis, stroke=INK))
-    parts.append(_text(LEFT, height - 3, "best", fill=FAINT))
-    parts.append(_text(WIDTH - LEFT, height - 3, "worst", text_anchor="end", fill=FAINT))
-    return _svg(height, title, *parts)
-
-
-def draw_legend(phases: Sequence[str], *, bars: bool) -> Markup:
-    """Draw what the marks mean: bars and a target, or points."""
-    parts, x = [_hatch()] if bars else [], 16
-    for phase in phases:
-        if bars:
-            fill = "url(#hatch)" if phase == "before" else AFTER_COLOUR
-            parts.append(element("rect", x=x - 6, y=4, width=18, height=10, fill=fill, stroke=COLOURS[phase]))
-        else:
-            parts.append(_mark(x, 9, phase))
-        parts.append(_text(x + 17, 13, phase if len(phases) > 1 else "shortlists as they are"))
-        x += 90 if len(phases) > 1 else 170
-    if bars:
-        parts.append(_line(x, 2, x, 17, stroke=INK, stroke_width=2.5))
-        parts.append(_text(x + 7, 13, "target"))
-    return _svg(20, "Legend", *parts)
+    height, middle, room, n = 170, 85, 70, max(1, len(gains))
+    colours = [FAINT if gains[i] == 0 else COLOURS["after" if gains[i] > 0 else "before"] for i in order]
+    axes = _make_axes(height, x_end=n, right=LEFT)
+    axes.bar(
+        range(len(order)),
+        [-room * gains[i] / most for i in order],  # less is higher up
+        bottom=middle,
+        align="edge",
+        color=["white" if failed[i] else colour for i, colour in zip(order, colours, strict=True)],
+        edgecolor=colours,
+        linewidth=min(1.0, 0.3 * (WIDTH - 2 * LEFT) / n),
+        clip_on=False,
+    )
+    axes.plot([0, n], [middle, middle], color=INK, linewidth=1, clip_on=False)
+    axes.text(0, 11, f"gain, up to {most:.1f}", color=FAINT)
+    axes.text(0, height - 3, "best", color=FAINT)
+    axes.text(n, height - 3, "worst", ha="right", color=FAINT)
+    return _embed(axes, title)
 
 
 def shorten(text: str, most: int = 44) -> str:
-    """Return the text cut to a length, with an ellipsis where something was cut."""
+    """Return the text in one line, cut to a length, with an ellipsis where something was cut."""
+    text = " ".join(clean_text(text).split())
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _svg(height: float, title: str, *parts: Markup) -> Markup:
-    return element(
-        "svg",
-        element("title", title),
-        join(*parts),
-        viewBox=f"0 0 {WIDTH} {height:.0f}",
-        role="img",
-        aria_label=title,
-        xmlns="http://www.w3.org/2000/svg",
-    )
+def _make_axes(height: float, *, x_end: float, right: float) -> Axes:
+    """Return axes without frame, from x = 0 at `LEFT` to x = `x_end` at `right` points from the right side."""
+    axes = Figure(figsize=(WIDTH / 72, height / 72)).add_axes((LEFT / WIDTH, 0, (WIDTH - LEFT - right) / WIDTH, 1))
+    axes.set(xlim=(0.0, x_end), ylim=(height, 0.0), autoscale_on=False)
+    axes.set_axis_off()
+    return axes
 
 
-def _hatch() -> Markup:
-    stroke = element("path", d="M0 6 L6 0", stroke=BEFORE_COLOUR, stroke_width=1.6)
-    pattern = element("pattern", stroke, id="hatch", width=6, height=6, patternUnits="userSpaceOnUse")
-    return element("defs", pattern)
+def _set_tip(words: str, *artists: Artist) -> None:
+    for artist in artists:
+        artist.set_gid(_TIP + clean_text(words))
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, **attributes: str | float) -> Markup:
-    return element("line", x1=x1, y1=y1, x2=x2, y2=y2, **attributes)
+def _add_legend(axes: Axes, handles: list[Artist]) -> None:
+    place = {"loc": "upper left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0, "borderpad": 0.2}
+    axes.legend(handles=handles, ncols=len(handles), frameon=False, handletextpad=0.5, **place)
 
 
-def _text(x: float, y: float, text: str, **attributes: str | float) -> Markup:
-    return element("text", text, x=x, y=y, **({"fill": INK} | attributes))
+def _embed(axes: Axes, title: str) -> Markup:
+    """Return what was drawn as an element of a page.
+
+    A file's style would hold for the whole page, and the ids of its groups would come twice; both go, and a group that
+    has a tip gets a title. Only matplotlib can have written what is replaced here: in a text, "<" is "&lt;".
+    """
+    title, file = clean_text(title), io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": title}), warnings.catch_warnings():  # equal drawings, equal bytes
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the browser's fonts count
+        axes.figure.savefig(file, format="svg", transparent=True, metadata=_NO_METADATA)
+    svg = file.getvalue()
+    svg = re.sub("<style.*?</style>", "", svg[svg.index("<svg ") :], flags=re.DOTALL)
+    svg = re.sub(f'<g id="{_TIP}([^"]*)">', r"<g><title>\1</title>", svg)
+    svg = re.sub('<g id="[^"]*">', "<g>", svg)
+    start, rest = svg.split(">", 1)
+    return Markup(f'{start} role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>{rest}')

@@ -20,8 +20,7 @@ from ilqljax.cli import add_options, read_options
 from ilqljax.data.files import check_new_folder, save_folder
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
-from ilqljax.hiring.audit.market import BEFORE, AuditConfig, RewrittenPosting, audit_market
-from ilqljax.hiring.audit.page import format_page
+from ilqljax.hiring.audit.market import BEFORE, AuditConfig, audit_market
 from ilqljax.hiring.audit.ready_table import audit_ready_table, load_ready_table
 from ilqljax.hiring.audit.sources import (
     MATCHERS,
@@ -33,20 +32,12 @@ from ilqljax.hiring.audit.sources import (
     parse_options,
 )
 from ilqljax.hiring.audit.tables import format_json, list_tables
+from ilqljax.hiring.evaluation.record import Rewrite
 from ilqljax.hiring.reward.distances import DISTANCE_NAMES
-from ilqljax.hiring.reward.scores import ScoreConfig
-from ilqljax.hiring.reward.targets import TARGETS
+from ilqljax.hiring.reward.scores import RewardConfig
 
 VERSION = 1
-SCORE = (
-    "distance",
-    "target",
-    "shares",
-    "group_attribute",
-    "smoothing",
-    "ground",
-    "weights",
-)
+SCORE = ("distance", "target", "shares", "group_attribute", "smoothing", "ground", "weights")
 AUDIT, RENAMED = ("n_selected", "min_count", "seed"), {"n_selected": "selected"}
 Facts = list[tuple[str, str]]
 
@@ -69,15 +60,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--attributes", default="", help="comma-separated, and every pair of them; all that are declared if left out")
     add("--top", type=int, default=50, help="length of a shortlist")
     add("--max_postings", type=int, default=0, help="audit a random part of the postings of this size; 0 for all")
-    add("--matcher", default="tfidf", help=f"the engine: {', '.join(MATCHERS)}")
-    add("--matcher_options", default="", help="the engine's, such as path=DIR or url=http://..., comma-separated")
-    known = {"distance": DISTANCE_NAMES, "target": TARGETS}
-    add_options(parser, ScoreConfig, SCORE, known=known)
+    add("--matcher", default="tfidf", help=f"what ranks: {', '.join(MATCHERS)}")
+    add("--matcher_options", default="", help="the matcher's, such as path=DIR or url=http://..., comma-separated")
+    add_options(parser, RewardConfig, SCORE, known={"distance": DISTANCE_NAMES})
     add_options(parser, AuditConfig, AUDIT, renamed=RENAMED)
 
 
 def run(args: argparse.Namespace) -> None:
     """Audit, write the folder and say where it is."""
+    from ilqljax.hiring.audit.page import format_page  # matplotlib takes a second, and --help needs none
+
     check_sources(args)
     check_new_folder(args.out)
     audit, facts, rewrites = audit_table(args) if args.scores else audit_jobs(args)
@@ -116,11 +108,11 @@ def make_config(args: argparse.Namespace, table: AttributeTable) -> AuditConfig:
         raise UserError("The candidates declare no attribute. Add attributes to the candidates' file.")
     for name in names:
         table.attribute(name)
-    score = read_options(args, ScoreConfig, SCORE)
+    score = read_options(args, RewardConfig, SCORE)
     return read_options(args, AuditConfig, AUDIT, renamed=RENAMED, attributes=names, score=score)
 
 
-def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[RewrittenPosting, ...]]:
+def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[Rewrite, ...]]:
     """Audit a ready table."""
     names = [name.strip() for name in args.attributes.split(",") if name.strip()]
     ready = load_ready_table(args.scores, attributes=names, allow_negative=args.allow_negative)
@@ -134,7 +126,7 @@ def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[
     return audit, facts, ()
 
 
-def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[RewrittenPosting, ...]]:
+def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[Rewrite, ...]]:
     """Match postings to candidates and audit the shortlists."""
     jobs = SAMPLE if args.sample else args.jobs
     postings, candidates = load_postings_and_candidates(
@@ -149,7 +141,7 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[R
     facts = [
         ("Postings", describe_postings(len(market.posting_ids), len(postings), args) + f", from {jobs}"),
         ("Candidates", f"{len(candidates):,}, from {people}"),
-        ("Engine", f"{args.matcher}: a shortlist of {args.top}, of which the first {args.selected} are selected"),
+        ("Matcher", f"{args.matcher}: a shortlist of {args.top}, of which the first {args.selected} are selected"),
         ("On any shortlist", describe_reach(audit["n_reached"])),
         ("Attributes", ", ".join(config.attributes) + " (declared by the data's owner, never inferred)"),
         ("Score", f"{args.distance}, target {args.target}, weights {args.weights}"),

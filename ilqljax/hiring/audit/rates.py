@@ -1,8 +1,16 @@
 """Rates and impact ratios of one measure and attribute, as rows: intervals, tests, chance, and what rewriting changed.
 
+This is the one place where impact ratios are computed: for an audit's page and tables, and for the `impact_ratios.csv`
+of a training run (`evaluation.impact`).
+
 Two intervals stand beside each impact ratio. `ratio_low/high` counts postings and candidates (`crossed`) and is the one
-to read: it covers the ratio that another set of postings *and* of candidates would give. `postings_low/high` resamples
-postings only: it covers the ratio of other postings for these very candidates, and is narrower.
+to read: it covers the ratio that another set of postings *and* of candidates would give, in 93 to 97 % of samples
+(`benchmarks/audit_coverage.py`). `postings_low/high` resamples postings only: it covers the ratio of other postings for
+these very candidates, and as a statement about other candidates covers too seldom, in 85 to 95 %.
+
+The Wilson intervals of the rates and `p_independent` treat assessments as independent, which they are not where people
+come back in many shortlists. `p_crossed` (against everyone else) uses the error of `ratio_low/high`, and `p_shuffled`
+shuffled labels (`shuffling`); where they differ from `p_independent`, trust these.
 """
 
 import math
@@ -10,7 +18,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Num
+from statsmodels.stats.multitest import multipletests
 
 from ilqljax.hiring.attributes import Attribute
 from ilqljax.hiring.audit.crossed import (
@@ -25,9 +34,7 @@ from ilqljax.hiring.audit.crossed import (
 )
 from ilqljax.hiring.audit.impact_ratio import (
     JUDGED,
-    MIN_ASSESSED,
     NO_REFERENCE,
-    Mark,
     find_eligible,
     find_reference,
     make_ratio_statistic,
@@ -59,52 +66,29 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
     eligible = find_eligible(assessed)
     wilson = wilson_interval(selected, assessed)
     reference = find_reference(wilson.value, eligible)
-    over_postings = _bootstrap_ratios(tally, make_ratio_statistic(eligible, reference), seed=seed)
-    ratios = make_ratio_statistic(eligible, reference)(np.concatenate([assessed, selected]))
-    parts = [find_influence(tally, np.arange(len(assessed)) == c) for c in range(len(assessed))]
-    people = _count_people(tally)
+    people, people_selected = _count_people(tally)
     marks = [
-        _mark_small(
-            mark_category(c, selected, assessed, eligible=eligible, reference=reference), people[0], c, reference
-        )
+        mark_category(c, selected, assessed, people=people, eligible=eligible, reference=reference)
         for c in range(len(assessed))
     ]
     judged = np.isin(marks, JUDGED)
     null = shuffle_labels(tally, judged=judged, seed=seed)
-    rows = []
-    for c, category in enumerate(attribute.categories):
-        is_compared = bool(reference != NO_REFERENCE and c != reference and eligible[c])
-        crossed = crossed_ratio(parts[c], parts[reference]) if is_compared else UNDEFINED
-        rest = find_influence(tally, np.arange(len(assessed)) != c)
-        versus_rest = crossed_ratio(parts[c], rest)
-        test = two_proportion_test(
-            int(selected[c]),
-            int(assessed[c]) if is_compared else 0,
-            successes_b=int(selected[reference]),
-            trials_b=int(assessed[reference]),
-        )
-        rows.append(
-            {
-                "category": category,
-                "n_people": int(people[0][c]),
-                "n_people_selected": int(people[1][c]),
-                "n_assessed": int(assessed[c]),
-                "n_selected": int(selected[c]),
-                **spread("rate", _pick(wilson, c)),
-                "impact_ratio": float(ratios[c]),
-                "ratio_low": crossed.low,
-                "ratio_high": crossed.high,
-                "postings_low": float(over_postings.low[c]) if is_compared else math.nan,
-                "postings_high": float(over_postings.high[c]) if is_compared else math.nan,
-                **spread("versus_rest", versus_rest),
-                **spread("null_ratio", _pick(null.ratios, c)),
-                "p_independent": test.p_value,
-                "test": test.method if is_compared else "",
-                "p_crossed": crossed_p_value(parts[c], rest),
-                "p_shuffled": float(null.p_values[c]),
-                "mark": str(marks[c]),
-            }
-        )
+    compared = _compare_categories(tally, eligible, reference, seed=seed)
+    rows = [
+        {
+            "category": category,
+            "n_people": int(people[c]),
+            "n_people_selected": int(people_selected[c]),
+            "n_assessed": int(assessed[c]),
+            "n_selected": int(selected[c]),
+            **spread("rate", _pick(wilson, c)),
+            **compared[c],
+            **spread("null_ratio", _pick(null.ratios, c)),
+            "p_shuffled": float(null.p_values[c]),
+            "mark": str(marks[c]),
+        }
+        for c, category in enumerate(attribute.categories)
+    ]
     unknown = attribute.codes < 0
     return {
         "rows": rows,
@@ -119,6 +103,41 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
         **spread("null_smallest", null.smallest),
         "p_smallest": null.p_smallest,
     }
+
+
+def _compare_categories(tally: Tally, eligible: Bool[Array, "C"], reference: int, *, seed: int) -> list[Row]:
+    """Return each category's ratios to the reference and to everyone else, with intervals and tests."""
+    assessed, selected = category_totals(tally)
+    statistic = make_ratio_statistic(eligible, reference)
+    ratios = statistic(np.concatenate([assessed, selected]))
+    over_postings = _bootstrap_ratios(tally, statistic, seed=seed)
+    numbers = np.arange(len(assessed))
+    parts = [find_influence(tally, numbers == c) for c in numbers]
+    rows = []
+    for c, part in enumerate(parts):
+        is_compared = bool(reference != NO_REFERENCE and c != reference and eligible[c])
+        crossed = crossed_ratio(part, parts[reference]) if is_compared else UNDEFINED
+        rest = find_influence(tally, numbers != c)
+        test = two_proportion_test(
+            int(selected[c]),
+            int(assessed[c]) if is_compared else 0,
+            successes_b=int(selected[reference]),
+            trials_b=int(assessed[reference]),
+        )
+        rows.append(
+            {
+                "impact_ratio": float(ratios[c]),
+                "ratio_low": crossed.low,
+                "ratio_high": crossed.high,
+                "postings_low": float(over_postings.low[c]) if is_compared else math.nan,
+                "postings_high": float(over_postings.high[c]) if is_compared else math.nan,
+                **spread("versus_rest", crossed_ratio(part, rest)),
+                "p_independent": test.p_value,
+                "test": test.method if is_compared else "",
+                "p_crossed": crossed_p_value(part, rest),
+            }
+        )
+    return rows
 
 
 def tabulate_changes(before: Pairs, after: Pairs, attribute: Attribute, *, seed: int) -> list[Row]:
@@ -163,13 +182,12 @@ def adjust_for_many(rows: Sequence[Row], *, name: str, adjusted: str) -> None:
 
     Worked: .01, .04, .03 become 3 * .01 = .03, then 2 * .03 = .06 for .03, and max(.06, 1 * .04) = .06 for .04.
     """
-    tested = [row for row in rows if not math.isnan(row[name])]
-    for row in rows:
-        row[adjusted] = math.nan
-    running = 0.0
-    for rank, row in enumerate(sorted(tested, key=lambda row: row[name])):
-        running = max(running, min(1.0, (len(tested) - rank) * row[name]))
-        row[adjusted] = running
+    p_values = np.array([row[name] for row in rows], float)
+    tested = ~np.isnan(p_values)
+    if tested.any():
+        p_values[tested] = multipletests(p_values[tested], method="holm")[1]
+    for row, p_value in zip(rows, p_values.tolist(), strict=True):
+        row[adjusted] = p_value
 
 
 def spread(name: str, estimate: Estimate) -> Row:
@@ -189,11 +207,6 @@ def _count_people(tally: Tally) -> tuple[Num[Array, "C"], Num[Array, "C"]]:
         for counts in (tally.candidate_assessed, tally.candidate_selected)
     )
     return assessed, selected
-
-
-def _mark_small(mark: Mark, people: Num[Array, "C"], c: int, reference: int) -> Mark:
-    """Call a category "insufficient data" when it or its reference has too few different people, however many pairs."""
-    return Mark.INSUFFICIENT if mark in JUDGED and min(people[c], people[reference]) < MIN_ASSESSED else mark
 
 
 def _bootstrap_ratios(tally: Tally, statistic: Callable[..., Float[Array, "..."]], *, seed: int) -> Estimate:

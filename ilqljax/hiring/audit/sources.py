@@ -1,23 +1,25 @@
 """Read what an audit of the hiring task needs: postings, candidates, rewrites, and the shortlists of a matcher."""
 
 import ast
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-import ilqljax.hiring.matching.sources  # noqa: F401  (registers the engines)
+import ilqljax.hiring.matching.sources  # noqa: F401  (registers the matchers)
 from ilqljax.config import BuildContext, build
 from ilqljax.data.files import check_checksum
 from ilqljax.data.json_lines import read_field, read_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
-from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditedMarket, Phase, RewrittenPosting
+from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditedMarket, Phase
 from ilqljax.hiring.audit.pairs import NOBODY
-from ilqljax.hiring.guardrails import check_rewrite
+from ilqljax.hiring.evaluation.record import Rewrite, make_rewrites
 from ilqljax.hiring.matching.matcher import Matcher
 from ilqljax.hiring.postings.posting import Candidate, Posting, normalize_spaces
 from ilqljax.hiring.postings.prompts import build_prompt
@@ -28,27 +30,18 @@ DEFAULT_POLICY = "rewrite"
 MATCHERS = ("tfidf", "encoder", "embeddings", "callable", "http")
 
 
-class Rewrite(NamedTuple):
-    """Hold one posting's new text, and the guardrails it failed if the file says so (None if it does not)."""
-
-    text: str
-    failures: tuple[str, ...] | None
-    reasons: tuple[str, ...]
-    where: str
-
-
 def make_matcher(
     name: str, candidates: Sequence[Candidate], *, options: Mapping[str, Any] = MappingProxyType({})
 ) -> Matcher:
-    """Return a matcher of the candidates (`engines`, `matchers`).
+    """Return a matcher of the candidates (`matching.sources`, `matching.encoders`).
 
     Args:
-        name: of the engine.
+        name: of the matcher.
         candidates: to rank.
-        options: the engine's own, such as an encoder's `path`.
+        options: the matcher's own, such as an encoder's `path`.
 
     Raises:
-        UserError: the engine or an option is unknown, or the engine cannot rank these candidates.
+        UserError: the matcher or an option is unknown, or the matcher cannot rank these candidates.
     """
     if name not in MATCHERS:
         raise UserError(f"Unknown matcher '{name}'. Known: {', '.join(MATCHERS)}.")
@@ -109,39 +102,51 @@ def load_postings_and_candidates(
 def load_rewrites(path: str | Path, *, known: Sequence[Posting], policy: str = "") -> dict[str, Rewrite]:
     """Load rewrites by posting id: a JSONL file of {"id", "text"}, or a run's `evaluation.jsonl`.
 
-    In an evaluation file ("posting_id", "rewrite", "policy", "guardrail_failures") one policy is audited.
+    In an evaluation file ("posting_id", "rewrite", "policy", "guardrail_failures") one policy is audited. Guardrails
+    are checked here where the file does not say what failed.
 
     Raises:
         UserError: a malformed line, a posting that is not known or occurs twice, several policies and none named, or a
             run's file that was changed since it was written.
     """
     check_checksum(path)
-    ids = {posting.id for posting in known}
+    posting_of = {posting.id: posting for posting in known}
     by_policy: dict[str, dict[str, Rewrite]] = {}
     for number, row in read_json_lines(path):
         where = f"{path}:{number}"
         name = read_field(row, "policy", kind=str, where=where, default=DEFAULT_POLICY)
         posting_id = read_field(row, "posting_id" if "posting_id" in row else "id", kind=str, where=where)
         rewrites = by_policy.setdefault(name, {})
-        if posting_id not in ids:
+        if posting_id not in posting_of:
             raise UserError(f"{where}: there is no posting '{posting_id}' in the jobs. Remove the line or add the job.")
         if posting_id in rewrites:
             raise UserError(
                 f"{where}: the posting '{posting_id}' was already rewritten at {rewrites[posting_id].where}. Keep one."
             )
         text = read_field(row, "rewrite" if "rewrite" in row else "text", kind=str, where=where)
-        rewrites[posting_id] = Rewrite(normalize_spaces(text), *_read_flags(row, where), where)
+        rewrites[posting_id] = _read_rewrite(row, posting_of[posting_id], text, policy=name, where=where)
     return _choose_policy(by_policy, policy, path)
 
 
-def _read_flags(row: Mapping, where: str) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+def _read_rewrite(row: Mapping, posting: Posting, text: str, *, policy: str, where: str) -> Rewrite:
     if "guardrail_failures" not in row:
-        return None, ()
+        (rewrite,) = make_rewrites([posting], [(text, 0.0, math.nan)], policy=policy, rewards={})
+        return replace(rewrite, where=where)
     names = read_field(row, "guardrail_failures", kind=list, where=where)
     reasons = read_field(row, "guardrail_reasons", kind=list, where=where, default=[])
     if not all(isinstance(value, str) for value in (*names, *reasons)):
         raise UserError(f"{where}: 'guardrail_failures' and 'guardrail_reasons' must be lists of texts.")
-    return tuple(names), tuple(reasons)
+    return Rewrite(
+        policy=policy,
+        posting_id=posting.id,
+        company=posting.company,
+        prompt=build_prompt(posting),
+        original=normalize_spaces(posting.description),
+        text=normalize_spaces(text),
+        failed_checks=tuple(names),
+        reasons=tuple(reasons),
+        where=where,
+    )
 
 
 def _choose_policy(by_policy: dict[str, dict[str, Rewrite]], policy: str, path: str | Path) -> dict[str, Rewrite]:
@@ -165,8 +170,7 @@ def build_market(
 ) -> AuditedMarket:
     """Match the postings, and their rewrites if there are any, and return what is to be audited.
 
-    With rewrites, only the postings that have one are audited, before and after. Guardrails are checked here where the
-    rewrites' file does not say what failed.
+    With rewrites, only the postings that have one are audited, before and after.
 
     Raises:
         UserError: `top` does not suit the number of candidates.
@@ -176,20 +180,16 @@ def build_market(
     chosen = [posting for posting in postings if not rewrites or posting.id in rewrites]
     originals = [normalize_spaces(posting.description) for posting in chosen]
     phases = {BEFORE: match_texts(matcher, originals, top=top)}
-    notes: tuple[RewrittenPosting, ...] = ()
-    if rewrites:
-        texts = [rewrites[posting.id].text for posting in chosen]
-        phases[AFTER] = match_texts(matcher, texts, top=top)
-        notes = tuple(
-            _note_rewrite(posting, original, rewrites[posting.id])
-            for posting, original in zip(chosen, originals, strict=True)
-        )
+    rewritten = tuple(rewrites[posting.id] for posting in chosen) if rewrites else ()
+    if rewritten:
+        phases[AFTER] = match_texts(matcher, [rewrite.text for rewrite in rewritten], top=top)
     return AuditedMarket(
         table=AttributeTable.from_candidates(candidates),
         posting_ids=tuple(posting.id for posting in chosen),
+        titles=tuple(posting.title for posting in chosen),
         groups=tuple(posting.group for posting in chosen),
         phases=phases,
-        rewrites=notes,
+        rewrites=rewritten,
     )
 
 
@@ -202,11 +202,3 @@ def match_texts(matcher: Matcher, texts: Sequence[str], *, top: int) -> Phase:
         matches = matcher.top_k([texts[row] for row in filled], top)
         indices[filled], scores[filled] = matches.indices, matches.scores
     return Phase(indices, scores)
-
-
-def _note_rewrite(posting: Posting, original: str, rewrite: Rewrite) -> RewrittenPosting:
-    if rewrite.failures is not None:
-        return RewrittenPosting(posting.title, original, rewrite.text, rewrite.failures, rewrite.reasons)
-    failures = check_rewrite(posting, rewrite.text, build_prompt(posting))
-    names = tuple(sorted({failure.check for failure in failures}))
-    return RewrittenPosting(posting.title, original, rewrite.text, names, tuple(f.reason for f in failures))

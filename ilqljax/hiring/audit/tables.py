@@ -12,8 +12,8 @@ import json
 import math
 from typing import Any
 
+from ilqljax.data.pages import clean_text
 from ilqljax.hiring.audit.impact_ratio import Mark
-from ilqljax.hiring.audit.markup import clean_text
 from ilqljax.hiring.reward.scores import CROSS
 
 RATE_NAMES = {"shortlisting": "Shortlisting Rate", "selection": "Selection Rate", "scoring": "Scoring Rate"}

@@ -16,7 +16,7 @@ from ilqljax.hiring.data.prepared import format_summary
 from ilqljax.hiring.edits.operators import ALL_OPERATORS
 from ilqljax.hiring.postings.sources import SOURCES
 from ilqljax.hiring.reward.distances import DISTANCE_NAMES
-from ilqljax.hiring.reward.reward import RewardConfig
+from ilqljax.hiring.reward.scores import RewardConfig
 
 RENAMED = {"k": "top"}
 

@@ -1,29 +1,26 @@
 """Prepare a data folder: postings, candidates, splits, and offline data of several scored rewrites per posting.
 
-The folder (its files: `prepared`) appears whole or not at all: it is built in a temporary sibling and renamed; what a
-killed process left of that is cleared by the next. A folder whose inputs, settings and code are the same is used again.
-Rewards that were scored before an attempt failed or was killed stay in its sibling: the next attempt at the same takes
-them over, and they are cleared when any data have been prepared there.
+The folder (its files: `prepared`) appears whole or not at all. One whose inputs, settings and versions are the same is
+used again. Any other, and one with a damaged file, is prepared again, and asks the engine only for what nobody asked
+it before: rewards outlive folders (`folders`).
 """
 
-import errno
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ilqljax.data.files import lock_path, save_text
+from ilqljax.config.sections import NO_OPTION
+from ilqljax.data.files import save_text
 from ilqljax.data.json_lines import save_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.data.folders import check_target, recover_folder, replace_folder
 from ilqljax.hiring.data.prepared import (
     CANDIDATES,
     JOBS,
@@ -32,7 +29,6 @@ from ilqljax.hiring.data.prepared import (
     SPLITS,
     SUMMARY,
     SUMMARY_HASH,
-    VECTORS,
     PreparedData,
     ScoredRewrite,
     hash_summary,
@@ -53,9 +49,15 @@ from ilqljax.hiring.postings.posting import (
 )
 from ilqljax.hiring.postings.prompts import build_prompt, map_groups
 from ilqljax.hiring.postings.sources import detect_source, load_market
-from ilqljax.hiring.reward import diversity
-from ilqljax.hiring.reward.reward import DiversityReward, RewardCache, RewardConfig
+from ilqljax.hiring.reward.reward import REWARD_VERSION, DiversityReward
+from ilqljax.hiring.reward.scores import RewardConfig
 
+logger = logging.getLogger(__name__)
+
+# Raise this when the same inputs and settings give other files than before: after a change of operators, guardrails,
+# prompts, splits, readers of sources or the sample's generator. Folders made before are then prepared again. (When
+# the meaning of a reward changes, raise `REWARD_VERSION`, which also gives up all that was scored.)
+PREPARE_VERSION = 1
 SPLIT_CHOICES = ("company", "given")
 # A small model reads a hundred-odd words; longer posts are dropped and counted. Every other source keeps all by
 # default.
@@ -76,12 +78,15 @@ class DataConfig:
         n_candidates: of the sample.
         max_postings: keep a seeded choice of at most so many postings; 0 keeps all.
         max_words: drop (and count) postings with more words; 0 keeps all, -1 means 120 for Hacker News and 0 otherwise.
-        operators: what makes rewrites; the original is always there.
+        operators: what makes rewrites; the usual ones if none is named; the original is always there.
         rewrites_path: a file of further rewrites of training postings, such as `ilqljax data sample` writes; "" for
             none.
-        splits: "company" splits anew, "given" takes the index files of the source.
+        splits: "company" makes new ones, "given" takes the index files of the source.
         fractions: shares of train, eval and test in a new split.
         reward: how rewrites are scored.
+
+    Raises:
+        UserError: an unknown operator or kind of splits, or a limit below what is allowed.
     """
 
     source: str = ""
@@ -93,31 +98,43 @@ class DataConfig:
     n_candidates: int = 2000
     max_postings: int = 0
     max_words: int = -1
-    operators: tuple[str, ...] = tuple(OPERATORS)
+    operators: tuple[str, ...] = ()
     rewrites_path: str = ""
     splits: str = "company"
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
-    reward: RewardConfig = field(default_factory=RewardConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig, metadata=NO_OPTION)  # a section of its own
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "operators", self.operators or tuple(OPERATORS))
+        require_operators(self.operators)
+        if self.splits not in SPLIT_CHOICES:
+            raise UserError(f"Unknown splits '{self.splits}'. Known: {', '.join(SPLIT_CHOICES)}.")
+        if self.max_postings < 0 or self.max_words < -1:
+            raise UserError(
+                f"max_postings={self.max_postings}, max_words={self.max_words}: use 0 for no limit (max_words also "
+                "-1, the source's default)."
+            )
 
 
 def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSource | None = None) -> PreparedData:
-    """Prepare a data folder, or load it if it was made from the same inputs, settings and code.
+    """Prepare a data folder, or load it if it was made from the same inputs, settings and versions, and is whole.
 
     Args:
         config: what to prepare.
-        out_dir: the folder to make. One that an earlier call made is replaced; any other that holds something is
-        refused.
+        out_dir: the folder to make. One that an earlier call made is replaced, but for its rewards; any other that
+            holds something is refused.
         matcher: the engine that scores; TF-IDF where none is given.
 
     Raises:
         UserError: bad data, a bad setting, an engine that fails, or a folder that cannot be written or is not ours.
-            Nothing is left behind but, hidden beside the folder, rewards that were scored (module docstring).
+            Nothing is left behind but what was scored, for the next call.
     """
-    _check_config(config)
+    if config.rewrites_path and not Path(config.rewrites_path).is_file():
+        raise UserError(f"rewrites_path={config.rewrites_path}: no such file. `ilqljax data sample` writes one.")
     matcher = TfidfSource() if matcher is None else matcher
     out_dir = Path(out_dir)
-    _recover_folder(out_dir)
-    _check_target(out_dir)
+    recover_folder(out_dir)
+    check_target(out_dir)
     source = config.source or detect_source(config.path)
     market = load_market(
         source=source,
@@ -130,39 +147,36 @@ def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSou
     )
     further = [Path(config.rewrites_path)] if config.rewrites_path else []
     fingerprint = _make_fingerprint(config, [*market.files, *further], matcher)
-    if _is_current(out_dir, fingerprint):
-        _clear_siblings(out_dir, scored=False)
-        return load_prepared(out_dir)
+    current = _load_current(out_dir, fingerprint)
+    if current is not None:
+        return current
     postings, dropped = _choose_postings(market.postings, config, source=source)
     splits = _choose_splits(postings, market.splits, config)
-    siblings = f"{_name_siblings(out_dir)}{fingerprint[:16]}-"
-    with _replace_folder(out_dir, prefix=siblings) as folder:
-        _keep_vectors(out_dir, folder)
-        _keep_rewards(out_dir, folder, prefix=siblings)
-        _fill_folder(
-            folder,
-            postings,
-            market.candidates,
-            splits,
-            config,
-            matcher,
-            {"source": source, "dropped": dropped, "fingerprint": fingerprint},
-        )
-    _clear_siblings(out_dir, scored=True)
+    facts = {"source": source, "dropped": dropped, "fingerprint": fingerprint}
+    with replace_folder(out_dir) as folder:
+        _fill_folder(folder, postings, market.candidates, splits, config, matcher, facts)
     return load_prepared(out_dir)
 
 
-def _check_config(config: DataConfig) -> None:
-    require_operators(config.operators)
-    if config.splits not in SPLIT_CHOICES:
-        raise UserError(f"Unknown splits '{config.splits}'. Known: {', '.join(SPLIT_CHOICES)}.")
-    if config.rewrites_path and not Path(config.rewrites_path).is_file():
-        raise UserError(f"rewrites_path={config.rewrites_path}: no such file. scripts/sample_rewrites.py writes one.")
-    if config.max_postings < 0 or config.max_words < -1:
-        raise UserError(
-            f"max_postings={config.max_postings}, max_words={config.max_words}: use 0 for no limit (max_words also -1, "
-            "the source's default)."
-        )
+def _make_fingerprint(config: DataConfig, files: Sequence[Path], matcher: MatcherSource) -> str:
+    """Hash what a folder is made from: the versions of the code, the settings, the engine and the input files."""
+    header = [PREPARE_VERSION, REWARD_VERSION, asdict(config), matcher.fingerprint]
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for file in files:
+        digest.update(f"{file.name} {hash_file(file)}".encode())
+    return digest.hexdigest()
+
+
+def _load_current(out_dir: Path, fingerprint: str) -> PreparedData | None:
+    """Load a folder that has this fingerprint and is whole; None says that it is to be prepared."""
+    try:
+        summary = load_summary(out_dir)
+        if summary is None or summary["fingerprint"] != fingerprint:
+            return None
+        return load_prepared(out_dir)
+    except UserError as error:
+        logger.warning("%s This is done now.", error)
+        return None
 
 
 def _choose_postings(
@@ -272,143 +286,3 @@ def _average_rewards(rows: Sequence[ScoredRewrite]) -> dict[str, dict[str, dict[
         }
         for split, by_operator in rewards.items()
     }
-
-
-def _make_fingerprint(config: DataConfig, files: Sequence[Path], matcher: MatcherSource) -> str:
-    """Hash the settings, the engine, the input files, and the code that turns one into the other."""
-    digest = hashlib.sha256(json.dumps([asdict(config), matcher.fingerprint], sort_keys=True).encode())
-    code = sorted(Path(__file__).parent.rglob("*.py")) + sorted(Path(diversity.__file__).parent.glob("*.py"))
-    for file in [*files, *code]:
-        digest.update(f"{file.name} {hash_file(file)}".encode())
-    return digest.hexdigest()
-
-
-def _check_target(out_dir: Path) -> None:
-    """Refuse a target that is a file, or a folder with something in it that this module did not make."""
-    if out_dir.exists() and not out_dir.is_dir():
-        raise UserError(f"{out_dir}: is a file. Give a folder for the prepared data.")
-    if out_dir.is_dir() and any(out_dir.iterdir()) and load_summary(out_dir) is None:
-        raise UserError(
-            f"{out_dir}: holds files that prepare_data did not make, or lost its {SUMMARY}. Give a new or "
-            "empty folder; if it is prepared data, delete it."
-        )
-
-
-def _keep_vectors(old: Path, new: Path) -> None:
-    """Take over the candidates' vectors of a folder that is replaced; their own hash says whether they still hold."""
-    for file in sorted(old.glob(VECTORS.format("*"))):
-        shutil.copy2(file, new / file.name)
-
-
-def _keep_rewards(out_dir: Path, new: Path, *, prefix: str) -> None:
-    """Take over what was scored by attempts at the same data that failed or were killed."""
-    for sibling in _list_abandoned(out_dir):
-        scored = sibling / "new" / REWARDS
-        if sibling.name.startswith(prefix) and scored.is_file():
-            with suppress(UserError):  # what cannot be copied, damaged or for now, stays until the data are prepared
-                RewardCache(new / REWARDS).take_over(scored)
-                shutil.rmtree(sibling, ignore_errors=True)
-
-
-def _is_current(out_dir: Path, fingerprint: str) -> bool:
-    summary = load_summary(out_dir)
-    return summary is not None and summary["fingerprint"] == fingerprint
-
-
-@contextmanager
-def _replace_folder(out_dir: Path, *, prefix: str) -> Iterator[Path]:
-    """Yield a temporary sibling; move it to `out_dir` when the block succeeds, delete all but its rewards otherwise.
-
-    It is locked for the block, which tells it from what a killed process left (`_list_abandoned`).
-    """
-    try:
-        out_dir.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=out_dir.parent))
-    except OSError as error:
-        raise UserError(
-            f"{out_dir}: cannot be created ({error.strerror}). Choose a folder you may write to."
-        ) from error
-    with lock_path(temporary, wait=True):
-        try:
-            new = temporary / "new"
-            new.mkdir()
-            yield new
-            _move_into_place(new, out_dir, old=temporary / "old")
-        finally:
-            _clean_up(temporary)
-
-
-def _clean_up(temporary: Path) -> None:
-    """Delete a temporary folder, but not the rewards that an attempt which failed has scored in it."""
-    new = temporary / "new"
-    is_kept = (new / REWARDS).is_file()  # a new folder that succeeded is no longer there
-    if is_kept:
-        with suppress(UserError):  # a cache that cannot be read now may be readable later
-            is_kept = RewardCache(new / REWARDS).count() > 0
-    if not is_kept:
-        shutil.rmtree(temporary)
-        return
-    shutil.rmtree(temporary / "old", ignore_errors=True)
-    for file in new.iterdir():
-        if not file.name.startswith(REWARDS):  # SQLite may have files beside it
-            file.unlink()
-
-
-def _name_siblings(out_dir: Path) -> str:
-    return f".{out_dir.name}.making-"
-
-
-def _move_into_place(new: Path, out_dir: Path, *, old: Path) -> None:
-    """Move `new` to `out_dir` and what stands there to `old`, though other processes may do the same; the last wins."""
-    for _ in range(10):
-        _check_target(out_dir)
-        shutil.rmtree(old, ignore_errors=True)
-        with suppress(FileNotFoundError):  # there is none, or another process has moved it
-            os.replace(out_dir, old)
-        try:
-            os.replace(new, out_dir)
-            return
-        except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another process has put its own there
-                continue
-            if old.exists():
-                os.replace(old, out_dir)
-            raise UserError(
-                f"{out_dir}: cannot be replaced ({error.strerror}). Choose a folder you may write to."
-            ) from error
-    raise UserError(f"{out_dir}: other processes keep replacing it. Wait until they have ended, and start again.")
-
-
-def _recover_folder(out_dir: Path) -> None:
-    """Bring back a folder that a killed process had moved away and not yet replaced."""
-    for sibling in _list_abandoned(out_dir):
-        _bring_back(sibling, out_dir)
-
-
-def _clear_siblings(out_dir: Path, *, scored: bool) -> None:
-    """Delete what failed and killed processes left beside `out_dir`, the rewards that they scored only if `scored`."""
-    for sibling in _list_abandoned(out_dir):
-        _bring_back(sibling, out_dir)
-        if scored:
-            shutil.rmtree(sibling, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                _clean_up(sibling)
-
-
-def _bring_back(sibling: Path, out_dir: Path) -> None:
-    with suppress(OSError):  # another process brings one back too
-        if (sibling / "old").is_dir() and not out_dir.exists():
-            os.replace(sibling / "old", out_dir)
-
-
-def _list_abandoned(out_dir: Path) -> Iterator[Path]:
-    """Yield, locked, each temporary sibling of `out_dir` in which no process is at work."""
-    with suppress(OSError):  # no such parent, or another process clears it too
-        for sibling in out_dir.parent.iterdir():
-            if not sibling.name.startswith(_name_siblings(out_dir)):
-                continue
-            with lock_path(sibling) as lock:
-                # A living process locks its folder before it puts anything there.
-                if lock == "held" and any(sibling.iterdir()):
-                    yield sibling

@@ -1,14 +1,15 @@
 """Describe and load a prepared data folder; `prepare` makes one.
 
-| file                  | holds                                                                      |
-|-----------------------|----------------------------------------------------------------------------|
-| jobs.jsonl            | the postings that were kept                                                |
-| candidates.jsonl      | the candidates                                                             |
-| splits.json           | the manifest: ids by split, and hashes                                     |
-| offline.jsonl         | one scored rewrite a line                                                  |
-| rewards.sqlite        | the reward cache, which later runs go on filling                           |
-| vectors-*.safetensors | the candidates' vectors, one file an encoder, where one was used           |
-| summary.json          | configuration, counts, mean rewards by split and operator, the noise floor |
+| file                     | holds                                                                      |
+|--------------------------|----------------------------------------------------------------------------|
+| jobs.jsonl               | the postings that were kept                                                |
+| candidates.jsonl         | the candidates                                                             |
+| splits.json              | the manifest: ids by split, and hashes                                     |
+| offline.jsonl            | one scored rewrite a line                                                  |
+| rewards.sqlite           | the reward cache, which later runs go on filling                           |
+| rewards.sqlite.damaged-* | what of it could not be read, kept aside (`reward.cache`)                  |
+| vectors-*.safetensors    | the candidates' vectors, one file an encoder, where one was used           |
+| summary.json             | configuration, counts, mean rewards by split and operator, the noise floor |
 """
 
 import json
@@ -26,13 +27,14 @@ from ilqljax.hiring.environment import PostingEnvironment, PostingObservation
 from ilqljax.hiring.matching.sources import MatcherSource, TfidfSource
 from ilqljax.hiring.postings.posting import Candidate, Posting, load_candidates, load_postings
 from ilqljax.hiring.postings.prompts import map_groups
-from ilqljax.hiring.reward.reward import DiversityReward, RewardConfig
+from ilqljax.hiring.reward.reward import DiversityReward
+from ilqljax.hiring.reward.scores import RewardConfig
 
 JOBS, CANDIDATES, SPLITS = "jobs.jsonl", "candidates.jsonl", "splits.json"
 OFFLINE, REWARDS, SUMMARY = "offline.jsonl", "rewards.sqlite", "summary.json"
 VECTORS = "vectors-{}.safetensors"
 SUMMARY_HASH = "summary_sha256"  # of the rest of the summary
-PREPARE_ANEW = "Delete the folder and prepare the data anew (training does so by itself)."
+PREPARE_AGAIN = "Prepare the data again (training does so by itself): what was scored is not asked again."
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def load_prepared(folder: str | Path) -> PreparedData:
             f"{folder}: is not a prepared data folder (no {SUMMARY}). Run `ilqljax data prepare` to make it."
         )
     _check_hashes(folder, {SPLITS: summary["splits_sha256"]})
-    _check_hashes(folder, read_json(folder / SPLITS, advice=PREPARE_ANEW)["file_hashes"])
+    _check_hashes(folder, read_json(folder / SPLITS, advice=PREPARE_AGAIN)["file_hashes"])
     postings = load_postings(folder / JOBS)
     manifest = load_manifest(folder / SPLITS, postings=postings)
     rows = (
@@ -132,7 +134,7 @@ def load_prepared(folder: str | Path) -> PreparedData:
 def _check_hashes(folder: Path, expected: Mapping[str, str]) -> None:
     for name, digest in expected.items():
         if not (folder / name).is_file() or hash_file(folder / name) != digest:
-            raise UserError(f"{folder / name}: is missing or was changed since it was made. {PREPARE_ANEW}")
+            raise UserError(f"{folder / name}: is missing or was changed since it was made. {PREPARE_AGAIN}")
 
 
 def format_summary(summary: Mapping[str, Any]) -> str:
@@ -152,15 +154,13 @@ def format_summary(summary: Mapping[str, Any]) -> str:
 
 
 def load_summary(folder: Path) -> dict[str, Any] | None:
-    """Return the summary of a prepared folder, None if there is none; a `UserError` if it is not ours."""
+    """Return the summary of a prepared folder, None if there is none; a `UserError` if it is not as it was made."""
     path = folder / SUMMARY
     if not path.is_file():
         return None
-    summary = read_json(path, advice=PREPARE_ANEW)
-    if "fingerprint" not in summary:
-        raise UserError(f"{path}: was not written by prepare_data. Choose another folder.")
+    summary = read_json(path, advice=PREPARE_AGAIN)
     if summary.get(SUMMARY_HASH) != hash_summary(summary):
-        raise UserError(f"{path}: is damaged or was changed since it was made. {PREPARE_ANEW}")
+        raise UserError(f"{path}: is damaged or was changed since it was made. {PREPARE_AGAIN}")
     return summary
 
 

@@ -14,7 +14,7 @@ from ilqljax.data.datapoint import Dialogue
 from ilqljax.data.dataset import ObservationDataset, View
 from ilqljax.data.loader import eval_batches
 from ilqljax.data.tokenizer import FILE_NAME, GPT2Tokenizer, Tokenizer, load_tokenizer
-from ilqljax.decoding.policy import TextPolicy, show_as_it_is
+from ilqljax.decoding.policy import TextPolicy, identity_view
 from ilqljax.errors import UserError
 from ilqljax.hiring.data.prepared import PreparedData
 from ilqljax.hiring.guardrails.fluency import Fluency, calibrate_fluency, select_edits
@@ -37,7 +37,7 @@ class TextLikelihood:
         *,
         batch_size: int = 32,
         length_buckets: Sequence[int] = (128, 256, 512),
-        view: View = show_as_it_is,
+        view: View = identity_view,
     ) -> None:
         """Hold a language model.
 

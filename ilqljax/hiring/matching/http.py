@@ -11,23 +11,28 @@ and the answer, status 200, must be (`foreign_matching` says how strictly it is 
 with one entry a text, in the order of the texts, of exactly k ids of candidates, best first.
 
 What may pass with time is tried again after a pause that doubles: no connection, no complete answer within `timeout_s`,
-and the statuses 408, 425, 429 and 5xx (429 and 503 may name the pause: Retry-After, in seconds). Anything else is a
-mistake to put right, and is reported at once.
+and the statuses 408, 425, 429 and 5xx (429 and 503 may name the pause: Retry-After, in seconds). Anything else, a
+redirect too, is a mistake to put right, and is reported at once.
+
+httpx speaks HTTP and tenacity repeats. Ours are the limits that they lack: one on a whole request (httpx limits each
+read), one on the length of an answer, and no further request once another one of the call has failed.
 """
 
 import contextlib
-import http.client
 import json
 import os
 import socket
+import ssl
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from urllib.parse import SplitResult, urlsplit
+from typing import Any, NoReturn, Self
 
+import httpx
 import numpy as np
+import tenacity
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.matching.matcher import Matches, check_k, check_texts
@@ -71,12 +76,12 @@ class HttpConfig:
                 f"url={self.url!r} must be ASCII without white space. Write other characters as %C3%A4 "
                 "(urllib.parse.quote does), and a host's name in its xn-- form."
             )
-        parts = _split_url(self.url)
-        if parts is None:
+        url = _parse_url(self.url)
+        if url is None:
             raise UserError(
                 f"url={self.url!r} is no address of an engine. Give one such as http://127.0.0.1:8000/match."
             )
-        if parts.username or parts.password:
+        if url.userinfo:
             raise UserError(
                 "The url holds a user name or password, which would be written to the run's config. "
                 "Set token_variable to the name of an environment variable instead."
@@ -112,7 +117,8 @@ class HttpMatcher:
         self._row_of = number_ids(candidate_ids)
         self.n_candidates = len(self._row_of)
         self.fingerprint = f"http-{hash_texts(candidate_ids, prefix=f'{config.url} {config.version}')[:32]}"
-        self._headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "ilqljax"}
+        headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "ilqljax"}
+        headers |= {"Accept-Encoding": "identity", "Connection": "close"}
         if config.token_variable:
             token = os.environ.get(config.token_variable, "")
             if not token or not token.isascii() or any(c.isspace() for c in token):
@@ -120,7 +126,14 @@ class HttpMatcher:
                     f"The environment variable {config.token_variable} must hold the engine's token, one printable "
                     "word. Set it, or leave token_variable empty."
                 )
-            self._headers["Authorization"] = f"Bearer {token}"
+            headers["Authorization"] = f"Bearer {token}"
+        self._client = httpx.Client(
+            headers=headers,
+            timeout=httpx.Timeout(config.timeout_s, pool=None),
+            limits=httpx.Limits(max_connections=config.max_concurrent, max_keepalive_connections=0),
+            verify=ssl.create_default_context(),  # the machine's own authorities, and not those that httpx brings
+            trust_env=False,  # no proxy and no password that the user has not named
+        )
 
     @property
     def texts_at_once(self) -> int:
@@ -153,46 +166,57 @@ class HttpMatcher:
 
     def _ask(self, texts: list[str], k: int, *, ended: threading.Event) -> Matches:
         body = json.dumps({"texts": texts, "k": k}).encode()
-        for attempt in range(self.config.n_retries + 1):
-            try:
-                return self._read(self._post(body), n_texts=len(texts), k=k)
-            except TransientError as error:
-                pause = min(error.pause_s or self.config.backoff_s * 2.0**attempt, LONGEST_PAUSE_S)
-                if attempt == self.config.n_retries or ended.wait(pause):
-                    raise UserError(
-                        f"{self.config.url} {error}, {attempt + 1} times in a row. Is the engine running? Raise "
-                        "timeout_s or n_retries if it needs longer."
-                    ) from error
-        raise AssertionError("the loop returns or raises")
+
+        def ask_once() -> Matches:
+            if ended.is_set():  # a pause that was cut short ends here
+                raise UserError(f"{self.config.url}: not asked any more, because another request failed.")
+            return self._read(self._post(body), n_texts=len(texts), k=k)
+
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(TransientError),
+            wait=self._choose_pause,
+            sleep=tenacity.sleep_using_event(ended),
+            stop=tenacity.stop_after_attempt(self.config.n_retries + 1),
+            retry_error_callback=self._give_up,
+        )(ask_once)
+
+    def _choose_pause(self, state: tenacity.RetryCallState) -> float:
+        told = state.outcome.exception().pause_s
+        doubled = tenacity.wait_exponential(multiplier=self.config.backoff_s, max=LONGEST_PAUSE_S)
+        return min(told, LONGEST_PAUSE_S) or doubled(state)
+
+    def _give_up(self, state: tenacity.RetryCallState) -> NoReturn:
+        error = state.outcome.exception()
+        raise UserError(
+            f"{self.config.url} {error}, {state.attempt_number} times in a row. Is the engine running? Raise "
+            "timeout_s or n_retries if it needs longer."
+        ) from error
 
     def _post(self, body: bytes) -> bytes:
         """Send one request and return the answer's body, or raise a `TransientError` or a `UserError`."""
-        c, parts = self.config, urlsplit(self.config.url)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.hostname, parts.port, timeout=c.timeout_s)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        late = threading.Event()
+        c, answer = self.config, bytearray()
         try:
-            with _limit_time(connection, c.timeout_s, late):
-                connection.request("POST", target, body, self._headers)
-                with connection.getresponse() as response:
-                    answer = response.read(c.max_answer_bytes + 1)
-                    is_whole = not response.length or len(answer) > c.max_answer_bytes
-        except (OSError, http.client.HTTPException) as error:
-            if not (late.is_set() or isinstance(error, TimeoutError)):
+            with (
+                _TimeLimit(c.timeout_s) as limit,
+                self._client.stream("POST", c.url, content=body, extensions={"trace": limit.watch}) as response,
+            ):
+                for part in response.iter_raw():
+                    answer += part
+                    if len(answer) > c.max_answer_bytes:
+                        break
+        except httpx.TransportError as error:
+            if not (limit.is_over or isinstance(error, httpx.TimeoutException)):
                 raise TransientError(f"could not be asked ({type(error).__name__}: {error})") from error
-            late.set()
-        finally:
-            connection.close()
-        if late.is_set():
+            limit.is_over = True
+        if limit.is_over:
             raise TransientError(f"gave no complete answer within {c.timeout_s:g} s")
-        if not is_whole:
-            raise TransientError("broke off its answer")
-        if response.status in RETRIED_STATUSES:
-            raise TransientError(f"answered with status {response.status}", pause_s=_read_pause(response))
-        if response.status != 200:
-            raise UserError(f"{c.url} answered with status {response.status}: {answer[:200]!r}. Expected 200 and JSON.")
-        return answer
+        if response.status_code in RETRIED_STATUSES:
+            raise TransientError(f"answered with status {response.status_code}", pause_s=_read_pause(response))
+        if response.status_code != 200:
+            raise UserError(
+                f"{c.url} answered with status {response.status_code}: {bytes(answer[:200])!r}. Expected 200 and JSON."
+            )
+        return bytes(answer)
 
     def _read(self, answer: bytes, *, n_texts: int, k: int) -> Matches:
         where = self.config.url
@@ -212,42 +236,50 @@ class HttpMatcher:
         return check_answers(ids, scores, n_texts=n_texts, k=k, row_of=self._row_of, where=where)
 
 
-@contextlib.contextmanager
-def _limit_time(connection: http.client.HTTPConnection, seconds: float, late: threading.Event) -> Iterator[None]:
-    """Connect, and end whatever still reads or writes after `seconds` in all; `late` is then set.
+class _TimeLimit:
+    """End whatever a request still does after so many seconds in all; `is_over` is then true.
 
-    A socket's own time-out starts anew with every byte; this one does not.
+    A time-out of httpx starts again with every byte; this one does not. It is told of the connection by httpx's trace
+    and shuts down a twin of the socket, since a TLS handshake takes the first one over.
     """
-    start = time.monotonic()
-    connection.connect()
-    left = max(0.0, start + seconds - time.monotonic())
-    timer = threading.Timer(left, _cut, (connection.sock, late))
-    timer.daemon = True
-    timer.start()
+
+    def __init__(self, seconds: float):
+        self.is_over = False
+        self._end = time.monotonic() + seconds
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    def watch(self, event: str, info: Mapping[str, Any]) -> None:
+        """Start the clock once there is a connection; until then httpx's own time-out holds."""
+        if event == "connection.connect_tcp.complete":
+            twin = self._open.enter_context(info["return_value"].get_extra_info("socket").dup())
+            timer = threading.Timer(max(0.0, self._end - time.monotonic()), self._cut, [twin])
+            timer.daemon = True
+            self._open.callback(timer.cancel)
+            timer.start()
+
+    def _cut(self, twin: socket.socket) -> None:
+        self.is_over = True
+        with contextlib.suppress(OSError):
+            twin.shutdown(socket.SHUT_RDWR)
+
+
+def _parse_url(url: str) -> httpx.URL | None:
+    """Parse an http or https address; None if it is none."""
     try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _cut(sock: socket.socket, late: threading.Event) -> None:
-    late.set()
-    # The bare socket's method: TLS would first say goodbye, which can block.
-    with contextlib.suppress(OSError):
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
-
-def _split_url(url: str) -> SplitResult | None:
-    """Split an http or https address; None if it is none."""
-    try:
-        parts = urlsplit(url)
-        is_valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) > 0
-    except ValueError:  # a port that is no number, brackets that do not close
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
         return None
-    return parts if is_valid else None
+    is_valid = parsed.scheme in ("http", "https") and parsed.host and (parsed.port is None or 0 < parsed.port < 65536)
+    return parsed if is_valid else None
 
 
-def _read_pause(response: http.client.HTTPResponse) -> float:
+def _read_pause(response: httpx.Response) -> float:
     """Read the seconds of Retry-After; 0 where there are none (a date is not read)."""
-    value = (response.getheader("Retry-After") or "").strip()
+    value = response.headers.get("Retry-After", "").strip()
     return float(value) if value.isascii() and value.isdigit() else 0.0

@@ -7,7 +7,6 @@ matrix.
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -107,20 +106,18 @@ class TfidfMatcher:
         Raises:
             UserError: there is no candidate, or `candidate_texts` is not a list of texts.
         """
+        from sklearn.feature_extraction.text import TfidfVectorizer  # here, for it takes a second
+
         check_texts(candidate_texts, name="candidate_texts")
         if not candidate_texts:
             raise UserError("The list of candidates is empty. A matcher needs at least one candidate.")
         self.n_candidates = len(candidate_texts)
         self.fingerprint = _fingerprint(candidate_texts)
-        counts = [Counter(split_words(text)) for text in candidate_texts]
-        words = sorted(set().union(*counts))
-        self._column_of = {word: column for column, word in enumerate(words)}
-        document_counts = np.bincount(
-            [self._column_of[word] for count in counts for word in count], minlength=len(words)
-        )
-        self._idf = 1.0 + np.log((1.0 + self.n_candidates) / (1.0 + document_counts))
-        self._candidates = self._vectorize(counts)
-        self._text_block = max(1, min(256, max_block_bytes // (8 * max(1, len(words)))))
+        self._vectorizer = TfidfVectorizer(analyzer=split_words, sublinear_tf=True)
+        # Candidates without any word score 0 whatever is known, and scikit-learn insists on knowing a word.
+        self._vectorizer.fit(candidate_texts if any(map(WORD.search, candidate_texts)) else ["word"])
+        self._candidates = self._vectorizer.transform(candidate_texts)
+        self._text_block = max(1, min(256, max_block_bytes // (8 * self._candidates.shape[1])))
         self._candidate_block = max(1, max_block_bytes // (8 * self._text_block))
 
     def top_k(self, texts: Sequence[str], k: int) -> Matches:
@@ -133,11 +130,11 @@ class TfidfMatcher:
         check_k(k, n_candidates=self.n_candidates)
         if not texts:
             return Matches(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
-        vectors = self._vectorize([Counter(split_words(text)) for text in texts])
+        vectors = self._vectorizer.transform(texts)
         blocks = range(0, len(texts), self._text_block)
         return _unpack(np.concatenate([self._search(vectors[at : at + self._text_block], k) for at in blocks]))
 
-    def _search(self, vectors: scipy.sparse.csr_array, k: int) -> Int[Array, "B k"]:
+    def _search(self, vectors: scipy.sparse.csr_matrix, k: int) -> Int[Array, "B k"]:
         # Sparse candidates times dense texts: each non-zero of a candidate updates all texts of the block at once,
         # which is several times faster than sparse times sparse when common words occur in most candidates.
         dense = np.ascontiguousarray(vectors.toarray().T)  # [V B]
@@ -147,20 +144,6 @@ class TfidfMatcher:
             keys = _largest(_pack(scores, first_index=start), k)
             best = _largest(np.concatenate([best, keys], axis=1), k)
         return best
-
-    def _vectorize(self, counts: Sequence[Counter[str]]) -> scipy.sparse.csr_array:
-        columns, values, ends = [], [], [0]
-        for count in counts:
-            row = sorted((self._column_of[word], n) for word, n in count.items() if word in self._column_of)
-            columns.extend(column for column, _ in row)
-            values.extend(n for _, n in row)
-            ends.append(len(columns))
-        columns, ends = np.array(columns, np.int32), np.array(ends, np.int32 if len(columns) < 2**31 else np.int64)
-        weights = (1.0 + np.log(np.array(values, np.float64))) * self._idf[columns]
-        row_of = np.repeat(np.arange(len(counts)), np.diff(ends))
-        squared = np.bincount(row_of, weights=weights**2, minlength=len(counts))
-        weights /= np.sqrt(squared)[row_of]
-        return scipy.sparse.csr_array((weights, columns, ends), shape=(len(counts), len(self._column_of)))
 
 
 def split_words(text: str) -> list[str]:

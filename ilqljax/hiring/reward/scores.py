@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import Attribute, AttributeTable
-from ilqljax.hiring.reward.distances import DEFAULT_SMOOTHING, Distance, make_distance
+from ilqljax.hiring.reward.distances import DEFAULT_SMOOTHING, DISTANCE_NAMES, Distance, make_distance
 from ilqljax.hiring.reward.diversity import (
     CategoryCounts,
     count_categories,
@@ -22,37 +22,68 @@ from ilqljax.hiring.reward.diversity import (
     exposure_weights,
     noise_floor,
 )
-from ilqljax.hiring.reward.targets import ANY_GROUP, Targets, codes_or_unknown, make_targets, select_targets
+from ilqljax.hiring.reward.targets import ANY_GROUP, TARGETS, Targets, codes_or_unknown, make_targets, select_targets
 from ilqljax.hiring.statistics import Estimate
 from ilqljax.types import Array
 
 WEIGHTS = ("equal", "exposure")
+COMPATS = ("", "original")
 AND, CROSS = ",", " x "
 
 
 @dataclass(frozen=True)
-class ScoreConfig:
-    """Say how a shortlist is scored.
+class RewardConfig:
+    """Say how a shortlist is scored, and what of it is a rewrite's reward.
+
+    The names, order and types of the fields are part of every cached reward's key (`reward.DiversityReward`): a
+    further one must be left out of the key where it has its default, or all that was ever scored is scored again.
 
     Attributes:
-        attribute: declared attributes, separated by commas; "gender x region" is an intersection.
-        distance: a name in `distances.DISTANCE_NAMES`.
-        target: a name in `targets.TARGETS`.
-        shares: named shares for the targets "fixed" and "group" (`targets`).
+        attribute: the declared attribute whose distribution counts; several, separated by commas, count the same, and
+            "gender x region" is an intersection.
+        k: length of the shortlist.
+        distance: of the shortlist's shares from the target's.
+        target: what a shortlist is compared with: "pool" (the share among all candidates), "uniform", "fixed" or
+            "group" (one a job group).
+        empty_reward: reward of a rewrite without any text.
+        compat: "original" takes the original project's distance instead (for comparison only), "" does not.
+        shares: named shares of the targets "fixed" and "group", such as "female=0.5, male=0.5".
         group_attribute: for "group" without shares: the candidates' attribute that holds the job group.
         smoothing: of the distance "kullback_leibler".
-        ground: of the distance "wasserstein" (`distances.parse_ground`).
+        ground: of the distance "wasserstein", such as "junior < middle < senior".
         weights: "equal", or "exposure" to weigh each place in the list by 1 / log2(1 + rank).
+        guardrail_penalty: subtracted from the reward of a rewrite that a guardrail finds damaged; 0 asks none. Then
+            every prompt must be one of `prompts.build_prompt`.
+
+    Raises:
+        UserError: an option is out of its range, whatever the candidates are.
     """
 
     attribute: str = "gender"
+    k: int = 50
     distance: str = "total_variation"
     target: str = "pool"
+    empty_reward: float = -200.0
+    compat: str = ""
     shares: str = ""
     group_attribute: str = ""
     smoothing: float = DEFAULT_SMOOTHING
     ground: str = ""
     weights: str = "equal"
+    guardrail_penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        choices = {"distance": DISTANCE_NAMES, "target": TARGETS, "compat": COMPATS, "weights": WEIGHTS}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise UserError(f"Unknown {name} '{getattr(self, name)}'. Known: {', '.join(map(repr, known))}.")
+        if not 0.0 <= self.guardrail_penalty < float("inf"):
+            raise UserError(f"guardrail_penalty={self.guardrail_penalty}: use a number from 0 on; it is subtracted.")
+
+    @property
+    def measured_by(self) -> str:
+        """The name of the distance that counts, which `compat` may replace."""
+        return "original_wasserstein" if self.compat == "original" else self.distance
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,14 +106,12 @@ def select_attribute(table: AttributeTable, name: str) -> Attribute:
 class ShortlistScorer:
     """Score shortlists of row numbers, best first; 0 is best."""
 
-    def __init__(self, table: AttributeTable, config: ScoreConfig):
+    def __init__(self, table: AttributeTable, config: RewardConfig):
         """Resolve attributes, targets and distances.
 
         Raises:
-            UserError: an unknown attribute, target, distance or weighting, or options that do not fit the categories.
+            UserError: an unknown attribute, or options that do not fit the categories.
         """
-        if config.weights not in WEIGHTS:
-            raise UserError(f"Unknown weights '{config.weights}'. Known: {', '.join(map(repr, WEIGHTS))}.")
         names = [name.strip() for name in config.attribute.split(AND) if name.strip()]
         if not names:
             raise UserError(f"attribute='{config.attribute}' names none. Known: {', '.join(table.names) or 'none'}.")
@@ -153,7 +182,7 @@ class ShortlistScorer:
         }
 
     def _floor(self, term: ScoreTerm, target: Float[Array, "C"], k: int, *, seed: int) -> float:
-        if self.config.distance == "total_variation" and self.config.weights == "equal":
+        if self.config.measured_by == "total_variation" and self.config.weights == "equal":
             return exact_noise_floor(target, k, pool=term.pool)
         floor = noise_floor(
             target, k, pool=term.pool, distance=term.distance, weights=self.weights(k), seed=seed, n_draws=4000
@@ -165,12 +194,12 @@ class ShortlistScorer:
         return exposure_weights(k) if self.config.weights == "exposure" else None
 
 
-def _make_term(table: AttributeTable, name: str, config: ScoreConfig) -> ScoreTerm:
+def _make_term(table: AttributeTable, name: str, config: RewardConfig) -> ScoreTerm:
     attribute = select_attribute(table, name)
     groups = table.attribute(config.group_attribute) if config.group_attribute else None
     targets = make_targets(config.target, attribute, shares=config.shares, group_codes=groups)
     absent = [attribute.categories[i] for target in targets.values() for i in np.flatnonzero(target == 0.0)]
-    if absent and config.distance == "kullback_leibler" and config.smoothing == 0.0:
+    if absent and config.measured_by == "kullback_leibler" and config.smoothing == 0.0:
         raise UserError(
             f"distance='kullback_leibler' with smoothing=0 is infinite where the target's share of '{absent[0]}' is 0. "
             f"Use smoothing={DEFAULT_SMOOTHING}, or a target that gives every category a share."
@@ -178,6 +207,8 @@ def _make_term(table: AttributeTable, name: str, config: ScoreConfig) -> ScoreTe
     return ScoreTerm(
         attribute=attribute,
         targets=targets,
-        distance=make_distance(config.distance, attribute.categories, smoothing=config.smoothing, ground=config.ground),
+        distance=make_distance(
+            config.measured_by, attribute.categories, smoothing=config.smoothing, ground=config.ground
+        ),
         pool=count_categories(attribute.codes, len(attribute.categories)),
     )

@@ -7,7 +7,7 @@ import pytest
 from dialogues import Talk, answer
 
 from ilqljax.config import from_section
-from ilqljax.data import transforms as arrangement
+from ilqljax.data import transforms
 from ilqljax.data.datapoint import ConstantTokenReward
 from ilqljax.data.dataset import IterableRLDataset, ObservationDataset, infer_reward_scaling
 from ilqljax.data.loader import eval_batches, make_train_loader
@@ -72,7 +72,7 @@ def test_a_stream_is_drawn_from_until_a_row_is_good_enough():
 
 
 def test_a_stream_without_a_good_row_is_refused(monkeypatch):
-    monkeypatch.setattr(arrangement, "MAX_TRIES", 20)
+    monkeypatch.setattr(transforms, "MAX_TRIES", 20)
     with pytest.raises(UserError, match="20 rows were drawn"):
         BestRows(threshold=0.0).apply(Stream(TOKENIZER)).sample_item(np.random.default_rng(0))
 
@@ -157,7 +157,7 @@ GAME = Talk((("a", None), ("b", -4.0), ("c", None), ("d", -2.0)))
 def test_labels_tell_in_training_what_was_still_to_come():
     expected = [("a a", None), ("b", -4.0), ("c c", None), ("d", -2.0)]
     assert LABELS.apply(make_dataset([GAME])).get_item(0).raw == "<s>a a</s>b</a>c c</s>d</a></eod>"
-    assert arrangement._Labelled(GAME, LABELS, acting=False).to_sequence() == (expected, True)
+    assert transforms._Labelled(GAME, LABELS, acting=False).to_sequence() == (expected, True)
 
 
 def test_labels_ask_when_acting_for_the_target_less_what_was_earned():
@@ -212,7 +212,7 @@ def test_a_return_that_is_an_edge_has_the_letter_above_it_in_rows_and_in_acting(
     labels = ReturnLabels.fit(dataset, DecisionTransformerConfig(prefix=" "))
     assert labels.edges == pytest.approx((0.3, 0.5, 0.6), abs=1e-9)
     assert labels.apply(dataset).get_item(0).raw == "<s>a d</s>b</a>c c</s>d</a>e b</s>f</a></eod>"
-    assert labels.view(talk).to_sequence() == arrangement._Labelled(talk, labels, acting=False).to_sequence()
+    assert labels.view(talk).to_sequence() == transforms._Labelled(talk, labels, acting=False).to_sequence()
 
 
 def test_truncation_keeps_the_label():
@@ -226,6 +226,6 @@ def test_a_tokenizer_that_cannot_write_the_labels_is_refused():
 
 
 @pytest.mark.parametrize("fitted", [AllRows(), BestRows(-1.5), PreferencePairs(1.0, 2, 3), LABELS])
-def test_an_arrangement_is_the_same_after_a_trip_through_plain_values(fitted):
+def test_a_transform_is_the_same_after_a_trip_through_plain_values(fitted):
     plain = {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(fitted).items()}
     assert from_section(type(fitted), plain) == fitted

@@ -1,0 +1,167 @@
+"""A config's text: the argument after its file's name, files, overrides on the command line, and JSON."""
+
+import importlib.util
+import json
+import types
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ilqljax.config.sections import Section, suggest, to_plain
+from ilqljax.data.files import check_checksum, read_json, save_with_checksum
+from ilqljax.errors import UserError
+
+
+def parse_arg(arg: str, **choices: tuple[str, ...]) -> types.SimpleNamespace:
+    """Read the comma list after a config file's colon as one pick per choice.
+
+    `parse_arg(arg, algorithm=("bc+ilql", "bc", "ilql"), size=("tiny", "gpt2"))`:
+
+    | arg         | algorithm | size |
+    |-------------|-----------|------|
+    | ""          | bc+ilql   | tiny |
+    | "bc"        | bc        | tiny |
+    | "gpt2,ilql" | ilql      | gpt2 |
+
+    Args:
+        arg: what follows the colon of `configs/task.py:arg`; may be empty.
+        **choices: for each choice its flags, all different; the first one is what an absent flag means.
+
+    Returns:
+        A namespace with the picked flag of every choice.
+
+    Raises:
+        UserError: a flag is unknown, or two flags answer the same choice.
+    """
+    choice_of = {flag: choice for choice, flags in choices.items() for flag in flags}
+    picked: dict[str, str] = {}
+    for flag in filter(None, (part.strip() for part in arg.split(","))):
+        if flag not in choice_of:
+            known = "; ".join(f"{choice}: {', '.join(flags)}" for choice, flags in choices.items())
+            raise UserError(f"Unknown flag {flag!r} in the config argument {arg!r}. Known flags: {known}.")
+        choice = choice_of[flag]
+        if picked.get(choice, flag) != flag:
+            raise UserError(
+                f"The config argument {arg!r} picks two values of {choice}: {picked[choice]!r} and {flag!r}. Keep one."
+            )
+        picked[choice] = flag
+    return types.SimpleNamespace(**{choice: picked.get(choice, flags[0]) for choice, flags in choices.items()})
+
+
+def resolve_path(path: str | Path, *, root: Path | None = None) -> Path:
+    """Resolve a path from a config: absolute, `~`, in the current directory if there, else below the repository root.
+
+    Args:
+        path: what the user wrote.
+        root: stands in for the repository root; an installed package has none, and the current directory is taken.
+
+    Raises:
+        UserError: the path is empty.
+    """
+    if not str(path).strip():
+        raise UserError("A path is empty. Give one that is absolute or relative to the repository root.")
+    given = Path(path).expanduser()
+    if given.is_absolute() or given.exists():
+        return given.absolute()
+    return ((root or find_root() or Path.cwd()) / given).absolute()
+
+
+def find_root() -> Path | None:
+    """Find the repository root: the folder above the package with `configs/` and `pyproject.toml`; None without one."""
+    for folder in Path(__file__).resolve().parents:
+        if (folder / "configs").is_dir() and (folder / "pyproject.toml").is_file():
+            return folder
+    return None
+
+
+def load_config_file(path_with_arg: str) -> ConfigDict:
+    """Load "configs/task.py:arg" as the command-line programs do: `get_config("arg")`, or `get_config()` without arg.
+
+    Raises:
+        UserError: the file is not there or has no `get_config`.
+    """
+    name, colon, arg = str(path_with_arg).partition(":")
+    path = resolve_path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(p.name for p in path.parent.glob("*.py") if not p.name.startswith("_")))
+        raise UserError(f"Config file {path} is not there. Config files in {path.parent}: {known or 'none'}.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"Config file {path} is no Python file. Give one that ends in .py and defines get_config(arg).")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, "get_config", None)):
+        raise UserError(f"Config file {path} defines no get_config(arg). Add it; it returns a ConfigDict.")
+    return module.get_config(arg) if colon else module.get_config()
+
+
+def check_override_names(config: ConfigDict, arguments: Iterable[str]) -> None:
+    """Refuse command-line overrides (`--config.train.lr=1`) of keys that the config does not have.
+
+    Raises:
+        UserError: the first unknown key, with the closest match and all keys of its section.
+    """
+    for argument in arguments:
+        name = argument.lstrip("-").partition("=")[0]
+        if not argument.startswith("-") or not name.startswith("config."):
+            continue
+        section: Any = config
+        path = "config"
+        for key in name.split(".")[1:]:
+            if not isinstance(section, ConfigDict):
+                raise UserError(f"--{name}: {path} is a value, not a section. Set --{path}=... instead.")
+            if key not in section:
+                raise UserError(f"--{name}: {path} has no key {key!r}.{suggest(key, section.keys())}")
+            section, path = section[key], f"{path}.{key}"
+
+
+def config_to_json(config: Section) -> str:
+    """Write a config as JSON text that `load_config_json` reads; tuples become lists."""
+    return json.dumps(to_plain(config), indent=2) + "\n"
+
+
+def save_config_json(config: Section, path: str | Path) -> None:
+    """Write a config to a JSON file, whole or not at all, and a checksum beside it."""
+    save_with_checksum(path, config_to_json(config))
+
+
+def load_config_json(path: str | Path) -> ConfigDict:
+    """Read a config that was saved with a run.
+
+    Raises:
+        UserError: the file is not there, was changed since it was saved, or is no config in JSON; names the line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"Config file {path} is not there. Give the config.json of a run's folder.")
+    check_checksum(path)
+    advice = "Restore the file, or give the config.json of a run's folder."
+    values = read_json(path, advice=advice)
+    try:
+        return ConfigDict(values)
+    except ValueError as error:  # a key with a dot
+        raise UserError(f"{path}: is no config ({error}). {advice}") from error
+
+
+def require_keys(config: ConfigDict, kinds: Mapping[str, type], *, path: str | Path) -> None:
+    """Raise a `UserError` unless a saved config has each of these keys, with a value of its kind."""
+    if wrong := [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]:
+        raise UserError(f"{path}: {', '.join(wrong)} missing or of another kind. Restore the file that training wrote.")
+
+
+def diff_overrides(default: Section, actual: Section) -> dict[str, Any]:
+    """List what was overridden: dotted key -> value in `actual`, where `default` has another value or none."""
+    before, after = _flatten(to_plain(default)), _flatten(to_plain(actual))
+    return {key: value for key, value in after.items() if key not in before or before[key] != value}
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,175 @@
+"""Sections of a config as checked keyword arguments: of a dataclass, or of a builder.
+
+A field or parameter is an option, and its annotation says which values it takes. A dataclass field with the metadata
+`NO_OPTION` is for programs only: no config may set it.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from ml_collections import ConfigDict
+
+from ilqljax.errors import UserError
+
+T = TypeVar("T")
+Section = ConfigDict | Mapping[str, Any]
+REQUIRED = inspect.Parameter.empty
+NO_OPTION = types.MappingProxyType({"option": False})
+
+
+class Option(typing.NamedTuple):
+    """An option's annotation and default; `REQUIRED` is no default."""
+
+    annotation: Any
+    default: Any
+
+
+def from_section(cls: type[T], section: Section, *, path: str = "config") -> T:
+    """Make a dataclass instance from a config section, checking names and types.
+
+    An int is taken for a float, a list for a tuple, and a section for a field that is itself a dataclass. Nothing else
+    is converted: 0.5 for an int, "3" for a number or None for anything is refused.
+
+    Args:
+        cls: a dataclass whose fields are annotated.
+        section: its values; fields left out keep their defaults.
+        path: where the section is in the config, for messages.
+
+    Raises:
+        UserError: an unknown or missing key, or a value of the wrong type.
+    """
+    return cls(**check_arguments(list_fields(cls), to_plain(section), path=path, what=cls.__name__))
+
+
+def to_plain(value: Any) -> Any:
+    """Copy a section to plain dicts, with field references resolved; other values are returned as they are."""
+    if isinstance(value, ConfigDict):
+        value = value.to_dict()
+    if isinstance(value, Mapping):
+        return {key: to_plain(inner) for key, inner in value.items()}
+    return value
+
+
+def list_fields(cls: type) -> dict[str, Option]:
+    """List a dataclass's options: its fields, but those with the metadata `NO_OPTION`."""
+    hidden = {field.name for field in dataclasses.fields(cls) if not field.metadata.get("option", True)}
+    return {name: option for name, option in list_parameters(cls).items() if name not in hidden}
+
+
+def list_parameters(function: Callable) -> dict[str, Option]:
+    """List what a function or class can be given by name."""
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(function, eval_str=True).parameters
+    found = {name: Option(p.annotation, p.default) for name, p in parameters.items() if p.kind in by_name}
+    if dataclasses.is_dataclass(function):  # the signature of a default factory shows no value
+        for field in dataclasses.fields(function):
+            if field.name in found and field.default_factory is not dataclasses.MISSING:
+                found[field.name] = found[field.name]._replace(default=field.default_factory())
+    return found
+
+
+def fill_defaults(options: Mapping[str, Option], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a section's values with the defaults of the options that it leaves out, sections within it alike.
+
+    Defaults of None are left out: they stand for what a config cannot give.
+    """
+    filled = dict(values)
+    for name, option in options.items():
+        default = option.default
+        if name not in values and default is not REQUIRED and default is not None:
+            filled[name] = dataclasses.asdict(default) if dataclasses.is_dataclass(default) else default
+        elif isinstance(values.get(name), Mapping) and dataclasses.is_dataclass(option.annotation):
+            filled[name] = fill_defaults(list_fields(option.annotation), values[name])
+    return filled
+
+
+def check_arguments(
+    options: Mapping[str, Option], values: dict[str, Any], *, path: str, what: str, unchecked: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Check values against options' names and annotations, and convert them as `from_section` says.
+
+    Of the keys in `unchecked` only the names are checked, and they count as given where they are not in `values`.
+    """
+    for key in values:
+        if key not in options:
+            raise UserError(f"{path}.{key} is not an option of {what}.{suggest(key, options)}")
+    required = {name for name, option in options.items() if option.default is REQUIRED}
+    missing = sorted(required - values.keys() - set(unchecked))
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}, which {what} needs. Set {path}.{missing[0]}.")
+    return {
+        key: value if key in unchecked else _check_value(value, options[key].annotation, path=f"{path}.{key}")
+        for key, value in values.items()
+    }
+
+
+def _check_value(value: Any, expected: Any, *, path: str) -> Any:
+    """Check one value against an annotation; annotations other than those listed here are not checked."""
+    origin, args = typing.get_origin(expected), typing.get_args(expected)
+    if value is None and expected is not types.NoneType and origin not in (typing.Union, types.UnionType):
+        raise UserError(f"{path} is None. Give a value (0 or '' where it is to be off), or leave the key out.")
+    if dataclasses.is_dataclass(expected) and isinstance(value, Mapping):
+        return from_section(expected, value, path=path)
+    if origin in (typing.Union, types.UnionType):
+        return _check_union(value, expected, path=path)
+    if origin is typing.Literal:
+        if value not in args:
+            known = ", ".join(map(repr, args))
+            raise UserError(f"{path}={value!r} is unknown. Known values: {known}.")
+        return value
+    if origin is tuple or expected is tuple:
+        return _check_tuple(value, args, path=path)
+    if expected is float and _is_number(value):
+        return float(value)
+    if expected is int and (isinstance(value, bool) or not isinstance(value, int)):
+        raise _wrong_type(value, expected, path=path)
+    checked = expected in (float, bool, str, dict, types.NoneType) or dataclasses.is_dataclass(expected)
+    if checked and not isinstance(value, expected):
+        raise _wrong_type(value, expected, path=path)
+    return value
+
+
+def _check_union(value: Any, expected: Any, *, path: str) -> Any:
+    for option in typing.get_args(expected):
+        try:
+            return _check_value(value, option, path=path)
+        except UserError:
+            continue
+    raise _wrong_type(value, expected, path=path)
+
+
+def _check_tuple(value: Any, args: tuple, *, path: str) -> tuple:
+    if not isinstance(value, tuple | list):
+        raise _wrong_type(value, tuple, path=path)
+    if not args:
+        return tuple(value)
+    items = (args[0],) * len(value) if args[1:] == (...,) else args
+    if len(items) != len(value):
+        raise UserError(f"{path}={value!r} has {len(value)} items. Give {len(items)}.")
+    return tuple(
+        _check_value(v, item, path=f"{path}[{i}]") for i, (v, item) in enumerate(zip(value, items, strict=True))
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _wrong_type(value: Any, expected: Any, *, path: str) -> UserError:
+    wanted = getattr(expected, "__name__", str(expected)) if typing.get_origin(expected) is None else str(expected)
+    return UserError(
+        f"{path}={value!r} is of type {type(value).__name__}, not {wanted}. Give a value of type {wanted}."
+    )
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Word the closest match, if there is one, and the known names."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{hint} Known: {', '.join(known) or 'none'}."

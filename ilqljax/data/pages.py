@@ -1,0 +1,36 @@
+"""Pages of HTML that load nothing and run nothing, from Jinja2 templates in which every text is escaped.
+
+A template extends `document.html.j2`, whose content security policy enforces it. Templates and style sheets lie in the
+folder `templates` beside the code that fills them.
+"""
+
+import re
+
+import jinja2
+
+# Control characters and lone surrogates, which no file of UTF-8 HTML can hold.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def clean_text(text: str) -> str:
+    """Return the text with characters that a UTF-8 document cannot hold replaced by U+FFFD."""
+    return _UNPRINTABLE.sub("\ufffd", text)
+
+
+def render_page(package: str, template: str, **values: object) -> str:
+    """Return a whole page; whatever is no `markupsafe.Markup` is escaped, and a name without a value is an error.
+
+    Args:
+        package: dotted name of the package that holds the template.
+        template: its file name.
+        values: what the template names.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader("ilqljax.data")]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return clean_text(environment.get_template(template).render(**values))

@@ -1,0 +1,178 @@
+"""Impact ratios of an evaluation: who is selected of each posting's shortlist, before and after rewriting.
+
+The same candidates come back in many shortlists, so they are told apart by id, and the numbers are those of an audit
+(`audit.rates`). One row a policy, attribute, category and phase:
+
+| column                                  | holds                                                                     |
+|-----------------------------------------|---------------------------------------------------------------------------|
+| n_assessed, n_selected                  | members of shortlists, and of their first places, over all postings       |
+| selection_rate, _low, _high             | selected over assessed, with Wilson's interval                            |
+| impact_ratio, _low, _high               | the rate over the highest, with its interval over postings and candidates |
+| null_ratio, _low, _high                 | the same ratio under shuffled labels: mean and 95 % range                 |
+| p_value, test                           | of equal rates with the reference, assessments taken as independent       |
+| mark                                    | how the category stands to the four-fifths rule                           |
+| n_people, n_people_selected             | how many different candidates these are                                   |
+| versus_rest, _low, _high, p_crossed     | the rate over everyone else's, likewise over postings and candidates      |
+| p_shuffled                              | how often shuffled labels give a rate as far from the overall one         |
+
+Each attribute closes with a row of unknown members (counts only) and one of the smallest ratio, which is taken of the
+categories with enough different people; its `p_shuffled` is how often shuffled labels give one as small.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from ilqljax.errors import UserError
+from ilqljax.hiring.attributes import Attribute, encode_values
+from ilqljax.hiring.audit.pairs import NOBODY, pair_selection
+from ilqljax.hiring.audit.rates import Row, tabulate_rates
+from ilqljax.hiring.evaluation.record import Rewrite
+from ilqljax.hiring.evaluation.summary import PHASES, find_attributes
+from ilqljax.types import Array
+
+UNKNOWN_ROW = "(unknown)"
+SMALLEST_ROW = "(smallest ratio)"
+# The columns, and what a row of `audit.rates` calls them.
+_COLUMNS = {
+    "category": "category",
+    "n_assessed": "n_assessed",
+    "n_selected": "n_selected",
+    "selection_rate": "rate",
+    "selection_rate_low": "rate_low",
+    "selection_rate_high": "rate_high",
+    "impact_ratio": "impact_ratio",
+    "impact_ratio_low": "ratio_low",
+    "impact_ratio_high": "ratio_high",
+    "null_ratio": "null_ratio",
+    "null_ratio_low": "null_ratio_low",
+    "null_ratio_high": "null_ratio_high",
+    "p_value": "p_independent",
+    "test": "test",
+    "mark": "mark",
+    "n_people": "n_people",
+    "n_people_selected": "n_people_selected",
+    "versus_rest": "versus_rest",
+    "versus_rest_low": "versus_rest_low",
+    "versus_rest_high": "versus_rest_high",
+    "p_crossed": "p_crossed",
+    "p_shuffled": "p_shuffled",
+}
+_NOT_NUMBERS = ("test", "mark")
+_COUNTS = ("n_assessed", "n_selected", "n_people", "n_people_selected")
+
+
+def tabulate_impact_ratios(
+    policies: Mapping[str, Sequence[Rewrite]],
+    *,
+    attributes: Sequence[str] = (),
+    n_selected: int = 10,
+    seed: int = 0,
+) -> list[Row]:
+    """Tabulate impact ratios, one row per policy, attribute, category and phase ("before", then "after", rewriting).
+
+    Args:
+        policies: each policy's rewrites.
+        attributes: which to report; all that the shortlists have, if none is named.
+        n_selected: a shortlist's members are assessed, its first `n_selected` selected.
+        seed: of the shuffles.
+
+    Raises:
+        UserError: an unknown attribute or none at all, `n_selected` does not suit a shortlist's length, or a candidate
+            is twice in a shortlist or has two values of one attribute.
+    """
+    _check_selected(policies, n_selected)
+    names = find_attributes(policies, attributes)
+    if not names:
+        raise UserError("The evaluation file's shortlists hold no attribute. Declare attributes of the candidates.")
+    coded, shortlists = index_candidates(policies, names)
+    tables: dict[tuple[str, bytes], dict[str, Any]] = {}  # all policies share the shortlists before rewriting
+    rows: list[Row] = []
+    for policy in policies:
+        for attribute in coded:
+            of_phases = []
+            for phase in PHASES:
+                indices = shortlists[policy, phase]
+                key = (attribute.name, indices.tobytes())
+                if key not in tables:
+                    pairs = pair_selection(indices, n_candidates=len(attribute.codes), n_selected=n_selected)
+                    tables[key] = tabulate_rates(pairs, attribute, seed=seed)
+                front = {"policy": policy, "attribute": attribute.name, "phase": phase}
+                of_phases.append([front | row for row in flatten_table(tables[key])])
+            rows += [row for both in zip(*of_phases, strict=True) for row in both]
+    return rows
+
+
+def _check_selected(policies: Mapping[str, Sequence[Rewrite]], n_selected: int) -> None:
+    for rewrites in policies.values():
+        for rewrite in rewrites:
+            for shortlist in (rewrite.before, rewrite.after):
+                if shortlist.ids and not 1 <= n_selected < len(shortlist.ids):
+                    raise UserError(
+                        f"{rewrite.where}: {n_selected} are to be selected of a shortlist of {len(shortlist.ids)}. "
+                        f"Pass --selected with a number from 1 to {len(shortlist.ids) - 1}."
+                    )
+
+
+def index_candidates(
+    policies: Mapping[str, Sequence[Rewrite]], names: Sequence[str]
+) -> tuple[list[Attribute], dict[tuple[str, str], Int[Array, "G k"]]]:
+    """Return the attributes of everybody on a shortlist, and each (policy, phase)'s shortlists as rows of these.
+
+    A shorter shortlist than the longest ends in places of nobody (-1).
+
+    Raises:
+        UserError: a candidate is twice in a shortlist or has two values of one attribute.
+    """
+    row_of: dict[str, int] = {}
+    people: list[tuple[str, ...]] = []
+    places: list[str] = []
+    lists: dict[tuple[str, str], list[list[int]]] = {}
+    for policy, rewrites in policies.items():
+        for phase in PHASES:
+            for rewrite in rewrites:
+                shortlist, where = getattr(rewrite, phase), rewrite.where
+                if len(set(shortlist.ids)) < len(shortlist.ids):
+                    raise UserError(f"{where}: a candidate is twice in the shortlist {phase}. List each one once.")
+                values = zip(*(shortlist.attributes[name] for name in names), strict=True)
+                for candidate, given in zip(shortlist.ids, values, strict=True):
+                    row = row_of.setdefault(candidate, len(people))
+                    if row == len(people):
+                        people.append(given)
+                        places.append(where)
+                    elif people[row] != given:
+                        raise UserError(
+                            f"{where}: candidate '{candidate}' has {dict(zip(names, given, strict=True))}, but had "
+                            f"{dict(zip(names, people[row], strict=True))} at {places[row]}. An id names one person."
+                        )
+                lists.setdefault((policy, phase), []).append([row_of[candidate] for candidate in shortlist.ids])
+    columns = zip(*people, strict=True) if people else [()] * len(names)
+    attributes = [Attribute(name, *encode_values(values)) for name, values in zip(names, columns, strict=True)]
+    return attributes, {key: _pad(rows) for key, rows in lists.items()}
+
+
+def _pad(lists: Sequence[Sequence[int]]) -> Int[Array, "G k"]:
+    padded = np.full((len(lists), max(map(len, lists))), NOBODY, np.int64)
+    for row, members in zip(padded, lists, strict=True):
+        row[: len(members)] = members
+    return padded
+
+
+def flatten_table(table: Mapping[str, Any]) -> list[Row]:
+    """Return a table of `audit.rates` as flat rows: its categories, then the unknown, then the smallest ratio."""
+    smallest = {
+        "category": SMALLEST_ROW,
+        **dict.fromkeys(_COUNTS, ""),
+        "impact_ratio": table["smallest_ratio"],
+        "null_ratio": table["null_smallest"],
+        "null_ratio_low": table["null_smallest_low"],
+        "null_ratio_high": table["null_smallest_high"],
+        "p_shuffled": table["p_smallest"],
+    }
+    rows = [*table["rows"], {"category": UNKNOWN_ROW, **table["unknown"]}, smallest]
+    return [
+        {name: row.get(key, "" if name in _NOT_NUMBERS else math.nan) for name, key in _COLUMNS.items()} for row in rows
+    ]

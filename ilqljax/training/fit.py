@@ -1,0 +1,128 @@
+"""Train in memory, from Python: an algorithm by name, a model, a dataset."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+
+from ilqljax.data.dataset import ListRLDataset, RLDataset
+from ilqljax.models.value_lm import ValueLM
+from ilqljax.rl.algorithms import make_learner, select_acting_params
+from ilqljax.training.loop import Start, make_stage, train_stage
+from ilqljax.training.mesh import MeshConfig, make_mesh
+from ilqljax.training.run_config import TrainConfig
+
+
+class Fitted(NamedTuple):
+    """What a training made.
+
+    Attributes:
+        params: the online networks, as `ilqljax.decoding.policy.TextPolicy` takes them.
+        target: the target networks; {} without a critic.
+        curve: what was recorded on the way, a mapping a record: "step", and metrics such as "train/loss",
+            "validation/loss".
+    """
+
+    params: dict
+    target: dict
+    curve: list[dict[str, float]]
+
+    @property
+    def networks(self) -> dict[str, dict]:
+        """The networks as keywords of `TextPolicy`."""
+        return {"params": self.params, "target": self.target}
+
+
+def fit(
+    name: str,
+    model: ValueLM,
+    dataset: RLDataset,
+    settings: TrainConfig,
+    *,
+    seed: int = 0,
+    validation: ListRLDataset | None = None,
+    trunk: dict | None = None,
+    networks: tuple[dict, dict] | None = None,
+    watch: Callable[[int, dict, dict], bool | None] | None = None,
+    watch_every: int = 0,
+) -> Fitted:
+    """Train an algorithm of `ilqljax.rl.algorithms` on one device; progress goes to stderr.
+
+    Args:
+        name: of the algorithm.
+        model: the networks.
+        dataset: what is learned from.
+        settings: how long and how; `loss` holds the algorithm's options. `select="best"` returns the networks of the
+            lowest validation loss.
+        seed: of the parameters and the batches' order.
+        validation: rows whose loss is evaluated every `settings.eval_every` steps.
+        trunk: a language model to start from; random where absent.
+        networks: (params, target) that a critic starts from instead.
+        watch: called with the step, the parameters and the targets, at step 0, every `watch_every` steps and the last.
+            Where it returns True the training ends.
+        watch_every: steps between these calls.
+
+    Raises:
+        UserError: an algorithm without a critic was given networks, one of its options is unknown or out of range, or
+            the rows do not suit it.
+        NonFiniteLossError: the loss of a step is NaN or infinite.
+    """
+    settings = replace(settings, n_rollouts=0)
+    stage = make_stage(name, make_learner(name, model, settings.loss), settings, dataset, validation)
+    writer = _CurveWriter()
+    state = train_stage(
+        stage,
+        key=jax.random.key(seed),
+        seed=seed,
+        mesh=make_mesh(MeshConfig(data=1)),
+        store=_MemoryStore(keep_best=settings.select == "best"),
+        open_writer=lambda first: writer,
+        start=Start(trunk, networks),
+        watch=watch and (lambda step, state: watch(step, select_acting_params(state), state.target)),
+        watch_every=watch_every,
+    )
+    return Fitted(select_acting_params(state), state.target, writer.records)
+
+
+class _CurveWriter:
+    """Keep the records."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, float]] = []
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.records.append({"step": step} | {name: float(value) for name, value in metrics.items()})
+
+    def close(self) -> None:
+        """Hold nothing back."""
+
+
+class _MemoryStore:
+    """Keep the state of the lowest metric, in the host's memory, where that is wanted; nothing else is kept."""
+
+    def __init__(self, *, keep_best: bool) -> None:
+        self.keep_best = keep_best
+        self.best: tuple[float, int, Any] | None = None
+
+    def latest_step(self) -> None:
+        """Find nothing to continue from."""
+
+    def best_step(self) -> int | None:
+        return self.best and self.best[1]
+
+    def save(self, step: int, state: Any, extra: dict[str, Any], *, metric: float | None = None) -> None:
+        del extra
+        if self.keep_best and metric is not None and (self.best is None or metric <= self.best[0]):
+            self.best = metric, step, jax.device_get(state._replace(key=jax.random.key_data(state.key)))
+
+    def restore(self, template: Any, *, step: str = "last") -> tuple[Any, dict[str, Any], int]:
+        metric, best, state = self.best
+        del template, step, metric
+        return state._replace(key=jax.random.wrap_key_data(state.key)), {}, best
+
+    def check_metrics(self) -> None:
+        """Have none from before."""
+
+    def wait(self) -> None:
+        """Be done already."""

@@ -1,0 +1,126 @@
+"""Trained policies: what they are made of, how they act, how they are judged, and how they leave the house."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from ilqljax.config import from_section
+from ilqljax.config.files import load_config_json, save_config_json
+from ilqljax.data.files import save_text
+from ilqljax.data.transforms import Transform
+from ilqljax.decoding.policy import TextPolicy
+from ilqljax.models.builders import BuiltModel
+from ilqljax.models.io.networks import Networks, save_networks
+from ilqljax.models.value_lm import policy_trunk
+from ilqljax.rl.algorithms import Learner
+from ilqljax.training.processes import broadcast_from_leader, is_first_process
+from ilqljax.training.run_config import RunConfig
+from ilqljax.training.runs import save_json
+
+TRANSFORMS = "transforms"
+OLD_TRANSFORMS = "arrangements"  # what runs of version 0.1 call the folder
+
+
+class Trained(NamedTuple):
+    """A trained policy: its algorithm, how dialogues are shown to it, and the networks that act."""
+
+    learner: Learner
+    transform: Transform
+    params: dict
+    target: dict
+
+
+class PolicyMaker(Protocol):
+    """Makes a trained policy by name; keywords override options of `DecodeConfig`."""
+
+    def __call__(self, name: str, **overrides: Any) -> TextPolicy: ...
+
+
+class Judge(Protocol):
+    """A task's final judgement: acts with the policies, writes what they did into `out_dir`, returns a table."""
+
+    def __call__(self, names: Sequence[str], make: PolicyMaker, *, out_dir: Path) -> tuple[list[dict], str]: ...
+
+
+def make_policy(config: RunConfig, built: BuiltModel, trained: Trained, **overrides: Any) -> TextPolicy:
+    """Make a policy that acts as `config.decode` says.
+
+    Without a critic there is no advantage: its weight is 0, and where samples are to be chosen by it, one is drawn.
+    """
+    if not trained.learner.algorithm.has_critic:
+        chosen = {"n_generations": 1} if config.decode.rank_by in ("advantage", "value") else {}
+        overrides = {"beta": 0.0} | chosen | overrides
+    return TextPolicy(
+        trained.learner.model,
+        dataclasses.replace(config.decode, **overrides),
+        built.tokenizer,
+        params=trained.params,
+        target=trained.target,
+        view=trained.transform.view,
+        value_range=trained.learner.value_range,
+        seed=config.seed,
+        batch_size=config.acting.batch_size,
+        length_buckets=config.acting.length_buckets,
+    )
+
+
+def evaluate_policies(
+    config: RunConfig, built: BuiltModel, policies: Mapping[str, Trained], *, judge: Judge, out_dir: Path
+) -> None:
+    """Judge trained policies, print the table and write it to `results.json` and `results.txt`.
+
+    The first of several processes does so; the others wait.
+
+    Args:
+        config: the run's config.
+        built: the model.
+        policies: by the algorithm's name.
+        judge: the task's evaluator.
+        out_dir: where results go.
+    """
+
+    def make(name: str, **overrides: Any) -> TextPolicy:
+        return make_policy(config, built, policies[name], **overrides)
+
+    def act() -> None:
+        rows, table = judge(list(policies), make, out_dir=out_dir)
+        save_json(out_dir / "results.json", rows)
+        save_text(out_dir / "results.txt", table + "\n")
+        print(table, flush=True)
+
+    broadcast_from_leader(act)
+
+
+def export_policy(directory: Path, built: BuiltModel, trained: Trained, *, critic: bool = False) -> None:
+    """Write a policy's language model as a directory for transformers, with the tokenizer beside it.
+
+    With `critic` the value heads and targets go there too, as `ilqljax.models.io.networks` describes.
+    """
+    if not is_first_process():
+        return
+    t = built.tokenizer
+    ids = {"bos_token_id": t.bos_id, "eos_token_id": t.eoa_id, "pad_token_id": t.pad_id}
+    networks = Networks(trained.learner.model, trained.params, trained.target)
+    if not critic:
+        networks = Networks(trained.learner.model, {"policy": policy_trunk(trained.params)}, {})
+    save_networks(directory, networks, special_ids=ids)
+    t.save(directory)
+
+
+def save_transform(run_dir: Path, name: str, transform: Transform) -> None:
+    """Keep what an algorithm made of its data with the run, where acting needs it."""
+    if is_first_process():
+        (run_dir / TRANSFORMS).mkdir(exist_ok=True)
+        save_config_json(dataclasses.asdict(transform), run_dir / TRANSFORMS / f"{name}.json")
+
+
+def load_transform(run_dir: Path, name: str, learner: Learner) -> Transform:
+    """Read back what `save_transform` kept; runs from before there was any have nothing to read."""
+    cls = learner.algorithm.transform
+    path = run_dir / TRANSFORMS / f"{name}.json"
+    if not path.is_file():
+        path = run_dir / OLD_TRANSFORMS / f"{name}.json"
+    if not dataclasses.fields(cls) and not path.is_file():
+        return cls()
+    return from_section(cls, load_config_json(path), path=str(path))
