@@ -68,7 +68,7 @@ def rewrite_with_run(
     generations = actor.generate_batch([observation])[0]
     samples = [(g.text, g.advantage, g.log_probability) for g in generations if g.finished]
     clone = make_policy(run.config, run.built, run.policies[CLONE]) if CLONE in run.policies else None
-    fluency = make_fluency(run.config.evaluator.get("fluency", ""), data.prepared, clone=clone)
+    fluency = make_fluency(run.config.objects["evaluator"].get("fluency", ""), data.prepared, clone=clone)
     name = run.name_policy(policy)
     return judge_samples(posting, samples, data.reward, policy=name, rank_by=rank_by, fluency=fluency)
 
