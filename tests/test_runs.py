@@ -85,7 +85,7 @@ def test_what_a_resumed_run_changed_is_recorded_and_what_it_had_is_kept(config):
     for beta in (8.0, 16.0, 16.0, 4.0):  # 8 is what it had
         resume(config, beta=beta)
     assert read_betas(run_dir) == [(4.0, 4.0), (8.0, None), (16.0, 16.0)]
-    _, now = runs.load_run_config(run_dir)
+    _, now = runs.open_run_config(run_dir)
     assert (now.decode.beta, now.run_dir, now.resume) == (4.0, config.run_dir, "")
     assert (run_dir / "config.json.sha256").is_file()
     assert json.loads((run_dir / "overrides.json").read_text()) == {"run_dir": config.run_dir, "decode.beta": 4.0}
@@ -112,7 +112,7 @@ def test_a_kill_while_changes_are_recorded_leaves_the_old_config_or_the_new_one(
                 patch.setattr(files.os, "replace", kill_at(n))
                 with pytest.raises(KeyboardInterrupt):
                     resume(config, beta=4.0)
-            is_new = runs.load_run_config(run_dir)[1].decode.beta == 4.0
+            is_new = runs.open_run_config(run_dir)[1].decode.beta == 4.0
             assert is_new == (n == 4)
             if then == 4.0 or not is_new:
                 resume(config, beta=then)
@@ -128,7 +128,7 @@ def test_a_run_that_is_being_trained_is_not_resumed_but_read(config):
     with runs.claim_run_dir(runs.choose_run_dir(config), config, overrides={}) as run_dir:
         with pytest.raises(UserError, match="being trained by another process"):
             runs.choose_run_dir(resumed)
-        assert runs.load_run_config(run_dir)[1].seed == 0
+        assert runs.open_run_config(run_dir)[1].seed == 0
     with runs.claim_run_dir(runs.choose_run_dir(resumed), resumed, overrides={}) as again:
         assert again == run_dir
 
@@ -167,10 +167,10 @@ def test_a_config_that_lost_what_acting_reads_is_refused(config, tmp_path, old, 
     assert old in text
     path.write_text(text.replace(old, new))
     with pytest.raises(UserError, match="damaged or was changed"):
-        runs.load_run_config(run_dir)
+        runs.open_run_config(run_dir)
     (run_dir / "config.json.sha256").unlink()
     with pytest.raises(UserError, match=r"config\.json: (seed|model) missing or of another kind"):
-        runs.load_run_config(run_dir)
+        runs.open_run_config(run_dir)
 
 
 def test_a_run_is_not_resumed_without_an_option_that_it_had(config):
