@@ -9,8 +9,7 @@ command continues, with further seeds and expectiles too), table.md and plot.svg
 import argparse
 
 from benchmarks.wordle.multistep import MultistepConfig, run_multistep
-from benchmarks.wordle.options import add_options, read_options
-from ilqljax.cli import run_main
+from ilqljax.cli import add_options, read_options, run_main
 from ilqljax.config import resolve_path
 from ilqljax.models.cpu.allocator import restart_with_huge_pages
 from ilqljax.training.compilation import enable_compilation_cache

@@ -9,9 +9,8 @@ plot.svg.
 
 import argparse
 
-from benchmarks.wordle.options import add_options, read_options
 from benchmarks.wordle.play import CRITICS, FITTING, PlayConfig, run_play
-from ilqljax.cli import run_main
+from ilqljax.cli import add_options, read_options, run_main
 from ilqljax.config import resolve_path
 from ilqljax.models.cpu.allocator import restart_with_huge_pages
 from ilqljax.training.compilation import enable_compilation_cache

@@ -1,7 +1,8 @@
-"""Audit a matcher or a table of scores: `python -m ilqljax.audit --help` (`ilqljax.hiring.audit.program`)."""
+"""Audit a matcher or a table of scores: `python -m ilqljax.audit` is `ilqljax audit`."""
 
-from ilqljax.cli import run_main
-from ilqljax.hiring.audit.program import main
+import sys
+
+from ilqljax.cli import main
 
 if __name__ == "__main__":
-    run_main(main)
+    main(["audit", *sys.argv[1:]])

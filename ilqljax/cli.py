@@ -1,10 +1,230 @@
-"""The one way a command-line program of ilqljax ends when the user can fix what went wrong."""
+"""The program `ilqljax`: finds a command, reads its options, and ends a mistake with one line.
 
+A command is a module with `add_arguments(parser)` and `run(args)`. Its docstring is its help: a line that says what it
+does, indented examples, and details. The library's commands are listed here; a task's are entry points of the group
+`ilqljax.commands`, named as the user types them, with a dot where that is a space ("data.prepare"). Such a module
+imports jax inside its functions only, so that help is quick.
+"""
+
+import argparse
+import ast
+import dataclasses
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import re
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+import textwrap
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NoReturn, TypeVar
 
 from ilqljax.errors import UserError
+
+T = TypeVar("T")
+
+COMMANDS = "ilqljax.commands"  # the group of the entry points
+LIBRARY = {
+    "train": "ilqljax.training.commands.train",
+    "evaluate": "ilqljax.training.commands.evaluate",
+    "inspect": "ilqljax.training.commands.inspect_critic",
+    "export": "ilqljax.training.commands.export",
+    "import": "ilqljax.training.commands.import_original",
+}
+HELP = ("-h", "--help")
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+# --- Commands ---------------------------------------------------------------------------------------------------------
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command that the words name, those of the command line if none are given."""
+    run_main(lambda: run_command(sys.argv[1:] if words is None else list(words)))
+
+
+def run_command(words: Sequence[str]) -> None:
+    """Run a command, or print the help that is asked for.
+
+    Raises:
+        UserError: there is no such command, it has no such option, or whatever it refuses.
+    """
+    commands = list_commands()
+    name = next((name for name in (" ".join(words[:2]), " ".join(words[:1])) if name in commands), "")
+    if not name:
+        show_commands(words, commands)
+    elif name == "train" and not set(words) & set(HELP):
+        pass_on(words[1:])
+    else:
+        command = importlib.import_module(commands[name])
+        args = make_parser(name, command).parse_args(words[len(name.split()) :])
+        command.run(args)
+
+
+def list_commands() -> dict[str, str]:
+    """Return the modules of all commands by name: the library's, then those of installed tasks."""
+    entries = importlib.metadata.entry_points(group=COMMANDS)
+    return LIBRARY | {e.name.replace(".", " "): e.value for e in entries if e.name not in LIBRARY}
+
+
+def show_commands(words: Sequence[str], commands: Mapping[str, str]) -> None:
+    """List the commands, those that begin with the first word if there are any.
+
+    Raises:
+        UserError: the words name no command.
+    """
+    group = {name: module for name, module in commands.items() if words and name.startswith(f"{words[0]} ")}
+    shown, n_known = (group, 1) if group else (commands, 0)
+    if words[n_known:] and words[n_known] not in HELP:
+        missing = "" if commands.keys() - LIBRARY else " Those of tasks are missing: run pip install -e . once more."
+        unknown = " ".join(words[: n_known + 1])
+        raise UserError(f"Unknown command {unknown!r}. Commands: {', '.join(shown)}.{missing}")
+    width = max(map(len, shown))
+    lines = [f"  {name:<{width}}  {read_docstring(module).splitlines()[0]}" for name, module in shown.items()]
+    start = " ".join(["usage: ilqljax", *words[:n_known], "COMMAND ..."])
+    end = f"example: ilqljax {next(iter(shown))} --help shows the options of a command, and examples"
+    print("\n".join([start, "", *lines, "", end]))
+
+
+def read_docstring(module: str) -> str:
+    """Return a module's docstring without importing it, which would take seconds for some."""
+    spec = importlib.util.find_spec(module)
+    return ast.get_docstring(ast.parse(spec.loader.get_source(module))) or ""
+
+
+def pass_on(words: Sequence[str]) -> None:
+    """Train; absl reads the words, for its flags are the config's keys."""
+    train = importlib.import_module("ilqljax.train")
+    train.restart_with_huge_pages()
+    train.main(list(words))
+
+
+# --- Options ----------------------------------------------------------------------------------------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    """Raise mistakes as a `UserError`, which is one line where argparse would repeat the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong with the arguments."""
+        raise UserError(f"{message}. All options: {self.prog} --help")
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Show defaults, but none that say nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        if action.default is None or action.default is False or action.default == "":
+            return action.help
+        return super()._get_help_string(action)
+
+
+def make_parser(name: str, command: Any) -> Parser:
+    """Return a command's parser: the docstring without its examples above the options, the examples below."""
+    blocks = inspect.cleandoc(command.__doc__).split("\n\n")
+    examples = [block for block in blocks if block.startswith("    ")]
+    parser = Parser(
+        prog=f"ilqljax {name}",
+        description="\n\n".join(block for block in blocks if block not in examples),
+        epilog="\n".join(["examples:", *examples]),
+        formatter_class=HelpFormatter,
+    )
+    command.add_arguments(parser)
+    return parser
+
+
+def add_renamed(parser: argparse.ArgumentParser, name: str, *old: str, required: bool = False, **options: Any) -> None:
+    """Add an option that had other names; these still work, and help does not show them."""
+    group = parser.add_mutually_exclusive_group(required=required)
+    group.add_argument(name, **options)
+    for spelling in old:
+        group.add_argument(spelling, dest=name.lstrip("-"), help=argparse.SUPPRESS, default=argparse.SUPPRESS)
+
+
+def add_options(
+    parser: argparse.ArgumentParser,
+    config: type,
+    names: Iterable[str] = (),
+    *,
+    renamed: Mapping[str, str] = NOTHING,
+    known: Mapping[str, Iterable[str]] = NOTHING,
+    unset: str = "",
+) -> None:
+    """Add an option for each field of a dataclass, with its type and default, and the docstring's words as help.
+
+    A tuple is a text with commas between its items.
+
+    Args:
+        parser: takes the options.
+        config: the dataclass.
+        names: which fields; all but those that are dataclasses themselves if left out.
+        renamed: options that are not called as their field is.
+        known: what a field's value may be, for its help.
+        unset: says what counts where an option is not given, if not the field's default; there is no value then.
+    """
+    texts, hints = read_attributes(config), typing.get_type_hints(config)
+    for field in _select_fields(config, names):
+        kind = _describe_kind(hints[field.name], field.default)
+        text = texts[field.name]
+        if field.name in known:
+            text += f". Known: {', '.join(known[field.name])}"
+        if unset:
+            kind, text = kind | {"default": argparse.SUPPRESS}, f"{text} (default: {unset})"
+        parser.add_argument(f"--{renamed.get(field.name, field.name)}", help=text.replace("%", "%%"), **kind)
+
+
+def read_options(
+    args: argparse.Namespace,
+    config: type[T],
+    names: Iterable[str] = (),
+    *,
+    renamed: Mapping[str, str] = NOTHING,
+    **others: Any,
+) -> T:
+    """Return the dataclass with the values of the options that `add_options` made, and `others` for other fields."""
+    return config(**list_given(args, config, names, renamed=renamed), **others)
+
+
+def list_given(
+    args: argparse.Namespace, config: type, names: Iterable[str] = (), *, renamed: Mapping[str, str] = NOTHING
+) -> dict[str, Any]:
+    """Return the values of a dataclass's options by field, without those that were not given and have no default."""
+    options = {field.name: renamed.get(field.name, field.name) for field in _select_fields(config, names)}
+    return {name: getattr(args, option) for name, option in options.items() if hasattr(args, option)}
+
+
+def read_attributes(config: type) -> dict[str, str]:
+    """Return what a docstring's section `Attributes:` says of each, on one line and without its last full stop."""
+    section = inspect.cleandoc(config.__doc__ or "").partition("\nAttributes:\n")[2].partition("\n\n")[0]
+    entries = re.split(r"\n(?=\w+: )", textwrap.dedent(section))
+    return {name: " ".join(text.split()).removesuffix(".") for name, _, text in (e.partition(": ") for e in entries)}
+
+
+def _select_fields(config: type, names: Iterable[str]) -> list[dataclasses.Field]:
+    hints, fields = typing.get_type_hints(config), {field.name: field for field in dataclasses.fields(config)}
+    chosen = list(names) or [name for name in fields if not dataclasses.is_dataclass(hints[name])]
+    return [fields[name] for name in chosen]
+
+
+def _describe_kind(hint: Any, default: Any) -> dict[str, Any]:
+    if hint is bool:
+        return {"action": argparse.BooleanOptionalAction if default else "store_true", "default": default}
+    if typing.get_origin(hint) is tuple:
+        return {"type": _make_list_reader(typing.get_args(hint)[0]), "default": ",".join(map(str, default))}
+    return {"type": hint, "default": default}
+
+
+def _make_list_reader(kind: Callable[[str], Any]) -> Callable[[str], tuple]:
+    def read(text: str) -> tuple:
+        return tuple(kind(item.strip()) for item in text.split(",") if item.strip())
+
+    read.__name__ = "comma-separated list"  # argparse names it: "invalid comma-separated list value"
+    return read
+
+
+# --- How a program ends -----------------------------------------------------------------------------------------------
 
 
 def run_main(main: Callable[[], None]) -> None:

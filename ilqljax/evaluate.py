@@ -1,7 +1,8 @@
-"""Judge a run again: `python -m ilqljax.evaluate --help` (`ilqljax.training.evaluation`)."""
+"""Judge a run again: `python -m ilqljax.evaluate` is `ilqljax evaluate`."""
 
-from ilqljax.cli import run_main
-from ilqljax.training.evaluation import main
+import sys
+
+from ilqljax.cli import main
 
 if __name__ == "__main__":
-    run_main(main)
+    main(["evaluate", *sys.argv[1:]])

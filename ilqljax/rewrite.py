@@ -1,7 +1,8 @@
-"""Rewrite one posting: `python -m ilqljax.rewrite --help` (`ilqljax.hiring.rewrite`)."""
+"""Rewrite one posting: `python -m ilqljax.rewrite` is `ilqljax rewrite`."""
 
-from ilqljax.cli import run_main
-from ilqljax.hiring.rewrite import main
+import sys
+
+from ilqljax.cli import main
 
 if __name__ == "__main__":
-    run_main(main)
+    main(["rewrite", *sys.argv[1:]])

@@ -12,14 +12,22 @@ Letters used in every shape annotation:
 """
 
 import math
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-Array = jax.Array | np.ndarray
+
+class _AnyArray(type):
+    def __instancecheck__(cls, value: object) -> bool:
+        return isinstance(value, np.ndarray) or ("jax" in sys.modules and isinstance(value, sys.modules["jax"].Array))
+
+
+class Array(metaclass=_AnyArray):
+    """Stand for `jax.Array | np.ndarray` without importing jax, which NumPy-level code does without."""
+
 
 # A range that clips no value.
 UNCLIPPED = (-math.inf, math.inf)

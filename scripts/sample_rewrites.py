@@ -1,50 +1,7 @@
-"""Sample rewrites of a run's training postings, as further offline data of the next run.
+"""`ilqljax data sample`, which see."""
 
-    python scripts/sample_rewrites.py --run runs/workable-... --out samples.jsonl --n 4
-    python -m ilqljax.train --config configs/workable.py --config.data.rewrites_path=samples.jsonl
+import sys
 
-The next run scores them with its engine beside the operators' rewrites; what was cut off unfinished is left out.
-"""
+from ilqljax.cli import main
 
-import argparse
-
-from ilqljax.cli import run_main
-from ilqljax.data.files import check_writable
-from ilqljax.errors import UserError
-from ilqljax.hiring.data.samples import save_samples
-from ilqljax.hiring.environment import PostingObservation
-from ilqljax.hiring.postings.prompts import build_prompt
-from ilqljax.training.compilation import enable_compilation_cache
-from ilqljax.training.evaluation import open_run
-from ilqljax.training.policies import make_policy
-
-
-def main() -> None:
-    """Read the arguments, sample, and write the file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", required=True, help="folder that training printed")
-    parser.add_argument("--out", required=True, help="JSON Lines file to write")
-    parser.add_argument("--policy", default="bc", help="whose samples; '' for those of the run's algorithm")
-    parser.add_argument("--n", type=int, default=4, help="samples of each posting")
-    parser.add_argument("--temperature", type=float, help="of the samples; the run's own by default")
-    args = parser.parse_args()
-    if args.n < 1:
-        raise UserError(f"--n={args.n}: sample at least one rewrite of each posting.")
-    check_writable(args.out)  # now, not after hours of sampling
-    enable_compilation_cache()
-    run = open_run(args.run)
-    name = run.name_policy(args.policy)
-    data = run.build_section("data")
-    options = {"n_generations": args.n, "beam_width": 0}
-    if args.temperature is not None:
-        options["temperature"] = args.temperature
-    policy = make_policy(run.config, run.built, run.select_policy(name), **options)
-    postings = data.prepared.select_postings("train")
-    generations = policy.generate_batch([PostingObservation(build_prompt(p), posting=p) for p in postings])
-    samples = [(p.id, g.text) for p, found in zip(postings, generations, strict=True) for g in found if g.finished]
-    n_written = save_samples(args.out, samples, source=name)
-    print(f"{n_written} different rewrites of {len(postings)} postings are in {args.out}")
-
-
-if __name__ == "__main__":
-    run_main(main)
+main(["data", "sample", *sys.argv[1:]])

@@ -8,13 +8,14 @@ import chromium
 import matplotlib
 import pytest
 
+from ilqljax.cli import run_command
+from ilqljax.data.json_lines import save_json_lines
 from ilqljax.data.pages import clean_text
-from ilqljax.hiring.audit import program as audit
 from ilqljax.hiring.audit.findings import state_findings
 from ilqljax.hiring.audit.page_tables import show_number
 from ilqljax.hiring.audit.plots import draw_composition, draw_gains, draw_ratios
 from ilqljax.hiring.market.sample import make_market
-from ilqljax.hiring.postings.posting import save_candidates, save_json_lines, save_postings
+from ilqljax.hiring.postings.posting import save_candidates, save_postings
 
 ATTACK = "<script>document.title='owned'</script><img src=x onerror=alert(1)>\"'&"
 LONG_WORD = "unbreakable" * 30
@@ -59,7 +60,7 @@ def report(tmp_path_factory):
     (folder / "rewrites.jsonl").write_text("\n".join(map(json.dumps, rewrites)))
     arguments = ["--jobs", folder / "jobs.jsonl", "--candidates", folder / "candidates.jsonl"]
     arguments += ["--rewrites", folder / "rewrites.jsonl", "--top", 20, "--selected", 5, "--out", folder / "out"]
-    audit.main([str(argument) for argument in arguments])
+    run_command(["audit", *map(str, arguments)])
     return folder / "out" / "report.html"
 
 
@@ -150,7 +151,7 @@ def test_echo_is_no_improvement(tmp_path):
     postings, _ = make_market(seed=1)
     save_json_lines(tmp_path / "echo.jsonl", ({"id": p.id, "text": p.description} for p in postings[:30]))
     arguments = ["--sample", "--seed", "1", "--rewrites", str(tmp_path / "echo.jsonl"), "--attributes", "gender"]
-    audit.main([*arguments, "--out", str(tmp_path / "out")])
+    run_command(["audit", *arguments, "--out", str(tmp_path / "out")])
     result = json.loads((tmp_path / "out" / "audit.json").read_text())
     section = result["attributes"][0]
     assert section["scores"]["gain"] == section["scores"]["guarded_gain"] == 0.0

@@ -1,4 +1,4 @@
-"""`python -m ilqljax.audit` as a user meets it: the sample, own files, rewrites, and every mistake before the work."""
+"""`ilqljax audit` as a user meets it: the sample, own files, rewrites, and every mistake before the work."""
 
 import json
 import os
@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from ilqljax.cli import run_command
 from ilqljax.data.files import MAX_LINE_BYTES, save_folder
+from ilqljax.data.json_lines import save_json_lines
 from ilqljax.errors import UserError
-from ilqljax.hiring.audit import program as audit
 from ilqljax.hiring.market.sample import make_market
-from ilqljax.hiring.postings.posting import save_candidates, save_json_lines, save_postings
+from ilqljax.hiring.postings.posting import save_candidates, save_postings
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--top", "20", "--selected", "5"]
@@ -29,7 +30,7 @@ def data(tmp_path_factory):
 
 
 def run(*arguments, out):
-    audit.main([*map(str, arguments), "--out", str(out)])
+    run_command(["audit", *map(str, arguments), "--out", str(out)])
     return json.loads((out / "audit.json").read_text())
 
 
@@ -228,7 +229,7 @@ def test_without_data_the_program_says_how_to_try_it(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "python -m ilqljax.audit --sample --out report" in done.stderr
+    assert "ilqljax audit --sample --out report" in done.stderr
 
 
 def test_sample_with_the_plant_finds_it_and_without_it_does_not(tmp_path):

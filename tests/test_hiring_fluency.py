@@ -11,7 +11,7 @@ import pytest
 
 from ilqljax.data.datapoint import DataPoint
 from ilqljax.data.tokenizer import train_bpe
-from ilqljax.decoding.generate import DecodeConfig
+from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.policy import TextPolicy
 from ilqljax.errors import UserError
 from ilqljax.hiring.data.prepare import DataConfig, prepare_data

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from ilqljax.data.json_lines import read_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.postings.hackernews import decode_text, guess_company, guess_title, load_hackernews
-from ilqljax.hiring.postings.posting import read_json_lines
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from ilqljax.data.files import hash_text
+from ilqljax.data.json_lines import save_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.data import prepare
 from ilqljax.hiring.data.prepare import DataConfig, prepare_data
 from ilqljax.hiring.data.prepared import format_summary, load_prepared
 from ilqljax.hiring.market.sample import make_market
-from ilqljax.hiring.postings.posting import save_candidates, save_json_lines, save_postings
+from ilqljax.hiring.postings.posting import save_candidates, save_postings
 from ilqljax.hiring.postings.sources import detect_source, load_market
 from ilqljax.hiring.reward.scores import RewardConfig
 

@@ -23,9 +23,9 @@ ROWS = (
     ("__main__",),
 )
 LEVELS = {room: level for level, row in enumerate(ROWS) for room in row}
-# The tasks. No room of the library imports one; they are found through entry points (`ilqljax.config.load_tasks`).
+# The tasks. No room of the library imports one; they are found through entry points (`ilqljax.config.load_tasks` and
+# `ilqljax.cli.list_commands`).
 TASKS = ("hiring", "wordle")
-PROGRAMS = ("audit", "rewrite", "__main__")  # thin: `python -m` for what is in a task
 
 # Libraries that are kept behind one door.
 ONLY_IN = {
@@ -39,9 +39,11 @@ ONLY_IN = {
     "tenacity": ("ilqljax/hiring/matching/http.py",),
 }
 
-# NumPy-level code, which a user's machine without an accelerator runs, may not pull jax in when it is imported,
-# `ilqljax.types` apart. What acts, what searches on devices and what registers everything (`task`) is no data code.
-NUMPY_LEVEL = ("ilqljax.data", "ilqljax.envs", "ilqljax.hiring", "ilqljax.wordle")
+# NumPy-level code, which a user's machine without an accelerator runs, may not pull jax in when it is imported; nor
+# may a command, whose --help is to be quick. What acts, what searches on devices and what registers everything
+# (`task`) is no data code.
+NUMPY_LEVEL = ("ilqljax.cli", "ilqljax.data", "ilqljax.envs", "ilqljax.hiring", "ilqljax.types", "ilqljax.wordle")
+NUMPY_LEVEL += ("ilqljax.decoding.options", "ilqljax.training.commands")
 USES_JAX = (
     "ilqljax.data.loader",
     "ilqljax.hiring.evaluation.judge",
@@ -111,7 +113,7 @@ def test_modules_import_only_from_lower_rows():
 
 
 def test_the_library_imports_no_task_and_no_task_another():
-    wrong = [where for own, other, where in import_pairs() if other in TASKS and own not in PROGRAMS]
+    wrong = [where for own, other, where in import_pairs() if other in TASKS]
     assert not wrong, "\n".join(wrong)
 
 
@@ -162,12 +164,12 @@ def test_one_switch_knows_the_platform_and_one_room_orders_what_a_compiler_does(
 
 
 def reach(name: str) -> set[str]:
-    """Return everything that importing a module imports, the package's own modules followed, `ilqljax.types` not."""
+    """Return everything that importing a module imports, the package's own modules followed."""
     seen, queue = set(), [name]
     while queue:
         for imported, _ in imports_of(SOURCES[queue.pop()], nested=False):
             parents = {imported.rsplit(".", n)[0] for n in range(imported.count(".") + 1)}
-            new = (parents & set(SOURCES) or {imported}) - seen - {"ilqljax.types"}
+            new = (parents & set(SOURCES) or {imported}) - seen
             seen |= new
             queue += [i for i in new if i in SOURCES]
     return seen

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from ilqljax.decoding.generate import DecodeConfig
+from ilqljax.cli import run_command
+from ilqljax.decoding.options import DecodeConfig
 from ilqljax.errors import UserError
 from ilqljax.hiring import rewrite
 from ilqljax.hiring.data.prepare import DataConfig, prepare_data
@@ -15,6 +16,7 @@ from ilqljax.hiring.proposals import judge_samples
 from ilqljax.hiring.reward.scores import RewardConfig
 from ilqljax.hiring.rewrite import format_rewriting, read_job
 from ilqljax.rl.algorithms import ALGORITHMS
+from ilqljax.training import evaluation
 from ilqljax.training.evaluation import OpenRun
 
 NAMES = {"title": "", "company": "", "location": ""}
@@ -130,8 +132,7 @@ def test_ranking_by_a_critic_that_does_not_run_is_refused_before_sampling(monkey
 
 def test_a_log_that_cannot_be_written_is_refused_before_the_run_is_opened(tmp_path, monkeypatch):
     (tmp_path / "job.txt").write_text("We need you.")
-    monkeypatch.setattr(rewrite, "open_run", None)
+    monkeypatch.setattr(evaluation, "open_run", None)
     log = str(tmp_path / "nowhere" / "decisions.jsonl")
-    monkeypatch.setattr("sys.argv", ["rewrite", "--run", "r", "--job", str(tmp_path / "job.txt"), "--log", log])
     with pytest.raises(UserError, match=r"decisions\.jsonl: cannot be written"):
-        rewrite.main()
+        run_command(["rewrite", "--run", "r", "--job", str(tmp_path / "job.txt"), "--log", log])

@@ -14,11 +14,11 @@ import pytest
 from dialogues import answer
 from ml_collections import ConfigDict
 
+from ilqljax.cli import run_command
 from ilqljax.data.dataset import ObservationDataset
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.data.transforms import AllRows
 from ilqljax.errors import UserError
-from ilqljax.hiring import rewrite
 from ilqljax.hiring.evaluation.file import load_evaluations
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
@@ -182,21 +182,19 @@ def test_the_critic_of_a_run_is_shown_on_its_own_rows_and_on_the_users(unbroken,
     assert "<b>apply" not in (tmp_path / "texts" / "heatmap.html").read_text()
 
 
-def test_the_rewriting_program_answers_for_any_posting_of_a_run(unbroken, tmp_path, monkeypatch, capsys):
+def test_the_rewriting_program_answers_for_any_posting_of_a_run(unbroken, tmp_path, capsys):
     _, run_dir = unbroken
     job = tmp_path / "job.txt"
     job.write_text("Blue Oak needs a strong nurse in Basel. You plan care.")
-    monkeypatch.setattr("sys.argv", ["rewrite", "--run", str(run_dir), "--job", str(job), "--n", "4"])
-    rewrite.main()
+    command = ["rewrite", "--run", str(run_dir), "--job", str(job)]
+    run_command([*command, "--n", "4"])
     assert "the original scores" in capsys.readouterr().out
     for options, message in ((["--policy", "dpo"], "no checkpoint of 'dpo'"), (["--n", "0"], "n=0")):
-        monkeypatch.setattr("sys.argv", ["rewrite", "--run", str(run_dir), "--job", str(job), *options])
         with pytest.raises(UserError, match=message):
-            rewrite.main()
+            run_command([*command, *options])
     job.write_text("word " * 2000)
-    monkeypatch.setattr("sys.argv", ["rewrite", "--run", str(run_dir), "--job", str(job)])
     with pytest.raises(UserError, match="Shorten it"):
-        rewrite.main()
+        run_command(command)
 
 
 def test_evaluating_again_gives_the_same_rewrites(unbroken, tmp_path):

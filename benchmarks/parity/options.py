@@ -9,7 +9,7 @@ import numpy as np
 
 from ilqljax.data.datapoint import ConstantTokenReward, TableTokenReward, TokenReward
 from ilqljax.data.tokenizer import CharacterTokenizer
-from ilqljax.decoding.generate import DecodeConfig
+from ilqljax.decoding.options import DecodeConfig
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2Config
 from ilqljax.models.value_lm import ValueLMConfig

@@ -13,7 +13,7 @@ from benchmarks.parity.cases import MOVES, Case
 from benchmarks.parity.comparison import Comparison, compare_texts, relative_error
 from benchmarks.parity.options import translate_acting
 from benchmarks.parity.training import CAST
-from ilqljax.decoding.generate import DecodeConfig
+from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.sampling import advantage_term, filter_logits
 from ilqljax.models.value_lm import compute_logits, policy_trunk
 from ilqljax.rl.objectives.likelihood import token_weights

@@ -1,28 +1,9 @@
-"""Command-line options of the experiments: made from a config's dataclass, and checked before hours of work."""
+"""Check the options of the experiments before hours of work."""
 
-import argparse
-import dataclasses
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from ilqljax.errors import UserError
-
-_ATTRIBUTE = re.compile(r"^        (\w+): (.+?)\.?$", re.MULTILINE)
-
-
-def add_options(parser: argparse.ArgumentParser, config: type) -> None:
-    """Add an option for each field of a dataclass: its default is the field's, its help what the docstring says."""
-    help_texts = dict(_ATTRIBUTE.findall(config.__doc__))
-    for field in dataclasses.fields(config):
-        is_flag = isinstance(field.default, bool)
-        kind = {"action": "store_true"} if is_flag else {"type": type(field.default), "default": field.default}
-        parser.add_argument(f"--{field.name}", help=help_texts[field.name], **kind)
-
-
-def read_options(args: argparse.Namespace, config: type) -> Any:
-    """Return the dataclass with the values of its options."""
-    return config(**{field.name: getattr(args, field.name) for field in dataclasses.fields(config)})
 
 
 def check_positive(config: Any, *, whole: Sequence[str], positive: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ from benchmarks.wordle.results import Results
 from benchmarks.wordle.wordle import make_model, make_train_config
 from ilqljax.data.dataset import SelectedRows
 from ilqljax.data.files import hash_arrays, read_arrays, save_arrays, save_text
-from ilqljax.decoding.generate import DecodeConfig
+from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.policy import TextPolicy
 from ilqljax.errors import UserError
 from ilqljax.models.io.networks import flatten, unflatten

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from ilqljax.decoding.generate import DecodeConfig, place_token, prefill, repeat_rows, split_hidden
+from ilqljax.decoding.generate import place_token, prefill, repeat_rows, split_hidden
 from ilqljax.decoding.networks import ActingNetworks
+from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.sampling import make_token_scores
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import KVCache, take_cache_rows

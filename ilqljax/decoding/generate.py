@@ -11,9 +11,7 @@ Cache slots are storage, not positions. With prompts padded to P columns and G n
 so that every row writes the same slot at the same step, and neither padding nor neighbours change a row's result.
 """
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -21,77 +19,11 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from ilqljax.decoding.networks import ActingNetworks
+from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.sampling import make_token_scores, sample_tokens
-from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import CacheSlots, take_cache_rows
 from ilqljax.models.value_lm import ValueLM
 from ilqljax.types import UNCLIPPED, Array
-
-RANKINGS = ("advantage", "value", "log_probability", "policy+advantage", "policy+value")
-OLD_RANKINGS = {"both": "policy+advantage", "tilted": "policy+value"}  # of version 0.1
-
-
-@dataclass(frozen=True)
-class DecodeConfig:
-    """How to act.
-
-    Attributes:
-        max_new_tokens: longest utterance, its closing token included.
-        temperature: of the policy; 0 is greedy.
-        top_k: keep the k likeliest tokens of the policy; 0 keeps all.
-        top_p: nucleus filter of the policy.
-        beta: weight of the advantage min Q_target - V; 0 decodes from the policy alone and never runs a critic of
-            tokens. A critic of utterances judges finished samples whatever beta, which only counts in `rank_by` then.
-        clip: upper clip of beta times the advantage.
-        exp_weights: add beta A; else the logarithm of the sign weights, of which a beta of 1 leaves the tokens with a
-            positive advantage alone, or, where no token that passes the filters has one, the policy.
-        n_generations: utterances sampled per observation, of which one is chosen.
-        rank_by: what chooses: "advantage" (sum over the utterance), "value" (min target Q of its last token, which
-            says what the whole is worth without adding up each token's error), "log_probability" (of the policy,
-            summed), "policy+advantage" (its sum with the advantage times beta), or "policy+value" (its sum with the
-            value times beta: the likeliest of the samples under ILQL's policy pi exp(beta A), arXiv 2206.11871, of
-            whole utterances; V of the prompt is the same for all). Version 0.1 called the last two "both" and "tilted".
-        beam_width: find utterances by beam search of this width instead of sampling, the most probable one first; a
-            critic of utterances has no say in that. 0 samples.
-    """
-
-    max_new_tokens: int = 128
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    beta: float = 0.0
-    clip: float = jnp.inf
-    exp_weights: bool = True
-    n_generations: int = 1
-    rank_by: str = "policy+advantage"
-    beam_width: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "rank_by", OLD_RANKINGS.get(self.rank_by, self.rank_by))
-        if not math.isfinite(self.temperature) or not math.isfinite(self.beta) or not self.clip > -math.inf:
-            raise UserError(
-                f"temperature={self.temperature}, beta={self.beta}, clip={self.clip}: give a finite temperature and "
-                "beta, and a clip that is a number, or inf for none."
-            )
-        if self.rank_by not in RANKINGS:
-            raise UserError(f"rank_by={self.rank_by!r} is unknown. Use one of {', '.join(map(repr, RANKINGS))}.")
-        if self.max_new_tokens < 1 or self.n_generations < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise UserError(
-                f"{self} is out of range: max_new_tokens and n_generations are at least 1, temperature at least 0 "
-                "(0 is greedy), top_p in (0, 1]."
-            )
-        if self.top_k < 0:
-            raise UserError(f"top_k={self.top_k} is negative. Use 0 to keep all tokens, or the number to keep.")
-        if self.beam_width < 0 or (self.beam_width and self.n_generations > 1):
-            raise UserError(
-                f"beam_width={self.beam_width} with n_generations={self.n_generations}: a beam search finds beam_width "
-                "utterances by itself. Set n_generations=1, or beam_width=0 to sample."
-            )
-        if not self.exp_weights and not 0.0 <= self.beta <= 1.0:
-            raise UserError(
-                f"beta={self.beta} with exp_weights=False adds log(beta) or log(1 - beta). Use a beta from 0 to 1, or "
-                "exp_weights=True."
-            )
 
 
 class Samples(NamedTuple):

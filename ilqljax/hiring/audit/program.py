@@ -1,21 +1,22 @@
 r"""Audit who is shortlisted, selected and scored high, by declared attributes. Needs no trained model.
 
-    python -m ilqljax.audit --sample --out report
-    python -m ilqljax.audit --jobs jobs.jsonl --candidates candidates.jsonl --rewrites rewrites.jsonl \
+    ilqljax audit --sample --out report
+    ilqljax audit --jobs jobs.jsonl --candidates candidates.jsonl --rewrites rewrites.jsonl \
         --attributes sex,race --top 50 --selected 10 --out report
-    python -m ilqljax.audit --scores scores.csv --attributes sex,race --out report
+    ilqljax audit --scores scores.csv --attributes sex,race --out report
 
-audit the built-in sample market; your postings and candidates, before and after rewriting; a ready table of one row a
-candidate. Writes a new folder, all of it or nothing: report.html (one page that loads nothing), audit.json (every
+These audit the built-in sample market; your postings and candidates, before and after rewriting; a ready table of one
+row a candidate. Writes a new folder, all of it or nothing: report.html (one page that loads nothing), audit.json (every
 number), and one CSV table a rate, attribute and phase in the form of New York City Local Law 144. What each number
 means is at the end of the page. Formats: `ilqljax/hiring/postings/posting.py` (jobs, candidates),
 `ilqljax/hiring/audit/sources.py` (rewrites), `ilqljax/hiring/audit/ready_table.py` (scores).
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from ilqljax.cli import add_options, read_options
 from ilqljax.data.files import check_new_folder, save_folder
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
@@ -33,20 +34,16 @@ from ilqljax.hiring.audit.sources import (
 from ilqljax.hiring.audit.tables import format_json, list_tables
 from ilqljax.hiring.evaluation.record import Rewrite
 from ilqljax.hiring.reward.distances import DISTANCE_NAMES
-from ilqljax.hiring.reward.scores import WEIGHTS, RewardConfig
-from ilqljax.hiring.reward.targets import TARGETS
+from ilqljax.hiring.reward.scores import RewardConfig
 
 VERSION = 1
+SCORE = ("distance", "target", "shares", "group_attribute", "smoothing", "ground", "weights")
+AUDIT, RENAMED = ("n_selected", "min_count", "seed"), {"n_selected": "selected"}
 Facts = list[tuple[str, str]]
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ilqljax.audit",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what is audited, against what, and where the report goes."""
     add = parser.add_argument
     add("--out", required=True, help="folder to write; must be new or empty")
     add("--jobs", default="", help="postings: a file or folder of any known format, or 'sample'")
@@ -62,26 +59,15 @@ def make_parser() -> argparse.ArgumentParser:
     add("--plant", type=float, default=0.8, help="strength of the sample's planted correlation, 0 to 1")
     add("--attributes", default="", help="comma-separated, and every pair of them; all that are declared if left out")
     add("--top", type=int, default=50, help="length of a shortlist")
-    add("--selected", type=int, default=10, help="how many of a shortlist count as selected")
     add("--max_postings", type=int, default=0, help="audit a random part of the postings of this size; 0 for all")
     add("--matcher", default="tfidf", help=f"what ranks: {', '.join(MATCHERS)}")
     add("--matcher_options", default="", help="the matcher's, such as path=DIR or url=http://..., comma-separated")
-    add("--target", default="pool", help=f"what shortlists are compared with: {', '.join(TARGETS)}")
-    add("--shares", default="", help="for the targets fixed and group, such as 'female=0.5, male=0.5'")
-    add(
-        "--group_attribute", default="", help="for the target group: the candidates' attribute that holds the job group"
-    )
-    add("--distance", default="total_variation", help=f"of the score: {', '.join(DISTANCE_NAMES)}")
-    add("--ground", default="", help="for the distance wasserstein, such as 'junior < middle < senior'")
-    add("--weights", default="equal", help=f"of the places in the score: {', '.join(WEIGHTS)}")
-    add("--min_count", type=int, default=0, help="hide categories of fewer people; 0 hides none")
-    add("--seed", type=int, default=0, help="of the sample, bootstrap, shuffles and simulations")
-    return parser
+    add_options(parser, RewardConfig, SCORE, known={"distance": DISTANCE_NAMES})
+    add_options(parser, AuditConfig, AUDIT, renamed=RENAMED)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def run(args: argparse.Namespace) -> None:
     """Audit, write the folder and say where it is."""
-    args = make_parser().parse_args(arguments)
     from ilqljax.hiring.audit.page import format_page  # matplotlib takes a second, and --help needs none
 
     check_sources(args)
@@ -103,7 +89,7 @@ def check_sources(args: argparse.Namespace) -> None:
     if len(given) != 1:
         raise UserError(
             f"Give one of --jobs (with --candidates), --scores and --sample; got {', '.join(given) or 'none'}. "
-            "To try it without data: python -m ilqljax.audit --sample --out report"
+            "To try it without data: ilqljax audit --sample --out report"
         )
     if args.scores_after and not args.scores:
         raise UserError("--scores_after is compared with --scores: give both.")
@@ -122,15 +108,8 @@ def make_config(args: argparse.Namespace, table: AttributeTable) -> AuditConfig:
         raise UserError("The candidates declare no attribute. Add attributes to the candidates' file.")
     for name in names:
         table.attribute(name)
-    score = RewardConfig(
-        distance=args.distance,
-        target=args.target,
-        shares=args.shares,
-        group_attribute=args.group_attribute,
-        ground=args.ground,
-        weights=args.weights,
-    )
-    return AuditConfig(names, n_selected=args.selected, score=score, min_count=args.min_count, seed=args.seed)
+    score = read_options(args, RewardConfig, SCORE)
+    return read_options(args, AuditConfig, AUDIT, renamed=RENAMED, attributes=names, score=score)
 
 
 def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[Rewrite, ...]]:

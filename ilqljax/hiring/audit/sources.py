@@ -14,13 +14,14 @@ import numpy as np
 import ilqljax.hiring.matching.sources  # noqa: F401  (registers the matchers)
 from ilqljax.config import BuildContext, build
 from ilqljax.data.files import check_checksum
+from ilqljax.data.json_lines import read_field, read_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditedMarket, Phase
 from ilqljax.hiring.audit.pairs import NOBODY
 from ilqljax.hiring.evaluation.record import Rewrite, make_rewrites
 from ilqljax.hiring.matching.matcher import Matcher
-from ilqljax.hiring.postings.posting import Candidate, Posting, normalize_spaces, read_field, read_json_lines
+from ilqljax.hiring.postings.posting import Candidate, Posting, normalize_spaces
 from ilqljax.hiring.postings.prompts import build_prompt
 from ilqljax.hiring.postings.sources import load_market
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from ilqljax.config.sections import NO_OPTION
 from ilqljax.data.files import save_text
+from ilqljax.data.json_lines import save_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.data.folders import check_target, recover_folder, replace_folder
@@ -44,7 +45,6 @@ from ilqljax.hiring.postings.posting import (
     Posting,
     normalize_spaces,
     save_candidates,
-    save_json_lines,
     save_postings,
 )
 from ilqljax.hiring.postings.prompts import build_prompt, map_groups
@@ -69,18 +69,18 @@ class DataConfig:
     """Say what to prepare.
 
     Attributes:
-        source: a name in `sources.SOURCES`; "" detects it from the path.
+        source: what the postings are; "" tells it from the path.
         path: the postings' file or folder; "" for the sample.
         candidates_path: the candidates' file; "" for the source's own, or the sample's where it has none.
         seed: of the sample, the split, the choice of postings and the operators.
-        plant: the sample's planted correlation (`marketplace`).
+        plant: strength of the sample's planted correlation, 0 to 1.
         n_postings: of the sample.
         n_candidates: of the sample.
         max_postings: keep a seeded choice of at most so many postings; 0 keeps all.
         max_words: drop (and count) postings with more words; 0 keeps all, -1 means 120 for Hacker News and 0 otherwise.
-        operators: names in `rewrites.ALL_OPERATORS`, () for the usual ones; the original is always there.
-        rewrites_path: a file of further rewrites of training postings (`samples`), such as a clone's samples; ""
-            for none.
+        operators: what makes rewrites; the usual ones if none is named; the original is always there.
+        rewrites_path: a file of further rewrites of training postings, such as `ilqljax data sample` writes; "" for
+            none.
         splits: "company" makes new ones, "given" takes the index files of the source.
         fractions: shares of train, eval and test in a new split.
         reward: how rewrites are scored.
@@ -130,7 +130,7 @@ def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSou
             Nothing is left behind but what was scored, for the next call.
     """
     if config.rewrites_path and not Path(config.rewrites_path).is_file():
-        raise UserError(f"rewrites_path={config.rewrites_path}: no such file. scripts/sample_rewrites.py writes one.")
+        raise UserError(f"rewrites_path={config.rewrites_path}: no such file. `ilqljax data sample` writes one.")
     matcher = TfidfSource() if matcher is None else matcher
     out_dir = Path(out_dir)
     recover_folder(out_dir)

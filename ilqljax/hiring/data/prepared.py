@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from ilqljax.data.files import hash_text, read_json
+from ilqljax.data.json_lines import read_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.data.splits import Manifest, hash_file, load_manifest
 from ilqljax.hiring.environment import PostingEnvironment, PostingObservation
 from ilqljax.hiring.matching.sources import MatcherSource, TfidfSource
-from ilqljax.hiring.postings.posting import Candidate, Posting, load_candidates, load_postings, read_json_lines
+from ilqljax.hiring.postings.posting import Candidate, Posting, load_candidates, load_postings
 from ilqljax.hiring.postings.prompts import map_groups
 from ilqljax.hiring.reward.reward import DiversityReward
 from ilqljax.hiring.reward.scores import RewardConfig
@@ -110,7 +111,7 @@ def load_prepared(folder: str | Path) -> PreparedData:
     summary = load_summary(folder)
     if summary is None:
         raise UserError(
-            f"{folder}: is not a prepared data folder (no {SUMMARY}). Run scripts/prepare_data.py to make it."
+            f"{folder}: is not a prepared data folder (no {SUMMARY}). Run `ilqljax data prepare` to make it."
         )
     _check_hashes(folder, {SPLITS: summary["splits_sha256"]})
     _check_hashes(folder, read_json(folder / SPLITS, advice=PREPARE_AGAIN)["file_hashes"])

@@ -3,15 +3,16 @@
     {"posting_id": "job-0007", "text": "Blue Oak needs a kind nurse.", "source": "bc"}
 
 Operators (`edits.operators`) know what they change; a clone's samples mix their edits, and show the critic what a
-policy really writes, damaged texts included. `scripts/sample_rewrites.py` writes such a file.
+policy really writes, damaged texts included. `ilqljax data sample` writes such a file.
 """
 
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from ilqljax.data.json_lines import read_json_lines, save_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.edits.operators import ALL_OPERATORS
-from ilqljax.hiring.postings.posting import normalize_spaces, read_json_lines, save_json_lines
+from ilqljax.hiring.postings.posting import normalize_spaces
 
 
 def save_samples(path: str | Path, samples: Iterable[tuple[str, str]], *, source: str) -> int:

@@ -210,12 +210,12 @@ def load_manifest(path: str | Path, *, postings: Sequence[Posting]) -> Manifest:
         UserError: the file is missing or malformed, a posting changed since or is gone, or the splits leak.
     """
     path = Path(path)
-    values = read_json(path, advice="Run scripts/prepare_data.py to make it again.")
+    values = read_json(path, advice="Run `ilqljax data prepare` to make it again.")
     try:
         manifest = Manifest(**values)
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"{path}: is not a split manifest ({error}). Run scripts/prepare_data.py to make it again."
+            f"{path}: is not a split manifest ({error}). Run `ilqljax data prepare` to make it again."
         ) from error
     check_leakage(manifest.splits, postings)
     changed = [p.id for p in postings if manifest.posting_hashes.get(p.id, hash_posting(p)) != hash_posting(p)]

@@ -22,15 +22,17 @@ def save_evaluations(path: str | Path, policies: Mapping[str, Sequence[Rewrite]]
 
 
 def load_evaluations(path: str | Path) -> dict[str, list[Rewrite]]:
-    """Load an evaluation file: each policy's rewrites, in the order of the file.
+    """Load an evaluation, a file or the folder that holds it: each policy's rewrites, in the order of the file.
 
     Raises:
         UserError: the file is missing, empty or not the one its checksum is of, a line is malformed, lacks a key, or
         repeats a posting of its policy, or the policies were not judged on the same postings.
     """
     path = Path(path)
+    if path.is_dir():
+        path /= EVALUATION_FILE
     if not path.is_file():
-        raise UserError(f"{path}: no such file. Give the JSONL file that scripts/eval_policy.py wrote.")
+        raise UserError(f"{path}: no such file. Give the folder of a run, or of `ilqljax evaluate --out`.")
     check_checksum(path)
     policies: dict[str, list[Rewrite]] = {}
     places: dict[tuple[str, str], str] = {}
@@ -49,13 +51,13 @@ def load_evaluations(path: str | Path) -> dict[str, list[Rewrite]]:
             places[key] = where
             policies.setdefault(rewrite.policy, []).append(rewrite)
     if not policies:
-        raise UserError(f"{path}: holds no evaluation. Write it with scripts/eval_policy.py.")
+        raise UserError(f"{path}: holds no evaluation. Write it with `ilqljax evaluate`.")
     (first, whole), *others = ((name, {row.posting_id for row in rows}) for name, rows in policies.items())
     for name, judged in others:
         if judged != whole:
             raise UserError(
                 f"{path}: policy '{name}' has {len(judged)} postings and '{first}' has {len(whole)}, which are not the "
-                "same ones. Is the file complete? Write it again with scripts/eval_policy.py."
+                "same ones. Is the file complete? Write it again with `ilqljax evaluate`."
             )
     return policies
 

@@ -17,6 +17,7 @@ from html.entities import html5
 from pathlib import Path
 from typing import Any
 
+from ilqljax.data.json_lines import read_field, read_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.postings.html import strip_html
 from ilqljax.hiring.postings.posting import (
@@ -24,8 +25,6 @@ from ilqljax.hiring.postings.posting import (
     SeenIds,
     load_saved_dataset,
     normalize_spaces,
-    read_field,
-    read_json_lines,
     require_rows,
 )
 

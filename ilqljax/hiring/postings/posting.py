@@ -7,27 +7,14 @@ line that has one. Attributes are declared by the data's owner; nothing here gue
 `hackernews`.
 """
 
-import gzip
-import json
-import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ilqljax.data.files import read_bounded_lines, replace_half_characters, save_text
+from ilqljax.data.json_lines import LARGEST_FLOAT32, read_field, read_json_lines, save_json_lines
 from ilqljax.errors import UserError
-
-LARGEST_FLOAT32 = (2.0 - 2.0**-23) * 2.0**127
-JSON_TYPES = {
-    str: "text",
-    bool: "true or false",
-    dict: "an object",
-    list: "a list",
-    int: "a whole number",
-    float: "a finite number",
-}
 
 
 @dataclass(frozen=True)
@@ -77,67 +64,6 @@ class Candidate:
 def normalize_spaces(text: str) -> str:
     """Replace every run of white space by one space and strip both ends."""
     return " ".join(text.split())
-
-
-def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield `(line_number, object)` of a JSONL file, gzipped when its name ends in `.gz`; blank lines are skipped.
-
-    Half of a surrogate pair, which is not a character and cannot be written again, is read as U+FFFD.
-
-    Raises:
-        UserError: the file is missing, is not UTF-8, is cut off, or a line is too long or not a JSON object.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file. Give a .jsonl or .jsonl.gz file of one JSON object a line.")
-    number = 0
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        try:
-            for number, raw in read_bounded_lines(lines, path):
-                if raw.strip():
-                    yield number, _parse_line(raw, f"{path}:{number}")
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise UserError(f"{path}:{number + 1}: not a complete gzip file ({error}). Copy the file again.") from error
-
-
-def _parse_line(raw: bytes, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{where}: byte {error.start} is not UTF-8. Save the file as UTF-8 (iconv -t UTF-8 converts it)."
-        ) from error
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{where}: not JSON at column {error.colno} ({error.msg}). Each line must be one complete JSON object."
-        ) from error
-    except (RecursionError, ValueError) as error:  # brackets or digits by the thousand
-        raise UserError(f"{where}: not JSON that we can read ({error}). Shorten or remove the line.") from error
-    if b"\\ud" in raw or b"\\uD" in raw:
-        value = replace_half_characters(value)
-    if not isinstance(value, dict):
-        raise UserError(f'{where}: expected a JSON object such as {{"id": ...}}, got {type(value).__name__}.')
-    return value
-
-
-def read_field(row: Mapping[str, Any], name: str, *, kind: type, where: str, default: Any = ...) -> Any:
-    """Return `row[name]` if it has the expected type, or `default` (when given) if it is absent or null.
-
-    Raises:
-        UserError: the field is required and missing, or of another type.
-    """
-    value = row.get(name)
-    if value is None:
-        if default is ...:
-            raise UserError(f"{where}: the field '{name}' is missing; this line has {sorted(row)}. Add or rename it.")
-        return default
-    if kind is str and isinstance(value, int) and not isinstance(value, bool):
-        return str(value)  # ids are often numbers
-    if kind is float and type(value) in (int, float) and abs(value) <= LARGEST_FLOAT32:
-        return float(value)
-    if kind is float or not isinstance(value, kind):
-        raise UserError(f"{where}: the field '{name}' must be {JSON_TYPES[kind]}, got {json.dumps(value)[:60]}.")
-    return value
 
 
 def read_vector(row: Mapping[str, Any], name: str, *, where: str) -> array:
@@ -283,12 +209,6 @@ def require_rows(rows: list, *, name: str, path: str | Path) -> list:
     if not rows:
         raise UserError(f"{path}: holds no {name}. Give a file with at least one {name}.")
     return rows
-
-
-def save_json_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line, whole or not at all."""
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    save_text(path, text)
 
 
 def save_postings(path: str | Path, postings: Iterable[Posting]) -> None:

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from ilqljax.data.json_lines import read_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.market.sample import make_market
 from ilqljax.hiring.postings import hackernews, workable
-from ilqljax.hiring.postings.posting import Candidate, Posting, load_candidates, load_postings, read_json_lines
+from ilqljax.hiring.postings.posting import Candidate, Posting, load_candidates, load_postings
 
 SOURCES = ("sample", "jobs", "workable_raw", "workable_prepared", "hackernews")
 JOBS_FILES = ("jobs.jsonl", "jobs.jsonl.gz")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ilqljax.data.files import read_json
+from ilqljax.data.json_lines import read_field, read_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.postings.html import strip_html
 from ilqljax.hiring.postings.posting import (
@@ -25,8 +26,6 @@ from ilqljax.hiring.postings.posting import (
     VectorWidths,
     load_saved_dataset,
     normalize_spaces,
-    read_field,
-    read_json_lines,
     read_vector,
     require_rows,
     require_text,

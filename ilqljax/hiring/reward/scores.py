@@ -42,15 +42,15 @@ class RewardConfig:
         attribute: the declared attribute whose distribution counts; several, separated by commas, count the same, and
             "gender x region" is an intersection.
         k: length of the shortlist.
-        distance: a name in `distances.DISTANCE_NAMES`.
-        target: a name in `targets.TARGETS`: "pool" (the share among all candidates), "uniform", "fixed" or "group"
-            (one a job group).
+        distance: of the shortlist's shares from the target's.
+        target: what a shortlist is compared with: "pool" (the share among all candidates), "uniform", "fixed" or
+            "group" (one a job group).
         empty_reward: reward of a rewrite without any text.
         compat: "original" takes the original project's distance instead (for comparison only), "" does not.
-        shares: named shares of the targets "fixed" and "group", such as "female=0.5, male=0.5" (`targets`).
+        shares: named shares of the targets "fixed" and "group", such as "female=0.5, male=0.5".
         group_attribute: for "group" without shares: the candidates' attribute that holds the job group.
         smoothing: of the distance "kullback_leibler".
-        ground: of the distance "wasserstein", such as "junior < middle < senior" (`distances.parse_ground`).
+        ground: of the distance "wasserstein", such as "junior < middle < senior".
         weights: "equal", or "exposure" to weigh each place in the list by 1 / log2(1 + rank).
         guardrail_penalty: subtracted from the reward of a rewrite that a guardrail finds damaged; 0 asks none. Then
             every prompt must be one of `prompts.build_prompt`.

@@ -1,0 +1,3 @@
+from ilqljax.cli import main
+
+main()

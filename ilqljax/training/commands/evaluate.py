@@ -1,0 +1,29 @@
+"""Judge a run's policies again, decoded otherwise if wanted.
+
+    ilqljax evaluate --run runs/workable-... --out out --beta 4 --temperature 0
+
+Training ends with the same judgement. Prints the table and writes it to results.json and results.txt, beside what the
+task's evaluator writes: for postings evaluation.jsonl (a line per policy and posting) and impact_ratios.csv.
+"""
+
+import argparse
+
+from ilqljax.cli import add_options, add_renamed, list_given
+from ilqljax.decoding.options import DecodeConfig
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the run, where results go, and how to decode."""
+    parser.add_argument("--run", required=True, help="folder that training printed")
+    add_renamed(parser, "--out", "--save_path", default="", help="folder for the results; the run's own if left out")
+    add_options(parser, DecodeConfig, unset="the run's own")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Judge."""
+    from ilqljax.training.compilation import enable_compilation_cache
+    from ilqljax.training.evaluation import evaluate_run
+
+    enable_compilation_cache()
+    out = evaluate_run(args.run, out_dir=args.out, overrides=list_given(args, DecodeConfig))
+    print(f"results are in {out}")

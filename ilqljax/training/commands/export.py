@@ -1,0 +1,31 @@
+"""Write a run's policy for transformers, and its critic as safetensors.
+
+    ilqljax export --run runs/workable-... --out exported
+    ilqljax export --run runs/workable-... --out clone --policy bc
+
+transformers' GPT2LMHeadModel.from_pretrained loads the folder, and the tokenizer is beside the weights. A run starts
+from it with --config.model.path=exported --config.pretrain.total_steps=0, critic included. The files:
+`ilqljax.models.io.networks`.
+"""
+
+import argparse
+from pathlib import Path
+
+from ilqljax.cli import add_renamed
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the run, its policy, and the folder to write."""
+    add_renamed(parser, "--run", "--load", required=True, help="folder of a run")
+    add_renamed(parser, "--out", "--save", required=True, help="folder to write")
+    parser.add_argument("--policy", default="", help="the run's algorithm if left out; 'bc' for its clone")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export."""
+    from ilqljax.training.evaluation import open_run
+    from ilqljax.training.policies import export_policy
+
+    run = open_run(args.run)
+    export_policy(Path(args.out), run.built, run.select_policy(args.policy), critic=True)
+    print(f"wrote {args.out}; start from it with --config.model.path={args.out} --config.pretrain.total_steps=0")

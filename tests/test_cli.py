@@ -1,0 +1,220 @@
+"""The program `ilqljax`: its commands' help, its mistakes, old spellings, and options made of dataclasses."""
+
+import argparse
+import importlib
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, fields
+
+import pytest
+
+from ilqljax import cli
+from ilqljax.cli import add_options, list_commands, list_given, main, make_parser, read_options, run_command
+from ilqljax.decoding.options import DecodeConfig
+from ilqljax.errors import UserError
+from ilqljax.hiring.data.prepare import DataConfig
+from ilqljax.hiring.reward.scores import RewardConfig
+
+NAMES = ["train", "evaluate", "inspect", "export", "import", "rewrite", "audit", "play"]
+NAMES += ["data prepare", "data sample", "report policies", "report impact"]
+
+
+def parse(name, *words):
+    return make_parser(name, importlib.import_module(list_commands()[name])).parse_args(list(words))
+
+
+def show_help(capsys, *words):
+    with pytest.raises(SystemExit) as ended:
+        run_command([*words, "--help"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_commands_of_the_library_and_of_both_tasks_are_listed_with_what_they_do(capsys):
+    assert set(list_commands()) == set(NAMES)
+    run_command([])
+    listed = dict(re.findall(r"^  (\S+(?: \S+)?)  +(\S.*)$", capsys.readouterr().out, re.MULTILINE))
+    assert set(listed) == set(NAMES)
+    assert listed["play"] == "Play Wordle in the terminal."
+    assert all(len(name) + len(line) < 110 for name, line in listed.items())
+
+
+def test_the_commands_of_a_group_are_listed_alone(capsys):
+    run_command(["data", "--help"])
+    shown = capsys.readouterr().out
+    assert "usage: ilqljax data COMMAND" in shown and "data sample" in shown and "audit" not in shown
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_names_every_option_with_its_default_and_ends_with_an_example(capsys, name):
+    shown = show_help(capsys, *name.split())
+    command = importlib.import_module(list_commands()[name])
+    assert command.__doc__.splitlines()[0] in shown
+    assert f"ilqljax {name} " in shown.rpartition("examples:")[2]
+    flat = " ".join(shown.split())
+    parser = make_parser(name, command)
+    for action in (a for a in parser._actions if a.help != argparse.SUPPRESS):
+        assert action.help and action.option_strings[0] in flat
+        if action.default not in (None, "", False, argparse.SUPPRESS):
+            assert f"(default: {action.default})".replace(" ", "") in flat.replace(" ", "")
+    assert "(default: )" not in flat and "==SUPPRESS==" not in flat
+
+
+def test_help_of_all_commands_together_imports_no_jax():
+    program = f"""
+import sys
+from ilqljax.cli import main
+for name in {[[], *(name.split() for name in NAMES)]}:
+    try:
+        main([*name, "--help"])
+    except SystemExit as ended:
+        assert ended.code == 0, name
+    assert "jax" not in sys.modules, name
+    if not name:
+        assert not sys.modules.keys() & {{"numpy", "scipy"}}
+"""
+    subprocess.run([sys.executable, "-c", program], stdout=subprocess.DEVNULL, check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "unknown", "listed"),
+    [(["serv"], "serv", "train, evaluate"), (["data", "prep"], "data prep", "data prepare, data sample")],
+)
+def test_an_unknown_command_is_one_line_with_the_list(capsys, words, unknown, listed):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and error.count("\n") == 1
+    assert error.startswith(f"error: Unknown command '{unknown}'. Commands: {listed}")
+
+
+def test_a_group_without_a_command_lists_its_commands(capsys):
+    run_command(["report"])
+    assert "report impact" in capsys.readouterr().out
+
+
+def test_an_installation_without_the_tasks_commands_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(cli, "list_commands", lambda: dict(cli.LIBRARY))
+    with pytest.raises(UserError, match=r"Unknown command 'audit'.*pip install -e \."):
+        run_command(["audit", "--sample"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["audit", "--sample"], "the following arguments are required: --out"),
+        (["export", "--out", "x"], "one of the arguments --run is required"),
+        (["play", "--sead", "1"], "unrecognized arguments: --sead"),
+        (["play", "--seed", "one"], "argument --seed: invalid int value: 'one'"),
+        (["data", "prepare", "--out", "x", "--fractions", "0.5,half"], "invalid comma-separated list value"),
+    ],
+)
+def test_a_wrong_option_is_one_line_that_names_the_help(capsys, words, message):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and error.count("\n") == 1
+    assert message in error and "--help" in error
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("evaluate", "--run r --save_path o", "--run r --out o"),
+        ("export", "--run r --save o", "--run r --out o"),
+        ("export", "--load r --save o --policy bc", "--run r --out o --policy bc"),
+        ("import", "--load m.pkl --save o", "--weights m.pkl --out o"),
+        ("data prepare", "--out_dir o --top 7", "--out o --top 7"),
+        ("report policies", "--eval_file e.jsonl --save_path o.csv", "--run e.jsonl --out o.csv"),
+        ("report impact", "--eval_file e.jsonl --save_path o.csv", "--run e.jsonl --out o.csv"),
+        ("rewrite", "--checkpoint r --job j", "--run r --job j"),
+    ],
+)
+def test_old_spellings_mean_the_same_and_are_not_shown(capsys, name, old, new):
+    assert parse(name, *old.split()) == parse(name, *new.split())
+    shown = show_help(capsys, *name.split())
+    assert not any(word in shown for word in old.split() if word.startswith("--") and word not in new.split())
+
+
+def test_train_is_absls_program_and_gets_its_words_as_they_are(monkeypatch):
+    from ilqljax import train
+
+    seen = []
+    monkeypatch.setattr(train, "main", seen.append)
+    monkeypatch.setattr(train, "restart_with_huge_pages", lambda: None)
+    words = ["--config", "configs/workable.py:bc", "--config.train.lr=1e-3", "--nodistributed"]
+    run_command(["train", *words])
+    assert seen == [words]
+
+
+def test_a_report_finds_the_evaluation_of_a_runs_folder(tmp_path):
+    (tmp_path / "evaluation.jsonl").write_text("{broken")
+    for run in (tmp_path, tmp_path / "evaluation.jsonl"):
+        with pytest.raises(UserError, match=r"evaluation\.jsonl:1: not JSON"):
+            run_command(["report", "policies", "--run", str(run)])
+
+
+# Options of dataclasses.
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Nothing."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Say how.
+
+    Attributes:
+        n: how many, which is
+            100 % told on two lines.
+        quick: do it quickly.
+        names: of the parts.
+        sizes: of the parts; as
+            numbers: whole ones.
+        safe: do it safely.
+        inner: more.
+
+    More: text.
+    """
+
+    n: int = 3
+    quick: bool = False
+    names: tuple[str, ...] = ("a", "b")
+    sizes: tuple[float, float] = (1.0, 2.5)
+    safe: bool = True
+    inner: Inner = Inner()
+
+
+def test_options_have_the_types_defaults_and_words_of_the_dataclass(capsys):
+    parser = cli.Parser(formatter_class=cli.HelpFormatter)
+    add_options(parser, Settings, renamed={"n": "count"}, known={"names": ["a", "b", "c"]})
+    shown = " ".join(parser.format_help().split())
+    assert "--count COUNT how many, which is 100 % told on two lines (default: 3)" in shown
+    assert "--names NAMES of the parts. Known: a, b, c (default: a,b)" in shown
+    assert "--no-safe do it safely (default: True)" in shown
+    assert "of the parts; as numbers: whole ones (default: 1.0,2.5)" in shown
+    assert "--inner" not in shown
+
+    def read(*words):
+        return read_options(parser.parse_args(words), Settings, renamed={"n": "count"})
+
+    assert read() == Settings()
+    words = ("--count", "4", "--quick", "--no-safe", "--names", "c, a", "--sizes", "1,2")
+    assert read(*words) == Settings(4, True, ("c", "a"), (1.0, 2.0), False)
+
+
+def test_options_without_a_default_of_their_own_are_listed_only_where_they_were_given():
+    parser = cli.Parser(formatter_class=cli.HelpFormatter)
+    add_options(parser, DecodeConfig, ("beta", "top_p"), unset="the run's own")
+    assert "(default: the run's own)" in " ".join(parser.format_help().split())
+    assert list_given(parser.parse_args([]), DecodeConfig) == {}
+    assert list_given(parser.parse_args(["--beta", "0"]), DecodeConfig) == {"beta": 0.0}
+
+
+def test_prepare_offers_every_setting_of_the_data_and_of_the_reward():
+    offered = vars(parse("data prepare", "--out", "o"))
+    wanted = {field.name for config in (DataConfig, RewardConfig) for field in fields(config)} - {"reward", "k"}
+    assert offered.keys() == wanted | {"top", "out"}
