@@ -64,7 +64,7 @@ def test_a_likelihood_is_the_mean_over_what_was_said_whatever_the_batch(data, po
 def test_the_settings_name_the_clone_a_directory_or_nothing(data, policy, tmp_path):
     assert make_fluency("", data, clone=policy) is None
     assert make_fluency("bc", data, clone=None) is None
-    with pytest.raises(UserError, match="no directory of a language model"):
+    with pytest.raises(UserError, match="is not a language model's directory"):
         make_fluency(str(tmp_path / "nowhere"), data, clone=policy)
     ids = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     save_networks(tmp_path / "lm", Networks(policy.model, policy.params, {}), special_ids=ids)
@@ -75,7 +75,7 @@ def test_the_settings_name_the_clone_a_directory_or_nothing(data, policy, tmp_pa
 
 
 def test_a_source_that_cannot_be_used_is_refused_before_training(data, tmp_path):
-    with pytest.raises(UserError, match="no directory of a language model"):
+    with pytest.raises(UserError, match="is not a language model's directory"):
         build_judge(HiringData(data, DataConfig(), n_practice=0), fluency=str(tmp_path))
     copies = DataConfig(n_postings=12, n_candidates=50, operators=("original",), reward=RewardConfig(k=5))
     only_copies = HiringData(prepare_data(copies, out_dir=tmp_path / "data"), copies, n_practice=0)

@@ -249,7 +249,7 @@ def test_guardrail_penalty_that_is_no_number_from_zero_on_is_refused(penalty):
 
 
 def test_guardrail_penalty_needs_a_prompt_that_states_the_posting():
-    with pytest.raises(UserError, match="'p' is no prompt of a posting"):
+    with pytest.raises(UserError, match="'p' is not a posting's prompt"):
         make_penalized(1.0).score(["p"], [TRUE])
 
 

@@ -37,7 +37,7 @@ def test_samples_come_back_once_each(tmp_path):
         ({"posting_id": "a", "text": " ", "source": "bc"}, "'text' is ' '"),
         ({"posting_id": "a", "text": 3, "source": "bc"}, "'text' is 3"),
         ({"posting_id": "a", "text": "x", "source": "soften"}, "the name of an operator"),
-        ({"posting_id": "z", "text": "x", "source": "bc"}, "no posting of the training split"),
+        ({"posting_id": "z", "text": "x", "source": "bc"}, "is not in the training split"),
     ],
 )
 def test_a_line_that_would_mislead_is_refused_with_its_number(tmp_path, row, message):

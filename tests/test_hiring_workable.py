@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.hiring.postings.workable import load_prepared_workable, load_raw_workable, strip_html
+from ilqljax.hiring.postings.workable import load_prepared_workable, load_raw_workable
 
 NURSE = {
     "applicant_id": 1,
@@ -33,30 +33,6 @@ def write(tmp_path, *rows):
     path = tmp_path / "raw.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
-
-
-def test_html_becomes_lines_of_text_without_scripts():
-    assert (
-        strip_html("<p>Lead &amp;\n care.</p><style>p{}</style><ul><li>Pl<b>an</b></li></ul>") == "Lead & care.\nPlan"
-    )
-
-
-@pytest.mark.parametrize(
-    ("html", "text"),
-    [
-        ("Nurse <![foo bar", "Nurse <![foo bar"),
-        ("Nurse <![foo bar]> wanted", "Nurse wanted"),
-        ("Nurse <![if gte mso 9]>wanted", "Nurse wanted"),
-        ("<SCRIPT>var a = 1;<p>Nurse", "var a = 1;\nNurse"),
-        ("A<style type='x'>p > b {}</style > nurse<style/> is wanted", "A nurse is wanted"),
-        ("A<!-- <script> --> nurse<script>'<p>'</script>", "A nurse"),
-        ("A<script>write('<script src=a></' + 'script>')</script> nurse", "A nurse"),
-        ("A<style/> nurse<style>p{}</style>", "A nurse"),
-        (f"Nurse &#{'9' * 5000}; wanted", "Nurse \ufffd wanted"),
-    ],
-)
-def test_damaged_html_keeps_its_text(html, text):
-    assert strip_html(html) == text
 
 
 def test_country_codes_are_written_alike(tmp_path):

@@ -62,7 +62,7 @@ def judge_samples(
     Args:
         posting: the original.
         samples: what a policy wrote; equal texts count once.
-        reward: the matcher and its score.
+        reward: the matcher and its reward.
         policy: who wrote them.
         rank_by: what sorts the safe improvements: "reward" asks the matcher, "advantage" the critic.
         fluency: a check beside the guardrails; None leaves it out.

@@ -2,8 +2,8 @@
 
     {"posting_id": "job-0007", "text": "Blue Oak needs a kind nurse.", "source": "bc"}
 
-Operators (`rewrites`) know what they change; a clone's samples mix their edits, and show the critic what a policy
-really writes, damaged texts included. `ilqljax data sample` writes such a file.
+Operators (`edits.operators`) know what they change; a clone's samples mix their edits, and show the critic what a
+policy really writes, damaged texts included. `ilqljax data sample` writes such a file.
 """
 
 from collections.abc import Collection, Iterable
@@ -45,7 +45,7 @@ def load_samples(path: str | Path, *, train_ids: Collection[str]) -> dict[str, l
             raise UserError(f"{where}: 'source' is {row['source']!r}, the name of an operator. Choose another name.")
         if row["posting_id"] not in known:
             raise UserError(
-                f"{where}: {row['posting_id']!r} is no posting of the training split. Sample from a run of the same "
+                f"{where}: {row['posting_id']!r} is not in the training split. Sample from a run of the same "
                 "data, seed and splits; rewrites of held-out postings may not be trained on."
             )
         samples.setdefault(row["posting_id"], {}).setdefault(normalize_spaces(row["text"]), row["source"])

@@ -162,7 +162,7 @@ def _count_words(text: str) -> dict[str, int]:
 
 
 def check_leakage(splits: Mapping[str, Sequence[str]], postings: Sequence[Posting]) -> None:
-    """Raise a `UserError` if an id is no posting's, or two splits share what `find_ties` finds."""
+    """Raise a `UserError` if an id does not belong to a posting, or two splits share what `find_ties` finds."""
     by_id = {posting.id: posting for posting in postings}
     names, listed = [], []
     for name, ids in splits.items():

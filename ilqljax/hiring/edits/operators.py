@@ -1,10 +1,10 @@
 """Rewrite a posting in several named ways, to give offline data something to contrast.
 
-A dataset in which every posting is answered by a copy of itself teaches nothing about which words matter (DOMAIN.md
-2.5). Each operator here makes one kind of edit, is a pure function of the posting and a random generator, and leaves
-company, place, links and the numbers that are facts alone. The operators work by word lists and sentence boundaries:
-on the built-in sample they are exact, on real postings they are cautious (a word that describes a product or belongs
-to an address is left as it is).
+A dataset in which every posting is answered by a copy of itself teaches nothing about which words matter. Each
+operator here makes one kind of edit, is a pure function of the posting and a random generator, and leaves company,
+place, links and the numbers that are facts alone. The operators work by word lists and sentence boundaries: on the
+built-in sample they are exact, on real postings they are cautious (a word that describes a product or belongs to an
+address is left as it is).
 
 Every result is normalised to single spaces.
 """

@@ -1,6 +1,6 @@
 """Check that a rewrite is still a true and readable posting, before any reward counts.
 
-An unbounded score alone prefers gibberish to an inclusive sentence (DOMAIN.md 2.12). Each check is named, looks at
+An unbounded score alone prefers gibberish to an inclusive sentence. Each check is named, looks at
 one thing, and returns failures that say why and where. A rewrite with a failure is never an improvement.
 
 | check             | fails when                                                                                 |
@@ -12,8 +12,8 @@ one thing, and returns failures that say why and where. A rewrite with a failure
 | numbers_kept      | a number is gone (years of experience may go), or a new one has appeared, also in words    |
 | pay_kept          | an amount of money, its currency, scale or period is gone, has changed or has appeared     |
 | links_kept        | a link or e-mail address is gone, or a new one has appeared                                |
-| places_kept       | the same for a place of `lexicon`                                                          |
-| technologies_kept | the same for a technology of `lexicon`                                                     |
+| places_kept       | the same for a place that `lexicon` finds                                                  |
+| technologies_kept | the same for a technology that `lexicon` finds                                             |
 | requirements_kept | a short requirement that the original's text mentions is gone; years of experience may go  |
 | name_invented     | a capitalised word has appeared, such as another company                                   |
 | sentence_invented | a sentence consists largely of words that the original lacks                               |
@@ -27,8 +27,8 @@ one thing, and returns failures that say why and where. A rewrite with a failure
 | language_kept     | it, or a sentence of it, is in a language that the original has nowhere                    |
 | incoherent        | more than 40 % unknown words, or under 20 % known word pairs, in all or in one sentence    |
 
-A word is known if the original, the prompt, the operators of `rewrites` or a short list of common words has it; a
-pair of neighbouring words if the original has it, with all coded words counted as one. The pair rule refuses shuffled
+A word is known if the original, the prompt, the operators (`edits.operators`) or a short list of common words has it;
+a pair of neighbouring words if the original has it, with all coded words counted as one. The pair rule refuses shuffled
 words; it also refuses a free paraphrase, which is the safe side to err on. `fluency` adds the one check that
 needs a language model.
 """
@@ -98,5 +98,5 @@ def check_rewrite(posting: Posting, text: str, prompt: str) -> list[Failure]:
 
 
 def is_damaged(failures: Iterable[Failure]) -> bool:
-    """Return whether a failure says that the text is no true or readable posting, and not merely that it is a copy."""
+    """Return whether a failure says more than that the text is a copy: that it is not a true and readable posting."""
     return any(failure.severity == "damage" for failure in failures)

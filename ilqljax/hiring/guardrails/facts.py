@@ -5,8 +5,9 @@ from functools import lru_cache
 
 from ilqljax.hiring.guardrails.findings import LINK, NUMBER, Check, Failure, blank_links, mentions
 from ilqljax.hiring.postings.posting import Posting
+from ilqljax.hiring.word_files import load_words
 
-# Numbers of years are a barrier, not a fact of the job; `rewrites.soften` removes them.
+# Numbers of years are a barrier, not a fact of the job; `operators.soften` removes them.
 YEARS = re.compile(r"(?<![\d.,])\d[\d.,]*\s*(?:(?:-|–|to)\s*\d+\s*)?\+?\s*(?:years?|yrs?)\b", re.IGNORECASE)
 _NUMBER_WORD = re.compile(
     r"\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty|forty|fifty|sixty|seventy|"
@@ -14,24 +15,11 @@ _NUMBER_WORD = re.compile(
     re.IGNORECASE,
 )
 
-_CURRENCIES = {
-    "$": ("$", "us$", "usd", "dollars", "dollar"),
-    "€": ("€", "eur", "euro", "euros"),
-    "£": ("£", "gbp", "pounds"),
-    "chf": ("chf", "francs"),
-    "ca$": ("ca$", "c$", "cad"),
-    "au$": ("au$", "a$", "aud"),
-    "₹": ("₹", "inr", "rs", "rs."),
-    "kr": ("kr", "kr."),  # of Sweden, Norway or Denmark
-    "pln": ("pln", "zł"),
-    "czk": ("czk", "kč"),
-    "brl": ("brl", "r$"),
-    "ils": ("ils", "nis", "₪"),
-    "krw": ("krw", "₩"),
-    "rub": ("rub", "₽"),
-    **{name: (name,) for name in ("¥", "sek", "nok", "dkk", "sgd", "hkd", "jpy", "nzd", "huf", "ron", "zar", "mxn")},
+_CURRENCY_OF = {
+    spelling: name
+    for name, spellings in load_words("guardrails/words.ini")["currencies"].items()
+    for spelling in spellings
 }
-_CURRENCY_OF = {spelling: name for name, spellings in _CURRENCIES.items() for spelling in spellings}
 _SPELLINGS = rf"(?:{'|'.join(sorted(map(re.escape, _CURRENCY_OF), key=len, reverse=True))})(?![^\W\d_])"
 _CURRENCY_OF["r"] = "zar"  # right before digits only: elsewhere R is a language
 _CURRENCY = rf"(?<![^\W\d_])(?:{_SPELLINGS}|r(?=\d))"
@@ -72,7 +60,7 @@ Pay = tuple[str, str, str, str]
 def make_fact_check(name: str, field: str) -> Check:
     """Make the check that a field of the posting that its text mentions is mentioned by the rewrite too.
 
-    A name within a link ("oak.example") is no mention, unless the original has it nowhere else.
+    A name within a link ("oak.example") is not a mention, unless the original has it nowhere else.
     """
 
     def check(posting: Posting, text: str, prompt: str) -> list[Failure]:

@@ -9,7 +9,7 @@ from ilqljax.hiring.edits.operators import split_sentences
 from ilqljax.hiring.postings.posting import Posting
 
 # What a failure means for the text: "damage" makes it no posting that may be published; "copy" leaves a true posting
-# that is no rewrite. Neither is ever an improvement.
+# that is not a rewrite. Neither is ever an improvement.
 SEVERITIES = ("damage", "copy")
 
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+")
@@ -20,7 +20,7 @@ LINK = re.compile(
     r"|(?<![\w.+-])[\w.+-]+@[\w-]+\.[\w.-]+"
     # An address spelt against robots: "jobs [at] oak [dot] com".
     r"|(?<![\w.+-])[\w.+-]+\s*[\[({<]\s*at\s*[\])}>]\s*[\w-]+(?:\s*(?:\.|[\[({<]\s*dot\s*[\])}>])\s*[\w-]+)+"
-    # A bare domain, "oak.com/jobs"; ASP.NET and its kind are no addresses.
+    # A bare domain, "oak.com/jobs"; ASP.NET and its kind are not addresses.
     rf"|(?<![\w@.-])(?!(?:asp|ado|vb|socket)\.)(?:[a-z0-9][a-z0-9-]*\.)+(?:{_TOP_LEVEL})\b(?!\.\w)(?:/[^\s<>\"')\]]*)?",
     re.IGNORECASE,
 )
@@ -53,7 +53,7 @@ def list_words(text: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def list_sentences(text: str) -> tuple[tuple[str, tuple[int, int]], ...]:
-    """Return the sentences of a text (`rewrites.split_sentences`), each with its span."""
+    """Return the sentences of a text (`operators.split_sentences`), each with its span."""
     found, end = [], 0
     for sentence in split_sentences(text):
         start = max(end, text.find(sentence, end))

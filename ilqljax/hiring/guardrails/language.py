@@ -1,59 +1,66 @@
-"""Tell the language of a text by its commonest words, well enough to notice that a rewrite is in another one.
+"""Tell the language of a text, surely enough to notice that a rewrite is in another one.
 
-Each language is known by words that are frequent in it; the language with most of them wins, if it has enough of them
-and clearly more than the next. A short or mixed text has no language here, and is then not judged.
+`py3langid` (a naive Bayes model over byte n-grams, shipped with the package) judges; a text with few letters, or one
+that it is not sure of, has no language here and is not judged. The two limits were set on the 67,191 sentences of the
+6,000 real posts, of which 6 pass for another language (5 are Spanish or German, one is a Polish address), and on 128
+plain sentences in eight languages, of which 121 are noticed.
 """
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
-from ilqljax.hiring.guardrails.findings import Failure, blank_links, list_sentences, list_words
-from ilqljax.hiring.postings.posting import Posting
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-MIN_HITS, MIN_SHARE, MIN_LEAD = 3, 0.12, 1.5
+from ilqljax.hiring.guardrails.findings import Failure, blank_links, list_sentences
+from ilqljax.hiring.postings.posting import Posting, normalize_spaces
 
-_WORDS = {
-    "English": "the and of to in is are we you our for with that this have be will on at as your or an from it not by "
-    "who what can their they i but if all has about was which",
-    "German": "der die das und ist nicht ein eine einen einem einer wir sie für mit von zu den dem des auf im bei als "
-    "auch sich oder werden wird sind haben ihre unser unsere unserem unseren über zur zum dich du deine nach",
-    "French": "le la les des du un une et est nous vous pour avec dans sur que qui au aux en notre votre nos vos pas "
-    "ce cette ces sont être à par plus ou de il elle se",
-    "Spanish": "el la los las un una y es en de del que con para por se nuestro nuestra tu su sus al como más o lo son "
-    "está estamos somos buscamos equipo",
-    "Portuguese": "o a os as um uma e é em de do da dos das que com para por não se nosso nossa você seu sua ao como "
-    "mais ou são está estamos somos na no nas nos",
-    "Italian": "il lo la i gli le un una e è in di del della dei delle che con per non si nostro nostra tuo al come "
-    "più o sono siamo nel nella alla da dal",
-    "Dutch": "de het een en van is in op te wij we jij je ons onze voor met dat die niet zijn aan als bij ook of naar "
-    "uit worden wordt hebben jouw",
-    "Swedish": "och att det som en ett är på av för med vi du den i till har om inte vår våra eller kan ska från din "
-    "hos oss",
-    "Polish": "i w na z do się że jest nie to dla od oraz przez o jako nasz nasza nasze po lub są być za ze jesteśmy",
+MIN_LETTERS, MIN_PROBABILITY = 16, 0.9
+# The model knows more, but every language that a posting is never in makes it less sure of the others.
+LANGUAGES = {
+    "ar": "Arabic",
+    "cs": "Czech",
+    "da": "Danish",
+    "de": "German",
+    "el": "Greek",
+    "en": "English",
+    "es": "Spanish",
+    "fi": "Finnish",
+    "fr": "French",
+    "he": "Hebrew",
+    "hu": "Hungarian",
+    "it": "Italian",
+    "ja": "Japanese",
+    "ko": "Korean",
+    "nl": "Dutch",
+    "no": "Norwegian",
+    "pl": "Polish",
+    "pt": "Portuguese",
+    "ro": "Romanian",
+    "ru": "Russian",
+    "sv": "Swedish",
+    "tr": "Turkish",
+    "uk": "Ukrainian",
+    "zh": "Chinese",
 }
-PROFILES = {language: frozenset(words.split()) for language, words in _WORDS.items()}
-_LANGUAGES_OF = {
-    word: tuple(language for language, known in PROFILES.items() if word in known)
-    for word in frozenset().union(*PROFILES.values())
-}
+
+
+@cache
+def _load_identifier() -> LanguageIdentifier:
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier.set_languages(list(LANGUAGES))
+    return identifier
 
 
 @lru_cache(maxsize=16384)
 def detect_language(text: str) -> str:
-    """Return a language of `PROFILES`, or "" where the text is too short or too mixed to tell.
+    """Return a language of `LANGUAGES`, or "" where the text is too short or too mixed to tell.
 
     "Wir suchen eine Pflegekraft für unser Team in Bonn." is German; "Python, Java, SQL" is nothing.
     """
-    words = list_words(blank_links(text))
-    counts = dict.fromkeys(PROFILES, 0)
-    for word in words:
-        for language in _LANGUAGES_OF.get(word, ()):
-            counts[language] += 1
-    first, second = sorted(counts, key=counts.__getitem__, reverse=True)[:2]
-    if counts[first] < max(MIN_HITS, MIN_SHARE * len(words)) or counts[first] < MIN_LEAD * counts[second]:
+    text = normalize_spaces(blank_links(text))
+    if sum(map(str.isalpha, text)) < MIN_LETTERS:
         return ""
-    if len(PROFILES[first].intersection(words)) < MIN_HITS:  # one letter that marks the items of a list, say
-        return ""
-    return first
+    code, probability = _load_identifier().classify(text)
+    return LANGUAGES[code] if probability >= MIN_PROBABILITY else ""
 
 
 @lru_cache(maxsize=4096)

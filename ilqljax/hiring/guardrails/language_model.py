@@ -122,7 +122,7 @@ def require_source(source: str, data: PreparedData) -> None:
         select_edits(data)
     if source not in ("", CLONE) and not (resolve_path(source) / "config.json").is_file():
         raise UserError(
-            f"fluency={source!r} is no directory of a language model (config.json, model.safetensors and a tokenizer), "
+            f"fluency={source!r} is not a language model's directory (config.json, model.safetensors and a tokenizer), "
             f"nor {CLONE!r} for the run's clone, nor '' for no check."
         )
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
 from ilqljax.hiring.guardrails.findings import Failure, blank_links, list_words
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
+from ilqljax.hiring.word_files import load_words
 
 _STEM_LENGTH = 5
 _NEGATOR = re.compile(
@@ -27,14 +28,9 @@ _EMPTY = re.compile(r"not\s+(?:only|just|merely|simply|solely|limited to|to ment
 _LABEL = re.compile(r"([^\W_]+)\W{0,3}[:?=]\s*$")
 _ANSWER_END = re.compile(r"\s*(?:[|,.;!)/]|$|\s[A-Z0-9*•-])")
 _CLAUSE_END = re.compile(r"[.!?]+(?=\s|$)|[|,;:()\[\]*•–—]|\s-\s")
-_AUXILIARY_TEXT = "is are was were be been am do does did have has had will would can could should must may might shall"
-_SKIPPED_TEXT = (
-    "a an the to of any very really just yet even need years year yrs least more than plus"  # and words in -ly
-)
-# `rewrites.soften` writes "expert" for each of them.
-_STAR_TEXT = "rock rockstar rockstars ninja ninjas guru gurus wizard wizards superstar superstars experts"
-_AUXILIARY, _SKIPPED = frozenset(_AUXILIARY_TEXT.split()), frozenset(_SKIPPED_TEXT.split())
-_SAME_WORD = {"necessary": "required", "needed": "required", **dict.fromkeys(_STAR_TEXT.split(), "expert")}
+_WORDS = load_words("guardrails/words.ini")["negations"]
+_AUXILIARY, _SKIPPED = frozenset(_WORDS["auxiliary"]), frozenset(_WORDS["skipped"])
+_SAME_WORD = {word: name for name in ("required", "expert") for word in _WORDS[name]}
 
 
 class Negation(NamedTuple):

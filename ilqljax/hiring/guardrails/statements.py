@@ -9,7 +9,7 @@ import re
 from functools import lru_cache
 
 from ilqljax.hiring.guardrails.findings import Check, Failure
-from ilqljax.hiring.guardrails.lexicon import PLACE_LEXICON
+from ilqljax.hiring.guardrails.lexicon import find_places
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
 
 STATEMENTS = {
@@ -90,10 +90,10 @@ def find_statements(text: str, check: str) -> dict[Statement, tuple[int, int]]:
 def _find_places(match: re.Match[str], text: str) -> str:
     """Return the places that a statement names ("US citizens") or that follow it at once ("remote (US or EU)")."""
     after = re.split(r"[|;)\]\n]|\.\s", text[match.end() : match.end() + _WINDOW])[0]
-    following = PLACE_LEXICON.find(after)
+    following = find_places(after)
     if not following or min(following.values())[0] > _BEFORE_PLACE.match(after).end():
         following = {}
-    places = sorted({*PLACE_LEXICON.find(match[0]), *following})
+    places = sorted({*find_places(match[0]), *following})
     return f" in {' and '.join(places)}" if places else ""
 
 

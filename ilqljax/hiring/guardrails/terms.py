@@ -1,6 +1,7 @@
 """Check that technologies, places and requirements are kept, and that no other name or topic has appeared."""
 
 import re
+from collections.abc import Callable
 from itertools import pairwise
 
 from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
@@ -14,29 +15,18 @@ from ilqljax.hiring.guardrails.findings import (
     list_words,
     mentions,
 )
-from ilqljax.hiring.guardrails.lexicon import PLACE_LEXICON, TECHNOLOGY_LEXICON, Lexicon
+from ilqljax.hiring.guardrails.lexicon import Found, find_places, find_technologies
 from ilqljax.hiring.postings.posting import Posting
+from ilqljax.hiring.word_files import load_words
 
 MAX_REQUIREMENT_WORDS = 6
 MIN_INVENTED_WORDS, MAX_INVENTED_SHARE, MIN_SENTENCE_WORDS = 2, 0.15, 4
 _STEM_LENGTH = 5
 
-_COMMON_TEXT = (
-    "a about all also am an and any apply are as at available be been being better both but by can come could day do "
-    "each every everyone expert experts experience fluent for from full good great has have help here hire hiring his "
-    "her how if in into is it its job join like look looking make more most must need needs new no not now of on one "
-    "open opportunity or other our out over people person please position posting role salesperson seek seeks should "
-    "so some such team than that the their them there these they this those time to together up us use very want was "
-    "we welcome well what when where which who will with work working would year years you your "
-)
+_WORDS = load_words("guardrails/words.ini")["known"]
 _STATEMENT_WORDS = frozenset(word for text in INCLUSIVE_STATEMENTS for word in list_words(text))
-KNOWN_WORDS = frozenset(_COMMON_TEXT.split()) | _STATEMENT_WORDS | CODED_VOCABULARY | OPERATOR_WORDS
-# Names that assert nothing about the job.
-_PLAIN_TEXT = (
-    "i i'm i’m i'd i've english monday tuesday wednesday thursday friday saturday sunday january february march april "
-    "may june july august september october november december"
-)
-_PLAIN_NAMES = frozenset(_PLAIN_TEXT.split())
+KNOWN_WORDS = frozenset(_WORDS["common"]) | _STATEMENT_WORDS | CODED_VOCABULARY | OPERATOR_WORDS
+_PLAIN_NAMES = frozenset(_WORDS["plain names"])
 _NAME = re.compile(r"(?<![\w@/.'’-])[A-Z][\w'’&+#-]*")
 _SENTENCE_START = re.compile(r"(?:^|\n|[.!?][\"'”’)]*\s)\s*[\"'“‘(]?$")
 _MARKS_LENGTH = 20
@@ -53,12 +43,12 @@ def _is_respelt(name: str, text: str) -> bool:
     return not name.isupper() and mentions(text, name)
 
 
-def make_lexicon_check(name: str, what: str, lexicon: Lexicon) -> Check:
+def make_lexicon_check(name: str, what: str, find: Callable[[str], Found]) -> Check:
     """Make the check that a lexicon's names are kept, and that none has appeared."""
 
     def check(posting: Posting, text: str, prompt: str) -> list[Failure]:
         before, after = blank_links(posting.description), blank_links(text)
-        original, found = lexicon.find(before), lexicon.find(after)
+        original, found = find(before), find(after)
         if original.keys() == found.keys():
             return []
         missing = [
@@ -67,7 +57,7 @@ def make_lexicon_check(name: str, what: str, lexicon: Lexicon) -> Check:
             if term not in found and not _is_respelt(before[slice(*span)], after)
         ]
         new = [term for term in found if term not in original]
-        known = lexicon.find(blank_links(prompt)) if new else {}
+        known = find(blank_links(prompt)) if new else {}
         return missing + [
             Failure(name, f"The {what} '{term}' is not in the original.", found[term])
             for term in new
@@ -77,8 +67,8 @@ def make_lexicon_check(name: str, what: str, lexicon: Lexicon) -> Check:
     return check
 
 
-check_technologies = make_lexicon_check("technologies_kept", "technology", TECHNOLOGY_LEXICON)
-check_places = make_lexicon_check("places_kept", "place", PLACE_LEXICON)
+check_technologies = make_lexicon_check("technologies_kept", "technology", find_technologies)
+check_places = make_lexicon_check("places_kept", "place", find_places)
 
 
 def check_requirements(posting: Posting, text: str, prompt: str) -> list[Failure]:
@@ -122,7 +112,7 @@ def _find_new_names(posting: Posting, text: str, prompt: str) -> list[Failure]:
         words = list_words(match[0])
         if all(word in known or word in KNOWN_WORDS or word in _PLAIN_NAMES for word in words):
             continue
-        if TECHNOLOGY_LEXICON.find(match[0]) or PLACE_LEXICON.find(match[0]):  # judged by their own checks
+        if find_technologies(match[0]) or find_places(match[0]):  # judged by their own checks
             continue
         before = text, max(0, match.start() - _MARKS_LENGTH), match.start()
         is_header = _HEAD_START.search(*before) and _HEAD_END.match(blank, match.end())

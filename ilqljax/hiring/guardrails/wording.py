@@ -1,4 +1,4 @@
-"""Check that a rewrite is readable, is no copy, and shows nothing of the prompt's form."""
+"""Check that a rewrite is readable, is not a copy, and shows nothing of the prompt's form."""
 
 import re
 from collections import Counter
@@ -66,7 +66,7 @@ def check_copying(posting: Posting, text: str, prompt: str) -> list[Failure]:
     """Check that what differs from the original is more than case, punctuation and space.
 
     The original itself, to the letter, passes: it is what a policy writes that changes nothing, and it gains nothing.
-    A text of the same words in the same order is no rewrite either, yet an engine may score it otherwise, and such a
+    A text of the same words in the same order is not a rewrite either, yet a matcher may score it otherwise, and such a
     gain must not count.
     """
     del prompt

@@ -19,6 +19,7 @@ from typing import Any
 
 from ilqljax.data.json_lines import read_field, read_json_lines
 from ilqljax.errors import UserError
+from ilqljax.hiring.postings.html import strip_html
 from ilqljax.hiring.postings.posting import (
     Posting,
     SeenIds,
@@ -35,11 +36,11 @@ MAX_COMPANY_WORDS = 4
 MIN_PLACE_POSTS = 3
 
 _WORD = re.compile(r"[^\W_]")
-# The API's own tags and characters. Digits are bounded: Python refuses to read thousands of them.
-_ENCODED = re.compile(
-    r"</?(?P<tag>p|pre|i|code)>|&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|(?P<name>[a-zA-Z][a-zA-Z0-9]{1,31}));"
-)
+# The API's own tags and characters.
+_TAG = r"</?(?:p|pre|i|code)>"
+_ENCODED = re.compile(rf"{_TAG}|&(?:#\d{{1,7}};|#[xX][0-9a-fA-F]{{1,6}};|(?P<name>[a-zA-Z][a-zA-Z0-9]{{1,31}};))")
 _LINK = re.compile(r'<a href="(?P<address>[^"]*)"[^<>]*>(?P<shown>[^<]*)</a>')
+_TYPED = re.compile(rf"(?!{_TAG})<|&(?!#)(?P<name>\w*;)?")
 
 # The name ends before the first of these.
 _COMPANY_END = re.compile(
@@ -125,16 +126,15 @@ def decode_text(text: str) -> str:
 
     "R&amp;D<p>Ask <i>us</i>" gives "R&D\\nAsk us".
     """
-    if all(_decode(match) == match[0] for match in _ENCODED.finditer(text)):
+    if not any(match["name"] is None or match["name"] in html5 for match in _ENCODED.finditer(text)):
         return text
-    return _ENCODED.sub(_decode, _LINK.sub(_write_link, text))
+    lines = _TYPED.sub(_escape_typed, _LINK.sub(_write_link, text)).splitlines()
+    return strip_html("<br>".join(lines))
 
 
-def _decode(match: re.Match[str]) -> str:
-    if match["tag"]:
-        return "\n" if match["tag"] in ("p", "pre") else ""
-    # What only looks like a character stays: "P&L;".
-    return match[0] if match["name"] and f"{match['name']};" not in html5 else html.unescape(match[0])
+def _escape_typed(match: re.Match[str]) -> str:
+    # What only looks like a tag or a character stays: "List<T>", "P&L;".
+    return match[0] if match["name"] in html5 else html.escape(match[0])
 
 
 def _write_link(match: re.Match[str]) -> str:
@@ -204,8 +204,8 @@ def make_prepared_postings(rows: Iterable[Mapping[str, Any]], *, source: str | P
     """Make postings from the original project's prepared columns.
 
     The columns are `text` (or `cleaned_text`), `location`, `company`, `title` and `technologies`. A row's number is
-    its id. The columns `prompt` and `q_value` (`q_val`) hold the original's prompt and score, which are made anew
-    here.
+    its id. The columns `prompt` and `q_value` (`q_val`) hold the original's prompt and score, which are
+    made again here.
 
     Raises:
         UserError: a column is missing or of another type, or no row's text has a word.

@@ -70,7 +70,7 @@ def read_vector(row: Mapping[str, Any], name: str, *, where: str) -> array:
     """Return `row[name]`, a list of numbers, in float32; an empty array if it is absent or null.
 
     Raises:
-        UserError: it is empty or no list, or an item is no number, not finite, or too large for float32.
+        UserError: it is empty or not a list, or an item is not a number, not finite, or too large for float32.
     """
     if row.get(name) is None:
         return array("f")
@@ -190,7 +190,7 @@ def load_saved_dataset(folder: Path) -> Any:
     """Load a Hugging Face dataset that was saved to disk.
 
     Raises:
-        UserError: the folder is missing or is no dataset, or the package `datasets` is not installed.
+        UserError: the folder is missing or is not a dataset, or the package `datasets` is not installed.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder. Expected a Hugging Face dataset written by Dataset.save_to_disk.")

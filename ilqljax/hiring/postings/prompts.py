@@ -39,12 +39,12 @@ def parse_prompt(prompt: str) -> Posting:
     """Return the posting that a prompt states, white space folded; what a prompt does not hold is empty.
 
     Raises:
-        UserError: it is no prompt of `build_prompt`.
+        UserError: `build_prompt` did not make it.
     """
     lines = [line.partition(": ") for line in prompt.split("\n")[:-1]]
     values = {name: value for name, separator, value in lines if separator}
     if not values.get("Posting") or prompt.split("\n")[-1] != INSTRUCTION:
-        raise UserError(f"{prompt[:60]!r} is no prompt of a posting. Make prompts with prompts.build_prompt.")
+        raise UserError(f"{prompt[:60]!r} is not a posting's prompt. Make prompts with prompts.build_prompt.")
     return Posting(
         id="",
         title=values.get("Title", ""),

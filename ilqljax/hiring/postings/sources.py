@@ -74,7 +74,7 @@ def load_market(
         source: a name in `SOURCES`; "" detects it from the path (no path: the sample).
         path: file or folder of the postings; must be empty for the sample.
         candidates_path: file of the candidates. Without it a folder's own are taken, and for Hacker News, which has
-        none, the sample's. seed: of the sample. plant: the sample's planted correlation (`marketplace`). n_postings:
+        none, the sample's. seed: of the sample. plant: the sample's planted correlation (`market.sample`). n_postings:
         of the sample. n_candidates: of the sample.
 
     Raises:

@@ -10,16 +10,15 @@ Prepared: a folder with `job_descriptions_w_q_prompt_eng` and `candidates_w_main
 """
 
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ilqljax.data.files import read_json
 from ilqljax.data.json_lines import read_field, read_json_lines
 from ilqljax.errors import UserError
+from ilqljax.hiring.postings.html import strip_html
 from ilqljax.hiring.postings.posting import (
     Candidate,
     Posting,
@@ -40,16 +39,6 @@ JOBS_FOLDER = "job_descriptions_w_q_prompt_eng"
 CANDIDATES_FOLDER = "candidates_w_main_location"
 SPLIT_FILES = {"train": "train_idxs.json", "test": "test_idxs.json", "eval": "eval_idxs.json"}
 
-# fmt: off
-_BLOCK_TAGS = frozenset({
-    "address", "article", "br", "div", "dd", "dl", "dt", "h1", "h2", "h3", "h4", "h5", "h6",
-    "hr", "li", "ol", "p", "section", "table", "td", "th", "tr", "ul",
-})
-# fmt: on
-# A script that never ends hides nothing: its content is read as text.
-_HIDDEN = re.compile(r"<!--.*?-->|<(script|style)\b[^<>]*(?<!/)>.*?</\1\b[^<>]*>", re.IGNORECASE | re.DOTALL)
-_NO_CHARACTER = re.compile(r"&#\d{8,};?")  # Python refuses to read thousands of digits
-
 
 class PreparedWorkable(NamedTuple):
     """Hold prepared data: postings, candidates, and the ids of each split that came with an index file."""
@@ -57,45 +46,6 @@ class PreparedWorkable(NamedTuple):
     postings: list[Posting]
     candidates: list[Candidate]
     splits: dict[str, list[str]]
-
-
-class _TextOfHtml(HTMLParser):
-    CDATA_CONTENT_ELEMENTS = ()
-
-    def __init__(self):
-        super().__init__(convert_charrefs=True)
-        self.pieces: list[str] = []
-
-    def parse_marked_section(self, i: int, report: int = 1) -> int:
-        """Skip "<![...>" of a kind that the parser does not know as browsers do, as a comment."""
-        try:
-            return super().parse_marked_section(i, report)
-        except AssertionError:
-            return self.parse_bogus_comment(i)
-
-    def handle_starttag(self, tag: str, attrs: list) -> None:
-        if tag in _BLOCK_TAGS:
-            self.pieces.append("\n")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in _BLOCK_TAGS:
-            self.pieces.append("\n")
-
-    def handle_data(self, data: str) -> None:
-        # White space in HTML is one space; only tags make lines.
-        self.pieces.append(re.sub(r"\s+", " ", data))
-
-
-def strip_html(html: str) -> str:
-    """Return the text of an HTML fragment: block elements end a line, scripts and styles are dropped.
-
-    "<p>Lead &amp; care.</p><ul><li>Plan</li></ul>" gives "Lead & care.\\nPlan".
-    """
-    parser = _TextOfHtml()
-    parser.feed(_NO_CHARACTER.sub("\ufffd", _HIDDEN.sub("", html)))
-    parser.close()
-    lines = map(normalize_spaces, "".join(parser.pieces).split("\n"))
-    return "\n".join(line for line in lines if line)
 
 
 def describe_candidate(experiences: list, educations: list, *, where: str) -> str:
