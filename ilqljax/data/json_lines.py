@@ -24,7 +24,7 @@ JSON_TYPES = {
 def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield `(line_number, object)` of a JSONL file, gzipped when its name ends in `.gz`; blank lines are skipped.
 
-    Half of a surrogate pair, which is no character and cannot be written again, is read as U+FFFD.
+    Half of a surrogate pair, which is not a character and cannot be written again, is read as U+FFFD.
 
     Raises:
         UserError: the file is missing, is not UTF-8, is cut off, or a line is too long or not a JSON object.
