@@ -29,7 +29,7 @@ class Option(typing.NamedTuple):
     default: Any
 
 
-def from_section(cls: type[T], section: Section, *, path: str = "config") -> T:
+def from_section(cls: type[T], section: Section, *, path: str = "config", hidden: bool = False) -> T:
     """Make a dataclass instance from a config section, checking names and types.
 
     An int is taken for a float, a list for a tuple, and a section for a field that is itself a dataclass. Nothing else
@@ -39,11 +39,13 @@ def from_section(cls: type[T], section: Section, *, path: str = "config") -> T:
         cls: a dataclass whose fields are annotated.
         section: its values; fields left out keep their defaults.
         path: where the section is in the config, for messages.
+        hidden: whether fields with the metadata `NO_OPTION` may be given too, as in a file that a program wrote.
 
     Raises:
         UserError: an unknown or missing key, or a value of the wrong type.
     """
-    return cls(**check_arguments(list_fields(cls), to_plain(section), path=path, what=cls.__name__))
+    fields = list_parameters(cls) if hidden else list_fields(cls)
+    return cls(**check_arguments(fields, to_plain(section), path=path, what=cls.__name__))
 
 
 def to_plain(value: Any) -> Any:

@@ -223,16 +223,19 @@ def open_run_config(run_dir: str | Path, *, imports: tuple[str, ...] = ()) -> tu
 
 
 def save_tokenizer(run_dir: Path, tokenizer: Tokenizer) -> None:
-    """Keep the tokenizer with the run; a resumed run's must be the one that is there, or its ids would change meaning.
+    """Keep the tokenizer with the run, where it is not there yet."""
+    if not (run_dir / "tokenizer" / FILE_NAME).exists() and is_first_process():
+        tokenizer.save(run_dir / "tokenizer")
+
+
+def check_tokenizer(run_dir: Path, tokenizer: Tokenizer) -> None:
+    """Refuse to resume a run with another tokenizer than it has: its ids would change meaning.
 
     Raises:
         UserError: it is another one, or cannot be read.
     """
     file = run_dir / "tokenizer" / FILE_NAME
-    if not file.exists():
-        if is_first_process():
-            tokenizer.save(file.parent)
-    elif load_tokenizer(file).to_json() != tokenizer.to_json():
+    if file.exists() and load_tokenizer(file).to_json() != tokenizer.to_json():
         raise UserError(
             f"{file} is another tokenizer than today's data gives, so the run cannot go on. Restore the data that it "
             "was started with, or start a new run."

@@ -69,7 +69,7 @@ def load_networks(directory: str | Path, *, dtype: str = "float32", dropout: flo
     if not (directory / OPTIONS).is_file():
         return Networks(ValueLM(GPT2(config), ValueLMConfig()), {"policy": trunk}, {})
     options = read_json(directory / OPTIONS, advice="Export the model again.")
-    model = ValueLM(GPT2(config), from_section(ValueLMConfig, options, path=str(directory / OPTIONS)))
+    model = ValueLM(GPT2(config), from_section(ValueLMConfig, options, path=str(directory / OPTIONS), hidden=True))
     if not (directory / NETWORKS).is_file():
         raise UserError(f"{directory / NETWORKS} is missing, and {OPTIONS} is there. Export the model again.")
     found = unflatten(read_arrays(directory / NETWORKS, advice="Export the model again."))
