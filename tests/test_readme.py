@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from dialogues import answer
+from dialogues import Talk, answer
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -18,7 +18,7 @@ def test_its_python_trains_and_acts():
     (block,) = re.findall(r"```python\n(.*?)```", README, re.S)
     names = {"dialogues": [answer("a", text, float(i)) for i, text in enumerate("abcabcab")]}
     exec(compile(block.replace("1500", "2"), "README", "exec"), names)
-    texts = names["policy"].act_batch([answer("a", "", 0.0)])
+    texts = names["policy"].act_batch([Talk((("a", None),), terminal=False)])
     assert len(texts) == 1 and isinstance(texts[0], str)
 
 
