@@ -173,7 +173,7 @@ def test_other_texts_or_another_order_change_the_fingerprint():
 
 
 def test_a_directory_without_a_tokenizer_is_refused(tmp_path):
-    with pytest.raises(UserError, match="holds no GPT-2 tokenizer"):
+    with pytest.raises(UserError, match="does not hold a GPT-2 tokenizer"):
         load_tokenizer(tmp_path)
 
 

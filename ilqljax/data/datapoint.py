@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -22,7 +22,7 @@ EXCERPT = 60  # characters of an offending text that an error message shows
 
 @runtime_checkable
 class Dialogue(Protocol):
-    """Describe what a row is made from; every `ilqljax.envs.LanguageObservation` is one."""
+    """Describe what a row is made from; every `ilqljax.envs.base.LanguageObservation` is one."""
 
     def to_sequence(self) -> tuple[list[tuple[str, float | None]], bool]:
         """Return (utterance, reward) pairs, the environment's with reward None, and whether the dialogue is over."""
@@ -76,49 +76,44 @@ class TableTokenReward:
         return self.table[tokens] * self.scale + self.shift
 
 
-class _Layout(NamedTuple):
-    """Hold a tokenized dialogue and where the agent acted in it."""
-
-    tokens: list[int]
-    agent_spans: list[tuple[int, int]]  # (c, i): the closing token before the utterance, and its own closing token
-    truncated: int
-
-
 def _lay_out_dialogue(
     sequence: Sequence[tuple[str, float | None]], terminal: bool, tokenizer: Tokenizer, *, max_length: int
-) -> _Layout:
-    """Tokenize the utterances, shorten the first of the environment where needed, and join them."""
-    encoded = [tokenizer.encode(text) for text, _ in sequence]
+) -> tuple[list[int], list[tuple[int, int]], int]:
+    """Tokenize the utterances, shorten the first of the environment where needed, and join them.
+
+    Returns:
+        The tokens; for each utterance of the agent the closing token before it and its own; how many tokens were cut.
+    """
+    encoded = [list(tokenizer.encode(text)) for text, _ in sequence]
     length = 1 + sum(len(ids) + 1 for ids in encoded) + int(terminal)
     truncated = max(0, length - max_length) if max_length > 0 else 0
-    if truncated:
-        first = next((n for n, (_, reward) in enumerate(sequence) if reward is None), -1)
-        available = len(encoded[first]) if first >= 0 else 0
-        if available < truncated:
-            raise UserError(
-                f"the dialogue has {length} tokens and max_length={max_length}: {truncated} must go, but its first "
-                f"environment utterance has only {available} and nothing else may be cut. Raise max_length or "
-                f"shorten the texts of {''.join(text for text, _ in sequence)[:EXCERPT]!r}..."
-            )
-        encoded[first] = encoded[first][truncated:]
-    agent_first = not sequence or sequence[0][1] is not None
-    tokens = [tokenizer.boa_id if agent_first else tokenizer.bos_id]
+    prompt = next((ids for ids, (_, reward) in zip(encoded, sequence, strict=True) if reward is None), [])
+    if len(prompt) < truncated:
+        raise UserError(
+            f"the dialogue has {length} tokens and max_length={max_length}: {truncated} must go, but its first "
+            f"environment utterance has only {len(prompt)} and nothing else may be cut. Raise max_length or "
+            f"shorten the texts of {''.join(text for text, _ in sequence)[:EXCERPT]!r}..."
+        )
+    del prompt[:truncated]
+    tokens = [tokenizer.boa_id if _agent_opens(sequence) else tokenizer.bos_id]
     agent_spans = []
     for ids, (_, reward) in zip(encoded, sequence, strict=True):
         last_closing = len(tokens) - 1
         tokens += [*ids, tokenizer.eos_id if reward is None else tokenizer.eoa_id]
         if reward is not None:
             agent_spans.append((last_closing, len(tokens) - 1))
-    if terminal:
-        tokens.append(tokenizer.eod_id)
-    return _Layout(tokens, agent_spans, truncated)
+    return tokens + [tokenizer.eod_id] * terminal, agent_spans, truncated
+
+
+def _agent_opens(sequence: Sequence[tuple[str, float | None]]) -> bool:
+    return not sequence or sequence[0][1] is not None
 
 
 def _format_raw(sequence: Sequence[tuple[str, float | None]], terminal: bool) -> str:
     """Write the dialogue with its control tokens spelled out, for people to read."""
-    agent_first = not sequence or sequence[0][1] is not None
     utterances = (text + (ENV_END if reward is None else AGENT_END) for text, reward in sequence)
-    return (AGENT_START if agent_first else ENV_START) + "".join(utterances) + (DIALOGUE_END if terminal else "")
+    opening = AGENT_START if _agent_opens(sequence) else ENV_START
+    return opening + "".join(utterances) + (DIALOGUE_END if terminal else "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,15 +149,6 @@ class DataPoint:
     Attributes:
         raw: the whole dialogue as text, before truncation.
         prompt_length: how many characters of `raw` come before the first utterance that is an action, with their ends.
-        tokens: the row's token ids.
-        action_idxs: positions that predict an action token.
-        state_idxs: action positions, then the last token.
-        rewards: what each action earned.
-        terminals: 1 for the last state of a finished dialogue, else 0.
-        utterance_action_idxs: the closing `</a>` of each agent utterance.
-        utterance_state_idxs: the position before each agent utterance, then the last token.
-        utterance_rewards: what each agent utterance earned, token rewards included.
-        utterance_terminals: as `terminals`, for the utterance states.
         metadata: the observation's own, and `truncated_tokens`: how many tokens were dropped.
     """
 
@@ -204,18 +190,16 @@ class DataPoint:
             if reward is not None and not math.isfinite(reward):
                 raise UserError(f"the reward of {text[:EXCERPT]!r} is {reward}: rewards must be finite numbers")
         prompt = list(itertools.takewhile(lambda utterance: utterance[1] is None, sequence))
-        layout = _lay_out_dialogue(sequence, terminal, tokenizer, max_length=max_length)
-        tokens = np.asarray(layout.tokens, np.int32)
-        utterance_rewards = [reward for _, reward in sequence if reward is not None]
-
-        positions = [np.arange(start, end, dtype=np.int32) for start, end in layout.agent_spans]
+        row, agent_spans, truncated = _lay_out_dialogue(sequence, terminal, tokenizer, max_length=max_length)
+        tokens = np.asarray(row, np.int32)
+        starts, ends = np.asarray(agent_spans, np.int32).reshape(-1, 2).T
+        positions = [np.arange(start, end, dtype=np.int32) for start, end in agent_spans]
         # Copies in double precision: the utterance rewards are added to them.
         earned = [np.array(token_reward.get_token_reward(tokens[span + 1]), np.float64) for span in positions]
-        for rewards, utterance_reward in zip(earned, utterance_rewards, strict=True):
+        for rewards, utterance_reward in zip(earned, (r for _, r in sequence if r is not None), strict=True):
             rewards[-1] += utterance_reward
         action_idxs = np.concatenate([np.zeros(0, np.int32), *positions])
         last = np.asarray([len(tokens) - 1], np.int32)
-        starts = np.asarray([start for start, _ in layout.agent_spans], np.int32)
         return cls(
             raw=_format_raw(sequence, terminal),
             prompt_length=len(_format_raw(prompt, False)),
@@ -223,18 +207,18 @@ class DataPoint:
             state_idxs=np.concatenate([action_idxs, last]),
             action_idxs=action_idxs,
             rewards=np.concatenate([np.zeros(0), *earned]).astype(np.float32),
-            terminals=_mark_end(len(action_idxs), terminal),
+            terminals=np.append(np.zeros(len(action_idxs)), terminal).astype(np.float32),
             utterance_state_idxs=np.concatenate([starts, last]),
-            utterance_action_idxs=np.asarray([end for _, end in layout.agent_spans], np.int32),
+            utterance_action_idxs=ends,
             utterance_rewards=np.asarray([rewards.sum() for rewards in earned], np.float32),
-            utterance_terminals=_mark_end(len(starts), terminal),
-            metadata={**obs.metadata(), "truncated_tokens": layout.truncated},
+            utterance_terminals=np.append(np.zeros(len(starts)), terminal).astype(np.float32),
+            metadata={**obs.metadata(), "truncated_tokens": truncated},
         )
 
-
-def _mark_end(n_actions: int, terminal: bool) -> Float[np.ndarray, "{n_actions}+1"]:
-    """Return the terminal flags of `n_actions` actions and of the state after them."""
-    return np.asarray([0.0] * n_actions + [float(terminal)], np.float32)
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """The row's numbers of tokens, actions and utterance actions."""
+        return len(self.tokens), len(self.action_idxs), len(self.utterance_action_idxs)
 
 
 def encode_prompt(obs: Dialogue, tokenizer: Tokenizer, *, max_length: int = 0) -> Int[np.ndarray, "T"]:
@@ -252,7 +236,8 @@ def encode_prompt(obs: Dialogue, tokenizer: Tokenizer, *, max_length: int = 0) -
         raise ValueError(
             "the dialogue is over, so there is nothing to act on: act on an observation that is not terminal"
         )
-    return np.asarray(_lay_out_dialogue(sequence, False, tokenizer, max_length=max_length).tokens, np.int32)
+    tokens, _, _ = _lay_out_dialogue(sequence, False, tokenizer, max_length=max_length)
+    return np.asarray(tokens, np.int32)
 
 
 def collate(
@@ -292,64 +277,39 @@ def collate(
         raise ValueError(
             f"{len(datapoints)} rows were given for batch_size={batch_size}: give fewer rows or a larger batch"
         )
+    shape = (length, n_actions, n_utterance_actions)
     for row, point in enumerate(datapoints):
-        needs = (len(point.tokens), len(point.action_idxs), len(point.utterance_action_idxs))
-        if any(need > room for need, room in zip(needs, (length, n_actions, n_utterance_actions), strict=True)):
+        if any(need > room for need, room in zip(point.sizes, shape, strict=True)):
             raise ValueError(
-                f"row {row} has {needs} tokens, actions and utterance actions and the padded shape has room for "
-                f"{(length, n_actions, n_utterance_actions)}: choose a larger shape"
+                f"row {row} has {point.sizes} tokens, actions and utterance actions and the padded shape has room for "
+                f"{shape}: choose a larger shape"
             )
-    tokens = [point.tokens for point in datapoints]
+
+    def pad(name: str, width: int, fill: int = 0, dtype: type = np.int32) -> np.ndarray:
+        padded = np.full((batch_size, width), fill, dtype)
+        for row, point in enumerate(datapoints):
+            values = getattr(point, name)
+            padded[row, : len(values)] = values
+        return padded
+
+    def mark(name: str, width: int) -> Bool[np.ndarray, "B {width}"]:
+        marked = np.zeros((batch_size, width), bool)
+        for row, point in enumerate(datapoints):
+            marked[row, : len(getattr(point, name))] = True
+        return marked
+
+    def pad_transitions(level: str, width: int) -> Transitions:
+        return Transitions(
+            state_idxs=pad(f"{level}state_idxs", width + 1),
+            action_idxs=pad(f"{level}action_idxs", width),
+            rewards=pad(f"{level}rewards", width, dtype=np.float32),
+            terminals=pad(f"{level}terminals", width + 1, fill=1, dtype=np.float32),
+            action_mask=mark(f"{level}action_idxs", width),
+        )
+
     return Batch(
-        tokens=_pad(tokens, (batch_size, length), pad_id, np.int32),
-        token_mask=_mask(tokens, (batch_size, length)),
-        per_token=_pad_transitions(
-            [point.state_idxs for point in datapoints],
-            [point.action_idxs for point in datapoints],
-            [point.rewards for point in datapoints],
-            [point.terminals for point in datapoints],
-            shape=(batch_size, n_actions),
-        ),
-        per_utterance=_pad_transitions(
-            [point.utterance_state_idxs for point in datapoints],
-            [point.utterance_action_idxs for point in datapoints],
-            [point.utterance_rewards for point in datapoints],
-            [point.utterance_terminals for point in datapoints],
-            shape=(batch_size, n_utterance_actions),
-        ),
+        tokens=pad("tokens", length, fill=pad_id),
+        token_mask=mark("tokens", length),
+        per_token=pad_transitions("", n_actions),
+        per_utterance=pad_transitions("utterance_", n_utterance_actions),
     )
-
-
-def _pad_transitions(
-    states: Sequence[np.ndarray],
-    actions: Sequence[np.ndarray],
-    rewards: Sequence[np.ndarray],
-    terminals: Sequence[np.ndarray],
-    *,
-    shape: tuple[int, int],
-) -> Transitions:
-    """Pad and stack the rows' transitions to (rows, actions); padding is terminal."""
-    n_rows, n_actions = shape
-    return Transitions(
-        state_idxs=_pad(states, (n_rows, n_actions + 1), 0, np.int32),
-        action_idxs=_pad(actions, shape, 0, np.int32),
-        rewards=_pad(rewards, shape, 0.0, np.float32),
-        terminals=_pad(terminals, (n_rows, n_actions + 1), 1.0, np.float32),
-        action_mask=_mask(actions, shape),
-    )
-
-
-def _pad(rows: Sequence[np.ndarray], shape: tuple[int, int], fill: int | float, dtype: type) -> np.ndarray:
-    """Write each row to the left of an array of the given shape, full of `fill`."""
-    padded = np.full(shape, fill, dtype)
-    for row, values in enumerate(rows):
-        padded[row, : len(values)] = values
-    return padded
-
-
-def _mask(rows: Sequence[np.ndarray], shape: tuple[int, int]) -> Bool[np.ndarray, "B W"]:
-    """Mark each row's own entries in an array of the given shape."""
-    n_rows, width = shape
-    lengths = np.zeros(n_rows, np.int64)
-    lengths[: len(rows)] = [len(row) for row in rows]
-    return np.arange(width)[None, :] < lengths[:, None]

@@ -77,17 +77,14 @@ class RLDataset:
     @property
     def settings(self) -> dict[str, Any]:
         """The keywords that make another dataset with the same limits and units."""
-        return {
-            "max_length": self.max_length,
-            "token_reward": self.token_reward,
-            "reward_shift": self.reward_shift,
-            "reward_scale": self.reward_scale,
-        }
+        names = ("max_length", "token_reward", "reward_shift", "reward_scale")
+        return {name: getattr(self, name) for name in names}
 
-    def with_view(self, view: "View") -> Self:
+    def with_view(self, view: View) -> Self:
         """Return the same dataset with every dialogue changed by `view` before it is encoded."""
         changed = copy.copy(self)
         changed._views = (*self._views, view)
+        changed.__dict__.pop("row_sizes", None)  # cached, of the dialogues as they were
         return changed
 
     def encode(self, dialogue: Dialogue) -> DataPoint:
@@ -115,24 +112,15 @@ class ListRLDataset(RLDataset, ABC):
     def size(self) -> int:
         """Return the number of rows."""
 
-    def with_view(self, view: View) -> Self:
-        """Return the same rows with every dialogue changed by `view` before it is encoded."""
-        changed = super().with_view(view)
-        changed.__dict__.pop("row_sizes", None)  # cached by the copy's origin
-        return changed
-
     @cached_property
     def row_sizes(self) -> Int[np.ndarray, "N 3"]:
         """Return each row's tokens, actions and utterance actions; reads every row once."""
-        rows = (self.get_item(i) for i in range(self.size()))
-        sizes = [(len(row.tokens), len(row.action_idxs), len(row.utterance_action_idxs)) for row in rows]
-        return np.asarray(sizes, np.int64).reshape(-1, 3)
+        return np.asarray([self.get_item(i).sizes for i in range(self.size())], np.int64).reshape(-1, 3)
 
     def count_rows(self) -> Counts:
         """Count what means over all rows divide by; target tokens are all but a row's first."""
         sizes = self.row_sizes
-        counted = (sizes[:, 1].sum(), (sizes[:, 0] - 1).sum(), sizes[:, 2].sum(), self.size())
-        return Counts(*map(np.float32, counted))
+        return Counts(*map(np.float32, (sizes[:, 1].sum(), (sizes[:, 0] - 1).sum(), sizes[:, 2].sum(), self.size())))
 
     @property
     def lengths(self) -> Int[np.ndarray, "N"]:
@@ -195,7 +183,7 @@ class ObservationDataset(ListRLDataset):
         self._encode_all()
 
     def with_view(self, view: View) -> Self:
-        """Return the same dialogues, changed by `view` and tokenized anew; errors are those of the constructor."""
+        """Return the same dialogues, changed by `view` and tokenized again; errors are those of the constructor."""
         changed = super().with_view(view)
         changed._encode_all()
         return changed

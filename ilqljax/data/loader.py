@@ -22,8 +22,9 @@ another.
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import grain
 import numpy as np
@@ -37,21 +38,83 @@ from ilqljax.types import Batch, Counts
 SMALLEST_ACTION_BUCKET = 16
 
 
-class _Shapes(NamedTuple):
-    """Hold the sizes a batch may be padded to, in rising order; no action buckets means powers of two from 16."""
+@dataclass(frozen=True)
+class _Batches:
+    """Hold what the batches of a loader have in common: their size, their shapes, and this host's share.
 
-    length_buckets: tuple[int, ...]
-    action_buckets: tuple[int, ...]
+    Rows are padded to the least buckets that hold all of a batch, so all hosts pad alike. No action buckets means
+    powers of two from 16; utterance actions are padded to powers of two.
+    """
 
-    def fit(self, sizes: Int[np.ndarray, "B 3"]) -> tuple[int, int, int]:
-        """Return the least padded (tokens, actions, utterance actions) that every row fits in."""
-        tokens, actions, utterances = (int(size) for size in sizes.max(axis=0))
-        length = _pick_bucket(tokens, self.length_buckets, "length_buckets", "tokens")
-        if self.action_buckets:
-            n_actions = _pick_bucket(actions, self.action_buckets, "action_buckets", "actions")
-        else:
-            n_actions = min(_round_up_to_power(max(actions, SMALLEST_ACTION_BUCKET)), length)
-        return length, n_actions, _round_up_to_power(max(utterances, 1))
+    batch_size: int
+    length_buckets: Sequence[int]
+    action_buckets: Sequence[int]
+    n_hosts: int
+    host: int
+    pad_id: int
+
+    def __post_init__(self) -> None:
+        batch_size, n_hosts = self.batch_size, self.n_hosts
+        if batch_size < 1 or n_hosts < 1:
+            raise UserError(f"batch_size={batch_size} and n_hosts={n_hosts}: both must be at least 1")
+        if batch_size % n_hosts:
+            raise UserError(
+                f"batch_size={batch_size} is not divisible by the {n_hosts} hosts: use a multiple of {n_hosts}, such "
+                f"as {(batch_size // n_hosts + 1) * n_hosts}"
+            )
+        if not 0 <= self.host < n_hosts:
+            raise UserError(
+                f"host={self.host} is not one of the {n_hosts} hosts: give a number from 0 to {n_hosts - 1}"
+            )
+        if not self.length_buckets:
+            raise UserError("length_buckets is empty: list the row lengths to pad to, for instance (128, 256, 512)")
+        for name in ("length_buckets", "action_buckets"):
+            buckets = tuple(getattr(self, name))
+            if any(low >= high for low, high in zip((0, *buckets), buckets, strict=False)):
+                raise UserError(f"{name}={buckets} must be positive and rising: list each size once, smallest first")
+
+    def check_dataset(self, dataset: ListRLDataset) -> None:
+        """Refuse, before the first step, an empty dataset, rows that fit no bucket, and batches that part groups."""
+        if dataset.size() == 0:
+            raise UserError("the dataset has no rows: check the file it was read from and the split it belongs to")
+        for column in (0, 1):
+            longest = int(dataset.row_sizes[:, column].argmax())
+            self.pick_bucket(column, int(dataset.row_sizes[longest, column]), row=f"row {longest}")
+        share = self.batch_size // self.n_hosts
+        if share % dataset.group_size:
+            raise UserError(
+                f"batch_size={self.batch_size} gives each of {self.n_hosts} hosts {share} rows, and rows come in "
+                f"groups of {dataset.group_size}: use a multiple of {dataset.group_size * self.n_hosts}"
+            )
+
+    def pick_bucket(self, column: int, need: int, *, row: str = "a row") -> int:
+        """Return the least bucket that holds a row's tokens (column 0 of `row_sizes`) or actions (column 1)."""
+        name, unit = (("length_buckets", "tokens"), ("action_buckets", "actions"))[column]
+        buckets = tuple(getattr(self, name)) or (_round_up_to_power(max(need, SMALLEST_ACTION_BUCKET)),)
+        if need > buckets[-1]:
+            raise UserError(
+                f"{row} has {need} {unit} and the largest of {name}={buckets} is {buckets[-1]}: "
+                f"add a bucket of at least {need}, or set the dataset's max_length"
+            )
+        return next(bucket for bucket in buckets if bucket >= need)
+
+    def take_share(self, rows: Any) -> Any:
+        """Return this host's block of a global batch, any sequence; the hosts' blocks in order are the batch."""
+        share = len(rows) // self.n_hosts
+        return rows[self.host * share : (self.host + 1) * share]
+
+    def collate(self, points: Sequence[DataPoint], sizes: Int[np.ndarray, "B 3"]) -> Batch:
+        """Pad this host's rows to what the global batch, of the given `row_sizes`, needs."""
+        tokens, actions, utterances = map(int, sizes.max(axis=0))
+        length, n_actions = self.pick_bucket(0, tokens), self.pick_bucket(1, actions)
+        return collate(
+            points,
+            length=length,
+            n_actions=n_actions if self.action_buckets else min(n_actions, length),
+            n_utterance_actions=_round_up_to_power(max(utterances, 1)),
+            pad_id=self.pad_id,
+            batch_size=self.batch_size // self.n_hosts,
+        )
 
 
 def _round_up_to_power(number: int) -> int:
@@ -59,90 +122,13 @@ def _round_up_to_power(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-def _pick_bucket(need: int, buckets: Sequence[int], name: str, unit: str) -> int:
-    """Return the least bucket that holds `need`."""
-    for bucket in buckets:
-        if bucket >= need:
-            return bucket
-    raise UserError(
-        f"a row has {need} {unit} and the largest of {name}={tuple(buckets)} is {buckets[-1]}: "
-        f"add a bucket of at least {need}, or set the dataset's max_length"
-    )
-
-
-def _check_buckets(buckets: Sequence[int], name: str) -> tuple[int, ...]:
-    """Return the buckets if they are positive and rise."""
-    if any(low >= high for low, high in zip([0, *buckets], buckets, strict=False)):
-        raise UserError(f"{name}={tuple(buckets)} must be positive and rising: list each size once, smallest first")
-    return tuple(buckets)
-
-
-def _make_shapes(length_buckets: Sequence[int], action_buckets: Sequence[int]) -> _Shapes:
-    """Check both lists of buckets."""
-    if not length_buckets:
-        raise UserError("length_buckets is empty: list the row lengths to pad to, for instance (128, 256, 512)")
-    return _Shapes(_check_buckets(length_buckets, "length_buckets"), _check_buckets(action_buckets, "action_buckets"))
-
-
-def _check_hosts(batch_size: int, n_hosts: int, host: int) -> None:
-    """Refuse a batch that hosts cannot share evenly."""
-    if batch_size < 1 or n_hosts < 1:
-        raise UserError(f"batch_size={batch_size} and n_hosts={n_hosts}: both must be at least 1")
-    if batch_size % n_hosts:
-        raise UserError(
-            f"batch_size={batch_size} is not divisible by the {n_hosts} hosts: use a multiple of {n_hosts}, such as "
-            f"{(batch_size // n_hosts + 1) * n_hosts}"
-        )
-    if not 0 <= host < n_hosts:
-        raise UserError(f"host={host} is not one of the {n_hosts} hosts: give a number from 0 to {n_hosts - 1}")
-
-
-def _check_groups(dataset: ListRLDataset, *, batch_size: int, n_hosts: int) -> None:
-    """Refuse a batch, or a host's share of it, that would tear rows apart which belong together."""
-    share = batch_size // n_hosts
-    if share % dataset.group_size:
-        raise UserError(
-            f"batch_size={batch_size} gives each of {n_hosts} hosts {share} rows, and rows come in groups of "
-            f"{dataset.group_size}: use a multiple of {dataset.group_size * n_hosts}"
-        )
-
-
-def _check_rows(dataset: ListRLDataset, shapes: _Shapes) -> None:
-    """Refuse an empty dataset and rows that fit no bucket, before the first step rather than in the middle of a run."""
-    if dataset.size() == 0:
-        raise UserError("the dataset has no rows: check the file it was read from and the split it belongs to")
-    for column, (name, buckets) in enumerate(shapes._asdict().items()):
-        longest = int(dataset.row_sizes[:, column].argmax())
-        if buckets and dataset.row_sizes[longest, column] > buckets[-1]:
-            unit = ("tokens", "actions")[column]
-            raise UserError(
-                f"row {longest} has {dataset.row_sizes[longest, column]} {unit} and the largest of {name}={buckets} is "
-                f"{buckets[-1]}: add a bucket, or set the dataset's max_length"
-            )
-
-
-def _own_rows(rows: Any, n_hosts: int, host: int) -> Any:
-    """Return this host's block of a global batch, any sequence; the hosts' blocks in order are the batch."""
-    share = len(rows) // n_hosts
-    return rows[host * share : (host + 1) * share]
-
-
-def _make_group_plan(
-    dataset: ListRLDataset, *, batch_size: int, seed: int, sort_window: int
+def _make_row_plan(
+    lengths: Int[np.ndarray, "N"], *, batch_size: int, seed: int, sort_window: int, group_size: int = 1
 ) -> Callable[[int], Int[np.ndarray, "B"]]:
     """Make the function from a step to the row numbers of its global batch, groups of rows kept side by side."""
-    size = dataset.group_size
-    lengths = dataset.lengths.reshape(-1, size).max(axis=1)
-    pick_groups = _make_row_plan(lengths, batch_size=batch_size // size, seed=seed, sort_window=sort_window)
-    return lambda step: (pick_groups(step)[:, None] * size + np.arange(size)).reshape(-1)
-
-
-def _make_row_plan(
-    lengths: Int[np.ndarray, "N"], *, batch_size: int, seed: int, sort_window: int
-) -> Callable[[int], Int[np.ndarray, "B"]]:
-    """Make the function from a step to the row (or group) numbers of its global batch."""
-    n_rows = len(lengths)
-    per_epoch = n_rows // batch_size
+    lengths, batch_size = lengths.reshape(-1, group_size).max(axis=1), batch_size // group_size
+    n_groups = len(lengths)
+    per_epoch = n_groups // batch_size
 
     def permute(epoch: int, purpose: int) -> np.random.Generator:
         return np.random.default_rng((seed, epoch, purpose))
@@ -150,22 +136,24 @@ def _make_row_plan(
     # A few epochs are kept: the prefetching thread may be in the next one while a resumed reader asks for this one.
     @lru_cache(maxsize=4)
     def plan_epoch(epoch: int) -> Int[np.ndarray, "S B"]:
-        order = permute(epoch, 0).permutation(n_rows)[: per_epoch * batch_size]
+        order = permute(epoch, 0).permutation(n_groups)[: per_epoch * batch_size]
         window = sort_window * batch_size
         windows = (order[start : start + window] for start in range(0, len(order), window))
-        by_length = [rows[np.argsort(lengths[rows], kind="stable")] for rows in windows]
+        by_length = [groups[np.argsort(lengths[groups], kind="stable")] for groups in windows]
         batches = np.concatenate(by_length).reshape(per_epoch, batch_size)
         return batches[permute(epoch, 1).permutation(per_epoch)]
 
     @lru_cache(maxsize=64)
-    def permute_rows(epoch: int) -> Int[np.ndarray, "N"]:
-        return permute(epoch, 0).permutation(n_rows)
+    def permute_groups(epoch: int) -> Int[np.ndarray, "N"]:
+        return permute(epoch, 0).permutation(n_groups)
 
     def pick_rows(step: int) -> Int[np.ndarray, "B"]:
         if per_epoch:
-            return plan_epoch(step // per_epoch)[step % per_epoch]
-        places = range(step * batch_size, (step + 1) * batch_size)
-        return np.asarray([permute_rows(place // n_rows)[place % n_rows] for place in places])
+            groups = plan_epoch(step // per_epoch)[step % per_epoch]
+        else:
+            places = range(step * batch_size, (step + 1) * batch_size)
+            groups = np.asarray([permute_groups(place // n_groups)[place % n_groups] for place in places])
+        return (groups[:, None] * group_size + np.arange(group_size)).reshape(-1)
 
     return pick_rows
 
@@ -242,37 +230,32 @@ def make_train_loader(
     Raises:
         UserError: the dataset is empty, a row fits no bucket, or the hosts cannot share a batch evenly.
     """
-    _check_hosts(batch_size, n_hosts, host)
-    shapes = _make_shapes(length_buckets, action_buckets)
+    batches = _Batches(batch_size, length_buckets, action_buckets, n_hosts, host, dataset.tokenizer.pad_id)
     if sort_window < 1 or prefetch < 0 or seed < 0:
         raise UserError(
             f"sort_window={sort_window}, prefetch={prefetch}, seed={seed}: the first must be at least 1, "
             "the others at least 0"
         )
     identity = {"seed": seed, "batch_size": batch_size}
-    pad_id = dataset.tokenizer.pad_id
     if isinstance(dataset, ListRLDataset):
-        _check_rows(dataset, shapes)
-        _check_groups(dataset, batch_size=batch_size, n_hosts=n_hosts)
-        pick_rows = _make_group_plan(dataset, batch_size=batch_size, seed=seed, sort_window=sort_window)
-        identity |= {
-            "sort_window": sort_window,
-            "rows": dataset.size(),
-            "row_sizes": zlib.crc32(dataset.row_sizes.tobytes()),
-        }
+        batches.check_dataset(dataset)
+        pick_rows = _make_row_plan(
+            dataset.lengths, batch_size=batch_size, seed=seed, sort_window=sort_window, group_size=dataset.group_size
+        )
+        row_sizes = zlib.crc32(dataset.row_sizes.tobytes())
+        identity |= {"sort_window": sort_window, "rows": dataset.size(), "row_sizes": row_sizes}
 
         def load_batch(step: int) -> Batch:
             rows = pick_rows(step)
-            own = [dataset.get_item(int(row)) for row in _own_rows(rows, n_hosts, host)]
-            return _pad_rows(own, shapes.fit(dataset.row_sizes[rows]), pad_id, batch_size // n_hosts)
+            own = [dataset.get_item(int(row)) for row in batches.take_share(rows)]
+            return batches.collate(own, dataset.row_sizes[rows])
 
     elif isinstance(dataset, IterableRLDataset):
 
         def load_batch(step: int) -> Batch:
             places = range(step * batch_size, (step + 1) * batch_size)
             points = [dataset.sample_item(np.random.default_rng((seed, place))) for place in places]
-            sizes = np.asarray([(len(p.tokens), len(p.action_idxs), len(p.utterance_action_idxs)) for p in points])
-            return _pad_rows(_own_rows(points, n_hosts, host), shapes.fit(sizes), pad_id, batch_size // n_hosts)
+            return batches.collate(batches.take_share(points), np.asarray([point.sizes for point in points]))
 
     else:
         raise TypeError(f"{type(dataset).__name__} is neither a ListRLDataset nor an IterableRLDataset")
@@ -301,34 +284,12 @@ def eval_batches(
 
     The arguments and errors are those of `make_train_loader`; mistakes are raised here, not at the first batch.
     """
-    _check_hosts(batch_size, n_hosts, host)
-    shapes = _make_shapes(length_buckets, action_buckets)
-    _check_rows(dataset, shapes)
-    _check_groups(dataset, batch_size=batch_size, n_hosts=n_hosts)
-    return map(
-        partial(_load_eval_batch, dataset, shapes=shapes, batch_size=batch_size, n_hosts=n_hosts, host=host),
-        range(0, dataset.size(), batch_size),
-    )
+    batches = _Batches(batch_size, length_buckets, action_buckets, n_hosts, host, dataset.tokenizer.pad_id)
+    batches.check_dataset(dataset)
 
+    def load_batch(start: int) -> Batch:
+        own = batches.take_share(range(start, start + batch_size))
+        points = [dataset.get_item(row) for row in own if row < dataset.size()]
+        return batches.collate(points, dataset.row_sizes[start : start + batch_size])
 
-def _load_eval_batch(
-    dataset: ListRLDataset, start: int, *, shapes: _Shapes, batch_size: int, n_hosts: int, host: int
-) -> Batch:
-    """Load this host's rows of the batch that begins at row `start`."""
-    sizes = dataset.row_sizes[start : start + batch_size]
-    own = _own_rows(range(start, start + batch_size), n_hosts, host)
-    points = [dataset.get_item(row) for row in own if row < dataset.size()]
-    return _pad_rows(points, shapes.fit(sizes), dataset.tokenizer.pad_id, batch_size // n_hosts)
-
-
-def _pad_rows(points: Sequence[DataPoint], shape: tuple[int, int, int], pad_id: int, batch_size: int) -> Batch:
-    """Collate the rows into a batch of the given (tokens, actions, utterance actions)."""
-    length, n_actions, n_utterance_actions = shape
-    return collate(
-        points,
-        length=length,
-        n_actions=n_actions,
-        n_utterance_actions=n_utterance_actions,
-        pad_id=pad_id,
-        batch_size=batch_size,
-    )
+    return map(load_batch, range(0, dataset.size(), batch_size))

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class Tokenizer(ABC):
     """Encode and decode text; the six control tokens have the last ids.
 
     Attributes:
+        kind: names the class in a saved tokenizer.
+        fields: what is saved of it, apart from the order of the control tokens; arguments of the constructor.
         vocab_size: number of ids, control tokens included.
         pad_id: `<|pad|>`, fills a row.
         bos_id: `<s>`, starts a dialogue that the environment opens.
@@ -47,6 +49,7 @@ class Tokenizer(ABC):
     """
 
     kind: str
+    fields: tuple[str, str]
 
     def __init__(self, n_text: int, special_tokens: Sequence[str]):
         """Give the control tokens the ids from `n_text` on, in the order listed."""
@@ -58,15 +61,12 @@ class Tokenizer(ABC):
         self.vocab_size = n_text + len(ids)
         self.pad_id, self.bos_id, self.eos_id = ids[PAD], ids[ENV_START], ids[ENV_END]
         self.boa_id, self.eoa_id, self.eod_id = ids[AGENT_START], ids[AGENT_END], ids[DIALOGUE_END]
-        self.fingerprint = _hash_content(self.to_json())
+        content = json.dumps(self.to_json(), sort_keys=True)
+        self.fingerprint = hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Return the text's ids, never those of control tokens."""
-
-    @abstractmethod
-    def to_json(self) -> dict[str, Any]:
-        """Return all there is to save, as JSON values; `kind` says which class reads it."""
 
     @abstractmethod
     def _decode_text(self, ids: list[int]) -> str:
@@ -91,6 +91,11 @@ class Tokenizer(ABC):
                 run = []
         return "".join([*pieces, self._decode_text(run)])
 
+    def to_json(self) -> dict[str, Any]:
+        """Return all there is to save; `kind` says which class reads it."""
+        names = ("kind", "special_tokens", *self.fields)
+        return {name: getattr(self, name) for name in names}
+
     def save(self, directory: str | os.PathLike) -> None:
         """Write the tokenizer into the directory, for `load_tokenizer`; whole or not at all."""
         target = Path(directory) / FILE_NAME
@@ -101,7 +106,7 @@ class Tokenizer(ABC):
 class CharacterTokenizer(Tokenizer):
     """Give every character of a set its own id; small and exact, for tests and toy tasks."""
 
-    kind = "character"
+    kind, fields = "character", ("charset", "unk")
 
     def __init__(self, charset: str, *, unk: bool = True, special_tokens: Sequence[str] = CHARACTER_ORDER):
         """Number the characters in order, then the unknown character (where `unk`), then the control tokens.
@@ -127,15 +132,6 @@ class CharacterTokenizer(Tokenizer):
             raise UserError(f"the characters {missing} are not in charset={self.charset!r}: add them or set unk=True")
         return [self._ids.get(character, len(self.charset)) for character in text]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the character set and the control tokens' order."""
-        return {
-            "kind": self.kind,
-            "special_tokens": list(self.special_tokens),
-            "charset": self.charset,
-            "unk": self.unk,
-        }
-
     def _decode_text(self, ids: list[int]) -> str:
         return "".join(self.charset[token] if token < len(self.charset) else UNKNOWN for token in ids)
 
@@ -146,14 +142,10 @@ class BPETokenizer(Tokenizer):
     Any text can be encoded, and decodes to itself: bytes that were never merged have an id each.
     """
 
-    kind = "bpe"
+    kind, fields = "bpe", ("vocab", "merges")
 
     def __init__(
-        self,
-        vocab: Sequence[str],
-        merges: Sequence[Sequence[str]],
-        *,
-        special_tokens: Sequence[str] = GPT2_ORDER,
+        self, vocab: Sequence[str], merges: Sequence[Sequence[str]], *, special_tokens: Sequence[str] = GPT2_ORDER
     ):
         """Hold the pieces in the order of their ids, and the merges in the order in which they apply.
 
@@ -176,24 +168,14 @@ class BPETokenizer(Tokenizer):
         self._backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         self._backend.decoder = decoders.ByteLevel()
         # Offline data asks for one prompt many times in a row, once for each of its rewrites.
-        self._encode = functools.lru_cache(maxsize=256)(self._encode_anew)
+        self._encode = functools.lru_cache(maxsize=256)(
+            lambda text: tuple(self._backend.encode(text, add_special_tokens=False).ids)
+        )
         super().__init__(len(vocab), special_tokens)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of the text's pieces."""
         return list(self._encode(text))
-
-    def _encode_anew(self, text: str) -> tuple[int, ...]:
-        return tuple(self._backend.encode(text, add_special_tokens=False).ids)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the pieces, the merges and the control tokens' order."""
-        return {
-            "kind": self.kind,
-            "special_tokens": list(self.special_tokens),
-            "vocab": list(self.vocab),
-            "merges": [list(pair) for pair in self.merges],
-        }
 
     def _decode_text(self, ids: list[int]) -> str:
         return self._backend.decode(ids, skip_special_tokens=False)
@@ -219,10 +201,31 @@ class GPT2Tokenizer(BPETokenizer):
         # Given no vocabulary at all, transformers makes an empty tokenizer and does not say so.
         if "tokenizer.json" not in present and not {"vocab.json", "merges.txt"} <= present:
             raise UserError(
-                f"{path} holds no GPT-2 tokenizer: expected a directory with tokenizer.json, "
+                f"{path} does not hold a GPT-2 tokenizer: expected a directory with tokenizer.json, "
                 "or with vocab.json and merges.txt"
             )
-        return cls._from_transformers(str(path))
+        from transformers import GPT2Tokenizer as TransformersTokenizer  # slow to import, and rarely needed
+
+        # The class itself: AutoTokenizer refuses a directory of vocab.json and merges.txt without a config.json.
+        try:
+            theirs = TransformersTokenizer.from_pretrained(str(path), local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"transformers cannot read a GPT-2 tokenizer from {str(path)!r}: give a directory with vocab.json "
+                f"and merges.txt ({error})"
+            ) from error
+        content = json.loads(theirs.backend_tokenizer.to_str())
+        model, splitter = content["model"], content["pre_tokenizer"] or {}
+        if model["type"] != "BPE" or splitter.get("type") != "ByteLevel" or splitter["add_prefix_space"]:
+            raise UserError(
+                f"{str(path)!r} is a {model['type']} tokenizer split by {splitter}: expected GPT-2's byte-level BPE"
+            )
+        added = [token["content"] for token in content["added_tokens"] if token["content"] not in model["vocab"]]
+        if added:
+            raise UserError(f"{str(path)!r} adds the tokens {added} to its vocabulary: give the plain GPT-2 tokenizer")
+        if sorted(model["vocab"].values()) != list(range(len(model["vocab"]))):
+            raise UserError(f"the ids of {str(path)!r} are not 0 to {len(model['vocab']) - 1}, each once")
+        return cls(sorted(model["vocab"], key=model["vocab"].get), model["merges"])
 
     @classmethod
     def from_pretrained(cls, name: str) -> "GPT2Tokenizer":
@@ -233,32 +236,6 @@ class GPT2Tokenizer(BPETokenizer):
         """
         # transformers itself would build an empty tokenizer from a name that it cannot fetch.
         return cls.from_directory(fetch_snapshot(name, files=("vocab.json", "merges.txt")))
-
-    @classmethod
-    def _from_transformers(cls, source: str) -> "GPT2Tokenizer":
-        """Take the pieces and merges out of the tokenizer that transformers builds."""
-        from transformers import GPT2Tokenizer as TransformersTokenizer  # slow to import, and rarely needed
-
-        # The class itself: AutoTokenizer refuses a directory of vocab.json and merges.txt without a config.json.
-        try:
-            theirs = TransformersTokenizer.from_pretrained(source, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"transformers cannot read a GPT-2 tokenizer from {source!r}: give a directory with vocab.json "
-                f"and merges.txt ({error})"
-            ) from error
-        content = json.loads(theirs.backend_tokenizer.to_str())
-        model, splitter = content["model"], content["pre_tokenizer"] or {}
-        if model["type"] != "BPE" or splitter.get("type") != "ByteLevel" or splitter["add_prefix_space"]:
-            raise UserError(
-                f"{source!r} is a {model['type']} tokenizer split by {splitter}: expected GPT-2's byte-level BPE"
-            )
-        added = [token["content"] for token in content["added_tokens"] if token["content"] not in model["vocab"]]
-        if added:
-            raise UserError(f"{source!r} adds the tokens {added} to its vocabulary: give the plain GPT-2 tokenizer")
-        if sorted(model["vocab"].values()) != list(range(len(model["vocab"]))):
-            raise UserError(f"the ids of {source!r} are not 0 to {len(model['vocab']) - 1}, each once")
-        return cls(sorted(model["vocab"], key=model["vocab"].get), [tuple(pair) for pair in model["merges"]])
 
 
 def train_bpe(texts: Iterable[str], *, vocab_size: int) -> BPETokenizer:
@@ -286,7 +263,7 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int) -> BPETokenizer:
     )
     backend.train_from_iterator(texts, trainer)
     model = json.loads(backend.to_str())["model"]
-    return BPETokenizer(sorted(model["vocab"], key=model["vocab"].get), [tuple(pair) for pair in model["merges"]])
+    return BPETokenizer(sorted(model["vocab"], key=model["vocab"].get), model["merges"])
 
 
 def load_tokenizer(path_or_name: str | os.PathLike) -> Tokenizer:
@@ -298,7 +275,15 @@ def load_tokenizer(path_or_name: str | os.PathLike) -> Tokenizer:
     path = Path(path_or_name)
     file = path / FILE_NAME if path.is_dir() else path
     if file.is_file():
-        return _read_tokenizer(file)
+        content = read_json(file, advice="Save the tokenizer again.")
+        kinds = {cls.kind: cls for cls in (CharacterTokenizer, BPETokenizer, GPT2Tokenizer)}
+        kind = content.pop("kind", None)
+        if kind not in kinds:
+            raise UserError(f"{file} holds a tokenizer of kind {kind!r}: expected one of {sorted(kinds)}")
+        expected = {"special_tokens", *kinds[kind].fields}
+        if content.keys() != expected:
+            raise UserError(f"{file} has the fields {sorted(content)}: a {kind} tokenizer has {sorted(expected)}")
+        return kinds[kind](**content)
     if path.is_dir():
         return GPT2Tokenizer.from_directory(path)
     # A hub name is `name` or `owner/name`; anything else can only have been meant as a path.
@@ -307,22 +292,3 @@ def load_tokenizer(path_or_name: str | os.PathLike) -> Tokenizer:
             f"{path} does not exist: expected a directory with {FILE_NAME}, that file, or a name such as 'gpt2'"
         )
     return GPT2Tokenizer.from_pretrained(str(path_or_name))
-
-
-def _read_tokenizer(file: Path) -> Tokenizer:
-    """Build the tokenizer that a saved file describes."""
-    content = read_json(file, advice="Save the tokenizer again.")
-    kinds: Mapping[str, type[Tokenizer]] = {cls.kind: cls for cls in (CharacterTokenizer, BPETokenizer, GPT2Tokenizer)}
-    kind = content.get("kind")
-    if kind not in kinds:
-        raise UserError(f"{file} holds a tokenizer of kind {kind!r}: expected one of {sorted(kinds)}")
-    fields = {name: value for name, value in content.items() if name != "kind"}
-    expected = {"special_tokens", *(("charset", "unk") if kind == CharacterTokenizer.kind else ("vocab", "merges"))}
-    if fields.keys() != expected:
-        raise UserError(f"{file} has the fields {sorted(fields)}: a {kind} tokenizer has {sorted(expected)}")
-    return kinds[kind](**fields)
-
-
-def _hash_content(content: Mapping[str, Any]) -> str:
-    """Return a short hash of JSON values, independent of the order of keys."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

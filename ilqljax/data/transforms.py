@@ -12,10 +12,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Protocol
+from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Float
 
 from ilqljax.data.datapoint import DataPoint, Dialogue
 from ilqljax.data.dataset import IterableRLDataset, ListRLDataset, RLDataset, SelectedRows
@@ -31,42 +30,25 @@ MAX_TRIES = 10_000
 LABELS = string.ascii_lowercase
 
 
-class Transform(Protocol):
-    """What every transform offers; a frozen dataclass of plain values."""
-
-    @classmethod
-    def fit(cls, dataset: RLDataset, config: Any) -> "Transform":
-        """Make the transform that an algorithm's options ask for, from its training data."""
-        ...
-
-    def apply(self, dataset: RLDataset) -> RLDataset:
-        """Return the rows to train or validate on."""
-        ...
-
-    def view(self, dialogue: Dialogue) -> Dialogue:
-        """Return what the policy is shown of a dialogue that it is to continue."""
-        ...
-
-
 @dataclass(frozen=True)
 class AllRows:
-    """Take a dataset as it is."""
+    """Take a dataset as it is; the base of all transforms, which are frozen dataclasses of plain values."""
 
     @classmethod
-    def fit(cls, dataset: RLDataset, config: Any) -> "AllRows":
-        """Need nothing."""
+    def fit(cls, dataset: RLDataset, config: Any) -> Self:
+        """Make the transform that an algorithm's options ask for, from its training data."""
         return cls()
 
     def apply(self, dataset: RLDataset) -> RLDataset:
-        """Return the dataset."""
+        """Return the rows to train or validate on."""
         return dataset
 
     def view(self, dialogue: Dialogue) -> Dialogue:
-        """Return the dialogue."""
+        """Return what the policy is shown of a dialogue that it is to continue."""
         return dialogue
 
 
-# --- The best rows ----------------------------------------------------------------------------------------------------
+Transform = AllRows  # the type of any of them
 
 
 @dataclass(frozen=True)
@@ -80,7 +62,7 @@ class BestRows(AllRows):
     threshold: float
 
     @classmethod
-    def fit(cls, dataset: RLDataset, config: Any) -> "BestRows":
+    def fit(cls, dataset: RLDataset, config: Any) -> Self:
         """Find the threshold of the best `config.top_fraction` of the rows, and not below `config.min_return`.
 
         Raises:
@@ -131,9 +113,6 @@ class BestOfStream(IterableRLDataset):
         raise UserError(f"{MAX_TRIES} rows were drawn and none has a return of {self.threshold:.4g}. Lower min_return.")
 
 
-# --- Pairs of rows ----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class PreferencePairs(AllRows):
     """Pair rows that answer the same prompt with different returns: the better one first.
@@ -153,8 +132,7 @@ class PreferencePairs(AllRows):
     seed: int = 0
 
     @classmethod
-    def fit(cls, dataset: RLDataset, config: Any) -> "PreferencePairs":
-        """Take the options as they are."""
+    def fit(cls, dataset: RLDataset, config: Any) -> Self:
         return cls(config.min_gap, config.pairs_per_prompt, config.seed)
 
     def apply(self, dataset: RLDataset) -> RLDataset:
@@ -171,7 +149,8 @@ class PreferencePairs(AllRows):
                 answers[hash_text(row.raw[: row.prompt_length])].append((total_return(dataset, row), i))
         pairs = []
         for number, scored in enumerate(answers.values()):
-            found = [pair for a, b in combinations(scored, 2) if (pair := self.order(a, b))]
+            ranked = [sorted(two) for two in combinations(scored, 2)]
+            found = [(i, j) for (low, j), (high, i) in ranked if high - low >= self.min_gap and high > low]
             if self.pairs_per_prompt and len(found) > self.pairs_per_prompt:
                 rng = np.random.default_rng((self.seed, number))
                 found = [found[i] for i in rng.choice(len(found), self.pairs_per_prompt, replace=False)]
@@ -184,18 +163,9 @@ class PreferencePairs(AllRows):
         logger.info("preference pairs: %d from %d rows of %d prompts", len(pairs), dataset.size(), len(answers))
         return SelectedRows(dataset, np.array(pairs).reshape(-1), group_size=2)
 
-    def order(self, a: tuple[float, int], b: tuple[float, int]) -> tuple[int, int] | None:
-        """Return the rows of two scored answers, better first; None if they are too close."""
-        worse, better = sorted((a, b))
-        gap = better[0] - worse[0]
-        return (better[1], worse[1]) if gap > 0 and gap >= self.min_gap else None
-
-
-# --- Labelled rows ----------------------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True)
-class ReturnLabels:
+class ReturnLabels(AllRows):
     """Tell the policy, before each of its utterances, how good the rest of the dialogue turns out: a letter, a worst.
 
     The letter stands at the end of the environment's utterance, where truncation never reaches; where the environment
@@ -217,7 +187,7 @@ class ReturnLabels:
     prefix: str = "\nReturn: "
 
     @classmethod
-    def fit(cls, dataset: RLDataset, config: Any) -> "ReturnLabels":
+    def fit(cls, dataset: RLDataset, config: Any) -> Self:
         """Cut the returns to go of the training data into `config.n_labels` equally frequent ranges.
 
         They are the dialogues' own, the very numbers that labels are chosen by: without what a dataset pays for tokens,
@@ -291,30 +261,19 @@ class _Labelled:
         sequence, terminal = self.dialogue.to_sequence()
         rewards = [reward for _, reward in sequence if reward is not None]
         before = _count_down(self.labels.target if self.acting else sum(rewards), rewards)
+        labels = (self.labels.prefix + self.labels.name(to_go) for to_go in before)
+        coming = [("", 0.0)] if self.acting and not terminal else []  # the utterance that is asked for
         labelled: list[tuple[str, float | None]] = []
-        n_said = 0
-        for text, reward in sequence:
-            if reward is not None:
-                self.add(labelled, before[n_said])
-                n_said += 1
+        for text, reward in [*sequence, *coming]:
+            if reward is not None and labelled and labelled[-1][1] is None:
+                labelled[-1] = (labelled[-1][0] + next(labels), None)
+            elif reward is not None:
+                labelled.append((next(labels), None))
             labelled.append((text, reward))
-        if self.acting and not terminal:
-            self.add(labelled, before[n_said])
-        return labelled, terminal
-
-    def add(self, sequence: list[tuple[str, float | None]], to_go: float) -> None:
-        """Put a label at the end of a dialogue so far."""
-        label = self.labels.prefix + self.labels.name(to_go)
-        if sequence and sequence[-1][1] is None:
-            sequence[-1] = (sequence[-1][0] + label, None)
-        else:
-            sequence.append((label, None))
+        return labelled[: len(labelled) - len(coming)], terminal
 
     def metadata(self) -> dict[str, Any]:
         return self.dialogue.metadata()
-
-
-# --- Returns ----------------------------------------------------------------------------------------------------------
 
 
 def read_rows(dataset: RLDataset) -> Iterator[DataPoint]:
@@ -331,14 +290,7 @@ def read_rows(dataset: RLDataset) -> Iterator[DataPoint]:
         yield from (dataset.sample_item(np.random.default_rng((SAMPLE_SEED, i))) for i in range(N_SAMPLED))
 
 
-def returns_to_go(dataset: RLDataset, row: DataPoint) -> Float[np.ndarray, "U"]:
-    """Return, for each utterance of the agent, its reward and those after it, undiscounted, in the task's unit."""
-    rewards = row.utterance_rewards.astype(np.float64)
-    rewards = rewards / dataset.reward_scale + dataset.reward_shift
-    return np.cumsum(rewards[::-1])[::-1]
-
-
 def total_return(dataset: RLDataset, row: DataPoint) -> float:
     """Return a row's undiscounted return in the task's unit; 0 where the agent said nothing."""
-    to_go = returns_to_go(dataset, row)
-    return float(to_go[0]) if len(to_go) else 0.0
+    rewards = row.utterance_rewards.astype(np.float64) / dataset.reward_scale + dataset.reward_shift
+    return float(np.cumsum(rewards[::-1])[-1]) if len(rewards) else 0.0
