@@ -20,7 +20,7 @@ from ilqljax.training import loop
 from ilqljax.training.checkpoint import CheckpointStore, restore_raw
 from ilqljax.training.loop import Start, make_stage, train_stage
 from ilqljax.training.mesh import MeshConfig, make_mesh
-from ilqljax.training.metrics import MultiWriter, NonFiniteParamsError
+from ilqljax.training.metrics import MultiWriter, NonFiniteError
 from ilqljax.training.run_config import TrainConfig
 
 TOKENIZER = CharacterTokenizer("ab")
@@ -56,7 +56,7 @@ def test_parameters_that_the_last_update_ruined_are_not_saved_over_good_ones(tmp
     def ruin(state):
         return state._replace(params=jax.tree.map(lambda x: jnp.where(state.step == 2, jnp.nan, x), state.params))
 
-    with pytest.raises(NonFiniteParamsError, match=r"after step 3\. Resume the run.*lower learning rate"):
+    with pytest.raises(NonFiniteError, match=r"after step 3\. Resume the run.*lower learning rate"):
         clone(tmp_path, monkeypatch, ruin, total_steps=4, save_every=1)
     folder = tmp_path / "checkpoints" / "bc"
     assert CheckpointStore(folder).steps() == [2]

@@ -1,5 +1,6 @@
 """The train program from end to end, on a market small enough for seconds."""
 
+import contextlib
 import json
 import math
 import os
@@ -161,9 +162,9 @@ def test_a_clone_by_muon_on_all_axes_of_a_mesh_is_that_of_one_device_and_is_resu
 
 def test_a_run_killed_before_its_first_checkpoint_records_no_step_twice(tmp_path):
     config = make_config(tmp_path, "run")
-    with open_writers(read_run_config(config), config, tmp_path, "bc", resume_step=0) as writer:
+    with contextlib.closing(open_writers(read_run_config(config), config, tmp_path, "bc", resume_step=0)) as writer:
         writer.write(1, {"train/loss": 2.0})
-    with open_writers(read_run_config(config), config, tmp_path, "bc", resume_step=0) as writer:
+    with contextlib.closing(open_writers(read_run_config(config), config, tmp_path, "bc", resume_step=0)) as writer:
         writer.write(1, {"train/loss": 3.0})
     assert (tmp_path / "metrics/bc/metrics.jsonl").read_text() == '{"step": 1, "train/loss": 3.0}\n'
 

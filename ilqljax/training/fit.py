@@ -66,7 +66,7 @@ def fit(
     Raises:
         UserError: an algorithm without a critic was given networks, one of its options is unknown or out of range, or
             the rows do not suit it.
-        NonFiniteLossError: the loss of a step is NaN or infinite.
+        NonFiniteError: the loss of a step is NaN or infinite.
     """
     settings = replace(settings, n_rollouts=0)
     stage = make_stage(name, make_learner(name, model, settings.loss), settings, dataset, validation)

@@ -28,7 +28,7 @@ from ilqljax.rl.steps import make_eval_step, make_train_step
 from ilqljax.training.compilation import CompilationCounter
 from ilqljax.training.flops import count_product_flops
 from ilqljax.training.mesh import batch_sharding, infer_param_shardings, replicated_sharding, shard_batch
-from ilqljax.training.metrics import DelayedMetrics, MetricWriter, NonFiniteParamsError, Pace, ProgressBar
+from ilqljax.training.metrics import DelayedMetrics, MetricWriter, NonFiniteError, Pace, ProgressBar
 from ilqljax.training.processes import check_same, is_first_process
 from ilqljax.training.run_config import TrainConfig
 from ilqljax.training.validation import evaluate_loss
@@ -201,8 +201,7 @@ def train_stage(
         watch_every: steps between these calls; 0 is only the first and the last.
 
     Raises:
-        NonFiniteLossError: the loss is NaN or infinite; nothing is saved from then on.
-        NonFiniteParamsError: a state that was to be saved is NaN or infinite; it is not.
+        NonFiniteError: the loss, or a state that was to be saved, is NaN or infinite; nothing is saved from then on.
         UserError: a checkpoint in the store is of another shape, the data changed under it, or processes have other
             data than the first.
     """
@@ -255,7 +254,7 @@ def train_stage(
                 # not tell: it is that of the parameters before the update.
                 recorder.flush()
                 if not finite_fn(state.params):
-                    raise NonFiniteParamsError(step)
+                    raise NonFiniteError(f"parameters are NaN or infinite after step {step}")
                 results = evaluate(state) if evaluating else {}
                 recorder.show(step, results)
                 metric = results.get("rollout/return" if stage.best_is_return else "validation/loss")
