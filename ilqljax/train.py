@@ -34,7 +34,14 @@ from ilqljax.training.compilation import enable_compilation_cache
 from ilqljax.training.loop import Stage, Start, say, train_stage
 from ilqljax.training.metrics import JsonlWriter, MultiWriter, TensorBoardWriter, WandbWriter
 from ilqljax.training.plan import Plan, plan_run
-from ilqljax.training.policies import Trained, evaluate_policies, export_policy, make_policy, save_transform
+from ilqljax.training.policies import (
+    Trained,
+    evaluate_policies,
+    evaluate_rollouts,
+    export_policy,
+    make_policy,
+    save_transform,
+)
 from ilqljax.training.processes import (
     broadcast_from_leader,
     first_process_first,
@@ -44,7 +51,6 @@ from ilqljax.training.processes import (
 )
 from ilqljax.training.run_config import RunConfig, load_run_config
 from ilqljax.training.runs import claim_run_dir, record_changes, save_tokenizer
-from ilqljax.training.validation import evaluate_rollouts
 
 # The algorithms of version 0.1 (`stage_seed`).
 FIRST_ALGORITHMS = (
