@@ -14,13 +14,13 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from raw_checkpoints import restore_raw
 
 from ilqljax.errors import UserError
 from ilqljax.train import train
 from ilqljax.training import loop as stage
 from ilqljax.training import mesh as sharding
 from ilqljax.training import processes
-from ilqljax.training.checkpoint import restore_raw
 from ilqljax.training.run_config import load_run_config
 
 STEPS = 4

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dialogues import answer
+from raw_checkpoints import restore_raw
 
 from ilqljax import train as train_module
 from ilqljax.data.dataset import ObservationDataset
@@ -17,7 +18,7 @@ from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.rl.algorithms import make_learner
 from ilqljax.rl.state import TrainState
 from ilqljax.training import loop
-from ilqljax.training.checkpoint import CheckpointStore, restore_raw
+from ilqljax.training.checkpoint import CheckpointStore
 from ilqljax.training.loop import Start, make_stage, train_stage
 from ilqljax.training.mesh import MeshConfig, make_mesh
 from ilqljax.training.metrics import MultiWriter, NonFiniteError

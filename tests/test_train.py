@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from dialogues import answer
 from ml_collections import ConfigDict
+from raw_checkpoints import restore_raw
 
 from ilqljax.cli import run_command
 from ilqljax.data.dataset import ObservationDataset
@@ -29,7 +30,6 @@ from ilqljax.training import evaluation as evaluate
 from ilqljax.training import loop as stage
 from ilqljax.training import policies as policies_module
 from ilqljax.training import runs
-from ilqljax.training.checkpoint import restore_raw
 from ilqljax.training.evaluation import OpenRun, evaluate_run
 from ilqljax.training.loop import make_stage
 from ilqljax.training.plan import check_trunks, plan_run
