@@ -191,11 +191,8 @@ class CheckpointStore:
             return
         if not self.directory.is_dir():
             raise UserError(f"{self.directory} is not there, so no checkpoint can be read. Give the folder of a run.")
-        reader = _open_manager(self.directory)
-        try:
+        with contextlib.closing(_open_manager(self.directory)) as reader:
             yield reader
-        finally:
-            reader.close()
 
     def _find_step(self, reader: ocp.CheckpointManager, step: int | str) -> int:
         known = sorted(reader.all_steps())
