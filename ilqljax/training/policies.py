@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from ilqljax.config import from_section
 from ilqljax.config.files import load_config_json, save_config_json
 from ilqljax.data.files import save_text
 from ilqljax.data.transforms import Transform
 from ilqljax.decoding.policy import TextPolicy
+from ilqljax.envs.base import LanguageEnvironment, Policy, interact_environments
 from ilqljax.models.builders import BuiltModel
 from ilqljax.models.io.networks import Networks, save_networks
 from ilqljax.models.value_lm import policy_trunk
@@ -90,6 +93,18 @@ def evaluate_policies(
         print(table, flush=True)
 
     broadcast_from_leader(act)
+
+
+def evaluate_rollouts(environments: Sequence[LanguageEnvironment], policy: Policy) -> dict[str, float]:
+    """Play every environment once and return the mean return, its standard error and the mean number of turns."""
+    played = [sequence for _, sequence in interact_environments(environments, policy)]
+    returns = np.array([sum(reward for _, _, reward, _ in sequence) for sequence in played])
+    error = returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else float("nan")
+    return {
+        "return": float(returns.mean()),
+        "return_standard_error": float(error),
+        "turns": float(np.mean([len(sequence) for sequence in played])),
+    }
 
 
 def export_policy(directory: Path, built: BuiltModel, trained: Trained, *, critic: bool = False) -> None:
