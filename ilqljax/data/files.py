@@ -53,15 +53,22 @@ def read_json(path: str | Path, *, advice: str, kind: type = dict) -> Any:
         UserError: it is not there, cannot be read, is not UTF-8, is not JSON (names the line) or is of another kind.
     """
     try:
-        value = json.loads(Path(path).read_bytes().decode("utf-8-sig"))
+        text = Path(path).read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing. {advice}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). {advice}") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg}). {advice}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not JSON (byte {error.start} is not UTF-8). {advice}") from error
+    return parse_json(text, path, advice=advice, kind=kind)
+
+
+def parse_json(text: str, path: str | Path, *, advice: str, kind: type = dict) -> Any:
+    """Read a JSON text as `read_json` does."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg}). {advice}") from error
     except RecursionError as error:
         raise UserError(f"{path}: not JSON that we can read (nested too deeply). {advice}") from error
     except ValueError as error:  # an integer of thousands of digits
