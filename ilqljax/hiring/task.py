@@ -18,8 +18,8 @@ from ilqljax.hiring.data.prepare import DataConfig, PreparedData, prepare_data
 from ilqljax.hiring.environment import PostingEnvironment
 from ilqljax.hiring.evaluation.judge import HeldOut, HiringJudge
 from ilqljax.hiring.guardrails.language_model import make_fluency, require_source
-from ilqljax.hiring.matching import encoders as matchers  # noqa: F401  (registers them)
-from ilqljax.hiring.matching.sources import MatcherSource, TfidfSource
+from ilqljax.hiring.matching import encoders, http  # noqa: F401  (registers the matchers)
+from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
 from ilqljax.hiring.reward.reward import DiversityReward, RewardConfig
 
 logger = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ from ilqljax.types import Array
 NO_CANDIDATE = -1
 # A cached reward is only valid for the code that computed it; raise this when the meaning of a reward changes.
 REWARD_VERSION = 1
-# Asked and saved in one go, so what a failure costs; more where an engine takes more at once (`read_texts_at_once`).
+# Asked and saved in one go, so what a failure costs; more where a matcher takes more at once (`read_texts_at_once`).
 PAIRS_AT_A_TIME = 512
 
 
