@@ -17,8 +17,8 @@ from ilqljax.hiring.data.prepare import DataConfig, PreparedData, choose_some, p
 from ilqljax.hiring.environment import PostingEnvironment, PostingObservation
 from ilqljax.hiring.evaluation.judge import HeldOut, HiringJudge, JudgeConfig
 from ilqljax.hiring.guardrails.language_model import make_fluency, require_source
-from ilqljax.hiring.matching import encoders as matchers  # noqa: F401  (registers them)
-from ilqljax.hiring.matching.sources import MatcherSource, TfidfSource
+from ilqljax.hiring.matching import encoders, http  # noqa: F401  (registers the matchers)
+from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
 from ilqljax.hiring.reward.reward import DiversityReward, RewardConfig
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-import ilqljax.hiring.matching.sources  # noqa: F401  (registers the matchers)
+import ilqljax.hiring.matching.http  # noqa: F401  (registers the matchers)
 from ilqljax.config import BuildContext, build
 from ilqljax.data.files import check_checksum
 from ilqljax.data.json_lines import read_field, read_json_lines
@@ -33,7 +33,7 @@ MATCHERS = ("tfidf", "encoder", "embeddings", "callable", "http")
 def make_matcher(
     name: str, candidates: Sequence[Candidate], *, options: Mapping[str, Any] = MappingProxyType({})
 ) -> Matcher:
-    """Return a matcher of the candidates (`matching.sources`, `matching.encoders`).
+    """Return a matcher of the candidates (`matching.matcher` lists them).
 
     Args:
         name: of the matcher.

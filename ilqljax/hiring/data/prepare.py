@@ -36,7 +36,7 @@ from ilqljax.hiring.data.samples import load_samples
 from ilqljax.hiring.data.splits import check_leakage, hash_file, make_manifest, save_manifest, split_postings
 from ilqljax.hiring.edits.operators import OPERATORS, require_operators, rewrite_posting
 from ilqljax.hiring.guardrails import check_rewrite
-from ilqljax.hiring.matching.sources import MatcherSource, TfidfSource
+from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
 from ilqljax.hiring.postings.posting import Market, Posting, normalize_spaces, save_candidates, save_postings
 from ilqljax.hiring.postings.prompts import build_prompt, map_groups
 from ilqljax.hiring.postings.sources import detect_source, load_market

@@ -1,9 +1,29 @@
-"""Check that a rewrite keeps the facts of the original, and invents none: names, numbers, pay, links."""
+"""Check that a rewrite keeps the facts of the original, and invents none.
+
+Facts are names, numbers, pay, links, technologies, places and requirements; no other name or topic may appear either.
+"""
 
 import re
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from itertools import pairwise
 
-from ilqljax.hiring.guardrails.findings import LINK, NUMBER, Check, Failure, blank_links, mentions
+from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
+from ilqljax.hiring.edits.operators import INCLUSIVE_STATEMENTS, OPERATOR_WORDS
+from ilqljax.hiring.guardrails.findings import (
+    LINK,
+    NUMBER,
+    Check,
+    Failure,
+    Span,
+    blank_links,
+    list_sentences,
+    list_words,
+    make_kept_check,
+    mentions,
+    report,
+)
+from ilqljax.hiring.guardrails.lexicon import find_places, find_technologies
 from ilqljax.hiring.postings.posting import Posting
 from ilqljax.hiring.word_files import load_words
 
@@ -15,11 +35,8 @@ _NUMBER_WORD = re.compile(
     re.IGNORECASE,
 )
 
-_CURRENCY_OF = {
-    spelling: name
-    for name, spellings in load_words("guardrails/words.ini")["currencies"].items()
-    for spelling in spellings
-}
+_WORDS = load_words("guardrails/words.ini")
+_CURRENCY_OF = {spelling: name for name, spellings in _WORDS["currencies"].items() for spelling in spellings}
 _SPELLINGS = rf"(?:{'|'.join(sorted(map(re.escape, _CURRENCY_OF), key=len, reverse=True))})(?![^\W\d_])"
 _CURRENCY_OF["r"] = "zar"  # right before digits only: elsewhere R is a language
 _CURRENCY = rf"(?<![^\W\d_])(?:{_SPELLINGS}|r(?=\d))"
@@ -54,6 +71,24 @@ _PAY = re.compile(
     re.IGNORECASE,
 )
 
+MAX_REQUIREMENT_WORDS = 6
+MIN_INVENTED_WORDS, MAX_INVENTED_SHARE, MIN_SENTENCE_WORDS = 2, 0.15, 4
+_STEM_LENGTH = 5
+
+_KNOWN = _WORDS["known"]
+_STATEMENT_WORDS = frozenset(word for text in INCLUSIVE_STATEMENTS for word in list_words(text))
+KNOWN_WORDS = frozenset(_KNOWN["common"]) | _STATEMENT_WORDS | CODED_VOCABULARY | OPERATOR_WORDS
+_PLAIN_NAMES = frozenset(_KNOWN["plain names"])
+_NAME = re.compile(r"(?<![\w@/.'’-])[A-Z][\w'’&+#-]*")
+_SENTENCE_START = re.compile(r"(?:^|\n|[.!?][\"'”’)]*\s)\s*[\"'“‘(]?$")
+_MARKS_LENGTH = 20
+# A header's first field is a name, not the start of a sentence: "Initech | Berlin", "Initech, Berlin".
+_HEAD_START = re.compile(r"(?:^|\n)\s*$")
+_HEAD_END = re.compile(r"(?:\s+[A-Z][\w'’&+#.-]*)*\s*(?:[|(:–—]|-\s|,\s*[A-Z])")
+_VERB = r"\s+(?:is|are|has|was|needs?|seeks?|wants?|offers?|hires?|looks?|pays?)\b"
+_COMPANY_VERB = re.compile(_VERB)
+_COMPANY = re.compile(rf"(?:^|(?<=[.!?]\s))([A-Z][\w'’&-]*(?:\s+[A-Z][\w'’&-]*)+){_VERB}")
+
 Pay = tuple[str, str, str, str]
 
 
@@ -64,7 +99,6 @@ def make_fact_check(name: str, field: str) -> Check:
     """
 
     def check(posting: Posting, text: str, prompt: str) -> list[Failure]:
-        del prompt
         value = getattr(posting, field)
         for fact in dict.fromkeys((value, value.split(",")[0])):
             if not fact.strip() or not mentions(posting.description, fact):
@@ -79,25 +113,18 @@ def make_fact_check(name: str, field: str) -> Check:
 
 def check_numbers(posting: Posting, text: str, prompt: str) -> list[Failure]:
     """Check that numbers are kept, years of experience apart, and that none has appeared, in digits or in words."""
+    gone = sorted({*NUMBER.findall(YEARS.sub(" ", posting.description))}.difference(NUMBER.findall(text)))
     # A number that only the prompt's other fields hold is not invented.
-    original = set(NUMBER.findall(posting.description))
-    required = set(NUMBER.findall(YEARS.sub(" ", posting.description)))
-    found = set(NUMBER.findall(text))
-    failures = [
-        Failure("numbers_kept", f"The number {number} of the original is missing.")
-        for number in sorted(required - found)
-    ]
-    known = original | set(NUMBER.findall(prompt))
-    known |= {word.lower() for word in _NUMBER_WORD.findall(f"{posting.description} {prompt}")}
-    for pattern in (NUMBER, _NUMBER_WORD):
-        for match in pattern.finditer(text):
-            if match[0].lower() not in known:
-                failures.append(Failure("numbers_kept", f"The number {match[0]} is not in the original.", match.span()))
-    return failures
+    source = f"{posting.description} \n {prompt}"
+    known = {*NUMBER.findall(source), *map(str.lower, _NUMBER_WORD.findall(source))}
+    found = [match for pattern in (NUMBER, _NUMBER_WORD) for match in pattern.finditer(text)]
+    added = [(match[0], match.span()) for match in found if match[0].lower() not in known]
+    missing, new = "The number {} of the original is missing.", "The number {} is not in the original."
+    return report("numbers_kept", gone, missing, added, new)
 
 
 @lru_cache(maxsize=4096)
-def find_pay(text: str) -> dict[Pay, tuple[int, int]]:
+def find_pay(text: str) -> dict[Pay, Span]:
     """Find amounts of money: (currency, amount with its scale, period, bound), and where each first stands.
 
     | text                | found                                                                    |
@@ -108,7 +135,7 @@ def find_pay(text: str) -> dict[Pay, tuple[int, int]]:
     | "up to £500pd"      | ("£", "500", "day", "at most ")                                          |
     | "12 people, 5pm"    | nothing: neither currency nor a period in full nor a scale of pay        |
     """
-    found: dict[Pay, tuple[int, int]] = {}
+    found: dict[Pay, Span] = {}
     for match in _PAY.finditer(blank_links(text)):
         currency = _CURRENCY_OF.get((match["before"] or match["after"] or "").lower(), "")
         spelt = match["period"] or match["adverb"] or match["short"] or ""
@@ -134,35 +161,104 @@ def _split_amount(text: str) -> tuple[str, str]:
     return number[0], _SCALES.get(scale, scale)
 
 
-def check_pay(posting: Posting, text: str, prompt: str) -> list[Failure]:
-    """Check that every amount of money keeps its currency, scale, period and bound, and that none has appeared."""
-    original, found = find_pay(posting.description), find_pay(text)
-    known = original.keys() | find_pay(prompt).keys()
-    missing = [pay for pay in original if pay not in found]
-    failures = [Failure("pay_kept", f"The amount {_show_pay(pay)} is missing or has changed.") for pay in missing]
-    return failures + [
-        Failure("pay_kept", f"The amount {_show_pay(pay)} is not in the original.", span)
-        for pay, span in found.items()
-        if pay not in known
-    ]
-
-
 def _show_pay(pay: Pay) -> str:
     currency, amount, period, bound = pay
     return f"{bound}{currency}{amount}" + (f" a {period}" if period else "")
 
 
-def find_links(text: str) -> dict[str, tuple[int, int]]:
+def find_links(text: str) -> dict[str, Span]:
     """Find links and e-mail addresses in lower case, without closing punctuation, and where each stands."""
     return {match[0].rstrip(".,;:!?").lower(): match.span() for match in LINK.finditer(text)}
 
 
-def check_links(posting: Posting, text: str, prompt: str) -> list[Failure]:
-    """Check that links and addresses are kept, and that none has appeared."""
-    original, found = find_links(posting.description), find_links(text)
-    missing = [Failure("links_kept", f"{link} is missing.") for link in original if link not in found]
-    new = [link for link in found if link not in original]
-    known = find_links(prompt) if new else {}
-    return missing + [
-        Failure("links_kept", f"{link} is not in the original.", found[link]) for link in new if link not in known
+check_pay = make_kept_check(
+    "pay_kept",
+    find_pay,
+    "The amount {} is missing or has changed.",
+    "The amount {} is not in the original.",
+    show=_show_pay,
+)
+check_links = make_kept_check("links_kept", find_links, "{} is missing.", "{} is not in the original.")
+
+
+def _is_respelt(name: str, text: str) -> bool:
+    """Return whether a name stands in a text in other capitals ("BERLIN"); in small letters "US" is another word."""
+    return not name.isupper() and mentions(blank_links(text), name)
+
+
+def _make_lexicon_check(name: str, what: str, find: Callable[[str], Mapping[str, Span]]) -> Check:
+    missing, new = f"The {what} '{{}}' is missing.", f"The {what} '{{}}' is not in the original."
+    return make_kept_check(name, lambda text: find(blank_links(text)), missing, new, may_go=_is_respelt)
+
+
+check_technologies = _make_lexicon_check("technologies_kept", "technology", find_technologies)
+check_places = _make_lexicon_check("places_kept", "place", find_places)
+
+
+def check_requirements(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that each short requirement that the original's text mentions is mentioned still.
+
+    A requirement of years of experience is a barrier and may go.
+    """
+    items = [item.strip(" .-*") for item in re.split(r"[,;\n•]|\band\b", posting.requirements)]
+    return [
+        Failure("requirements_kept", f"The requirement '{item}' is missing.")
+        for item in dict.fromkeys(items)
+        if 0 < len(item.split()) <= MAX_REQUIREMENT_WORDS and not YEARS.search(item)
+        if mentions(posting.description, item) and not mentions(text, item)
     ]
+
+
+def check_names(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that no capitalised word has appeared that neither the original nor the prompt has in any case.
+
+    The first word of a sentence has its capital anyway; it is judged only where it does what a company does ("Initech
+    is hiring") or is the first field of a header ("Initech | Berlin"). So are known words that make a new name ("Green
+    Valley" and "Blue Oak" become "Blue Valley is hiring").
+    """
+    original, blank = list_words(blank_links(posting.description)), blank_links(text)
+    known_pairs = {*pairwise(original), *pairwise(list_words(prompt))}
+    failures = [
+        Failure("name_invented", f"The name '{match[1]}' is not in the original.", match.span(1))
+        for match in _COMPANY.finditer(blank)
+        if KNOWN_WORDS.isdisjoint(words := list_words(match[1])) and not known_pairs.issuperset(pairwise(words))
+    ]
+    return failures or _find_new_names(posting, text, prompt)
+
+
+def _find_new_names(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    blank = blank_links(text)
+    # Blanking a link may cut a word that runs into it.
+    known = {*list_words(posting.description), *list_words(blank_links(posting.description)), *list_words(prompt)}
+    failures = []
+    for match in _NAME.finditer(blank):
+        words = list_words(match[0])
+        if all(word in known or word in KNOWN_WORDS or word in _PLAIN_NAMES for word in words):
+            continue
+        if find_technologies(match[0]) or find_places(match[0]):  # judged by their own checks
+            continue
+        before = text, max(0, match.start() - _MARKS_LENGTH), match.start()
+        is_header = _HEAD_START.search(*before) and _HEAD_END.match(blank, match.end())
+        if _SENTENCE_START.search(*before) and not (is_header or _COMPANY_VERB.match(blank, match.end())):
+            continue
+        failures.append(Failure("name_invented", f"The name '{match[0]}' is not in the original.", match.span()))
+    return failures
+
+
+def check_sentences(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that no sentence is about something else: that few of its words are ones which the original lacks.
+
+    A word that begins like one of the original's ("manages", "managing") is not new.
+    """
+    known = {*list_words(posting.description), *list_words(prompt)}
+    stems = {word[:_STEM_LENGTH] for word in known}
+    failures = []
+    for sentence, span in list_sentences(text):
+        words = list_words(blank_links(sentence))
+        new = [word for word in words if not (word in known or word in KNOWN_WORDS or word[:_STEM_LENGTH] in stems)]
+        if len(words) < MIN_SENTENCE_WORDS or len(new) < MIN_INVENTED_WORDS:
+            continue
+        if len(new) > MAX_INVENTED_SHARE * len(words):
+            reason = f"{len(new)} of {len(words)} words of a sentence are not in the original, first '{new[0]}'."
+            failures.append(Failure("sentence_invented", reason, span))
+    return failures
