@@ -139,7 +139,7 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[R
     audit = audit_market(market, config)
     people = args.candidates or ("sample" if args.sample else "the jobs' own source")
     facts = [
-        ("Postings", describe_postings(len(market.posting_ids), len(postings), args) + f", from {jobs}"),
+        ("Postings", describe_postings(len(market.postings), len(postings), args) + f", from {jobs}"),
         ("Candidates", f"{len(candidates):,}, from {people}"),
         ("Matcher", f"{args.matcher}: a shortlist of {args.top}, of which the first {args.selected} are selected"),
         ("On any shortlist", describe_reach(audit["n_reached"])),

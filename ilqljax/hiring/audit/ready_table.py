@@ -25,13 +25,10 @@ from ilqljax.hiring.audit.market import (
     AFTER,
     BEFORE,
     AuditConfig,
-    adjust_sections,
-    describe_attribute,
-    select_audited,
-    suppress,
+    audit_attributes,
+    audit_rates,
 )
 from ilqljax.hiring.audit.pairs import pair_rows
-from ilqljax.hiring.audit.rates import tabulate_changes, tabulate_rates
 from ilqljax.types import Array
 
 ID, SCORE, SELECTED = "id", "score", "selected"
@@ -202,21 +199,10 @@ def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTab
     medians = {name: float(np.median(table.values)) for name, table in phases.items()}
     measure = "scoring" if ready.kind == SCORE else "selection"
     cuts = medians if ready.kind == SCORE else dict.fromkeys(phases, 0.5)
-    pairs = {name: pair_rows(table.values > cuts[name]) for name, table in phases.items()}
-    sections = []
-    audited, not_audited = select_audited(ready.table, config)
-    for each in audited:
-        attribute = each.attribute
-        rates = {
-            phase: {measure: tabulate_rates(of_phase, attribute, seed=config.seed)} for phase, of_phase in pairs.items()
-        }
-        changes = {}
-        if AFTER in pairs:
-            changes[measure] = tabulate_changes(pairs[BEFORE], pairs[AFTER], attribute, seed=config.seed)
-        empty = {"target": "", "composition": [], "ranking": [], "lists": {}, "scores": {}}
-        sections.append({**describe_attribute(each), **empty, "rates": rates, "changes": changes})
-    adjust_sections(sections)
-    suppress(sections, min_count=config.min_count)
+    pairs = {name: {measure: pair_rows(table.values > cuts[name])} for name, table in phases.items()}
+    sections, not_audited = audit_attributes(
+        ready.table, config, lambda audited: audit_rates(audited, pairs, seed=config.seed)
+    )
     return {
         "n_postings": 0,
         "n_candidates": len(ready.values),

@@ -185,9 +185,7 @@ def build_market(
         phases[AFTER] = match_texts(matcher, [rewrite.text for rewrite in rewritten], top=top)
     return AuditedMarket(
         table=AttributeTable.from_candidates(candidates),
-        posting_ids=tuple(posting.id for posting in chosen),
-        titles=tuple(posting.title for posting in chosen),
-        groups=tuple(posting.group for posting in chosen),
+        postings=tuple(chosen),
         phases=phases,
         rewrites=rewritten,
     )

@@ -25,9 +25,16 @@ from ilqljax.decoding.policy import Generation, TextPolicy
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.environment import PostingObservation
-from ilqljax.hiring.evaluation.file import EVALUATION_FILE, save_evaluations
 from ilqljax.hiring.evaluation.impact import tabulate_impact_ratios
-from ilqljax.hiring.evaluation.record import HELD_OUT, TRAINING, Rewrite, Shortlist, make_rewrites
+from ilqljax.hiring.evaluation.record import (
+    EVALUATION_FILE,
+    HELD_OUT,
+    TRAINING,
+    Rewrite,
+    Shortlist,
+    make_rewrites,
+    save_evaluations,
+)
 from ilqljax.hiring.evaluation.summary import summarize_evaluations
 from ilqljax.hiring.evaluation.tables import format_table, save_rows
 from ilqljax.hiring.guardrails.fluency import Fluency
