@@ -15,7 +15,7 @@ run has a clone or names a language model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,49 +53,45 @@ class HeldOut(NamedTuple):
     reward: DiversityReward
 
 
+@dataclass(eq=False)
 class HiringJudge:
-    """Judge rewriting policies on postings that none of them was trained on."""
+    """Judge rewriting policies on postings that none of them was trained on.
 
-    def __init__(
-        self,
-        postings: Sequence[Posting],
-        reward: DiversityReward,
-        table: AttributeTable,
-        *,
-        data_mean: float,
-        best_of: int = 4,
-        n_selected: int = 10,
-        seed: int = 0,
-        held_out: HeldOut | None = None,
-        make_fluency: Callable[[TextPolicy | None], Fluency | None] = lambda clone: None,
-    ) -> None:
-        """Hold the held-out postings and the matcher.
+    Attributes:
+        postings: each is judged once.
+        reward: of training: the matcher and its score.
+        table: the candidates' attributes.
+        data_mean: mean reward of the offline data's rewrites of these postings, near which a clone should score.
+        best_of: the n of "bc best of n"; below 2 it is left out.
+        n_selected: how many of a shortlist count as selected in the impact ratios.
+        seed: of the bootstrap and the permutations.
+        held_out: rewards too, where there is one.
+        make_fluency: makes the fluency check from the run's clone, or from None where it has none.
+        fluency: what it made, once policies are judged.
 
-        Args:
-            postings: each is judged once.
-            reward: of training: the matcher and its score.
-            table: the candidates' attributes.
-            data_mean: mean reward of the offline data's rewrites of these postings, near which a clone should score.
-            best_of: the n of "bc best of n"; below 2 it is left out.
-            n_selected: how many of a shortlist count as selected in the impact ratios.
-            seed: of the bootstrap and the permutations.
-            held_out: rewards too, where there is one.
-            make_fluency: makes the fluency check from the run's clone, or from None where it has none.
+    Raises:
+        UserError: `n_selected` does not suit the length of the reward's shortlists.
+    """
 
-        Raises:
-            UserError: `n_selected` does not suit the length of the reward's shortlists.
-        """
-        if not 1 <= n_selected < reward.config.k:
+    postings: Sequence[Posting]
+    reward: DiversityReward
+    table: AttributeTable
+    _: KW_ONLY
+    data_mean: float
+    best_of: int = 4
+    n_selected: int = 10
+    seed: int = 0
+    held_out: HeldOut | None = None
+    make_fluency: Callable[[TextPolicy | None], Fluency | None] = lambda clone: None
+    fluency: Fluency | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n_selected < self.reward.config.k:
             raise UserError(
-                f"n_selected={n_selected} are to be selected of a shortlist of reward.k={reward.config.k}. Set "
-                "--config.evaluator.n_selected to a number from 1 on that is below --config.reward.k."
+                f"n_selected={self.n_selected} are to be selected of a shortlist of reward.k={self.reward.config.k}. "
+                "Set --config.evaluator.n_selected to a number from 1 on that is below --config.reward.k."
             )
-        self.postings = tuple(postings)
-        self.observations = [PostingObservation(build_prompt(p), posting=p) for p in postings]
-        self.reward, self.table = reward, table
-        self.data_mean, self.held_out = data_mean, held_out
-        self.make_fluency, self.fluency = make_fluency, None
-        self.best_of, self.n_selected, self.seed = best_of, n_selected, seed
+        self.observations = [PostingObservation(build_prompt(p), posting=p) for p in self.postings]
 
     def __call__(
         self, names: Sequence[str], make: Callable[..., TextPolicy], *, out_dir: Path
@@ -140,16 +136,14 @@ class HiringJudge:
         members = [int(row) for row in rows if row >= 0]
         attributes = {}
         for name in self.table.names:
-            attribute = self.table.attribute(name)
-            codes = attribute.codes[members]
-            attributes[name] = tuple(attribute.categories[code] if code >= 0 else "" for code in codes)
+            _, categories, codes = self.table.attribute(name)
+            attributes[name] = tuple(categories[code] if code >= 0 else "" for code in codes[members])
         return Shortlist(tuple(self.table.ids[row] for row in members), attributes)
 
     def tabulate(self, policies: Mapping[str, Sequence[Rewrite]]) -> tuple[list[dict], str]:
         """Return the rows and the table of the final judgement."""
         held_out = self.held_out.name if self.held_out else ""
         rows = summarize_evaluations(policies, held_out_matcher=held_out, seed=self.seed)
-        floor = self.reward.estimate_noise_floor(seed=self.seed)
-        attribute = self.reward.config.attribute
-        table = format_table(rows, floor=floor.value, data_mean=self.data_mean, attribute=attribute)
+        floor, attribute = self.reward.estimate_noise_floor(seed=self.seed).value, self.reward.config.attribute
+        table = format_table(rows, floor=floor, data_mean=self.data_mean, attribute=attribute)
         return rows, "\n".join([table, self.fluency.describe() if self.fluency else "fluency: not checked."])
