@@ -21,7 +21,7 @@ from ilqljax.data.dataset import ObservationDataset
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.data.transforms import AllRows
 from ilqljax.errors import UserError
-from ilqljax.hiring.evaluation.file import load_evaluations
+from ilqljax.hiring.evaluation.record import load_evaluations
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.rl.algorithms import Learner, make_learner, read_options

@@ -1,13 +1,12 @@
 """Declared attributes of candidates as integer codes.
 
 Attributes (gender, region, ...) are declared by the data's owner and never inferred. A value that is empty, white space
-    or absent is
-*unknown*: code -1, kept apart from every category, reported as a count and left out of every share.
+or absent is *unknown*: code -1, kept apart from every category, reported as a count and left out of every share.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Int
@@ -18,7 +17,6 @@ from ilqljax.types import Array
 UNKNOWN = -1
 
 
-@runtime_checkable
 class HasAttributes(Protocol):
     """Describe what the table needs of a candidate: an id, and attribute values by name."""
 
@@ -92,14 +90,6 @@ class AttributeTable:
         column = self.names.index(name)
         return Attribute(name, self.category_lists[column], self.code_table[:, column])
 
-    def codes(self, name: str) -> Int[Array, "N"]:
-        """Return one code a candidate, -1 where unknown; an unknown name raises a `UserError`."""
-        return self.attribute(name).codes
-
-    def categories(self, name: str) -> tuple[str, ...]:
-        """Return an attribute's categories in the order of their codes; an unknown name raises a `UserError`."""
-        return self.attribute(name).categories
-
     def intersection(self, names: Sequence[str]) -> Attribute:
         """Combine attributes into one whose categories are the combinations that occur, such as "female / north".
 
@@ -132,11 +122,11 @@ def encode_values(values: Sequence[Any], *, where: Any = str) -> tuple[tuple[str
     Raises:
         UserError: a value is not text.
     """
-    for row, value in enumerate(values):
-        if not isinstance(value, str):
-            raise UserError(
-                f'{where(row)}: expected text, got {value!r}. Write the category as text, or "" if unknown.'
-            )
+    wrong = next((row for row, value in enumerate(values) if not isinstance(value, str)), None)
+    if wrong is not None:
+        raise UserError(
+            f'{where(wrong)}: expected text, got {values[wrong]!r}. Write the category as text, or "" if unknown.'
+        )
     stripped = [value.strip() for value in values]
     categories = tuple(sorted(set(stripped) - {""}))
     code_of = {category: code for code, category in enumerate(categories)} | {"": UNKNOWN}

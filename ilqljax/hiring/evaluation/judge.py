@@ -24,9 +24,16 @@ import numpy as np
 from ilqljax.decoding.policy import Generation, TextPolicy
 from ilqljax.errors import UserError
 from ilqljax.hiring.environment import PostingObservation
-from ilqljax.hiring.evaluation.file import EVALUATION_FILE, save_evaluations
 from ilqljax.hiring.evaluation.impact import tabulate_impact_ratios
-from ilqljax.hiring.evaluation.record import HELD_OUT, TRAINING, Rewrite, Shortlist, make_rewrites
+from ilqljax.hiring.evaluation.record import (
+    EVALUATION_FILE,
+    HELD_OUT,
+    TRAINING,
+    Rewrite,
+    Shortlist,
+    make_rewrites,
+    save_evaluations,
+)
 from ilqljax.hiring.evaluation.summary import summarize_evaluations
 from ilqljax.hiring.evaluation.tables import format_table, save_rows
 from ilqljax.hiring.guardrails.fluency import Fluency
@@ -155,16 +162,14 @@ class HiringJudge:
         members = [int(row) for row in rows if row >= 0]
         attributes = {}
         for name in self.table.names:
-            attribute = self.table.attribute(name)
-            codes = attribute.codes[members]
-            attributes[name] = tuple(attribute.categories[code] if code >= 0 else "" for code in codes)
+            _, categories, codes = self.table.attribute(name)
+            attributes[name] = tuple(categories[code] if code >= 0 else "" for code in codes[members])
         return Shortlist(tuple(self.table.ids[row] for row in members), attributes)
 
     def tabulate(self, policies: Mapping[str, Sequence[Rewrite]]) -> tuple[list[dict], str]:
         """Return the rows and the table of the final judgement."""
         held_out = self.held_out.name if self.held_out else ""
         rows = summarize_evaluations(policies, held_out_matcher=held_out, seed=self.seed)
-        floor = self.reward.estimate_noise_floor(seed=self.seed)
-        attribute = self.reward.config.attribute
-        table = format_table(rows, floor=floor.value, data_mean=self.data_mean, attribute=attribute)
+        floor, attribute = self.reward.estimate_noise_floor(seed=self.seed).value, self.reward.config.attribute
+        table = format_table(rows, floor=floor, data_mean=self.data_mean, attribute=attribute)
         return rows, "\n".join([table, self.fluency.describe() if self.fluency else "fluency: not checked."])
