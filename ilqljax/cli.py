@@ -143,6 +143,13 @@ def add_renamed(parser: argparse.ArgumentParser, name: str, *old: str, required:
         group.add_argument(spelling, dest=name.lstrip("-"), help=argparse.SUPPRESS, default=argparse.SUPPRESS)
 
 
+def add_run(parser: argparse.ArgumentParser, *old: str) -> None:
+    """Add the run that a command opens, and the files of its task where that is not installed."""
+    add_renamed(parser, "--run", *old, required=True, help="folder of a run, which training printed")
+    text = "files or modules that register the run's task, where it is not installed: code that you trust"
+    parser.add_argument("--imports", type=_make_list_reader(str), default="", help=text)
+
+
 def add_options(
     parser: argparse.ArgumentParser,
     config: type,

@@ -208,7 +208,7 @@ def test_a_ranking_of_nothing_writes_nothing(inspect, tmp_path, capsys):
 
 def test_an_out_that_is_a_file_is_refused_before_the_run_is_opened(tmp_path, monkeypatch, capsys):
     (tmp_path / "inspected").write_text("kept")
-    monkeypatch.setattr(evaluate, "open_run", lambda folder: pytest.fail("opened"))
+    monkeypatch.setattr(evaluate, "open_run", lambda folder, **_: pytest.fail("opened"))
     monkeypatch.setattr("sys.argv", ["inspect_critic", "--run", "r", "--out", str(tmp_path / "inspected")])
     with pytest.raises(SystemExit):
         runpy.run_path(str(SCRIPT), run_name="__main__")

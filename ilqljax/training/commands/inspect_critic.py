@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ilqljax.cli import add_run
 from ilqljax.data.files import check_writable_folder, save_text
 from ilqljax.data.json_lines import read_field, read_json_lines
 
@@ -37,7 +38,7 @@ class JudgedText:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the run, the texts, and what is shown of them."""
     add = parser.add_argument
-    add("--run", required=True, help="folder of a run with a critic")
+    add_run(parser)
     add("--out", required=True, help="folder to write")
     add("--dataset", default="validation_dataset", help="section of the run's config to take rows of")
     add("--split", default="", help="another split of that section's data")
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
 
     check_writable_folder(args.out)  # now, not after the work
     enable_compilation_cache()
-    run = open_run(args.run)
+    run = open_run(args.run, imports=args.imports)
     trained = run.select_policy()
     if args.texts:
         dataset = ObservationDataset(read_texts(args.texts), run.built.tokenizer)
