@@ -41,12 +41,13 @@ def test_json_with_and_without_a_byte_order_mark(tmp_path):
     ("content", "message"),
     [
         (None, "a.json is missing."),
-        (b"", "a.json:1: not JSON (Expecting value)."),
+        (b"", "a.json:1: not JSON at column 1 (Expecting value)."),
         (b'{"a":\n1', "a.json:2: not JSON"),
-        (b'{"a": "\xff"}', "a.json: not JSON (byte 7 is not UTF-8)."),
+        (b'{"a": "\xff"}', "a.json:1: byte 7 is not UTF-8."),
+        (b'{"a":\n"\xff"}', "a.json:2: byte 7 is not UTF-8."),
         (b"\0" * 20, "a.json:1: not JSON"),
-        (b"[1]", "a.json:1: a JSON object was expected, got list."),
-        (b"[" * 200_000, "a.json: not JSON that we can read (nested too deeply)."),
+        (b"[1]", "a.json:1: expected a JSON object, got list."),
+        (b"[" * 200_000, "a.json:1: not JSON that we can read (maximum recursion depth"),
     ],
 )
 def test_json_that_cannot_be_read_says_where_and_what_to_do(tmp_path, content, message):

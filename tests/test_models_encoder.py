@@ -200,7 +200,7 @@ def test_bert_that_is_not_computed_here_is_refused(tmp_path, changes, message):
         ("model.safetensors", b"x", "is not a complete safetensors file"),
         ("model.safetensors", None, "model.safetensors is missing"),
         ("config.json", b"{", "config.json:1: not JSON"),
-        ("config.json", b"[]", "a JSON object was expected, got list"),
+        ("config.json", b"[]", "expected a JSON object, got list"),
         ("config.json", b'{"model_type": "bert"}', "lacks vocab_size"),
         ("vocab.txt", None, "neither tokenizer.json nor vocab.txt"),
     ],

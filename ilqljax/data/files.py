@@ -42,53 +42,47 @@ def read_bounded_lines(stream: BinaryIO, path: str | Path) -> Iterator[tuple[int
 
 
 def read_json(path: str | Path, *, advice: str, kind: type = dict) -> Any:
-    """Read a JSON file that holds an object (`dict`) or a list.
-
-    Args:
-        path: the file.
-        advice: what to do where it is damaged, a sentence.
-        kind: what it must hold.
+    """Read a JSON file that holds an object (`dict`) or a list; `advice` says what to do where it is damaged.
 
     Raises:
-        UserError: it is not there, cannot be read, is not UTF-8, is not JSON (names the line) or is of another kind.
+        UserError: it is not there or cannot be read; or as `parse_json` says.
     """
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
+        raw = Path(path).read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing. {advice}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). {advice}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not JSON (byte {error.start} is not UTF-8). {advice}") from error
-    return parse_json(text, path, advice=advice, kind=kind)
+    return parse_json(raw, path, advice=advice, kind=kind)
 
 
-def parse_json(text: str, path: str | Path, *, advice: str, kind: type = dict) -> Any:
-    """Read a JSON text as `read_json` does."""
+def parse_json(raw: bytes | str, path: str | Path, *, advice: str, kind: type = dict, line: int = 1) -> Any:
+    """Return the JSON object (`dict`) or list that a file holds, all of it or its part from `line` on.
+
+    Raises:
+        UserError: it is not UTF-8, is not JSON (names the line) or is of another kind.
+    """
     try:
-        value = json.loads(text)
+        value = json.loads(raw if isinstance(raw, str) else raw.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg}). {advice}") from error
-    except RecursionError as error:
-        raise UserError(f"{path}: not JSON that we can read (nested too deeply). {advice}") from error
-    except ValueError as error:  # an integer of thousands of digits
-        raise UserError(f"{path}: not JSON that we can read ({error}). {advice}") from error
+        line += error.lineno - 1
+        raise UserError(f"{path}:{line}: not JSON at column {error.colno} ({error.msg}). {advice}") from error
+    except UnicodeDecodeError as error:
+        line += raw.count(b"\n", 0, error.start)
+        raise UserError(f"{path}:{line}: byte {error.start} is not UTF-8. {advice}") from error
+    except (RecursionError, ValueError) as error:  # brackets or digits by the thousand
+        raise UserError(f"{path}:{line}: not JSON that we can read ({error}). {advice}") from error
     if not isinstance(value, kind):
         wanted = {dict: "object", list: "list"}[kind]
-        raise UserError(f"{path}:1: a JSON {wanted} was expected, got {type(value).__name__}. {advice}")
+        raise UserError(f"{path}:{line}: expected a JSON {wanted}, got {type(value).__name__}. {advice}")
     return value
 
 
 def read_arrays(path: str | Path, *, advice: str) -> dict[str, np.ndarray]:
     """Read a safetensors file; one by `save_arrays` must hold what was written.
 
-    Args:
-        path: the file.
-        advice: what to do where it is damaged, a sentence.
-
     Raises:
-        UserError: it is not there, cannot be read, is not a complete safetensors file, or holds other arrays than its
-            checksum says.
+        UserError: it is missing, unreadable or incomplete, or holds other arrays than its checksum says.
     """
     from safetensors import SafetensorError, safe_open
     from safetensors.numpy import load_file
@@ -141,16 +135,12 @@ def hash_arrays(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def save_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file to a temporary sibling and move it into place.
-
-    Raises:
-        UserError: the file cannot be written; what stood there before still does.
-    """
+    """Write a UTF-8 text file; errors are those of `save_whole`."""
     save_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def save_whole(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary sibling, and move it into place.
+    """Let `write` make a file or folder beside its place, and move it there.
 
     Raises:
         UserError: the file cannot be written; what stood there before still does.
@@ -161,7 +151,10 @@ def save_whole(path: str | Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written ({error.strerror}). Choose a folder you may write to.") from error
 
 
@@ -196,12 +189,8 @@ def hash_file(path: str | Path) -> str:
 
 
 def save_with_checksum(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file and, in `sha256sum`'s form, its checksum beside it, which `check_checksum` compares.
-
-    Raises:
-        UserError: a file cannot be written.
-    """
-    path, checksum = Path(path), name_checksum(path)
+    """Write a UTF-8 text file and, in `sha256sum`'s form, its checksum beside it, which `check_checksum` compares."""
+    path, checksum = Path(path), Path(f"{path}.sha256")
     checksum.unlink(missing_ok=True)  # what is stopped from here on leaves a file without one, not with a wrong one
     save_text(path, text)
     save_text(checksum, f"{hash_file(path)}  {path.name}\n")
@@ -209,7 +198,7 @@ def save_with_checksum(path: str | Path, text: str) -> None:
 
 def check_checksum(path: str | Path) -> None:
     """Raise a `UserError` if a file is not the one that the checksum beside it was made of; without one all is well."""
-    checksum = name_checksum(path)
+    checksum = Path(f"{path}.sha256")
     if checksum.is_file() and checksum.read_bytes().split()[:1] != [hash_file(path).encode()]:
         raise UserError(
             f"{path}: is damaged or was changed since it was written ({checksum.name} is of another content). Restore "
@@ -217,13 +206,8 @@ def check_checksum(path: str | Path) -> None:
         )
 
 
-def name_checksum(path: str | Path) -> Path:
-    """Return where a file's checksum stands."""
-    return Path(path).with_name(f"{Path(path).name}.sha256")
-
-
 def replace_half_characters(value: Any) -> Any:
-    """Replace each half of a surrogate pair in JSON's texts, which is no character and cannot be written, by U+FFFD."""
+    """Replace each half of a surrogate pair, which cannot be written, in the texts of a JSON value by U+FFFD."""
     text = json.dumps(value, ensure_ascii=False)
     return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
@@ -243,17 +227,14 @@ def save_folder(folder: str | Path, texts: Mapping[str, str]) -> None:
     Raises:
         UserError: the folder is there and not empty, or cannot be written.
     """
-    folder = Path(folder).absolute()
     check_new_folder(folder)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
+
+    def write(temporary: Path) -> None:
         temporary.mkdir()
         for name, text in texts.items():
             (temporary / name).write_text(text, encoding="utf-8")
-        os.replace(temporary, folder)  # an empty folder of that name is replaced
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise UserError(f"{folder}: cannot be written ({error.strerror}). Choose a folder you may write to.") from error
+
+    save_whole(Path(folder).absolute(), write)  # an empty folder of that name is replaced
 
 
 @contextlib.contextmanager
@@ -271,17 +252,12 @@ def lock_path(path: str | Path, *, wait: bool = False) -> Iterator[Literal["held
         yield "unsupported"
         return
     descriptor = os.open(path, os.O_RDONLY if Path(path).is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+    lock = "held"
     try:
-        yield _lock(descriptor, wait=wait)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock = "taken" if isinstance(error, BlockingIOError) else "unsupported"
+        yield lock
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, *, wait: bool) -> Literal["held", "taken", "unsupported"]:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return "taken"
-    except OSError:
-        return "unsupported"
-    return "held"

@@ -7,18 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ilqljax.data.files import read_bounded_lines, replace_half_characters, save_text
+from ilqljax.data.files import parse_json, read_bounded_lines, replace_half_characters, save_text
 from ilqljax.errors import UserError
 
+ADVICE = 'Each line must be one JSON object such as {"id": ...}, complete and UTF-8 (iconv -t UTF-8 converts a file).'
 LARGEST_FLOAT32 = (2.0 - 2.0**-23) * 2.0**127
-JSON_TYPES = {
-    str: "text",
-    bool: "true or false",
-    dict: "an object",
-    list: "a list",
-    int: "a whole number",
-    float: "a finite number",
-}
+JSON_TYPES = {str: "text", bool: "true or false", dict: "an object", list: "a list", int: "a whole number"}
+JSON_TYPES[float] = "a finite number"
 
 
 def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -37,29 +32,10 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             for number, raw in read_bounded_lines(lines, path):
                 if raw.strip():
-                    yield number, _parse_line(raw, f"{path}:{number}")
+                    row = parse_json(raw.rstrip(), path, line=number, advice=ADVICE)
+                    yield number, replace_half_characters(row) if b"\\ud" in raw.lower() else row
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise UserError(f"{path}:{number + 1}: not a complete gzip file ({error}). Copy the file again.") from error
-
-
-def _parse_line(raw: bytes, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{where}: byte {error.start} is not UTF-8. Save the file as UTF-8 (iconv -t UTF-8 converts it)."
-        ) from error
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{where}: not JSON at column {error.colno} ({error.msg}). Each line must be one complete JSON object."
-        ) from error
-    except (RecursionError, ValueError) as error:  # brackets or digits by the thousand
-        raise UserError(f"{where}: not JSON that we can read ({error}). Shorten or remove the line.") from error
-    if b"\\ud" in raw or b"\\uD" in raw:
-        value = replace_half_characters(value)
-    if not isinstance(value, dict):
-        raise UserError(f'{where}: expected a JSON object such as {{"id": ...}}, got {type(value).__name__}.')
-    return value
 
 
 def read_field(row: Mapping[str, Any], name: str, *, kind: type, where: str, default: Any = ...) -> Any:
@@ -103,5 +79,4 @@ def read_objects(row: Mapping[str, Any], name: str, *, where: str, default: Any 
 
 def save_json_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, whole or not at all."""
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    save_text(path, text)
+    save_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
