@@ -24,7 +24,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ilqljax.config import resolve_path
-from ilqljax.config.files import load_config_json, require_keys, save_config_json
+from ilqljax.config.files import load_config_json, save_config_json
 from ilqljax.data.files import lock_path, read_json, save_text, save_whole
 from ilqljax.data.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
 from ilqljax.errors import UserError
@@ -194,7 +194,9 @@ def open_run_config(run_dir: str | Path, *, imports: tuple[str, ...] = ()) -> tu
         raise UserError(f"{folder} holds no run: config.json is missing. Give the folder that training printed.")
     config = load_config_json(path)
     sections = dict.fromkeys(("model", "pretrain", "train", "decode", "acting"), ConfigDict)
-    require_keys(config, {"algorithm": str, "seed": int, **sections}, path=path)
+    kinds = {"algorithm": str, "seed": int, **sections}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]:
+        raise UserError(f"{path}: {', '.join(wrong)} missing or of another kind. Restore the file that training wrote.")
     named = set(config.get("imports", ()))
     if named and not imports:
         raise UserError(
