@@ -4,6 +4,7 @@ A field or parameter is an option, and its annotation says which values it takes
 `NO_OPTION` is for programs only: no config may set it.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import inspect
@@ -101,8 +102,7 @@ def check_arguments(
         if key not in options:
             raise UserError(f"{path}.{key} is not an option of {what}.{suggest(key, options)}")
     required = {name for name, option in options.items() if option.default is REQUIRED}
-    missing = sorted(required - values.keys() - set(unchecked))
-    if missing:
+    if missing := sorted(required - values.keys() - set(unchecked)):
         raise UserError(f"{path} lacks {', '.join(missing)}, which {what} needs. Set {path}.{missing[0]}.")
     return {
         key: value if key in unchecked else _check_value(value, options[key].annotation, path=f"{path}.{key}")
@@ -113,36 +113,28 @@ def check_arguments(
 def _check_value(value: Any, expected: Any, *, path: str) -> Any:
     """Check one value against an annotation; annotations other than those listed here are not checked."""
     origin, args = typing.get_origin(expected), typing.get_args(expected)
-    if value is None and expected is not types.NoneType and origin not in (typing.Union, types.UnionType):
+    if origin in (typing.Union, types.UnionType):
+        for option in args:
+            with contextlib.suppress(UserError):
+                return _check_value(value, option, path=path)
+        raise _wrong_type(value, expected, path=path)
+    if value is None and expected is not types.NoneType:
         raise UserError(f"{path} is None. Give a value (0 or '' where it is to be off), or leave the key out.")
     if dataclasses.is_dataclass(expected) and isinstance(value, Mapping):
         return from_section(expected, value, path=path)
-    if origin in (typing.Union, types.UnionType):
-        return _check_union(value, expected, path=path)
     if origin is typing.Literal:
         if value not in args:
-            known = ", ".join(map(repr, args))
-            raise UserError(f"{path}={value!r} is unknown. Known values: {known}.")
+            raise UserError(f"{path}={value!r} is unknown. Known values: {', '.join(map(repr, args))}.")
         return value
     if origin is tuple or expected is tuple:
         return _check_tuple(value, args, path=path)
-    if expected is float and _is_number(value):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if expected is float and number:
         return float(value)
-    if expected is int and (isinstance(value, bool) or not isinstance(value, int)):
-        raise _wrong_type(value, expected, path=path)
-    checked = expected in (float, bool, str, dict, types.NoneType) or dataclasses.is_dataclass(expected)
-    if checked and not isinstance(value, expected):
+    checked = expected in (int, float, bool, str, dict, types.NoneType) or dataclasses.is_dataclass(expected)
+    if checked and (not isinstance(value, expected) or (expected is int and not number)):
         raise _wrong_type(value, expected, path=path)
     return value
-
-
-def _check_union(value: Any, expected: Any, *, path: str) -> Any:
-    for option in typing.get_args(expected):
-        try:
-            return _check_value(value, option, path=path)
-        except UserError:
-            continue
-    raise _wrong_type(value, expected, path=path)
 
 
 def _check_tuple(value: Any, args: tuple, *, path: str) -> tuple:
@@ -156,10 +148,6 @@ def _check_tuple(value: Any, args: tuple, *, path: str) -> tuple:
     return tuple(
         _check_value(v, item, path=f"{path}[{i}]") for i, (v, item) in enumerate(zip(value, items, strict=True))
     )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _wrong_type(value: Any, expected: Any, *, path: str) -> UserError:

@@ -29,6 +29,7 @@ from ilqljax.rl.steps import make_eval_step, make_train_step
 from ilqljax.training.compilation import CompilationCounter, count_product_flops
 from ilqljax.training.mesh import batch_sharding, infer_param_shardings, replicated_sharding, shard_batch
 from ilqljax.training.metrics import DelayedMetrics, MetricWriter, NonFiniteError, Pace, ProgressBar
+from ilqljax.training.policies import evaluate_loss
 from ilqljax.training.processes import check_same, is_first_process
 from ilqljax.training.run_config import TrainConfig
 from ilqljax.types import Array
@@ -315,23 +316,6 @@ class Recorder:
         if step % self.stage.settings.log_every == 0 or step == self.stage.settings.total_steps:
             found = metrics | self.pace.read() | self.compilations.read()
             self.writer.write(step, {f"train/{k}": v for k, v in found.items()})
-
-
-def evaluate_loss(
-    eval_step: Callable, state: TrainState, dataset: ListRLDataset, *, mesh: Mesh, **batching: Any
-) -> dict[str, float]:
-    """Return each metric of the loss over all rows, each counted once, in batches as `Stage.batching` says.
-
-    Every batch is divided by the counts of the whole dataset, so the sum over batches is exactly the mean over its
-    actions (or tokens): a short last batch weighs what it holds.
-    """
-    counts = dataset.count_rows()
-    totals: dict[str, float] = {}
-    for batch in eval_batches(dataset, **batching):
-        metrics = jax.device_get(eval_step(state, shard_batch(batch, mesh), counts))
-        for name, value in metrics.items():
-            totals[name] = totals.get(name, 0.0) + float(value)
-    return totals
 
 
 def say(text: str) -> None:
