@@ -1,9 +1,8 @@
 """Read Hacker News "Who is hiring?" posts: raw JSONL, or the original project's prepared columns.
 
 A raw line holds `id`, `month`, `text`, `locations` (a list of {location, address, country, ...}) and `remote`. The
-post's location comes from `locations`, never from the text. Company and title are not given; they are guessed from
-the first line, and only where a short and clear pattern allows it. Otherwise they stay empty, which costs a posting
-nothing but its place in a group of the same company. Texts may be as the API gives them (HTML) or already decoded.
+post's location comes from `locations`, never from the text. Company and title are guessed from the first line where a
+short and clear pattern allows it, else they stay empty. Texts may be as the API gives them (HTML) or already decoded.
 A post without a word is left out, and how many there were is logged.
 """
 
@@ -21,6 +20,7 @@ from ilqljax.data.json_lines import read_field, read_fields, read_objects
 from ilqljax.errors import UserError
 from ilqljax.hiring.postings.html import strip_html
 from ilqljax.hiring.postings.posting import Posting, list_dataset, list_lines, normalize_spaces, read_rows, require_rows
+from ilqljax.hiring.word_files import load_words
 
 logger = logging.getLogger(__name__)
 
@@ -41,30 +41,13 @@ _COMPANY_END = re.compile(
     r"\s*\|\s*|\s+[-–—]+\s+|\s*\(|\s+(?:is|are)\s+(?:hiring|looking|seeking|expanding|growing)\b|,\s|:\s|\s+https?://",
     re.IGNORECASE,
 )
-_ROLE_WORD = (
-    r"(?:engineers?|developers?|programmers?|designers?|scientists?|analysts?|managers?|architects?|administrators?|"
-    r"hackers?|coders?|devs?|interns?|consultants?|researchers?|recruiters?|cto|sysadmins?)"
-)
-_QUALIFIER = (
-    r"(?:senior|junior|lead|principal|staff|software|web|mobile|ios|android|python|ruby|rails|ruby on rails|java|"
-    r"javascript|php|c\+\+|scala|node\.js|node|react|angular|django|golang|go|clojure|haskell|\.net|"
-    r"front[ -]?end|back[ -]?end|full[ -]?stack|devops|data|machine learning|product|project|ux|ui|ux/ui|ui/ux|qa|test|"
-    r"security|systems?|platform|infrastructure|network|embedded|game|research|site reliability|database|cloud|"
-    r"marketing|support|sales|hardware|firmware|graphic|visual|big data|quality assurance|linux)"
-)
+_WORDS = {name: "|".join(words) for name, words in load_words("postings/hackernews.ini")["first line"].items()}
 _TITLE = re.compile(
-    rf"(?<![\w/-])(?:{_QUALIFIER}[ /]+){{0,3}}{_QUALIFIER}[ ]+{_ROLE_WORD}(?![\w-])|"
+    rf"(?<![\w/-])(?:(?:{_WORDS['qualifier']})[ /]+){{0,3}}(?:{_WORDS['qualifier']})[ ]+(?:{_WORDS['role']})(?![\w-])|"
     r"(?<![\w/-])(?:CTO|Sysadmin)(?![\w-])",
     re.IGNORECASE,
 )
-# First words that show that the line does not start with a company: places, roles, greetings.
-_NOT_COMPANY = re.compile(
-    rf"\b(?:{_ROLE_WORD}|remote|onsite|on-site|full[ -]?time|part[ -]?time|contract|freelance|hiring|"
-    r"seeking|looking|wanted|locations?|company|companies|city|position|role|title|"
-    r"we|we're|our|hi|hey|hello|i|i'm|my|job|jobs|visa|intern|interns|internship|startup|stealth|senior|junior|"
-    r"nyc|sf|bay area|usa|uk|us|eu|europe|germany|canada|australia|india|france|netherlands|england|anywhere)\b",
-    re.IGNORECASE,
-)
+_NOT_COMPANY = re.compile(rf"\b(?:{_WORDS['role']}|{_WORDS['not company']})\b", re.IGNORECASE)
 
 
 def guess_company(text: str, *, places: Iterable[str] = ()) -> str:
