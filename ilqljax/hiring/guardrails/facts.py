@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
 from ilqljax.hiring.edits.operators import INCLUSIVE_STATEMENTS, OPERATOR_WORDS
@@ -19,7 +20,6 @@ from ilqljax.hiring.guardrails.findings import (
     blank_links,
     list_sentences,
     list_words,
-    make_kept_check,
     mentions,
     report,
 )
@@ -29,13 +29,9 @@ from ilqljax.hiring.word_files import load_words
 
 # Numbers of years are a barrier, not a fact of the job; `operators.soften` removes them.
 YEARS = re.compile(r"(?<![\d.,])\d[\d.,]*\s*(?:(?:-|–|to)\s*\d+\s*)?\+?\s*(?:years?|yrs?)\b", re.IGNORECASE)
-_NUMBER_WORD = re.compile(
-    r"\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty|forty|fifty|sixty|seventy|"
-    r"eighty|ninety|hundred|thousand|million|billion|half|double|twice)\b",
-    re.IGNORECASE,
-)
-
 _WORDS = load_words("guardrails/words.ini")
+_KNOWN = _WORDS["known"]
+_NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(_KNOWN['numbers'])})\b", re.IGNORECASE)
 _CURRENCY_OF = {spelling: name for name, spellings in _WORDS["currencies"].items() for spelling in spellings}
 _SPELLINGS = rf"(?:{'|'.join(sorted(map(re.escape, _CURRENCY_OF), key=len, reverse=True))})(?![^\W\d_])"
 _CURRENCY_OF["r"] = "zar"  # right before digits only: elsewhere R is a language
@@ -75,7 +71,6 @@ MAX_REQUIREMENT_WORDS = 6
 MIN_INVENTED_WORDS, MAX_INVENTED_SHARE, MIN_SENTENCE_WORDS = 2, 0.15, 4
 _STEM_LENGTH = 5
 
-_KNOWN = _WORDS["known"]
 _STATEMENT_WORDS = frozenset(word for text in INCLUSIVE_STATEMENTS for word in list_words(text))
 KNOWN_WORDS = frozenset(_KNOWN["common"]) | _STATEMENT_WORDS | CODED_VOCABULARY | OPERATOR_WORDS
 _PLAIN_NAMES = frozenset(_KNOWN["plain names"])
@@ -171,35 +166,46 @@ def find_links(text: str) -> dict[str, Span]:
     return {match[0].rstrip(".,;:!?").lower(): match.span() for match in LINK.finditer(text)}
 
 
-check_pay = make_kept_check(
-    "pay_kept",
-    find_pay,
-    "The amount {} is missing or has changed.",
-    "The amount {} is not in the original.",
-    show=_show_pay,
+def _make_kept_check(
+    name: str,
+    what: str,
+    find: Callable[[str], Mapping[Any, Span]],
+    *,
+    show: Callable[[Any], str] = str,
+    missing: str = "is missing",
+    may_be_respelt: bool = False,
+) -> Check:
+    """Make the check that what `find` finds in the original is in the rewrite, and nothing that the prompt lacks, too.
+
+    A name may be there in other capitals ("BERLIN"); in small letters "US" is another word.
+    """
+
+    def check(posting: Posting, text: str, prompt: str) -> list[Failure]:
+        original, found = find(posting.description), find(text)
+        gone = [fact for fact in original if fact not in found]
+        if may_be_respelt:
+            spelt = {fact: blank_links(posting.description)[slice(*original[fact])] for fact in gone}
+            gone = [fact for fact, s in spelt.items() if s.isupper() or not mentions(blank_links(text), s)]
+        added = [fact for fact in found if fact not in original]
+        known = find(prompt) if added else {}
+        added = [(show(fact), found[fact]) for fact in added if fact not in known]
+        return report(name, map(show, gone), f"{what} {missing}.", added, f"{what} is not in the original.")
+
+    return check
+
+
+check_pay = _make_kept_check("pay_kept", "The amount {}", find_pay, show=_show_pay, missing="is missing or has changed")
+check_links = _make_kept_check("links_kept", "{}", find_links)
+check_technologies = _make_kept_check(
+    "technologies_kept", "The technology '{}'", lambda t: find_technologies(blank_links(t)), may_be_respelt=True
 )
-check_links = make_kept_check("links_kept", find_links, "{} is missing.", "{} is not in the original.")
-
-
-def _is_respelt(name: str, text: str) -> bool:
-    """Return whether a name stands in a text in other capitals ("BERLIN"); in small letters "US" is another word."""
-    return not name.isupper() and mentions(blank_links(text), name)
-
-
-def _make_lexicon_check(name: str, what: str, find: Callable[[str], Mapping[str, Span]]) -> Check:
-    missing, new = f"The {what} '{{}}' is missing.", f"The {what} '{{}}' is not in the original."
-    return make_kept_check(name, lambda text: find(blank_links(text)), missing, new, may_go=_is_respelt)
-
-
-check_technologies = _make_lexicon_check("technologies_kept", "technology", find_technologies)
-check_places = _make_lexicon_check("places_kept", "place", find_places)
+check_places = _make_kept_check(
+    "places_kept", "The place '{}'", lambda t: find_places(blank_links(t)), may_be_respelt=True
+)
 
 
 def check_requirements(posting: Posting, text: str, prompt: str) -> list[Failure]:
-    """Check that each short requirement that the original's text mentions is mentioned still.
-
-    A requirement of years of experience is a barrier and may go.
-    """
+    """Check that each short requirement that the original's text mentions is mentioned still; years may go."""
     items = [item.strip(" .-*") for item in re.split(r"[,;\n•]|\band\b", posting.requirements)]
     return [
         Failure("requirements_kept", f"The requirement '{item}' is missing.")
@@ -223,17 +229,12 @@ def check_names(posting: Posting, text: str, prompt: str) -> list[Failure]:
         for match in _COMPANY.finditer(blank)
         if KNOWN_WORDS.isdisjoint(words := list_words(match[1])) and not known_pairs.issuperset(pairwise(words))
     ]
-    return failures or _find_new_names(posting, text, prompt)
-
-
-def _find_new_names(posting: Posting, text: str, prompt: str) -> list[Failure]:
-    blank = blank_links(text)
+    if failures:
+        return failures
     # Blanking a link may cut a word that runs into it.
-    known = {*list_words(posting.description), *list_words(blank_links(posting.description)), *list_words(prompt)}
-    failures = []
+    known = _PLAIN_NAMES.union(KNOWN_WORDS, list_words(posting.description), original, list_words(prompt))
     for match in _NAME.finditer(blank):
-        words = list_words(match[0])
-        if all(word in known or word in KNOWN_WORDS or word in _PLAIN_NAMES for word in words):
+        if known.issuperset(list_words(match[0])):
             continue
         if find_technologies(match[0]) or find_places(match[0]):  # judged by their own checks
             continue
@@ -250,15 +251,13 @@ def check_sentences(posting: Posting, text: str, prompt: str) -> list[Failure]:
 
     A word that begins like one of the original's ("manages", "managing") is not new.
     """
-    known = {*list_words(posting.description), *list_words(prompt)}
-    stems = {word[:_STEM_LENGTH] for word in known}
+    stems = {word[:_STEM_LENGTH] for word in (*list_words(posting.description), *list_words(prompt))}
     failures = []
     for sentence, span in list_sentences(text):
         words = list_words(blank_links(sentence))
-        new = [word for word in words if not (word in known or word in KNOWN_WORDS or word[:_STEM_LENGTH] in stems)]
-        if len(words) < MIN_SENTENCE_WORDS or len(new) < MIN_INVENTED_WORDS:
-            continue
-        if len(new) > MAX_INVENTED_SHARE * len(words):
+        new = [word for word in words if not (word in KNOWN_WORDS or word[:_STEM_LENGTH] in stems)]
+        least = max(MIN_INVENTED_WORDS - 1, MAX_INVENTED_SHARE * len(words))
+        if len(words) >= MIN_SENTENCE_WORDS and len(new) > least:
             reason = f"{len(new)} of {len(words)} words of a sentence are not in the original, first '{new[0]}'."
             failures.append(Failure("sentence_invented", reason, span))
     return failures

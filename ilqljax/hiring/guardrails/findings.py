@@ -1,9 +1,9 @@
 """Say what a guardrail found, and hold the patterns of words, numbers and links that several guardrails share."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from ilqljax.hiring.edits.operators import split_sentences
 from ilqljax.hiring.postings.posting import Posting
@@ -27,7 +27,6 @@ LINK = re.compile(
 
 
 Span = tuple[int, int]
-T = TypeVar("T")
 
 
 class Failure(NamedTuple):
@@ -53,36 +52,6 @@ def report(check: str, gone: Iterable, missing: str, added: Iterable[tuple[objec
     """Return a failure for all that is gone, and for all that was added, where it stands; `{}` is what it is about."""
     failures = [Failure(check, missing.format(fact)) for fact in gone]
     return failures + [Failure(check, new.format(fact), span) for fact, span in added]
-
-
-def make_kept_check(
-    name: str,
-    find: Callable[[str], Mapping[T, Span]],
-    missing: str,
-    new: str,
-    *,
-    show: Callable[[T], str] = str,
-    may_go: Callable[[str, str], bool] = lambda spelt, text: False,
-) -> Check:
-    """Make the check that what `find` finds in the original is in the rewrite, and nothing that the prompt lacks, too.
-
-    Args:
-        name: of the check.
-        find: returns the facts of a text, and where each first stands.
-        missing: the reason where a fact is gone; `{}` is the fact.
-        new: the reason where one was added.
-        show: a fact in words.
-        may_go: whether a fact, as the original spells it outside links, may be gone from a text.
-    """
-
-    def check(posting: Posting, text: str, prompt: str) -> list[Failure]:
-        original, found = find(posting.description), find(text)
-        blank, added = blank_links(posting.description), found.keys() - original.keys()
-        known = find(prompt) if added else {}
-        gone = [show(f) for f, span in original.items() if f not in found and not may_go(blank[slice(*span)], text)]
-        return report(name, gone, missing, [(show(f), found[f]) for f in found if f in added and f not in known], new)
-
-    return check
 
 
 @lru_cache(maxsize=4096)

@@ -115,7 +115,7 @@ def _find_places(match: re.Match[str], text: str) -> str:
     """Return the places that a statement names ("US citizens") or that follow it at once ("remote (US or EU)")."""
     after = re.split(r"[|;)\]\n]|\.\s", text[match.end() : match.end() + _WINDOW])[0]
     following = find_places(after)
-    if not following or min(following.values())[0] > _BEFORE_PLACE.match(after).end():
+    if following and min(following.values())[0] > _BEFORE_PLACE.match(after).end():
         following = {}
     places = sorted({*find_places(match[0]), *following})
     return f" in {' and '.join(places)}" if places else ""
@@ -133,17 +133,13 @@ def make_statement_check(check: str) -> Check:
         known = {*original, *flat, *find_statements(prompt, check)}
         if not posting.remote:  # the prompt's own line "Remote: no" says nothing
             known -= {("remote work", True), ("remote work", False)} - original.keys() - flat.keys()
-        gone = [_show(key) for key in original if key in flat and key not in found]
-        added = [(_show(key), span) for key, span in found.items() if key not in known]
+        signed = {key: key[0] + " (denied)" * (not key[1]) for key in (*original, *found)}
+        gone = [signed[key] for key in original if key in flat and key not in found]
+        added = [(signed[key], span) for key, span in found.items() if key not in known]
         missing = "What the original says about {} is missing."
         return report(check, gone, missing, added, "The original says nothing like this about {}.")
 
     return run
-
-
-def _show(statement: Statement) -> str:
-    name, affirmed = statement
-    return name if affirmed else f"{name} (denied)"
 
 
 class Negation(NamedTuple):

@@ -76,13 +76,11 @@ def _find_prompt_lines(posting: Posting, text: str, prompt: str) -> list[tuple[s
 def check_copying(posting: Posting, text: str, prompt: str) -> list[Failure]:
     """Check that what differs from the original is more than case, punctuation and space.
 
-    The original itself, to the letter, passes: it is what a policy writes that changes nothing, and it gains nothing.
-    A text of the same words in the same order is not a rewrite either, yet a matcher may score it otherwise, and such a
-    gain must not count.
+    The original to the letter passes: a policy that changes nothing writes it, and it gains nothing. A matcher may
+    score other marks otherwise, and such a gain must not count.
     """
-    if normalize_spaces(text) == normalize_spaces(posting.description):
-        return []
-    if list_words(text) != list_words(posting.description):
+    is_same = normalize_spaces(text) == normalize_spaces(posting.description)
+    if is_same or list_words(text) != list_words(posting.description):
         return []
     return [Failure("copying", "Word for word the original; only marks differ.", (0, len(text)), "copy")]
 
