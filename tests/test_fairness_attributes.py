@@ -54,7 +54,7 @@ def test_value_that_is_not_text_names_the_candidate():
 
 def test_candidates_without_attributes_give_a_table_without_columns():
     table = AttributeTable.from_candidates([SimpleNamespace(id="a", attributes={})])
-    assert table.names == () and table.code_table.shape == (1, 0)
+    assert table.names == () and table.ids == ("a",)
 
 
 def test_codes_cannot_be_changed_in_place():

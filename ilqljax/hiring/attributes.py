@@ -20,11 +20,8 @@ UNKNOWN = -1
 class HasAttributes(Protocol):
     """Describe what the table needs of a candidate: an id, and attribute values by name."""
 
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def attributes(self) -> Mapping[str, str]: ...
+    id: str
+    attributes: Mapping[str, str]
 
 
 class Attribute(NamedTuple):
@@ -46,16 +43,17 @@ class AttributeTable:
     """Hold every candidate's attributes as integer codes.
 
     Attributes:
-        ids: candidate ids, in the order of the rows of `code_table`.
-        names: attribute names, sorted.
-        category_lists: the categories of each attribute, sorted.
-        code_table: codes, read-only; column j belongs to `names[j]`, and -1 is unknown.
+        ids: candidate ids, in the order of the codes.
+        columns: the attributes by name, sorted; their codes are read-only.
     """
 
     ids: tuple[str, ...]
-    names: tuple[str, ...]
-    category_lists: tuple[tuple[str, ...], ...]
-    code_table: Int[Array, "N n_attributes"]
+    columns: dict[str, Attribute]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the attributes."""
+        return tuple(self.columns)
 
     @classmethod
     def from_candidates(cls, candidates: Iterable[HasAttributes]) -> "AttributeTable":
@@ -66,17 +64,13 @@ class AttributeTable:
         """
         candidates = list(candidates)
         ids = tuple(candidate.id for candidate in candidates)
-        names = tuple(sorted({name for candidate in candidates for name in candidate.attributes}))
-        columns = [
-            encode_values(
-                [candidate.attributes.get(name, "") for candidate in candidates],
-                where=lambda row, name=name: f"candidate '{ids[row]}', attribute '{name}'",
-            )
-            for name in names
-        ]
-        table = np.stack([codes for _, codes in columns], axis=1) if columns else np.empty((len(ids), 0), np.int32)
-        table.flags.writeable = False
-        return cls(ids, names, tuple(categories for categories, _ in columns), table)
+        columns = {}
+        for name in sorted({name for candidate in candidates for name in candidate.attributes}):
+            values = [candidate.attributes.get(name, "") for candidate in candidates]
+            where = lambda row, name=name: f"candidate '{ids[row]}', attribute '{name}'"  # noqa: E731
+            columns[name] = Attribute(name, *encode_values(values, where=where))
+            columns[name].codes.flags.writeable = False
+        return cls(ids, columns)
 
     def attribute(self, name: str) -> Attribute:
         """Return one attribute.
@@ -84,11 +78,10 @@ class AttributeTable:
         Raises:
             UserError: no candidate has an attribute of this name.
         """
-        if name not in self.names:
+        if name not in self.columns:
             known = ", ".join(self.names) or "none at all"
             raise UserError(f"Unknown attribute '{name}'. The candidates declare: {known}. Name one of these.")
-        column = self.names.index(name)
-        return Attribute(name, self.category_lists[column], self.code_table[:, column])
+        return self.columns[name]
 
     def intersection(self, names: Sequence[str]) -> Attribute:
         """Combine attributes into one whose categories are the combinations that occur, such as "female / north".

@@ -143,18 +143,20 @@ def match_tables(before: ReadyTable, after: ReadyTable) -> ReadyTable:
             f"The table before has the columns {', '.join((*before.table.names, before.kind))}, the one after "
             f"{', '.join((*after.table.names, after.kind))}. Give both the same columns."
         )
-    for name, old, new in zip(before.table.names, before.table.category_lists, after.table.category_lists, strict=True):
-        if old != new:
+    for name, old in before.table.columns.items():
+        differing = set(old.categories) ^ set(after.table.columns[name].categories)
+        if differing:
             raise UserError(
-                f"The categories {sorted(set(old) ^ set(new))} of '{name}' are in one of the two tables only. Spell "
-                "categories alike in both, and keep the same candidates."
+                f"The categories {sorted(differing)} of '{name}' are in one of the two tables only. Spell categories "
+                "alike in both, and keep the same candidates."
             )
-    row_of = {row_id: row for row, row_id in enumerate(after.table.ids)}
     missing = sorted(set(before.table.ids) ^ set(after.table.ids))
     if missing:
         raise UserError(f"The candidate '{missing[0]}' is in one of the two tables only. Give both the same ids.")
+    row_of = {row_id: row for row, row_id in enumerate(after.table.ids)}
     order = np.array([row_of[row_id] for row_id in before.table.ids])
-    changed = np.flatnonzero((before.table.code_table != after.table.code_table[order]).any(axis=1))
+    moved = [old.codes != after.table.columns[name].codes[order] for name, old in before.table.columns.items()]
+    changed = np.flatnonzero(np.any(moved, axis=0))
     if changed.size:
         raise UserError(
             f"The candidate '{before.table.ids[changed[0]]}' has other categories before than after. Categories are of "

@@ -35,16 +35,11 @@ from ilqljax.hiring.postings.prompts import build_prompt
 
 EVALUATION_FILE = "evaluation.jsonl"
 
-# The roles of matchers, and what their rewards' keys begin with in a file.
+# The roles of matchers, and the keys of their rewards in a file.
 TRAINING, HELD_OUT = "training", "held_out"
-_PREFIXES = {TRAINING: "", HELD_OUT: "held_out_"}
-_TEXTS = {
-    "policy": "policy",
-    "posting_id": "posting_id",
-    "company": "company",
-    "prompt": "prompt",
-    "original": "original",
-    "rewrite": "text",
+_REWARDS = {
+    TRAINING: ("reward_original", "reward"),
+    HELD_OUT: ("held_out_reward_original", "held_out_reward"),
 }
 
 
@@ -62,17 +57,23 @@ _KINDS = {
     "a list of texts": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
 }
 _SHORTLIST = {"ids": "a list of texts", "attributes": "an object"}
-_LINE = {
-    **dict.fromkeys(_TEXTS, "text"),
-    "reward_original": "a finite number",
-    "reward": "a finite number",
-    "log_probability": "a number or null",
-    "guardrail_failures": "a list of texts",
-    "shortlist_before": "an object",
-    "shortlist_after": "an object",
+# The other keys of a line, with the attributes they hold and what these must be.
+_FIELDS = {
+    "policy": ("policy", "text"),
+    "posting_id": ("posting_id", "text"),
+    "company": ("company", "text"),
+    "prompt": ("prompt", "text"),
+    "original": ("original", "text"),
+    "rewrite": ("text", "text"),
+    "log_probability": ("log_probability", "a number or null"),
+    "advantage": ("advantage", "a number"),
+    "fluency": ("fluency", "a number or null"),
+    "guardrail_failures": ("failed_checks", "a list of texts"),
+    "guardrail_reasons": ("reasons", "a list of texts"),
+    "shortlist_before": ("before", "an object"),
+    "shortlist_after": ("after", "an object"),
 }
-_HELD_OUT = dict.fromkeys(("held_out_reward_original", "held_out_reward"), "a finite number")
-_OPTIONAL = {"advantage": "a number", "fluency": "a number or null", "guardrail_reasons": "a list of texts"}
+_OPTIONAL = ("advantage", "fluency", "guardrail_reasons")
 
 
 class BeforeAfter(NamedTuple):
@@ -145,19 +146,10 @@ class Rewrite:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as a line of an evaluation file (module docstring)."""
-        rewards = [(_PREFIXES[role], reward) for role, reward in self.rewards.items()]
-        return {
-            **{key: getattr(self, name) for key, name in _TEXTS.items()},
-            **{f"{prefix}reward_original": reward.before for prefix, reward in rewards},
-            **{f"{prefix}reward": reward.after for prefix, reward in rewards},
-            "log_probability": None if math.isnan(self.log_probability) else self.log_probability,
-            "advantage": self.advantage,
-            "fluency": None if math.isnan(self.fluency) else self.fluency,
-            "guardrail_failures": list(self.failed_checks),
-            "guardrail_reasons": list(self.reasons),
-            "shortlist_before": _show_shortlist(self.before),
-            "shortlist_after": _show_shortlist(self.after),
-        }
+        fields = {key: _to_json(getattr(self, name)) for key, (name, _) in _FIELDS.items()}
+        texts = {key: value for key, value in fields.items() if isinstance(value, str)}
+        rewards = {_REWARDS[role][i]: reward[i] for i in (0, 1) for role, reward in self.rewards.items()}
+        return texts | rewards | fields
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any], *, where: str) -> "Rewrite":
@@ -166,23 +158,13 @@ class Rewrite:
         Raises:
             UserError: it is malformed or lacks a key.
         """
-        held_out = _HELD_OUT if _HELD_OUT.keys() & row.keys() else {}
-        given = {key: kind for key, kind in _OPTIONAL.items() if key in row}
-        _check(row, _LINE | held_out | given, where=where)
-        number = {key: math.nan if row.get(key) is None else row[key] for key in ("log_probability", "fluency")}
+        kinds = {key: kind for key, (_, kind) in _FIELDS.items() if key in row or key not in _OPTIONAL}
+        roles = {role: keys for role, keys in _REWARDS.items() if role == TRAINING or row.keys() & set(keys)}
+        finite = dict.fromkeys((key for keys in roles.values() for key in keys), "a finite number")
+        _check(row, kinds | finite, where=where)
         return cls(
-            **{name: row[key] for key, name in _TEXTS.items()},
-            rewards={
-                role: BeforeAfter(float(row[f"{prefix}reward_original"]), float(row[f"{prefix}reward"]))
-                for role, prefix in _PREFIXES.items()
-                if f"{prefix}reward" in row
-            },
-            **number,
-            advantage=row.get("advantage", 0.0),
-            failed_checks=tuple(row["guardrail_failures"]),
-            reasons=tuple(row.get("guardrail_reasons", ())),
-            before=_parse_shortlist(row["shortlist_before"], where=f"{where}: 'shortlist_before'"),
-            after=_parse_shortlist(row["shortlist_after"], where=f"{where}: 'shortlist_after'"),
+            **{_FIELDS[key][0]: _from_json(row[key], where=f"{where}: '{key}'") for key in kinds},
+            rewards={role: BeforeAfter(*(float(row[key]) for key in keys)) for role, keys in roles.items()},
             where=where,
         )
 
@@ -277,9 +259,20 @@ def load_evaluations(path: str | Path) -> dict[str, list[Rewrite]]:
     return {name: list(rewrites.values()) for name, rewrites in policies.items()}
 
 
-def _show_shortlist(shortlist: Shortlist) -> dict[str, Any]:
-    attributes = {name: list(values) for name, values in shortlist.attributes.items()}
-    return {"ids": list(shortlist.ids), "attributes": attributes}
+def _to_json(value: Any) -> Any:
+    if isinstance(value, Shortlist):
+        return {"ids": list(value.ids), "attributes": {name: list(each) for name, each in value.attributes.items()}}
+    if isinstance(value, tuple):
+        return list(value)
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _from_json(value: Any, *, where: str) -> Any:
+    if isinstance(value, dict):
+        return _parse_shortlist(value, where=where)
+    if isinstance(value, list):
+        return tuple(value)
+    return math.nan if value is None else value
 
 
 def _parse_shortlist(value: dict[str, Any], *, where: str) -> Shortlist:
