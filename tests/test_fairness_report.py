@@ -18,8 +18,13 @@ from ilqljax.hiring.audit.pairs import pair_selection
 from ilqljax.hiring.audit.rates import tabulate_rates
 from ilqljax.hiring.evaluation.impact import tabulate_impact_ratios
 from ilqljax.hiring.evaluation.record import HELD_OUT, TRAINING, Rewrite, load_evaluations
-from ilqljax.hiring.evaluation.summary import distill_evaluations, summarize_evaluations
-from ilqljax.hiring.evaluation.tables import format_distilled, format_impact_ratios, save_rows
+from ilqljax.hiring.evaluation.summary import (
+    distill_evaluations,
+    format_distilled,
+    format_impact_ratios,
+    save_rows,
+    summarize_evaluations,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 

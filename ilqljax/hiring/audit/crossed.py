@@ -23,23 +23,14 @@ from ilqljax.types import Array
 
 
 class Influence(NamedTuple):
-    """Hold what a set of categories adds to a log ratio: the log rate, and its influences by cluster.
+    """Hold what a set of categories adds to a log ratio: the log rate, and its influences by cluster."""
 
-    Attributes:
-        log_rate: logarithm of selected over assessed pairs; NaN or minus infinity where there are none.
-        postings: sum of influences a posting; empty in a ready table.
-        candidates: sum of influences a candidate; 0 outside the set.
-        selected: selected pairs of the set.
-        rate: selected over assessed.
-        members: which candidates are of the set and were assessed at all: only these are clusters.
-    """
-
-    log_rate: float
-    postings: Float[Array, "G"]
-    candidates: Float[Array, "N"]
+    log_rate: float  # of selected over assessed pairs; NaN or minus infinity where there are none
+    postings: Float[Array, "G"]  # the sum of influences; empty in a ready table
+    candidates: Float[Array, "N"]  # likewise; 0 outside the set
     selected: int
     rate: float
-    members: Bool[Array, "N"]
+    members: Bool[Array, "N"]  # who is of the set and was assessed at all: only these are clusters
 
 
 class Tally(NamedTuple):

@@ -86,15 +86,9 @@ def mark_category(
     eligible: Bool[Array, "C"],
     reference: int,
 ) -> Mark:
-    """Return how a category stands to the four-fifths rule, compared in integers: exactly 4/5 is not below it.
+    """Return how category c stands to the four-fifths rule, compared in integers: exactly 4/5 is not below it.
 
-    Args:
-        c: the category.
-        selected: how often members of each category were selected.
-        assessed: how often they were assessed.
-        people: how many different people these are, which decides whether they are enough.
-        eligible: which categories enter the ratios.
-        reference: the category with the highest rate.
+    Whether a category has enough members is a matter of how many different people these are.
     """
     if assessed[c] > 0 and not eligible[c]:
         return Mark.EXCLUDED

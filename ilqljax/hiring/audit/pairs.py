@@ -22,16 +22,10 @@ NOBODY = -1
 
 
 class Pairs(NamedTuple):
-    """Hold the assessed and selected pairs of one measure.
+    """Hold the assessed and selected pairs of one measure: sparse zeros and ones, a column a candidate."""
 
-    Attributes:
-        selected: sparse zeros and ones, a row a posting (one row for a ready table) and a column a candidate.
-        assessed: likewise, ones wherever `selected` has them; None where every candidate is assessed in every row.
-        has_postings: the rows are postings.
-    """
-
-    selected: csr_array
-    assessed: csr_array | None
+    selected: csr_array  # a row a posting; in a ready table, one for all
+    assessed: csr_array | None  # ones wherever `selected` has them; None where every candidate is assessed in every row
     has_postings: bool = True
 
     def by_candidate(self) -> tuple[Int[Array, "N"], Int[Array, "N"]]:

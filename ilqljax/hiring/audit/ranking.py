@@ -15,7 +15,7 @@ functions `expected_*` give the value of a random order, exact where it says so,
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,11 +97,15 @@ def tabulate_ranking(
         measures[phase] = _mean(found.smallest, seed=seed).spread("min_skew")
         measures[phase] |= _mean(found.largest, seed=seed).spread("max_skew")
         measures[phase] |= (_mean(ndkl(of_phase, targets), seed=seed) if has_ndkl else UNDEFINED).spread("ndkl")
-    rows = [
+    return tabulate_columns(term.attribute.categories, columns), measures
+
+
+def tabulate_columns(categories: Sequence[str], columns: Mapping[str, Sequence[float]]) -> list[Row]:
+    """Return a row a category of columns of numbers."""
+    return [
         {"category": category} | {name: float(values[c]) for name, values in columns.items()}
-        for c, category in enumerate(term.attribute.categories)
+        for c, category in enumerate(categories)
     ]
-    return rows, measures
 
 
 def _mean(values: Float[Array, "G"], *, seed: int) -> Estimate:

@@ -62,11 +62,6 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
     """Return a measure's table of one attribute: a row a category, the unknown, the smallest ratio, and their null.
 
     The smallest ratio, its null and its p-value are those of the categories of enough people, which a finding names.
-
-    Args:
-        pairs: who was assessed and selected.
-        attribute: the candidates' codes and categories.
-        seed: of the bootstrap and the shuffles.
     """
     tally = tally_pairs(pairs, attribute.codes, n_categories=len(attribute.categories))
     counts = {
@@ -111,10 +106,7 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
 def _compare_categories(tally: Tally, eligible: Bool[Array, "C"], reference: int, *, seed: int) -> list[Row]:
     """Return each category's ratios to the reference and to everyone else, with intervals and tests."""
     assessed, selected = category_totals(tally)
-    over_postings = _bootstrap(
-        [tally], make_ratio_statistic(eligible, reference), n_categories=len(assessed), seed=seed
-    )
-    ratios = over_postings.value
+    over_postings = _bootstrap([tally], make_ratio_statistic(eligible, reference), seed=seed)
     numbers = np.arange(len(assessed))
     parts = [find_influence(tally, numbers == c) for c in numbers]
     rows = []
@@ -126,7 +118,7 @@ def _compare_categories(tally: Tally, eligible: Bool[Array, "C"], reference: int
             test = two_proportion_test(*(int(n[i]) for i in (c, reference) for n in (selected, assessed)))
         rows.append(
             {
-                "impact_ratio": float(ratios[c]),
+                "impact_ratio": float(over_postings.value[c]),
                 "ratio_low": crossed.low,
                 "ratio_high": crossed.high,
                 "postings_low": float(resampled.low),
@@ -160,16 +152,13 @@ def tabulate_changes(before: Pairs, after: Pairs, attribute: Attribute, *, seed:
     def compare(sums: Num[Array, "... F"]) -> Float[Array, "... C"]:
         return divide(statistic(sums[..., 2 * n :]), statistic(sums[..., : 2 * n]))
 
-    over_postings = _bootstrap([old, new], compare, n_categories=n, seed=seed)
+    over_postings = _bootstrap([old, new], compare, seed=seed)
     rows = []
     for c, category in enumerate(attribute.categories):
         if c == reference or not eligible[c]:
             continue
-        change = crossed_change(
-            (parts[0][c], parts[0][reference]),
-            (parts[1][c], parts[1][reference]),
-            shared=shared[c] + shared[reference],
-        )
+        first, second = ((part[c], part[reference]) for part in parts)
+        change = crossed_change(first, second, shared=shared[c] + shared[reference])
         rows.append(
             {
                 "category": category,
@@ -195,15 +184,13 @@ def adjust_for_many(rows: Sequence[Row], *, name: str, adjusted: str) -> None:
         row[adjusted] = p_value
 
 
-def _bootstrap(
-    tallies: Sequence[Tally], statistic: Callable[..., Float[Array, "..."]], *, n_categories: int, seed: int
-) -> Estimate:
+def _bootstrap(tallies: Sequence[Tally], statistic: Callable[..., Float[Array, "..."]], *, seed: int) -> Estimate:
     """Return a statistic of each category's counts, with intervals that resample postings; none in a ready table."""
     rows = np.concatenate(
         [part for tally in tallies for part in (tally.posting_assessed, tally.posting_selected)], axis=1
     )
     if not len(rows):
-        undefined = np.full(n_categories, np.nan)
         totals = np.concatenate([part for tally in tallies for part in category_totals(tally)])
-        return Estimate(statistic(totals), undefined, undefined)
+        value = statistic(totals)
+        return Estimate(value, *np.full((2, len(value)), np.nan))
     return cluster_bootstrap(rows, statistic, seed=seed, n_resamples=N_RESAMPLES)
