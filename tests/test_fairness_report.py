@@ -14,7 +14,7 @@ from ilqljax.cli import run_main
 from ilqljax.data.files import save_with_checksum
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import Attribute
-from ilqljax.hiring.audit.pairs import pair_selection
+from ilqljax.hiring.audit.crossed import pair_selection
 from ilqljax.hiring.audit.rates import tabulate_rates
 from ilqljax.hiring.evaluation.impact import tabulate_impact_ratios
 from ilqljax.hiring.evaluation.record import HELD_OUT, TRAINING, Rewrite, load_evaluations

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import Attribute, AttributeTable
-from ilqljax.hiring.audit.pairs import (
+from ilqljax.hiring.audit.crossed import (
     NOBODY,
     Pairs,
     median_of_members,

@@ -60,14 +60,7 @@ def tabulate_ranking(
     """Return a row a category (skew at the selected and at the whole list, exposure), and the measures of whole lists.
 
     Numbers are means over postings, each beside the value that a random order has. The ends of intervals resample
-    postings.
-
-    Args:
-        lists: row numbers of candidates, best first, below 0 for nobody; by phase.
-        term: the attribute, and its pool.
-        targets: one a posting.
-        n_selected: how many of a list are selected.
-        seed: of the bootstrap and the simulations.
+    postings. The lists are row numbers of candidates by phase, best first, below 0 for nobody.
     """
     codes = {phase: codes_or_unknown(term.attribute.codes, indices) for phase, indices in lists.items()}
     distinct, repeats = np.unique(targets.round(12), axis=0, return_counts=True)

@@ -15,8 +15,8 @@ from ilqljax.data.files import check_checksum
 from ilqljax.data.json_lines import read_field, read_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.audit.crossed import NOBODY
 from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditedMarket
-from ilqljax.hiring.audit.pairs import NOBODY
 from ilqljax.hiring.evaluation.record import Rewrite
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.matching.matcher import Matcher, Matches

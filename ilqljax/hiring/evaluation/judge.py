@@ -56,33 +56,21 @@ class HeldOut(NamedTuple):
 class HiringJudge:
     """Judge rewriting policies on postings that none of them was trained on.
 
-    Attributes:
-        postings: each is judged once.
-        reward: of training: the matcher and its score.
-        table: the candidates' attributes.
-        data_mean: mean reward of the offline data's rewrites of these postings, near which a clone should score.
-        best_of: the n of "bc best of n"; below 2 it is left out.
-        n_selected: how many of a shortlist count as selected in the impact ratios.
-        seed: of the bootstrap and the permutations.
-        held_out: rewards too, where there is one.
-        make_fluency: makes the fluency check from the run's clone, or from None where it has none.
-        fluency: what it made, once policies are judged.
-
     Raises:
         UserError: `n_selected` does not suit the length of the reward's shortlists.
     """
 
-    postings: Sequence[Posting]
-    reward: DiversityReward
-    table: AttributeTable
+    postings: Sequence[Posting]  # each is judged once
+    reward: DiversityReward  # of training: the matcher and its score
+    table: AttributeTable  # the candidates'
     _: KW_ONLY
-    data_mean: float
-    best_of: int = 4
-    n_selected: int = 10
-    seed: int = 0
-    held_out: HeldOut | None = None
-    make_fluency: Callable[[TextPolicy | None], Fluency | None] = lambda clone: None
-    fluency: Fluency | None = field(default=None, init=False)
+    data_mean: float  # mean reward of the offline data's rewrites of these postings, near which a clone should score
+    best_of: int = 4  # the n of "bc best of n"; below 2 it is left out
+    n_selected: int = 10  # how many of a shortlist count as selected in the impact ratios
+    seed: int = 0  # of the bootstrap and the permutations
+    held_out: HeldOut | None = None  # rewards too
+    make_fluency: Callable[[TextPolicy | None], Fluency | None] = lambda clone: None  # of the run's clone, if any
+    fluency: Fluency | None = field(default=None, init=False)  # what that made, once policies are judged
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_selected < self.reward.config.k:

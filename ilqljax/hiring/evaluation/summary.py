@@ -70,10 +70,7 @@ def distill_evaluations(policies: Policies, *, seed: int = 0) -> list[Row]:
 def summarize_evaluations(policies: Policies, *, held_out_matcher: str = "", seed: int = 0) -> list[Row]:
     """Summarise each policy, with gains over the clone where there is one, under both matchers where there are two.
 
-    Args:
-        policies: each policy's rewrites, in one order of the postings.
-        held_out_matcher: name of the held-out matcher; "" for none.
-        seed: of the bootstrap.
+    Each policy's rewrites are in one order of the postings.
     """
     rows = distill_evaluations(policies, seed=seed)
     for row in rows:
