@@ -24,8 +24,15 @@ from ilqljax.hiring.audit.shuffling import shuffle_scores
 from ilqljax.hiring.audit.suppression import UNKNOWN_CATEGORY, find_hidden, hide_cells
 from ilqljax.hiring.evaluation.record import Rewrite
 from ilqljax.hiring.reward.diversity import count_categories, normalize_counts
-from ilqljax.hiring.reward.scores import CROSS, RewardConfig, ShortlistScorer, select_attribute
-from ilqljax.hiring.reward.targets import codes_or_unknown, parse_shares, select_targets
+from ilqljax.hiring.reward.scores import (
+    CROSS,
+    RewardConfig,
+    ShortlistScorer,
+    codes_or_unknown,
+    parse_shares,
+    select_attribute,
+    select_targets,
+)
 from ilqljax.hiring.statistics import bootstrap_mean
 from ilqljax.types import Array
 

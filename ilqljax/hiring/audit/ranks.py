@@ -18,8 +18,7 @@ from ilqljax.hiring.audit.ranking import (
 )
 from ilqljax.hiring.audit.rates import Row, spread
 from ilqljax.hiring.reward.diversity import normalize_counts
-from ilqljax.hiring.reward.scores import ScoreTerm
-from ilqljax.hiring.reward.targets import codes_or_unknown
+from ilqljax.hiring.reward.scores import ScoreTerm, codes_or_unknown
 from ilqljax.hiring.statistics import Estimate, bootstrap_mean, divide
 from ilqljax.types import Array
 
