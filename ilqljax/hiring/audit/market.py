@@ -26,8 +26,15 @@ from ilqljax.hiring.evaluation.record import Rewrite
 from ilqljax.hiring.matching.matcher import Matches
 from ilqljax.hiring.postings.posting import Posting
 from ilqljax.hiring.reward.diversity import count_categories, normalize_counts
-from ilqljax.hiring.reward.scores import CROSS, RewardConfig, ShortlistScorer, select_attribute
-from ilqljax.hiring.reward.targets import codes_or_unknown, parse_shares, select_targets
+from ilqljax.hiring.reward.scores import (
+    CROSS,
+    RewardConfig,
+    ShortlistScorer,
+    codes_or_unknown,
+    parse_shares,
+    select_attribute,
+    select_targets,
+)
 from ilqljax.hiring.statistics import bootstrap_mean
 from ilqljax.types import Array
 

@@ -34,8 +34,7 @@ from ilqljax.hiring.reward.diversity import (
     normalize_counts,
     weigh_categories,
 )
-from ilqljax.hiring.reward.scores import ScoreTerm
-from ilqljax.hiring.reward.targets import codes_or_unknown
+from ilqljax.hiring.reward.scores import ScoreTerm, codes_or_unknown
 from ilqljax.hiring.statistics import UNDEFINED, Estimate, bootstrap_mean, divide, mean_of_defined, split_draws
 from ilqljax.types import Array
 

@@ -19,8 +19,7 @@ from jaxtyping import Bool, Float, Int
 from ilqljax.hiring.audit.crossed import Tally, category_totals
 from ilqljax.hiring.audit.impact_ratio import find_eligible, ratios_and_smallest
 from ilqljax.hiring.reward.diversity import diversity_score
-from ilqljax.hiring.reward.scores import ScoreTerm
-from ilqljax.hiring.reward.targets import codes_or_unknown
+from ilqljax.hiring.reward.scores import ScoreTerm, codes_or_unknown
 from ilqljax.hiring.statistics import Estimate, divide, mean_of_defined, quantiles_of_defined
 from ilqljax.types import Array
 
