@@ -12,7 +12,7 @@ from ilqljax.cli import add_options, list_given
 from ilqljax.data.files import check_writable
 from ilqljax.decoding.options import DecodeConfig
 from ilqljax.errors import UserError
-from ilqljax.hiring.data.samples import save_samples
+from ilqljax.hiring.data.prepare import save_samples
 from ilqljax.hiring.environment import PostingObservation
 from ilqljax.hiring.postings.prompts import build_prompt
 
