@@ -3,7 +3,7 @@
     ilqljax data sample --run runs/workable-... --out samples.jsonl --n 4
     ilqljax train --config configs/workable.py --config.data.rewrites_path=samples.jsonl
 
-The next run scores them with its engine beside the operators' rewrites; what was cut off unfinished is left out.
+The next run scores them with its matcher beside the operators' rewrites; what was cut off unfinished is left out.
 """
 
 import argparse
