@@ -9,8 +9,7 @@ import pytest
 
 from ilqljax.decoding.policy import Generation
 from ilqljax.errors import UserError
-from ilqljax.hiring.data.prepare import DataConfig, prepare_data
-from ilqljax.hiring.data.samples import load_samples, save_samples
+from ilqljax.hiring.data.prepare import DataConfig, load_samples, prepare_data, save_samples
 from ilqljax.hiring.postings.posting import Posting
 from ilqljax.hiring.reward.scores import RewardConfig
 from ilqljax.training import evaluation as evaluate
@@ -65,7 +64,7 @@ def test_prepared_data_holds_the_samples_scored_and_checked_beside_the_operators
     assert added[0].guardrail_failures
 
 
-def test_a_changed_file_makes_the_data_anew(tmp_path):
+def test_a_changed_file_makes_the_data_again(tmp_path):
     plain = prepare_data(make_config(), out_dir=tmp_path / "plain")
     posting, path = plain.select_postings("train")[0], tmp_path / "samples.jsonl"
     config = make_config(rewrites_path=str(path))

@@ -3,7 +3,7 @@
     ilqljax data sample --run runs/workable-... --out samples.jsonl --n 4
     ilqljax train --config configs/workable.py --config.data.rewrites_path=samples.jsonl
 
-The next run scores them with its engine beside the operators' rewrites; what was cut off unfinished is left out.
+The next run scores them with its matcher beside the operators' rewrites; what was cut off unfinished is left out.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from ilqljax.cli import add_options, add_run, list_given
 from ilqljax.data.files import check_writable
 from ilqljax.decoding.options import DecodeConfig
 from ilqljax.errors import UserError
-from ilqljax.hiring.data.samples import save_samples
+from ilqljax.hiring.data.prepare import save_samples
 from ilqljax.hiring.environment import PostingObservation
 from ilqljax.hiring.postings.prompts import build_prompt
 
