@@ -50,11 +50,11 @@ class OpenRun(NamedTuple):
     policies: dict[str, Trained]
 
     def select_policy(self, name: str = "") -> Trained:
-        """Return a policy by name, "" for that of the run's algorithm; raise a `UserError` if it has none of it."""
+        """Return a policy by name, "" for that of the run's algorithm."""
         return self.policies[self.name_policy(name)]
 
     def name_policy(self, name: str = "") -> str:
-        """Return the name of the policy that `select_policy` returns, with its error."""
+        """Return the name of the policy that `select_policy` returns; raise a `UserError` if the run has none of it."""
         name = name or list(self.policies)[-1]
         if name not in self.policies:
             raise UserError(f"{self.folder} has no checkpoint of {name!r}. It has {', '.join(self.policies)}.")
@@ -117,16 +117,13 @@ def evaluate_run(
     overrides: dict[str, Any] | None = None,
     imports: tuple[str, ...] = (),
 ) -> Path:
-    """Judge a finished or interrupted run again.
+    """Judge a finished or interrupted run again, and return the folder with the results.
 
     Args:
         run_dir: its folder.
         out_dir: where results go; "" is the run's folder.
         overrides: options of `config.decode` to change.
         imports: as of `open_run`.
-
-    Returns:
-        The folder with the results.
 
     Raises:
         UserError: there is no such run, or its critic is asked to choose and cannot (`check_choice`).
@@ -137,7 +134,7 @@ def evaluate_run(
         if learner.algorithm.has_critic:
             check_choice(config.decode, level=learner.algorithm.level, frozen=not learner.trains_policy())
     judge = run.build_section("evaluator")
-    out = Path(out_dir) if out_dir else run.folder
+    out = Path(out_dir or run.folder)
     out.mkdir(parents=True, exist_ok=True)
     evaluate_policies(config, run.built, run.policies, judge=judge, out_dir=out)
     return out
