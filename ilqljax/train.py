@@ -31,10 +31,7 @@ from ilqljax.rl.algorithms import Learner, select_acting_params
 from ilqljax.rl.state import TrainState
 from ilqljax.training.checkpoint import CheckpointStore
 from ilqljax.training.compilation import enable_compilation_cache
-from ilqljax.training.loop import Stage, Start, say, train_stage
-from ilqljax.training.metrics import JsonlWriter, MultiWriter, TensorBoardWriter, WandbWriter
-from ilqljax.training.plan import Plan, plan_run
-from ilqljax.training.policies import (
+from ilqljax.training.evaluation import (
     Trained,
     evaluate_policies,
     evaluate_rollouts,
@@ -42,6 +39,9 @@ from ilqljax.training.policies import (
     make_policy,
     save_transform,
 )
+from ilqljax.training.loop import Stage, Start, say, train_stage
+from ilqljax.training.metrics import JsonlWriter, MultiWriter, TensorBoardWriter, WandbWriter
+from ilqljax.training.plan import Plan, plan_run
 from ilqljax.training.processes import (
     broadcast_from_leader,
     first_process_first,

@@ -27,9 +27,9 @@ from ilqljax.rl.optim import make_optimizer
 from ilqljax.rl.state import TrainState, are_finite
 from ilqljax.rl.steps import make_eval_step, make_train_step
 from ilqljax.training.compilation import CompilationCounter, count_product_flops
+from ilqljax.training.evaluation import evaluate_loss
 from ilqljax.training.mesh import batch_sharding, infer_param_shardings, replicated_sharding, shard_batch
 from ilqljax.training.metrics import DelayedMetrics, MetricWriter, NonFiniteError, Pace, ProgressBar
-from ilqljax.training.policies import evaluate_loss
 from ilqljax.training.processes import check_same, is_first_process
 from ilqljax.training.run_config import TrainConfig
 from ilqljax.types import Array

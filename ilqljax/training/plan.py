@@ -16,9 +16,9 @@ from ilqljax.envs.base import LanguageEnvironment
 from ilqljax.errors import UserError
 from ilqljax.models.builders import BuiltModel
 from ilqljax.rl.algorithms import Learner, make_learner
+from ilqljax.training.evaluation import Judge
 from ilqljax.training.loop import Stage, make_stage
 from ilqljax.training.mesh import check_batch_size, make_mesh
-from ilqljax.training.policies import Judge
 from ilqljax.training.processes import check_same, first_process_first
 from ilqljax.training.run_config import CLONING_DATASETS, RunConfig, TrainConfig, complete_config, read_run_config
 from ilqljax.training.runs import choose_run_dir
