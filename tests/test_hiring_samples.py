@@ -13,7 +13,6 @@ from ilqljax.hiring.data.prepare import DataConfig, load_samples, prepare_data, 
 from ilqljax.hiring.postings.posting import Posting
 from ilqljax.hiring.reward.scores import RewardConfig
 from ilqljax.training import evaluation as evaluate
-from ilqljax.training import policies
 from ilqljax.training.evaluation import OpenRun
 
 
@@ -97,7 +96,7 @@ def test_samples_without_a_policy_named_bear_the_name_of_the_runs_algorithm(tmp_
     run = OpenRun("runs/w", None, None, None, {"bc": "clone", "ilql": "critic"})
     monkeypatch.setattr(OpenRun, "build_section", lambda self, name: data)
     monkeypatch.setattr(evaluate, "open_run", lambda folder, **_: run)
-    monkeypatch.setattr(policies, "make_policy", lambda *args, **options: SimpleNamespace(generate_batch=write))
+    monkeypatch.setattr(evaluate, "make_policy", lambda *args, **options: SimpleNamespace(generate_batch=write))
     path = tmp_path / "samples.jsonl"
     run_script(monkeypatch, "--out", str(path), "--policy", "")
     assert load_samples(path, train_ids=["a"]) == {"a": [("ilql", "A text.")]}

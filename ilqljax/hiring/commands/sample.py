@@ -31,8 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Sample, and write the file."""
     from ilqljax.training.compilation import enable_compilation_cache
-    from ilqljax.training.evaluation import open_run
-    from ilqljax.training.policies import make_policy
+    from ilqljax.training.evaluation import make_policy, open_run
 
     if args.n < 1:
         raise UserError(f"--n={args.n}: sample at least one rewrite of each posting.")
