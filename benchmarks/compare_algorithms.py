@@ -18,7 +18,7 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.evaluation.file import EVALUATION_FILE, load_evaluations
 from ilqljax.hiring.evaluation.summary import distill_evaluations
 from ilqljax.hiring.evaluation.tables import align, show_interval
-from ilqljax.models.cpu.allocator import restart_with_huge_pages
+from ilqljax.models.cpu import restart_with_huge_pages
 from ilqljax.rl.algorithms import ALGORITHMS
 from ilqljax.train import train
 from ilqljax.training.compilation import enable_compilation_cache

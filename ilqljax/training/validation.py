@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ilqljax.data.dataset import ListRLDataset
 from ilqljax.data.loader import eval_batches
 from ilqljax.envs.base import LanguageEnvironment, Policy, interact_environments
-from ilqljax.rl.state import TrainState
+from ilqljax.rl.steps import TrainState
 from ilqljax.training.mesh import shard_batch
 
 
