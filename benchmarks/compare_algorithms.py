@@ -17,7 +17,7 @@ from ilqljax.data.files import save_text
 from ilqljax.errors import UserError
 from ilqljax.hiring.evaluation.record import EVALUATION_FILE, load_evaluations
 from ilqljax.hiring.evaluation.summary import align, distill_evaluations, show_interval
-from ilqljax.models.cpu.allocator import restart_with_huge_pages
+from ilqljax.models.cpu import restart_with_huge_pages
 from ilqljax.rl.algorithms import ALGORITHMS
 from ilqljax.train import train
 from ilqljax.training.compilation import enable_compilation_cache

@@ -11,7 +11,7 @@ import argparse
 from benchmarks.wordle.multistep import MultistepConfig, run_multistep
 from ilqljax.cli import add_options, read_options, run_main
 from ilqljax.config import resolve_path
-from ilqljax.models.cpu.allocator import restart_with_huge_pages
+from ilqljax.models.cpu import restart_with_huge_pages
 from ilqljax.training.compilation import enable_compilation_cache
 
 QUICK = {"experts": 20, "steps": 10, "batch": 8, "layers": 1, "width": 32}

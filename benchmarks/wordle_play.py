@@ -12,7 +12,7 @@ import argparse
 from benchmarks.wordle.play import CRITICS, FITTING, PlayConfig, run_play
 from ilqljax.cli import add_options, read_options, run_main
 from ilqljax.config import resolve_path
-from ilqljax.models.cpu.allocator import restart_with_huge_pages
+from ilqljax.models.cpu import restart_with_huge_pages
 from ilqljax.training.compilation import enable_compilation_cache
 
 QUICK = {"games": 16, "data_games": 64, "clone_steps": 4, "bc_steps": 4, "filtered_steps": 4, "steps": 4, "batch": 8}

@@ -26,9 +26,9 @@ from ilqljax.config.files import check_override_names
 from ilqljax.config.sections import Section
 from ilqljax.errors import UserError
 from ilqljax.models.builders import BuiltModel
-from ilqljax.models.cpu.allocator import restart_with_huge_pages
+from ilqljax.models.cpu import restart_with_huge_pages
 from ilqljax.rl.algorithms import Learner, select_acting_params
-from ilqljax.rl.state import TrainState
+from ilqljax.rl.steps import TrainState
 from ilqljax.training.checkpoint import CheckpointStore
 from ilqljax.training.compilation import enable_compilation_cache
 from ilqljax.training.evaluation import (

@@ -3,12 +3,12 @@
 import subprocess
 import sys
 
-from ilqljax.models.cpu.allocator import Path as AllocatorPath
-from ilqljax.models.cpu.allocator import restart_with_huge_pages
+from ilqljax.models.cpu import Path as AllocatorPath
+from ilqljax.models.cpu import restart_with_huge_pages
 
 PROGRAM = """
 import os, sys
-from ilqljax.models.cpu import allocator
+from ilqljax.models import cpu as allocator
 class Asked:
     def __init__(self, path): pass
     def is_file(self): return True
@@ -38,5 +38,5 @@ def test_nothing_is_done_where_the_kernel_gives_huge_pages_anyway(monkeypatch, t
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     setting = tmp_path / "enabled"
     setting.write_text("[always] madvise never")
-    monkeypatch.setattr("ilqljax.models.cpu.allocator.Path", lambda path: AllocatorPath(setting))
+    monkeypatch.setattr("ilqljax.models.cpu.Path", lambda path: AllocatorPath(setting))
     restart_with_huge_pages()

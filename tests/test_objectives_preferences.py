@@ -16,7 +16,7 @@ from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits
 from ilqljax.rl.algorithms import init_learner_state, make_learner, select_acting_params
 from ilqljax.rl.losses import dpo_loss
-from ilqljax.rl.objectives.preferences import DPOConfig, make_dpo_loss
+from ilqljax.rl.objectives.likelihood import DPOConfig, make_dpo_loss
 from ilqljax.rl.steps import TargetConfig, count_batch, make_train_step
 
 TOKENIZER = CharacterTokenizer(string.ascii_lowercase)

@@ -16,7 +16,7 @@ from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.rl.algorithms import make_learner
-from ilqljax.rl.state import TrainState
+from ilqljax.rl.steps import TrainState
 from ilqljax.training import loop
 from ilqljax.training.checkpoint import CheckpointStore
 from ilqljax.training.loop import Start, make_stage, train_stage

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from ilqljax.rl.state import init_state, update_target
+from ilqljax.rl.steps import init_state, update_target
 
 
 def test_polyak_moves_the_target_by_its_share():

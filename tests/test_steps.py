@@ -25,8 +25,7 @@ from ilqljax.rl.algorithms import find_unreached, init_learner_state, make_learn
 from ilqljax.rl.objectives import likelihood, values
 from ilqljax.rl.objectives.likelihood import BCConfig
 from ilqljax.rl.objectives.values import ILQLConfig
-from ilqljax.rl.state import TrainState, init_state
-from ilqljax.rl.steps import TargetConfig, count_batch, make_train_step, sum_microbatches
+from ilqljax.rl.steps import TargetConfig, TrainState, count_batch, init_state, make_train_step, sum_microbatches
 from ilqljax.training.mesh import MeshConfig, infer_param_shardings, make_mesh, shard_batch
 from ilqljax.types import Counts
 

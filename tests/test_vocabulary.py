@@ -8,8 +8,7 @@ from ilqljax.models import chunks
 from ilqljax.models.cpu import compile_for
 from ilqljax.models.cpu.products import transpose_kernels
 from ilqljax.models.dense import Dense, apply_dense
-from ilqljax.rl import vocabulary
-from ilqljax.rl.objectives.likelihood import token_cross_entropy
+from ilqljax.rl.objectives.likelihood import score_rows, token_cross_entropy
 from ilqljax.training.mesh import MeshConfig, batch_sharding, make_mesh, replicated_sharding
 
 
@@ -30,7 +29,7 @@ def test_scores_and_their_gradients_equal_the_plain_ones(monkeypatch, max_logits
         return sum((w * o).sum() for w, o in zip(weights, out, strict=True)), out
 
     def ours(x, kernel, bias):
-        out = tuple(vocabulary.score_rows(x, kernel, bias, ids, axis=axis, temperature=temperature))
+        out = tuple(score_rows(x, kernel, bias, ids, axis=axis, temperature=temperature))
         return sum((w * o).sum() for w, o in zip(weights, out, strict=True)), out
 
     lying = kernel if axis == 0 else kernel.T
@@ -46,7 +45,7 @@ def test_the_filler_of_a_chunk_contributes_nothing_even_where_its_scores_are_hug
     bias = jnp.array([0.0, 200.0, 0.0, 0.0])
 
     def loss(bias):
-        return vocabulary.score_rows(jnp.zeros((3, 2)), jnp.zeros((2, 4)), bias, jnp.zeros(3, int)).taken.sum()
+        return score_rows(jnp.zeros((3, 2)), jnp.zeros((2, 4)), bias, jnp.zeros(3, int)).taken.sum()
 
     np.testing.assert_array_equal(jax.grad(loss)(bias), [3.0, 0.0, 0.0, 0.0])
 
@@ -63,7 +62,7 @@ def test_scores_of_half_precision_rows_are_float32_and_the_gradient_of_a_float32
     rounded = [np.asarray(jnp.asarray(x, jnp.bfloat16), np.float32) for x in whole]
 
     def loss(x, kernel):
-        out = vocabulary.score_rows(x, kernel, None, jnp.arange(20), axis=axis)
+        out = score_rows(x, kernel, None, jnp.arange(20), axis=axis)
         return (out.log_normalizer - out.taken).sum(), out
 
     expected, exact = jax.grad(loss, argnums=(0, 1), has_aux=True)(*rounded)
@@ -172,7 +171,7 @@ def test_every_device_works_on_its_own_rows_of_every_chunk(monkeypatch):
     kernel = jax.device_put(jnp.ones((6, 50)), replicated_sharding(mesh))
 
     def loss(x, kernel):
-        return vocabulary.score_rows(x, kernel, None, ids).log_normalizer.sum()
+        return score_rows(x, kernel, None, ids).log_normalizer.sum()
 
     text = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(x, kernel).compile().as_text()
     # An eighth of a chunk's 32 rows; the product of all rows with the kernel would say [32,50] or [64,50].

@@ -14,8 +14,7 @@ from ilqljax.models.io.original import params_from_original
 from ilqljax.rl.algorithms import Learner, make_learner
 from ilqljax.rl.objectives.values import ILQLConfig, select_transitions, unreached_paths
 from ilqljax.rl.optim import make_optimizer
-from ilqljax.rl.state import TrainState, init_state
-from ilqljax.rl.steps import TargetConfig, count_batch, make_train_step
+from ilqljax.rl.steps import TargetConfig, TrainState, count_batch, init_state, make_train_step
 from ilqljax.types import LossFn
 
 NO_CRITIC = {"v_weight": 0.0, "q_weight": 0.0, "cql_weight": 0.0, "dm_weight": 0.0}

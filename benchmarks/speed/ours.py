@@ -28,8 +28,7 @@ from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.rl.algorithms import find_unreached, init_learner_state, make_learner
 from ilqljax.rl.optim import OptimConfig, make_optimizer
-from ilqljax.rl.state import TrainState
-from ilqljax.rl.steps import TargetConfig, make_train_step
+from ilqljax.rl.steps import TargetConfig, TrainState, make_train_step
 from ilqljax.types import Batch, Transitions
 
 # What rows of real lengths are padded to.

@@ -47,7 +47,7 @@ def run_round(
 ) -> Round:
     """Do one side of an item in a process of its own, so that no other has to share its memory.
 
-    Both sides get huge pages from the allocator, as `ilqljax.models.cpu.allocator.restart_with_huge_pages` gives the
+    Both sides get huge pages from the allocator, as `ilqljax.models.cpu.restart_with_huge_pages` gives the
     training program.
 
     Raises:

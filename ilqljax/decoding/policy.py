@@ -87,19 +87,11 @@ class TextPolicy(Policy):
         view: View = identity_view,
         value_range: tuple[float, float] = UNCLIPPED,
     ) -> None:
-        """Create a policy.
+        """Create a policy of a model's networks (`target` is {} for a BC model), as `ActingConfig` says of batches.
 
-        Args:
-            model: the networks.
-            config: how to act.
-            tokenizer: the one the model was trained with.
-            params: online parameters.
-            target: target parameters; {} for a BC model.
-            seed: of all sampling.
-            batch_size: as in `ActingConfig`.
-            length_buckets: as in `ActingConfig`.
-            view: what the model is shown of an observation (`ilqljax.data.transforms.Transform.view`).
-            value_range: the target Q is clipped to it (`ilqljax.rl.algorithms.Learner.value_range`).
+        The tokenizer is the one the model was trained with; `view` says what the model is shown of an observation
+        (`ilqljax.data.transforms.Transform.view`), and the target Q is clipped to `value_range`
+        (`ilqljax.rl.algorithms.Learner.value_range`).
 
         Raises:
             UserError: there is no room for a prompt, or no row in a call.
@@ -111,20 +103,16 @@ class TextPolicy(Policy):
                 f"max_new_tokens={config.max_new_tokens} leaves no room for a prompt in a model of "
                 f"{model.backbone.config.n_positions} positions. Lower max_new_tokens."
             )
-        self.model, self.tokenizer = model, tokenizer
-        self.config = config
+        self.model, self.config, self.tokenizer, self.view = model, config, tokenizer, view
         self.params, self.target = params, target
-        self.view = view
-        self.max_prompt = capacity
-        self.batch_size = batch_size
+        self.max_prompt, self.batch_size = capacity, batch_size
         self.length_buckets = (*sorted(b for b in length_buckets if b < capacity), capacity)
         self.key = jax.random.key(seed)
         self.n_acted = 0
-        t = tokenizer
         ids = {
-            "end_ids": (t.eoa_id, t.eod_id),
-            "pad_id": t.pad_id,
-            "suppress_ids": (t.pad_id, t.bos_id, t.boa_id, t.eos_id),
+            "end_ids": (tokenizer.eoa_id, tokenizer.eod_id),
+            "pad_id": tokenizer.pad_id,
+            "suppress_ids": (tokenizer.pad_id, tokenizer.bos_id, tokenizer.boa_id, tokenizer.eos_id),
             "value_range": value_range,
         }
         self.judge = None
@@ -175,16 +163,15 @@ class TextPolicy(Policy):
         self.n_acted += len(prompts)
         # Prompts of like length share a call, so that short ones are not padded to the longest.
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        results: list[list[Generation]] = [[] for _ in prompts]
+        results: dict[int, list[Generation]] = {}
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
-            for i, generations in zip(chosen, self.run(chosen, prompts, numbers), strict=True):
-                results[i] = generations
-        return results
+            results |= zip(chosen, self.run(chosen, prompts, numbers), strict=True)
+        return [results[i] for i in range(len(prompts))]
 
     def run(self, chosen: Sequence[int], prompts: Sequence[np.ndarray], numbers: np.ndarray) -> list[list[Generation]]:
         """Sample for one compiled batch of prompts."""
-        n_rows = min(self.batch_size, next_power_of_two(len(chosen)))
+        n_rows = min(self.batch_size, 1 << (len(chosen) - 1).bit_length())  # the next power of two
         rows = [chosen[i % len(chosen)] for i in range(n_rows)]
         lengths = np.array([len(prompts[i]) for i in rows], np.int32)
         width = next(b for b in self.length_buckets if b >= lengths.max())
@@ -246,10 +233,8 @@ class TextPolicy(Policy):
 def check_choice(config: DecodeConfig, *, level: str, frozen: bool = False) -> None:
     """Refuse to choose by a critic that has nothing to choose from or does not run.
 
-    Args:
-        config: how to act.
-        level: "utterance" for a critic of utterances, which judges samples whatever `beta`; "token" for all else.
-        frozen: whether the policy was only cloned, so that one sample shows nothing of an utterance critic.
+    A critic of utterances (`level` "utterance") judges samples whatever `beta`. `frozen` says that the policy was only
+    cloned, so that one sample shows nothing of such a critic.
 
     Raises:
         UserError: `rank_by` asks a critic of tokens, and `beta` is 0; or a critic of utterances gets one sample of a
@@ -303,8 +288,3 @@ def make_utterance_scores(
 make_shared_generate = lru_cache(maxsize=32)(make_generate)
 make_shared_search = lru_cache(maxsize=32)(make_beam_search)
 make_shared_scores = lru_cache(maxsize=8)(make_utterance_scores)
-
-
-def next_power_of_two(n: int) -> int:
-    """Return the smallest power of two that is at least n."""
-    return 1 << (n - 1).bit_length()

@@ -32,10 +32,16 @@ from ilqljax.data.dataset import RLDataset
 from ilqljax.data.transforms import AllRows, BestRows, PreferencePairs, ReturnLabels, Transform
 from ilqljax.errors import UserError
 from ilqljax.models.value_lm import ValueLM
-from ilqljax.rl.objectives.likelihood import BCConfig, DecisionTransformerConfig, FilteredBCConfig, make_bc_loss
-from ilqljax.rl.objectives.preferences import DPOConfig, make_dpo_loss
+from ilqljax.rl.objectives.likelihood import (
+    BCConfig,
+    DecisionTransformerConfig,
+    DPOConfig,
+    FilteredBCConfig,
+    make_bc_loss,
+    make_dpo_loss,
+)
 from ilqljax.rl.objectives.values import ILQLConfig, UtteranceILQLConfig, make_ilql_loss, unreached_paths
-from ilqljax.rl.state import TrainState, init_state
+from ilqljax.rl.steps import TrainState, init_state
 from ilqljax.types import UNCLIPPED, Array, LossFn
 
 

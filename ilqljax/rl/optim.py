@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from optax.contrib import MuonDimensionNumbers, muon
 
 from ilqljax.errors import UserError
-from ilqljax.models.cpu import updates as on_cpu
+from ilqljax.models import cpu
 from ilqljax.models.cpu import use_cpu_tricks
 from ilqljax.types import Array
 
@@ -96,7 +96,7 @@ def make_schedule(config: OptimConfig) -> optax.Schedule:
 def global_norm(tree: Any) -> Float[Array, ""]:
     """Compute the Euclidean norm over all leaves."""
     if use_cpu_tricks():
-        return on_cpu.global_norm(tree)
+        return cpu.global_norm(tree)
     return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
 
 
@@ -105,7 +105,7 @@ def clip_by_norm(limit: float) -> optax.GradientTransformation:
 
     def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
         if not limit:
-            return on_cpu.await_gradients(updates) if use_cpu_tricks() else updates, state
+            return cpu.await_gradients(updates) if use_cpu_tricks() else updates, state
         norm = global_norm(updates)
         return jax.tree.map(lambda g: jnp.where(norm > limit, g / norm * limit, g), updates), state
 

@@ -25,7 +25,7 @@ from ilqljax.models.io.networks import Networks, save_networks
 from ilqljax.models.value_lm import policy_trunk
 from ilqljax.rl.algorithms import Learner, init_learner_state, make_learner, select_acting_params
 from ilqljax.rl.optim import make_optimizer
-from ilqljax.rl.state import TrainState
+from ilqljax.rl.steps import TrainState
 from ilqljax.training.checkpoint import CheckpointStore
 from ilqljax.training.mesh import shard_batch
 from ilqljax.training.processes import broadcast_from_leader, is_first_process

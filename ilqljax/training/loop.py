@@ -24,8 +24,7 @@ from ilqljax.errors import UserError
 from ilqljax.models.builders import count_parameters
 from ilqljax.rl.algorithms import Learner, find_unreached, init_learner_state
 from ilqljax.rl.optim import make_optimizer
-from ilqljax.rl.state import TrainState, are_finite
-from ilqljax.rl.steps import make_eval_step, make_train_step
+from ilqljax.rl.steps import TrainState, are_finite, make_eval_step, make_train_step
 from ilqljax.training.compilation import CompilationCounter, count_product_flops
 from ilqljax.training.evaluation import evaluate_loss
 from ilqljax.training.mesh import batch_sharding, infer_param_shardings, replicated_sharding, shard_batch

@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost  # its client has the store of keys and values, which jax does not export
 
 from ilqljax.errors import UserError
-from ilqljax.rl.state import TrainState
+from ilqljax.rl.steps import TrainState
 
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 # Waiting ends with the first process, however that ends: jax stops every process when one is lost.

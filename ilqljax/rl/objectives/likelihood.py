@@ -1,4 +1,4 @@
-"""Losses of a policy's likelihood: behavioural cloning, and the weighted cross entropy that it shares with ILQL.
+"""Losses of a policy's likelihood: cloning, preferences, and the weighted cross entropy that cloning shares with ILQL.
 
 Filtered cloning and the decision transformer are cloning too: they differ in the rows and prompts that they are given
 (`ilqljax.data.transforms`), not in the loss.
@@ -6,13 +6,18 @@ Filtered cloning and the decision transformer are cloning too: they differ in th
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from ilqljax.errors import UserError
+from ilqljax.models.chunks import Scores, reduce_scores, scan_vocabulary
+from ilqljax.models.cpu import products as on_cpu
+from ilqljax.models.cpu import use_cpu_tricks
 from ilqljax.models.value_lm import ValueLM, policy_trunk
-from ilqljax.rl import losses, vocabulary
+from ilqljax.rl import losses
 from ilqljax.types import Array, Batch, Counts, LossFn, Transitions
 
 
@@ -70,6 +75,29 @@ class DecisionTransformerConfig(BCConfig):
             )
 
 
+@dataclass(frozen=True)
+class DPOConfig:
+    """Direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290): a policy from pairs of answers.
+
+    Which pairs there are (`data.transforms.PreferencePairs`), and how far the policy may leave the reference.
+
+    Attributes:
+        beta: weight of the divergence from the reference that the implied reward has.
+        min_gap: least difference of the returns of a pair, in the task's unit.
+        pairs_per_prompt: most pairs of one prompt; 0 takes all.
+        seed: of the choice of pairs.
+    """
+
+    beta: float = 0.1
+    min_gap: float = 0.0
+    pairs_per_prompt: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0.0 or not self.min_gap >= 0.0 or self.pairs_per_prompt < 0 or self.seed < 0:
+            raise UserError(f"{self} is out of range: beta must be above 0, the others at least 0.")
+
+
 def make_bc_loss(model: ValueLM, config: BCConfig) -> LossFn:
     """Make the behavioural-cloning loss of the policy."""
 
@@ -79,6 +107,29 @@ def make_bc_loss(model: ValueLM, config: BCConfig) -> LossFn:
         weights = jnp.ones(batch.per_token.action_idxs.shape)
         value = policy_loss(trunk, hidden, batch, counts, weights, transition_weight=config.transition_weight)
         return value, {"loss": value}
+
+    return loss
+
+
+def make_dpo_loss(model: ValueLM, config: DPOConfig) -> LossFn:
+    """Make the DPO loss of batches whose rows 2 i and 2 i + 1 are the better and the worse answer to one prompt.
+
+    `params` holds the policy and the frozen `reference`. The loss is a mean over pairs; `accuracy` is the share of
+    pairs that the policy has moved the right way from the reference, `margin` by how many nats.
+    """
+
+    def loss(params, target, batch, counts, dropout_key):
+        policy = sum_log_probability(model, params["policy"], batch, dropout_key=dropout_key)
+        reference = sum_log_probability(model, jax.lax.stop_gradient(params["reference"]), batch)
+        chosen, rejected = (policy - reference).reshape(-1, 2).T
+        is_pair = batch.token_mask[::2, 0]
+
+        def reduce(values: Float[Array, "P"]) -> Float[Array, ""]:
+            return losses.masked_mean(values, is_pair, count=counts.rows / 2)
+
+        value = reduce(losses.dpo_loss(chosen, rejected, beta=config.beta))
+        accuracy = reduce((chosen > rejected).astype(jnp.float32))
+        return value, {"loss": value, "accuracy": accuracy, "margin": reduce(chosen - rejected)}
 
     return loss
 
@@ -126,8 +177,62 @@ def token_weights(
 def token_cross_entropy(trunk: dict, hidden: Float[Array, "B A D"], targets: Int[Array, "B A"]) -> Float[Array, "B A"]:
     """Compute -log softmax(logits)[target] with the tied head; logits exist for a chunk of rows only."""
     rows = hidden.reshape(-1, hidden.shape[-1])
-    scores = vocabulary.score_rows(rows, trunk["wte"], None, targets.reshape(-1), axis=1)
+    scores = score_rows(rows, trunk["wte"], None, targets.reshape(-1), axis=1)
     return (scores.log_normalizer - scores.taken).reshape(targets.shape)
+
+
+def score_rows(
+    features: Float[Array, "N F"],
+    kernel: Float[Array, "F V"] | Float[Array, "V F"],
+    bias: Float[Array, "V"] | None,
+    ids: Int[Array, "N"],
+    *,
+    axis: int = 0,
+    temperature: float = 1.0,
+) -> Scores:
+    """Compute scores = features @ kernel + bias, and of each row what `Scores` holds; sums are float32.
+
+    Scores exist for as many rows at a time as `ilqljax.models.chunks.MAX_LOGITS` allows.
+
+    Args:
+        features: one row for each action.
+        kernel: the layer's weights, rounded to the features' dtype for the products; its gradient stays in its own.
+        bias: added to the scores.
+        ids: the taken entry of each row.
+        axis: of the kernel that is contracted; 1 for a language model's embedding as it lies.
+        temperature: divides the scores of the normalizer.
+    """
+    if bias is None:
+        bias = jnp.zeros(kernel.shape[1 - axis], jnp.float32)
+
+    def score(x: Array, i: Array) -> Scores:
+        return reduce_scores(_multiply(axis, x, kernel) + bias[None], i, temperature=temperature)
+
+    with jax.named_scope("vocabulary"):
+        if use_cpu_tricks():
+            return on_cpu.score_rows(features, kernel, bias, ids, axis, temperature)
+        return scan_vocabulary(score, features, ids, vocab_size=len(bias))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _multiply(axis: int, x: Float[Array, "N F"], kernel: Float[Array, "F V"] | Float[Array, "V F"]) -> Array:
+    """Multiply by a kernel whose `axis` is contracted, in the dtype of `x` with sums in float32, its gradient alike.
+
+    JAX's own gradient would multiply float32 by float32, several times as slowly on an accelerator.
+    """
+    dimensions = (((1,), (axis,)), ((), ()))
+    return jax.lax.dot_general(x, kernel.astype(x.dtype), dimensions, preferred_element_type=jnp.float32)
+
+
+def _multiply_backward(axis: int, residuals: tuple[Array, Array], d_scores: Float[Array, "N V"]) -> tuple[Array, Array]:
+    x, kernel = residuals
+    d_scores = d_scores.astype(x.dtype)
+    d_x = _multiply(1 - axis, d_scores, kernel).astype(x.dtype)
+    left, right = (x, d_scores) if axis == 0 else (d_scores, x)
+    return d_x, jnp.matmul(left.T, right, preferred_element_type=jnp.float32).astype(kernel.dtype)
+
+
+_multiply.defvjp(lambda axis, x, kernel: (_multiply(axis, x, kernel), (x, kernel)), _multiply_backward)
 
 
 def sum_log_probability(

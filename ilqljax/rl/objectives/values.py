@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 from ilqljax.errors import UserError
 from ilqljax.models import chunks, heads
 from ilqljax.models.value_lm import ValueLM, compute_logits, policy_trunk
-from ilqljax.rl import losses, vocabulary
-from ilqljax.rl.objectives.likelihood import policy_loss, taken_tokens
+from ilqljax.rl import losses
+from ilqljax.rl.objectives.likelihood import policy_loss, score_rows, taken_tokens
 from ilqljax.types import Array, Batch, LossFn, Transitions
 
 BACKUPS = ("v", "max", "soft")
@@ -317,7 +317,7 @@ def q_statistics(
         q_t, log_z, margin = chunks.scan_vocabulary(score_with_margin, rows, taken, vocab_size=vocab_size)
     else:
         layer = head["dense_out"]
-        q_t, log_z = vocabulary.score_rows(rows, layer["kernel"], layer["bias"], taken, temperature=temperature)
+        q_t, log_z = score_rows(rows, layer["kernel"], layer["bias"], taken, temperature=temperature)
         margin = jnp.zeros_like(q_t)
     cql = losses.cql_loss(log_z, q_t, temperature=temperature)
     return tuple(x.reshape(actions.shape) for x in (q_t, cql, margin))
