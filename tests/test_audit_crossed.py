@@ -19,10 +19,9 @@ from ilqljax.hiring.audit.crossed import (
     sum_shared,
     tally_pairs,
 )
-from ilqljax.hiring.audit.impact_ratio import find_eligible, ratios_and_smallest
+from ilqljax.hiring.audit.impact_ratio import find_eligible, ratios_and_smallest, shuffle_labels
 from ilqljax.hiring.audit.market import AuditConfig, list_measures
 from ilqljax.hiring.audit.rates import tabulate_rates
-from ilqljax.hiring.audit.shuffling import shuffle_labels
 from ilqljax.hiring.audit.sources import build_market, make_matcher
 from ilqljax.hiring.market.sample import make_market
 

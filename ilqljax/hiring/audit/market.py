@@ -18,9 +18,9 @@ from ilqljax.hiring.audit.crossed import (
     pair_selection,
     pair_shortlisting,
 )
+from ilqljax.hiring.audit.impact_ratio import shuffle_scores
 from ilqljax.hiring.audit.ranking import tabulate_columns, tabulate_ranking
 from ilqljax.hiring.audit.rates import Row, adjust_for_many, tabulate_changes, tabulate_rates
-from ilqljax.hiring.audit.shuffling import shuffle_scores
 from ilqljax.hiring.audit.suppression import suppress
 from ilqljax.hiring.evaluation.record import Rewrite
 from ilqljax.hiring.matching.matcher import Matches
@@ -257,13 +257,11 @@ def _summarize_scores(
 
 
 def _list_postings(market: AuditedMarket, scores: dict[str, dict[str, Float[Array, "G"]]]) -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     for g, posting in enumerate(market.postings):
-        row: Row = {"id": posting.id, "n_shortlisted": int((market.phases[BEFORE].indices[g] != NOBODY).sum())}
+        rows.append({"id": posting.id, "n_shortlisted": int((market.phases[BEFORE].indices[g] != NOBODY).sum())})
         for phase in market.phases:
-            row[f"score_{phase}"] = {name: float(of_name[phase][g]) for name, of_name in scores.items()}
+            rows[g][f"score_{phase}"] = {name: float(of_name[phase][g]) for name, of_name in scores.items()}
         if market.rewrites:
-            row["title"] = posting.title
-            row["guardrail_failures"] = list(market.rewrites[g].failed_checks)
-        rows.append(row)
+            rows[g] |= {"title": posting.title, "guardrail_failures": list(market.rewrites[g].failed_checks)}
     return rows

@@ -9,7 +9,7 @@ about other candidates it covers too seldom, in 85 to 95 %.
 
 The Wilson intervals of the rates and `p_independent` treat assessments as independent, which they are not where people
 come back in many shortlists. `p_crossed` (against everyone else) uses the error of `ratio_low/high`, and `p_shuffled`
-shuffled labels (`shuffling`); where they differ from `p_independent`, trust these.
+shuffled labels (`impact_ratio`); where they differ from `p_independent`, trust these.
 """
 
 import math
@@ -40,8 +40,8 @@ from ilqljax.hiring.audit.impact_ratio import (
     mark_category,
     ratios_and_smallest,
     ratios_to,
+    shuffle_labels,
 )
-from ilqljax.hiring.audit.shuffling import shuffle_labels
 from ilqljax.hiring.statistics import (
     UNDEFINED,
     Estimate,
@@ -170,7 +170,7 @@ def tabulate_changes(before: Pairs, after: Pairs, attribute: Attribute, *, seed:
 
 
 def adjust_for_many(rows: Sequence[Row], *, name: str, adjusted: str) -> None:
-    """Add the p-values adjusted for their number after Holm (1979) to the rows; an undefined one is no test.
+    """Add the p-values adjusted for their number after Holm (1979) to the rows; an undefined one is not a test.
 
     Worked: .01, .04, .03 become 3 * .01 = .03, then 2 * .03 = .06 for .03, and max(.06, 1 * .04) = .06 for .04.
     """

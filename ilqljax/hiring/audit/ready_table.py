@@ -102,11 +102,10 @@ def _check_header(header: list[str], attributes: Sequence[str], *, where: str) -
             f"{where}: needs exactly one of the columns '{SCORE}' and '{SELECTED}', got {header}. Rename or drop one."
         )
     columns = list(attributes) or [name for name in header if name not in (ID, SCORE, SELECTED)]
-    missing = [name for name in columns if name not in header]
-    if missing or not columns:
-        lacking = f"no column '{missing[0]}'" if missing else "no column of an attribute"
+    lacking = [f"'{name}'" for name in columns if name not in header] or ([] if columns else ["of an attribute"])
+    if lacking:
         raise UserError(
-            f"{where}: {lacking}; the columns are {', '.join(header)}. Name columns of the file with --attributes."
+            f"{where}: no column {lacking[0]}; the columns are {', '.join(header)}. Name some with --attributes."
         )
     return columns, kinds[0]
 
@@ -173,7 +172,7 @@ def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTab
     Raises:
         UserError: an unknown attribute, or tables that do not belong together.
     """
-    phases = {BEFORE: ready} | ({} if after is None else {AFTER: match_tables(ready, after)})
+    phases = {BEFORE: ready} | ({AFTER: match_tables(ready, after)} if after else {})
     is_score = ready.kind == SCORE
     medians = {name: float(np.median(table.values)) for name, table in phases.items() if is_score}
     measure = "scoring" if is_score else "selection"
