@@ -12,8 +12,7 @@ from ilqljax.errors import UserError
 
 ADVICE = 'Each line must be one JSON object such as {"id": ...}, complete and UTF-8 (iconv -t UTF-8 converts a file).'
 LARGEST_FLOAT32 = (2.0 - 2.0**-23) * 2.0**127
-JSON_TYPES = {str: "text", bool: "true or false", dict: "an object", list: "a list", int: "a whole number"}
-JSON_TYPES[float] = "a finite number"
+NOUNS = {str: "text", bool: "true or false", dict: "an object", list: "a list", int: "a whole number"}
 
 
 def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -54,7 +53,8 @@ def read_field(row: Mapping[str, Any], name: str, *, kind: type, where: str, def
     if kind is float and type(value) in (int, float) and abs(value) <= LARGEST_FLOAT32:
         return float(value)
     if kind is float or not isinstance(value, kind):
-        raise UserError(f"{where}: the field '{name}' must be {JSON_TYPES[kind]}, got {json.dumps(value)[:60]}.")
+        noun = NOUNS.get(kind, "a finite number")
+        raise UserError(f"{where}: the field '{name}' must be {noun}, got {json.dumps(value)[:60]}.")
     return value
 
 

@@ -96,7 +96,6 @@ class BestOfStream(IterableRLDataset):
     """Draw from a stream until a row's return is good enough."""
 
     def __init__(self, stream: IterableRLDataset, threshold: float):
-        """Wrap a stream."""
         super().__init__(stream.tokenizer, **stream.settings)
         self.stream, self.threshold = stream, threshold
 
@@ -209,7 +208,7 @@ class ReturnLabels(AllRows):
         return labels
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """Refuse a tokenizer that reads two labels as the same tokens, or that cannot write the prefix."""
+        """Refuse a tokenizer that cannot write the labels, or reads two of them as the same tokens."""
         texts = [self.prefix + letter for letter in LABELS[: len(self.edges) + 1]]
         if [tokenizer.decode(tokenizer.encode(text)) for text in texts] != texts:
             raise UserError(
