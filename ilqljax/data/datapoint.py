@@ -173,13 +173,8 @@ class DataPoint:
     ) -> "DataPoint":
         """Tokenize a dialogue and mark its states, actions and rewards.
 
-        Args:
-            obs: the dialogue, its agent utterances with their rewards.
-            tokenizer: encodes the utterances and names the control tokens.
-            token_reward: paid for every action token.
-            max_length: most tokens a row may have; 0 for no limit.
-            reward_shift: subtracted from an utterance's reward.
-            reward_scale: what that is then multiplied by.
+        `token_reward` is paid for every action token; an utterance's reward r becomes (r - reward_shift) *
+        reward_scale; `max_length` is the most tokens that a row may have, 0 for no limit.
 
         Raises:
             UserError: a reward is not finite, or the dialogue cannot be cut down to `max_length`.

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, hashed, locked, and read line by line without trusting how long a line is."""
+"""Files written whole or not at all, hashed, locked, fetched, and read without trusting how long a line is."""
 
 import contextlib
 import errno
@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, Literal
@@ -177,6 +177,27 @@ def check_writable_folder(folder: str | Path) -> None:
         raise UserError(f"{folder}: cannot be written. Choose a folder that you may write to, or that you may make.")
 
 
+def fetch_snapshot(name: str, *, files: Sequence[str]) -> Path:
+    """Return the local folder with a Hugging Face hub model's `files`, downloaded once and cached.
+
+    Raises:
+        UserError: the files are neither in the cache nor to be had from the hub.
+    """
+    from huggingface_hub import snapshot_download  # slow to import, and rarely needed
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=list(files)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"{name!r} is neither a directory here nor a model that could be fetched from the hub ({error}). "
+            "Download it where there is a network and give its directory."
+        ) from error
+    if missing := [file for file in files if not (folder / file).is_file()]:
+        raise UserError(f"{name!r} on the hub lacks {', '.join(missing)}. Give a model that has them, or a directory.")
+    return folder
+
+
 def hash_text(text: str) -> str:
     """Return the SHA-256 of a text's UTF-8 bytes."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -239,11 +260,9 @@ def save_folder(folder: str | Path, texts: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def lock_path(path: str | Path, *, wait: bool = False) -> Iterator[Literal["held", "taken", "unsupported"]]:
-    """Try to hold the lock of a file or folder for the block; the lock ends with the process, however that ends.
+    """Try to hold the lock of a folder, or of a file (made where it is missing), for the block.
 
-    Args:
-        path: a file, made where it is missing, or a folder.
-        wait: wait for a process that holds it.
+    The lock ends with the process, however that ends. A process that holds it is waited for if `wait`.
 
     Yields:
         "held", "taken" by another process, or "unsupported" by the system or the file system.

@@ -17,8 +17,7 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from ilqljax.data.files import read_json, save_text
-from ilqljax.data.hub import fetch_snapshot
+from ilqljax.data.files import fetch_snapshot, read_json, save_text
 from ilqljax.errors import UserError
 
 PAD, ENV_START, ENV_END = "<|pad|>", "<s>", "</s>"

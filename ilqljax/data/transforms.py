@@ -19,7 +19,6 @@ import numpy as np
 from ilqljax.data.datapoint import DataPoint, Dialogue
 from ilqljax.data.dataset import IterableRLDataset, ListRLDataset, RLDataset, SelectedRows
 from ilqljax.data.files import hash_text
-from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -193,7 +192,7 @@ class ReturnLabels(AllRows):
         and not the rows', which are scaled and rounded, so that a return that is an edge is on one side of it always.
 
         Raises:
-            UserError: the tokenizer cannot tell the letters apart.
+            UserError: the tokenizer cannot write the labels, or reads two of them as the same tokens.
         """
         every, first = array("d"), array("d")
         for row in read_rows(dataset.with_view(_Reckoned)):
@@ -203,18 +202,14 @@ class ReturnLabels(AllRows):
         edges = np.unique(np.quantile(every, np.arange(1, config.n_labels) / config.n_labels))
         target = np.quantile(first, config.target_quantile)
         labels = cls(tuple(map(float, edges)), float(target), config.prefix)
-        labels.check_tokenizer(dataset.tokenizer)
-        logger.info("return labels: %d, acting asks for %.4g (%s)", len(edges) + 1, target, labels.name(target))
-        return labels
-
-    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """Refuse a tokenizer that cannot write the labels, or reads two of them as the same tokens."""
-        texts = [self.prefix + letter for letter in LABELS[: len(self.edges) + 1]]
-        if [tokenizer.decode(tokenizer.encode(text)) for text in texts] != texts:
+        texts = [labels.prefix + letter for letter in LABELS[: len(edges) + 1]]
+        if [dataset.tokenizer.decode(dataset.tokenizer.encode(text)) for text in texts] != texts:
             raise UserError(
                 f"The tokenizer cannot write the return labels {texts[0]!r} to {texts[-1]!r}. Set "
                 "config.train.loss.prefix to characters that it knows, or to ''."
             )
+        logger.info("return labels: %d, acting asks for %.4g (%s)", len(edges) + 1, target, labels.name(target))
+        return labels
 
     def apply(self, dataset: RLDataset) -> RLDataset:
         """Return the dataset with every utterance of the agent labelled by what it led to."""

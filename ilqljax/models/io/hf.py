@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ilqljax.data.files import read_arrays, read_json, save_arrays, save_text
-from ilqljax.data.hub import fetch_snapshot
+from ilqljax.data.files import fetch_snapshot, read_arrays, read_json, save_arrays, save_text
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2Config
 
