@@ -15,7 +15,7 @@ from statistics import median
 from ilqljax.cli import run_main
 from ilqljax.data.files import save_text
 from ilqljax.errors import UserError
-from ilqljax.hiring.evaluation.file import EVALUATION_FILE, load_evaluations
+from ilqljax.hiring.evaluation.record import EVALUATION_FILE, load_evaluations
 from ilqljax.hiring.evaluation.summary import distill_evaluations
 from ilqljax.hiring.evaluation.tables import align, show_interval
 from ilqljax.models.cpu.allocator import restart_with_huge_pages

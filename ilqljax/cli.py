@@ -55,11 +55,13 @@ def run_command(words: Sequence[str]) -> None:
     name = next((name for name in (" ".join(words[:2]), " ".join(words[:1])) if name in commands), "")
     if not name:
         show_commands(words, commands)
-    elif name == "train" and not set(words) & set(HELP):
-        pass_on(words[1:])
+    elif name == "train" and not set(words) & set(HELP):  # absl reads the words, for its flags are the config's keys
+        train = importlib.import_module("ilqljax.train")
+        train.restart_with_huge_pages()
+        train.main(list(words[1:]))
     else:
         command = importlib.import_module(commands[name])
-        args = make_parser(name, command).parse_args(words[len(name.split()) :])
+        args = make_parser(name, command).parse_args(words[len(name.split()) :])  # ends here where help was asked for
         command.run(args)
 
 
@@ -70,11 +72,7 @@ def list_commands() -> dict[str, str]:
 
 
 def show_commands(words: Sequence[str], commands: Mapping[str, str]) -> None:
-    """List the commands, those that begin with the first word if there are any.
-
-    Raises:
-        UserError: the words name no command.
-    """
+    """List the commands, those that begin with the first word if there are any; other words are refused."""
     group = {name: module for name, module in commands.items() if words and name.startswith(f"{words[0]} ")}
     shown, n_known = (group, 1) if group else (commands, 0)
     if words[n_known:] and words[n_known] not in HELP:
@@ -92,13 +90,6 @@ def read_docstring(module: str) -> str:
     """Return a module's docstring without importing it, which would take seconds for some."""
     spec = importlib.util.find_spec(module)
     return ast.get_docstring(ast.parse(spec.loader.get_source(module))) or ""
-
-
-def pass_on(words: Sequence[str]) -> None:
-    """Train; absl reads the words, for its flags are the config's keys."""
-    train = importlib.import_module("ilqljax.train")
-    train.restart_with_huge_pages()
-    train.main(list(words))
 
 
 # --- Options ----------------------------------------------------------------------------------------------------------
@@ -141,6 +132,13 @@ def add_renamed(parser: argparse.ArgumentParser, name: str, *old: str, required:
     group.add_argument(name, **options)
     for spelling in old:
         group.add_argument(spelling, dest=name.lstrip("-"), help=argparse.SUPPRESS, default=argparse.SUPPRESS)
+
+
+def add_run(parser: argparse.ArgumentParser, *old: str) -> None:
+    """Add the run that a command opens, and the files of its task where that is not installed."""
+    add_renamed(parser, "--run", *old, required=True, help="folder of a run, which training printed")
+    text = "files or modules that register the run's task, where it is not installed: code that you trust"
+    parser.add_argument("--imports", type=_make_list_reader(str), default="", help=text)
 
 
 def add_options(
@@ -211,17 +209,15 @@ def _select_fields(config: type, names: Iterable[str]) -> list[dataclasses.Field
 def _describe_kind(hint: Any, default: Any) -> dict[str, Any]:
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction if default else "store_true", "default": default}
-    if typing.get_origin(hint) is tuple:
-        return {"type": _make_list_reader(typing.get_args(hint)[0]), "default": ",".join(map(str, default))}
-    return {"type": hint, "default": default}
+    if typing.get_origin(hint) is not tuple:
+        return {"type": hint, "default": default}
+    item = typing.get_args(hint)[0]
 
-
-def _make_list_reader(kind: Callable[[str], Any]) -> Callable[[str], tuple]:
     def read(text: str) -> tuple:
-        return tuple(kind(item.strip()) for item in text.split(",") if item.strip())
+        return tuple(item(part.strip()) for part in text.split(",") if part.strip())
 
     read.__name__ = "comma-separated list"  # argparse names it: "invalid comma-separated list value"
-    return read
+    return {"type": read, "default": ",".join(map(str, default))}
 
 
 # --- How a program ends -----------------------------------------------------------------------------------------------
@@ -235,16 +231,14 @@ def run_main(main: Callable[[], None]) -> None:
     """
     try:
         main()
+        return
     except UserError as error:
-        _exit_with(str(error))
+        text = str(error)
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
-        _exit_with(reason if error.filename is None else f"{error.filename}: {reason}")
+        text = reason if error.filename is None else f"{error.filename}: {reason}"
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
-
-
-def _exit_with(message: str) -> NoReturn:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
     raise SystemExit(2)

@@ -8,6 +8,7 @@ differs between algorithms is in `ilqljax.rl.algorithms`; each training is one c
 
 import logging
 import os
+import resource
 import sys
 import time
 import zlib
@@ -31,9 +32,16 @@ from ilqljax.rl.state import TrainState
 from ilqljax.training.checkpoint import CheckpointStore
 from ilqljax.training.compilation import enable_compilation_cache
 from ilqljax.training.loop import Stage, Start, say, train_stage
-from ilqljax.training.metrics import JsonlWriter, MultiWriter, TensorBoardWriter, WandbWriter, peak_memory_gb
+from ilqljax.training.metrics import JsonlWriter, MultiWriter, TensorBoardWriter, WandbWriter
 from ilqljax.training.plan import Plan, plan_run
-from ilqljax.training.policies import Trained, evaluate_policies, export_policy, make_policy, save_transform
+from ilqljax.training.policies import (
+    Trained,
+    evaluate_policies,
+    evaluate_rollouts,
+    export_policy,
+    make_policy,
+    save_transform,
+)
 from ilqljax.training.processes import (
     broadcast_from_leader,
     first_process_first,
@@ -43,7 +51,6 @@ from ilqljax.training.processes import (
 )
 from ilqljax.training.run_config import RunConfig, load_run_config
 from ilqljax.training.runs import claim_run_dir, record_changes, save_tokenizer
-from ilqljax.training.validation import evaluate_rollouts
 
 # The algorithms of version 0.1 (`stage_seed`).
 FIRST_ALGORITHMS = (
@@ -82,7 +89,8 @@ def train(config: Section, *, overrides: Mapping[str, Any] | None = None) -> Pat
         except KeyboardInterrupt:
             say(f"the same command with --config.resume={run_dir} continues from the last checkpoint")
             raise
-    say(f"everything is in {run_dir} (total {time.monotonic() - started:.0f} s, peak memory {peak_memory_gb():.2f} GB)")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    say(f"everything is in {run_dir} (total {time.monotonic() - started:.0f} s, peak memory {peak:.2f} GB)")
     return run_dir
 
 

@@ -125,7 +125,7 @@ def test_groups_of_postings_have_their_own_target(data, tmp_path):
         (["--selected", "20"], r"selected=20 of top=20"),
         (["--selected", "0"], r"selected=0"),
         (["--matcher", "magic"], r"Unknown matcher 'magic'\. Known: tfidf"),
-        (["--matcher_options", "path"], r"'path' is no assignment"),
+        (["--matcher_options", "path"], r"'path' is not an assignment"),
         (["--matcher_options", "depth=3"], r"--matcher_options\.depth is not an option of matcher 'tfidf'"),
         (["--matcher", "callable", "--matcher_options", "function=nowhere:f"], r"nowhere"),
         (["--distance", "far"], r"Unknown distance 'far'"),

@@ -150,7 +150,7 @@ def test_json_has_null_for_what_is_undefined(tmp_path):
     assert rows[1]["ratio_low"] is None and rows[0]["ratio_low"] < 0.82 < rows[0]["ratio_high"]
 
 
-def test_category_that_looks_like_a_formula_is_no_formula_in_the_table(tmp_path):
+def test_category_that_looks_like_a_formula_is_not_a_formula_in_the_table(tmp_path):
     text = list_tables(audit(write_table(tmp_path / "t.csv", [("=1+1", 40, 20), ("b", 40, 10)], kind="selected")))
     assert "\n'=1+1,40," in text["selection_sex_before.csv"]
 
@@ -165,9 +165,9 @@ def test_category_that_looks_like_a_formula_is_no_formula_in_the_table(tmp_path)
         (b"score\n1\n2\n", "no column of an attribute"),
         (b"sex,sex,score\nf,m,1\n", "occurs twice"),
         (b"sex,score\nf,1\nm\n", r"t\.csv:3: 1 cells, but the header has 2"),
-        (b"sex,score\nf,1\nm,nan\n", r"t\.csv:3: score='nan' is no finite number"),
-        (b"sex,score\nf,1\nm,\n", r"t\.csv:3: score='' is no finite number"),
-        (b"sex,score\nf,1\nm,inf\n", "no finite number"),
+        (b"sex,score\nf,1\nm,nan\n", r"t\.csv:3: score='nan' is not a finite number"),
+        (b"sex,score\nf,1\nm,\n", r"t\.csv:3: score='' is not a finite number"),
+        (b"sex,score\nf,1\nm,inf\n", "not a finite number"),
         (b"sex,score\nf,1\nm,-1\n", r"t\.csv:3: score=-1 is negative.*--allow_negative"),
         (b"sex,selected\nf,1\nm,2\n", r"t\.csv:3: selected='2', expected 0 or 1"),
         (b"id,sex,score\n1,f,1\n1,m,2\n", r"t\.csv:3: the id '1' was already used at .*t\.csv:2"),

@@ -259,7 +259,7 @@ def test_builder_may_ask_for_the_context(empty):
     assert build("model", {"name": "m", "width": 2}, context=BuildContext({"scale": 5})) == 10
 
 
-def test_context_is_no_key_of_a_section(empty):
+def test_context_is_not_a_key_of_a_section(empty):
     register("model", "m")(lambda context: 0)
     with pytest.raises(UserError, match=r"config\.context is not an option"):
         build("model", {"name": "m", "context": 1}, context=BuildContext())
@@ -322,7 +322,7 @@ def test_config_file_without_get_config_is_refused(tmp_path):
 
 def test_config_file_that_is_not_python_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="no Python file"):
+    with pytest.raises(UserError, match="not a Python file"):
         load_config_file(str(tmp_path / "config.json"))
 
 
@@ -360,7 +360,7 @@ def test_a_changed_config_json_is_refused_and_one_without_a_checksum_is_read(tmp
 
 def test_a_key_with_a_dot_is_refused_by_file(tmp_path):
     (tmp_path / "config.json").write_text('{"data": {"n_ca.didates": 1}}')
-    with pytest.raises(UserError, match=r"config\.json: is no config \(.*n_ca\.didates"):
+    with pytest.raises(UserError, match=r"config\.json: is not a config \(.*n_ca\.didates"):
         load_config_json(tmp_path / "config.json")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from ilqljax.decoding.beam import make_beam_search
 from ilqljax.decoding.generate import DecodeConfig
-from ilqljax.decoding.networks import prepare_for_decoding
+from ilqljax.decoding.sampling import prepare_for_decoding
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits, policy_trunk

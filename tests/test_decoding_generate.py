@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from ilqljax.decoding.generate import DecodeConfig, make_generate, prefill
-from ilqljax.decoding.networks import prepare_for_decoding
-from ilqljax.decoding.sampling import make_token_scores
+from ilqljax.decoding.sampling import make_token_scores, prepare_for_decoding
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits, policy_trunk

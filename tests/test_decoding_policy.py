@@ -13,8 +13,8 @@ from ilqljax.data.datapoint import DataPoint, collate, encode_prompt
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.decoding.beam import make_beam_search
 from ilqljax.decoding.generate import DecodeConfig, Samples
-from ilqljax.decoding.networks import prepare_for_decoding
 from ilqljax.decoding.policy import Generation, TextPolicy, check_choice
+from ilqljax.decoding.sampling import prepare_for_decoding
 from ilqljax.envs.base import LanguageObservation
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config

@@ -25,9 +25,9 @@ def make_table() -> AttributeTable:
 def test_empty_blank_and_missing_values_are_unknown():
     table = make_table()
     assert table.names == ("gender", "region")
-    assert table.categories("gender") == ("female", "male")
-    np.testing.assert_array_equal(table.codes("gender"), [1, 0, 0, -1, 0])
-    np.testing.assert_array_equal(table.codes("region"), [0, -1, -1, 1, 0])
+    assert table.attribute("gender").categories == ("female", "male")
+    np.testing.assert_array_equal(table.attribute("gender").codes, [1, 0, 0, -1, 0])
+    np.testing.assert_array_equal(table.attribute("region").codes, [0, -1, -1, 1, 0])
 
 
 def test_intersection_holds_occurring_combinations_and_unknown_if_any_part_is():
@@ -39,7 +39,7 @@ def test_intersection_holds_occurring_combinations_and_unknown_if_any_part_is():
 
 def test_unknown_attribute_lists_the_known_ones():
     with pytest.raises(UserError, match=r"'sex'.*gender, region"):
-        make_table().codes("sex")
+        make_table().attribute("sex")
 
 
 def test_intersection_of_one_attribute_is_refused():
@@ -54,9 +54,9 @@ def test_value_that_is_not_text_names_the_candidate():
 
 def test_candidates_without_attributes_give_a_table_without_columns():
     table = AttributeTable.from_candidates([SimpleNamespace(id="a", attributes={})])
-    assert table.names == () and table.code_table.shape == (1, 0)
+    assert table.names == () and table.ids == ("a",)
 
 
 def test_codes_cannot_be_changed_in_place():
     with pytest.raises(ValueError, match="read-only"):
-        make_table().codes("gender")[0] = 0
+        make_table().attribute("gender").codes[0] = 0

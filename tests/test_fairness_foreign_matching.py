@@ -1,4 +1,4 @@
-"""Engines that are not ours: a Python function by name, what of an answer is refused, and stored vectors."""
+"""User-supplied matchers: a Python function by name, what of an answer is refused, and stored vectors."""
 
 import sys
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.hiring.matching.matcher import Matcher
+from ilqljax.hiring.matching.encoders import load_or_make_vectors
+from ilqljax.hiring.matching.matcher import Matcher, hash_texts
 from ilqljax.hiring.matching.user_supplied import CallableMatcher, check_answers, hash_source, load_callable
-from ilqljax.hiring.matching.vectors import hash_texts, load_or_make_vectors
 
 IDS = ("c0", "c1", "c2")
 ROW_OF = {one: row for row, one in enumerate(IDS)}
@@ -38,22 +38,22 @@ def test_scores_that_only_float32_or_float64_makes_equal_keep_their_order(scores
 @pytest.mark.parametrize(
     ("ids", "scores", "message"),
     [
-        ([["c0", "c1"]] * 2, [[1.0, 0.0]] * 2, "gave 2 lists of ids for 1 texts"),
-        ([], [], "gave 0 lists of ids"),
-        ("c0", [[1.0, 0.0]], "gave str of ids"),
-        ([["c0", "c1"]], {"0": 1.0}, "gave dict of scores"),
-        ([["c0"]], [[1.0]], "text 0: got 1 ids, expected a list of k=2"),
-        ([["c0", "c1", "c2"]], [[1.0, 0.5, 0.0]], "got 3 ids"),
-        ([["c0", "c1"]], [[1.0]], "got 1 scores"),
-        ([None], [[1.0, 0.5]], "got ids of type NoneType"),
-        ([["c0", "c9"]], [[1.0, 0.5]], "'c9' is no candidate's id"),
-        ([["c0", 1]], [[1.0, 0.5]], "1 is no candidate's id"),
-        ([["c0", ["c1"]]], [[1.0, 0.5]], r"\['c1'\] is no candidate's id"),
+        ([["c0", "c1"]] * 2, [[1.0, 0.0]] * 2, "got 2 for ids, expected a list of 1, one list a text"),
+        ([], [], "got 0 for ids"),
+        ("c0", [[1.0, 0.0]], "got str for ids"),
+        ([["c0", "c1"]], {"0": 1.0}, "got dict for scores"),
+        ([["c0"]], [[1.0]], r"text 0: got 1 for ids, expected a list of 2, one a candidate"),
+        ([["c0", "c1", "c2"]], [[1.0, 0.5, 0.0]], "got 3 for ids"),
+        ([["c0", "c1"]], [[1.0]], "got 1 for scores"),
+        ([None], [[1.0, 0.5]], "got NoneType for ids"),
+        ([["c0", "c9"]], [[1.0, 0.5]], "'c9' is not a candidate's id"),
+        ([["c0", 1]], [[1.0, 0.5]], "1 is not a candidate's id"),
+        ([["c0", ["c1"]]], [[1.0, 0.5]], r"\['c1'\] is not a candidate's id"),
         ([["c1", "c1"]], [[1.0, 0.5]], "'c1' is named twice"),
-        ([["c0", "c1"]], [[1.0, float("nan")]], "the score nan is no finite number"),
+        ([["c0", "c1"]], [[1.0, float("nan")]], "the score nan is not a finite number"),
         ([["c0", "c1"]], [[float("inf"), 1.0]], "the score inf"),
-        ([["c0", "c1"]], [[10**400, 1.0]], "is no finite number"),
-        ([["c0", "c1"]], [[1e39, 1.0]], "is no finite number"),
+        ([["c0", "c1"]], [[10**400, 1.0]], "is not a finite number"),
+        ([["c0", "c1"]], [[1e39, 1.0]], "is not a finite number"),
         ([["c0", "c1"]], [[1.0, "0.5"]], "the score '0.5'"),
         ([["c0", "c1"]], [[True, 0.5]], "the score True"),
         ([["c0", "c1"]], [[0.5, 1.0]], "increase from 0.5 to 1.0 at place 1"),
@@ -105,7 +105,7 @@ def test_fingerprint_follows_the_function_and_the_candidates():
 
 @pytest.fixture
 def write_module(tmp_path, monkeypatch):
-    """Write a module that can be imported, anew each time."""
+    """Write a module that can be imported, new each time."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     written = set()
@@ -185,7 +185,7 @@ def test_class_of_a_method_or_object_and_its_bases_are_hashed(write_module, made
     for name, text in files.items():
         write_module(name, text)
     before = hash_source("my_names:ask")
-    for name, text in files.items():  # all are imported anew
+    for name, text in files.items():  # all are imported again
         write_module(name, text + "# changed\n" * (name == changed))
     assert hash_source("my_names:ask") != before
 
@@ -197,9 +197,9 @@ def test_function_that_is_built_in_has_no_source():
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("json.dumps", "names no function. Write package.module:function"),
-        ("json:", "names no function"),
-        (":dumps", "names no function"),
+        ("json.dumps", "does not name a function. Write package.module:function"),
+        ("json:", "does not name a function"),
+        (":dumps", "does not name a function"),
         ("no_such_module_at_all:f", "no module 'no_such_module_at_all'"),
         ("json:dumpz", r"json has no function 'dumpz'. It has: .*dumps"),
         ("json:__doc__", "has no function"),
@@ -210,7 +210,7 @@ def test_name_of_no_function_is_refused(path, message):
         load_callable(path)
 
 
-def test_vectors_are_made_once_and_anew_when_their_source_changes(tmp_path):
+def test_vectors_are_made_once_and_again_when_their_source_changes(tmp_path):
     path, made = tmp_path / "vectors.safetensors", []
 
     def make():

@@ -1,4 +1,4 @@
-"""An engine over HTTP, against a real server on this machine: answers, delays, failures, and nonsense."""
+"""A matcher over HTTP, against a real server on this machine: answers, delays, failures, and nonsense."""
 
 import json
 import threading
@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.hiring.matching.http import HttpConfig, HttpMatcher
+from ilqljax.hiring.matching.http import HttpMatcher, HttpSource
 from ilqljax.hiring.matching.matcher import Matcher, read_texts_at_once
 
 IDS = tuple(f"c{i}" for i in range(10))
@@ -79,7 +79,7 @@ def engine():
 
 def ask(engine, texts, k=2, **settings):
     settings = {"timeout_s": 10.0, "backoff_s": 0.01} | settings
-    return HttpMatcher(HttpConfig(engine.url, **settings), IDS).top_k(texts, k)
+    return HttpMatcher(HttpSource(engine.url, **settings), IDS).top_k(texts, k)
 
 
 def test_texts_are_asked_in_batches_and_answers_keep_their_order(engine):
@@ -91,7 +91,7 @@ def test_texts_are_asked_in_batches_and_answers_keep_their_order(engine):
 
 
 def test_protocol_and_no_texts(engine):
-    matcher = HttpMatcher(HttpConfig(engine.url), IDS)
+    matcher = HttpMatcher(HttpSource(engine.url), IDS)
     assert isinstance(matcher, Matcher) and matcher.n_candidates == 10
     assert matcher.top_k([], 3).indices.shape == (0, 3) and not engine.requests
     with pytest.raises(UserError, match="k=11"):
@@ -109,7 +109,7 @@ def test_only_so_many_requests_are_made_at_a_time(engine):
 
 
 def test_a_call_needs_texts_for_all_the_requests_that_are_made_at_a_time():
-    assert read_texts_at_once(HttpMatcher(HttpConfig("http://a", batch_size=512, max_concurrent=4), IDS)) == 2048
+    assert read_texts_at_once(HttpMatcher(HttpSource("http://a", batch_size=512, max_concurrent=4), IDS)) == 2048
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -154,7 +154,7 @@ def test_pauses_double_and_follow_retry_after(engine):
 
     engine.behave = behave
     with pytest.raises(UserError):
-        HttpMatcher(HttpConfig(engine.url, n_retries=5, backoff_s=0.5), IDS)._ask(["4"], 2, ended=ended)
+        HttpMatcher(HttpSource(engine.url, n_retries=5, backoff_s=0.5), IDS)._ask(["4"], 2, ended=ended)
     assert ended.pauses == [0.5, 7.0, 60.0, 4.0, 8.0]
 
 
@@ -248,12 +248,12 @@ def test_broken_answer_is_tried_again(engine, how):
         (b"[]", r'the answer must be \{"matches"'),
         (b'{"matches": {}}', "the answer must be"),
         (b'{"matches": [1]}', "the answer must be"),
-        (b'{"matches": []}', "gave 0 lists of ids for 1 texts"),
-        (b'{"matches": [{"ids": ["c1", "c2"]}]}', "scores of type NoneType"),
-        (b'{"matches": [{"ids": ["c1"], "scores": [1]}]}', "got 1 ids, expected a list of k=2"),
-        (b'{"matches": [{"ids": ["c1", "zz"], "scores": [1, 0]}]}', "'zz' is no candidate's id"),
+        (b'{"matches": []}', "got 0 for ids, expected a list of 1, one list a text"),
+        (b'{"matches": [{"ids": ["c1", "c2"]}]}', "got NoneType for scores"),
+        (b'{"matches": [{"ids": ["c1"], "scores": [1]}]}', "got 1 for ids, expected a list of 2"),
+        (b'{"matches": [{"ids": ["c1", "zz"], "scores": [1, 0]}]}', "'zz' is not a candidate's id"),
         (b'{"matches": [{"ids": ["c1", "c1"], "scores": [1, 0]}]}', "named twice"),
-        (b'{"matches": [{"ids": ["c1", "c2"], "scores": [1, NaN]}]}', "nan is no finite number"),
+        (b'{"matches": [{"ids": ["c1", "c2"], "scores": [1, NaN]}]}', "nan is not a finite number"),
         (b'{"matches": [{"ids": ["c1", "c2"], "scores": [1, 2]}]}', "increase"),
     ],
 )
@@ -304,20 +304,20 @@ def test_engine_that_is_not_there_is_reported(engine):
 
 
 def test_token_comes_from_the_environment_and_is_not_in_the_fingerprint(engine, monkeypatch):
-    config = HttpConfig(engine.url, token_variable="ENGINE_TOKEN")
+    config = HttpSource(engine.url, token_variable="ENGINE_TOKEN")
     monkeypatch.delenv("ENGINE_TOKEN", raising=False)
-    with pytest.raises(UserError, match="ENGINE_TOKEN must hold the engine's token"):
+    with pytest.raises(UserError, match="ENGINE_TOKEN must hold the matcher's token"):
         HttpMatcher(config, IDS)
     monkeypatch.setenv("ENGINE_TOKEN", "abc")
     matcher = HttpMatcher(config, IDS)
     matcher.top_k(["1"], 1)
     assert engine.headers[0]["Authorization"] == "Bearer abc"
-    assert matcher.fingerprint == HttpMatcher(HttpConfig(engine.url), IDS).fingerprint
+    assert matcher.fingerprint == HttpMatcher(HttpSource(engine.url), IDS).fingerprint
 
 
 def test_fingerprint_follows_address_version_and_candidates():
     prints = {
-        HttpMatcher(HttpConfig(url, version=version), ids).fingerprint
+        HttpMatcher(HttpSource(url, version=version), ids).fingerprint
         for url in ("http://a/x", "https://a/x")
         for version in ("", "2")
         for ids in (IDS, IDS[1:])
@@ -328,10 +328,10 @@ def test_fingerprint_follows_address_version_and_candidates():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"url": "127.0.0.1:80"}, "is no address"),
-        ({"url": "ftp://a/b"}, "is no address"),
-        ({"url": "http://a:99999/b"}, "is no address"),
-        ({"url": "http://[::1/b"}, "is no address"),
+        ({"url": "127.0.0.1:80"}, "is not a matcher's address"),
+        ({"url": "ftp://a/b"}, "is not a matcher's address"),
+        ({"url": "http://a:99999/b"}, "is not a matcher's address"),
+        ({"url": "http://[::1/b"}, "is not a matcher's address"),
         ({"url": "http://me:pw@a/b"}, "holds a user name"),
         ({"url": "http://a/b c"}, "must be ASCII without white space"),
         ({"url": "http://a/b\n"}, "must be ASCII without white space"),
@@ -346,4 +346,4 @@ def test_fingerprint_follows_address_version_and_candidates():
 )
 def test_bad_setting_is_refused(settings, message):
     with pytest.raises(UserError, match=message):
-        HttpConfig(**settings)
+        HttpSource(**settings)

@@ -7,7 +7,6 @@ import pytest
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.audit.ranking import (
-    expected_exposure_share,
     expected_ndkl,
     expected_skew,
     expected_skew_range,
@@ -17,7 +16,7 @@ from ilqljax.hiring.audit.ranking import (
     skew,
     skew_range,
 )
-from ilqljax.hiring.reward.diversity import CategoryCounts, count_categories
+from ilqljax.hiring.reward.diversity import CategoryCounts, count_categories, normalize_counts
 
 HALF = np.array([0.5, 0.5])
 THREE = np.array([0.5, 0.3, 0.2])
@@ -108,7 +107,7 @@ def test_expected_values_are_means_over_every_order():
     pool = count_categories(codes, 3)
     every = np.array(list(permutations(codes)))
     np.testing.assert_allclose(expected_skew(THREE, 3, pool=pool), skew(every, THREE, 3).mean(axis=0), atol=1e-12)
-    np.testing.assert_allclose(expected_exposure_share(pool), exposure_share(every, 3).mean(axis=0), atol=1e-12)
+    np.testing.assert_allclose(normalize_counts(pool.counts), exposure_share(every, 3).mean(axis=0), atol=1e-12)
     spread = ndkl(every[:, :3], THREE)
     assert expected_ndkl(THREE, 3, pool=pool) == pytest.approx(spread.mean(), abs=4 * spread.std() / np.sqrt(4000))
     found = skew_range(skew(every, THREE, 3))

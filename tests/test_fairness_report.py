@@ -16,9 +16,8 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import Attribute
 from ilqljax.hiring.audit.pairs import pair_selection
 from ilqljax.hiring.audit.rates import tabulate_rates
-from ilqljax.hiring.evaluation.file import load_evaluations
 from ilqljax.hiring.evaluation.impact import tabulate_impact_ratios
-from ilqljax.hiring.evaluation.record import HELD_OUT, TRAINING, Rewrite
+from ilqljax.hiring.evaluation.record import HELD_OUT, TRAINING, Rewrite, load_evaluations
 from ilqljax.hiring.evaluation.summary import distill_evaluations, summarize_evaluations
 from ilqljax.hiring.evaluation.tables import format_distilled, format_impact_ratios, save_rows
 
@@ -78,7 +77,7 @@ def test_load_groups_lines_by_policy(eval_file):
     ("line", "message"),
     [
         ('{"policy": ', "not JSON at column"),
-        ("[1]", "must be an object"),
+        ("[1]", "expected a JSON object"),
         ("[" * 100_000, "not JSON that we can read"),
         (json.dumps({k: v for k, v in make_line().items() if k != "reward"}), "missing 'reward'"),
         (json.dumps(make_line(reward="-1")), "'reward' must be a finite number"),

@@ -70,7 +70,7 @@ def test_star_is_the_target_of_every_other_group():
         ({"target": "fixed"}, "needs shares of 'sex'"),
         ({"target": "fixed", "shares": "f=0.5, w=0.5"}, r"categories are \['f', 'm'\]"),
         ({"target": "fixed", "shares": "f=-1, m=2"}, "number from 0 on"),
-        ({"target": "fixed", "shares": "f"}, "is not a share"),
+        ({"target": "fixed", "shares": "f"}, "'f' is not name=number"),
         ({"target": "group"}, "one section a job group"),
         ({"target": "half"}, "Unknown target 'half'"),
         ({"shares": "f=0.9, m=0.1"}, r"target='uniform' takes no shares, got 'f=0\.9, m=0\.1'\. Set target='fixed'"),

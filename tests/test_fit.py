@@ -11,7 +11,7 @@ from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.training import loop
 from ilqljax.training.fit import fit
-from ilqljax.training.metrics import NonFiniteLossError
+from ilqljax.training.metrics import NonFiniteError
 from ilqljax.training.run_config import TrainConfig
 
 WORDS_TOKENIZER = CharacterTokenizer("abcdefgh")
@@ -92,5 +92,5 @@ def test_a_sorted_training_sees_rows_of_like_length_and_divides_by_what_a_batch_
 
 def test_a_training_that_diverges_is_stopped():
     settings = TrainConfig(total_steps=4, batch_size=2, lr=float("inf"), **BUCKETS)
-    with pytest.raises(NonFiniteLossError, match="loss is nan at step"):
+    with pytest.raises(NonFiniteError, match="loss is nan at step"):
         fit("bc", SMALL, ANSWERS, settings)

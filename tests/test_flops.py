@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.speed.ours import make_step
 from benchmarks.speed.work import Sizes, TrainWork
-from ilqljax.training.flops import count_product_flops
+from ilqljax.training.compilation import count_product_flops
 
 A, B = jnp.ones((2, 3)), jnp.ones((3, 5))
 PRODUCT = 2 * 2 * 3 * 5

@@ -5,8 +5,7 @@ import pytest
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.guardrails.facts import find_pay
 from ilqljax.hiring.guardrails.lexicon import find_places
-from ilqljax.hiring.guardrails.negations import find_negations
-from ilqljax.hiring.guardrails.statements import find_statements
+from ilqljax.hiring.guardrails.statements import find_negations, find_statements
 from ilqljax.hiring.postings.posting import Posting
 from ilqljax.hiring.postings.prompts import build_prompt
 

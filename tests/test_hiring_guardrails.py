@@ -7,9 +7,9 @@ from py3langid.langid import MODEL_FILE, LanguageIdentifier
 from ilqljax.hiring.edits.operators import rewrite_posting
 from ilqljax.hiring.guardrails import CHECKS, check_rewrite, is_damaged
 from ilqljax.hiring.guardrails.facts import find_pay
-from ilqljax.hiring.guardrails.language import LANGUAGES, detect_language
 from ilqljax.hiring.guardrails.lexicon import find_places, find_technologies
 from ilqljax.hiring.guardrails.statements import find_statements
+from ilqljax.hiring.guardrails.wording import LANGUAGES, detect_language
 from ilqljax.hiring.market.sample import make_market
 from ilqljax.hiring.postings.posting import Posting
 from ilqljax.hiring.postings.prompts import INSTRUCTION, build_prompt

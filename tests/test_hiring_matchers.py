@@ -18,8 +18,9 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.data.prepare import DataConfig, prepare_data
 from ilqljax.hiring.data.prepared import load_prepared
 from ilqljax.hiring.matching.encoders import EmbeddingsSource, EncoderSource
-from ilqljax.hiring.matching.matcher import Matcher
-from ilqljax.hiring.matching.sources import CallableSource, HttpSource, MatcherSource, TfidfSource
+from ilqljax.hiring.matching.http import HttpSource
+from ilqljax.hiring.matching.matcher import Matcher, MatcherSource, TfidfSource
+from ilqljax.hiring.matching.user_supplied import CallableSource
 from ilqljax.hiring.postings.posting import Candidate, load_candidates, save_candidates
 from ilqljax.hiring.reward.scores import RewardConfig
 from ilqljax.hiring.task import HiringData, build_judge
@@ -78,7 +79,7 @@ def test_encoder_ranks_by_the_cosine_of_its_vectors(tmp_path, bert):
     np.testing.assert_allclose(matches.scores[0], np.sort(scores)[::-1], atol=1e-6)
 
 
-def test_vectors_are_computed_once_and_anew_for_other_texts_or_another_encoder(tmp_path, bert, monkeypatch):
+def test_vectors_are_computed_once_and_again_for_other_texts_or_another_encoder(tmp_path, bert, monkeypatch):
     encoded = []
     encode = SentenceEncoder.encode
     monkeypatch.setattr(
@@ -158,8 +159,8 @@ def test_bad_embedding_names_the_line(tmp_path, vector, message):
     [
         ({"name": "encoder", "path": "no/such/folder"}, "no such directory"),
         ({"name": "encoder", "metric": "l1", "path": "x"}, "Unknown metric 'l1'"),
-        ({"name": "callable", "function": ""}, "names no function"),
-        ({"name": "http", "url": ""}, "url='' is no address"),
+        ({"name": "callable", "function": ""}, "does not name a function"),
+        ({"name": "http", "url": ""}, "url='' is not a matcher's address"),
         ({"name": "tfidf", "path": "x"}, "config.path is not an option of matcher 'tfidf'"),
         ({"name": "bm25"}, "'bm25' is not a known matcher.*Known: callable, embeddings, encoder, http, tfidf"),
     ],
@@ -190,7 +191,7 @@ def prepared(bert, tmp_path_factory):
     return prepare_data(SMALL, out_dir=tmp_path_factory.mktemp("data") / "d", matcher=EncoderSource(path=str(bert)))
 
 
-def test_data_is_scored_by_its_matcher_and_prepared_anew_for_another(prepared, bert, tmp_path):
+def test_data_is_scored_by_its_matcher_and_prepared_again_for_another(prepared, bert, tmp_path):
     shutil.copytree(prepared.folder, tmp_path / "d")
     by_words = prepare_data(SMALL, out_dir=tmp_path / "d")
     assert (prepared.summary["matcher"], by_words.summary["matcher"]) == (bert.name, "tfidf")

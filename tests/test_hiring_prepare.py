@@ -14,6 +14,7 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.data import prepare
 from ilqljax.hiring.data.prepare import DataConfig, prepare_data
 from ilqljax.hiring.data.prepared import format_summary, load_prepared
+from ilqljax.hiring.environment import PostingEnvironment
 from ilqljax.hiring.market.sample import make_market
 from ilqljax.hiring.postings.posting import save_candidates, save_postings
 from ilqljax.hiring.postings.sources import detect_source, load_market
@@ -55,7 +56,7 @@ def test_loaded_folder_equals_the_prepared_one(prepared):
 def test_observations_and_environment_cover_the_split(prepared):
     assert len(prepared.make_observations("train")) == len(prepared.select_rewrites("train"))
     postings = prepared.select_postings("test")
-    env = prepared.make_environment("test", prepared.make_reward())
+    env = PostingEnvironment(postings, prepared.make_reward())
     assert sorted(env.reset().posting.id for _ in postings) == sorted(p.id for p in postings)
     with pytest.raises(UserError, match=r"no split 'tets'\. Known: train, eval, test"):
         prepared.select_postings("tets")

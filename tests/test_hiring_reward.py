@@ -7,7 +7,7 @@ import pytest
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
-from ilqljax.hiring.matching.http import HttpConfig, HttpMatcher
+from ilqljax.hiring.matching.http import HttpMatcher, HttpSource
 from ilqljax.hiring.matching.matcher import Matches, TfidfMatcher
 from ilqljax.hiring.postings.posting import Candidate, Posting
 from ilqljax.hiring.postings.prompts import build_prompt, parse_prompt
@@ -154,7 +154,7 @@ def test_keys_of_rewards_are_those_of_earlier_versions(settings, fingerprint, ke
 def test_fingerprints_of_matchers_are_those_of_earlier_versions():
     tfidf = TfidfMatcher(["a nurse in C++", "zwei Köche"])
     assert tfidf.fingerprint == "tfidf-56bc9bb4e939fcc190c46570dfea76f9"
-    http = HttpMatcher(HttpConfig("http://127.0.0.1:8000/match", version="2"), ["0", "1", "2", "3"])
+    http = HttpMatcher(HttpSource("http://127.0.0.1:8000/match", version="2"), ["0", "1", "2", "3"])
     assert http.fingerprint == "http-5fdf71c88a98008a556994651ea8a8b0"
 
 
@@ -227,7 +227,7 @@ def test_guardrail_penalty_is_taken_from_damaged_rewrites_only():
     posting = Posting("p", "", "Blue Oak needs a driven nurse in Leeds.", company="Blue Oak", location="Leeds")
     prompts = [build_prompt(posting)] * 4
     texts = [posting.description, TRUE, FALSE, posting.description.upper()]
-    assert make_penalized(30.0).score(prompts, texts).tolist() == [-50.0, -50.0, -80.0, -50.0]  # a copy is no damage
+    assert make_penalized(30.0).score(prompts, texts).tolist() == [-50.0, -50.0, -80.0, -50.0]  # a copy is not damage
     assert make_penalized(0.0).score(prompts, texts).tolist() == [-50.0] * 4
     assert make_penalized(30.0).score(prompts[:1], [""])[0] == -200.0
 

@@ -20,9 +20,14 @@ from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits
 from ilqljax.training import evaluation as evaluate
-from ilqljax.training.inspection.heatmap import format_table, render_heatmap
-from ilqljax.training.inspection.ngrams import format_ngrams, rank_ngrams
-from ilqljax.training.inspection.values import ActionValue, inspect_rows
+from ilqljax.training.inspection import (
+    ActionValue,
+    format_ngrams,
+    format_table,
+    inspect_rows,
+    rank_ngrams,
+    render_heatmap,
+)
 
 TOKENIZER = CharacterTokenizer(string.ascii_lowercase + "<>&")
 SIZES = GPT2Config(vocab_size=TOKENIZER.vocab_size, n_positions=24, n_embd=16, n_layer=1, n_head=2)
@@ -203,7 +208,7 @@ def test_a_ranking_of_nothing_writes_nothing(inspect, tmp_path, capsys):
 
 def test_an_out_that_is_a_file_is_refused_before_the_run_is_opened(tmp_path, monkeypatch, capsys):
     (tmp_path / "inspected").write_text("kept")
-    monkeypatch.setattr(evaluate, "open_run", lambda folder: pytest.fail("opened"))
+    monkeypatch.setattr(evaluate, "open_run", lambda folder, **_: pytest.fail("opened"))
     monkeypatch.setattr("sys.argv", ["inspect_critic", "--run", "r", "--out", str(tmp_path / "inspected")])
     with pytest.raises(SystemExit):
         runpy.run_path(str(SCRIPT), run_name="__main__")
@@ -211,7 +216,7 @@ def test_an_out_that_is_a_file_is_refused_before_the_run_is_opened(tmp_path, mon
 
 
 @pytest.mark.parametrize("reward", ["true", '"high"', "NaN", "[1]"])
-def test_a_reward_that_is_no_number_is_refused_with_its_line(inspect, tmp_path, capsys, reward):
+def test_a_reward_that_is_not_a_number_is_refused_with_its_line(inspect, tmp_path, capsys, reward):
     (tmp_path / "mine.jsonl").write_text(f'{{"prompt": "ab", "text": "cd", "reward": {reward}}}')
     with pytest.raises(SystemExit):
         inspect("token", "--texts", str(tmp_path / "mine.jsonl"))

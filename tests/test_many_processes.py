@@ -14,13 +14,13 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from raw_checkpoints import restore_raw
 
 from ilqljax.errors import UserError
 from ilqljax.train import train
 from ilqljax.training import loop as stage
 from ilqljax.training import mesh as sharding
 from ilqljax.training import processes
-from ilqljax.training.checkpoint import restore_raw
 from ilqljax.training.run_config import load_run_config
 
 STEPS = 4
@@ -180,9 +180,9 @@ def test_the_environment_says_which_process_this_is(initialized, monkeypatch):
     ("given", "message"),
     [
         (("localhost:1", "2", ""), "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES without JAX_PROCESS_ID says too little"),
-        (("localhost:1", "two", "0"), "JAX_NUM_PROCESSES='two' is no whole number"),
+        (("localhost:1", "two", "0"), "JAX_NUM_PROCESSES='two' is not a whole number"),
         (("localhost:1", "2", "2"), "JAX_PROCESS_ID=2 is not below JAX_NUM_PROCESSES=2"),
-        (("localhost", "2", "0"), "'localhost' is no HOST:PORT"),
+        (("localhost", "2", "0"), "'localhost' is not HOST:PORT"),
     ],
 )
 def test_a_malformed_environment_is_refused(initialized, monkeypatch, given, message):

@@ -16,7 +16,7 @@ from dialogues import answer
 from ilqljax.data.datapoint import DataPoint, collate
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.decoding.generate import DecodeConfig, Samples, make_generate, prefill
-from ilqljax.decoding.networks import prepare_for_decoding
+from ilqljax.decoding.sampling import prepare_for_decoding
 from ilqljax.models.cpu import SCOPE, TRICKS, attention, compile_for, find_platform, use_cpu_tricks
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig

@@ -9,7 +9,8 @@ from safetensors.numpy import load_file, save_file
 
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
-from ilqljax.models.io.networks import NETWORKS, OPTIONS, Networks, flatten, load_networks, save_networks, unflatten
+from ilqljax.models.io.networks import NETWORKS, OPTIONS, Networks, load_networks, save_networks
+from ilqljax.models.io.tables import flatten, unflatten
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 
 SIZES = GPT2Config(vocab_size=11, n_positions=8, n_embd=16, n_layer=2, n_head=2)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ilqljax.data.files import save_with_checksum
-from ilqljax.hiring.evaluation.file import load_evaluations
+from ilqljax.hiring.evaluation.record import load_evaluations
 from ilqljax.hiring.matching.matcher import TfidfMatcher
 from ilqljax.models.io.hf import load_gpt2
 from ilqljax.train import train

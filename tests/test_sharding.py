@@ -72,7 +72,7 @@ def test_mesh_uses_the_devices_given():
         (MeshConfig(fsdp=3), "config.mesh fsdp=3 x tensor=1 needs a multiple of 3 devices, and there are 8."),
         (MeshConfig(data=16), "config.mesh data=16 x fsdp=1 x tensor=1 needs 16 devices, and there are 8."),
         (MeshConfig(data=-1, fsdp=-1), "config.mesh.data and config.mesh.fsdp are both -1."),
-        (MeshConfig(tensor=0), "config.mesh.tensor=0 is no number of devices."),
+        (MeshConfig(tensor=0), "config.mesh.tensor=0 is not a number of devices."),
     ],
 )
 def test_mesh_that_does_not_fit_the_devices_is_refused(config, message):

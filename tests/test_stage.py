@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dialogues import answer
+from raw_checkpoints import restore_raw
 
 from ilqljax import train as train_module
 from ilqljax.data.dataset import ObservationDataset
@@ -17,10 +18,10 @@ from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.rl.algorithms import make_learner
 from ilqljax.rl.state import TrainState
 from ilqljax.training import loop
-from ilqljax.training.checkpoint import CheckpointStore, restore_raw
+from ilqljax.training.checkpoint import CheckpointStore
 from ilqljax.training.loop import Start, make_stage, train_stage
 from ilqljax.training.mesh import MeshConfig, make_mesh
-from ilqljax.training.metrics import MultiWriter, NonFiniteParamsError
+from ilqljax.training.metrics import MultiWriter, NonFiniteError
 from ilqljax.training.run_config import TrainConfig
 
 TOKENIZER = CharacterTokenizer("ab")
@@ -56,7 +57,7 @@ def test_parameters_that_the_last_update_ruined_are_not_saved_over_good_ones(tmp
     def ruin(state):
         return state._replace(params=jax.tree.map(lambda x: jnp.where(state.step == 2, jnp.nan, x), state.params))
 
-    with pytest.raises(NonFiniteParamsError, match=r"after step 3\. Resume the run.*lower learning rate"):
+    with pytest.raises(NonFiniteError, match=r"after step 3\. Resume the run.*lower learning rate"):
         clone(tmp_path, monkeypatch, ruin, total_steps=4, save_every=1)
     folder = tmp_path / "checkpoints" / "bc"
     assert CheckpointStore(folder).steps() == [2]

@@ -1,5 +1,6 @@
 """The train program from end to end, on a market small enough for seconds."""
 
+import contextlib
 import json
 import math
 import os
@@ -13,13 +14,14 @@ import numpy as np
 import pytest
 from dialogues import answer
 from ml_collections import ConfigDict
+from raw_checkpoints import restore_raw
 
 from ilqljax.cli import run_command
 from ilqljax.data.dataset import ObservationDataset
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.data.transforms import AllRows
 from ilqljax.errors import UserError
-from ilqljax.hiring.evaluation.file import load_evaluations
+from ilqljax.hiring.evaluation.record import load_evaluations
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.rl.algorithms import Learner, make_learner, read_options
@@ -28,7 +30,6 @@ from ilqljax.training import evaluation as evaluate
 from ilqljax.training import loop as stage
 from ilqljax.training import policies as policies_module
 from ilqljax.training import runs
-from ilqljax.training.checkpoint import restore_raw
 from ilqljax.training.evaluation import OpenRun, evaluate_run
 from ilqljax.training.loop import make_stage
 from ilqljax.training.plan import check_trunks, plan_run
@@ -161,9 +162,9 @@ def test_a_clone_by_muon_on_all_axes_of_a_mesh_is_that_of_one_device_and_is_resu
 
 def test_a_run_killed_before_its_first_checkpoint_records_no_step_twice(tmp_path):
     config = make_config(tmp_path, "run")
-    with open_writers(read_run_config(config), config, tmp_path, "bc", resume_step=0) as writer:
+    with contextlib.closing(open_writers(read_run_config(config), config, tmp_path, "bc", resume_step=0)) as writer:
         writer.write(1, {"train/loss": 2.0})
-    with open_writers(read_run_config(config), config, tmp_path, "bc", resume_step=0) as writer:
+    with contextlib.closing(open_writers(read_run_config(config), config, tmp_path, "bc", resume_step=0)) as writer:
         writer.write(1, {"train/loss": 3.0})
     assert (tmp_path / "metrics/bc/metrics.jsonl").read_text() == '{"step": 1, "train/loss": 3.0}\n'
 

@@ -36,7 +36,7 @@ def test_end_of_input_ends_the_game_and_tells_the_word():
 
 def test_a_text_outside_the_list_may_be_typed_again():
     total, shown = run("hello\nabbey\n")
-    assert total == 0 and "'hello' is no word of the list" in shown
+    assert total == 0 and "'hello' is not a word of the list" in shown
 
 
 def test_hints_name_a_word_that_may_be_hidden():

@@ -11,7 +11,7 @@ from benchmarks.parity.comparison import Comparison, compare_texts, relative_err
 from benchmarks.parity.options import translate_acting
 from ilqljax.data.datapoint import encode_prompt
 from ilqljax.decoding.beam import Beams, make_beam_search
-from ilqljax.decoding.networks import prepare_for_decoding
+from ilqljax.decoding.sampling import prepare_for_decoding
 from ilqljax.models.io.original import params_from_original
 
 AFTER_STEPS = "with the parameters after its training steps, as the original's beams"

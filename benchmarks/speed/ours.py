@@ -22,7 +22,7 @@ from ilqljax.data.dataset import ObservationDataset, SelectedRows
 from ilqljax.data.loader import eval_batches, expect_counts, make_train_loader
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.decoding.generate import DecodeConfig, make_generate
-from ilqljax.decoding.networks import prepare_for_decoding
+from ilqljax.decoding.sampling import prepare_for_decoding
 from ilqljax.hiring.matching.dense import DenseIndex
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig

@@ -29,7 +29,7 @@ from ilqljax.data.files import hash_arrays, read_arrays, save_arrays, save_text
 from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.policy import TextPolicy
 from ilqljax.errors import UserError
-from ilqljax.models.io.networks import flatten, unflatten
+from ilqljax.models.io.tables import flatten, unflatten
 from ilqljax.rl.objectives.values import ILQLConfig
 from ilqljax.rl.steps import TargetConfig
 from ilqljax.training.fit import fit

@@ -85,11 +85,13 @@ def load_config_file(path_with_arg: str) -> ConfigDict:
     name, colon, arg = str(path_with_arg).partition(":")
     path = resolve_path(name)
     if not path.is_file():
-        known = ", ".join(sorted(p.name for p in path.parent.glob("*.py") if not p.name.startswith("_")))
+        known = ", ".join(sorted(p.name for p in path.parent.glob("[!_]*.py")))
         raise UserError(f"Config file {path} is not there. Config files in {path.parent}: {known or 'none'}.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise UserError(f"Config file {path} is no Python file. Give one that ends in .py and defines get_config(arg).")
+        raise UserError(
+            f"Config file {path} is not a Python file. Give one that ends in .py and defines get_config(arg)."
+        )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not callable(getattr(module, "get_config", None)):
@@ -98,11 +100,7 @@ def load_config_file(path_with_arg: str) -> ConfigDict:
 
 
 def check_override_names(config: ConfigDict, arguments: Iterable[str]) -> None:
-    """Refuse command-line overrides (`--config.train.lr=1`) of keys that the config does not have.
-
-    Raises:
-        UserError: the first unknown key, with the closest match and all keys of its section.
-    """
+    """Raise a `UserError` if a command-line override (`--config.train.lr=1`) is of a key that the config lacks."""
     for argument in arguments:
         name = argument.lstrip("-").partition("=")[0]
         if not argument.startswith("-") or not name.startswith("config."):
@@ -131,24 +129,16 @@ def load_config_json(path: str | Path) -> ConfigDict:
     """Read a config that was saved with a run.
 
     Raises:
-        UserError: the file is not there, was changed since it was saved, or is no config in JSON; names the line.
+        UserError: the file is not there, was changed since it was saved, or is not a config in JSON.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise UserError(f"Config file {path} is not there. Give the config.json of a run's folder.")
     check_checksum(path)
     advice = "Restore the file, or give the config.json of a run's folder."
-    values = read_json(path, advice=advice)
     try:
-        return ConfigDict(values)
+        return ConfigDict(read_json(path, advice=advice))
     except ValueError as error:  # a key with a dot
-        raise UserError(f"{path}: is no config ({error}). {advice}") from error
-
-
-def require_keys(config: ConfigDict, kinds: Mapping[str, type], *, path: str | Path) -> None:
-    """Raise a `UserError` unless a saved config has each of these keys, with a value of its kind."""
-    if wrong := [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]:
-        raise UserError(f"{path}: {', '.join(wrong)} missing or of another kind. Restore the file that training wrote.")
+        raise UserError(f"{path}: is not a config ({error}). {advice}") from error
 
 
 def diff_overrides(default: Section, actual: Section) -> dict[str, Any]:

@@ -63,11 +63,7 @@ class BuildContext:
     _built: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def build(self, key: str) -> Any:
-        """Return the object of the section `config.KEY`, built once; errors are `build`'s.
-
-        Raises:
-            UserError: there is no such section.
-        """
+        """Return the object of the section `config.KEY`, built once; errors are `build`'s."""
         if key not in self.sections:
             raise UserError(f"The config has no section {key!r}.{suggest(key, self.sections)}")
         if key not in self._built:
@@ -130,9 +126,6 @@ def load_tasks(imports: Iterable[str] = ()) -> None:
     An installed package offers a task as an entry point of the group `ilqljax.tasks`, whose value is the module that
     calls `register`. A task that is not installed is named in `config.imports`, as a Python file or a dotted module.
 
-    Args:
-        imports: files ("mine/task.py", as `resolve_path` finds them) and modules ("mine.task").
-
     Raises:
         UserError: there is no such file or module.
     """
@@ -171,11 +164,7 @@ def _import_file(name: str) -> None:
 
 
 def complete_section(kind: str, section: Section, *, path: str = "config") -> dict[str, Any]:
-    """Return a named section with the defaults of all the options that it leaves out, sections within it alike.
-
-    Raises:
-        UserError: there is no such object.
-    """
+    """Return a named section with the defaults of all the options that it leaves out, sections within it alike."""
     plain = to_plain(section)
     builder = find_builder(kind, plain, path=path)
     nested = {
@@ -192,12 +181,6 @@ def build(kind: str, section: Section, *, context: BuildContext, path: str = "co
     Its options are checked as `from_section` checks fields. What the builder needs besides is the context's, or that of
     a section within this one, whose kind is its key, or the key's last word: `reward`, and `held_out_matcher` is a
     `matcher`.
-
-    Args:
-        kind: what is wanted: "model", "dataset", "environment" and so on.
-        section: `name` and the builder's options.
-        context: holds the shared objects.
-        path: where the section is in the config, for messages.
 
     Raises:
         UserError: an unknown name or key, a value of the wrong type, or something needed that no section is of.

@@ -4,6 +4,7 @@ A field or parameter is an option, and its annotation says which values it takes
 `NO_OPTION` is for programs only: no config may set it.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import inspect
@@ -29,7 +30,7 @@ class Option(typing.NamedTuple):
     default: Any
 
 
-def from_section(cls: type[T], section: Section, *, path: str = "config") -> T:
+def from_section(cls: type[T], section: Section, *, path: str = "config", hidden: bool = False) -> T:
     """Make a dataclass instance from a config section, checking names and types.
 
     An int is taken for a float, a list for a tuple, and a section for a field that is itself a dataclass. Nothing else
@@ -39,11 +40,13 @@ def from_section(cls: type[T], section: Section, *, path: str = "config") -> T:
         cls: a dataclass whose fields are annotated.
         section: its values; fields left out keep their defaults.
         path: where the section is in the config, for messages.
+        hidden: whether fields with the metadata `NO_OPTION` may be given too, as in a file that a program wrote.
 
     Raises:
         UserError: an unknown or missing key, or a value of the wrong type.
     """
-    return cls(**check_arguments(list_fields(cls), to_plain(section), path=path, what=cls.__name__))
+    fields = list_parameters(cls) if hidden else list_fields(cls)
+    return cls(**check_arguments(fields, to_plain(section), path=path, what=cls.__name__))
 
 
 def to_plain(value: Any) -> Any:
@@ -99,8 +102,7 @@ def check_arguments(
         if key not in options:
             raise UserError(f"{path}.{key} is not an option of {what}.{suggest(key, options)}")
     required = {name for name, option in options.items() if option.default is REQUIRED}
-    missing = sorted(required - values.keys() - set(unchecked))
-    if missing:
+    if missing := sorted(required - values.keys() - set(unchecked)):
         raise UserError(f"{path} lacks {', '.join(missing)}, which {what} needs. Set {path}.{missing[0]}.")
     return {
         key: value if key in unchecked else _check_value(value, options[key].annotation, path=f"{path}.{key}")
@@ -111,36 +113,28 @@ def check_arguments(
 def _check_value(value: Any, expected: Any, *, path: str) -> Any:
     """Check one value against an annotation; annotations other than those listed here are not checked."""
     origin, args = typing.get_origin(expected), typing.get_args(expected)
-    if value is None and expected is not types.NoneType and origin not in (typing.Union, types.UnionType):
+    if origin in (typing.Union, types.UnionType):
+        for option in args:
+            with contextlib.suppress(UserError):
+                return _check_value(value, option, path=path)
+        raise _wrong_type(value, expected, path=path)
+    if value is None and expected is not types.NoneType:
         raise UserError(f"{path} is None. Give a value (0 or '' where it is to be off), or leave the key out.")
     if dataclasses.is_dataclass(expected) and isinstance(value, Mapping):
         return from_section(expected, value, path=path)
-    if origin in (typing.Union, types.UnionType):
-        return _check_union(value, expected, path=path)
     if origin is typing.Literal:
         if value not in args:
-            known = ", ".join(map(repr, args))
-            raise UserError(f"{path}={value!r} is unknown. Known values: {known}.")
+            raise UserError(f"{path}={value!r} is unknown. Known values: {', '.join(map(repr, args))}.")
         return value
     if origin is tuple or expected is tuple:
         return _check_tuple(value, args, path=path)
-    if expected is float and _is_number(value):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if expected is float and number:
         return float(value)
-    if expected is int and (isinstance(value, bool) or not isinstance(value, int)):
-        raise _wrong_type(value, expected, path=path)
-    checked = expected in (float, bool, str, dict, types.NoneType) or dataclasses.is_dataclass(expected)
-    if checked and not isinstance(value, expected):
+    checked = expected in (int, float, bool, str, dict, types.NoneType) or dataclasses.is_dataclass(expected)
+    if checked and (not isinstance(value, expected) or (expected is int and not number)):
         raise _wrong_type(value, expected, path=path)
     return value
-
-
-def _check_union(value: Any, expected: Any, *, path: str) -> Any:
-    for option in typing.get_args(expected):
-        try:
-            return _check_value(value, option, path=path)
-        except UserError:
-            continue
-    raise _wrong_type(value, expected, path=path)
 
 
 def _check_tuple(value: Any, args: tuple, *, path: str) -> tuple:
@@ -154,10 +148,6 @@ def _check_tuple(value: Any, args: tuple, *, path: str) -> tuple:
     return tuple(
         _check_value(v, item, path=f"{path}[{i}]") for i, (v, item) in enumerate(zip(value, items, strict=True))
     )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _wrong_type(value: Any, expected: Any, *, path: str) -> UserError:

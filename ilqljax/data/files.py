@@ -56,14 +56,14 @@ def read_json(path: str | Path, *, advice: str, kind: type = dict) -> Any:
     return parse_json(raw, path, advice=advice, kind=kind)
 
 
-def parse_json(raw: bytes, path: str | Path, *, advice: str, kind: type = dict, line: int = 1) -> Any:
+def parse_json(raw: bytes | str, path: str | Path, *, advice: str, kind: type = dict, line: int = 1) -> Any:
     """Return the JSON object (`dict`) or list that a file holds, all of it or its part from `line` on.
 
     Raises:
         UserError: it is not UTF-8, is not JSON (names the line) or is of another kind.
     """
     try:
-        value = json.loads(raw.decode("utf-8-sig"))
+        value = json.loads(raw if isinstance(raw, str) else raw.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         line += error.lineno - 1
         raise UserError(f"{path}:{line}: not JSON at column {error.colno} ({error.msg}). {advice}") from error

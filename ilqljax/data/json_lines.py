@@ -58,6 +58,25 @@ def read_field(row: Mapping[str, Any], name: str, *, kind: type, where: str, def
     return value
 
 
+def read_fields(row: Mapping[str, Any], schema: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """Return the fields of a schema (`read_field`): it gives the type of a required one, and the default of another."""
+    kinds = {
+        name: (wanted, ...) if isinstance(wanted, type) else (type(wanted), wanted) for name, wanted in schema.items()
+    }
+    return {
+        name: read_field(row, name, kind=kind, where=where, default=default) for name, (kind, default) in kinds.items()
+    }
+
+
+def read_objects(row: Mapping[str, Any], name: str, *, where: str, default: Any = ...) -> list[Mapping[str, Any]]:
+    """Return `row[name]` if it is a list of objects, as `read_field` does."""
+    values = read_field(row, name, kind=list, where=where, default=default)
+    for value in values:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where}: '{name}' must list objects such as {{\"name\": ...}}, got {value!r:.60}.")
+    return values
+
+
 def save_json_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, whole or not at all."""
     save_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

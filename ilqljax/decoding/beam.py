@@ -14,14 +14,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from ilqljax.decoding.generate import place_token, prefill, repeat_rows, split_hidden
-from ilqljax.decoding.networks import ActingNetworks
+from ilqljax.decoding.generate import LoopState, decode
 from ilqljax.decoding.options import DecodeConfig
-from ilqljax.decoding.sampling import make_token_scores
+from ilqljax.decoding.sampling import ActingNetworks, make_token_scores
 from ilqljax.errors import UserError
-from ilqljax.models.gpt2 import KVCache, take_cache_rows
+from ilqljax.models.gpt2 import take_cache_rows
 from ilqljax.models.value_lm import ValueLM
 from ilqljax.types import UNCLIPPED, Array
 
@@ -38,16 +37,6 @@ class Beams(NamedTuple):
     scores: Float[Array, "B W"]
 
 
-class SearchState(NamedTuple):
-    """What the loop carries. `hidden` and `caches` are keyed by trunk and hold B W rows, a prompt's side by side."""
-
-    step: Int[Array, ""]
-    beams: Beams
-    done: Bool[Array, "B W"]
-    hidden: dict
-    caches: dict
-
-
 def make_beam_search(
     model: ValueLM,
     config: DecodeConfig,
@@ -59,24 +48,15 @@ def make_beam_search(
     value_range: tuple[float, float] = UNCLIPPED,
     max_length: int = 0,
 ) -> Callable[[ActingNetworks, Array, Array], Beams]:
-    """Make the compiled search `search(networks, tokens [B P], lengths [B]) -> Beams`.
+    """Make the compiled search `search(networks, tokens [B P], lengths [B]) -> Beams`, of `width` beams per prompt.
 
-    The networks are those of `prepare_for_decoding`, with a critic where `beta` is not 0.
-
-    Args:
-        model: the networks.
-        config: how to weigh tokens; `beta` 0 needs no critic. `n_generations` and `rank_by` are not used.
-        width: beams kept per prompt.
-        end_ids: tokens that close an utterance.
-        pad_id: written after the closing token.
-        suppress_ids: tokens that no beam may hold.
-        value_range: the target Q is clipped to it, as the original does with its `value_min` and `value_max`.
-        max_length: longest row, prompt and utterance together; 0 is as many positions as the model has.
+    The rest is as in `make_generate`; of the config, `n_generations` and `rank_by` are not used. `max_length` is the
+    longest row, prompt and utterance together; 0 is as many positions as the model has.
 
     Raises:
         UserError: there are fewer tokens than beams, or no beam.
     """
-    vocab_size = model.backbone.config.vocab_size
+    vocab_size, n_head = model.backbone.config.vocab_size, model.backbone.config.n_head
     if not 0 < width <= vocab_size:
         raise UserError(f"width={width} is not in 1 to {vocab_size}, the size of the vocabulary. Choose a width in it.")
     score = make_token_scores(model, config, suppress_ids=suppress_ids, value_range=value_range)
@@ -85,17 +65,13 @@ def make_beam_search(
 
     def search(networks: ActingNetworks, tokens: Array, lengths: Array) -> Beams:
         n_rows, n_columns = tokens.shape
-        hidden, caches = prefill(model, networks.trunks, tokens, lengths, room=config.max_new_tokens)
-        hidden, caches = repeat_rows(model, hidden, caches, width)
-        row_lengths = jnp.repeat(lengths, width)
-        in_prompt = jnp.arange(n_columns + config.max_new_tokens)[None] < row_lengths[:, None]
         limits = jnp.minimum(config.max_new_tokens, longest - lengths)[:, None]  # [B 1]
         only_pad = jnp.where(jnp.arange(vocab_size) == pad_id, 0.0, -jnp.inf)[None, None]
         # All beams of a row are equal before the first token: one of them stands for all.
         first = (jnp.arange(width) == 0)[None, :, None]
 
-        def advance(state: SearchState) -> SearchState:
-            t, old = state.step, state.beams
+        def choose(state: LoopState) -> tuple[Array, LoopState]:
+            t, old = state.step, state.found
             step_scores = jax.nn.log_softmax(score(networks, state.hidden).scores, axis=-1)
             step_scores = jnp.where(state.done[..., None], only_pad, step_scores.reshape(n_rows, width, vocab_size))
             candidates = jnp.where(
@@ -109,23 +85,19 @@ def make_beam_search(
             beams = Beams(found, take_beams(old.lengths, parents) + ~was_done, scores)
             done = was_done | jnp.isin(token, ends) | (t + 1 >= limits)
             rows = (jnp.arange(n_rows)[:, None] * width + parents).reshape(-1)
-            place, hidden, caches = place_token(in_prompt, n_columns, t), {}, {}
-            for role, trunk in networks.trunks.items():
-                cache = take_new_slots(state.caches[role], rows, start=n_columns, n_head=model.backbone.config.n_head)
-                output = model.run_trunk(
-                    trunk, token.reshape(-1, 1), (row_lengths + t)[:, None], cache=cache, slots=place
-                )
-                hidden[role] = split_hidden(model, output.hidden[:, 0], output.block_output[:, 0])
-                caches[role] = output.cache
-            return SearchState(t + 1, beams, done, hidden, caches)
+
+            def take_new_slots(x: Array) -> Array:
+                return x.at[..., n_columns:, :].set(take_cache_rows(x[..., n_columns:, :], rows, n_head=n_head))
+
+            caches = jax.tree.map(take_new_slots, state.caches)
+            return token.reshape(-1), state._replace(found=beams, done=done, caches=caches)
 
         shape = (n_rows, width)
         empty = Beams(
             jnp.full((*shape, config.max_new_tokens), pad_id, jnp.int32), jnp.zeros(shape, jnp.int32), jnp.zeros(shape)
         )
-        start = SearchState(jnp.int32(0), empty, jnp.broadcast_to(limits <= 0, shape), hidden, caches)
-        going = lambda state: (state.step < config.max_new_tokens) & ~state.done.all()  # noqa: E731
-        return jax.lax.while_loop(going, advance, start).beams
+        done = jnp.broadcast_to(limits <= 0, shape)
+        return decode(model, networks, tokens, lengths, choose, empty, done, steps=config.max_new_tokens, n=width)
 
     return jax.jit(search)
 
@@ -134,12 +106,3 @@ def take_beams(values: Array, parents: Int[Array, "B W"]) -> Array:
     """Pick each row's beams by number; `values` is [B W ...]."""
     index = parents.reshape(*parents.shape, *([1] * (values.ndim - 2)))
     return jnp.take_along_axis(values, index, axis=1, mode="clip")
-
-
-def take_new_slots(cache: KVCache, rows: Int[Array, "N"], *, start: int, n_head: int) -> KVCache:
-    """Give each row another row's slots from `start` on."""
-
-    def take(x: Array) -> Array:
-        return x.at[..., start:, :].set(take_cache_rows(x[..., start:, :], rows, n_head=n_head))
-
-    return jax.tree.map(take, cache)

@@ -18,9 +18,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from ilqljax.decoding.networks import ActingNetworks
 from ilqljax.decoding.options import DecodeConfig
-from ilqljax.decoding.sampling import make_token_scores, sample_tokens
+from ilqljax.decoding.sampling import ActingNetworks, make_token_scores, sample_tokens
 from ilqljax.models.gpt2 import CacheSlots, take_cache_rows
 from ilqljax.models.value_lm import ValueLM
 from ilqljax.types import UNCLIPPED, Array
@@ -43,11 +42,11 @@ class Samples(NamedTuple):
 
 
 class LoopState(NamedTuple):
-    """What the decode loop carries. `hidden` and `caches` are keyed by trunk: policy, value, target."""
+    """What a decode loop carries. `hidden` and `caches` are keyed by trunk: policy, value, target."""
 
     step: Int[Array, ""]
-    samples: Samples
-    done: Bool[Array, "N"]
+    found: NamedTuple
+    done: Bool[Array, "..."]
     hidden: dict
     caches: dict
 
@@ -63,15 +62,9 @@ def make_generate(
 ) -> Callable[[ActingNetworks, Array, Array, Array], Samples]:
     """Make the compiled sampler `generate(networks, tokens [B P], lengths [B], keys [B]) -> Samples`.
 
-    The networks are those of `prepare_for_decoding`, with a critic where `beta` is not 0.
-
-    Args:
-        model: the networks.
-        config: how to act.
-        end_ids: tokens that close an utterance.
-        pad_id: written after the closing token.
-        suppress_ids: tokens that are never sampled, such as a bare `<s>`.
-        value_range: the target Q is clipped to it, as in training.
+    The networks are those of `prepare_for_decoding`, with a critic where `beta` is not 0. A token of `end_ids` closes
+    an utterance, and `pad_id` is written after it; those of `suppress_ids`, such as a bare `<s>`, are never sampled.
+    The target Q is clipped to `value_range`, as in training.
     """
     critic = config.beta != 0.0
     n = config.n_generations
@@ -79,21 +72,14 @@ def make_generate(
     score = make_token_scores(model, config, suppress_ids=suppress_ids, value_range=value_range)
 
     def generate(networks: ActingNetworks, tokens: Array, lengths: Array, keys: Array) -> Samples:
-        n_columns = tokens.shape[1]
-        hidden, caches = prefill(model, networks.trunks, tokens, lengths, room=config.max_new_tokens)
-        hidden, caches = repeat_rows(model, hidden, caches, n)
         row_keys = jax.vmap(lambda key: jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n)))(keys).reshape(-1)
-        row_lengths = jnp.repeat(lengths, n)
-        in_prompt = jnp.arange(n_columns + config.max_new_tokens)[None] < row_lengths[:, None]
 
-        def advance(state: LoopState) -> LoopState:
-            t = state.step
+        def choose(state: LoopState) -> tuple[Array, LoopState]:
+            t, old, live = state.step, state.found, ~state.done
             scores, log_probabilities, advantages, values = score(networks, state.hidden)
             step_keys = jax.vmap(lambda key: jax.random.fold_in(key, t))(row_keys)
             token = sample_tokens(step_keys, scores, greedy=config.temperature == 0)
             token = jnp.where(state.done, pad_id, token).astype(jnp.int32)
-            live = ~state.done
-            old = state.samples
             samples = Samples(
                 jax.lax.dynamic_update_slice(old.tokens, token[:, None], (0, t)),
                 old.lengths + live,
@@ -101,26 +87,55 @@ def make_generate(
                 old.advantage + jnp.where(live, take_column(advantages, token), 0.0) if critic else old.advantage,
                 jnp.where(live, take_column(values, token), old.value) if critic else old.value,
             )
-            done = state.done | jnp.isin(token, ends)
-            place, hidden, caches = place_token(in_prompt, n_columns, t), {}, {}
-            for role, trunk in networks.trunks.items():
-                output = model.run_trunk(
-                    trunk, token[:, None], (row_lengths + t)[:, None], cache=state.caches[role], slots=place
-                )
-                hidden[role] = split_hidden(model, output.hidden[:, 0], output.block_output[:, 0])
-                caches[role] = output.cache
-            return LoopState(t + 1, samples, done, hidden, caches)
+            return token, state._replace(found=samples, done=state.done | jnp.isin(token, ends))
 
-        n_rows = row_lengths.shape[0]
+        n_rows = row_keys.shape[0]
         zeros = jnp.zeros(n_rows)
         empty = Samples(
             jnp.full((n_rows, config.max_new_tokens), pad_id, jnp.int32), jnp.zeros(n_rows, jnp.int32), *[zeros] * 3
         )
-        start = LoopState(jnp.int32(0), empty, jnp.zeros(n_rows, bool), hidden, caches)
-        going = lambda state: (state.step < config.max_new_tokens) & ~state.done.all()  # noqa: E731
-        return jax.lax.while_loop(going, advance, start).samples
+        done = jnp.zeros(n_rows, bool)
+        return decode(model, networks, tokens, lengths, choose, empty, done, steps=config.max_new_tokens, n=n)
 
     return jax.jit(generate)
+
+
+def decode(
+    model: ValueLM,
+    networks: ActingNetworks,
+    tokens: Int[Array, "B P"],
+    lengths: Int[Array, "B"],
+    choose: Callable[[LoopState], tuple[Int[Array, "N"], LoopState]],
+    empty: NamedTuple,
+    done: Bool[Array, "..."],
+    *,
+    steps: int,
+    n: int,
+) -> NamedTuple:
+    """Prefill, and let `choose` decide n rows for each prompt, a token a step, until all are done or `steps` are over.
+
+    It returns each row's next token, and the state with what is found and done by now; `empty` and `done` are what
+    holds before the first step. Returns what is found after the last.
+    """
+    n_columns = tokens.shape[1]
+    hidden, caches = repeat_rows(model, *prefill(model, networks.trunks, tokens, lengths, room=steps), n)
+    row_lengths = jnp.repeat(lengths, n)
+    in_prompt = jnp.arange(n_columns + steps)[None] < row_lengths[:, None]
+
+    def advance(state: LoopState) -> LoopState:
+        t = state.step
+        token, state = choose(state)
+        place, hidden, caches = place_token(in_prompt, n_columns, t), {}, {}
+        for role, trunk in networks.trunks.items():
+            output = model.run_trunk(
+                trunk, token[:, None], (row_lengths + t)[:, None], cache=state.caches[role], slots=place
+            )
+            hidden[role] = split_hidden(model, output.hidden[:, 0], output.block_output[:, 0])
+            caches[role] = output.cache
+        return LoopState(t + 1, state.found, state.done, hidden, caches)
+
+    start = LoopState(jnp.int32(0), empty, done, hidden, caches)
+    return jax.lax.while_loop(lambda state: (state.step < steps) & ~state.done.all(), advance, start).found
 
 
 def prefill(

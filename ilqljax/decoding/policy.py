@@ -1,11 +1,12 @@
 """A policy that acts in text: observations in, utterances out, batched and compiled."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -13,13 +14,13 @@ from ilqljax.data.datapoint import Dialogue, encode_prompt
 from ilqljax.data.dataset import View
 from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.decoding.beam import make_beam_search
-from ilqljax.decoding.generate import DecodeConfig, Samples, make_generate
-from ilqljax.decoding.networks import prepare_for_decoding
-from ilqljax.decoding.rerank import make_utterance_scores
+from ilqljax.decoding.generate import Samples, make_generate
+from ilqljax.decoding.options import DecodeConfig
+from ilqljax.decoding.sampling import prepare_for_decoding
 from ilqljax.envs.base import LanguageObservation, Policy
 from ilqljax.errors import UserError
 from ilqljax.models.value_lm import ValueLM
-from ilqljax.types import UNCLIPPED
+from ilqljax.types import UNCLIPPED, Array
 
 
 @dataclass(frozen=True)
@@ -270,6 +271,32 @@ def check_choice(config: DecodeConfig, *, level: str, frozen: bool = False) -> N
             f"decode.temperature=0 makes all {n} samples equal, and a critic of whole utterances chooses among "
             "different ones. Set a temperature above 0."
         )
+
+
+def make_utterance_scores(
+    model: ValueLM, *, value_range: tuple[float, float] = UNCLIPPED
+) -> Callable[[dict, dict, Array, Array, Array], tuple[Array, Array]]:
+    """Make the compiled `score(params, target, tokens [N T], starts [N], ends [N]) -> (advantages [N], values [N])`.
+
+    An utterance's value is min target Q where it ends, clipped to `value_range`, its advantage that minus V where it
+    starts, as the critic was trained (`ilqljax.data.datapoint.DataPoint`):
+
+    | position    | 0     | 1 | 2      | 3 | 4      |
+    |-------------|-------|---|--------|---|--------|
+    | token       | `<s>` | q | `</s>` | a | `</a>` |
+    | is read     |       |   | V: `starts` |  | Q: `ends` |
+    """
+
+    def take(values: Float[Array, "N T D"], positions: Int[Array, "N"]) -> Float[Array, "N D"]:
+        return jnp.take_along_axis(values, positions[:, None, None], axis=1, mode="clip")[:, 0]
+
+    def score(params: dict, target: dict, tokens: Array, starts: Int[Array, "N"], ends: Int[Array, "N"]):
+        hidden = model.compute_hidden(params, target, tokens, policy=False)
+        v = model.compute_v(params, take(hidden.value, starts))
+        q = jnp.clip(model.compute_target_q(target, take(hidden.target, ends), None), *value_range)
+        return q - v, q
+
+    return jax.jit(score)
 
 
 # A policy is made again at every evaluation; what it compiles depends on these arguments only.

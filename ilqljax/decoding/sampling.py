@@ -1,28 +1,47 @@
-"""From the policy's logits and the critic's advantages to scores, and from scores to a token."""
+"""The networks as acting reads them; from logits and advantages to scores, and from scores to a token."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from ilqljax.decoding.networks import ActingNetworks
+from ilqljax.decoding.options import DecodeConfig
 from ilqljax.models.cpu import decoding as on_cpu
 from ilqljax.models.cpu import use_cpu_tricks
-from ilqljax.models.value_lm import ValueLM, compute_logits
+from ilqljax.models.value_lm import ValueLM, compute_logits, policy_trunk
 from ilqljax.types import UNCLIPPED, Array
 
 
-class TokenWeighing(Protocol):
-    """What of `ilqljax.decoding.generate.DecodeConfig` decides how tokens are weighed."""
+class ActingNetworks(NamedTuple):
+    """What acting needs of an ILQL or BC model.
 
-    temperature: float
-    top_k: int
-    top_p: float
-    beta: float
-    clip: float
-    exp_weights: bool
+    `trunks` are keyed by role: "policy", and where there is a critic with a trunk of its own, "value" and "target"; a
+    trunk that two roles share appears once. `v` and `q` are the online V head and the target Q heads, {} without a
+    critic.
+    """
+
+    trunks: dict
+    v: dict
+    q: dict
+
+
+def prepare_for_decoding(model: ValueLM, params: dict, target: dict, *, critic: bool) -> ActingNetworks:
+    """Choose what acting reads and have it on the device, once for any number of batches.
+
+    `target` is {} for a BC model; `critic` says whether the critic has a say (`DecodeConfig.beta` is not 0). On a CPU
+    the networks are laid out for products of few rows.
+    """
+    trunks = {"policy": policy_trunk(params)}
+    if critic and "policy" in params:
+        trunks["value"] = params["trunk"]
+    if critic and "trunk" in target:
+        trunks["target"] = target["trunk"]
+    q = {name: target[name] for name in model.q_names} if critic else {}
+    if use_cpu_tricks():
+        trunks, q = on_cpu.lay_out(trunks, q, split=model.backbone.config.unroll >= model.backbone.config.n_layer)
+    return jax.device_put(ActingNetworks(trunks, params["v"] if critic else {}, q))
 
 
 class TokenScores(NamedTuple):
@@ -40,7 +59,7 @@ class TokenScores(NamedTuple):
 
 def make_token_scores(
     model: ValueLM,
-    config: TokenWeighing,
+    config: DecodeConfig,
     *,
     suppress_ids: tuple[int, ...] = (),
     value_range: tuple[float, float] = UNCLIPPED,
@@ -48,13 +67,8 @@ def make_token_scores(
     """Make `score(networks, hidden)`, from one position's hidden states a row to the next token's scores.
 
     `hidden` holds, by trunk, what the language-model head reads and what value heads read. Filters act on the policy
-    before the advantage.
-
-    Args:
-        model: the networks.
-        config: how to weigh; `beta` 0 never runs the critic.
-        suppress_ids: tokens that are never chosen.
-        value_range: the target Q is clipped to it.
+    before the advantage; `beta` 0 never runs the critic. Tokens of `suppress_ids` are never chosen, and the target Q is
+    clipped to `value_range`.
     """
     suppressed = jnp.asarray(suppress_ids, jnp.int32)
 

@@ -1,13 +1,12 @@
 """Declared attributes of candidates as integer codes.
 
 Attributes (gender, region, ...) are declared by the data's owner and never inferred. A value that is empty, white space
-    or absent is
-*unknown*: code -1, kept apart from every category, reported as a count and left out of every share.
+or absent is *unknown*: code -1, kept apart from every category, reported as a count and left out of every share.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Int
@@ -18,15 +17,11 @@ from ilqljax.types import Array
 UNKNOWN = -1
 
 
-@runtime_checkable
 class HasAttributes(Protocol):
     """Describe what the table needs of a candidate: an id, and attribute values by name."""
 
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def attributes(self) -> Mapping[str, str]: ...
+    id: str
+    attributes: Mapping[str, str]
 
 
 class Attribute(NamedTuple):
@@ -48,16 +43,17 @@ class AttributeTable:
     """Hold every candidate's attributes as integer codes.
 
     Attributes:
-        ids: candidate ids, in the order of the rows of `code_table`.
-        names: attribute names, sorted.
-        category_lists: the categories of each attribute, sorted.
-        code_table: codes, read-only; column j belongs to `names[j]`, and -1 is unknown.
+        ids: candidate ids, in the order of the codes.
+        columns: the attributes by name, sorted; their codes are read-only.
     """
 
     ids: tuple[str, ...]
-    names: tuple[str, ...]
-    category_lists: tuple[tuple[str, ...], ...]
-    code_table: Int[Array, "N n_attributes"]
+    columns: dict[str, Attribute]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the attributes."""
+        return tuple(self.columns)
 
     @classmethod
     def from_candidates(cls, candidates: Iterable[HasAttributes]) -> "AttributeTable":
@@ -68,17 +64,13 @@ class AttributeTable:
         """
         candidates = list(candidates)
         ids = tuple(candidate.id for candidate in candidates)
-        names = tuple(sorted({name for candidate in candidates for name in candidate.attributes}))
-        columns = [
-            encode_values(
-                [candidate.attributes.get(name, "") for candidate in candidates],
-                where=lambda row, name=name: f"candidate '{ids[row]}', attribute '{name}'",
-            )
-            for name in names
-        ]
-        table = np.stack([codes for _, codes in columns], axis=1) if columns else np.empty((len(ids), 0), np.int32)
-        table.flags.writeable = False
-        return cls(ids, names, tuple(categories for categories, _ in columns), table)
+        columns = {}
+        for name in sorted({name for candidate in candidates for name in candidate.attributes}):
+            values = [candidate.attributes.get(name, "") for candidate in candidates]
+            where = lambda row, name=name: f"candidate '{ids[row]}', attribute '{name}'"  # noqa: E731
+            columns[name] = Attribute(name, *encode_values(values, where=where))
+            columns[name].codes.flags.writeable = False
+        return cls(ids, columns)
 
     def attribute(self, name: str) -> Attribute:
         """Return one attribute.
@@ -86,19 +78,10 @@ class AttributeTable:
         Raises:
             UserError: no candidate has an attribute of this name.
         """
-        if name not in self.names:
+        if name not in self.columns:
             known = ", ".join(self.names) or "none at all"
             raise UserError(f"Unknown attribute '{name}'. The candidates declare: {known}. Name one of these.")
-        column = self.names.index(name)
-        return Attribute(name, self.category_lists[column], self.code_table[:, column])
-
-    def codes(self, name: str) -> Int[Array, "N"]:
-        """Return one code a candidate, -1 where unknown; an unknown name raises a `UserError`."""
-        return self.attribute(name).codes
-
-    def categories(self, name: str) -> tuple[str, ...]:
-        """Return an attribute's categories in the order of their codes; an unknown name raises a `UserError`."""
-        return self.attribute(name).categories
+        return self.columns[name]
 
     def intersection(self, names: Sequence[str]) -> Attribute:
         """Combine attributes into one whose categories are the combinations that occur, such as "female / north".
@@ -132,11 +115,11 @@ def encode_values(values: Sequence[Any], *, where: Any = str) -> tuple[tuple[str
     Raises:
         UserError: a value is not text.
     """
-    for row, value in enumerate(values):
-        if not isinstance(value, str):
-            raise UserError(
-                f'{where(row)}: expected text, got {value!r}. Write the category as text, or "" if unknown.'
-            )
+    wrong = next((row for row, value in enumerate(values) if not isinstance(value, str)), None)
+    if wrong is not None:
+        raise UserError(
+            f'{where(wrong)}: expected text, got {values[wrong]!r}. Write the category as text, or "" if unknown.'
+        )
     stripped = [value.strip() for value in values]
     categories = tuple(sorted(set(stripped) - {""}))
     code_of = {category: code for code, category in enumerate(categories)} | {"": UNKNOWN}

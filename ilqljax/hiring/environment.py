@@ -15,11 +15,9 @@ from ilqljax.types import Array
 
 
 class Reward(Protocol):
-    """Describe what the environment needs of a reward; `reward.DiversityReward` is one."""
+    """Give one reward for each (prompt, rewrite); `reward.DiversityReward` is one."""
 
-    def score(self, prompts: Sequence[str], texts: Sequence[str]) -> Float[Array, "B"]:
-        """Return one reward for each (prompt, rewrite)."""
-        ...
+    def score(self, prompts: Sequence[str], texts: Sequence[str]) -> Float[Array, "B"]: ...
 
 
 @dataclass(frozen=True)
@@ -43,28 +41,19 @@ class PostingObservation(LanguageObservation):
             raise ValueError("a rewrite comes with its reward: give both or neither")
 
     def to_sequence(self) -> tuple[list[tuple[str, float | None]], bool]:
-        """Return the prompt alone and False, or prompt and rewrite with its reward and True.
-
-        A rewrite ends the dialogue: there is one turn.
-        """
+        """Return the prompt alone and False, or prompt and rewrite, which ends the dialogue, and True."""
         if self.rewrite is None:
             return [(self.prompt, None)], False
         return [(self.prompt, None), (self.rewrite, float(self.reward))], True
 
     def __str__(self) -> str:
-        """Return the prompt and, if there is one, the rewrite with its reward."""
         return self.prompt if self.rewrite is None else f"{self.prompt}\n=> {self.rewrite}\n({self.reward:.2f})"
 
     def metadata(self) -> dict[str, Any]:
-        """Return the posting's id, company, location and original text, where the posting is known."""
         if self.posting is None:
             return {}
-        return {
-            "posting_id": self.posting.id,
-            "company": self.posting.company,
-            "location": self.posting.location,
-            "original": normalize_spaces(self.posting.description),
-        }
+        facts = {"posting_id": self.posting.id, "company": self.posting.company, "location": self.posting.location}
+        return facts | {"original": normalize_spaces(self.posting.description)}
 
 
 class PostingEnvironment(LanguageEnvironment):
@@ -78,15 +67,12 @@ class PostingEnvironment(LanguageEnvironment):
         """
         if not postings:
             raise UserError("An environment needs at least one posting. Is the split empty?")
-        self.postings = tuple(postings)
-        self.reward = reward
-        self.seed = seed
+        self.postings, self.reward, self.seed = tuple(postings), reward, seed
         self._n_drawn = 0
         self._order: list[int] = []
         self._observation: PostingObservation | None = None
 
     def reset(self) -> PostingObservation:
-        """Draw the next posting and return its prompt."""
         n_pass, position = divmod(self._n_drawn, len(self.postings))
         if position == 0:
             self._order = np.random.default_rng([self.seed, n_pass]).permutation(len(self.postings)).tolist()
@@ -113,5 +99,4 @@ class PostingEnvironment(LanguageEnvironment):
         return self._observation, reward, True
 
     def is_terminal(self) -> bool:
-        """Return whether the present posting has been rewritten."""
         return self._observation is not None and self._observation.rewrite is not None

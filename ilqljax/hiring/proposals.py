@@ -5,7 +5,6 @@ original's, or that says the same as it.
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,16 +58,8 @@ def judge_samples(
 ) -> Rewriting:
     """Check and reward samples (text, advantage, log-probability) of one posting, and sort out what may be proposed.
 
-    Args:
-        posting: the original.
-        samples: what a policy wrote; equal texts count once.
-        reward: the matcher and its reward.
-        policy: who wrote them.
-        rank_by: what sorts the safe improvements: "reward" asks the matcher, "advantage" the critic.
-        fluency: a check beside the guardrails; None leaves it out.
-
-    Raises:
-        UserError: the ranking is unknown.
+    Equal texts count once. `rank_by` sorts the safe improvements: "reward" asks the matcher, "advantage" the critic.
+    `policy` names who wrote them, and `fluency` is a check beside the guardrails.
     """
     check_ranking(rank_by)
     original = normalize_spaces(posting.description)
@@ -114,10 +105,7 @@ def log_decision(path: str | Path, decision: str, rewriting: Rewriting, *, run: 
     if decision not in DECISIONS:
         raise UserError(f"decision={decision!r} is unknown. Known: {', '.join(DECISIONS)}.")
     best = rewriting.safe[0]
-    line = {
-        "time": time,
-        "decision": decision,
-        "posting_id": rewriting.posting.id,
+    line = {"time": time, "decision": decision, "posting_id": rewriting.posting.id} | {
         "original_sha256": hash_text(rewriting.original),
         "rewrite_sha256": hash_text(best.text),
         "original": rewriting.original,
@@ -125,13 +113,9 @@ def log_decision(path: str | Path, decision: str, rewriting: Rewriting, *, run: 
         "run": run,
         **{name: getattr(best, name) for name in ("text", "reward", "gain", "advantage", "log_probability")},
     }
-    data = (json.dumps(line) + "\n").encode()
     try:
         # One write in append mode: lines of several processes do not mix.
-        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(file, data)
-        finally:
-            os.close(file)
+        with open(path, "ab", buffering=0) as file:
+            file.write((json.dumps(line) + "\n").encode())
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}). Choose a file you may write to.") from error

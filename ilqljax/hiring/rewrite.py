@@ -1,26 +1,18 @@
 """Sample rewrites of one posting with a trained policy, judge them, and show the best: `ilqljax rewrite`."""
 
-import json
 import sys
+from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
 from ilqljax.data.datapoint import encode_prompt
-from ilqljax.data.files import replace_half_characters
+from ilqljax.data.files import parse_json, replace_half_characters
 from ilqljax.errors import UserError
 from ilqljax.hiring.edits.differences import diff_words
 from ilqljax.hiring.environment import PostingObservation
-from ilqljax.hiring.evaluation.record import Rewrite
 from ilqljax.hiring.guardrails.language_model import CLONE, make_fluency
 from ilqljax.hiring.postings.posting import Posting, parse_posting
 from ilqljax.hiring.postings.prompts import build_prompt
-from ilqljax.hiring.proposals import (
-    Rewriting,
-    check_ranking,
-    describe_shortlist,
-    judge_samples,
-)
+from ilqljax.hiring.proposals import Rewriting, check_ranking, describe_shortlist, judge_samples
 from ilqljax.hiring.task import HiringData
 from ilqljax.training.evaluation import OpenRun
 from ilqljax.training.policies import make_policy
@@ -32,7 +24,7 @@ COLOURS = {"removed": ("\033[31;9m", "\033[0m"), "added": ("\033[32m", "\033[0m"
 def rewrite_with_run(
     run: OpenRun, data: HiringData, posting: Posting, *, n: int = 16, policy: str = "", rank_by: str = "reward"
 ) -> Rewriting:
-    """Sample rewrites of a posting with a run's policy, and reward them with the run's matcher.
+    """Sample `n` rewrites of any posting with a run's policy, and reward them with the run's matcher.
 
     Args:
         run: an opened run of a hiring config.
@@ -90,40 +82,33 @@ def read_job(name: str, *, title: str, company: str, location: str) -> Posting:
     if not text.strip():
         raise UserError(f"{where}: is empty. Give the posting's text.")
     if name.endswith(".json") or text.lstrip().startswith("{"):
-        try:
-            row = replace_half_characters(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}:{error.lineno}: not JSON ({error.msg}). Give one complete object.") from error
-        except (RecursionError, ValueError) as error:  # brackets or digits by the thousand
-            raise UserError(f"{where}: not JSON that we can read ({error}). Give one complete object.") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{where}: a {type(row).__name__}, not an object such as {{'id': ...}}.")
+        row = replace_half_characters(parse_json(text, where, advice="Give one complete object such as {'id': ...}."))
         return parse_posting({"id": "job", "title": "", **row}, where=where)
     return Posting("job", title=title, description=text, company=company, location=location)
 
 
 def format_rewriting(rewriting: Rewriting, data: HiringData, *, colour: bool) -> str:
     """Lay out the best rewrite: its difference, scores, and the shortlist before and after; or why there is none."""
-    refused = rewriting.refused
-    lines = [f"the original scores {rewriting.original_reward:.2f}"]
-    if not rewriting.safe:
-        lines.append(f"No safe improvement found among {len(refused)} different rewrites.")
-        return "\n".join([*lines, *summarize_refusals(refused)])
-    best = rewriting.safe[0]
-    marks = COLOURS if colour else MARKS
-    shown = "".join(f"{marks[s.kind][0]}{s.text}{marks[s.kind][1]}" for s in diff_words(rewriting.original, best.text))
-    lines += [
-        f"the best of {len(rewriting.safe)} safe improvements scores {best.reward:.2f} ({best.gain:+.2f}); "
-        f"advantage {best.advantage:+.2f}",
-        "",
-        shown,
-        "",
-        *format_shortlists(rewriting.original, best.text, data),
-    ]
-    return "\n".join([*lines, *summarize_refusals(refused)])
+    lines, best = [f"the original scores {rewriting.original_reward:.2f}"], next(iter(rewriting.safe), None)
+    if best is None:
+        lines.append(f"No safe improvement found among {len(rewriting.refused)} different rewrites.")
+    else:
+        marks, differences = COLOURS if colour else MARKS, diff_words(rewriting.original, best.text)
+        lines += [
+            f"the best of {len(rewriting.safe)} safe improvements scores {best.reward:.2f} ({best.gain:+.2f}); "
+            f"advantage {best.advantage:+.2f}",
+            "",
+            "".join(f"{marks[kind][0]}{text}{marks[kind][1]}" for kind, text in differences),
+            "",
+            *_format_shortlists(rewriting.original, best.text, data),
+        ]
+    reasons = [check for rewrite in rewriting.refused for check in (rewrite.failed_checks or ("no gain",))]
+    if reasons:
+        lines.append("refused: " + ", ".join(f"{n} {name}" for name, n in sorted(Counter(reasons).items())))
+    return "\n".join(lines)
 
 
-def format_shortlists(before: str, after: str, data: HiringData) -> list[str]:
+def _format_shortlists(before: str, after: str, data: HiringData) -> list[str]:
     """Lay out both shortlists by the attributes that candidates declare."""
     reward = data.reward
     rows = reward.shortlists([before, after])
@@ -136,13 +121,6 @@ def format_shortlists(before: str, after: str, data: HiringData) -> list[str]:
             lines.append(f"{label:<24}{old[0][i]:>8}{new[0][i]:>8}{old[2][i]:>14.2f}{new[2][i]:>8.2f}")
         lines.append(f"{name + ': (unknown)':<24}{old[1]:>8}{new[1]:>8}")
     return lines
-
-
-def summarize_refusals(refused: tuple[Rewrite, ...]) -> list[str]:
-    """Count why samples were refused, each guardrail on its own."""
-    reasons = [check for rewrite in refused for check in (rewrite.failed_checks or ("no gain",))]
-    names, counts = np.unique(np.array(reasons, str), return_counts=True)
-    return ["refused: " + ", ".join(f"{n} {name}" for name, n in zip(names, counts, strict=True))] if reasons else []
 
 
 def ask_for_decision(*, can_ask: bool) -> str:

@@ -16,6 +16,7 @@ from statsmodels.stats.proportion import proportion_confint, proportions_ztest
 from ilqljax.errors import UserError
 from ilqljax.types import Array
 
+LEVEL = 0.95  # of every interval
 MIN_EXPECTED_COUNT = 5  # below this in any cell, the normal approximation gives way to Fisher's exact test
 MIN_DEFINED_SHARE = 0.95  # of the resamples; with fewer, an interval is undefined rather than made of the lucky ones
 DRAWS_PER_BLOCK = 1 << 22  # bounds the memory of simulations
@@ -28,12 +29,16 @@ class Estimate(NamedTuple):
     low: Float[Array, "..."] | float
     high: Float[Array, "..."] | float
 
+    def spread(self, name: str) -> dict[str, float]:
+        """Return the three numbers of a row: `name`, `name_low`, `name_high`."""
+        return {name: float(self.value), f"{name}_low": float(self.low), f"{name}_high": float(self.high)}
 
-class MeanAndError(NamedTuple):
-    """Hold a mean and its standard error; NaN means undefined."""
+    def pick(self, index: int) -> "Estimate":
+        """Return one of many estimates."""
+        return Estimate(*(float(part[index]) for part in self))
 
-    mean: float
-    standard_error: float
+
+UNDEFINED = Estimate(np.nan, np.nan, np.nan)
 
 
 class TestResult(NamedTuple):
@@ -54,16 +59,18 @@ def divide(
     return np.divide(numerator, denominator, out=quotient, where=(denominator != 0) & ~np.isnan(denominator))
 
 
-def mean_and_standard_error(values: Float[Array, "n"]) -> MeanAndError:
+def mean_of_defined(values: Float[Array, "n ..."]) -> Float[Array, "..."]:
+    """Return the mean over the first axis, without NaN values; NaN where there is none else."""
+    return divide(np.nansum(values, axis=0), (~np.isnan(values)).sum(axis=0))
+
+
+def mean_and_standard_error(values: Float[Array, "n"]) -> tuple[float, float]:
     """Return the mean and its standard error (sample deviation with n - 1, over the root of n).
 
     The error is undefined (NaN) for one value; both are for none.
     """
-    values = np.asarray(values, float)
     n = len(values)
-    return MeanAndError(
-        float(values.mean()) if n else np.nan, float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
-    )
+    return float(values.mean()) if n else np.nan, float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
 
 
 def entropy(shares: Float[Array, "... C"]) -> Float[Array, "..."] | float:
@@ -71,17 +78,14 @@ def entropy(shares: Float[Array, "... C"]) -> Float[Array, "..."] | float:
     return scipy.special.entr(np.asarray(shares, float)).sum(axis=-1) / np.log(2.0)
 
 
-def wilson_interval(
-    successes: Num[Array, "..."] | float | int, trials: Num[Array, "..."] | float | int, *, level: float = 0.95
-) -> Estimate:
+def wilson_interval(successes: Num[Array, "..."] | float | int, trials: Num[Array, "..."] | float | int) -> Estimate:
     """Return shares with their Wilson score intervals (Wilson 1927); undefined (NaN) without trials.
 
     Wilson's interval stays within [0, 1] and is not empty at 0 or n successes. It assumes independent trials.
     """
-    check_level(level)
     trials = np.asarray(trials, float)
     defined = np.where(trials > 0, trials, np.nan)
-    low, high = proportion_confint(successes, defined, alpha=1.0 - level, method="wilson")
+    low, high = proportion_confint(successes, defined, alpha=1.0 - LEVEL, method="wilson")
     return Estimate(divide(successes, trials), low, high)
 
 
@@ -91,7 +95,6 @@ def cluster_bootstrap(
     *,
     seed: int,
     n_resamples: int = 10_000,
-    level: float = 0.95,
 ) -> Estimate:
     """Return a statistic of the clusters' summed values, with a bootstrap interval that resamples whole clusters.
 
@@ -109,15 +112,12 @@ def cluster_bootstrap(
         statistic: maps summed rows to one or more numbers.
         seed: same seed and same number of clusters, same resamples (so results can be compared in pairs).
         n_resamples: number of bootstrap resamples.
-        level: coverage of the interval.
 
     Raises:
-        UserError: there is no cluster, or `level` is not between 0 and 1.
+        UserError: there is no cluster.
     """
-    check_level(level)
     values = np.asarray(values_per_cluster, float)
-    n = len(values)
-    if n == 0:
+    if not (n := len(values)):
         raise UserError("A bootstrap over postings needs at least one posting (two for an interval), got none.")
     value = np.asarray(statistic(values.sum(axis=0)))[()]
     if n < 2:
@@ -128,22 +128,18 @@ def cluster_bootstrap(
         np.asarray(statistic(rng.multinomial(n, np.full(n, 1.0 / n), size=size) @ values))
         for size in split_draws(n_resamples, width=n)
     ]
-    tail = scipy.stats.norm.cdf(-np.sqrt(n / (n - 1)) * scipy.stats.t.ppf(0.5 + level / 2, df=n - 1))
+    tail = scipy.stats.norm.cdf(-np.sqrt(n / (n - 1)) * scipy.stats.t.ppf(0.5 + LEVEL / 2, df=n - 1))
     low, high = quantiles_of_defined(np.concatenate(draws), (tail, 1.0 - tail))
     return Estimate(value, low, high)
 
 
-def bootstrap_mean(
-    values: Num[Array, "clusters"], *, seed: int, n_resamples: int = 10_000, level: float = 0.95
-) -> Estimate:
+def bootstrap_mean(values: Num[Array, "clusters"], *, seed: int, n_resamples: int = 10_000) -> Estimate:
     """Return the mean of one value a cluster (such as a paired difference a posting) with its bootstrap interval."""
     rows = np.stack([np.asarray(values, float), np.ones(len(values))], axis=1)
-    return cluster_bootstrap(
-        rows, lambda sums: divide(sums[..., 0], sums[..., 1]), seed=seed, n_resamples=n_resamples, level=level
-    )
+    return cluster_bootstrap(rows, lambda sums: divide(sums[..., 0], sums[..., 1]), seed=seed, n_resamples=n_resamples)
 
 
-def two_proportion_test(successes_a: int, trials_a: int, *, successes_b: int, trials_b: int) -> TestResult:
+def two_proportion_test(successes_a: int, trials_a: int, successes_b: int, trials_b: int) -> TestResult:
     """Test whether two shares are equal: a pooled z test, or Fisher's exact test when any expected count is under 5.
 
     Both treat trials as independent; where the trials are members of shared shortlists, trust `audit.crossed` and
@@ -178,9 +174,3 @@ def quantiles_of_defined(
         return np.empty(enough.shape), np.empty(enough.shape)
     low, high = np.nanquantile(np.where(enough, draws, 0.0), levels, axis=0)
     return np.where(enough, low, np.nan)[()], np.where(enough, high, np.nan)[()]
-
-
-def check_level(level: float) -> None:
-    """Raise a `UserError` unless 0 < level < 1."""
-    if not 0.0 < level < 1.0:
-        raise UserError(f"level={level} is not a coverage between 0 and 1. Use 0.95 for a 95 % interval.")

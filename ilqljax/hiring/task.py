@@ -1,7 +1,7 @@
 """The hiring task's objects by name, for configs: data, tokenizer, dataset, environment, evaluator."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -12,21 +12,21 @@ from ilqljax.data.dataset import ObservationDataset, infer_reward_scaling
 from ilqljax.data.tokenizer import Tokenizer, train_bpe
 from ilqljax.envs.base import LanguageEnvironment
 from ilqljax.errors import UserError
-from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.data.practice import make_practice
-from ilqljax.hiring.data.prepare import DataConfig, PreparedData, prepare_data
-from ilqljax.hiring.environment import PostingEnvironment
-from ilqljax.hiring.evaluation.judge import HeldOut, HiringJudge
+from ilqljax.hiring.data.prepare import DataConfig, PreparedData, choose_some, prepare_data
+from ilqljax.hiring.environment import PostingEnvironment, PostingObservation
+from ilqljax.hiring.evaluation.judge import HeldOut, HiringJudge, JudgeConfig
 from ilqljax.hiring.guardrails.language_model import make_fluency, require_source
-from ilqljax.hiring.matching import encoders as matchers  # noqa: F401  (registers them)
-from ilqljax.hiring.matching.sources import MatcherSource, TfidfSource
+from ilqljax.hiring.matching import encoders, http  # noqa: F401  (registers the matchers)
+from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
 from ilqljax.hiring.reward.reward import DiversityReward, RewardConfig
 
 logger = logging.getLogger(__name__)
+register("reward", "diversity")(RewardConfig)
 
 
 class HiringData:
-    """A prepared folder with its engine and its practice postings, each made once."""
+    """A prepared folder with its matcher and its practice postings, each made once."""
 
     def __init__(
         self, prepared: PreparedData, config: DataConfig, *, n_practice: int, matcher: MatcherSource | None = None
@@ -40,19 +40,9 @@ class HiringData:
         return self.prepared.make_reward(self.matcher)
 
     @cached_property
-    def practice(self) -> list:
+    def practice(self) -> list[PostingObservation]:
         """Unscored dialogues for behavioural cloning."""
         return make_practice(self.prepared, self.config, n_postings=self.n_practice)
-
-    @cached_property
-    def reward_scaling(self) -> tuple[float, float]:
-        """Shift and scale that standardise the training split's rewards."""
-        return infer_reward_scaling(self.prepared.make_observations("train"))
-
-    def training_texts(self) -> Iterator[str]:
-        """Yield each distinct text that training may read, for a tokenizer."""
-        observations = [*self.prepared.make_observations("train"), *self.practice]
-        yield from dict.fromkeys(text for o in observations for text in (o.prompt, o.rewrite))
 
 
 @register("data", "hiring", options=DataConfig)
@@ -86,8 +76,10 @@ register("reward", "diversity")(RewardConfig)
 
 @register("tokenizer", "trained_bpe")
 def build_trained_bpe(data: HiringData, *, vocab_size: int = 1400) -> Tokenizer:
-    """Train a byte-level BPE on what training may read."""
-    return train_bpe(data.training_texts(), vocab_size=vocab_size)
+    """Train a byte-level BPE on each distinct text that training may read."""
+    observations = [*data.prepared.make_observations("train"), *data.practice]
+    texts = dict.fromkeys(text for o in observations for text in (o.prompt, o.rewrite))
+    return train_bpe(texts, vocab_size=vocab_size)
 
 
 @register("dataset", "hiring_rewrites")
@@ -111,12 +103,10 @@ def build_dataset(
         max_actions: longest rewrite in tokens; rows with a longer one are left out, and how many is reported. 0 is no
             limit.
     """
-    shift, scale = data.reward_scaling
+    shift, scale = infer_reward_scaling(data.prepared.make_observations("train"))
     observations = [*data.prepared.make_observations(split), *(data.practice if practice else ())]
-    kept = observations
-    if max_actions:
-        # The closing token is an action too.
-        kept = [o for o in observations if len(tokenizer.encode(o.rewrite)) < max_actions]
+    # The closing token is an action too.
+    kept = [o for o in observations if not max_actions or len(tokenizer.encode(o.rewrite)) < max_actions]
     dataset = ObservationDataset(kept, tokenizer, max_length=max_length, reward_shift=shift, reward_scale=scale)
     notes = [f"{dataset.size()} rows"]
     if len(kept) < len(observations):
@@ -131,46 +121,25 @@ def build_dataset(
 def build_environment(data: HiringData, *, split: str = "eval") -> Callable[[int], LanguageEnvironment]:
     """Make the function from a number to the environment of the split's posting of that number (counted round)."""
     postings = data.prepared.select_postings(split)
-
-    def make(i: int) -> LanguageEnvironment:
-        return PostingEnvironment([postings[i % len(postings)]], data.reward)
-
-    return make
+    return lambda i: PostingEnvironment([postings[i % len(postings)]], data.reward)
 
 
-@register("evaluator", "hiring")
-def build_judge(
-    data: HiringData,
-    *,
-    split: str = "test",
-    best_of: int = 4,
-    n_selected: int = 10,
-    max_postings: int = 0,
-    seed: int = 0,
-    fluency: str = "",
-    held_out_matcher: MatcherSource | None = None,
-) -> HiringJudge:
+@register("evaluator", "hiring", options=JudgeConfig)
+def build_judge(data: HiringData, *, held_out_matcher: MatcherSource | None = None, **options: Any) -> HiringJudge:
     """Make the final judge.
 
     Args:
         data: the prepared data.
-        split: whose postings are judged.
-        best_of: samples of "bc best of n".
-        n_selected: how many of a shortlist count as selected, below the reward's k.
-        max_postings: judge a seeded choice of at most so many, in their order; 0 takes all.
-        seed: of the choice and of intervals.
-        fluency: whose language model checks fluency (`language_model.make_fluency`): "bc", a directory, or "" for no
-            check.
-        held_out_matcher: an engine that training never asked, under which everything is judged as well; none where
-            there is no section.
+        held_out_matcher: one that training never asked, under which everything is judged as well; none where there is
+            no section.
+        **options: those of `JudgeConfig`.
 
     Raises:
-        UserError: the held-out matcher is the one that training is rewarded by, fluency could not be checked,
-            `n_selected` does not suit the shortlists, or `max_postings` is negative.
+        UserError: the held-out matcher is the one that training is rewarded by, fluency could not be checked, or an
+            option does not suit the data.
     """
-    if max_postings < 0:
-        raise UserError(f"max_postings={max_postings}: use a number from 1 on, or 0 for all postings.")
-    require_source(fluency, data.prepared)
+    config, prepared = JudgeConfig(**options), data.prepared
+    require_source(config.fluency, prepared)
     held_out = None
     if held_out_matcher is not None:
         if held_out_matcher.fingerprint == data.matcher.fingerprint:
@@ -178,23 +147,15 @@ def build_judge(
                 f"The held-out matcher ({held_out_matcher.name}) is the one that training is rewarded by, so it holds "
                 "nothing out. Choose another, or leave evaluator.held_out_matcher away."
             )
-        held_out = HeldOut(held_out_matcher.name, data.prepared.make_reward(held_out_matcher))
-    postings = data.prepared.select_postings(split)
-    table = AttributeTable.from_candidates(data.prepared.candidates)
-    if 0 < max_postings < len(postings):
-        # Files are often in order of time: their first postings are not like the rest.
-        rows = np.sort(np.random.default_rng(seed).choice(len(postings), max_postings, replace=False))
-        postings = [postings[row] for row in rows]
+        held_out = HeldOut(held_out_matcher.name, prepared.make_reward(held_out_matcher))
+    # Files are often in order of time: their first postings are not like the rest.
+    postings = choose_some(prepared.select_postings(config.split), config.max_postings, seed=config.seed)
     judged = {posting.id for posting in postings}
-    rewards = [row.reward for row in data.prepared.select_rewrites(split) if row.posting_id in judged]
     return HiringJudge(
+        config,
         postings,
         data.reward,
-        table,
-        data_mean=float(np.mean(rewards)),
-        best_of=best_of,
-        n_selected=n_selected,
-        seed=seed,
+        data_mean=float(np.mean([r.reward for r in prepared.select_rewrites(config.split) if r.posting_id in judged])),
         held_out=held_out,
-        make_fluency=lambda clone: make_fluency(fluency, data.prepared, clone=clone),
+        make_fluency=lambda clone: make_fluency(config.fluency, prepared, clone=clone),
     )

@@ -175,7 +175,7 @@ class GPT2(nn.Module):
         Without `cache`, attention is causal over the row and positions default to 0..T-1; `return_kv` gives the row's
         keys and values, to prefill a cache. With `cache`, T is 1 and `slots` says where the token goes and what it
         sees; the returned cache has it in it.
-        Parameters may be laid out for acting (`ilqljax.decoding.networks`).
+        Parameters may be laid out for acting (`ilqljax.decoding.sampling`).
         """
         c = self.config
         wte = self.param("wte", nn.initializers.normal(0.02), (c.vocab_size, c.n_embd))

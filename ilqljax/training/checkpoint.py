@@ -7,8 +7,8 @@
       trash/                     where old steps go, by one rename, before they are deleted
 
 A step's folder appears by one rename when it is complete and vanishes by one rename, so a process killed at any instant
-leaves only complete steps. Checksums (`checksums`) tell what a disk did to them later. Only this module imports
-Orbax.
+leaves only complete steps. A CRC-32 of every array and of the JSON tells what a disk did to them later: the array
+store has checksums of its index only, and a flipped bit would come back as another number.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import json
 import logging
 import math
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from ilqljax.errors import UserError
-from ilqljax.training.checksums import compute_checksums, find_differing
+from ilqljax.training.mesh import path_name
 from ilqljax.training.processes import is_first_process
 
 _TRASH = "trash"
@@ -38,21 +39,17 @@ class CheckpointStore:
     Use it as a context manager, or call `close`; a save still under way is finished then.
     """
 
-    def __init__(self, directory: str | Path, *, keep_last: int = 1, metric_name: str = "", mode: str = "min") -> None:
-        """Open a folder, which need not exist yet.
+    def __init__(self, directory: str | Path, *, metric_name: str = "", mode: str = "min") -> None:
+        """Open a folder, which need not exist yet; the newest and the best step are kept there.
 
         Args:
             directory: the folder of the steps.
-            keep_last: how many of the newest steps to keep; the best one is kept besides.
             metric_name: what `save` ranks by; "" keeps no best step.
             mode: whether the "min" or the "max" of the metric is best. Of equals the later is.
         """
-        if keep_last < 1:
-            raise UserError(f"keep_last={keep_last} would keep no checkpoint to resume from. Use 1 or more.")
         if mode not in ("min", "max"):
             raise UserError(f"mode={mode!r} is unknown. Known: min, max.")
         self.directory = Path(directory).absolute()
-        self._keep_last = keep_last
         self._metric_name = metric_name
         self._mode = mode
         self._metrics: dict[int, dict[str, Any]] = {}
@@ -82,7 +79,7 @@ class CheckpointStore:
             raise ValueError("save was given a metric, but the store has no metric_name.")
         if metric is not None and not math.isfinite(metric):
             raise UserError(f"{self._metric_name}={metric} at step {step} cannot rank a checkpoint: it is not finite.")
-        # The caller goes on changing its dict while the write is under way; what is no JSON fails here, not there.
+        # The caller goes on changing its dict while the write is under way; what is not JSON fails here, not there.
         extra = json.loads(json.dumps(extra))
         writer = self._open_writer()
         latest = writer.latest_step()
@@ -94,13 +91,11 @@ class CheckpointStore:
         self.wait()
         ranked = {} if metric is None else {"name": self._metric_name, "mode": self._mode, "value": float(metric)}
         self._metrics[step] = ranked
-        arrays, beside = _unwrap_keys(state), {"values": extra, "metric": ranked}
-        sums = compute_checksums(arrays, beside)
-        items = {
-            "state": ocp.args.StandardSave(arrays),
-            "extra": ocp.args.JsonSave(beside | {"checksums": sums}),
-        }
-        if not writer.save(step, args=ocp.args.Composite(**items)):
+        arrays = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
+        beside = {"values": extra, "metric": ranked}
+        beside["checksums"] = _compute_checksums(arrays, beside)
+        items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), extra=ocp.args.JsonSave(beside))
+        if not writer.save(step, args=items):
             raise RuntimeError(f"Orbax declined to save step {step} in {self.directory}.")
 
     def restore(self, template: Any, *, step: int | str = "last") -> tuple[Any, dict[str, Any], int]:
@@ -181,7 +176,7 @@ class CheckpointStore:
         self._empty_trash()
         self._writer = _open_manager(
             self.directory,
-            preservation_policy=_KeepLastAndBest(self._keep_last, self._metrics),
+            preservation_policy=_KeepLastAndBest(self._metrics),
             todelete_subdir=_TRASH,
             cleanup_tmp_directories=True,
         )
@@ -196,11 +191,8 @@ class CheckpointStore:
             return
         if not self.directory.is_dir():
             raise UserError(f"{self.directory} is not there, so no checkpoint can be read. Give the folder of a run.")
-        reader = _open_manager(self.directory)
-        try:
+        with contextlib.closing(_open_manager(self.directory)) as reader:
             yield reader
-        finally:
-            reader.close()
 
     def _find_step(self, reader: ocp.CheckpointManager, step: int | str) -> int:
         known = sorted(reader.all_steps())
@@ -224,53 +216,27 @@ class CheckpointStore:
             shutil.rmtree(trash)
 
 
-def restore_raw(directory: str | Path, *, step: int | str = "last") -> dict[str, Any]:
-    """Read a checkpoint's arrays as NumPy, for conversions: nested dicts, with lists where the state had tuples.
-
-    Args:
-        directory: the folder of the steps.
-        step: a number, "last" or "best".
-
-    Raises:
-        UserError: there is no such complete checkpoint, or it is damaged.
-    """
-    store = CheckpointStore(directory)
-    with store._open_reader() as reader:
-        step = store._find_step(reader, step)
-        template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), _read_shapes(reader, step))
-        return _read_step(reader, step, state=ocp.args.StandardRestore(template))["state"]
-
-
-class _DropOrbaxChatter(logging.Filter):
-    """Let only warnings and errors of Orbax through; it logs dozens of INFO lines a save."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.WARNING or "orbax" not in record.pathname
-
-
-_DROP_CHATTER = _DropOrbaxChatter()
-
-
 class _KeepLastAndBest:
-    """Orbax preservation policy: the newest steps and the best one. `metrics` grows as steps are saved."""
+    """Orbax preservation policy: the newest step and the best one. `metrics` grows as steps are saved."""
 
-    def __init__(self, keep_last: int, metrics: dict[int, dict[str, Any]]) -> None:
-        self._keep_last = keep_last
+    def __init__(self, metrics: dict[int, dict[str, Any]]) -> None:
         self._metrics = metrics
 
     def should_preserve(
-        self,
-        checkpoints: Sequence[ocp.checkpoint_managers.PolicyCheckpointInfo],
-        *,
-        context: ocp.checkpoint_managers.PreservationContext,
+        self, checkpoints: Sequence[ocp.checkpoint_managers.PolicyCheckpointInfo], **_: object
     ) -> list[bool]:
-        steps = sorted(info.step for info in checkpoints)
-        kept = {*steps[-self._keep_last :], _find_best({step: self._metrics[step] for step in steps})}
-        return [info.step in kept for info in checkpoints]
+        steps = [info.step for info in checkpoints]
+        kept = {max(steps, default=None), _find_best({step: self._metrics[step] for step in steps})}
+        return [step in kept for step in steps]
+
+
+def _drop_chatter(record: logging.LogRecord) -> bool:
+    """Let only warnings and errors of Orbax through; it logs dozens of INFO lines a save."""
+    return record.levelno >= logging.WARNING or "orbax" not in record.pathname
 
 
 def _open_manager(directory: Path, **options: Any) -> ocp.CheckpointManager:
-    logging.getLogger("absl").addFilter(_DROP_CHATTER)
+    logging.getLogger("absl").addFilter(_drop_chatter)
     return ocp.CheckpointManager(
         directory,
         options=ocp.CheckpointManagerOptions(create=False, save_root_metadata=False, **options),
@@ -296,10 +262,24 @@ def _read_step(manager: ocp.CheckpointManager, step: int, **items: Any) -> dict[
         extra = restored["extra"]
         beside = {name: extra[name] for name in ("values", "metric")}
         if extra.keys() != beside.keys():  # Checkpoints of before there were checksums have these two alone.
-            found = compute_checksums(restored.get("state", {}), beside)
-            if names := find_differing(extra["checksums"], found):
+            saved, found = extra["checksums"], _compute_checksums(restored.get("state", {}), beside)
+            if names := [name for name in found if name in saved and found[name] != saved[name]]:
                 raise ValueError(f"checksums differ: {', '.join(names[:10])}")
     return restored
+
+
+def _compute_checksums(state: Any, values: Any) -> dict[str, int]:
+    """Sum every array of a pytree under its path, and JSON values under "extra".
+
+    Arrays of which this process holds a part only (several hosts) are left out.
+    """
+    sums = {}
+    for name, leaf in _name_leaves(state).items():
+        if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
+            leaf = leaf.addressable_data(0)  # a copy that the array does not remember: it must remain to be donated
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+            sums[name] = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+    return sums | {"extra": zlib.crc32(json.dumps(values, sort_keys=True).encode())}
 
 
 def _read_shapes(manager: ocp.CheckpointManager, step: int) -> Any:
@@ -326,20 +306,24 @@ def _report_damage(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
 
 def _check_same_arrays(saved: Any, wanted: Any, *, where: str) -> None:
     """Refuse a checkpoint whose arrays are not those of the template, naming each one that differs (the first ten)."""
-    in_file, in_template = _describe_leaves(saved), _describe_leaves(wanted)
-    missing = [f"{name} {in_template[name]}" for name in in_template if name not in in_file]
-    unexpected = [f"{name} {in_file[name]}" for name in in_file if name not in in_template]
-    misshapen = [
-        f"{name} is {in_file[name]}, expected {in_template[name]}"
-        for name in in_template
-        if name in in_file and in_file[name] != in_template[name]
+    kept, wanted = (
+        {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in _name_leaves(tree).items()}
+        for tree in (saved, wanted)
+    )
+    problems = {
+        "missing": [f"{name} {wanted[name]}" for name in wanted if name not in kept],
+        "unexpected": [f"{name} {kept[name]}" for name in kept if name not in wanted],
+        "of another shape or type": [
+            f"{name} is {kept[name]}, expected {wanted[name]}"
+            for name in wanted
+            if name in kept and kept[name] != wanted[name]
+        ],
+    }
+    parts = [
+        f"{problem}: {'; '.join(names[:10])}" + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+        for problem, names in problems.items()
+        if names
     ]
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape or type": misshapen}
-    parts = []
-    for problem, names in problems.items():
-        if names:
-            more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-            parts.append(f"{problem}: {'; '.join(names[:10])}{more}")
     if parts:
         raise UserError(
             f"Checkpoint {where} is of another model, optimizer or algorithm. {'. '.join(parts)}. "
@@ -347,20 +331,12 @@ def _check_same_arrays(saved: Any, wanted: Any, *, where: str) -> None:
         )
 
 
-def _describe_leaves(tree: Any) -> dict[str, str]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{np.dtype(x.dtype)}{list(x.shape)}"
-        for path, x in leaves
-    }
+def _name_leaves(tree: Any) -> dict[str, Any]:
+    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _is_key(leaf: Any) -> bool:
     return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _unwrap_keys(state: Any) -> Any:
-    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
 
 
 def _wrap_key(leaf: jax.Array, like: Any) -> jax.Array:

@@ -1,6 +1,7 @@
 """Open a run, act with its policies and judge them again."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,24 +21,16 @@ from ilqljax.training.runs import open_run_config
 
 
 def load_policies(config: RunConfig, built: BuiltModel, run_dir: Path) -> dict[str, Trained]:
-    """Restore every stage's networks from a run's checkpoints, without their optimizer states.
-
-    Raises:
-        UserError: the run has no complete checkpoint.
-    """
+    """Restore every stage's networks from a run's checkpoints, without their optimizer states."""
     policies = {}
     for name, settings in (("bc", config.pretrain), (config.algorithm, config.train)):
         store = CheckpointStore(run_dir / "checkpoints" / name)
         if store.latest_step() is None:
             continue
         learner = make_learner(name, built.model, settings.loss)
-        template = jax.eval_shape(
-            lambda learner=learner, settings=settings: init_learner_state(
-                learner, optimizer=make_optimizer(settings), key=jax.random.key(0)
-            )
-        )
+        init = partial(init_learner_state, learner, optimizer=make_optimizer(settings))
         # Orbax restores onto shapes; only a key must be a real one, which says its generator.
-        template = template._replace(key=jax.random.key(0))
+        template = jax.eval_shape(lambda init=init: init(key=jax.random.key(0)))._replace(key=jax.random.key(0))
         best = settings.select == "best" and store.best_step() is not None
         state, _, _ = store.restore(template, step="best" if best else "last")
         transform = load_transform(run_dir, name, learner)
@@ -103,9 +96,6 @@ def build_rows(run: OpenRun, section: str, *, split: str = "") -> ListRLDataset:
         run: the run.
         section: of its config, such as "validation_dataset".
         split: another split than the section's own; "" leaves it.
-
-    Raises:
-        UserError: there is no such section, it has no splits, or it is a stream.
     """
     objects = run.config.objects
     if section not in objects or not section.endswith("dataset"):

@@ -66,7 +66,7 @@ def fit(
     Raises:
         UserError: an algorithm without a critic was given networks, one of its options is unknown or out of range, or
             the rows do not suit it.
-        NonFiniteLossError: the loss of a step is NaN or infinite.
+        NonFiniteError: the loss of a step is NaN or infinite.
     """
     settings = replace(settings, n_rollouts=0)
     stage = make_stage(name, make_learner(name, model, settings.loss), settings, dataset, validation)
@@ -90,12 +90,10 @@ class _CurveWriter:
 
     def __init__(self) -> None:
         self.records: list[dict[str, float]] = []
+        self.close = lambda: None
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         self.records.append({"step": step} | {name: float(value) for name, value in metrics.items()})
-
-    def close(self) -> None:
-        """Hold nothing back."""
 
 
 class _MemoryStore:
@@ -104,25 +102,15 @@ class _MemoryStore:
     def __init__(self, *, keep_best: bool) -> None:
         self.keep_best = keep_best
         self.best: tuple[float, int, Any] | None = None
-
-    def latest_step(self) -> None:
-        """Find nothing to continue from."""
+        self.latest_step = self.check_metrics = self.wait = lambda: None  # there is nothing from before
 
     def best_step(self) -> int | None:
         return self.best and self.best[1]
 
     def save(self, step: int, state: Any, extra: dict[str, Any], *, metric: float | None = None) -> None:
-        del extra
         if self.keep_best and metric is not None and (self.best is None or metric <= self.best[0]):
             self.best = metric, step, jax.device_get(state._replace(key=jax.random.key_data(state.key)))
 
     def restore(self, template: Any, *, step: str = "last") -> tuple[Any, dict[str, Any], int]:
-        metric, best, state = self.best
-        del template, step, metric
+        _, best, state = self.best
         return state._replace(key=jax.random.wrap_key_data(state.key)), {}, best
-
-    def check_metrics(self) -> None:
-        """Have none from before."""
-
-    def wait(self) -> None:
-        """Be done already."""

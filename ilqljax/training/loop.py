@@ -11,13 +11,14 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import jax
 from jax.sharding import Mesh
 
 from ilqljax.data.dataset import ListRLDataset, RLDataset
-from ilqljax.data.loader import TrainLoader, eval_batches, expect_counts, make_train_loader
+from ilqljax.data.loader import eval_batches, expect_counts, make_train_loader
 from ilqljax.data.transforms import Transform
 from ilqljax.errors import UserError
 from ilqljax.models.builders import count_parameters
@@ -25,13 +26,12 @@ from ilqljax.rl.algorithms import Learner, find_unreached, init_learner_state
 from ilqljax.rl.optim import make_optimizer
 from ilqljax.rl.state import TrainState, are_finite
 from ilqljax.rl.steps import make_eval_step, make_train_step
-from ilqljax.training.compilation import CompilationCounter
-from ilqljax.training.flops import count_product_flops
+from ilqljax.training.compilation import CompilationCounter, count_product_flops
 from ilqljax.training.mesh import batch_sharding, infer_param_shardings, replicated_sharding, shard_batch
-from ilqljax.training.metrics import DelayedMetrics, MetricWriter, NonFiniteParamsError, Pace, ProgressBar
+from ilqljax.training.metrics import DelayedMetrics, MetricWriter, NonFiniteError, Pace, ProgressBar
+from ilqljax.training.policies import evaluate_loss
 from ilqljax.training.processes import check_same, is_first_process
 from ilqljax.training.run_config import TrainConfig
-from ilqljax.training.validation import evaluate_loss
 from ilqljax.types import Array
 
 Watch = Callable[[int, TrainState], bool | None]
@@ -42,10 +42,7 @@ class Stage(NamedTuple):
 
     Attributes:
         name: of its folders, and in front of its progress.
-        learner: the algorithm.
-        settings: how long and how.
         transform: what the algorithm made of the training rows.
-        rows: what is trained on.
         validation: rows whose mean loss is watched; None for none.
     """
 
@@ -64,6 +61,18 @@ class Stage(NamedTuple):
         """
         algorithm = self.learner.algorithm
         return (algorithm.has_critic or algorithm.has_reference) and self.settings.n_rollouts > 0
+
+    @property
+    def batching(self) -> dict[str, Any]:
+        """How rows come in batches, and which of them are this process's, as loaders take it."""
+        settings = self.settings
+        return {
+            "batch_size": settings.batch_size,
+            "length_buckets": settings.length_buckets,
+            "action_buckets": settings.action_buckets,
+            "n_hosts": jax.process_count(),
+            "host": jax.process_index(),
+        }
 
 
 class Start(NamedTuple):
@@ -112,12 +121,12 @@ def make_stage(
             f"sort_window={settings.sort_window} sorts rows by length, and a stream has none beforehand. Use 1."
         )
     watched = None if validation is None else transform.apply(validation)
+    stage = Stage(name, learner, settings, transform, transformed, watched)
     # A row that fits no bucket must stop the run here, not after the stage before it.
     for data in (transformed, watched):
         if isinstance(data, ListRLDataset):
-            hosts = {"n_hosts": jax.process_count(), "host": jax.process_index()}
-            eval_batches(data, batch_size=settings.batch_size, **settings.buckets, **hosts)
-    return Stage(name, learner, settings, transform, transformed, watched)
+            eval_batches(data, **stage.batching)
+    return stage
 
 
 class CompiledStage(NamedTuple):
@@ -201,14 +210,13 @@ def train_stage(
         watch_every: steps between these calls; 0 is only the first and the last.
 
     Raises:
-        NonFiniteLossError: the loss is NaN or infinite; nothing is saved from then on.
-        NonFiniteParamsError: a state that was to be saved is NaN or infinite; it is not.
+        NonFiniteError: the loss, or a state that was to be saved, is NaN or infinite; nothing is saved from then on.
         UserError: a checkpoint in the store is of another shape, the data changed under it, or processes have other
             data than the first.
     """
     settings = stage.settings
     state, template, step_fn, eval_fn, finite_fn = compile_stage(stage, key=key, mesh=mesh, start=start)
-    loader = make_loader(stage, seed=seed)
+    loader = make_train_loader(stage.rows, seed=seed, sort_window=settings.sort_window, **stage.batching)
     check_same(json.dumps(loader.get_state()), what="training rows")
     first = 0
     if store.latest_step() is not None:
@@ -222,8 +230,7 @@ def train_stage(
     def evaluate(state: TrainState) -> dict[str, float]:
         losses = {}
         if stage.validation is not None:
-            batches = {"batch_size": settings.batch_size, **settings.buckets}
-            losses = evaluate_loss(eval_fn, state, stage.validation, mesh=mesh, **batches)
+            losses = evaluate_loss(eval_fn, state, stage.validation, mesh=mesh, **stage.batching)
         results = {f"validation/{k}": v for k, v in losses.items()}
         return results | {f"rollout/{k}": v for k, v in (play(state) if play else {}).items()}
 
@@ -232,7 +239,10 @@ def train_stage(
         f"{dict(mesh.shape)} devices"
     )
     flops: dict[tuple[tuple[int, ...], ...], float] = {}  # operations of a step's products, by its batch's shape
-    with Recorder(stage, open_writer(first), first=first) as recorder:
+    stream = None if is_first_process() else io.StringIO()
+    bar = ProgressBar(settings.total_steps, initial=first, description=stage.name, stream=stream)
+    with CompilationCounter() as compilations, contextlib.closing(open_writer(first)) as writer, bar:
+        recorder = Recorder(stage, writer, bar, compilations)
         if watch is not None:
             watch(first, state)
         for step in range(first + 1, settings.total_steps + 1):
@@ -255,7 +265,7 @@ def train_stage(
                 # not tell: it is that of the parameters before the update.
                 recorder.flush()
                 if not finite_fn(state.params):
-                    raise NonFiniteParamsError(step)
+                    raise NonFiniteError(f"parameters are NaN or infinite after step {step}")
                 results = evaluate(state) if evaluating else {}
                 recorder.show(step, results)
                 metric = results.get("rollout/return" if stage.best_is_return else "validation/loss")
@@ -269,25 +279,16 @@ def train_stage(
     return state
 
 
+@dataclass
 class Recorder:
     """Take a stage's metrics, one step late, to its writer and its progress bar."""
 
-    def __init__(self, stage: Stage, writer: MetricWriter, *, first: int) -> None:
-        """Begin at the step `first`."""
-        self.name, self.settings, self.writer = stage.name, stage.settings, writer
-        self.delayed, self.pace, self.compilations = DelayedMetrics(), Pace(), CompilationCounter()
-        stream = None if is_first_process() else io.StringIO()
-        self.bar = ProgressBar(stage.settings.total_steps, initial=first, description=stage.name, stream=stream)
-        self.open = contextlib.ExitStack()
-
-    def __enter__(self) -> "Recorder":
-        self.open.enter_context(self.compilations)
-        self.open.callback(self.writer.close)
-        self.open.enter_context(self.bar)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.open.close()
+    stage: Stage
+    writer: MetricWriter
+    bar: ProgressBar
+    compilations: CompilationCounter
+    delayed: DelayedMetrics = field(default_factory=DelayedMetrics)
+    pace: Pace = field(default_factory=Pace)
 
     def push(self, step: int, metrics: dict) -> None:
         """Take over a step's metrics, and record those of the step before; errors are those of `DelayedMetrics`."""
@@ -301,7 +302,9 @@ class Recorder:
         """Record what an evaluation found, and put the main figures on the terminal."""
         if results:
             self.writer.write(step, results)
-            self.bar.message(f"{self.name} step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in brief(results)))
+            wanted = ("validation/loss", "rollout/return", "rollout/return_standard_error")
+            shown = ", ".join(f"{name} {results[name]:.4g}" for name in wanted if name in results)
+            self.bar.message(f"{self.stage.name} step {step}: {shown}")
 
     def _record(self, fetched: tuple[int, dict[str, float]] | None) -> None:
         if fetched is None:
@@ -310,29 +313,9 @@ class Recorder:
         n_flops = metrics.pop("flops")
         self.bar.update(step, tokens=int(metrics["tokens"]), loss=metrics["loss"], flops=n_flops)
         self.pace.count(tokens=metrics["tokens"], waited=metrics.pop("data_wait"), flops=n_flops)
-        if step % self.settings.log_every == 0 or step == self.settings.total_steps:
+        if step % self.stage.settings.log_every == 0 or step == self.stage.settings.total_steps:
             found = metrics | self.pace.read() | self.compilations.read()
             self.writer.write(step, {f"train/{k}": v for k, v in found.items()})
-
-
-def make_loader(stage: Stage, *, seed: int) -> TrainLoader:
-    """Make this process's iterator over a stage's training batches."""
-    settings = stage.settings
-    return make_train_loader(
-        stage.rows,
-        batch_size=settings.batch_size,
-        seed=seed,
-        n_hosts=jax.process_count(),
-        host=jax.process_index(),
-        sort_window=settings.sort_window,
-        **settings.buckets,
-    )
-
-
-def brief(results: dict[str, float]) -> list[tuple[str, float]]:
-    """Pick what is worth a line on the terminal."""
-    wanted = ("validation/loss", "rollout/return", "rollout/return_standard_error")
-    return [(name, results[name]) for name in wanted if name in results]
 
 
 def say(text: str) -> None:

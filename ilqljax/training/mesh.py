@@ -86,7 +86,7 @@ def _fill_sizes(config: MeshConfig, n_devices: int) -> tuple[int, ...]:
     for axis, size in sizes.items():
         if size < 1 and size != -1:
             raise UserError(
-                f"config.mesh.{axis}={size} is no number of devices. Use 1 or more, or -1 for what is left."
+                f"config.mesh.{axis}={size} is not a number of devices. Use 1 or more, or -1 for what is left."
             )
     fills = [axis for axis, size in sizes.items() if size == -1]
     if len(fills) > 1:
@@ -95,20 +95,17 @@ def _fill_sizes(config: MeshConfig, n_devices: int) -> tuple[int, ...]:
         )
     given = {axis: size for axis, size in sizes.items() if size != -1}
     product = math.prod(given.values())
+    if fills and n_devices % product:
+        needs, rule, remedy = f"a multiple of {product}", f"divides {n_devices}", f"{fills[0]} instead of -1"
+    elif not fills and product > n_devices:
+        needs, rule, remedy = product, f"is at most {n_devices}", "data=-1"
+    else:
+        return tuple(n_devices // product if size == -1 else size for size in sizes.values())
     named = " x ".join(f"{axis}={size}" for axis, size in given.items())
-    if fills:
-        if n_devices % product:
-            raise UserError(
-                f"config.mesh {named} needs a multiple of {product} devices, and there are {n_devices}. "
-                f"Use sizes whose product divides {n_devices}, or set config.mesh.{fills[0]} instead of -1."
-            )
-        sizes[fills[0]] = n_devices // product
-    elif product > n_devices:
-        raise UserError(
-            f"config.mesh {named} needs {product} devices, and there are {n_devices}. "
-            f"Use sizes whose product is at most {n_devices}, or set config.mesh.data=-1."
-        )
-    return tuple(sizes.values())
+    raise UserError(
+        f"config.mesh {named} needs {needs} devices, and there are {n_devices}. "
+        f"Use sizes whose product {rule}, or set config.mesh.{remedy}."
+    )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -122,15 +119,7 @@ def replicated_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Refuse a batch that the mesh cannot deal out evenly.
-
-    Args:
-        batch_size: rows over all processes.
-        mesh: the mesh.
-
-    Raises:
-        UserError: the rows are not divisible by the devices on `data` and `fsdp`.
-    """
+    """Raise a `UserError` unless the devices on `data` and `fsdp` can share the rows of all processes evenly."""
     n_data, n_fsdp = (mesh.shape[axis] for axis in BATCH_AXES)
     n = n_data * n_fsdp
     if batch_size > 0 and batch_size % n == 0:
@@ -144,17 +133,9 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
 
 
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
-    """Put a pytree of NumPy arrays on the mesh, rows over `data` and `fsdp`.
+    """Put a pytree of NumPy arrays [B ...] on the mesh, rows over `data` and `fsdp`; errors are `check_batch_size`'s.
 
-    Args:
-        batch: arrays [B ...]; with many processes each gives its own B / processes rows, in the order of the processes.
-        mesh: the mesh.
-
-    Returns:
-        The same tree of global arrays.
-
-    Raises:
-        UserError: the rows of all processes together are not divisible by the devices that share them.
+    With many processes each gives its own B / processes rows, in the order of the processes.
     """
     sharding = batch_sharding(mesh)
     for n_rows in {np.shape(x)[0] for x in jax.tree.leaves(batch)}:
@@ -166,11 +147,8 @@ def infer_param_shardings(shapes: Any, mesh: Mesh) -> Any:
     """Derive the sharding of every array of a tree from its name and shape, by `PARTITION_RULES`.
 
     Moments of an optimizer and target networks end in the names of their parameters, so a whole training state can be
-    given. Names without a rule (biases, norms, scalars, keys) and axes that do not divide evenly are replicated.
-
-    Args:
-        shapes: a tree whose leaves have `shape`: arrays, or the result of `jax.eval_shape`.
-        mesh: the mesh.
+    given, or its `jax.eval_shape`. Names without a rule (biases, norms, scalars, keys) and axes that do not divide
+    evenly are replicated.
     """
 
     def infer(path: tuple, leaf: Any) -> NamedSharding:
@@ -185,19 +163,16 @@ def path_name(path: tuple) -> str:
 
 
 def _partition(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    for pattern, layouts in PARTITION_RULES:
-        if re.search(pattern, name) and len(shape) >= len(layouts[0]):
-            specs = [(None,) * (len(shape) - len(layout)) + tuple(layout) for layout in layouts]
-            kept = [
-                tuple(
-                    axes if size % _count_devices(axes, mesh) == 0 else None
-                    for size, axes in zip(shape, spec, strict=True)
-                )
-                for spec in specs
-            ]
-            whole = [fit for fit, spec in zip(kept, specs, strict=True) if fit == spec]
-            return PartitionSpec(*(whole or kept)[0])
-    return PartitionSpec()
+    layouts = next((layouts for pattern, layouts in PARTITION_RULES if re.search(pattern, name)), ())
+    if not layouts or len(shape) < len(layouts[0]):
+        return PartitionSpec()
+    specs = [(None,) * (len(shape) - len(layout)) + tuple(layout) for layout in layouts]
+    kept = [
+        tuple(axes if size % _count_devices(axes, mesh) == 0 else None for size, axes in zip(shape, spec, strict=True))
+        for spec in specs
+    ]
+    whole = [fit for fit, spec in zip(kept, specs, strict=True) if fit == spec]
+    return PartitionSpec(*(whole or kept)[0])
 
 
 def _count_devices(axes: str | tuple[str, ...] | None, mesh: Mesh) -> int:

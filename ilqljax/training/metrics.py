@@ -3,7 +3,6 @@
 import collections
 import json
 import math
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,17 +15,16 @@ from tqdm import tqdm
 from ilqljax.data.files import save_text
 from ilqljax.errors import UserError
 
+SECONDS_BETWEEN_LINES = 30.0  # of progress, where there is no terminal
+
 # --- Writers ----------------------------------------------------------------------------------------------------------
 
 
 class MetricWriter(Protocol):
-    """What all writers offer."""
+    """What all writers offer; `close` writes out what is held back, and lets go of files and connections."""
 
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write the metrics of a step."""
-
-    def close(self) -> None:
-        """Write out what is held back, and let go of files and connections."""
+    def write(self, step: int, metrics: Mapping[str, float]) -> None: ...
+    def close(self) -> None: ...
 
 
 class JsonlWriter:
@@ -35,7 +33,7 @@ class JsonlWriter:
     JSON has no NaN and no infinity; they are written as null.
     """
 
-    def __init__(self, path: str | Path, *, resume_step: int | None = None) -> None:
+    def __init__(self, path: str | Path, *, resume_step: float = math.inf) -> None:
         """Open the file, and create its folder where it is missing.
 
         Args:
@@ -43,94 +41,68 @@ class JsonlWriter:
             resume_step: the step a run continues from; records of later steps are dropped, for they will come again.
 
         Raises:
-            UserError: the file has a line that is no record; a last line that was cut off is dropped instead.
+            UserError: the file has a line that is not a record; a last line that was cut off is dropped instead.
         """
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            _truncate_records(self.path, math.inf if resume_step is None else resume_step)
-        self._file = self.path.open("a", encoding="utf-8")
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            _truncate_records(path, resume_step)
+        self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one line."""
         values = {name: float(value) for name, value in metrics.items()}
         record = {"step": int(step)} | {name: v if math.isfinite(v) else None for name, v in values.items()}
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
 
 def _truncate_records(path: Path, last_step: float) -> None:
     """Rewrite a file of records without those after a step, and without a last line that was cut off."""
-    try:
-        lines = path.read_bytes().decode("utf-8").splitlines(keepends=True)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start} is not UTF-8. Mend or move the file, then resume.") from error
-    kept = []
+    advice = "Mend or move the file, then resume."
+    lines, kept = path.read_bytes().splitlines(keepends=True), []
     for number, line in enumerate(lines, start=1):
-        if not line.endswith("\n") and line.startswith("{"):
-            break
-        if _read_step(line, where=f"{path}:{number}") <= last_step:
-            kept.append(line)
-    if kept == lines:
-        return
-    save_text(path, "".join(kept))
-
-
-def _read_step(line: str, *, where: str) -> int:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not valid JSON ({error}). Mend or move the file, then resume.") from error
-    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-        raise UserError(f"{where}: no metric record with an integer 'step'. Mend or move the file, then resume.")
-    return record["step"]
+        try:
+            text = line.decode()
+            if text.startswith("{") and not text.endswith("\n"):
+                break
+            record = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}:{number}: not valid JSON ({error}). {advice}") from error
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+            raise UserError(f"{path}:{number}: not a metric record with an integer 'step'. {advice}")
+        if record["step"] <= last_step:
+            kept.append(text)
+    if len(kept) < len(lines):
+        save_text(path, "".join(kept))
 
 
 class TensorBoardWriter:
-    """Write scalars for TensorBoard."""
+    """Write scalars for TensorBoard, to a new event file; it hides the events after `resume_step` of older ones."""
 
-    def __init__(self, directory: str | Path, *, resume_step: int | None = None) -> None:
-        """Open a new event file in a folder; events after `resume_step` are hidden by TensorBoard."""
-        # Imported here: it takes a while, and programs that only read metrics do not need it.
-        from tensorboardX import SummaryWriter
+    def __init__(self, directory: Path, *, resume_step: int) -> None:
+        from tensorboardX import SummaryWriter  # here: it takes a while
 
-        purge_step = None if resume_step is None else resume_step + 1
-        self._writer = SummaryWriter(logdir=str(directory), purge_step=purge_step)
+        self._writer = SummaryWriter(logdir=str(directory), purge_step=resume_step + 1)
+        self.close = self._writer.close
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write one scalar per metric."""
         for name, value in metrics.items():
             self._writer.add_scalar(name, float(value), int(step))
-
-    def close(self) -> None:
-        """Close the event file."""
-        self._writer.close()
 
 
 class WandbWriter:
     """Log to Weights & Biases."""
 
-    def __init__(
-        self,
-        project: str,
-        *,
-        directory: str | Path,
-        name: str = "",
-        run_id: str = "",
-        mode: str = "",
-        config: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Start, or with a known `run_id` continue, a run.
+    def __init__(self, project: str, *, directory: Path, name: str, mode: str, config: Mapping[str, Any]) -> None:
+        """Start a run.
 
         Args:
             project: the project's name.
             directory: the folder that the run's local files go to.
-            name: shown name; "" lets the service choose.
-            run_id: identity for resuming; "" makes a new one.
+            name: shown name.
             mode: "online", "offline" (sync later with `wandb sync`) or "disabled"; "" follows WANDB_MODE.
             config: plain values to show with the run.
 
@@ -150,45 +122,27 @@ class WandbWriter:
                 "config.wandb.use_wandb is set, but wandb is not installed. "
                 "Run: pip install 'ilqljax[wandb]', or set config.wandb.use_wandb=false."
             ) from error
-        Path(directory).mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
-            project=project,
-            dir=str(directory),
-            name=name or None,
-            id=run_id or None,
-            resume="allow",
-            mode=mode or None,
-            config=dict(config or {}),
+            project=project, dir=str(directory), name=name, resume="allow", mode=mode or None, config=dict(config)
         )
+        self.close = self._run.finish
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Log the metrics of a step."""
         self._run.log({name: float(value) for name, value in metrics.items()}, step=int(step))
-
-    def close(self) -> None:
-        """Finish the run."""
-        self._run.finish()
 
 
 class MultiWriter:
-    """Write to several writers; a context manager that closes them all."""
+    """Write to several writers."""
 
     def __init__(self, writers: Sequence[MetricWriter]) -> None:
         self._writers = tuple(writers)
 
-    def __enter__(self) -> "MultiWriter":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write the metrics of a step to all writers."""
         for writer in self._writers:
             writer.write(step, metrics)
 
     def close(self) -> None:
-        """Close all writers."""
         for writer in self._writers:
             writer.close()
 
@@ -196,37 +150,16 @@ class MultiWriter:
 # --- From the device --------------------------------------------------------------------------------------------------
 
 
-NON_FINITE_ADVICE = (
-    "Resume the run, which goes on from the last checkpoint, with a lower learning rate, gradient clipping "
-    "(max_grad_norm=1.0), a longer warm-up or, for ILQL, bounded advantage weights (clip_weight). If that does not "
-    "help, start a new run with float32 activations if these are bfloat16, or with rewards of another scale."
-)
+class NonFiniteError(UserError, FloatingPointError):
+    """Report a loss, or parameters, that became NaN or infinite."""
 
-
-class NonFiniteLossError(UserError, FloatingPointError):
-    """Report a loss that became NaN or infinite.
-
-    Attributes:
-        step: the step whose loss it is.
-        name: the metric's name.
-        value: nan, inf or -inf.
-    """
-
-    def __init__(self, step: int, name: str, value: float) -> None:
-        super().__init__(f"{name} is {value} at step {step}. {NON_FINITE_ADVICE}")
-        self.step, self.name, self.value = step, name, value
-
-
-class NonFiniteParamsError(UserError, FloatingPointError):
-    """Report parameters that became NaN or infinite in a step whose loss, which is that before the update, is finite.
-
-    Attributes:
-        step: the last step that was taken.
-    """
-
-    def __init__(self, step: int) -> None:
-        super().__init__(f"parameters are NaN or infinite after step {step}. {NON_FINITE_ADVICE}")
-        self.step = step
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}. Resume the run, which goes on from the last checkpoint, with a lower learning rate, gradient "
+            "clipping (max_grad_norm=1.0), a longer warm-up or, for ILQL, bounded advantage weights (clip_weight). If "
+            "that does not help, start a new run with float32 activations if these are bfloat16, or with rewards of "
+            "another scale."
+        )
 
 
 class DelayedMetrics:
@@ -237,17 +170,15 @@ class DelayedMetrics:
     | `push(1, metrics)` | None                 | step 1                  |
     | `push(2, metrics)` | (1, floats)          | step 2                  |
     | `flush()`          | (2, floats)          | nothing                 |
+
+    Either raises a `NonFiniteError` where a loss of the step that it would return is NaN or infinite.
     """
 
     def __init__(self) -> None:
         self._held: tuple[int, Mapping[str, Any]] | None = None
 
     def push(self, step: int, metrics: Mapping[str, Any]) -> tuple[int, dict[str, float]] | None:
-        """Take over a step's scalars and return those of the step before, if there is one.
-
-        Raises:
-            NonFiniteLossError: the loss of the step *before* is NaN or infinite.
-        """
+        """Take over a step's scalars and return those of the step before, if there is one."""
         for value in metrics.values():
             if hasattr(value, "copy_to_host_async"):
                 value.copy_to_host_async()
@@ -256,18 +187,14 @@ class DelayedMetrics:
         return fetched
 
     def flush(self) -> tuple[int, dict[str, float]] | None:
-        """Return the metrics still held, if any; waits for the device.
-
-        Raises:
-            NonFiniteLossError: the step's loss is NaN or infinite.
-        """
+        """Return the metrics still held, if any; waits for the device."""
         if self._held is None:
             return None
         (step, metrics), self._held = self._held, None
         values = {name: float(np.asarray(value)) for name, value in metrics.items()}
         for name, value in values.items():
             if (name == "loss" or name.endswith("_loss")) and not math.isfinite(value):
-                raise NonFiniteLossError(step, name, value)
+                raise NonFiniteError(f"{name} is {value} at step {step}")
         return step, values
 
 
@@ -286,32 +213,29 @@ class Pace:
     def restart(self) -> None:
         """Leave out what went by since the last step, and the step that comes next."""
         self._since: float | None = None
-        self._n_steps, self._tokens, self._waited, self._flops = 0, 0.0, 0.0, 0.0
+        self._steps: list[tuple[float, float, float]] = []
 
     def count(self, *, tokens: float, waited: float, flops: float = 0.0) -> None:
         """Count a step that has just ended: its tokens, seconds it waited for its batch, operations of its products."""
         if self._since is None:
             self._since = self._clock()
-            return
-        self._n_steps += 1
-        self._tokens += tokens
-        self._waited += waited
-        self._flops += flops
+        else:
+            self._steps.append((tokens, waited, flops))
 
     def read(self) -> dict[str, float]:
-        """Return the means since the last reading, and begin anew; nothing where no step was counted."""
-        if self._since is None or not self._n_steps:
+        """Return the means since the last reading, and begin again; nothing where no step was counted."""
+        if not self._steps:
             return {}
         now = self._clock()
-        seconds = max(now - self._since, 1e-9)
-        found = {
-            "tokens_per_second": self._tokens / seconds,
-            "step_seconds": seconds / self._n_steps,
-            "data_wait_seconds": self._waited / self._n_steps,
-            "flops_per_second": self._flops / seconds,
+        seconds, n_steps = max(now - self._since, 1e-9), len(self._steps)
+        tokens, waited, flops = map(sum, zip(*self._steps, strict=True))
+        self._since, self._steps = now, []
+        return {
+            "tokens_per_second": tokens / seconds,
+            "step_seconds": seconds / n_steps,
+            "data_wait_seconds": waited / n_steps,
+            "flops_per_second": flops / seconds,
         }
-        self._since, self._n_steps, self._tokens, self._waited, self._flops = now, 0, 0.0, 0.0, 0.0
-        return found
 
 
 # --- Progress ---------------------------------------------------------------------------------------------------------
@@ -330,7 +254,6 @@ class ProgressBar:
         *,
         initial: int = 0,
         description: str = "",
-        interval: float = 30.0,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -340,31 +263,32 @@ class ProgressBar:
             total: steps of the whole run.
             initial: steps done before, where a run continues.
             description: shown in front.
-            interval: seconds between lines where there is no terminal.
             stream: stands in for stderr.
             clock: seconds, for the rates.
         """
-        stream = sys.stderr if stream is None else stream
-        self._total, self._description, self._interval = total, description, interval
-        self._stream, self._clock = stream, clock
-        self._recent: collections.deque[tuple[float, int, int, float]] = collections.deque(maxlen=50)
-        self._next_line = clock() + interval
-        self._last_line = ""
+        self._total, self._description, self._clock = total, description, clock
+        self._stream = sys.stderr if stream is None else stream
+        self._done = np.zeros(2)  # tokens and operations
+        self._recent: collections.deque[np.ndarray] = collections.deque(maxlen=50)  # time, step, tokens, operations
+        self._last_line, self._line_at = "", clock()
         self._bar = None
-        if stream.isatty():
+        if self._stream.isatty():
             layout = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
-            self._bar = tqdm(total=total, initial=initial, desc=description, file=stream, bar_format=layout)
+            self._bar = tqdm(total=total, initial=initial, desc=description, file=self._stream, bar_format=layout)
 
     def __enter__(self) -> "ProgressBar":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.close()
+        if self._bar is not None:
+            self._bar.close()
+        elif self._last_line:
+            self.message(self._last_line)
 
     def update(self, step: int, *, tokens: int, loss: float | None = None, flops: float = 0.0) -> None:
         """Show that `step` steps are done, the latest of which had so many tokens and operations (0: not shown)."""
-        _, _, tokens_before, flops_before = self._recent[-1] if self._recent else (0, 0, -tokens, -flops)
-        self._recent.append((self._clock(), step, tokens_before + tokens, flops_before + flops))
+        self._done += (tokens, flops)
+        self._recent.append(np.array([self._clock(), step, *self._done]))
         status = self._describe(loss)
         if self._bar is not None:
             self._bar.set_postfix_str(status, refresh=False)
@@ -372,39 +296,24 @@ class ProgressBar:
             return
         title = f"{self._description}: " if self._description else ""
         self._last_line = ", ".join(filter(None, (f"{title}{step}/{self._total}", status)))
-        if self._clock() >= self._next_line:
-            self._write_line()
+        if self._clock() >= self._line_at + SECONDS_BETWEEN_LINES:
+            self.message(self._last_line)
+            self._last_line, self._line_at = "", self._clock()
 
     def message(self, text: str) -> None:
         """Print a line of text without tearing the bar."""
-        if self._bar is not None:
-            tqdm.write(text, file=self._stream)
-        else:
-            self._stream.write(text + "\n")
-            self._stream.flush()
-
-    def close(self) -> None:
-        """End the bar, or write the last line if it was not shown yet."""
-        if self._bar is not None:
-            self._bar.close()
-        elif self._last_line:
-            self._write_line()
-
-    def _write_line(self) -> None:
-        self._stream.write(self._last_line + "\n")
+        tqdm.write(text, file=self._stream)
         self._stream.flush()
-        self._last_line = ""
-        self._next_line = self._clock() + self._interval
 
     def _describe(self, loss: float | None) -> str:
-        (start, first_step, first_tokens, first_flops), (now, step, tokens, flops) = self._recent[0], self._recent[-1]
+        seconds, steps, tokens, flops = self._recent[-1] - self._recent[0]
         parts = [] if loss is None else [f"loss {loss:.4g}"]
-        if now > start and step > first_step:
-            parts.append(f"{format_count((tokens - first_tokens) / (now - start))} tokens/s")
-            if flops > first_flops:
-                parts.append(f"{format_count((flops - first_flops) / (now - start))}FLOP/s")
-            seconds = (self._total - step) * (now - start) / (step - first_step)
-            parts.append(f"{tqdm.format_interval(seconds)} left")
+        if seconds > 0 and steps > 0:
+            parts.append(f"{format_count(tokens / seconds)} tokens/s")
+            if flops > 0:
+                parts.append(f"{format_count(flops / seconds)}FLOP/s")
+            left = (self._total - self._recent[-1][1]) * seconds / steps
+            parts.append(f"{tqdm.format_interval(left)} left")
         return ", ".join(parts)
 
 
@@ -414,8 +323,3 @@ def format_count(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g}{suffix}"
     return f"{value:.3g}"
-
-
-def peak_memory_gb() -> float:
-    """Return the largest memory this process had, in GB (10^9 bytes)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

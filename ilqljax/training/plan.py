@@ -21,7 +21,7 @@ from ilqljax.training.mesh import check_batch_size, make_mesh
 from ilqljax.training.policies import Judge
 from ilqljax.training.processes import check_same, first_process_first
 from ilqljax.training.run_config import CLONING_DATASETS, RunConfig, TrainConfig, complete_config, read_run_config
-from ilqljax.training.runs import choose_run_dir
+from ilqljax.training.runs import check_tokenizer, choose_run_dir
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,8 @@ def plan_run(config: Section, *, overrides: Mapping[str, Any] | None = None) -> 
     context = settings.make_context()
     with first_process_first():  # it prepares files that the others find
         built: BuiltModel = context.build("model")
+        if settings.resume:
+            check_tokenizer(run_dir, built.tokenizer)
         check_room(built.model.backbone.config.n_positions, (pretrain, main), settings.decode)
         skipped = () if pretrain.total_steps else CLONING_DATASETS  # a skipped stage's data are not made
         names = [name for name in settings.objects if name.endswith("dataset") and name not in skipped]

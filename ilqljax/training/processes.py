@@ -55,18 +55,15 @@ def start_processes() -> None:
         raise UserError(
             f"--distributed: {', '.join(given)} without {', '.join(missing)} says too little. Set all three."
         )
-    address, (count, index) = given[ADDRESS], (_read_number(name, given[name]) for name in (COUNT, INDEX))
+    for name in (COUNT, INDEX):
+        if not given[name].isdecimal():
+            raise UserError(f"--distributed: {name}={given[name]!r} is not a whole number. Give one from 0 on.")
+    address, count, index = given[ADDRESS], int(given[COUNT]), int(given[INDEX])
     if not address.rpartition(":")[0] or not address.rpartition(":")[2].isdecimal():
-        raise UserError(f"--distributed: {ADDRESS}={address!r} is no HOST:PORT. Give that of the first process.")
+        raise UserError(f"--distributed: {ADDRESS}={address!r} is not HOST:PORT. Give that of the first process.")
     if index >= count:
         raise UserError(f"--distributed: {INDEX}={index} is not below {COUNT}={count}. Number the processes from 0 on.")
     jax.distributed.initialize(address, count, index)
-
-
-def _read_number(name: str, text: str) -> int:
-    if not text.isdecimal():
-        raise UserError(f"--distributed: {name}={text!r} is no whole number. Give one from 0 on.")
-    return int(text)
 
 
 def is_first_process() -> bool:
@@ -75,15 +72,7 @@ def is_first_process() -> bool:
 
 
 def check_same(text: str, *, what: str) -> None:
-    """Refuse to go on where a process has another text than the first; all of them then refuse.
-
-    Args:
-        text: what must be the same.
-        what: its name in the message.
-
-    Raises:
-        UserError: names the processes that differ.
-    """
+    """Raise a `UserError` in all processes where one has another text than the first; `what` names the text."""
     if jax.process_count() == 1:
         return
     sums = multihost_utils.process_allgather(np.uint32(zlib.crc32(text.encode())))
@@ -95,86 +84,59 @@ def check_same(text: str, *, what: str) -> None:
 
 
 def broadcast_from_leader(make: Callable[[], Any]) -> Any:
-    """Call a function in the first process alone, and return there and everywhere else what it returned.
+    """Call a function in the first process alone, and return there and everywhere else the JSON value it returned.
 
     All processes must get here in the same order. The function may not compute on devices of other processes.
-
-    Args:
-        make: returns a JSON value.
 
     Raises:
         UserError: in the other processes, where the first one's call failed.
     """
-    if jax.process_count() == 1:
-        return make()
-    if not is_first_process():
-        return _hear()["value"]
-    answer = {}
-    try:
-        answer = {"value": make()}
-    finally:
-        _tell(answer)
-    return answer["value"]
+    with first_process_first() as said:
+        if is_first_process():
+            said["value"] = make()
+    return said["value"]
 
 
 @contextlib.contextmanager
-def first_process_first() -> Iterator[None]:
+def first_process_first() -> Iterator[dict[str, Any]]:
     """Run a block in the first process and, when it is done there, in the others: it finds what the first one built.
+
+    Yields:
+        JSON values that the first process leaves for the others.
 
     Raises:
         UserError: in the other processes, where the first one's block failed.
     """
     if jax.process_count() == 1:
-        yield
+        yield {}
         return
-    if not is_first_process():
-        _hear()
-        yield
+    client, name = multihost.get_jax_distributed_client(), f"ilqljax/first_process/{next(_numbers)}"
+    if is_first_process():
+        said, answer = {}, None
+        try:
+            yield said
+            answer = said
+        finally:
+            client.key_value_set(name, json.dumps(answer))
         return
-    answer = {}
-    try:
-        yield
-        answer = {"value": None}
-    finally:
-        _tell(answer)
-
-
-def _tell(answer: dict[str, Any]) -> None:
-    multihost.get_jax_distributed_client().key_value_set(_next_name(), json.dumps(answer))
-
-
-def _hear() -> dict[str, Any]:
-    client = multihost.get_jax_distributed_client()
-    answer = json.loads(client.blocking_key_value_get(_next_name(), LONGEST_WAIT_MS))
-    if "value" not in answer:
+    answer = json.loads(client.blocking_key_value_get(name, LONGEST_WAIT_MS))
+    if answer is None:
         raise UserError("The first process has ended with an error. See what it says, and start all processes again.")
-    return answer
+    yield answer
 
 
-def _next_name() -> str:
-    return f"ilqljax/first_process/{next(_numbers)}"
+def gather_networks(state: TrainState) -> TrainState:
+    """Return a state whose networks this process holds whole on its first device, to act with or to export.
 
-
-def gather_arrays(tree: Any) -> Any:
-    """Return a tree of global arrays as arrays of this process alone, each whole on its first device.
-
-    With one process the tree is returned as it is. All processes must take part.
+    Its optimizer keeps its own arrays. With one process it is returned as it is. All processes must take part.
     """
     if jax.process_count() == 1:
-        return tree
+        return state
 
     def gather(x: jax.Array) -> jax.Array:
         whole = x.addressable_data(0) if x.is_fully_replicated else multihost_utils.process_allgather(x, tiled=True)
         # A copy: the global array may be donated. On no device by name: it may be given to any mesh.
         return jnp.asarray(np.array(whole))
 
-    return jax.tree.map(gather, tree)
-
-
-def gather_networks(state: TrainState) -> TrainState:
-    """Return a state whose networks this process holds whole, to act with or to export.
-
-    Its optimizer keeps its own arrays. All processes must take part.
-    """
-    params, frozen, target = gather_arrays((state.params, state.frozen, state.target))
+    params, frozen, target = jax.tree.map(gather, (state.params, state.frozen, state.target))
     return state._replace(params=params, frozen=frozen, target=target)

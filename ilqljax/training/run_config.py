@@ -90,11 +90,6 @@ class TrainConfig(OptimConfig):
                 "Change one of the two."
             )
 
-    @property
-    def buckets(self) -> dict[str, tuple[int, ...]]:
-        """Both kinds of buckets, as loaders take them."""
-        return {"length_buckets": self.length_buckets, "action_buckets": self.action_buckets}
-
 
 @dataclass(frozen=True)
 class WandbConfig:

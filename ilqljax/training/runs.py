@@ -24,7 +24,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ilqljax.config import resolve_path
-from ilqljax.config.files import load_config_json, require_keys, save_config_json
+from ilqljax.config.files import load_config_json, save_config_json
 from ilqljax.data.files import lock_path, read_json, save_text, save_whole
 from ilqljax.data.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
 from ilqljax.errors import UserError
@@ -36,8 +36,6 @@ logger = logging.getLogger(__name__)
 LOCK = "training.lock"
 # Sections that a resumed run may change; the rest decides what the saved arrays and batches mean.
 CHANGEABLE = ("resume", "run_dir", "train", "pretrain", "decode", "evaluator", "wandb", "mesh", "environment")
-# What opening a run reads of its config.
-READ_SECTIONS = ("model", "pretrain", "train", "decode", "acting")
 # What says which run it is, and stays as it was when the run began.
 IDENTITY = ("resume", "run_dir")
 
@@ -55,12 +53,10 @@ def choose_run_dir(config: ConfigDict) -> Path:
 
 
 def new_run_dir(config: ConfigDict) -> Path:
-    """Choose the folder of a new run; raise a `UserError` if it is taken or cannot be written."""
+    """Choose the folder of a new run."""
+    run_dir = resolve_path(config.run_dir or f"runs/{config.task}-{time.strftime('%Y%m%d-%H%M%S')}")
     if config.run_dir:
-        run_dir = resolve_path(config.run_dir)
         check_free(run_dir)
-    else:
-        run_dir = resolve_path(f"runs/{config.task}-{time.strftime('%Y%m%d-%H%M%S')}")
     existing = next(folder for folder in (run_dir, *run_dir.parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise UserError(f"The run folder {run_dir} cannot be made: {existing} is not a folder that you may write to.")
@@ -90,35 +86,25 @@ def claim_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any
         UserError: another process trains there, or has made a run there meanwhile.
     """
     with contextlib.ExitStack() as held:
-        claim = lambda: str(held.enter_context(_claim_run_dir(run_dir, config, overrides=overrides)))  # noqa: E731
+
+        def claim() -> str:
+            folder = run_dir if config.run_dir or config.resume else make_numbered(run_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(lock_run_dir(folder))
+            if not config.resume:
+                check_free(folder)
+                save_json(folder / "overrides.json", overrides)
+                save_config_json(config, folder / "config.json")
+            return str(folder)
+
         yield Path(broadcast_from_leader(claim))
-
-
-@contextlib.contextmanager
-def _claim_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any]) -> Iterator[Path]:
-    if not config.run_dir and not config.resume:
-        run_dir = make_numbered(run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with lock_run_dir(run_dir):
-        if not config.resume:
-            check_free(run_dir)
-            save_json(run_dir / "overrides.json", overrides)
-            save_config_json(config, run_dir / "config.json")
-        yield run_dir
 
 
 def record_changes(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any]) -> None:
     """Write the config that a resumed run goes on with, where it is another one, and number what the run had before.
 
-    A process killed in between leaves the old config, or the new one; the next call does the rest.
-
-    Args:
-        run_dir: the run's folder, claimed.
-        config: of the resumed run.
-        overrides: what the user changed from the config file's values.
-
-    Raises:
-        UserError: a file cannot be written.
+    The folder is claimed. A process killed in between leaves the old config, or the new one; the next call does the
+    rest.
     """
     n_kept = sum(1 for _ in run_dir.glob("config-*.json"))
     if n_kept and (run_dir / f"config-{n_kept}.json").read_bytes() == (run_dir / "config.json").read_bytes():
@@ -141,19 +127,16 @@ def record_changes(run_dir: Path, config: ConfigDict, *, overrides: dict[str, An
 
 def make_numbered(folder: Path) -> Path:
     """Make a folder that is not there yet: of this name, or of the first free one of NAME-2, NAME-3, ..."""
-    for name in itertools.chain([folder.name], (f"{folder.name}-{i}" for i in itertools.count(2))):
+    for i in itertools.count(1):
+        made = folder if i == 1 else folder.with_name(f"{folder.name}-{i}")
         with contextlib.suppress(FileExistsError):
-            folder.with_name(name).mkdir(parents=True)
-            return folder.with_name(name)
+            made.mkdir(parents=True)
+            return made
 
 
 @contextlib.contextmanager
 def lock_run_dir(run_dir: Path) -> Iterator[None]:
-    """Keep other processes from training in a run's folder for the block; the lock file that stays locks nothing.
-
-    Raises:
-        UserError: another process trains there.
-    """
+    """Keep other processes from training in a run's folder for the block; the lock file that stays locks nothing."""
     file = run_dir / LOCK
     with lock_path(file) as lock:
         if lock == "taken":
@@ -181,8 +164,7 @@ def resume_run_dir(config: ConfigDict) -> Path:
     if not (run_dir / "config.json").is_file():
         raise UserError(f"{run_dir} holds no run: config.json is missing. Give the folder that the run printed.")
     names = find_differing(complete_config(load_config_json(run_dir / "config.json"), imports=False), config)
-    differing = [name for name in names if name.split(".")[0] not in CHANGEABLE]
-    if differing:
+    if differing := [name for name in names if name.split(".")[0] not in CHANGEABLE]:
         raise UserError(
             f"{run_dir} was run with other values of {', '.join(differing)}. Resume with the same, or start a new run."
         )
@@ -211,7 +193,10 @@ def open_run_config(run_dir: str | Path, *, imports: tuple[str, ...] = ()) -> tu
     if not path.is_file():
         raise UserError(f"{folder} holds no run: config.json is missing. Give the folder that training printed.")
     config = load_config_json(path)
-    require_keys(config, {"algorithm": str, "seed": int, **dict.fromkeys(READ_SECTIONS, ConfigDict)}, path=path)
+    sections = dict.fromkeys(("model", "pretrain", "train", "decode", "acting"), ConfigDict)
+    kinds = {"algorithm": str, "seed": int, **sections}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]:
+        raise UserError(f"{path}: {', '.join(wrong)} missing or of another kind. Restore the file that training wrote.")
     named = set(config.get("imports", ()))
     if named and not imports:
         raise UserError(
@@ -223,16 +208,19 @@ def open_run_config(run_dir: str | Path, *, imports: tuple[str, ...] = ()) -> tu
 
 
 def save_tokenizer(run_dir: Path, tokenizer: Tokenizer) -> None:
-    """Keep the tokenizer with the run; a resumed run's must be the one that is there, or its ids would change meaning.
+    """Keep the tokenizer with the run, where it is not there yet."""
+    if not (run_dir / "tokenizer" / FILE_NAME).exists() and is_first_process():
+        tokenizer.save(run_dir / "tokenizer")
+
+
+def check_tokenizer(run_dir: Path, tokenizer: Tokenizer) -> None:
+    """Refuse to resume a run with another tokenizer than it has: its ids would change meaning.
 
     Raises:
         UserError: it is another one, or cannot be read.
     """
     file = run_dir / "tokenizer" / FILE_NAME
-    if not file.exists():
-        if is_first_process():
-            tokenizer.save(file.parent)
-    elif load_tokenizer(file).to_json() != tokenizer.to_json():
+    if file.exists() and load_tokenizer(file).to_json() != tokenizer.to_json():
         raise UserError(
             f"{file} is another tokenizer than today's data gives, so the run cannot go on. Restore the data that it "
             "was started with, or start a new run."

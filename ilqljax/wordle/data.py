@@ -44,7 +44,6 @@ class WordleStream(IterableRLDataset):
     """Play a game for every row that is asked for."""
 
     def __init__(self, policy: WordlePolicy, tokenizer: Tokenizer):
-        """Hold who plays."""
         super().__init__(tokenizer)
         self.policy = policy
 
@@ -82,11 +81,7 @@ class MixtureGames(ListRLDataset):
     """
 
     def __init__(self, policy: MixturePolicy, n: int, tokenizer: Tokenizer, *, seed: int):
-        """Play n games, all of a block at once; they are not those of `play_games`, but drawn alike.
-
-        Raises:
-            UserError: n is not positive, or the list has more words than the arrays can number.
-        """
+        """Play n games, all of a block at once; they are not those of `play_games`, but drawn alike."""
         super().__init__(tokenizer)
         self.words = policy.words
         if n < 1:
@@ -108,11 +103,9 @@ class MixtureGames(ListRLDataset):
         return WordleObservation(tuple(self.words.words[g] for g in guesses), tuple(PATTERNS[c] for c in codes))
 
     def get_item(self, i: int) -> DataPoint:
-        """Return row `i`."""
         return self.encode(self.get_game(i))
 
     def size(self) -> int:
-        """Return the number of games."""
         return len(self.n_guesses)
 
     @cached_property
@@ -138,11 +131,7 @@ class FittingGuesses(ListRLDataset):
     """
 
     def __init__(self, games: MixtureGames):
-        """Choose the guesses.
-
-        Raises:
-            UserError: no game was solved after its first guess, so that no row has colours.
-        """
+        """Choose the guesses; a `UserError` if no game was solved after its first, so that no row has colours."""
         super().__init__(games.tokenizer, **games.settings)
         self._views = games._views
         later = np.flatnonzero(games.solved & (games.n_guesses > 1))
@@ -156,7 +145,6 @@ class FittingGuesses(ListRLDataset):
         self.n_guesses = np.concatenate([np.ones(games.size(), np.int64), games.n_guesses[later]])
 
     def get_item(self, i: int) -> DataPoint:
-        """Return the i-th guess with the colours of those before it."""
         row = self.encode(self.games.get_game(int(self.game_idxs[i])).first(int(self.n_guesses[i])))
         actions, states = slice(-N_LETTERS - 1, None), slice(-N_LETTERS - 2, None)
         return replace(
@@ -173,7 +161,6 @@ class FittingGuesses(ListRLDataset):
         )
 
     def size(self) -> int:
-        """Return the number of guesses."""
         return len(self.game_idxs)
 
     @cached_property
@@ -232,25 +219,19 @@ def make_adversarial_games(
     repeat = RepeatPolicy(words, first=BRANCH_AT)
     games = []
     for number in range(n_experts):
-        game = _play_expert_game(expert, rng, shortest=1 if keep_short else BRANCH_AT + 1)
+        attempts = (play_game(expert, rng) for _ in range(1000))
+        game = next((game for game in attempts if keep_short or len(game.guesses) > BRANCH_AT), None)
+        if game is None:
+            raise UserError(
+                f"the expert solved 1,000 games in a row within {BRANCH_AT} guesses, and the adversarial set without "
+                "short games needs longer ones: give a list of more words, or keep_short=True"
+            )
         n_branches = N_BRANCHES if len(game.guesses) > BRANCH_AT else 0
         branches = [play_game(repeat, rng, game.first(BRANCH_AT)) for _ in range(n_branches)]
         others = [play_game(other, rng) for _ in range(N_BRANCHES)]
         kinds = [(EXPERT, [game]), (ADVERSARIAL, branches), (SUBOPTIMAL, others)]
         games += [replace(g, notes={"kind": kind, "expert": number}) for kind, group in kinds for g in group]
     return games
-
-
-def _play_expert_game(expert: WordlePolicy, rng: np.random.Generator, *, shortest: int) -> WordleObservation:
-    """Play until a game has enough guesses."""
-    for _ in range(1000):
-        game = play_game(expert, rng)
-        if len(game.guesses) >= shortest:
-            return game
-    raise UserError(
-        f"the expert solved 1,000 games in a row within {BRANCH_AT} guesses, and the adversarial set without short "
-        "games needs longer ones: give a list of more words, or keep_short=True"
-    )
 
 
 def pair_first_guesses(games: Sequence[WordleObservation]) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ MAX_TOKENS = 74
 
 @dataclass(frozen=True)
 class WordleObservation(LanguageObservation):
-    """Hold the guesses so far and the colours they earned ("" for a guess that is no word).
+    """Hold the guesses so far and the colours they earned ("" for a guess that is not a word).
 
     `notes` is what a dataset wants to remember of the game.
     """
@@ -55,32 +55,24 @@ class WordleObservation(LanguageObservation):
 
     def to_sequence(self) -> tuple[list[tuple[str, float | None]], bool]:
         """Return guesses with their rewards and colours in turn."""
-        sequence: list[tuple[str, float | None]] = []
-        for guess, colours, reward in zip(self.guesses, self.colours, self.rewards(), strict=True):
-            sequence += [(guess, reward), (colours, None)]
+        turns = zip(self.guesses, self.rewards(), self.colours, strict=True)
+        sequence = [part for guess, reward, colours in turns for part in ((guess, reward), (colours, None))]
         return sequence, self.terminal
 
     def metadata(self) -> dict:
-        """Return the notes."""
         return dict(self.notes)
 
     def __str__(self) -> str:
-        """Return a line per guess."""
         return "\n".join(f"{guess} {colours}" for guess, colours in zip(self.guesses, self.colours, strict=True))
 
 
 def check_position(observation: WordleObservation) -> None:
-    """Refuse what no game can have come to.
-
-    Raises:
-        UserError: there are more than six guesses, as many colours as guesses are not given, colours are none, a guess
-            that is no word has colours, or the game went on after it was solved.
-    """
+    """Raise a `UserError` for what no game can have come to."""
     guesses, colours = observation.guesses, observation.colours
     if len(guesses) != len(colours) or len(guesses) > N_GUESSES:
         raise UserError(
-            f"{len(guesses)} guesses with {len(colours)} colours are no position of a game: give as many colours as "
-            f'guesses ("" for a guess that is no word), {N_GUESSES} at most.'
+            f"{len(guesses)} guesses with {len(colours)} colours are not a position of a game: give as many "
+            f'colours as guesses ("" for a guess that is not a word), {N_GUESSES} at most.'
         )
     for guess, pattern in zip(guesses, colours, strict=True):
         if pattern not in CODES and pattern:
@@ -100,7 +92,6 @@ class WordleEnvironment(LanguageEnvironment):
         self.reset()
 
     def reset(self) -> WordleObservation:
-        """Hide a new word."""
         self.hidden = int(self.rng.integers(len(self.words)))
         self.state = WordleObservation()
         return self.state
@@ -109,7 +100,7 @@ class WordleEnvironment(LanguageEnvironment):
         """Continue from a position: the hidden word is drawn uniformly from those that explain its colours.
 
         Raises:
-            UserError: it is no position of a game, or no word of the list explains its colours.
+            UserError: it is not a position of a game, or no word of the list explains its colours.
         """
         check_position(observation)
         fitting = np.flatnonzero(self.words.find_consistent(observation.guesses, observation.colours))
@@ -135,7 +126,6 @@ class WordleEnvironment(LanguageEnvironment):
         return self.state, self.state.rewards()[-1], self.state.terminal
 
     def is_terminal(self) -> bool:
-        """Say whether the game is over."""
         return self.state.terminal
 
 

@@ -3,21 +3,20 @@
 | row              | plays                                                                              |
 |------------------|------------------------------------------------------------------------------------|
 | data             | the policy that the data was made with                                             |
-| information gain | the ceiling (`ilqljax.wordle.policies`)                                      |
+| information gain | the ceiling (`ilqljax.wordle.policies`)                                            |
 | NAME greedy      | a language model's likeliest letters                                               |
 | NAME sampled     | its samples at temperature 1, of all letters                                       |
 | NAME beta=b      | its samples with the critic's advantage times b, filtered as `config.decode` says  |
-| NAME best of n   | of n such samples, the likeliest by log-probability + b Q (`rank_by="policy+value"`)     |
+| NAME best of n   | of n such samples, the likeliest by log-probability + b Q (`rank_by="policy+value"`) |
 """
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ilqljax.data.files import save_text
+from ilqljax.data.json_lines import save_json_lines
 from ilqljax.decoding.policy import TextPolicy
 from ilqljax.envs.base import Policy, interact_environments
 from ilqljax.errors import UserError
@@ -36,19 +35,19 @@ class WordleJudge:
     def __init__(
         self,
         words: WordList,
-        data_policy: WordlePolicy,
+        policy: WordlePolicy,
         *,
-        n_games: int,
-        betas: Sequence[float],
+        n_games: int = 4096,
+        betas: tuple[float, ...] = (1.0, 4.0, 16.0, 64.0),
         best_of: int = 1,
         best_of_beta: float = 16.0,
-        seed: int,
+        seed: int = 0,
     ) -> None:
         """Hold what is played.
 
         Args:
             words: the hidden words are drawn from these.
-            data_policy: who played the data.
+            policy: who played the data.
             n_games: games for each row of the table.
             betas: weights of the advantage, for policies with a critic.
             best_of: samples of which one more row plays the likeliest under the tilted policy; 1 is no such row.
@@ -63,7 +62,7 @@ class WordleJudge:
                 f"n_games={n_games}, best_of={best_of}, best_of_beta={best_of_beta}: give at least 1, at least 1 "
                 "(no such row) and a positive number (at 0 no critic runs that could choose)."
             )
-        self.words, self.data_policy = words, data_policy
+        self.words, self.data_policy = words, policy
         self.n_games, self.seed = n_games, seed
         # How a critic steers: the options of `DecodeConfig` by the row's name.
         self.steering = {f"beta={beta:g}": {"beta": beta} for beta in betas}
@@ -76,29 +75,19 @@ class WordleJudge:
     ) -> tuple[list[dict], str]:
         """Play with every policy, write `games.jsonl`, and return rows and a table."""
         rng = np.random.default_rng(self.seed)
-        players: dict[str, Policy] = {
-            "data": self.data_policy.seeded(rng),
-            "information gain": InformationPolicy(self.words, rng),
-        }
+        data, ceiling = self.data_policy.seeded(rng), InformationPolicy(self.words, rng)
+        players: dict[str, Policy] = {"data": data, "information gain": ceiling}
         for name in names:
-            if "v" in make(name).params:
-                players |= {
-                    f"{name} {how}": make(name, temperature=1.0, **options) for how, options in self.steering.items()
-                }
-            else:
-                players |= {
-                    f"{name} greedy": make(name, temperature=0.0),
-                    f"{name} sampled": make(name, temperature=1.0, top_k=0, top_p=1.0),
-                }
+            ways = {"greedy": {"temperature": 0.0}, "sampled": {"top_k": 0, "top_p": 1.0}}
+            ways = self.steering if "v" in make(name).params else ways
+            players |= {f"{name} {way}": make(name, **{"temperature": 1.0} | options) for way, options in ways.items()}
         rows, lines = [], []
         for name, player in players.items():
             games = self.play(player)
             rows.append({"policy": name, **summarize_games(games)})
             logger.info("%s: mean return %.3f over %d games", name, rows[-1]["return"], len(games))
-            lines += [
-                json.dumps({"policy": name, "guesses": game.guesses, "colours": game.colours}) + "\n" for game in games
-            ]
-        save_text(out_dir / GAMES_FILE, "".join(lines))
+            lines += [{"policy": name, "guesses": game.guesses, "colours": game.colours} for game in games]
+        save_json_lines(out_dir / GAMES_FILE, lines)
         return rows, format_table(rows)
 
     def play(self, player: Policy) -> list[WordleObservation]:

@@ -86,18 +86,15 @@ class WordList:
         """
         if not words:
             raise UserError(f"{source} is empty: give at least one five-letter word")
-        seen: set[str] = set()
+        self.words, self.numbers = tuple(words), {}
         for line, word in enumerate(words, 1):
             if not word:
                 raise UserError(f"{source}:{line}: the line is blank. Remove it.")
             if not is_word(word):
                 raise UserError(f"{source}:{line}: {word!r} is not a word of five letters a to z in lower case")
-            if word in seen:
+            if self.numbers.setdefault(word, line - 1) != line - 1:
                 raise UserError(f"{source}:{line}: {word!r} comes twice: list each word once")
-            seen.add(word)
-        self.words = tuple(words)
         self.letters = encode_words(self.words)
-        self.numbers = {word: number for number, word in enumerate(self.words)}
 
     @property
     def fingerprint(self) -> str:
@@ -105,36 +102,32 @@ class WordList:
         return hash_text("\n".join(self.words))
 
     def __len__(self) -> int:
-        """Return the number of words."""
         return len(self.words)
 
     @cached_property
     def table(self) -> UInt8[np.ndarray, "W W"]:
         """Return the code of guess i against hidden word j."""
-        table = np.empty((len(self), len(self)), np.uint8)
-        for number, guess in enumerate(self.letters):
-            table[number] = colour_guesses(guess[None], self.letters)
-        return table
+        return np.array([colour_guesses(guess[None], self.letters) for guess in self.letters], np.uint8)
+
+    def colour_all(self, guess: str) -> UInt8[np.ndarray, "W"]:
+        """Return the code of a guess, of this list or not, against every word."""
+        number = self.numbers.get(guess)
+        return colour_guesses(encode_words([guess]), self.letters) if number is None else self.table[number]
 
     def colour(self, guess: str, hidden: int) -> str:
         """Return the colours of a guess, of this list or not, against the hidden word of a number."""
-        number = self.numbers.get(guess)
-        if number is None:
-            return PATTERNS[colour_guesses(encode_words([guess]), self.letters[hidden][None])[0]]
-        return PATTERNS[self.table[number, hidden]]
+        return PATTERNS[self.colour_all(guess)[hidden]]
 
     def find_consistent(self, guesses: Sequence[str], colours: Sequence[str]) -> Bool[np.ndarray, "W"]:
         """Mark the words that would have earned these guesses these colours; a guess without colours tells nothing."""
         consistent = np.ones(len(self), bool)
         for guess, pattern in zip(guesses, colours, strict=True):
             if pattern:
-                number = self.numbers.get(guess)
-                row = colour_guesses(encode_words([guess]), self.letters) if number is None else self.table[number]
-                consistent &= row == CODES[pattern]
+                consistent &= self.colour_all(guess) == CODES[pattern]
         return consistent
 
 
-def load_words(source: str | Path = "") -> WordList:
+def load_words(source: str = "") -> WordList:
     """Load a word list.
 
     Args:
@@ -142,7 +135,7 @@ def load_words(source: str | Path = "") -> WordList:
             the optional package of that name; only its CSV is read), else a file with one word a line.
 
     Raises:
-        UserError: the file or the package is not there, or a line is no word or comes twice.
+        UserError: the file or the package is not there, or a line is not a word or comes twice.
     """
     if not str(source):
         text = resources.files("ilqljax.wordle").joinpath("words.txt").read_text(encoding="utf-8")

@@ -2,8 +2,8 @@
 
     ilqljax play --hints
 
-Colours are left out where NO_COLOR is set (https://no-color.org) or the output is no terminal; letters then say them.
-An empty line gives up; end of input and Ctrl-C end the game too.
+Where NO_COLOR is set (https://no-color.org) or the output is not a terminal, letters stand for the colours. An empty
+line gives up; end of input and Ctrl-C end the game too.
 """
 
 import argparse
@@ -39,9 +39,8 @@ def show_guess(guess: str, colours: str, *, coloured: bool) -> str:
 def play(environment: WordleEnvironment, *, source: TextIO, out: TextIO, coloured: bool, hints: bool) -> float:
     """Play one game and return what it earned."""
     hinter, total = InformationPolicy(environment.words), 0.0
-    out.write(
-        f"Guess a word of five letters, {N_GUESSES} times at most. {len(environment.words)} words may be hidden.\n"
-    )
+    out.write(f"Guess a word of five letters, {N_GUESSES} times at most. ")
+    out.write(f"{len(environment.words)} words may be hidden.\n")
     while not environment.is_terminal():
         if hints:
             n = len(hinter.find_consistent(environment.state))
@@ -52,7 +51,7 @@ def play(environment: WordleEnvironment, *, source: TextIO, out: TextIO, coloure
         if not guess:
             break
         if guess not in environment.words.numbers:
-            out.write(f"{guess!r} is no word of the list.\n")
+            out.write(f"{guess!r} is not a word of the list.\n")
             continue
         observation, reward, _ = environment.step(guess)
         total += reward
@@ -73,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Play."""
-    rng = np.random.default_rng() if args.seed < 0 else np.random.default_rng(args.seed)
+    rng = np.random.default_rng(None if args.seed < 0 else args.seed)
     environment = WordleEnvironment(load_words(args.words), rng)
     coloured = use_colour(os.environ, sys.stdout)
     try:

@@ -40,7 +40,6 @@ class WordlePolicy(Policy):
         return other
 
     def act(self, obs: WordleObservation) -> str:
-        """Return the next guess."""
         return self.words.words[self.choose(obs)]
 
     @abstractmethod
@@ -48,11 +47,7 @@ class WordlePolicy(Policy):
         """Return the number of the next guess in the list."""
 
     def find_consistent(self, obs: WordleObservation) -> Int[np.ndarray, "N"]:
-        """Return the numbers of the words that may still be hidden.
-
-        Raises:
-            UserError: there is none: the position is of a game with another list.
-        """
+        """Return the numbers of the words that may still be hidden, or raise a `UserError` if there is none."""
         fitting = np.flatnonzero(self.words.find_consistent(obs.guesses, obs.colours))
         if not len(fitting):
             raise UserError(f"no word of this list explains {str(obs)!r}: give the policy the list of the game")
@@ -67,7 +62,6 @@ class RandomPolicy(WordlePolicy):
     """Guess any word of the list."""
 
     def choose(self, obs: WordleObservation) -> int:
-        """Return any word."""
         return self.draw_any()
 
 
@@ -75,18 +69,13 @@ class MixturePolicy(WordlePolicy):
     """Guess, with probability `p`, a random word that may still be hidden; else any word."""
 
     def __init__(self, words: WordList, rng: np.random.Generator | int = 0, *, p: float):
-        """Hold the probability.
-
-        Raises:
-            UserError: it is none.
-        """
+        """Hold the probability, or raise a `UserError` if it is not from 0 to 1."""
         if not 0 <= p <= 1:
-            raise UserError(f"p={p} is no probability: give a number from 0 to 1")
+            raise UserError(f"p={p} is not a probability: give a number from 0 to 1")
         super().__init__(words, rng)
         self.p = p
 
     def choose(self, obs: WordleObservation) -> int:
-        """Return a consistent word, or any."""
         return int(self.rng.choice(self.find_consistent(obs))) if self.rng.random() < self.p else self.draw_any()
 
 
@@ -105,7 +94,6 @@ class RepeatPolicy(WordlePolicy):
         self.first = first
 
     def choose(self, obs: WordleObservation) -> int:
-        """Return an earlier guess."""
         numbers = self.words.numbers
         earlier = [numbers[guess] for guess in obs.guesses[: self.first or None] if guess in numbers]
         return int(self.rng.choice(earlier)) if earlier else self.draw_any()
@@ -115,7 +103,6 @@ class WrongPolicy(WordlePolicy):
     """Guess a word that cannot be hidden; any word while all can."""
 
     def choose(self, obs: WordleObservation) -> int:
-        """Return an inconsistent word."""
         wrong = np.flatnonzero(~self.words.find_consistent(obs.guesses, obs.colours))
         return int(self.rng.choice(wrong)) if len(wrong) else self.draw_any()
 
@@ -132,7 +119,6 @@ class InformationPolicy(WordlePolicy):
         self._best: dict[bytes, np.ndarray] = {}
 
     def choose(self, obs: WordleObservation) -> int:
-        """Return one of the best guesses."""
         return int(self.rng.choice(self.find_best(self.find_consistent(obs))))
 
     def find_best(self, fitting: Int[np.ndarray, "N"]) -> Int[np.ndarray, "M"]:
@@ -146,7 +132,5 @@ class InformationPolicy(WordlePolicy):
 
 def compute_information(codes: Int[np.ndarray, "G N"]) -> np.ndarray:
     """Return the entropy (natural logarithm) of each guess's colours over equally likely hidden words."""
-    n_guesses, n_hidden = codes.shape
-    cells = codes.astype(np.int64) + N_CODES * np.arange(n_guesses)[:, None]
-    counts = np.bincount(cells.ravel(), minlength=n_guesses * N_CODES).reshape(n_guesses, N_CODES)
+    counts, n_hidden = np.stack([np.bincount(row, minlength=N_CODES) for row in codes]), codes.shape[1]
     return np.log(n_hidden) - (counts * np.log(np.maximum(counts, 1))).sum(axis=1) / n_hidden

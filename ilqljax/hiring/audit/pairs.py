@@ -10,80 +10,62 @@ The full sample of the scoring rate is every (posting, member) pair of a phase, 
 table (one row a candidate) there are no postings: every row is assessed, and every candidate is a cluster.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_array
 
 from ilqljax.types import Array
 
 NOBODY = -1
 
 
-@dataclass(frozen=True, eq=False)
-class Pairs:
-    """Hold the assessed and selected pairs of one measure, in the forms that the statistics need.
+class Pairs(NamedTuple):
+    """Hold the assessed and selected pairs of one measure.
 
     Attributes:
-        n_postings: number of postings; 0 in a ready table.
-        n_candidates: size of the pool.
-        assessed_keys: sorted `posting * n_candidates + candidate` of the assessed pairs; empty if `all_assessed`.
-        selected_keys: likewise of the selected pairs, which are assessed too.
-        all_assessed: every candidate is assessed for every posting (or, in a ready table, once).
+        selected: sparse zeros and ones, a row a posting (one row for a ready table) and a column a candidate.
+        assessed: likewise, ones wherever `selected` has them; None where every candidate is assessed in every row.
+        has_postings: the rows are postings.
     """
 
-    n_postings: int
-    n_candidates: int
-    assessed_keys: Int[Array, "P"]
-    selected_keys: Int[Array, "S"]
-    all_assessed: bool
+    selected: csr_array
+    assessed: csr_array | None
+    has_postings: bool = True
 
     def by_candidate(self) -> tuple[Int[Array, "N"], Int[Array, "N"]]:
         """Return how often each candidate was assessed and selected."""
-        selected = np.bincount(self.selected_keys % self.n_candidates, minlength=self.n_candidates)
-        if self.all_assessed:
-            return np.full(self.n_candidates, max(1, self.n_postings)), selected
-        return np.bincount(self.assessed_keys % self.n_candidates, minlength=self.n_candidates), selected
+        n_rows, n_candidates = self.selected.shape
+        assessed = np.full(n_candidates, n_rows) if self.assessed is None else self.assessed.sum(axis=0)
+        return assessed, self.selected.sum(axis=0)
 
     def by_posting(self, codes: Int[Array, "N"], n_categories: int) -> tuple[Int[Array, "G C"], Int[Array, "G C"]]:
         """Return the counts of each category, assessed and selected, a posting; unknown ones are left out."""
-        if not self.n_postings:
+        if not self.has_postings:
             return np.zeros((0, n_categories), np.int64), np.zeros((0, n_categories), np.int64)
-        selected = self._count(self.selected_keys, codes, n_categories)
-        if self.all_assessed:
-            pool = np.bincount(codes[codes >= 0], minlength=n_categories)
-            return np.tile(pool, (self.n_postings, 1)), selected
-        return self._count(self.assessed_keys, codes, n_categories), selected
-
-    def _count(self, keys: Int[Array, "P"], codes: Int[Array, "N"], n_categories: int) -> Int[Array, "G C"]:
-        posting, candidate = np.divmod(keys, self.n_candidates)
-        bins = posting * (n_categories + 1) + codes[candidate] + 1  # bin 0 is unknown
-        counts = np.bincount(bins, minlength=self.n_postings * (n_categories + 1))
-        return counts.reshape(self.n_postings, n_categories + 1)[:, 1:]
-
-
-def make_keys(indices: Int[Array, "G k"], *, n_candidates: int, keep: Bool[Array, "G k"]) -> Int[Array, "P"]:
-    """Return the sorted keys of the members that are kept; places of nobody are never."""
-    posting = np.arange(len(indices))[:, None]
-    return np.sort((posting * n_candidates + indices)[keep & (indices != NOBODY)])
+        is_of = (codes[:, None] == np.arange(n_categories)).astype(np.int64)
+        everybody = np.tile(is_of.sum(axis=0), (self.selected.shape[0], 1))
+        return everybody if self.assessed is None else self.assessed @ is_of, self.selected @ is_of
 
 
 def pair_shortlisting(indices: Int[Array, "G k"], *, n_candidates: int) -> Pairs:
     """Return the pairs of shortlisting: the pool is assessed for every posting."""
-    keys = make_keys(indices, n_candidates=n_candidates, keep=np.ones(indices.shape, bool))
-    return Pairs(len(indices), n_candidates, np.empty(0, np.int64), keys, True)
+    return Pairs(_pair_places(indices, indices != NOBODY, n_candidates), None)
 
 
 def pair_selection(indices: Int[Array, "G k"], *, n_candidates: int, n_selected: int) -> Pairs:
     """Return the pairs of selection: the first `n_selected` of a shortlist's members."""
-    everybody = np.ones(indices.shape, bool)
-    first = everybody & (np.arange(indices.shape[1]) < n_selected)
-    return _pair_members(indices, first, n_candidates=n_candidates)
+    members = indices != NOBODY
+    first = members & (np.arange(indices.shape[1]) < n_selected)
+    return Pairs(_pair_places(indices, first, n_candidates), _pair_places(indices, members, n_candidates))
 
 
 def pair_scoring(indices: Int[Array, "G k"], scores: Float[Array, "G k"], *, n_candidates: int) -> Pairs:
     """Return the pairs of scoring: members whose score is strictly above the median of all members of all postings."""
-    return _pair_members(indices, scores > median_of_members(indices, scores), n_candidates=n_candidates)
+    members = indices != NOBODY
+    high = members & (scores > median_of_members(indices, scores))
+    return Pairs(_pair_places(indices, high, n_candidates), _pair_places(indices, members, n_candidates))
 
 
 def median_of_members(indices: Int[Array, "G k"], scores: Float[Array, "G k"]) -> float:
@@ -94,10 +76,10 @@ def median_of_members(indices: Int[Array, "G k"], scores: Float[Array, "G k"]) -
 
 def pair_rows(selected: Bool[Array, "N"]) -> Pairs:
     """Return the pairs of a ready table: every row is assessed once."""
-    return Pairs(0, len(selected), np.empty(0, np.int64), np.flatnonzero(selected), True)
+    return Pairs(csr_array(selected[None].astype(np.int64)), None, has_postings=False)
 
 
-def _pair_members(indices: Int[Array, "G k"], selected: Bool[Array, "G k"], *, n_candidates: int) -> Pairs:
-    everybody = make_keys(indices, n_candidates=n_candidates, keep=np.ones(indices.shape, bool))
-    chosen = make_keys(indices, n_candidates=n_candidates, keep=selected)
-    return Pairs(len(indices), n_candidates, everybody, chosen, False)
+def _pair_places(indices: Int[Array, "G k"], chosen: Bool[Array, "G k"], n_candidates: int) -> csr_array:
+    posting, place = np.nonzero(chosen)
+    ones = np.ones(len(posting), np.int64)
+    return csr_array((ones, (posting, indices[posting, place])), shape=(len(indices), n_candidates))

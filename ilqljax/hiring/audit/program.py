@@ -13,14 +13,13 @@ means is at the end of the page. Formats: `ilqljax/hiring/postings/posting.py` (
 """
 
 import argparse
-from collections.abc import Mapping
 from typing import Any
 
 from ilqljax.cli import add_options, read_options
 from ilqljax.data.files import check_new_folder, save_folder
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
-from ilqljax.hiring.audit.market import BEFORE, AuditConfig, audit_market
+from ilqljax.hiring.audit.market import AuditConfig, audit_market
 from ilqljax.hiring.audit.ready_table import audit_ready_table, load_ready_table
 from ilqljax.hiring.audit.sources import (
     MATCHERS,
@@ -101,9 +100,14 @@ def check_sources(args: argparse.Namespace) -> None:
         raise UserError(f"selected={args.selected} of top={args.top}: select at least 1 and fewer than top.")
 
 
+def list_names(args: argparse.Namespace) -> tuple[str, ...]:
+    """Return the attributes that were named, each once."""
+    return tuple(dict.fromkeys(name.strip() for name in args.attributes.split(",") if name.strip()))
+
+
 def make_config(args: argparse.Namespace, table: AttributeTable) -> AuditConfig:
     """Return the settings of the audit, with every attribute looked up in the candidates' table."""
-    names = tuple(dict.fromkeys(name.strip() for name in args.attributes.split(",") if name.strip())) or table.names
+    names = list_names(args) or table.names
     if not names:
         raise UserError("The candidates declare no attribute. Add attributes to the candidates' file.")
     for name in names:
@@ -114,15 +118,19 @@ def make_config(args: argparse.Namespace, table: AttributeTable) -> AuditConfig:
 
 def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[Rewrite, ...]]:
     """Audit a ready table."""
-    names = [name.strip() for name in args.attributes.split(",") if name.strip()]
-    ready = load_ready_table(args.scores, attributes=names, allow_negative=args.allow_negative)
-    after = None
-    if args.scores_after:
-        after = load_ready_table(args.scores_after, attributes=names, allow_negative=args.allow_negative)
-    audit = audit_ready_table(ready, make_config(args, ready.table), after=after)
+    ready, *after = (
+        load_ready_table(path, attributes=list_names(args), allow_negative=args.allow_negative)
+        for path in filter(None, (args.scores, args.scores_after))
+    )
+    config = make_config(args, ready.table)
+    audit = audit_ready_table(ready, config, after=after[0] if after else None)
     source = f"{args.scores} (before) and {args.scores_after} (after)" if after else args.scores
-    facts = [("Candidates", f"{len(ready.values):,}, from {source}"), ("Assessed by", f"column '{ready.kind}'")]
-    facts += [("Attributes", ", ".join(names or ready.table.names)), ("Small cells", describe_hiding(args.min_count))]
+    facts = [
+        ("Candidates", f"{len(ready.values):,}, from {source}"),
+        ("Assessed by", f"column '{ready.kind}'"),
+        ("Attributes", ", ".join(config.attributes)),
+        ("Small cells", describe_hiding(args.min_count)),
+    ]
     return audit, facts, ()
 
 
@@ -138,11 +146,14 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[R
     market = build_market(postings, candidates, matcher=matcher, top=args.top, rewrites=rewrites)
     audit = audit_market(market, config)
     people = args.candidates or ("sample" if args.sample else "the jobs' own source")
+    rewritten = f" that were rewritten, of {len(postings):,}" if len(market.postings) < len(postings) else ""
+    part = f" (a random part, seed {args.seed})" if args.max_postings else ""
+    reached = [f"{n:,} different people{f' {phase}' if rewrites else ''}" for phase, n in audit["n_reached"].items()]
     facts = [
-        ("Postings", describe_postings(len(market.posting_ids), len(postings), args) + f", from {jobs}"),
+        ("Postings", f"{len(market.postings):,}{rewritten}{part}, from {jobs}"),
         ("Candidates", f"{len(candidates):,}, from {people}"),
         ("Matcher", f"{args.matcher}: a shortlist of {args.top}, of which the first {args.selected} are selected"),
-        ("On any shortlist", describe_reach(audit["n_reached"])),
+        ("On any shortlist", ", ".join(reached)),
         ("Attributes", ", ".join(config.attributes) + " (declared by the data's owner, never inferred)"),
         ("Score", f"{args.distance}, target {args.target}, weights {args.weights}"),
         ("Small cells", describe_hiding(args.min_count)),
@@ -154,19 +165,6 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[R
         note = f"generated; wording and groups go together with strength {args.plant:g} (0: not at all)"
         facts.append(("Sample", note))
     return audit, facts, market.rewrites
-
-
-def describe_postings(n_audited: int, n_read: int, args: argparse.Namespace) -> str:
-    """Say how many postings were audited, and which."""
-    text = f"{n_audited:,}" if n_audited == n_read else f"{n_audited:,} that were rewritten, of {n_read:,}"
-    return f"{text} (a random part, seed {args.seed})" if args.max_postings else text
-
-
-def describe_reach(n_reached: Mapping[str, int]) -> str:
-    """Say how many different people are on any shortlist."""
-    if len(n_reached) == 1:
-        return f"{n_reached[BEFORE]:,} different people"
-    return ", ".join(f"{n:,} different people {phase}" for phase, n in n_reached.items())
 
 
 def describe_hiding(min_count: int) -> str:

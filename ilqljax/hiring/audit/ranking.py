@@ -14,8 +14,9 @@ only. **Chance**: none of these numbers is neutral at 0 or 1 by itself except ex
 functions `expected_*` give the value of a random order, exact where it says so, otherwise simulated.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.special
@@ -24,6 +25,7 @@ from jaxtyping import Float, Int
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import UNKNOWN
+from ilqljax.hiring.audit.rates import Row
 from ilqljax.hiring.reward.diversity import (
     CategoryCounts,
     check_draw,
@@ -32,7 +34,9 @@ from ilqljax.hiring.reward.diversity import (
     normalize_counts,
     weigh_categories,
 )
-from ilqljax.hiring.statistics import divide, split_draws
+from ilqljax.hiring.reward.scores import ScoreTerm
+from ilqljax.hiring.reward.targets import codes_or_unknown
+from ilqljax.hiring.statistics import UNDEFINED, Estimate, bootstrap_mean, divide, mean_of_defined, split_draws
 from ilqljax.types import Array
 
 SMOOTHING = 1.0
@@ -43,6 +47,66 @@ class SkewRange(NamedTuple):
 
     smallest: Float[Array, "..."] | float
     largest: Float[Array, "..."] | float
+
+
+def tabulate_ranking(
+    lists: Mapping[str, Int[Array, "G k"]],
+    term: ScoreTerm,
+    targets: Float[Array, "G C"],
+    *,
+    n_selected: int,
+    seed: int,
+) -> tuple[list[Row], dict[str, Any]]:
+    """Return a row a category (skew at the selected and at the whole list, exposure), and the measures of whole lists.
+
+    Numbers are means over postings, each beside the value that a random order has. The ends of intervals resample
+    postings.
+
+    Args:
+        lists: row numbers of candidates, best first, below 0 for nobody; by phase.
+        term: the attribute, and its pool.
+        targets: one a posting.
+        n_selected: how many of a list are selected.
+        seed: of the bootstrap and the simulations.
+    """
+    codes = {phase: codes_or_unknown(term.attribute.codes, indices) for phase, indices in lists.items()}
+    distinct, repeats = np.unique(targets.round(12), axis=0, return_counts=True)
+    k, pool = next(iter(codes.values())).shape[1], term.pool
+    draws = {"pool": pool, "seed": seed, "n_draws": max(200, 4000 // len(distinct))}
+
+    def average(expect: Callable[[Float[Array, "C"]], Any]) -> Float[Array, "..."]:
+        return np.average([expect(target) for target in distinct], axis=0, weights=repeats)
+
+    columns = {
+        f"expected_skew_{at}": average(lambda q, at=at: expected_skew(q, at, pool=pool)) for at in (n_selected, k)
+    }
+    columns["expected_exposure"] = average(lambda q: divide(normalize_counts(pool.counts), q))
+    extremes = zip(*(expected_skew_range(target, n_selected, **draws) for target in distinct), strict=True)
+    smallest, largest = (float(np.average(values, weights=repeats)) for values in extremes)
+    has_ndkl = bool((targets > 0.0).all())
+    measures: dict[str, Any] = {
+        "expected_min_skew": smallest,
+        "expected_max_skew": largest,
+        "expected_ndkl": float(average(lambda q: expected_ndkl(q, k, **draws))) if has_ndkl else math.nan,
+    }
+    for phase, of_phase in codes.items():
+        for at in (n_selected, k):
+            columns[f"skew_{at}_{phase}"] = mean_of_defined(skew(of_phase, targets, at))
+        columns[f"exposure_{phase}"] = mean_of_defined(exposure_ratio(of_phase, targets))
+        found = skew_range(skew(of_phase, targets, n_selected))
+        measures[phase] = _mean(found.smallest, seed=seed).spread("min_skew")
+        measures[phase] |= _mean(found.largest, seed=seed).spread("max_skew")
+        measures[phase] |= (_mean(ndkl(of_phase, targets), seed=seed) if has_ndkl else UNDEFINED).spread("ndkl")
+    rows = [
+        {"category": category} | {name: float(values[c]) for name, values in columns.items()}
+        for c, category in enumerate(term.attribute.categories)
+    ]
+    return rows, measures
+
+
+def _mean(values: Float[Array, "G"], *, seed: int) -> Estimate:
+    values = values[np.isfinite(values)]
+    return bootstrap_mean(values, seed=seed, n_resamples=2000) if len(values) else UNDEFINED
 
 
 def skew(
@@ -76,11 +140,7 @@ def skew_of_counts(
 
 def skew_range(skews: Float[Array, "... C"]) -> SkewRange:
     """Return MinSkew and MaxSkew, over the categories whose skew is defined; NaN if none is."""
-    defined = ~np.isnan(skews)
-    some = defined.any(axis=-1)
-    smallest = np.where(defined, skews, np.inf).min(axis=-1)
-    largest = np.where(defined, skews, -np.inf).max(axis=-1)
-    return SkewRange(np.where(some, smallest, np.nan)[()], np.where(some, largest, np.nan)[()])
+    return SkewRange(np.fmin.reduce(skews, axis=-1), np.fmax.reduce(skews, axis=-1))
 
 
 def ndkl(codes: Int[Array, "... n"], target: Float[Array, "... C"]) -> Float[Array, "..."] | float:
@@ -123,17 +183,7 @@ def exposure_ratio(codes: Int[Array, "... n"], target: Float[Array, "... C"]) ->
     return divide(exposure_share(codes, target.shape[-1]), target)
 
 
-def expected_exposure_share(pool: CategoryCounts) -> Float[Array, "C"]:
-    """Return the exposure shares of a random order, exactly: the shares of the pool, for every place is equally likely.
-
-    (Lists in which nobody is known are left out, as they have no share.)
-    """
-    return normalize_counts(pool.counts)
-
-
-def expected_skew(
-    target: Float[Array, "C"], k: int, *, pool: CategoryCounts, smoothing: float = SMOOTHING
-) -> Float[Array, "C"]:
+def expected_skew(target: Float[Array, "C"], k: int, *, pool: CategoryCounts) -> Float[Array, "C"]:
     """Return the skew@k that a random order has on average, exactly (hypergeometric), for each category.
 
     It is below 0 even for a perfectly fair order, because the logarithm punishes a missing member more than it rewards
@@ -153,42 +203,25 @@ def expected_skew(
         x = np.arange(n + 1)[:, None]
         p = scipy.stats.hypergeom(known, colors[:-1], n).pmf(x)
         with np.errstate(divide="ignore", invalid="ignore"):
-            logs = np.log((x + smoothing * safe) / (n + smoothing) / safe)
+            logs = np.log((x + SMOOTHING * safe) / (n + SMOOTHING) / safe)
         mean += chance * np.where(p > 0.0, p * logs, 0.0).sum(axis=0)
     return np.where(target > 0.0, divide(mean, chances.sum()), np.nan)
 
 
 def expected_skew_range(
-    target: Float[Array, "C"],
-    k: int,
-    *,
-    pool: CategoryCounts,
-    smoothing: float = SMOOTHING,
-    seed: int = 0,
-    n_draws: int = 4000,
+    target: Float[Array, "C"], k: int, *, pool: CategoryCounts, seed: int = 0, n_draws: int = 4000
 ) -> SkewRange:
     """Return the MinSkew@k and MaxSkew@k that random orders with anybody known have on average (simulated)."""
     colors = check_draw(k, pool=pool)
     counts = np.random.default_rng(seed).multivariate_hypergeometric(colors, k, size=n_draws, method="marginals")
-    found = skew_range(skew_of_counts(counts[:, :-1], np.asarray(target, float), smoothing=smoothing))
-    return SkewRange(_mean_defined(found.smallest), _mean_defined(found.largest))
+    found = skew_range(skew_of_counts(counts[:, :-1], np.asarray(target, float)))
+    return SkewRange(*(float(mean_of_defined(values)) for values in found))
 
 
 def expected_ndkl(
     target: Float[Array, "C"], n: int, *, pool: CategoryCounts, seed: int = 0, n_draws: int = 4000
 ) -> float:
     """Return the NDKL that random lists of n members of the pool have on average (simulated); it is above 0."""
-    return _simulate(lambda codes: ndkl(codes, target), n, pool=pool, seed=seed, n_draws=n_draws)
-
-
-def _simulate(
-    statistic: Callable[[Int[Array, "R n"]], Float[Array, "R"]],
-    n: int,
-    *,
-    pool: CategoryCounts,
-    seed: int,
-    n_draws: int,
-) -> float:
     colors = check_draw(n, pool=pool)
     labels = np.append(np.arange(len(colors) - 1), UNKNOWN)
     rng = np.random.default_rng(seed)
@@ -196,9 +229,5 @@ def _simulate(
     for size in split_draws(n_draws, width=n * len(colors)):
         counts = rng.multivariate_hypergeometric(colors, n, size=size, method="marginals")
         codes = np.repeat(np.tile(labels, size), counts.ravel()).reshape(size, n)
-        found.append(statistic(rng.permuted(codes, axis=1)))
-    return _mean_defined(np.concatenate(found))
-
-
-def _mean_defined(values: Float[Array, "R"]) -> float:
-    return float(divide(np.nansum(values), (~np.isnan(values)).sum()))
+        found.append(ndkl(rng.permuted(codes, axis=1), target))
+    return float(mean_of_defined(np.concatenate(found)))

@@ -43,11 +43,18 @@ from ilqljax.hiring.audit.impact_ratio import (
 )
 from ilqljax.hiring.audit.pairs import Pairs
 from ilqljax.hiring.audit.shuffling import shuffle_labels
-from ilqljax.hiring.statistics import Estimate, cluster_bootstrap, two_proportion_test, wilson_interval
+from ilqljax.hiring.statistics import (
+    UNDEFINED,
+    Estimate,
+    TestResult,
+    cluster_bootstrap,
+    divide,
+    two_proportion_test,
+    wilson_interval,
+)
 from ilqljax.types import Array
 
 Row = dict[str, Any]
-UNDEFINED = Estimate(math.nan, math.nan, math.nan)
 N_RESAMPLES = 2000
 
 
@@ -62,11 +69,16 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
         seed: of the bootstrap and the shuffles.
     """
     tally = tally_pairs(pairs, attribute.codes, n_categories=len(attribute.categories))
-    assessed, selected = category_totals(tally)
+    counts = {
+        "n_people": tally.sum_by_category(tally.candidate_assessed > 0),
+        "n_people_selected": tally.sum_by_category(tally.candidate_selected > 0),
+        "n_assessed": tally.sum_by_category(tally.candidate_assessed),
+        "n_selected": tally.sum_by_category(tally.candidate_selected),
+    }
+    people, _, assessed, selected = (values[1:] for values in counts.values())
     eligible = find_eligible(assessed)
     wilson = wilson_interval(selected, assessed)
     reference = find_reference(wilson.value, eligible)
-    people, people_selected = _count_people(tally)
     marks = [
         mark_category(c, selected, assessed, people=people, eligible=eligible, reference=reference)
         for c in range(len(assessed))
@@ -77,30 +89,21 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
     rows = [
         {
             "category": category,
-            "n_people": int(people[c]),
-            "n_people_selected": int(people_selected[c]),
-            "n_assessed": int(assessed[c]),
-            "n_selected": int(selected[c]),
-            **spread("rate", _pick(wilson, c)),
+            **{name: int(values[c + 1]) for name, values in counts.items()},
+            **wilson.pick(c).spread("rate"),
             **compared[c],
-            **spread("null_ratio", _pick(null.ratios, c)),
+            **null.ratios.pick(c).spread("null_ratio"),
             "p_shuffled": float(null.p_values[c]),
             "mark": str(marks[c]),
         }
         for c, category in enumerate(attribute.categories)
     ]
-    unknown = attribute.codes < 0
     return {
         "rows": rows,
-        "unknown": {
-            "n_people": int((unknown & (tally.candidate_assessed > 0)).sum()),
-            "n_people_selected": int((unknown & (tally.candidate_selected > 0)).sum()),
-            "n_assessed": int(tally.candidate_assessed[unknown].sum()),
-            "n_selected": int(tally.candidate_selected[unknown].sum()),
-        },
+        "unknown": {name: int(values[0]) for name, values in counts.items()},
         "reference": attribute.categories[reference] if reference != NO_REFERENCE else "",
         "smallest_ratio": float(ratios_and_smallest(selected, assessed, judged)[-1]),
-        **spread("null_smallest", null.smallest),
+        **null.smallest.spread("null_smallest"),
         "p_smallest": null.p_smallest,
     }
 
@@ -108,32 +111,29 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
 def _compare_categories(tally: Tally, eligible: Bool[Array, "C"], reference: int, *, seed: int) -> list[Row]:
     """Return each category's ratios to the reference and to everyone else, with intervals and tests."""
     assessed, selected = category_totals(tally)
-    statistic = make_ratio_statistic(eligible, reference)
-    ratios = statistic(np.concatenate([assessed, selected]))
-    over_postings = _bootstrap_ratios(tally, statistic, seed=seed)
+    over_postings = _bootstrap(
+        [tally], make_ratio_statistic(eligible, reference), n_categories=len(assessed), seed=seed
+    )
+    ratios = over_postings.value
     numbers = np.arange(len(assessed))
     parts = [find_influence(tally, numbers == c) for c in numbers]
     rows = []
     for c, part in enumerate(parts):
-        is_compared = bool(reference != NO_REFERENCE and c != reference and eligible[c])
-        crossed = crossed_ratio(part, parts[reference]) if is_compared else UNDEFINED
         rest = find_influence(tally, numbers != c)
-        test = two_proportion_test(
-            int(selected[c]),
-            int(assessed[c]) if is_compared else 0,
-            successes_b=int(selected[reference]),
-            trials_b=int(assessed[reference]),
-        )
+        crossed, resampled, test = UNDEFINED, UNDEFINED, TestResult(math.nan, "")
+        if reference not in (NO_REFERENCE, c) and eligible[c]:
+            crossed, resampled = crossed_ratio(part, parts[reference]), over_postings.pick(c)
+            test = two_proportion_test(*(int(n[i]) for i in (c, reference) for n in (selected, assessed)))
         rows.append(
             {
                 "impact_ratio": float(ratios[c]),
                 "ratio_low": crossed.low,
                 "ratio_high": crossed.high,
-                "postings_low": float(over_postings.low[c]) if is_compared else math.nan,
-                "postings_high": float(over_postings.high[c]) if is_compared else math.nan,
-                **spread("versus_rest", crossed_ratio(part, rest)),
+                "postings_low": float(resampled.low),
+                "postings_high": float(resampled.high),
+                **crossed_ratio(part, rest).spread("versus_rest"),
                 "p_independent": test.p_value,
-                "test": test.method if is_compared else "",
+                "test": test.method,
                 "p_crossed": crossed_p_value(part, rest),
             }
         )
@@ -155,7 +155,12 @@ def tabulate_changes(before: Pairs, after: Pairs, attribute: Attribute, *, seed:
         return []
     parts = [[find_influence(tally, np.arange(n) == c) for c in range(n)] for tally in (old, new)]
     shared = [sum_shared(before, after, parts[0][c], parts[1][c]) for c in range(n)]
-    over_postings = _bootstrap_changes(old, new, make_ratio_statistic(eligible, reference), seed=seed)
+    statistic = make_ratio_statistic(eligible, reference)
+
+    def compare(sums: Num[Array, "... F"]) -> Float[Array, "... C"]:
+        return divide(statistic(sums[..., 2 * n :]), statistic(sums[..., : 2 * n]))
+
+    over_postings = _bootstrap([old, new], compare, n_categories=n, seed=seed)
     rows = []
     for c, category in enumerate(attribute.categories):
         if c == reference or not eligible[c]:
@@ -169,7 +174,7 @@ def tabulate_changes(before: Pairs, after: Pairs, attribute: Attribute, *, seed:
             {
                 "category": category,
                 "reference": attribute.categories[reference],
-                **spread("change", change),
+                **change.spread("change"),
                 "postings_low": float(over_postings.low[c]),
                 "postings_high": float(over_postings.high[c]),
             }
@@ -190,46 +195,15 @@ def adjust_for_many(rows: Sequence[Row], *, name: str, adjusted: str) -> None:
         row[adjusted] = p_value
 
 
-def spread(name: str, estimate: Estimate) -> Row:
-    """Return an estimate as three numbers of a row: `name`, `name_low`, `name_high`."""
-    return {name: float(estimate.value), f"{name}_low": float(estimate.low), f"{name}_high": float(estimate.high)}
-
-
-def _pick(estimate: Estimate, index: int) -> Estimate:
-    return Estimate(*(float(part[index]) for part in estimate))
-
-
-def _count_people(tally: Tally) -> tuple[Num[Array, "C"], Num[Array, "C"]]:
-    """Return how many different candidates of each category were assessed at all, and selected at all."""
-    known = tally.codes >= 0
-    assessed, selected = (
-        np.bincount(tally.codes[known & (counts > 0)], minlength=tally.n_categories)
-        for counts in (tally.candidate_assessed, tally.candidate_selected)
-    )
-    return assessed, selected
-
-
-def _bootstrap_ratios(tally: Tally, statistic: Callable[..., Float[Array, "..."]], *, seed: int) -> Estimate:
-    """Return the impact ratios with intervals that resample postings; undefined in a ready table."""
-    if not tally.pairs.n_postings:
-        undefined = np.full(tally.n_categories, np.nan)
-        return Estimate(undefined, undefined, undefined)
-    rows = np.concatenate([tally.posting_assessed, tally.posting_selected], axis=1)
-    return cluster_bootstrap(rows, statistic, seed=seed, n_resamples=N_RESAMPLES)
-
-
-def _bootstrap_changes(old: Tally, new: Tally, statistic: Callable[..., Float[Array, "..."]], *, seed: int) -> Estimate:
-    """Return the ratios after over before, resampling postings: a posting keeps its before and its after."""
-    if not old.pairs.n_postings:
-        undefined = np.full(old.n_categories, np.nan)
-        return Estimate(undefined, undefined, undefined)
+def _bootstrap(
+    tallies: Sequence[Tally], statistic: Callable[..., Float[Array, "..."]], *, n_categories: int, seed: int
+) -> Estimate:
+    """Return a statistic of each category's counts, with intervals that resample postings; none in a ready table."""
     rows = np.concatenate(
-        [old.posting_assessed, old.posting_selected, new.posting_assessed, new.posting_selected], axis=1
+        [part for tally in tallies for part in (tally.posting_assessed, tally.posting_selected)], axis=1
     )
-    half = rows.shape[1] // 2
-
-    def compare(sums: Num[Array, "... F"]) -> Float[Array, "... C"]:
-        first, second = statistic(sums[..., :half]), statistic(sums[..., half:])
-        return np.divide(second, first, out=np.full(first.shape, np.nan), where=first > 0)
-
-    return cluster_bootstrap(rows, compare, seed=seed, n_resamples=N_RESAMPLES)
+    if not len(rows):
+        undefined = np.full(n_categories, np.nan)
+        totals = np.concatenate([part for tally in tallies for part in category_totals(tally)])
+        return Estimate(statistic(totals), undefined, undefined)
+    return cluster_bootstrap(rows, statistic, seed=seed, n_resamples=N_RESAMPLES)

@@ -10,6 +10,7 @@ Columns: the attributes, and either `score` (a number; the scoring rate is the s
 
 import csv
 import math
+from collections import namedtuple
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,29 +22,15 @@ from jaxtyping import Float
 from ilqljax.data.files import read_bounded_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
-from ilqljax.hiring.audit.market import (
-    AFTER,
-    BEFORE,
-    AuditConfig,
-    adjust_sections,
-    describe_attribute,
-    select_audited,
-    suppress,
-)
+from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditConfig, audit_attributes, audit_rates
 from ilqljax.hiring.audit.pairs import pair_rows
-from ilqljax.hiring.audit.rates import tabulate_changes, tabulate_rates
 from ilqljax.types import Array
 
 ID, SCORE, SELECTED = "id", "score", "selected"
 MIN_ROWS = 2
 
 
-@dataclass(frozen=True)
-class TableRow:
-    """Hold one candidate of a ready table."""
-
-    id: str
-    attributes: dict[str, str]
+_Candidate = namedtuple("_Candidate", ("id", "attributes"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,15 +52,15 @@ def load_ready_table(path: str | Path, *, attributes: Sequence[str] = (), allow_
         allow_negative: take scores below 0, which otherwise are refused: exports often write -1 for "no score".
 
     Raises:
-        UserError: missing file, no UTF-8, a malformed line, a missing or unknown column, a score that is no finite
-            number or is negative, a selection other than 0 or 1, a duplicate id, or no row.
+        UserError: missing file, no UTF-8, a malformed line, a missing or unknown column, a score that is not a finite
+            number or is negative, a selection other than 0 or 1, a duplicate id, or fewer than two rows.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file. Give a CSV file with a header and one row a candidate.")
     lines = _read_rows(path)
-    where, header = next(lines, ("", []))
-    columns, kind = _check_header(header, attributes, where=where or f"{path}:1")
+    where, header = next(lines, (f"{path}:1", []))
+    columns, kind = _check_header(header, attributes, where=where)
     rows, values, seen = [], [], {}
     for where, cells in lines:
         if len(cells) != len(header):
@@ -83,33 +70,27 @@ def load_ready_table(path: str | Path, *, attributes: Sequence[str] = (), allow_
         if row_id in seen:
             raise UserError(f"{where}: the id '{row_id}' was already used at {seen[row_id]}. Keep one row a candidate.")
         seen[row_id] = where
-        rows.append(TableRow(row_id, {name: row[name] for name in columns}))
+        rows.append(_Candidate(row_id, {name: row[name] for name in columns}))
         values.append(_read_value(row[kind], kind, where=where, allow_negative=allow_negative))
     if len(rows) < MIN_ROWS:
-        raise UserError(
-            f"{path}: holds {len(rows)} candidates. An audit needs at least {MIN_ROWS} rows below the header."
-        )
+        raise UserError(f"{path}: holds {len(rows)} candidates. Give at least {MIN_ROWS} rows below the header.")
     return ReadyTable(AttributeTable.from_candidates(rows), np.array(values), kind, ID in header)
 
 
 def _read_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield the place and the cells of each row that has any."""
     with path.open("rb") as stream:
-        reader = csv.reader(_decode(line, f"{path}:{number}") for number, line in read_bounded_lines(stream, path))
+        reader = csv.reader(line.decode("utf-8-sig") for _, line in read_bounded_lines(stream, path))
         try:
-            for cells in reader:
-                if cells:
-                    yield f"{path}:{reader.line_num}", [cell.strip() for cell in cells]
+            for cells in filter(None, reader):
+                yield f"{path}:{reader.line_num}", [cell.strip() for cell in cells]
         except csv.Error as error:
             raise UserError(f"{path}:{reader.line_num}: not CSV ({error}). Save the table as CSV again.") from error
-
-
-def _decode(line: bytes, where: str) -> str:
-    try:
-        return line.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{where}: byte {error.start} is not UTF-8. Save the file as UTF-8 (iconv -t UTF-8 converts it)."
-        ) from error
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{path}:{reader.line_num + 1}: byte {error.start} is not UTF-8. Save the file as UTF-8 "
+                "(iconv -t UTF-8 converts it)."
+            ) from error
 
 
 def _check_header(header: list[str], attributes: Sequence[str], *, where: str) -> tuple[list[str], str]:
@@ -133,16 +114,14 @@ def _check_header(header: list[str], attributes: Sequence[str], *, where: str) -
 
 
 def _read_value(text: str, kind: str, *, where: str, allow_negative: bool) -> float:
-    if kind == SELECTED:
-        if text not in ("0", "1"):
-            raise UserError(f"{where}: selected='{text}', expected 0 or 1.")
-        return float(text)
+    if kind == SELECTED and text not in ("0", "1"):
+        raise UserError(f"{where}: selected='{text}', expected 0 or 1.")
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"{where}: score='{text}' is no finite number. Fill it in, or delete the row.")
+        raise UserError(f"{where}: score='{text}' is not a finite number. Fill it in, or delete the row.")
     if value < 0 and not allow_negative:
         raise UserError(
             f"{where}: score={text} is negative, which often stands for a missing score. Delete such rows, or pass "
@@ -164,19 +143,20 @@ def match_tables(before: ReadyTable, after: ReadyTable) -> ReadyTable:
             f"The table before has the columns {', '.join((*before.table.names, before.kind))}, the one after "
             f"{', '.join((*after.table.names, after.kind))}. Give both the same columns."
         )
-    for name in before.table.names:
-        old, new = set(before.table.categories(name)), set(after.table.categories(name))
-        if old != new:
+    for name, old in before.table.columns.items():
+        differing = set(old.categories) ^ set(after.table.columns[name].categories)
+        if differing:
             raise UserError(
-                f"The categories {sorted(old ^ new)} of '{name}' are in one of the two tables only. Spell categories "
+                f"The categories {sorted(differing)} of '{name}' are in one of the two tables only. Spell categories "
                 "alike in both, and keep the same candidates."
             )
-    row_of = {row_id: row for row, row_id in enumerate(after.table.ids)}
     missing = sorted(set(before.table.ids) ^ set(after.table.ids))
     if missing:
         raise UserError(f"The candidate '{missing[0]}' is in one of the two tables only. Give both the same ids.")
+    row_of = {row_id: row for row, row_id in enumerate(after.table.ids)}
     order = np.array([row_of[row_id] for row_id in before.table.ids])
-    changed = np.flatnonzero((before.table.code_table != after.table.code_table[order]).any(axis=1))
+    moved = [old.codes != after.table.columns[name].codes[order] for name, old in before.table.columns.items()]
+    changed = np.flatnonzero(np.any(moved, axis=0))
     if changed.size:
         raise UserError(
             f"The candidate '{before.table.ids[changed[0]]}' has other categories before than after. Categories are of "
@@ -199,24 +179,13 @@ def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTab
         UserError: an unknown attribute, or tables that do not belong together.
     """
     phases = {BEFORE: ready} | ({} if after is None else {AFTER: match_tables(ready, after)})
-    medians = {name: float(np.median(table.values)) for name, table in phases.items()}
-    measure = "scoring" if ready.kind == SCORE else "selection"
-    cuts = medians if ready.kind == SCORE else dict.fromkeys(phases, 0.5)
-    pairs = {name: pair_rows(table.values > cuts[name]) for name, table in phases.items()}
-    sections = []
-    audited, not_audited = select_audited(ready.table, config)
-    for each in audited:
-        attribute = each.attribute
-        rates = {
-            phase: {measure: tabulate_rates(of_phase, attribute, seed=config.seed)} for phase, of_phase in pairs.items()
-        }
-        changes = {}
-        if AFTER in pairs:
-            changes[measure] = tabulate_changes(pairs[BEFORE], pairs[AFTER], attribute, seed=config.seed)
-        empty = {"target": "", "composition": [], "ranking": [], "lists": {}, "scores": {}}
-        sections.append({**describe_attribute(each), **empty, "rates": rates, "changes": changes})
-    adjust_sections(sections)
-    suppress(sections, min_count=config.min_count)
+    is_score = ready.kind == SCORE
+    medians = {name: float(np.median(table.values)) for name, table in phases.items() if is_score}
+    measure = "scoring" if is_score else "selection"
+    pairs = {name: {measure: pair_rows(table.values > medians.get(name, 0.5))} for name, table in phases.items()}
+    sections, not_audited = audit_attributes(
+        ready.table, config, lambda audited: audit_rates(audited, pairs, seed=config.seed)
+    )
     return {
         "n_postings": 0,
         "n_candidates": len(ready.values),
@@ -224,7 +193,7 @@ def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTab
         "selected": 0,
         "phases": list(phases),
         "n_reached": {},
-        "medians": medians if ready.kind == SCORE else {},
+        "medians": medians,
         "attributes": sections,
         "not_audited": not_audited,
         "postings": [],

@@ -21,7 +21,7 @@ from ilqljax.hiring.audit.impact_ratio import find_eligible, ratios_and_smallest
 from ilqljax.hiring.reward.diversity import diversity_score
 from ilqljax.hiring.reward.scores import ScoreTerm
 from ilqljax.hiring.reward.targets import codes_or_unknown
-from ilqljax.hiring.statistics import Estimate, divide, quantiles_of_defined
+from ilqljax.hiring.statistics import Estimate, divide, mean_of_defined, quantiles_of_defined
 from ilqljax.types import Array
 
 TOLERANCE = 1e-12  # of ties: equal rates may differ in their last digit
@@ -60,7 +60,7 @@ def shuffle_labels(tally: Tally, *, judged: Bool[Array, "C"], seed: int, n_shuff
     draws = ratios_and_smallest(drawn_selected, drawn_assessed, eligible)
     draws[:, -1] = ratios_and_smallest(drawn_selected, drawn_assessed, judged)[:, -1]
     low, high = quantiles_of_defined(draws, (0.025, 0.975))
-    mean = divide(np.where(np.isnan(draws), 0.0, draws).sum(axis=0), (~np.isnan(draws)).sum(axis=0))
+    mean = mean_of_defined(draws)
     overall = divide(drawn_selected.sum(axis=1), drawn_assessed.sum(axis=1))
     distance = abs(divide(drawn_selected, drawn_assessed) - overall[:, None])
     seen = abs(divide(selected, assessed) - divide(selected.sum(), assessed.sum()))
@@ -81,7 +81,7 @@ def _find_p_values(draws: Float[Array, "R ..."], seen: Float[Array, "..."] | flo
 def _draw_totals(tally: Tally, *, seed: int, n_shuffles: int) -> tuple[Int[Array, "R C"], Int[Array, "R C"]]:
     """Draw each category's assessed and selected pairs, with labels shuffled among the assessed candidates."""
     rng = np.random.default_rng(seed)
-    n_categories = tally.n_categories
+    n_categories = tally.posting_assessed.shape[1]
     people = np.bincount(tally.codes + 1, minlength=n_categories + 1)  # first: unknown
     assessed, selected = tally.candidate_assessed, tally.candidate_selected
     same_for_all = bool((assessed == assessed[:1]).all())

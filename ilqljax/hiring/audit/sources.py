@@ -1,17 +1,15 @@
 """Read what an audit of the hiring task needs: postings, candidates, rewrites, and the shortlists of a matcher."""
 
 import ast
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-import ilqljax.hiring.matching.sources  # noqa: F401  (registers the matchers)
+import ilqljax.hiring.matching.http  # noqa: F401  (registers the matchers)
 from ilqljax.config import BuildContext, build
 from ilqljax.data.files import check_checksum
 from ilqljax.data.json_lines import read_field, read_json_lines
@@ -19,7 +17,8 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditedMarket, Phase
 from ilqljax.hiring.audit.pairs import NOBODY
-from ilqljax.hiring.evaluation.record import Rewrite, make_rewrites
+from ilqljax.hiring.evaluation.record import Rewrite
+from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.matching.matcher import Matcher
 from ilqljax.hiring.postings.posting import Candidate, Posting, normalize_spaces
 from ilqljax.hiring.postings.prompts import build_prompt
@@ -33,12 +32,7 @@ MATCHERS = ("tfidf", "encoder", "embeddings", "callable", "http")
 def make_matcher(
     name: str, candidates: Sequence[Candidate], *, options: Mapping[str, Any] = MappingProxyType({})
 ) -> Matcher:
-    """Return a matcher of the candidates (`matching.sources`, `matching.encoders`).
-
-    Args:
-        name: of the matcher.
-        candidates: to rank.
-        options: the matcher's own, such as an encoder's `path`.
+    """Return a matcher of the candidates, with options of its own, such as an encoder's `path`.
 
     Raises:
         UserError: the matcher or an option is unknown, or the matcher cannot rank these candidates.
@@ -56,13 +50,13 @@ def parse_options(text: str) -> dict[str, Any]:
     """Read "path=DIR, max_length=128": numbers and True or False as such, everything else as text.
 
     Raises:
-        UserError: a part is no assignment.
+        UserError: a part is not an assignment.
     """
     options: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = (word.strip() for word in part.partition("="))
         if not equals or not key:
-            raise UserError(f"--matcher_options: {part!r} is no assignment. Write key=value, separated by commas.")
+            raise UserError(f"--matcher_options: {part!r} is not an assignment. Write key=value, separated by commas.")
         try:
             options[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
@@ -85,18 +79,17 @@ def load_postings_and_candidates(
     Raises:
         UserError: a missing file, a malformed line, or a bad number.
     """
-    people = "" if candidates == SAMPLE else candidates
-    market = load_market(path="" if jobs == SAMPLE else jobs, candidates_path=people, seed=seed, plant=plant)
-    chosen = market.candidates
+    path, people = ("" if name == SAMPLE else name for name in (jobs, candidates))
+    market = load_market(path=path, candidates_path=people, seed=seed, plant=plant)
     if candidates == SAMPLE and jobs != SAMPLE:
-        chosen = load_market(seed=seed, plant=plant).candidates
+        market = market._replace(candidates=load_market(seed=seed, plant=plant).candidates)
     postings = market.postings
     if max_postings < 0:
         raise UserError(f"max_postings={max_postings}: use a number from 1 on, or 0 for all postings.")
     if 0 < max_postings < len(postings):
         rows = np.sort(np.random.default_rng(seed).choice(len(postings), max_postings, replace=False))
         postings = [postings[row] for row in rows]
-    return postings, chosen
+    return postings, market.candidates
 
 
 def load_rewrites(path: str | Path, *, known: Sequence[Posting], policy: str = "") -> dict[str, Rewrite]:
@@ -125,31 +118,6 @@ def load_rewrites(path: str | Path, *, known: Sequence[Posting], policy: str = "
             )
         text = read_field(row, "rewrite" if "rewrite" in row else "text", kind=str, where=where)
         rewrites[posting_id] = _read_rewrite(row, posting_of[posting_id], text, policy=name, where=where)
-    return _choose_policy(by_policy, policy, path)
-
-
-def _read_rewrite(row: Mapping, posting: Posting, text: str, *, policy: str, where: str) -> Rewrite:
-    if "guardrail_failures" not in row:
-        (rewrite,) = make_rewrites([posting], [(text, 0.0, math.nan)], policy=policy, rewards={})
-        return replace(rewrite, where=where)
-    names = read_field(row, "guardrail_failures", kind=list, where=where)
-    reasons = read_field(row, "guardrail_reasons", kind=list, where=where, default=[])
-    if not all(isinstance(value, str) for value in (*names, *reasons)):
-        raise UserError(f"{where}: 'guardrail_failures' and 'guardrail_reasons' must be lists of texts.")
-    return Rewrite(
-        policy=policy,
-        posting_id=posting.id,
-        company=posting.company,
-        prompt=build_prompt(posting),
-        original=normalize_spaces(posting.description),
-        text=normalize_spaces(text),
-        failed_checks=tuple(names),
-        reasons=tuple(reasons),
-        where=where,
-    )
-
-
-def _choose_policy(by_policy: dict[str, dict[str, Rewrite]], policy: str, path: str | Path) -> dict[str, Rewrite]:
     if not by_policy:
         raise UserError(f"{path}: holds no rewrite. Give lines of {{'id': ..., 'text': ...}}.")
     names = ", ".join(map(repr, by_policy))
@@ -158,6 +126,29 @@ def _choose_policy(by_policy: dict[str, dict[str, Rewrite]], policy: str, path: 
     if not policy and len(by_policy) > 1:
         raise UserError(f"{path}: holds rewrites of several policies. Name one with --policy: {names}.")
     return by_policy[policy or next(iter(by_policy))]
+
+
+def _read_rewrite(row: Mapping, posting: Posting, text: str, *, policy: str, where: str) -> Rewrite:
+    prompt, text = build_prompt(posting), normalize_spaces(text)
+    if "guardrail_failures" in row:
+        names = read_field(row, "guardrail_failures", kind=list, where=where)
+        reasons = read_field(row, "guardrail_reasons", kind=list, where=where, default=[])
+        if not all(isinstance(value, str) for value in (*names, *reasons)):
+            raise UserError(f"{where}: 'guardrail_failures' and 'guardrail_reasons' must be lists of texts.")
+    else:
+        failures = check_rewrite(posting, text, prompt)
+        names, reasons = sorted({failure.check for failure in failures}), [failure.reason for failure in failures]
+    return Rewrite(
+        policy=policy,
+        posting_id=posting.id,
+        company=posting.company,
+        prompt=prompt,
+        original=normalize_spaces(posting.description),
+        text=text,
+        failed_checks=tuple(names),
+        reasons=tuple(reasons),
+        where=where,
+    )
 
 
 def build_market(
@@ -185,9 +176,7 @@ def build_market(
         phases[AFTER] = match_texts(matcher, [rewrite.text for rewrite in rewritten], top=top)
     return AuditedMarket(
         table=AttributeTable.from_candidates(candidates),
-        posting_ids=tuple(posting.id for posting in chosen),
-        titles=tuple(posting.title for posting in chosen),
-        groups=tuple(posting.group for posting in chosen),
+        postings=tuple(chosen),
         phases=phases,
         rewrites=rewritten,
     )

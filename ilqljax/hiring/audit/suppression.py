@@ -6,7 +6,7 @@ by subtraction from the total, so the next smallest is hidden too; the same hold
 ("female / *", "* / north"). This is complementary suppression where it is obvious, not a proof of anonymity.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ilqljax.hiring.audit.impact_ratio import JUDGED
@@ -36,14 +36,16 @@ def find_hidden(
         for row in [*table["rows"], {"category": UNKNOWN_CATEGORY, **table["unknown"]}]:
             cells[row["category"]] += [row["n_people"], row["n_people_selected"]]
     hidden = {category for category, counts in cells.items() if any(0 < count < min_count for count in counts)}
-    if hidden_parts:
-        hidden |= {
-            name
-            for name, values in parts.items()
-            if any(value in given for value, given in zip(values, hidden_parts, strict=True))
-        }
+    hidden |= {
+        name
+        for name, values in parts.items()
+        if any(value in given for value, given in zip(values, hidden_parts, strict=False))  # one attribute: none given
+    }
     smallest = {category: min((count for count in counts if count), default=0) for category, counts in cells.items()}
-    lines = [set(pool), *(_list_lines(parts) if hidden_parts else ())]
+    lines = {frozenset(pool)}
+    if hidden_parts:
+        for place, values in enumerate(zip(*parts.values(), strict=True)):
+            lines |= {frozenset(name for name, own in parts.items() if own[place] == value) for value in values}
     while True:
         more = {
             min(others, key=lambda name: (smallest[name], name))
@@ -55,10 +57,20 @@ def find_hidden(
         hidden |= more
 
 
-def _list_lines(parts: Mapping[str, Sequence[str]]) -> Iterable[set[str]]:
-    for place, values in enumerate(zip(*parts.values(), strict=True)):
-        for value in sorted(set(values)):
-            yield {name for name, of_name in parts.items() if of_name[place] == value}
+def suppress(sections: Sequence[dict[str, Any]], *, min_count: int) -> None:
+    """Hide the sections' small cells, in place.
+
+    A category hidden in its own attribute is hidden in the intersections too, whose cells would add up to it.
+    """
+    hidden_of: dict[str, set[str]] = {}
+    for section in sections:
+        columns = section["columns"]
+        given = [hidden_of.get(name, set()) - {UNKNOWN_CATEGORY} for name in columns] if len(columns) > 1 else []
+        tables = [table for of_phase in section["rates"].values() for table in of_phase.values()]
+        pool = section["pool"] | {UNKNOWN_CATEGORY: section["n_unknown"]}
+        hidden = find_hidden(tables, pool, min_count=min_count, parts=section["parts"], hidden_parts=given)
+        hidden_of[section["name"]] = hidden
+        hide_cells(section, hidden)
 
 
 def hide_cells(section: dict[str, Any], hidden: set[str]) -> None:

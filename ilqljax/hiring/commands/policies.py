@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the summary, and save it if asked."""
-    from ilqljax.hiring.evaluation.file import load_evaluations
+    from ilqljax.hiring.evaluation.record import load_evaluations
     from ilqljax.hiring.evaluation.summary import distill_evaluations
     from ilqljax.hiring.evaluation.tables import check_save_path, format_distilled, save_rows
 

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 
-from ilqljax.cli import add_renamed
+from ilqljax.cli import add_run
 from ilqljax.data.files import check_writable
 from ilqljax.errors import UserError
 from ilqljax.hiring.proposals import DECISIONS, RANKINGS, log_decision
@@ -22,7 +22,7 @@ from ilqljax.hiring.proposals import DECISIONS, RANKINGS, log_decision
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the run, the posting, and what becomes of the rewrite."""
     add = parser.add_argument
-    add_renamed(parser, "--run", "--checkpoint", required=True, help="folder of a run")
+    add_run(parser, "--checkpoint")
     add("--job", required=True, help="job.json, a text file, or - for standard input")
     add("--title", default="", help="of a text file's job")
     add("--company", default="", help="of a text file's job")
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     if args.log:
         check_writable(args.log, append=True)  # now, not when there is a decision to lose
     enable_compilation_cache()
-    run = open_run(args.run)
+    run = open_run(args.run, imports=args.imports)
     data = run.build_section("data")
     rewriting = rewrite_with_run(run, data, posting, n=args.n, policy=args.policy, rank_by=args.rank_by)
     print(format_rewriting(rewriting, data, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ))

@@ -8,7 +8,7 @@ The next run scores them with its engine beside the operators' rewrites; what wa
 
 import argparse
 
-from ilqljax.cli import add_options, list_given
+from ilqljax.cli import add_options, add_run, list_given
 from ilqljax.data.files import check_writable
 from ilqljax.decoding.options import DecodeConfig
 from ilqljax.errors import UserError
@@ -21,7 +21,7 @@ DECODING = ("temperature", "top_k", "top_p", "beta")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the run, how it samples, and the file to write."""
-    parser.add_argument("--run", required=True, help="folder that training printed")
+    add_run(parser)
     parser.add_argument("--out", required=True, help="JSON Lines file to write")
     parser.add_argument("--policy", default="bc", help="whose samples; '' for those of the run's algorithm")
     parser.add_argument("--n", type=int, default=4, help="samples of each posting")
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--n={args.n}: sample at least one rewrite of each posting.")
     check_writable(args.out)  # now, not after hours of sampling
     enable_compilation_cache()
-    run = open_run(args.run)
+    run = open_run(args.run, imports=args.imports)
     name = run.name_policy(args.policy)
     data = run.build_section("data")
     options = {"n_generations": args.n, "beam_width": 0, **list_given(args, DecodeConfig, DECODING)}

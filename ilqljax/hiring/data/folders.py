@@ -29,6 +29,7 @@ from ilqljax.hiring.reward.cache import RewardCache, name_aside
 logger = logging.getLogger(__name__)
 
 OWN_NAMES = (JOBS, CANDIDATES, SPLITS, OFFLINE, SUMMARY, f"{REWARDS}*", VECTORS.format("*"))
+ADVICE = "Choose a folder you may write to."
 
 
 def check_target(out_dir: Path) -> None:
@@ -61,9 +62,7 @@ def replace_folder(out_dir: Path) -> Iterator[Path]:
         out_dir.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=_name_siblings(out_dir), dir=out_dir.parent))
     except OSError as error:
-        raise UserError(
-            f"{out_dir}: cannot be created ({error.strerror}). Choose a folder you may write to."
-        ) from error
+        raise UserError(f"{out_dir}: cannot be created ({error.strerror}). {ADVICE}") from error
     with lock_path(temporary, wait=True):
         try:
             new = temporary / "new"
@@ -146,9 +145,7 @@ def _move_into_place(new: Path, out_dir: Path, *, old: Path) -> None:
                 continue
             if old.exists():
                 os.replace(old, out_dir)
-            raise UserError(
-                f"{out_dir}: cannot be replaced ({error.strerror}). Choose a folder you may write to."
-            ) from error
+            raise UserError(f"{out_dir}: cannot be replaced ({error.strerror}). {ADVICE}") from error
     raise UserError(f"{out_dir}: other processes keep replacing it. Wait until they have ended, and start again.")
 
 
@@ -160,9 +157,8 @@ def _list_abandoned(out_dir: Path) -> Iterator[Path]:
     """Yield, locked, each temporary sibling of `out_dir` in which no process is at work."""
     with suppress(OSError):  # no such parent, or another process clears it too
         for sibling in out_dir.parent.iterdir():
-            if not sibling.name.startswith(_name_siblings(out_dir)):
-                continue
-            with lock_path(sibling) as lock:
-                # A living process locks its folder before it puts anything there.
-                if lock == "held" and any(sibling.iterdir()):
-                    yield sibling
+            if sibling.name.startswith(_name_siblings(out_dir)):
+                with lock_path(sibling) as lock:
+                    # A living process locks its folder before it puts anything there.
+                    if lock == "held" and any(sibling.iterdir()):
+                        yield sibling

@@ -27,23 +27,19 @@ PRACTICE_SEED = 715_517
 def make_practice(data: PreparedData, config: DataConfig, *, n_postings: int) -> list[PostingObservation]:
     """Return rewrites of unscored postings as finished dialogues with reward 0, for behavioural cloning only.
 
-    Args:
-        data: the prepared data; its postings outside the training split are kept out.
-        config: what was prepared.
-        n_postings: how many postings to draw at most; 0 gives none.
+    At most `n_postings` postings are drawn, none of which has to do with the data outside their training split.
     """
     if not n_postings:
         return []
-    chosen = select_practice(data, draw_postings(data, config, n_postings=n_postings))[:n_postings]
-    observations = []
-    for posting in chosen:
-        prompt = build_prompt(posting)
-        for _, text in rewrite_posting(posting, operators=config.operators, seed=config.seed):
-            observations.append(PostingObservation(prompt, text, 0.0, posting))
-    return observations
+    chosen = select_practice(data, _draw_postings(data, config, n_postings=n_postings))[:n_postings]
+    return [
+        PostingObservation(build_prompt(posting), text, 0.0, posting)
+        for posting in chosen
+        for _, text in rewrite_posting(posting, operators=config.operators, seed=config.seed)
+    ]
 
 
-def draw_postings(data: PreparedData, config: DataConfig, *, n_postings: int) -> list[Posting]:
+def _draw_postings(data: PreparedData, config: DataConfig, *, n_postings: int) -> list[Posting]:
     """Draw candidates for practice: from the sample's generator, or all of the source in a seeded order."""
     if data.summary["source"] == "sample":
         postings, _ = make_market(seed=PRACTICE_SEED + config.seed, n_postings=n_postings, n_candidates=1)
@@ -51,18 +47,17 @@ def draw_postings(data: PreparedData, config: DataConfig, *, n_postings: int) ->
     market = load_market(source=config.source, path=config.path, candidates_path=config.candidates_path)
     longest = max(len(p.description.split()) for p in data.postings)
     order = np.random.default_rng([PRACTICE_SEED, config.seed]).permutation(len(market.postings))
-    return [shorten(market.postings[i], max_words=longest) for i in order]
+    return [_shorten(market.postings[i], max_words=longest) for i in order]
 
 
-def shorten(posting: Posting, *, max_words: int) -> Posting:
+def _shorten(posting: Posting, *, max_words: int) -> Posting:
     """Keep a posting's first sentences, as many as fit into `max_words` (at least one); enough to practise on."""
-    kept, n_words = [], 0
+    words: list[str] = []
     for sentence in split_sentences(normalize_spaces(posting.description)):
-        n_words += len(sentence.split())
-        if kept and n_words > max_words:
+        if words and len(words) + len(sentence.split()) > max_words:
             break
-        kept.append(sentence)
-    return replace(posting, description=" ".join(" ".join(kept).split()[:max_words]))
+        words += sentence.split()
+    return replace(posting, description=" ".join(words[:max_words]))
 
 
 def select_practice(data: PreparedData, postings: Sequence[Posting]) -> list[Posting]:

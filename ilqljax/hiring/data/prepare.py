@@ -1,7 +1,7 @@
 """Prepare a data folder: postings, candidates, splits, and offline data of several scored rewrites per posting.
 
 The folder (its files: `prepared`) appears whole or not at all. One whose inputs, settings and versions are the same is
-used again. Any other, and one with a damaged file, is prepared again, and asks the engine only for what nobody asked
+used again. Any other, and one with a damaged file, is prepared again, and asks the matcher only for what nobody asked
 it before: rewards outlive folders (`folders`).
 """
 
@@ -11,12 +11,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ilqljax.config.sections import NO_OPTION
-from ilqljax.data.files import save_text
 from ilqljax.data.json_lines import save_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
@@ -27,32 +26,25 @@ from ilqljax.hiring.data.prepared import (
     OFFLINE,
     REWARDS,
     SPLITS,
-    SUMMARY,
-    SUMMARY_HASH,
     PreparedData,
     ScoredRewrite,
-    hash_summary,
     load_prepared,
     load_summary,
+    save_summary,
 )
 from ilqljax.hiring.data.samples import load_samples
 from ilqljax.hiring.data.splits import check_leakage, hash_file, make_manifest, save_manifest, split_postings
 from ilqljax.hiring.edits.operators import OPERATORS, require_operators, rewrite_posting
 from ilqljax.hiring.guardrails import check_rewrite
-from ilqljax.hiring.matching.sources import MatcherSource, TfidfSource
-from ilqljax.hiring.postings.posting import (
-    Candidate,
-    Posting,
-    normalize_spaces,
-    save_candidates,
-    save_postings,
-)
+from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
+from ilqljax.hiring.postings.posting import Market, Posting, normalize_spaces, save_candidates, save_postings
 from ilqljax.hiring.postings.prompts import build_prompt, map_groups
 from ilqljax.hiring.postings.sources import detect_source, load_market
 from ilqljax.hiring.reward.reward import REWARD_VERSION, DiversityReward
 from ilqljax.hiring.reward.scores import RewardConfig
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # Raise this when the same inputs and settings give other files than before: after a change of operators, guardrails,
 # prompts, splits, readers of sources or the sample's generator. Folders made before are then prepared again. (When
@@ -123,10 +115,10 @@ def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSou
         config: what to prepare.
         out_dir: the folder to make. One that an earlier call made is replaced, but for its rewards; any other that
             holds something is refused.
-        matcher: the engine that scores; TF-IDF where none is given.
+        matcher: what scores; TF-IDF where none is given.
 
     Raises:
-        UserError: bad data, a bad setting, an engine that fails, or a folder that cannot be written or is not ours.
+        UserError: bad data, a bad setting, a matcher that fails, or a folder that cannot be written or is not ours.
             Nothing is left behind but what was scored, for the next call.
     """
     if config.rewrites_path and not Path(config.rewrites_path).is_file():
@@ -136,47 +128,31 @@ def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSou
     recover_folder(out_dir)
     check_target(out_dir)
     source = config.source or detect_source(config.path)
-    market = load_market(
-        source=source,
-        path=config.path,
-        candidates_path=config.candidates_path,
-        seed=config.seed,
-        plant=config.plant,
-        n_postings=config.n_postings,
-        n_candidates=config.n_candidates,
-    )
+    from_config = ("path", "candidates_path", "seed", "plant", "n_postings", "n_candidates")
+    market = load_market(source=source, **{name: getattr(config, name) for name in from_config})
     further = [Path(config.rewrites_path)] if config.rewrites_path else []
     fingerprint = _make_fingerprint(config, [*market.files, *further], matcher)
-    current = _load_current(out_dir, fingerprint)
-    if current is not None:
-        return current
+    try:
+        summary = load_summary(out_dir)
+        if summary is not None and summary["fingerprint"] == fingerprint:
+            return load_prepared(out_dir)
+    except UserError as error:
+        logger.warning("%s This is done now.", error)
     postings, dropped = _choose_postings(market.postings, config, source=source)
-    splits = _choose_splits(postings, market.splits, config)
-    facts = {"source": source, "dropped": dropped, "fingerprint": fingerprint}
+    market = market._replace(postings=postings, splits=_choose_splits(postings, market.splits, config))
     with replace_folder(out_dir) as folder:
-        _fill_folder(folder, postings, market.candidates, splits, config, matcher, facts)
+        facts = {"source": source, "dropped": dropped, "fingerprint": fingerprint}
+        _fill_folder(folder, market, config, matcher, facts)
     return load_prepared(out_dir)
 
 
 def _make_fingerprint(config: DataConfig, files: Sequence[Path], matcher: MatcherSource) -> str:
-    """Hash what a folder is made from: the versions of the code, the settings, the engine and the input files."""
+    """Hash what a folder is made from: the versions of the code, the settings, the matcher and the input files."""
     header = [PREPARE_VERSION, REWARD_VERSION, asdict(config), matcher.fingerprint]
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for file in files:
         digest.update(f"{file.name} {hash_file(file)}".encode())
     return digest.hexdigest()
-
-
-def _load_current(out_dir: Path, fingerprint: str) -> PreparedData | None:
-    """Load a folder that has this fingerprint and is whole; None says that it is to be prepared."""
-    try:
-        summary = load_summary(out_dir)
-        if summary is None or summary["fingerprint"] != fingerprint:
-            return None
-        return load_prepared(out_dir)
-    except UserError as error:
-        logger.warning("%s This is done now.", error)
-        return None
 
 
 def _choose_postings(
@@ -190,16 +166,19 @@ def _choose_postings(
     short = [p for p in distinct if not limit or len(p.description.split()) <= limit]
     if not short:
         raise UserError(f"All {len(postings)} postings have more than {limit} words. Raise max_words, or set it to 0.")
-    kept = short
-    if 0 < config.max_postings < len(short):
-        rng = np.random.default_rng(config.seed)
-        chosen = np.sort(rng.choice(len(short), size=config.max_postings, replace=False))
-        kept = [short[i] for i in chosen]
+    kept = choose_some(short, config.max_postings, seed=config.seed)
     return kept, {
         "with a repeated text": len(postings) - len(distinct),
         f"longer than {limit} words": len(distinct) - len(short),
         "beyond max_postings": len(short) - len(kept),
     }
+
+
+def choose_some(rows: list[T], most: int, *, seed: int) -> list[T]:
+    """Return a seeded choice of at most so many rows, in their order; 0 is all."""
+    if not 0 < most < len(rows):
+        return rows
+    return [rows[i] for i in np.sort(np.random.default_rng(seed).choice(len(rows), size=most, replace=False))]
 
 
 def _choose_splits(
@@ -217,27 +196,21 @@ def _choose_splits(
 
 
 def _fill_folder(
-    folder: Path,
-    postings: Sequence[Posting],
-    candidates: Sequence[Candidate],
-    splits: Mapping[str, Sequence[str]],
-    config: DataConfig,
-    matcher: MatcherSource,
-    facts: Mapping[str, Any],
+    folder: Path, market: Market, config: DataConfig, source: MatcherSource, facts: Mapping[str, Any]
 ) -> None:
-    table = AttributeTable.from_candidates(candidates)
-    engine = matcher.make(candidates, folder=folder)
+    postings, candidates, splits, _ = market
+    matcher, table = source.make(candidates, folder=folder), AttributeTable.from_candidates(candidates)
     groups = map_groups(postings)
-    reward = DiversityReward(engine, table, config.reward, cache_path=folder / REWARDS, group_of=groups)
+    reward = DiversityReward(matcher, table, config.reward, cache_path=folder / REWARDS, group_of=groups)
     rows = _score_rewrites(postings, splits, reward, config)
     save_postings(folder / JOBS, postings)
     save_candidates(folder / CANDIDATES, candidates)
     save_json_lines(folder / OFFLINE, map(asdict, rows))
-    files = [folder / name for name in (JOBS, CANDIDATES, OFFLINE)]
-    save_manifest(folder / SPLITS, make_manifest(postings, splits, seed=config.seed, files=files))
+    made_of = [folder / name for name in (JOBS, CANDIDATES, OFFLINE)]
+    save_manifest(folder / SPLITS, make_manifest(postings, splits, seed=config.seed, files=made_of))
     summary = {
         **facts,
-        "matcher": matcher.name,
+        "matcher": source.name,
         "config": asdict(config),
         "counts": {
             "postings": len(postings),
@@ -252,8 +225,7 @@ def _fill_folder(
         "rewards": _average_rewards(rows),
         "splits_sha256": hash_file(folder / SPLITS),
     }
-    summary[SUMMARY_HASH] = hash_summary(summary)
-    save_text(folder / SUMMARY, json.dumps(summary, indent=1) + "\n")
+    save_summary(folder, summary)
 
 
 def _score_rewrites(
@@ -263,7 +235,7 @@ def _score_rewrites(
     further = load_samples(config.rewrites_path, train_ids=splits["train"]) if config.rewrites_path else {}
     rows = []
     for split, ids in splits.items():
-        for posting in (posting_of[posting_id] for posting_id in ids):
+        for posting in map(posting_of.get, ids):
             prompt = build_prompt(posting)
             made = rewrite_posting(posting, operators=config.operators, seed=config.seed)
             seen = {text for _, text in made}
@@ -281,8 +253,6 @@ def _average_rewards(rows: Sequence[ScoredRewrite]) -> dict[str, dict[str, dict[
     for row in rows:
         rewards.setdefault(row.split, {}).setdefault(row.operator, []).append(row.reward)
     return {
-        split: {
-            operator: {"mean": float(np.mean(values)), "n": len(values)} for operator, values in by_operator.items()
-        }
+        split: {name: {"mean": float(np.mean(values)), "n": len(values)} for name, values in by_operator.items()}
         for split, by_operator in rewards.items()
     }

@@ -14,17 +14,17 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ilqljax.data.files import hash_text, read_json
+from ilqljax.data.files import hash_text, read_json, save_text
 from ilqljax.data.json_lines import read_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.data.splits import Manifest, hash_file, load_manifest
-from ilqljax.hiring.environment import PostingEnvironment, PostingObservation
-from ilqljax.hiring.matching.sources import MatcherSource, TfidfSource
+from ilqljax.hiring.environment import PostingObservation
+from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
 from ilqljax.hiring.postings.posting import Candidate, Posting, load_candidates, load_postings
 from ilqljax.hiring.postings.prompts import map_groups
 from ilqljax.hiring.reward.reward import DiversityReward
@@ -63,7 +63,7 @@ class PreparedData:
     summary: Mapping[str, Any]
 
     def select_postings(self, split: str) -> list[Posting]:
-        """Return a split's postings; raise a `UserError` if there is no such split."""
+        """Return a split's postings, or raise a `UserError` if there is no such split."""
         if split not in self.manifest.splits:
             raise UserError(f"{self.folder}: no split '{split}'. Known: {', '.join(self.manifest.splits)}.")
         chosen = set(self.manifest.splits[split])
@@ -76,28 +76,22 @@ class PreparedData:
     def make_observations(self, split: str) -> list[PostingObservation]:
         """Return a split's scored rewrites as finished dialogues, which is what offline training reads."""
         posting_of = {posting.id: posting for posting in self.postings}
-        return [
-            PostingObservation(row.prompt, row.text, row.reward, posting_of[row.posting_id])
-            for row in self.select_rewrites(split)
-        ]
+        rows = self.select_rewrites(split)
+        return [PostingObservation(row.prompt, row.text, row.reward, posting_of[row.posting_id]) for row in rows]
 
     def make_reward(self, source: MatcherSource | None = None) -> DiversityReward:
-        """Return the reward under an engine (TF-IDF where none is given), with the folder's cache and vectors.
+        """Return the reward under a matcher (TF-IDF where none is given), with the folder's cache and vectors.
 
         Raises:
-            UserError: none is given, but another engine than TF-IDF scored the data.
+            UserError: none is given, but another matcher than TF-IDF scored the data.
         """
         scored_by = self.summary.get("matcher", TfidfSource().name)
         if source is None and scored_by != TfidfSource().name:
             raise UserError(f"{self.folder}: was scored by the matcher '{scored_by}'. Give that one.")
         matcher = (source or TfidfSource()).make(self.candidates, folder=self.folder)
-        table = AttributeTable.from_candidates(self.candidates)
-        cache_path, group_of = self.folder / REWARDS, map_groups(self.postings)
-        return DiversityReward(matcher, table, self.reward_config, cache_path=cache_path, group_of=group_of)
-
-    def make_environment(self, split: str, reward: DiversityReward, *, seed: int = 0) -> PostingEnvironment:
-        """Return the environment that hands out a split's postings."""
-        return PostingEnvironment(self.select_postings(split), reward, seed=seed)
+        table, groups = AttributeTable.from_candidates(self.candidates), map_groups(self.postings)
+        cache_path = self.folder / REWARDS
+        return DiversityReward(matcher, table, self.reward_config, cache_path=cache_path, group_of=groups)
 
 
 def load_prepared(folder: str | Path) -> PreparedData:
@@ -117,15 +111,13 @@ def load_prepared(folder: str | Path) -> PreparedData:
     _check_hashes(folder, read_json(folder / SPLITS, advice=PREPARE_AGAIN)["file_hashes"])
     postings = load_postings(folder / JOBS)
     manifest = load_manifest(folder / SPLITS, postings=postings)
-    rows = (
-        row | {"guardrail_failures": tuple(row["guardrail_failures"])} for _, row in read_json_lines(folder / OFFLINE)
-    )
+    rows = [ScoredRewrite(**row) for _, row in read_json_lines(folder / OFFLINE)]
     return PreparedData(
         folder=folder,
         postings=tuple(postings),
         candidates=tuple(load_candidates(folder / CANDIDATES)),
         manifest=manifest,
-        rewrites=tuple(ScoredRewrite(**row) for row in rows),
+        rewrites=tuple(replace(row, guardrail_failures=tuple(row.guardrail_failures)) for row in rows),
         reward_config=RewardConfig(**summary["config"]["reward"]),
         summary=summary,
     )
@@ -159,12 +151,16 @@ def load_summary(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     summary = read_json(path, advice=PREPARE_AGAIN)
-    if summary.get(SUMMARY_HASH) != hash_summary(summary):
+    if summary.get(SUMMARY_HASH) != _hash_summary(summary):
         raise UserError(f"{path}: is damaged or was changed since it was made. {PREPARE_AGAIN}")
     return summary
 
 
-def hash_summary(summary: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a summary without its own hash."""
+def save_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write the summary of a prepared folder, with its hash."""
+    save_text(folder / SUMMARY, json.dumps({**summary, SUMMARY_HASH: _hash_summary(summary)}, indent=1) + "\n")
+
+
+def _hash_summary(summary: Mapping[str, Any]) -> str:
     rest = {name: value for name, value in summary.items() if name != SUMMARY_HASH}
     return hash_text(json.dumps(rest, sort_keys=True))

@@ -41,12 +41,13 @@ def load_samples(path: str | Path, *, train_ids: Collection[str]) -> dict[str, l
         for name in ("posting_id", "text", "source"):
             if not isinstance(row.get(name), str) or not row[name].strip():
                 raise UserError(f"{where}: '{name}' is {row.get(name)!r}. Give a string that is not empty.")
-        if row["source"] in ALL_OPERATORS:
-            raise UserError(f"{where}: 'source' is {row['source']!r}, the name of an operator. Choose another name.")
-        if row["posting_id"] not in known:
+        posting_id, source = row["posting_id"], row["source"]
+        if source in ALL_OPERATORS:
+            raise UserError(f"{where}: 'source' is {source!r}, the name of an operator. Choose another name.")
+        if posting_id not in known:
             raise UserError(
-                f"{where}: {row['posting_id']!r} is not in the training split. Sample from a run of the same "
-                "data, seed and splits; rewrites of held-out postings may not be trained on."
+                f"{where}: {posting_id!r} is not in the training split. Sample from a run of the same data, seed and "
+                "splits; rewrites of held-out postings may not be trained on."
             )
-        samples.setdefault(row["posting_id"], {}).setdefault(normalize_spaces(row["text"]), row["source"])
+        samples.setdefault(posting_id, {}).setdefault(normalize_spaces(row["text"]), source)
     return {posting_id: [(s, text) for text, s in found.items()] for posting_id, found in samples.items()}

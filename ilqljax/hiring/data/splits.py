@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ilqljax.data.files import hash_file, read_json, save_text
 from ilqljax.errors import UserError
@@ -24,14 +26,7 @@ _PUNCTUATION = re.compile(r"[^\w\s]+")
 
 @dataclass(frozen=True)
 class Manifest:
-    """Record a split: which posting is where, and what exactly it was made from.
-
-    Attributes:
-        seed: of the split.
-        splits: posting ids by split name.
-        posting_hashes: SHA-256 of each posting, by id.
-        file_hashes: SHA-256 of each data file, by name.
-    """
+    """Record a split: which posting is where, and the SHA-256 of each posting (by id) and data file (by name)."""
 
     seed: int
     splits: Mapping[str, Sequence[str]]
@@ -61,20 +56,14 @@ def split_postings(
             f"{len(postings)} postings of {len(groups)} companies cannot be split {n_wanted} ways without sharing a "
             "company. Give more postings, or set the fraction of a split to 0."
         )
-    rng = np.random.default_rng(seed)
-    counts = np.zeros(len(SPLIT_NAMES))
-    n_groups_left = len(groups)
+    shares, counts = np.array(fractions), np.zeros(len(SPLIT_NAMES))
     split_of: dict[str, int] = {}
-    for number in rng.permutation(len(groups)):
-        group = groups[number]
-        room = np.array(fractions) * len(postings) - counts
-        room[np.array(fractions) == 0.0] = -np.inf
-        empty = np.array([f > 0.0 and n == 0 for f, n in zip(fractions, counts, strict=True)])
-        if empty.sum() >= n_groups_left:  # the last groups go to splits that have none
-            room[~empty] = -np.inf
-        chosen = int(np.argmax(room))
+    for n_done, number in enumerate(np.random.default_rng(seed).permutation(len(groups))):
+        group, empty = groups[number], (shares > 0.0) & (counts == 0)
+        # The last groups go to splits that have none.
+        open_to = empty if empty.sum() >= len(groups) - n_done else shares != 0.0
+        chosen = int(np.argmax(np.where(open_to, shares * len(postings) - counts, -np.inf)))
         counts[chosen] += len(group)
-        n_groups_left -= 1
         split_of |= dict.fromkeys(group, chosen)
     return {
         name: [posting.id for posting in postings if split_of[posting.id] == i] for i, name in enumerate(SPLIT_NAMES)
@@ -83,20 +72,13 @@ def split_postings(
 
 def _group_postings(postings: Sequence[Posting]) -> list[list[str]]:
     """Return ids in groups that are tied, directly or through other postings; sorted."""
-    parent = list(range(len(postings)))
-
-    def find(row: int) -> int:
-        while parent[row] != row:
-            parent[row] = parent[parent[row]]
-            row = parent[row]
-        return row
-
-    for tie in find_ties(postings):
-        parent[find(tie.second)] = find(tie.first)
+    ties = [(tie.first, tie.second) for tie in find_ties(postings)]
+    ends = np.array(ties, int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(ties)), ends), shape=(len(postings), len(postings)))
     groups: dict[int, list[str]] = {}
-    for row, posting in enumerate(postings):
-        groups.setdefault(find(row), []).append(posting.id)
-    return sorted(sorted(group) for group in groups.values())
+    for group, posting in zip(connected_components(graph)[1], postings, strict=True):
+        groups.setdefault(group, []).append(posting.id)
+    return sorted(map(sorted, groups.values()))
 
 
 class Tie(NamedTuple):
@@ -123,9 +105,8 @@ def find_ties(postings: Sequence[Posting]) -> Iterator[Tie]:
     """
     first_of: dict[tuple[str, str], int] = {}
     for row, posting in enumerate(postings):
-        company = normalize_spaces(posting.company).casefold()
-        keys = [("id", posting.id), ("company", company), ("text", normalize_spaces(posting.description))]
-        for kind, value in keys:
+        company, text = normalize_spaces(posting.company).casefold(), normalize_spaces(posting.description)
+        for kind, value in (("id", posting.id), ("company", company), ("text", text)):
             first = first_of.setdefault((kind, value), row)
             if first != row and value:
                 yield Tie(kind, value, first, row)
@@ -164,19 +145,16 @@ def _count_words(text: str) -> dict[str, int]:
 def check_leakage(splits: Mapping[str, Sequence[str]], postings: Sequence[Posting]) -> None:
     """Raise a `UserError` if an id does not belong to a posting, or two splits share what `find_ties` finds."""
     by_id = {posting.id: posting for posting in postings}
-    names, listed = [], []
-    for name, ids in splits.items():
-        for posting_id in ids:
-            if posting_id not in by_id:
-                raise UserError(f"The split '{name}' lists the posting '{posting_id}', which the data does not hold.")
-            names.append(name)
-            listed.append(by_id[posting_id])
-    for kind, value, first, second in find_ties(listed):
-        if names[first] != names[second]:
+    listed = [(name, posting_id) for name, ids in splits.items() for posting_id in ids]
+    for name, posting_id in listed:
+        if posting_id not in by_id:
+            raise UserError(f"The split '{name}' lists the posting '{posting_id}', which the data does not hold.")
+    for kind, value, first, second in find_ties([by_id[posting_id] for _, posting_id in listed]):
+        (name, posting_id), (other, other_id) = listed[first], listed[second]
+        if name != other:
             raise UserError(
-                f"Leakage: postings '{listed[first].id}' of '{names[first]}' and '{listed[second].id}' of "
-                f"'{names[second]}' have the same {kind} '{value[:60]}'. Split by company (split_postings) or drop one "
-                "of them."
+                f"Leakage: postings '{posting_id}' of '{name}' and '{other_id}' of '{other}' have the same {kind} "
+                f"'{value[:60]}'. Split by company (split_postings) or drop one of them."
             )
 
 
@@ -209,14 +187,11 @@ def load_manifest(path: str | Path, *, postings: Sequence[Posting]) -> Manifest:
     Raises:
         UserError: the file is missing or malformed, a posting changed since or is gone, or the splits leak.
     """
-    path = Path(path)
-    values = read_json(path, advice="Run `ilqljax data prepare` to make it again.")
+    advice = "Run `ilqljax data prepare` to make it again."
     try:
-        manifest = Manifest(**values)
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"{path}: is not a split manifest ({error}). Run `ilqljax data prepare` to make it again."
-        ) from error
+        manifest = Manifest(**read_json(path, advice=advice))
+    except TypeError as error:
+        raise UserError(f"{path}: is not a split manifest ({error}). {advice}") from error
     check_leakage(manifest.splits, postings)
     changed = [p.id for p in postings if manifest.posting_hashes.get(p.id, hash_posting(p)) != hash_posting(p)]
     if changed:

@@ -2,7 +2,6 @@
 
 import difflib
 import re
-from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 _PIECE = re.compile(r"\w+(?:['’]\w+)*|\s+|[^\w\s]")
@@ -25,29 +24,11 @@ def diff_words(before: str, after: str) -> list[Segment]:
     |-----------------|------------------|-------------------------------------------------|
     | "a strong team" | "a kind team"    | same "a ", removed "strong", added "kind", same " team" |
     """
-    return list(_merge(_compare(_PIECE.findall(before), _PIECE.findall(after))))
-
-
-def _compare(old: list[str], new: list[str]) -> Iterator[Segment]:
-    matcher = difflib.SequenceMatcher(str.isspace, old, new, autojunk=False)
-    for operation, a, b, c, d in matcher.get_opcodes():
+    old, new = _PIECE.findall(before), _PIECE.findall(after)
+    segments = []
+    for operation, a, b, c, d in difflib.SequenceMatcher(str.isspace, old, new, autojunk=False).get_opcodes():
         if operation == "equal":
-            yield Segment("same", "".join(old[a:b]))
+            segments.append(Segment("same", "".join(old[a:b])))
         else:
-            yield Segment("removed", "".join(old[a:b]))
-            yield Segment("added", "".join(new[c:d]))
-
-
-def _merge(segments: Iterator[Segment]) -> Iterator[Segment]:
-    waiting = Segment("same", "")
-    for segment in segments:
-        if not segment.text:
-            continue
-        if segment.kind == waiting.kind:
-            waiting = Segment(waiting.kind, waiting.text + segment.text)
-            continue
-        if waiting.text:
-            yield waiting
-        waiting = segment
-    if waiting.text:
-        yield waiting
+            segments += [Segment("removed", "".join(old[a:b])), Segment("added", "".join(new[c:d]))]
+    return [segment for segment in segments if segment.text]

@@ -1,12 +1,9 @@
 """Rewrite a posting in several named ways, to give offline data something to contrast.
 
-A dataset in which every posting is answered by a copy of itself teaches nothing about which words matter. Each
-operator here makes one kind of edit, is a pure function of the posting and a random generator, and leaves company,
+Each operator makes one kind of edit, is a pure function of the posting and a random generator, and leaves company,
 place, links and the numbers that are facts alone. The operators work by word lists and sentence boundaries: on the
 built-in sample they are exact, on real postings they are cautious (a word that describes a product or belongs to an
-address is left as it is).
-
-Every result is normalised to single spaces.
+address is left as it is). Every result is normalised to single spaces.
 """
 
 import re
@@ -18,7 +15,7 @@ import numpy as np
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.edits.coded_words import CODE_OF_WORD, CODED_WORD, make_replacements
-from ilqljax.hiring.market.words import EXCLUSIONARY_SENTENCES
+from ilqljax.hiring.market.sample import EXCLUSIONARY_SENTENCES
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
 
 Operator = Callable[[Posting, np.random.Generator], str]
@@ -37,30 +34,70 @@ _SENTENCE_END = re.compile(
 )
 _ROLE = r"(developers?|engineers?|programmers?|designers?|hackers?|coders?|analysts?|managers?|marketers?|recruiters?)"
 _STAR = r"(?:rock[ -]?stars?|ninjas?|gurus?|wizards?|superstars?|unicorns?|jedis?)"
-# Softened phrases: (pattern, replacement). A replacement keeps the technology and the grammar, and drops the barrier.
+# What operators replace: (pattern, replacement), without regard to case. A replacement keeps the technology and the
+# grammar, and drops the barrier.
 _SOFTENED = (
-    (re.compile(rf"\b{_STAR}(?:\s+|/)(?={_ROLE}\b)", re.I), ""),
-    (re.compile(rf"(?<=\b)({_ROLE})\s+{_STAR}\b", re.I), r"\1"),
+    (rf"\b{_STAR}(?:\s+|/)(?={_ROLE}\b)", ""),
+    (rf"(?<=\b)({_ROLE})\s+{_STAR}\b", r"\1"),
+    (r"(?<![\w.@/-])(?:rock[ -]?stars|ninjas|gurus|wizards|superstars|unicorns)\b(?![\w.@/-])", "experts"),
+    (r"(?<![\w.@/-])(?:rock[ -]?star|ninja|guru|superstar)\b(?![\w@/-]|\.\w)", "expert"),
     (
-        re.compile(r"(?<![\w.@/-])(?:rock[ -]?stars|ninjas|gurus|wizards|superstars|unicorns)\b(?![\w.@/-])", re.I),
-        "experts",
-    ),
-    (re.compile(r"(?<![\w.@/-])(?:rock[ -]?star|ninja|guru|superstar)\b(?![\w@/-]|\.\w)", re.I), "expert"),
-    (
-        re.compile(
-            r"\b(?:at least |minimum (?:of )?|a minimum of )?\d+\s*(?:(?:-|–|to)\s*\d+\s*)?\+?\s*(?:years?|yrs?)['’]?"
-            r"(?: or more)?(?: of)?(?= (?:[\w+#./-]+ ){0,4}experience\b)",
-            re.I,
-        ),
+        r"\b(?:at least |minimum (?:of )?|a minimum of )?\d+\s*(?:(?:-|–|to)\s*\d+\s*)?\+?\s*(?:years?|yrs?)['’]?"
+        r"(?: or more)?(?: of)?(?= (?:[\w+#./-]+ ){0,4}experience\b)",
         "",
     ),
-    (re.compile(r"\bnative english speaker(s?)\b", re.I), r"fluent English speaker\1"),
-    (re.compile(r"\byoung (?=(?:and |, )?(?:\w+ )?team\b)", re.I), ""),
-    (re.compile(r"\b(?:work hard,? (?:and )?play hard|work-hard-play-hard)\b", re.I), "work well together"),
-    (re.compile(r"\b(?:salesmen|salesman)\b", re.I), "salesperson"),
-    (re.compile(r"\bguys\b", re.I), "people"),
+    (r"\bnative english speaker(s?)\b", r"fluent English speaker\1"),
+    (r"\byoung (?=(?:and |, )?(?:\w+ )?team\b)", ""),
+    (r"\b(?:work hard,? (?:and )?play hard|work-hard-play-hard)\b", "work well together"),
+    (r"\b(?:salesmen|salesman)\b", "salesperson"),
+    (r"\bguys\b", "people"),
 )
-_EXCLUSIONARY = frozenset(EXCLUSIONARY_SENTENCES)
+# Phrases that keep people from applying although the job does not need them; what the law asks for stays.
+_DEMANDS = (
+    (r"\b(?:must[- ]haves?|absolute musts?|hard requirements?)\b(?=\s*[:.]|\s*$)", "good to have"),
+    (
+        r"\bmust have (?=(?!(?:[\w'’-]+ ){0,3}"
+        r"(?:authori[sz]ation|clearance|visa|right|permit|licen[sc]e|status)\b))",
+        "ideally have ",
+    ),
+    (r"\b(?:is|are) a must\b", "would be good"),
+    (r",?\s*\bno exceptions\b(?=[.!])", ""),
+    (r"\bmust be able to\b", "should be able to"),
+)
+_SENIORITY = (
+    (r"\b(?:highly|very|extremely|deeply) experienced\b", "experienced"),
+    (r"\b(?:seasoned|veteran|battle[- ]tested)\b(?!\s+(?:status|owned))", "experienced"),
+    (r"\b(?:world[- ]class|top[- ]notch|top[- ]tier|elite|best[- ]in[- ]class)\b", "good"),
+    (r"\bA[- ]players\b", "good people"),
+)
+_LOCATION = (
+    (r"\b(?:must|should|need to) (?:already )?(?:be (?:located|based)|live|reside) (?=in\b)", "will work "),
+    (r"\bmust be willing to relocate to\b", "relocate to"),
+)
+_BARRIERS = (
+    (r"\s*\bfrom an? (?:top(?:[- ]tier)?|elite|leading|Ivy League) (?:university|school|college)\b", ""),
+    (r"\b(?:fast|high)[- ](?:paced|pressure)(?:,| and| but)? (?=[a-z])", ""),
+    (r"\byoung(?:,| and) (?=(?:\w+ )?(?:team|compan(?:y|ies)|start-?up)\b)", ""),
+    (r"\byoung (?=(?:team|compan(?:y|ies)|start-?up)\b)", ""),
+)
+# Sentences and list items that only ask to bear pressure. What says how the work really is (nights, weekends, long
+# hours) stays: who applies must know it.
+_DEMAND = r"(?:must|should|need to|able to|ability to|comfortable|thrives?|enjoys?|works? well|capable of)"
+_PRESSURE = (
+    r"(?:fast[- ]paced|high[- ]pressure|high[- ]stress|stressful|(?:work|thrive|cope)\w*(?: well)? under pressure"
+    r"|thick skin|whatever it takes)"
+)
+_SPAN = r"(?:(?! and )[^.;:]){0,40}?"
+_BARRIER_SENTENCE = re.compile(
+    rf"^\W*(?:(?:you|candidates?|applicants?)\b{_SPAN}\b)?{_DEMAND}\b{_SPAN}\b{_PRESSURE}\b[^.;:]{{0,50}}[.!]?$"
+    r"|^\W*no job[- ]hoppers?\b[^.;:]{0,30}[.!]?$",
+    re.I,
+)
+_BOILERPLATE = re.compile(
+    r"\b(?:equal opportunity|benefits?|perks?|founded in|backed by|funded by|funding|venture|investors?|about us|"
+    r"we offer|our mission|our customers include|free (?:lunch|food|snacks)|stock options?|equity)\b",
+    re.I,
+)
 
 
 def split_sentences(text: str) -> list[str]:
@@ -92,11 +129,7 @@ def fix_articles(text: str, before: str, after: str) -> str:
     if article is None:
         return text
     correct = "an" if after[:1].lower() in "aeiou" else "a"
-    if article[1].isupper() and len(article[1]) > 1:
-        correct = correct.upper()
-    elif article[1][:1].isupper():
-        correct = correct.capitalize()
-    return text[: article.start()] + correct + article[2]
+    return text[: article.start()] + match_case(correct, article[1]) + article[2]
 
 
 def substitute(text: str, pattern: re.Pattern[str], make_new: Callable[[re.Match[str]], str]) -> str:
@@ -131,40 +164,41 @@ def replace_coded_words(text: str, choose: Callable[[int], dict[str, str]]) -> s
     return substitute(text, CODED_WORD, make_new)
 
 
+def replace_phrases(text: str, phrases: Sequence[tuple[str, str]]) -> str:
+    """Replace the phrases of a table of (pattern, replacement), one after the other."""
+    for pattern, replacement in phrases:
+        text = substitute(text, re.compile(pattern, re.I), lambda match, new=replacement: match.expand(new))
+    return text
+
+
+def make_phrase_operator(phrases: Sequence[tuple[str, str]]) -> Operator:
+    """Make the operator that replaces phrases."""
+    return lambda posting, rng: replace_phrases(normalize_spaces(posting.description), phrases)
+
+
 _TO_CODE = {code: make_replacements(code) for code in ("masculine", "neutral", "feminine")}
 
 
 def make_code_operator(code: str) -> Operator:
     """Make the operator that gives every coded word its counterpart of one code."""
-
-    def rewrite(posting: Posting, rng: np.random.Generator) -> str:
-        del rng  # every coded word changes, so there is nothing to draw
-        return replace_coded_words(posting.description, lambda _: _TO_CODE[code])
-
-    return rewrite
+    return lambda posting, rng: replace_coded_words(posting.description, lambda _: _TO_CODE[code])
 
 
 def keep_original(posting: Posting, rng: np.random.Generator) -> str:
     """Return the posting's own text with its spaces normalised."""
-    del rng
     return normalize_spaces(posting.description)
 
 
 def balance(posting: Posting, rng: np.random.Generator) -> str:
     """Alternate masculine-coded and feminine-coded words; which comes first is drawn."""
-    first = int(rng.integers(2))
-    order = ("masculine", "feminine")
+    first, order = int(rng.integers(2)), ("masculine", "feminine")
     return replace_coded_words(posting.description, lambda n: _TO_CODE[order[(n + first) % 2]])
 
 
 def soften(posting: Posting, rng: np.random.Generator) -> str:
     """Delete exclusionary sentences and soften exclusionary phrases, such as years of experience or "ninja"."""
-    del rng
-    sentences = [s for s in split_sentences(posting.description) if s not in _EXCLUSIONARY]
-    text = " ".join(sentences)
-    for pattern, replacement in _SOFTENED:
-        text = substitute(text, pattern, lambda match, new=replacement: match.expand(new))
-    return text
+    sentences = [s for s in split_sentences(posting.description) if s not in EXCLUSIONARY_SENTENCES]
+    return replace_phrases(" ".join(sentences), _SOFTENED)
 
 
 def reorder(posting: Posting, rng: np.random.Generator) -> str:
@@ -175,8 +209,20 @@ def reorder(posting: Posting, rng: np.random.Generator) -> str:
 
 def include(posting: Posting, rng: np.random.Generator) -> str:
     """Append an inclusive statement that asserts no new fact about the job."""
-    statement = INCLUSIVE_STATEMENTS[int(rng.integers(len(INCLUSIVE_STATEMENTS)))]
-    return f"{normalize_spaces(posting.description)} {statement}"
+    return f"{keep_original(posting, rng)} {INCLUSIVE_STATEMENTS[int(rng.integers(len(INCLUSIVE_STATEMENTS)))]}"
+
+
+def drop_barriers(posting: Posting, rng: np.random.Generator) -> str:
+    """Delete sentences that only demand to bear pressure, and phrases about elite schools, pace and youth."""
+    first, *rest = split_sentences(posting.description)
+    text = " ".join([first, *(sentence for sentence in rest if not _BARRIER_SENTENCE.search(sentence))])
+    return replace_phrases(text, _BARRIERS)
+
+
+def move_boilerplate(posting: Posting, rng: np.random.Generator) -> str:
+    """Move sentences about the company and its benefits behind those about the work; the first stays."""
+    first, *rest = split_sentences(posting.description)
+    return " ".join([first, *sorted(rest, key=lambda sentence: _BOILERPLATE.search(sentence) is not None)])
 
 
 OPERATORS: dict[str, Operator] = {
@@ -189,100 +235,6 @@ OPERATORS: dict[str, Operator] = {
     "reorder": reorder,
     "include": include,
 }
-
-
-# Phrases that keep people from applying although the job does not need them; what the law asks for stays.
-_DEMANDS = (
-    (
-        re.compile(r"\b(?:must[- ]haves?|absolute musts?|hard requirements?)\b(?=\s*[:.]|\s*$)", re.I),
-        "good to have",
-    ),
-    (
-        re.compile(
-            r"\bmust have (?=(?!(?:[\w'’-]+ ){0,3}"
-            r"(?:authori[sz]ation|clearance|visa|right|permit|licen[sc]e|status)\b))",
-            re.I,
-        ),
-        "ideally have ",
-    ),
-    (re.compile(r"\b(?:is|are) a must\b", re.I), "would be good"),
-    (re.compile(r",?\s*\bno exceptions\b(?=[.!])", re.I), ""),
-    (re.compile(r"\bmust be able to\b", re.I), "should be able to"),
-)
-_SENIORITY = (
-    (re.compile(r"\b(?:highly|very|extremely|deeply) experienced\b", re.I), "experienced"),
-    (re.compile(r"\b(?:seasoned|veteran|battle[- ]tested)\b(?!\s+(?:status|owned))", re.I), "experienced"),
-    (re.compile(r"\b(?:world[- ]class|top[- ]notch|top[- ]tier|elite|best[- ]in[- ]class)\b", re.I), "good"),
-    (re.compile(r"\bA[- ]players\b"), "good people"),
-)
-_LOCATION = (
-    (
-        re.compile(r"\b(?:must|should|need to) (?:already )?(?:be (?:located|based)|live|reside) (?=in\b)", re.I),
-        "will work ",
-    ),
-    (re.compile(r"\bmust be willing to relocate to\b", re.I), "relocate to"),
-)
-# Sentences and list items that only ask to bear pressure. What says how the work really is (nights, weekends, long
-# hours) stays: who applies must know it.
-_DEMAND = r"(?:must|should|need to|able to|ability to|comfortable|thrives?|enjoys?|works? well|capable of)"
-_PRESSURE = (
-    r"(?:fast[- ]paced|high[- ]pressure|high[- ]stress|stressful|(?:work|thrive|cope)\w*(?: well)? under pressure"
-    r"|thick skin|whatever it takes)"
-)
-_SPAN = r"(?:(?! and )[^.;:]){0,40}?"
-_BARRIER_SENTENCE = re.compile(
-    rf"^\W*(?:(?:you|candidates?|applicants?)\b{_SPAN}\b)?{_DEMAND}\b{_SPAN}\b{_PRESSURE}\b[^.;:]{{0,50}}[.!]?$"
-    r"|^\W*no job[- ]hoppers?\b[^.;:]{0,30}[.!]?$",
-    re.I,
-)
-_BARRIERS = (
-    (
-        re.compile(
-            r"\s*\bfrom an? (?:top(?:[- ]tier)?|elite|leading|Ivy League) (?:university|school|college)\b", re.I
-        ),
-        "",
-    ),
-    (re.compile(r"\b(?:fast|high)[- ](?:paced|pressure)(?:,| and| but)? (?=[a-z])", re.I), ""),
-    (re.compile(r"\byoung(?:,| and) (?=(?:\w+ )?(?:team|compan(?:y|ies)|start-?up)\b)", re.I), ""),
-    (re.compile(r"\byoung (?=(?:team|compan(?:y|ies)|start-?up)\b)", re.I), ""),
-)
-_BOILERPLATE = re.compile(
-    r"\b(?:equal opportunity|benefits?|perks?|founded in|backed by|funded by|funding|venture|investors?|about us|"
-    r"we offer|our mission|our customers include|free (?:lunch|food|snacks)|stock options?|equity)\b",
-    re.I,
-)
-
-
-def make_phrase_operator(table: Sequence[tuple[re.Pattern[str], str]]) -> Operator:
-    """Make the operator that replaces phrases of a table of (pattern, replacement)."""
-
-    def rewrite(posting: Posting, rng: np.random.Generator) -> str:
-        del rng
-        text = normalize_spaces(posting.description)
-        for pattern, replacement in table:
-            text = substitute(text, pattern, lambda match, new=replacement: new)
-        return text
-
-    return rewrite
-
-
-def drop_barriers(posting: Posting, rng: np.random.Generator) -> str:
-    """Delete sentences that only demand to bear pressure, and phrases about elite schools, pace and youth."""
-    del rng
-    first, *rest = split_sentences(posting.description)
-    text = " ".join([first, *(sentence for sentence in rest if not _BARRIER_SENTENCE.search(sentence))])
-    for pattern, replacement in _BARRIERS:
-        text = substitute(text, pattern, lambda match, new=replacement: new)
-    return text
-
-
-def move_boilerplate(posting: Posting, rng: np.random.Generator) -> str:
-    """Move sentences about the company and its benefits behind those about the work; the first stays."""
-    del rng
-    first, *rest = split_sentences(posting.description)
-    return " ".join([first, *sorted(rest, key=lambda sentence: _BOILERPLATE.search(sentence) is not None)])
-
-
 # Asked for by name only: the sample has none of their phrases, and the data of published numbers must not change.
 OPTIONAL_OPERATORS: dict[str, Operator] = {
     "ease_demands": make_phrase_operator(_DEMANDS),

@@ -19,6 +19,7 @@ Each attribute closes with a row of unknown members (counts only) and one of the
 categories with enough different people; its `p_shuffled` is how often shuffled labels give one as small.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,47 +31,30 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import Attribute, encode_values
 from ilqljax.hiring.audit.pairs import NOBODY, pair_selection
 from ilqljax.hiring.audit.rates import Row, tabulate_rates
-from ilqljax.hiring.evaluation.record import Rewrite
-from ilqljax.hiring.evaluation.summary import PHASES, find_attributes
+from ilqljax.hiring.evaluation.summary import PHASES, Policies, find_attributes
 from ilqljax.types import Array
 
 UNKNOWN_ROW = "(unknown)"
 SMALLEST_ROW = "(smallest ratio)"
 # The columns, and what a row of `audit.rates` calls them.
+_ENDS = ("", "_low", "_high")
 _COLUMNS = {
-    "category": "category",
-    "n_assessed": "n_assessed",
-    "n_selected": "n_selected",
-    "selection_rate": "rate",
-    "selection_rate_low": "rate_low",
-    "selection_rate_high": "rate_high",
+    **{name: name for name in ("category", "n_assessed", "n_selected")},
+    **{f"selection_rate{end}": f"rate{end}" for end in _ENDS},
     "impact_ratio": "impact_ratio",
     "impact_ratio_low": "ratio_low",
     "impact_ratio_high": "ratio_high",
-    "null_ratio": "null_ratio",
-    "null_ratio_low": "null_ratio_low",
-    "null_ratio_high": "null_ratio_high",
+    **{f"null_ratio{end}": f"null_ratio{end}" for end in _ENDS},
     "p_value": "p_independent",
-    "test": "test",
-    "mark": "mark",
-    "n_people": "n_people",
-    "n_people_selected": "n_people_selected",
-    "versus_rest": "versus_rest",
-    "versus_rest_low": "versus_rest_low",
-    "versus_rest_high": "versus_rest_high",
-    "p_crossed": "p_crossed",
-    "p_shuffled": "p_shuffled",
+    **{name: name for name in ("test", "mark", "n_people", "n_people_selected")},
+    **{f"versus_rest{end}": f"versus_rest{end}" for end in _ENDS},
+    **{name: name for name in ("p_crossed", "p_shuffled")},
 }
-_NOT_NUMBERS = ("test", "mark")
 _COUNTS = ("n_assessed", "n_selected", "n_people", "n_people_selected")
 
 
 def tabulate_impact_ratios(
-    policies: Mapping[str, Sequence[Rewrite]],
-    *,
-    attributes: Sequence[str] = (),
-    n_selected: int = 10,
-    seed: int = 0,
+    policies: Policies, *, attributes: Sequence[str] = (), n_selected: int = 10, seed: int = 0
 ) -> list[Row]:
     """Tabulate impact ratios, one row per policy, attribute, category and phase ("before", then "after", rewriting).
 
@@ -84,11 +68,10 @@ def tabulate_impact_ratios(
         UserError: an unknown attribute or none at all, `n_selected` does not suit a shortlist's length, or a candidate
             is twice in a shortlist or has two values of one attribute.
     """
-    _check_selected(policies, n_selected)
     names = find_attributes(policies, attributes)
     if not names:
         raise UserError("The evaluation file's shortlists hold no attribute. Declare attributes of the candidates.")
-    coded, shortlists = index_candidates(policies, names)
+    coded, shortlists = _index_candidates(policies, names, n_selected=n_selected)
     tables: dict[tuple[str, bytes], dict[str, Any]] = {}  # all policies share the shortlists before rewriting
     rows: list[Row] = []
     for policy in policies:
@@ -101,78 +84,55 @@ def tabulate_impact_ratios(
                     pairs = pair_selection(indices, n_candidates=len(attribute.codes), n_selected=n_selected)
                     tables[key] = tabulate_rates(pairs, attribute, seed=seed)
                 front = {"policy": policy, "attribute": attribute.name, "phase": phase}
-                of_phases.append([front | row for row in flatten_table(tables[key])])
+                of_phases.append([front | row for row in _flatten(tables[key])])
             rows += [row for both in zip(*of_phases, strict=True) for row in both]
     return rows
 
 
-def _check_selected(policies: Mapping[str, Sequence[Rewrite]], n_selected: int) -> None:
-    for rewrites in policies.values():
-        for rewrite in rewrites:
-            for shortlist in (rewrite.before, rewrite.after):
-                if shortlist.ids and not 1 <= n_selected < len(shortlist.ids):
-                    raise UserError(
-                        f"{rewrite.where}: {n_selected} are to be selected of a shortlist of {len(shortlist.ids)}. "
-                        f"Pass --selected with a number from 1 to {len(shortlist.ids) - 1}."
-                    )
-
-
-def index_candidates(
-    policies: Mapping[str, Sequence[Rewrite]], names: Sequence[str]
+def _index_candidates(
+    policies: Policies, names: Sequence[str], *, n_selected: int
 ) -> tuple[list[Attribute], dict[tuple[str, str], Int[Array, "G k"]]]:
     """Return the attributes of everybody on a shortlist, and each (policy, phase)'s shortlists as rows of these.
 
     A shorter shortlist than the longest ends in places of nobody (-1).
-
-    Raises:
-        UserError: a candidate is twice in a shortlist or has two values of one attribute.
     """
-    row_of: dict[str, int] = {}
-    people: list[tuple[str, ...]] = []
-    places: list[str] = []
-    lists: dict[tuple[str, str], list[list[int]]] = {}
-    for policy, rewrites in policies.items():
-        for phase in PHASES:
-            for rewrite in rewrites:
-                shortlist, where = getattr(rewrite, phase), rewrite.where
-                if len(set(shortlist.ids)) < len(shortlist.ids):
-                    raise UserError(f"{where}: a candidate is twice in the shortlist {phase}. List each one once.")
-                values = zip(*(shortlist.attributes[name] for name in names), strict=True)
-                for candidate, given in zip(shortlist.ids, values, strict=True):
-                    row = row_of.setdefault(candidate, len(people))
-                    if row == len(people):
-                        people.append(given)
-                        places.append(where)
-                    elif people[row] != given:
-                        raise UserError(
-                            f"{where}: candidate '{candidate}' has {dict(zip(names, given, strict=True))}, but had "
-                            f"{dict(zip(names, people[row], strict=True))} at {places[row]}. An id names one person."
-                        )
-                lists.setdefault((policy, phase), []).append([row_of[candidate] for candidate in shortlist.ids])
-    columns = zip(*people, strict=True) if people else [()] * len(names)
-    attributes = [Attribute(name, *encode_values(values)) for name, values in zip(names, columns, strict=True)]
-    return attributes, {key: _pad(rows) for key, rows in lists.items()}
+    people: dict[str, tuple[tuple[str, ...], str]] = {}  # their values, and where these were first
+    for rewrite, phase in ((r, phase) for rewrites in policies.values() for phase in PHASES for r in rewrites):
+        shortlist, where = getattr(rewrite, phase), rewrite.where
+        if shortlist.ids and not 1 <= n_selected < len(shortlist.ids):
+            raise UserError(
+                f"{where}: {n_selected} are to be selected of a shortlist of {len(shortlist.ids)}. "
+                f"Pass --selected with a number from 1 to {len(shortlist.ids) - 1}."
+            )
+        if len(set(shortlist.ids)) < len(shortlist.ids):
+            raise UserError(f"{where}: a candidate is twice in the shortlist {phase}. List each one once.")
+        values = zip(*(shortlist.attributes[name] for name in names), strict=True)
+        for candidate, given in zip(shortlist.ids, values, strict=True):
+            known, place = people.setdefault(candidate, (given, where))
+            if known != given:
+                raise UserError(
+                    f"{where}: candidate '{candidate}' has {dict(zip(names, given, strict=True))}, but had "
+                    f"{dict(zip(names, known, strict=True))} at {place}. An id names one person."
+                )
+    columns = zip(*(values for values, _ in people.values()), strict=True) if people else [()] * len(names)
+    row_of = {candidate: row for row, candidate in enumerate(people)}
+    shortlists = {}
+    for policy, phase in itertools.product(policies, PHASES):
+        lists = [[row_of[candidate] for candidate in getattr(r, phase).ids] for r in policies[policy]]
+        places = list(itertools.zip_longest(*lists, fillvalue=NOBODY))
+        shortlists[policy, phase] = np.array(places, np.int64).reshape(len(places), len(lists)).T
+    return [Attribute(name, *encode_values(values)) for name, values in zip(names, columns, strict=True)], shortlists
 
 
-def _pad(lists: Sequence[Sequence[int]]) -> Int[Array, "G k"]:
-    padded = np.full((len(lists), max(map(len, lists))), NOBODY, np.int64)
-    for row, members in zip(padded, lists, strict=True):
-        row[: len(members)] = members
-    return padded
-
-
-def flatten_table(table: Mapping[str, Any]) -> list[Row]:
+def _flatten(table: Mapping[str, Any]) -> list[Row]:
     """Return a table of `audit.rates` as flat rows: its categories, then the unknown, then the smallest ratio."""
     smallest = {
         "category": SMALLEST_ROW,
         **dict.fromkeys(_COUNTS, ""),
         "impact_ratio": table["smallest_ratio"],
-        "null_ratio": table["null_smallest"],
-        "null_ratio_low": table["null_smallest_low"],
-        "null_ratio_high": table["null_smallest_high"],
+        **{f"null_ratio{end}": table[f"null_smallest{end}"] for end in _ENDS},
         "p_shuffled": table["p_smallest"],
     }
     rows = [*table["rows"], {"category": UNKNOWN_ROW, **table["unknown"]}, smallest]
-    return [
-        {name: row.get(key, "" if name in _NOT_NUMBERS else math.nan) for name, key in _COLUMNS.items()} for row in rows
-    ]
+    missing = {name: "" if name in ("test", "mark") else math.nan for name in _COLUMNS}
+    return [{name: row.get(theirs, missing[name]) for name, theirs in _COLUMNS.items()} for row in rows]

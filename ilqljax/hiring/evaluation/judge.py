@@ -15,7 +15,7 @@ run has a clone or names a language model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,11 +23,17 @@ import numpy as np
 
 from ilqljax.decoding.policy import Generation, TextPolicy
 from ilqljax.errors import UserError
-from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.environment import PostingObservation
-from ilqljax.hiring.evaluation.file import EVALUATION_FILE, save_evaluations
 from ilqljax.hiring.evaluation.impact import tabulate_impact_ratios
-from ilqljax.hiring.evaluation.record import HELD_OUT, TRAINING, Rewrite, Shortlist, make_rewrites
+from ilqljax.hiring.evaluation.record import (
+    EVALUATION_FILE,
+    HELD_OUT,
+    TRAINING,
+    Rewrite,
+    Shortlist,
+    make_rewrites,
+    save_evaluations,
+)
 from ilqljax.hiring.evaluation.summary import summarize_evaluations
 from ilqljax.hiring.evaluation.tables import format_table, save_rows
 from ilqljax.hiring.guardrails.fluency import Fluency
@@ -46,49 +52,72 @@ class HeldOut(NamedTuple):
     reward: DiversityReward
 
 
+@dataclass(frozen=True)
+class JudgeConfig:
+    """Say what is judged.
+
+    Attributes:
+        split: whose postings.
+        best_of: the n of "bc best of n"; below 2 it is left out.
+        n_selected: how many of a shortlist count as selected in the impact ratios, below the reward's k.
+        max_postings: judge a seeded choice of at most so many, in their order; 0 takes all.
+        seed: of the choice, the bootstrap and the permutations.
+        fluency: whose language model checks fluency (`language_model.make_fluency`): "bc", a directory, or "" for no
+            check.
+
+    Raises:
+        UserError: `max_postings` is negative.
+    """
+
+    split: str = "test"
+    best_of: int = 4
+    n_selected: int = 10
+    max_postings: int = 0
+    seed: int = 0
+    fluency: str = ""
+
+    def __post_init__(self) -> None:
+        if self.max_postings < 0:
+            raise UserError(f"max_postings={self.max_postings}: use a number from 1 on, or 0 for all postings.")
+
+
 class HiringJudge:
     """Judge rewriting policies on postings that none of them was trained on."""
 
     def __init__(
         self,
+        config: JudgeConfig,
         postings: Sequence[Posting],
         reward: DiversityReward,
-        table: AttributeTable,
         *,
         data_mean: float,
-        best_of: int = 4,
-        n_selected: int = 10,
-        seed: int = 0,
-        held_out: HeldOut | None = None,
-        make_fluency: Callable[[TextPolicy | None], Fluency | None] = lambda clone: None,
+        held_out: HeldOut | None,
+        make_fluency: Callable[[TextPolicy | None], Fluency | None],
     ) -> None:
         """Hold the held-out postings and the matcher.
 
         Args:
+            config: the options.
             postings: each is judged once.
             reward: of training: the matcher and its score.
-            table: the candidates' attributes.
             data_mean: mean reward of the offline data's rewrites of these postings, near which a clone should score.
-            best_of: the n of "bc best of n"; below 2 it is left out.
-            n_selected: how many of a shortlist count as selected in the impact ratios.
-            seed: of the bootstrap and the permutations.
             held_out: rewards too, where there is one.
             make_fluency: makes the fluency check from the run's clone, or from None where it has none.
 
         Raises:
             UserError: `n_selected` does not suit the length of the reward's shortlists.
         """
-        if not 1 <= n_selected < reward.config.k:
+        self.best_of, self.n_selected, self.seed = config.best_of, config.n_selected, config.seed
+        if not 1 <= self.n_selected < reward.config.k:
             raise UserError(
-                f"n_selected={n_selected} are to be selected of a shortlist of reward.k={reward.config.k}. Set "
+                f"n_selected={self.n_selected} are to be selected of a shortlist of reward.k={reward.config.k}. Set "
                 "--config.evaluator.n_selected to a number from 1 on that is below --config.reward.k."
             )
         self.postings = tuple(postings)
         self.observations = [PostingObservation(build_prompt(p), posting=p) for p in postings]
-        self.reward, self.table = reward, table
+        self.reward, self.table = reward, reward.table
         self.data_mean, self.held_out = data_mean, held_out
         self.make_fluency, self.fluency = make_fluency, None
-        self.best_of, self.n_selected, self.seed = best_of, n_selected, seed
 
     def __call__(
         self, names: Sequence[str], make: Callable[..., TextPolicy], *, out_dir: Path
@@ -133,16 +162,14 @@ class HiringJudge:
         members = [int(row) for row in rows if row >= 0]
         attributes = {}
         for name in self.table.names:
-            attribute = self.table.attribute(name)
-            codes = attribute.codes[members]
-            attributes[name] = tuple(attribute.categories[code] if code >= 0 else "" for code in codes)
+            _, categories, codes = self.table.attribute(name)
+            attributes[name] = tuple(categories[code] if code >= 0 else "" for code in codes[members])
         return Shortlist(tuple(self.table.ids[row] for row in members), attributes)
 
     def tabulate(self, policies: Mapping[str, Sequence[Rewrite]]) -> tuple[list[dict], str]:
         """Return the rows and the table of the final judgement."""
         held_out = self.held_out.name if self.held_out else ""
         rows = summarize_evaluations(policies, held_out_matcher=held_out, seed=self.seed)
-        floor = self.reward.estimate_noise_floor(seed=self.seed)
-        attribute = self.reward.config.attribute
-        table = format_table(rows, floor=floor.value, data_mean=self.data_mean, attribute=attribute)
+        floor, attribute = self.reward.estimate_noise_floor(seed=self.seed).value, self.reward.config.attribute
+        table = format_table(rows, floor=floor, data_mean=self.data_mean, attribute=attribute)
         return rows, "\n".join([table, self.fluency.describe() if self.fluency else "fluency: not checked."])

@@ -1,7 +1,7 @@
-"""One rewrite of one posting, from a policy's sample to the report: texts, rewards, guardrails and shortlists.
+"""One rewrite of one posting, from a policy's sample to the report, and evaluation files, which hold many.
 
 `make_rewrites` makes records of what a policy wrote; the judge, the proposals, the audit and every table read them. An
-evaluation file holds one a line:
+evaluation file is JSONL, and may hold several policies, of each one line a posting:
 
     {"policy": "ilql", "posting_id": "p7", "company": "...", "prompt": "...", "original": "...", "rewrite": "...",
      "reward_original": -22.0, "reward": -8.0, "log_probability": -31.2, "guardrail_failures": ["company_kept"],
@@ -21,8 +21,11 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from ilqljax.data.files import check_checksum, save_with_checksum
+from ilqljax.data.json_lines import read_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.environment import Reward
 from ilqljax.hiring.guardrails import check_rewrite
@@ -30,26 +33,47 @@ from ilqljax.hiring.guardrails.fluency import Fluency
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
 from ilqljax.hiring.postings.prompts import build_prompt
 
-# The roles of matchers, and what their rewards' keys begin with in a file.
+EVALUATION_FILE = "evaluation.jsonl"
+
+# The roles of matchers, and the keys of their rewards in a file.
 TRAINING, HELD_OUT = "training", "held_out"
-_PREFIXES = {TRAINING: "", HELD_OUT: "held_out_"}
-_TEXTS = {
-    "policy": "policy",
-    "posting_id": "posting_id",
-    "company": "company",
-    "prompt": "prompt",
-    "original": "original",
-    "rewrite": "text",
+_REWARDS = {
+    TRAINING: ("reward_original", "reward"),
+    HELD_OUT: ("held_out_reward_original", "held_out_reward"),
 }
-_REQUIRED = (
-    *_TEXTS,
-    "reward_original",
-    "reward",
-    "log_probability",
-    "guardrail_failures",
-    "shortlist_before",
-    "shortlist_after",
-)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# What a value may have to be, in the words of an error.
+_KINDS = {
+    "text": lambda value: isinstance(value, str),
+    "an object": lambda value: isinstance(value, dict),
+    "a number": _is_number,
+    "a number or null": lambda value: value is None or _is_number(value),
+    "a finite number": lambda value: _is_number(value) and abs(value) <= sys.float_info.max,
+    "a list of texts": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
+}
+_SHORTLIST = {"ids": "a list of texts", "attributes": "an object"}
+# The other keys of a line, with the attributes they hold and what these must be.
+_FIELDS = {
+    "policy": ("policy", "text"),
+    "posting_id": ("posting_id", "text"),
+    "company": ("company", "text"),
+    "prompt": ("prompt", "text"),
+    "original": ("original", "text"),
+    "rewrite": ("text", "text"),
+    "log_probability": ("log_probability", "a number or null"),
+    "advantage": ("advantage", "a number"),
+    "fluency": ("fluency", "a number or null"),
+    "guardrail_failures": ("failed_checks", "a list of texts"),
+    "guardrail_reasons": ("reasons", "a list of texts"),
+    "shortlist_before": ("before", "an object"),
+    "shortlist_after": ("after", "an object"),
+}
+_OPTIONAL = ("advantage", "fluency", "guardrail_reasons")
 
 
 class BeforeAfter(NamedTuple):
@@ -122,49 +146,25 @@ class Rewrite:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as a line of an evaluation file (module docstring)."""
-        rewards = [(_PREFIXES[role], reward) for role, reward in self.rewards.items()]
-        return {
-            **{key: getattr(self, name) for key, name in _TEXTS.items()},
-            **{f"{prefix}reward_original": reward.before for prefix, reward in rewards},
-            **{f"{prefix}reward": reward.after for prefix, reward in rewards},
-            "log_probability": None if math.isnan(self.log_probability) else self.log_probability,
-            "advantage": self.advantage,
-            "fluency": None if math.isnan(self.fluency) else self.fluency,
-            "guardrail_failures": list(self.failed_checks),
-            "guardrail_reasons": list(self.reasons),
-            "shortlist_before": _show_shortlist(self.before),
-            "shortlist_after": _show_shortlist(self.after),
-        }
+        fields = {key: _to_json(getattr(self, name)) for key, (name, _) in _FIELDS.items()}
+        texts = {key: value for key, value in fields.items() if isinstance(value, str)}
+        rewards = {_REWARDS[role][i]: reward[i] for i in (0, 1) for role, reward in self.rewards.items()}
+        return texts | rewards | fields
 
     @classmethod
-    def from_json(cls, row: Any, *, where: str) -> "Rewrite":
+    def from_json(cls, row: Mapping[str, Any], *, where: str) -> "Rewrite":
         """Return the record of a line of an evaluation file.
 
         Raises:
             UserError: it is malformed or lacks a key.
         """
-        _require(isinstance(row, dict), "the line", "an object", row, where=where)
-        _require_keys(row, _REQUIRED, where=where)
-        for key in _TEXTS:
-            _require(isinstance(row[key], str), f"'{key}'", "text", row[key], where=where)
-        for key in ("log_probability", "fluency"):
-            is_valid = row.get(key) is None or _is_number(row[key])
-            _require(is_valid, f"'{key}'", "a number or null", row.get(key), where=where)
-        advantage = row.get("advantage", 0.0)
-        _require(_is_number(advantage), "'advantage'", "a number", advantage, where=where)
-        for key in ("guardrail_failures", "guardrail_reasons"):
-            texts = row.get(key, [])
-            _require(_is_list_of_text(texts), f"'{key}'", "a list of texts", texts, where=where)
+        kinds = {key: kind for key, (_, kind) in _FIELDS.items() if key in row or key not in _OPTIONAL}
+        roles = {role: keys for role, keys in _REWARDS.items() if role == TRAINING or row.keys() & set(keys)}
+        finite = dict.fromkeys((key for keys in roles.values() for key in keys), "a finite number")
+        _check(row, kinds | finite, where=where)
         return cls(
-            **{name: row[key] for key, name in _TEXTS.items()},
-            rewards=_parse_rewards(row, where=where),
-            log_probability=math.nan if row["log_probability"] is None else row["log_probability"],
-            advantage=advantage,
-            fluency=math.nan if row.get("fluency") is None else row["fluency"],
-            failed_checks=tuple(row["guardrail_failures"]),
-            reasons=tuple(row.get("guardrail_reasons", ())),
-            before=_parse_shortlist(row["shortlist_before"], where=f"{where}: 'shortlist_before'"),
-            after=_parse_shortlist(row["shortlist_after"], where=f"{where}: 'shortlist_after'"),
+            **{_FIELDS[key][0]: _from_json(row[key], where=f"{where}: '{key}'") for key in kinds},
+            rewards={role: BeforeAfter(*(float(row[key]) for key in keys)) for role, keys in roles.items()},
             where=where,
         )
 
@@ -219,52 +219,77 @@ def make_rewrites(
     return rewrites
 
 
-def _show_shortlist(shortlist: Shortlist) -> dict[str, Any]:
-    attributes = {name: list(values) for name, values in shortlist.attributes.items()}
-    return {"ids": list(shortlist.ids), "attributes": attributes}
+def save_evaluations(path: str | Path, policies: Mapping[str, Sequence[Rewrite]]) -> None:
+    """Write an evaluation file and its checksum, whole or not at all."""
+    lines = [json.dumps(row.to_json(), ensure_ascii=False) for rows in policies.values() for row in rows]
+    save_with_checksum(path, "".join(f"{line}\n" for line in lines))
 
 
-def _parse_rewards(row: Mapping[str, Any], *, where: str) -> dict[str, BeforeAfter]:
-    rewards = {}
-    for role, prefix in _PREFIXES.items():
-        keys = (f"{prefix}reward_original", f"{prefix}reward")
-        if not any(key in row for key in keys):
-            continue
-        _require_keys(row, keys, where=where)
-        for key in keys:
-            is_valid = _is_number(row[key]) and abs(row[key]) <= sys.float_info.max
-            _require(is_valid, f"'{key}'", "a finite number", row[key], where=where)
-        rewards[role] = BeforeAfter(*(float(row[key]) for key in keys))
-    return rewards
+def load_evaluations(path: str | Path) -> dict[str, list[Rewrite]]:
+    """Load an evaluation, a file or the folder that holds it: each policy's rewrites, in the order of the file.
+
+    Raises:
+        UserError: the file is missing, empty or not the one its checksum is of, a line is malformed, lacks a key, or
+        repeats a posting of its policy, or the policies were not judged on the same postings.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path /= EVALUATION_FILE
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. Give the folder of a run, or of `ilqljax evaluate --out`.")
+    check_checksum(path)
+    policies: dict[str, dict[str, Rewrite]] = {}
+    for number, row in read_json_lines(path):
+        rewrite = Rewrite.from_json(row, where=f"{path}:{number}")
+        known = policies.setdefault(rewrite.policy, {}).setdefault(rewrite.posting_id, rewrite)
+        if known is not rewrite:
+            raise UserError(
+                f"{rewrite.where}: policy '{rewrite.policy}' already has posting '{rewrite.posting_id}' at "
+                f"{known.where}. Each posting is evaluated once; delete one of the lines."
+            )
+    if not policies:
+        raise UserError(f"{path}: holds no evaluation. Write it with `ilqljax evaluate`.")
+    first, whole = next(iter(policies.items()))
+    for name, judged in policies.items():
+        if judged.keys() != whole.keys():
+            raise UserError(
+                f"{path}: policy '{name}' has {len(judged)} postings and '{first}' has {len(whole)}, which are not the "
+                "same ones. Is the file complete? Write it again with `ilqljax evaluate`."
+            )
+    return {name: list(rewrites.values()) for name, rewrites in policies.items()}
 
 
-def _parse_shortlist(value: Any, *, where: str) -> Shortlist:
-    _require(isinstance(value, dict), "the shortlist", "an object", value, where=where)
-    _require_keys(value, ("ids", "attributes"), where=where)
+def _to_json(value: Any) -> Any:
+    if isinstance(value, Shortlist):
+        return {"ids": list(value.ids), "attributes": {name: list(each) for name, each in value.attributes.items()}}
+    if isinstance(value, tuple):
+        return list(value)
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _from_json(value: Any, *, where: str) -> Any:
+    if isinstance(value, dict):
+        return _parse_shortlist(value, where=where)
+    if isinstance(value, list):
+        return tuple(value)
+    return math.nan if value is None else value
+
+
+def _parse_shortlist(value: dict[str, Any], *, where: str) -> Shortlist:
+    _check(value, _SHORTLIST, where=where)
     ids, attributes = value["ids"], value["attributes"]
-    _require(_is_list_of_text(ids), "'ids'", "a list of texts", ids, where=where)
-    _require(isinstance(attributes, dict), "'attributes'", "an object", attributes, where=where)
+    _check(attributes, dict.fromkeys(attributes, "a list of texts"), where=f"{where}: 'attributes'")
     for name, values in attributes.items():
-        _require(_is_list_of_text(values), f"attribute '{name}'", "a list of texts", values, where=where)
         if len(values) != len(ids):
             raise UserError(f"{where}: {len(ids)} ids but {len(values)} values of '{name}'. Give one a candidate.")
     return Shortlist(tuple(ids), {name: tuple(values) for name, values in attributes.items()})
 
 
-def _require_keys(row: Mapping[str, Any], names: Sequence[str], *, where: str) -> None:
-    missing = [name for name in names if name not in row]
+def _check(row: Mapping[str, Any], kinds: Mapping[str, str], *, where: str) -> None:
+    """Raise a `UserError` unless an object has the keys, each of its kind."""
+    missing = [name for name in kinds if name not in row]
     if missing:
         raise UserError(f"{where}: missing {', '.join(map(repr, missing))}; the keys are {sorted(row)}. Add them.")
-
-
-def _require(is_valid: bool, what: str, expected: str, value: Any, *, where: str) -> None:
-    if not is_valid:
-        raise UserError(f"{where}: {what} must be {expected}, got {json.dumps(value)[:60]}.")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_list_of_text(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    for name, kind in kinds.items():
+        if not _KINDS[kind](row[name]):
+            raise UserError(f"{where}: '{name}' must be {kind}, got {json.dumps(row[name])[:60]}.")

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from ilqljax.errors import UserError
-from ilqljax.hiring.attributes import encode_values
 from ilqljax.hiring.evaluation.record import HELD_OUT, TRAINING, Rewrite
-from ilqljax.hiring.reward.diversity import count_categories, normalize_counts
-from ilqljax.hiring.statistics import Estimate, bootstrap_mean, entropy, mean_and_standard_error
+from ilqljax.hiring.reward.diversity import normalize_counts
+from ilqljax.hiring.statistics import bootstrap_mean, entropy, mean_and_standard_error
 
 Row = dict[str, Any]
 Policies = Mapping[str, Sequence[Rewrite]]
@@ -88,7 +87,7 @@ def _summarize_rewards(rewrites: Sequence[Rewrite], *, role: str, seed: int) -> 
     difference = after - before
     guarded = np.where(passed, difference, np.minimum(difference, 0.0))
     for name, values in (("difference", difference), ("guarded_difference", guarded)):
-        row |= _spread(name, bootstrap_mean(values, seed=seed))
+        row |= bootstrap_mean(values, seed=seed).spread(name)
     return row
 
 
@@ -98,24 +97,20 @@ def _compare_with_clone(policies: Policies, policy: str, *, role: str, seed: int
         return {}
     pairs = zip(policies[policy], policies[CLONE], strict=True)
     gains = np.array([ours.rewards[role].after - theirs.rewards[role].after for ours, theirs in pairs])
-    return _spread("over_bc", bootstrap_mean(gains, seed=seed))
+    return bootstrap_mean(gains, seed=seed).spread("over_bc")
 
 
 def _measure_entropies(policies: Policies, name: str) -> dict[tuple[str, str], float]:
     """Return the entropy of an attribute over all shortlists of each (policy, phase); NaN where nobody is known."""
     values = {
-        (policy, phase): [value for r in rewrites for value in getattr(r, phase).attributes[name]]
+        (policy, phase): [value.strip() for r in rewrites for value in getattr(r, phase).attributes[name]]
         for policy, rewrites in policies.items()
         for phase in PHASES
     }
-    categories, codes = encode_values([value for part in values.values() for value in part])
-    parts = np.split(codes, np.cumsum([len(part) for part in values.values()])[:-1])
-    entropies = {}
-    for key, part in zip(values, parts, strict=True):
-        shares = normalize_counts(count_categories(part, len(categories)).counts)
-        entropies[key] = float(entropy(shares)) if len(shares) else math.nan
-    return entropies
-
-
-def _spread(name: str, estimate: Estimate) -> Row:
-    return {name: float(estimate.value), f"{name}_low": float(estimate.low), f"{name}_high": float(estimate.high)}
+    categories = sorted({value for part in values.values() for value in part} - {""})
+    if not categories:
+        return dict.fromkeys(values, math.nan)
+    return {
+        key: float(entropy(normalize_counts([part.count(category) for category in categories])))
+        for key, part in values.items()
+    }

@@ -17,44 +17,41 @@ from ilqljax.hiring.evaluation.summary import Row
 def format_table(rows: Sequence[dict], *, floor: float, data_mean: float, attribute: str) -> str:
     """Lay the rows out as a plain-text table that says what its numbers mean."""
     header = ("policy", "score", "gain over echo [95 %]", "guarded gain [95 %]", "pass", "copies", "words")
-    body = [(*show_scores(row, prefix=""), *show_texts(row)) for row in rows]
+    body = [
+        (
+            *_show_scores(row, prefix=""),
+            f"{100 * row['guardrail_pass_rate']:.0f} %",
+            f"{100 * row['copy_rate']:.0f} %",
+            f"{row['words_rewrite']:.1f}",
+        )
+        for row in rows
+    ]
     lines = align([header, *body], rule=True)
     held_out = rows[0].get("held_out_matcher", "")
     if held_out:
         lines += ["", f"The same rewrites under the held-out matcher {held_out}, which training never asked:", ""]
-        lines += align([header[:4], *(show_scores(row, prefix="held_out_") for row in rows)], rule=True)
+        lines += align([header[:4], *(_show_scores(row, prefix="held_out_") for row in rows)], rule=True)
         lines.append("")
     for row in rows:
         if "over_bc" in row:
             also = f"; held out: {show_interval(row, 'held_out_over_bc')}" if held_out else ""
             lines.append(f"{row['policy']} over bc, paired by posting: {show_interval(row, 'over_bc')}{also}")
-    lines.append(
+    lines += [
         f"score: -100 x distance of the shortlist's {attribute} distribution from the target, over "
         f"{rows[0]['n_postings']} postings never trained on; random shortlists score {floor:.2f}, "
-        f"the offline data's rewrites of these postings {data_mean:.2f}."
-    )
-    lines.append(
-        "guarded: a rewrite that fails a guardrail never counts as an improvement. pass: share that fails none."
-    )
+        f"the offline data's rewrites of these postings {data_mean:.2f}.",
+        "guarded: a rewrite that fails a guardrail never counts as an improvement. pass: share that fails none.",
+    ]
     return "\n".join(lines)
 
 
-def show_scores(row: Mapping[str, Any], *, prefix: str) -> tuple[str, ...]:
+def _show_scores(row: Mapping[str, Any], *, prefix: str) -> tuple[str, ...]:
     """Write a policy's name, score and gains under one matcher."""
     return (
         row["policy"],
         f"{row[f'{prefix}reward_rewrite']:.2f} +- {row[f'{prefix}reward_rewrite_error']:.2f}",
         show_interval(row, f"{prefix}difference"),
         show_interval(row, f"{prefix}guarded_difference"),
-    )
-
-
-def show_texts(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Write what a policy's texts are like."""
-    return (
-        f"{100 * row['guardrail_pass_rate']:.0f} %",
-        f"{100 * row['copy_rate']:.0f} %",
-        f"{row['words_rewrite']:.1f}",
     )
 
 
@@ -72,35 +69,36 @@ def show_interval(row: Mapping[str, Any], name: str) -> str:
 
 def format_distilled(rows: Sequence[Row]) -> str:
     """Format distilled rows as a plain-text table with one column a policy."""
-    attributes = [match[1] for key in rows[0] if (match := re.fullmatch("entropy_(.*)_original", key))]
-    lines = [["", *(row["policy"] for row in rows)], ["postings", *(str(row["n_postings"]) for row in rows)]]
-    for label in ("original", "rewrite"):
-        errors = [f"{_number(row[f'reward_{label}'])} +- {_number(row[f'reward_{label}_error'])}" for row in rows]
-        lines.append([f"reward, {label}", *errors])
-    for name, title in (("difference", "difference"), ("guarded_difference", "guarded difference")):
-        lines.append([f"{title} [95 %]", *(_number_with_interval(row, name, digits=2) for row in rows)])
+    columns = [_describe_policy(row) for row in rows]
+    return "\n".join(align([[title, *(column[title] for column in columns)] for title in columns[0]]))
+
+
+def _describe_policy(row: Row) -> dict[str, str]:
+    labels = ("original", "rewrite")
+    cells = {"": row["policy"], "postings": str(row["n_postings"])}
+    for label in labels:
+        cells[f"reward, {label}"] = f"{_number(row[f'reward_{label}'])} +- {_number(row[f'reward_{label}_error'])}"
+    for name in ("difference", "guarded_difference"):
+        cells[f"{name.replace('_', ' ')} [95 %]"] = _number_with_interval(row, name, digits=2)
     for name, title in (("copy_rate", "copies"), ("guardrail_pass_rate", "pass guardrails")):
-        lines.append([title, *(f"{100 * row[name]:.1f} %" for row in rows)])
-    for label in ("original", "rewrite"):
-        lines.append([f"words, {label}", *(f"{row[f'words_{label}']:.1f}" for row in rows)])
-    for name in attributes:
-        for label in ("original", "rewrite"):
-            values = [_number(row[f"entropy_{name}_{label}"], digits=3) for row in rows]
-            lines.append([f"entropy of {name}, {label} (bits)", *values])
-    return "\n".join(align(lines))
+        cells[title] = f"{100 * row[name]:.1f} %"
+    for label in labels:
+        cells[f"words, {label}"] = f"{row[f'words_{label}']:.1f}"
+    for key, value in row.items():
+        if match := re.fullmatch("entropy_(.*)_(original|rewrite)", key):
+            cells[f"entropy of {match[1]}, {match[2]} (bits)"] = _number(value, digits=3)
+    return cells
 
 
 def format_impact_ratios(rows: Sequence[Row]) -> str:
     """Format impact-ratio rows as plain text, one table per policy and attribute; shuffled = under permuted labels."""
+    header = ["category", "phase", "people", "n", "selected", "rate [95 %]", "ratio [95 %]", "shuffled [95 %]"]
+    header += ["p shuffled", "mark"]
     tables: dict[tuple[str, str], list[list[str]]] = {}
     for row in rows:
-        header = ["category", "phase", "people", "n", "selected", "rate [95 %]", "ratio [95 %]"]
-        header += ["shuffled [95 %]", "p shuffled", "mark"]
-        cells = [row[name] for name in ("category", "phase")]
-        cells += [str(row[name]) for name in ("n_people", "n_assessed", "n_selected")]
-        cells += [
-            _number_with_interval(row, name, digits=3) for name in ("selection_rate", "impact_ratio", "null_ratio")
-        ]
+        cells = [str(row[name]) for name in ("category", "phase", "n_people", "n_assessed", "n_selected")]
+        intervals = ("selection_rate", "impact_ratio", "null_ratio")
+        cells += [_number_with_interval(row, name, digits=3) for name in intervals]
         cells += [_number(row["p_shuffled"], digits=3), row["mark"]]
         tables.setdefault((row["policy"], row["attribute"]), [header]).append(cells)
     note = (

@@ -35,52 +35,34 @@ needs a language model.
 
 from collections.abc import Iterable
 
-from ilqljax.hiring.guardrails.facts import check_links, check_numbers, check_pay, make_fact_check
+from ilqljax.hiring.guardrails import facts, statements, wording
 from ilqljax.hiring.guardrails.findings import SEVERITIES, Check, Failure
-from ilqljax.hiring.guardrails.language import check_language
-from ilqljax.hiring.guardrails.negations import check_negations
-from ilqljax.hiring.guardrails.statements import make_statement_check
-from ilqljax.hiring.guardrails.terms import (
-    check_names,
-    check_places,
-    check_requirements,
-    check_sentences,
-    check_technologies,
-)
-from ilqljax.hiring.guardrails.wording import (
-    check_coherence,
-    check_copying,
-    check_length,
-    check_not_empty,
-    check_repetition,
-    check_template_leak,
-)
 from ilqljax.hiring.postings.posting import Posting
 
 __all__ = ("CHECKS", "SEVERITIES", "Check", "Failure", "check_rewrite", "is_damaged")
 
 CHECKS: dict[str, Check] = {
-    "not_empty": check_not_empty,
-    "company_kept": make_fact_check("company_kept", "company"),
-    "title_kept": make_fact_check("title_kept", "title"),
-    "location_kept": make_fact_check("location_kept", "location"),
-    "numbers_kept": check_numbers,
-    "pay_kept": check_pay,
-    "links_kept": check_links,
-    "places_kept": check_places,
-    "technologies_kept": check_technologies,
-    "requirements_kept": check_requirements,
-    "name_invented": check_names,
-    "sentence_invented": check_sentences,
-    "statements_kept": make_statement_check("statements_kept"),
-    "conditions_kept": make_statement_check("conditions_kept"),
-    "negations_kept": check_negations,
-    "template_leak": check_template_leak,
-    "copying": check_copying,
-    "repetition": check_repetition,
-    "length": check_length,
-    "language_kept": check_language,
-    "incoherent": check_coherence,
+    "not_empty": wording.check_not_empty,
+    "company_kept": facts.make_fact_check("company_kept", "company"),
+    "title_kept": facts.make_fact_check("title_kept", "title"),
+    "location_kept": facts.make_fact_check("location_kept", "location"),
+    "numbers_kept": facts.check_numbers,
+    "pay_kept": facts.check_pay,
+    "links_kept": facts.check_links,
+    "places_kept": facts.check_places,
+    "technologies_kept": facts.check_technologies,
+    "requirements_kept": facts.check_requirements,
+    "name_invented": facts.check_names,
+    "sentence_invented": facts.check_sentences,
+    "statements_kept": statements.make_statement_check("statements_kept"),
+    "conditions_kept": statements.make_statement_check("conditions_kept"),
+    "negations_kept": statements.check_negations,
+    "template_leak": wording.check_template_leak,
+    "copying": wording.check_copying,
+    "repetition": wording.check_repetition,
+    "length": wording.check_length,
+    "language_kept": wording.check_language,
+    "incoherent": wording.check_coherence,
 }
 
 
@@ -92,7 +74,7 @@ def check_rewrite(posting: Posting, text: str, prompt: str) -> list[Failure]:
         text: the rewrite.
         prompt: what the rewriter saw; its words count as known, its instruction must not come back.
     """
-    if empty := check_not_empty(posting, text, prompt):
+    if empty := wording.check_not_empty(posting, text, prompt):
         return empty
     return [failure for check in CHECKS.values() for failure in check(posting, text, prompt)]
 

@@ -1,25 +1,38 @@
-"""Check that a rewrite keeps the facts of the original, and invents none: names, numbers, pay, links."""
+"""Check that a rewrite keeps the facts of the original, and invents none.
+
+Facts are names, numbers, pay, links, technologies, places and requirements; no other name or topic may appear either.
+"""
 
 import re
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from itertools import pairwise
+from typing import Any
 
-from ilqljax.hiring.guardrails.findings import LINK, NUMBER, Check, Failure, blank_links, mentions
+from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
+from ilqljax.hiring.edits.operators import INCLUSIVE_STATEMENTS, OPERATOR_WORDS
+from ilqljax.hiring.guardrails.findings import (
+    LINK,
+    NUMBER,
+    Check,
+    Failure,
+    Span,
+    blank_links,
+    list_sentences,
+    list_words,
+    mentions,
+    report,
+)
+from ilqljax.hiring.guardrails.lexicon import find_places, find_technologies
 from ilqljax.hiring.postings.posting import Posting
 from ilqljax.hiring.word_files import load_words
 
 # Numbers of years are a barrier, not a fact of the job; `operators.soften` removes them.
 YEARS = re.compile(r"(?<![\d.,])\d[\d.,]*\s*(?:(?:-|–|to)\s*\d+\s*)?\+?\s*(?:years?|yrs?)\b", re.IGNORECASE)
-_NUMBER_WORD = re.compile(
-    r"\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty|forty|fifty|sixty|seventy|"
-    r"eighty|ninety|hundred|thousand|million|billion|half|double|twice)\b",
-    re.IGNORECASE,
-)
-
-_CURRENCY_OF = {
-    spelling: name
-    for name, spellings in load_words("guardrails/words.ini")["currencies"].items()
-    for spelling in spellings
-}
+_WORDS = load_words("guardrails/words.ini")
+_KNOWN = _WORDS["known"]
+_NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(_KNOWN['numbers'])})\b", re.IGNORECASE)
+_CURRENCY_OF = {spelling: name for name, spellings in _WORDS["currencies"].items() for spelling in spellings}
 _SPELLINGS = rf"(?:{'|'.join(sorted(map(re.escape, _CURRENCY_OF), key=len, reverse=True))})(?![^\W\d_])"
 _CURRENCY_OF["r"] = "zar"  # right before digits only: elsewhere R is a language
 _CURRENCY = rf"(?<![^\W\d_])(?:{_SPELLINGS}|r(?=\d))"
@@ -54,6 +67,23 @@ _PAY = re.compile(
     re.IGNORECASE,
 )
 
+MAX_REQUIREMENT_WORDS = 6
+MIN_INVENTED_WORDS, MAX_INVENTED_SHARE, MIN_SENTENCE_WORDS = 2, 0.15, 4
+_STEM_LENGTH = 5
+
+_STATEMENT_WORDS = frozenset(word for text in INCLUSIVE_STATEMENTS for word in list_words(text))
+KNOWN_WORDS = frozenset(_KNOWN["common"]) | _STATEMENT_WORDS | CODED_VOCABULARY | OPERATOR_WORDS
+_PLAIN_NAMES = frozenset(_KNOWN["plain names"])
+_NAME = re.compile(r"(?<![\w@/.'’-])[A-Z][\w'’&+#-]*")
+_SENTENCE_START = re.compile(r"(?:^|\n|[.!?][\"'”’)]*\s)\s*[\"'“‘(]?$")
+_MARKS_LENGTH = 20
+# A header's first field is a name, not the start of a sentence: "Initech | Berlin", "Initech, Berlin".
+_HEAD_START = re.compile(r"(?:^|\n)\s*$")
+_HEAD_END = re.compile(r"(?:\s+[A-Z][\w'’&+#.-]*)*\s*(?:[|(:–—]|-\s|,\s*[A-Z])")
+_VERB = r"\s+(?:is|are|has|was|needs?|seeks?|wants?|offers?|hires?|looks?|pays?)\b"
+_COMPANY_VERB = re.compile(_VERB)
+_COMPANY = re.compile(rf"(?:^|(?<=[.!?]\s))([A-Z][\w'’&-]*(?:\s+[A-Z][\w'’&-]*)+){_VERB}")
+
 Pay = tuple[str, str, str, str]
 
 
@@ -64,7 +94,6 @@ def make_fact_check(name: str, field: str) -> Check:
     """
 
     def check(posting: Posting, text: str, prompt: str) -> list[Failure]:
-        del prompt
         value = getattr(posting, field)
         for fact in dict.fromkeys((value, value.split(",")[0])):
             if not fact.strip() or not mentions(posting.description, fact):
@@ -79,25 +108,18 @@ def make_fact_check(name: str, field: str) -> Check:
 
 def check_numbers(posting: Posting, text: str, prompt: str) -> list[Failure]:
     """Check that numbers are kept, years of experience apart, and that none has appeared, in digits or in words."""
+    gone = sorted({*NUMBER.findall(YEARS.sub(" ", posting.description))}.difference(NUMBER.findall(text)))
     # A number that only the prompt's other fields hold is not invented.
-    original = set(NUMBER.findall(posting.description))
-    required = set(NUMBER.findall(YEARS.sub(" ", posting.description)))
-    found = set(NUMBER.findall(text))
-    failures = [
-        Failure("numbers_kept", f"The number {number} of the original is missing.")
-        for number in sorted(required - found)
-    ]
-    known = original | set(NUMBER.findall(prompt))
-    known |= {word.lower() for word in _NUMBER_WORD.findall(f"{posting.description} {prompt}")}
-    for pattern in (NUMBER, _NUMBER_WORD):
-        for match in pattern.finditer(text):
-            if match[0].lower() not in known:
-                failures.append(Failure("numbers_kept", f"The number {match[0]} is not in the original.", match.span()))
-    return failures
+    source = f"{posting.description} \n {prompt}"
+    known = {*NUMBER.findall(source), *map(str.lower, _NUMBER_WORD.findall(source))}
+    found = [match for pattern in (NUMBER, _NUMBER_WORD) for match in pattern.finditer(text)]
+    added = [(match[0], match.span()) for match in found if match[0].lower() not in known]
+    missing, new = "The number {} of the original is missing.", "The number {} is not in the original."
+    return report("numbers_kept", gone, missing, added, new)
 
 
 @lru_cache(maxsize=4096)
-def find_pay(text: str) -> dict[Pay, tuple[int, int]]:
+def find_pay(text: str) -> dict[Pay, Span]:
     """Find amounts of money: (currency, amount with its scale, period, bound), and where each first stands.
 
     | text                | found                                                                    |
@@ -108,7 +130,7 @@ def find_pay(text: str) -> dict[Pay, tuple[int, int]]:
     | "up to £500pd"      | ("£", "500", "day", "at most ")                                          |
     | "12 people, 5pm"    | nothing: neither currency nor a period in full nor a scale of pay        |
     """
-    found: dict[Pay, tuple[int, int]] = {}
+    found: dict[Pay, Span] = {}
     for match in _PAY.finditer(blank_links(text)):
         currency = _CURRENCY_OF.get((match["before"] or match["after"] or "").lower(), "")
         spelt = match["period"] or match["adverb"] or match["short"] or ""
@@ -134,35 +156,108 @@ def _split_amount(text: str) -> tuple[str, str]:
     return number[0], _SCALES.get(scale, scale)
 
 
-def check_pay(posting: Posting, text: str, prompt: str) -> list[Failure]:
-    """Check that every amount of money keeps its currency, scale, period and bound, and that none has appeared."""
-    original, found = find_pay(posting.description), find_pay(text)
-    known = original.keys() | find_pay(prompt).keys()
-    missing = [pay for pay in original if pay not in found]
-    failures = [Failure("pay_kept", f"The amount {_show_pay(pay)} is missing or has changed.") for pay in missing]
-    return failures + [
-        Failure("pay_kept", f"The amount {_show_pay(pay)} is not in the original.", span)
-        for pay, span in found.items()
-        if pay not in known
-    ]
-
-
 def _show_pay(pay: Pay) -> str:
     currency, amount, period, bound = pay
     return f"{bound}{currency}{amount}" + (f" a {period}" if period else "")
 
 
-def find_links(text: str) -> dict[str, tuple[int, int]]:
+def find_links(text: str) -> dict[str, Span]:
     """Find links and e-mail addresses in lower case, without closing punctuation, and where each stands."""
     return {match[0].rstrip(".,;:!?").lower(): match.span() for match in LINK.finditer(text)}
 
 
-def check_links(posting: Posting, text: str, prompt: str) -> list[Failure]:
-    """Check that links and addresses are kept, and that none has appeared."""
-    original, found = find_links(posting.description), find_links(text)
-    missing = [Failure("links_kept", f"{link} is missing.") for link in original if link not in found]
-    new = [link for link in found if link not in original]
-    known = find_links(prompt) if new else {}
-    return missing + [
-        Failure("links_kept", f"{link} is not in the original.", found[link]) for link in new if link not in known
+def _make_kept_check(
+    name: str,
+    what: str,
+    find: Callable[[str], Mapping[Any, Span]],
+    *,
+    show: Callable[[Any], str] = str,
+    missing: str = "is missing",
+    may_be_respelt: bool = False,
+) -> Check:
+    """Make the check that what `find` finds in the original is in the rewrite, and nothing that the prompt lacks, too.
+
+    A name may be there in other capitals ("BERLIN"); in small letters "US" is another word.
+    """
+
+    def check(posting: Posting, text: str, prompt: str) -> list[Failure]:
+        original, found = find(posting.description), find(text)
+        gone = [fact for fact in original if fact not in found]
+        if may_be_respelt:
+            spelt = {fact: blank_links(posting.description)[slice(*original[fact])] for fact in gone}
+            gone = [fact for fact, s in spelt.items() if s.isupper() or not mentions(blank_links(text), s)]
+        added = [fact for fact in found if fact not in original]
+        known = find(prompt) if added else {}
+        added = [(show(fact), found[fact]) for fact in added if fact not in known]
+        return report(name, map(show, gone), f"{what} {missing}.", added, f"{what} is not in the original.")
+
+    return check
+
+
+check_pay = _make_kept_check("pay_kept", "The amount {}", find_pay, show=_show_pay, missing="is missing or has changed")
+check_links = _make_kept_check("links_kept", "{}", find_links)
+check_technologies = _make_kept_check(
+    "technologies_kept", "The technology '{}'", lambda t: find_technologies(blank_links(t)), may_be_respelt=True
+)
+check_places = _make_kept_check(
+    "places_kept", "The place '{}'", lambda t: find_places(blank_links(t)), may_be_respelt=True
+)
+
+
+def check_requirements(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that each short requirement that the original's text mentions is mentioned still; years may go."""
+    items = [item.strip(" .-*") for item in re.split(r"[,;\n•]|\band\b", posting.requirements)]
+    return [
+        Failure("requirements_kept", f"The requirement '{item}' is missing.")
+        for item in dict.fromkeys(items)
+        if 0 < len(item.split()) <= MAX_REQUIREMENT_WORDS and not YEARS.search(item)
+        if mentions(posting.description, item) and not mentions(text, item)
     ]
+
+
+def check_names(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that no capitalised word has appeared that neither the original nor the prompt has in any case.
+
+    The first word of a sentence has its capital anyway; it is judged only where it does what a company does ("Initech
+    is hiring") or is the first field of a header ("Initech | Berlin"). So are known words that make a new name ("Green
+    Valley" and "Blue Oak" become "Blue Valley is hiring").
+    """
+    original, blank = list_words(blank_links(posting.description)), blank_links(text)
+    known_pairs = {*pairwise(original), *pairwise(list_words(prompt))}
+    failures = [
+        Failure("name_invented", f"The name '{match[1]}' is not in the original.", match.span(1))
+        for match in _COMPANY.finditer(blank)
+        if KNOWN_WORDS.isdisjoint(words := list_words(match[1])) and not known_pairs.issuperset(pairwise(words))
+    ]
+    if failures:
+        return failures
+    # Blanking a link may cut a word that runs into it.
+    known = _PLAIN_NAMES.union(KNOWN_WORDS, list_words(posting.description), original, list_words(prompt))
+    for match in _NAME.finditer(blank):
+        if known.issuperset(list_words(match[0])):
+            continue
+        if find_technologies(match[0]) or find_places(match[0]):  # judged by their own checks
+            continue
+        before = text, max(0, match.start() - _MARKS_LENGTH), match.start()
+        is_header = _HEAD_START.search(*before) and _HEAD_END.match(blank, match.end())
+        if _SENTENCE_START.search(*before) and not (is_header or _COMPANY_VERB.match(blank, match.end())):
+            continue
+        failures.append(Failure("name_invented", f"The name '{match[0]}' is not in the original.", match.span()))
+    return failures
+
+
+def check_sentences(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that no sentence is about something else: that few of its words are ones which the original lacks.
+
+    A word that begins like one of the original's ("manages", "managing") is not new.
+    """
+    stems = {word[:_STEM_LENGTH] for word in (*list_words(posting.description), *list_words(prompt))}
+    failures = []
+    for sentence, span in list_sentences(text):
+        words = list_words(blank_links(sentence))
+        new = [word for word in words if not (word in KNOWN_WORDS or word[:_STEM_LENGTH] in stems)]
+        least = max(MIN_INVENTED_WORDS - 1, MAX_INVENTED_SHARE * len(words))
+        if len(words) >= MIN_SENTENCE_WORDS and len(new) > least:
+            reason = f"{len(new)} of {len(words)} words of a sentence are not in the original, first '{new[0]}'."
+            failures.append(Failure("sentence_invented", reason, span))
+    return failures

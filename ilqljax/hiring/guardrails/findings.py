@@ -1,7 +1,7 @@
 """Say what a guardrail found, and hold the patterns of words, numbers and links that several guardrails share."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -26,6 +26,9 @@ LINK = re.compile(
 )
 
 
+Span = tuple[int, int]
+
+
 class Failure(NamedTuple):
     """Report one failed check.
 
@@ -38,11 +41,17 @@ class Failure(NamedTuple):
 
     check: str
     reason: str
-    span: tuple[int, int] = (0, 0)
+    span: Span = (0, 0)
     severity: str = "damage"
 
 
 Check = Callable[[Posting, str, str], list[Failure]]
+
+
+def report(check: str, gone: Iterable, missing: str, added: Iterable[tuple[object, Span]], new: str) -> list[Failure]:
+    """Return a failure for all that is gone, and for all that was added, where it stands; `{}` is what it is about."""
+    failures = [Failure(check, missing.format(fact)) for fact in gone]
+    return failures + [Failure(check, new.format(fact), span) for fact, span in added]
 
 
 @lru_cache(maxsize=4096)
@@ -52,7 +61,7 @@ def list_words(text: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4096)
-def list_sentences(text: str) -> tuple[tuple[str, tuple[int, int]], ...]:
+def list_sentences(text: str) -> tuple[tuple[str, Span], ...]:
     """Return the sentences of a text (`operators.split_sentences`), each with its span."""
     found, end = [], 0
     for sentence in split_sentences(text):

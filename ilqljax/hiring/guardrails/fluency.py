@@ -61,11 +61,7 @@ class Fluency:
 
 
 def calibrate_fluency(name: str, likelihood: Likelihood, data: PreparedData) -> Fluency:
-    """Set the floor so that `PASS_SHARE` of the undamaged edits of the split "eval" pass.
-
-    Raises:
-        UserError: the split has no such edit.
-    """
+    """Set the floor so that `PASS_SHARE` of the undamaged edits of the split "eval" pass (`select_edits`)."""
     edits = select_edits(data)
     fluency = Fluency(name, likelihood, floor=-np.inf, n_calibration=len(edits))
     differences = fluency.compare(*zip(*edits, strict=True))
@@ -73,11 +69,7 @@ def calibrate_fluency(name: str, likelihood: Likelihood, data: PreparedData) -> 
 
 
 def select_edits(data: PreparedData) -> list[tuple[str, str, str]]:
-    """Return prompt, original and text of each undamaged edit of the split "eval".
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return prompt, original and text of each undamaged edit of the split "eval"; none is a `UserError`."""
     rows = data.select_rewrites("eval")
     originals = {row.posting_id: row.text for row in rows if row.operator == "original"}
     texts = [(row.prompt, originals[row.posting_id], row.text) for row in rows if not row.guardrail_failures]

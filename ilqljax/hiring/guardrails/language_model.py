@@ -1,8 +1,8 @@
 """The language model behind the fluency guardrail: the run's clone or a directory, as likelihoods of texts."""
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -26,45 +26,31 @@ from ilqljax.types import Array, Batch
 CLONE = "bc"
 
 
+@dataclass(frozen=True, eq=False)
 class TextLikelihood:
-    """Score what was said in dialogues by its mean log-probability per token."""
+    """Score what was said in dialogues by its mean log-probability per token.
 
-    def __init__(
-        self,
-        model: ValueLM,
-        trunk: dict,
-        tokenizer: Tokenizer,
-        *,
-        batch_size: int = 32,
-        length_buckets: Sequence[int] = (128, 256, 512),
-        view: View = identity_view,
-    ) -> None:
-        """Hold a language model.
+    Attributes:
+        model: whose backbone the language model is.
+        trunk: its parameters.
+        tokenizer: the one it was trained with.
+        batch_size: rows of a compiled call.
+        length_buckets: row lengths to compile for.
+        view: what the model is shown of a dialogue.
+    """
 
-        Args:
-            model: whose backbone it is.
-            trunk: its parameters.
-            tokenizer: the one it was trained with.
-            batch_size: rows of a compiled call.
-            length_buckets: row lengths to compile for.
-            view: what the model is shown of a dialogue.
-        """
-        self.model, self.trunk, self.tokenizer, self.view = model, trunk, tokenizer, view
-        self.batch_size = batch_size
-        self.max_length = model.backbone.config.n_positions
-        self.length_buckets = (*(b for b in sorted(length_buckets) if b < self.max_length), self.max_length)
+    model: ValueLM
+    trunk: dict
+    tokenizer: Tokenizer
+    batch_size: int = 32
+    length_buckets: Sequence[int] = (128, 256, 512)
+    view: View = identity_view
 
     @classmethod
     def from_policy(cls, policy: TextPolicy) -> "TextLikelihood":
         """Take the language model that a policy acts with."""
-        return cls(
-            policy.model,
-            policy_trunk(policy.params),
-            policy.tokenizer,
-            batch_size=policy.batch_size,
-            length_buckets=policy.length_buckets,
-            view=policy.view,
-        )
+        trunk, p = policy_trunk(policy.params), policy
+        return cls(p.model, trunk, p.tokenizer, p.batch_size, p.length_buckets, p.view)
 
     def score(self, dialogues: Sequence[Dialogue]) -> Float[Array, "B"]:
         """Return each dialogue's mean log-probability (nats) per token that the agent said, closing tokens included.
@@ -76,44 +62,40 @@ class TextLikelihood:
         """
         if not dialogues:
             return np.zeros(0)
-        shown = [self.view(dialogue) for dialogue in dialogues]
-        rows = ObservationDataset(shown, self.tokenizer, max_length=self.max_length)
-        batches = eval_batches(rows, batch_size=self.batch_size, length_buckets=self.length_buckets)
-        step = make_mean_log_probability(self.model)
-        return np.concatenate([jax.device_get(step(self.trunk, batch)) for batch in batches])[: len(dialogues)]
+        most = self.model.backbone.config.n_positions
+        buckets = (*(length for length in sorted(self.length_buckets) if length < most), most)
+        rows = ObservationDataset([self.view(dialogue) for dialogue in dialogues], self.tokenizer, max_length=most)
+        batches = eval_batches(rows, batch_size=self.batch_size, length_buckets=buckets)
+        means = [jax.device_get(mean_log_probability(self.model, self.trunk, batch)) for batch in batches]
+        return np.concatenate(means)[: len(dialogues)]
 
 
-@lru_cache(maxsize=8)
-def make_mean_log_probability(model: ValueLM) -> Callable[[dict, Batch], Float[Array, "B"]]:
-    """Make the compiled function (trunk, batch) -> mean log-probability of each row's action tokens [B]."""
-
-    def mean(trunk: dict, batch: Batch) -> Float[Array, "B"]:
-        n_actions = jnp.maximum(batch.per_token.action_mask.sum(-1), 1)
-        return sum_log_probability(model, trunk, batch) / n_actions
-
-    return jax.jit(mean)
+@partial(jax.jit, static_argnums=0)
+def mean_log_probability(model: ValueLM, trunk: dict, batch: Batch) -> Float[Array, "B"]:
+    """Return the mean log-probability of each row's action tokens."""
+    n_actions = jnp.maximum(batch.per_token.action_mask.sum(-1), 1)
+    return sum_log_probability(model, trunk, batch) / n_actions
 
 
 def make_fluency(source: str, data: PreparedData, *, clone: TextPolicy | None) -> Fluency | None:
-    """Make the check that a config names.
-
-    Args:
-        source: "" for none, "bc" for the run's clone, or a directory of a GPT-2 language model.
-        data: what it is calibrated on.
-        clone: the run's clone, where it has one.
+    """Make the check that a config names: "" for none, "bc" for the run's clone, or the directory of a GPT-2 model.
 
     Returns:
         The check; None for "", and for "bc" in a run that cloned nothing.
 
     Raises:
-        UserError: there is no such directory, or nothing to calibrate on.
+        UserError: the directory does not exist, or `data` has nothing to calibrate on.
     """
     if not source or (source == CLONE and clone is None):
         return None
     if source == CLONE:
         return calibrate_fluency("the clone", TextLikelihood.from_policy(clone).score, data)
     require_source(source, data)
-    return calibrate_fluency(source, load_likelihood(resolve_path(source)).score, data)
+    directory = resolve_path(source)  # of transformers, or a run's `export/policy`
+    own = (directory / FILE_NAME).is_file()
+    tokenizer = load_tokenizer(directory) if own else GPT2Tokenizer.from_directory(directory)
+    built = build_gpt2(tokenizer, path=str(directory))
+    return calibrate_fluency(source, TextLikelihood(built.model, built.pretrained, tokenizer).score, data)
 
 
 def require_source(source: str, data: PreparedData) -> None:
@@ -125,11 +107,3 @@ def require_source(source: str, data: PreparedData) -> None:
             f"fluency={source!r} is not a language model's directory (config.json, model.safetensors and a tokenizer), "
             f"nor {CLONE!r} for the run's clone, nor '' for no check."
         )
-
-
-def load_likelihood(directory: Path) -> TextLikelihood:
-    """Load a GPT-2 directory of transformers or of a run's `export/policy`, with its tokenizer."""
-    own = (directory / FILE_NAME).is_file()
-    tokenizer = load_tokenizer(directory) if own else GPT2Tokenizer.from_directory(directory)
-    built = build_gpt2(tokenizer, path=str(directory))
-    return TextLikelihood(built.model, built.pretrained, tokenizer)

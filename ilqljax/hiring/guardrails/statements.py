@@ -3,14 +3,23 @@
 Each row of `STATEMENTS` is a statement that an employer must or chose to make, each of `CONDITIONS` a fact of the
 contract. A statement also has a sign: "we sponsor visas" and "we cannot sponsor visas" are two statements. Remote work
 and the right to work have their places as well: "remote (US)" and "remote (EU)" are two statements.
+
+`check_negations` compares all else that a text denies: a lost "not" turns a sentence round, yet changes a single word.
+Words are compared by their first letters there, so that "not required" and "does not require" are the same.
 """
 
 import re
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
-from ilqljax.hiring.guardrails.findings import Check, Failure
+from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
+from ilqljax.hiring.guardrails.findings import Check, Failure, Span, blank_links, list_words, report
 from ilqljax.hiring.guardrails.lexicon import find_places
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
+from ilqljax.hiring.word_files import load_words
 
 STATEMENTS = {
     "equal opportunity": r"\bequal[- ](?:employment[- ])?opportunit(?:y|ies)\b|\beeoc?\b|\beoe\b|\bm/f/d(?:/v)?\b"
@@ -65,18 +74,33 @@ _NOT_AFTER = re.compile(
 _WITH_PLACES = frozenset({"remote work", "work authorization"})
 # What may stand between a statement and its places: "remote (anywhere in the US)".
 _BEFORE_PLACE = re.compile(r"\W*(?:\b(?:only|anywhere|in|within|from|inside|for|the)\b\W*)*")
+_STEM_LENGTH = 5
+_NEGATOR = re.compile(
+    r"\b(?:not|no|none|never|cannot|without|neither|nor|non|dont|doesnt|isnt|cant|wont)\b(?!['’])|\b(?:[^\W\d_]+n['’]t)\b"
+    r"|(?<=[:?=])\s*n(?=\s*(?:[|,.;)/]|$))",
+    re.IGNORECASE,
+)
+# Denies nothing.
+_EMPTY = re.compile(r"not\s+(?:only|just|merely|simply|solely|limited to|to mention)\b|no\s+(?:doubt|matter)\b", re.I)
+# An answer after its label: "Dogs: No.", and "Dogs: No Cats: Yes", but not "German? No worries".
+_LABEL = re.compile(r"([^\W_]+)\W{0,3}[:?=]\s*$")
+_ANSWER_END = re.compile(r"\s*(?:[|,.;!)/]|$|\s[A-Z0-9*•-])")
+_CLAUSE_END = re.compile(r"[.!?]+(?=\s|$)|[|,;:()\[\]*•–—]|\s-\s")
+_WORDS = load_words("guardrails/words.ini")["negations"]
+_AUXILIARY, _SKIPPED = frozenset(_WORDS["auxiliary"]), frozenset(_WORDS["skipped"])
+_SAME_WORD = {word: name for name in ("required", "expert") for word in _WORDS[name]}
 
 Statement = tuple[str, bool]
 
 
 @lru_cache(maxsize=8192)
-def find_statements(text: str, check: str) -> dict[Statement, tuple[int, int]]:
+def find_statements(text: str, check: str) -> dict[Statement, Span]:
     """Find a table's statements: (name, whether it is affirmed), and where each first stands.
 
     "No visa sponsorship. Remote is fine." has ("visa sponsorship", False) of "statements_kept" and ("remote work",
     True) of "conditions_kept". "Remote (US only)" has ("remote work in united states", True).
     """
-    found: dict[Statement, tuple[int, int]] = {}
+    found: dict[Statement, Span] = {}
     for name, pattern in _PATTERNS[check].items():
         for match in pattern.finditer(text):
             before = text[max(0, match.start() - _WINDOW) : match.start()]
@@ -91,7 +115,7 @@ def _find_places(match: re.Match[str], text: str) -> str:
     """Return the places that a statement names ("US citizens") or that follow it at once ("remote (US or EU)")."""
     after = re.split(r"[|;)\]\n]|\.\s", text[match.end() : match.end() + _WINDOW])[0]
     following = find_places(after)
-    if not following or min(following.values())[0] > _BEFORE_PLACE.match(after).end():
+    if following and min(following.values())[0] > _BEFORE_PLACE.match(after).end():
         following = {}
     places = sorted({*find_places(match[0]), *following})
     return f" in {' and '.join(places)}" if places else ""
@@ -109,20 +133,100 @@ def make_statement_check(check: str) -> Check:
         known = {*original, *flat, *find_statements(prompt, check)}
         if not posting.remote:  # the prompt's own line "Remote: no" says nothing
             known -= {("remote work", True), ("remote work", False)} - original.keys() - flat.keys()
-        missing = [
-            Failure(check, f"What the original says about {_show(key)} is missing.")
-            for key in original
-            if key in flat and key not in found
-        ]
-        return missing + [
-            Failure(check, f"The original says nothing like this about {_show(key)}.", span)
-            for key, span in found.items()
-            if key not in known
-        ]
+        signed = {key: key[0] + " (denied)" * (not key[1]) for key in (*original, *found)}
+        gone = [signed[key] for key in original if key in flat and key not in found]
+        added = [(signed[key], span) for key, span in found.items() if key not in known]
+        missing = "What the original says about {} is missing."
+        return report(check, gone, missing, added, "The original says nothing like this about {}.")
 
     return run
 
 
-def _show(statement: Statement) -> str:
-    name, affirmed = statement
-    return name if affirmed else f"{name} (denied)"
+class Negation(NamedTuple):
+    """Hold one denial.
+
+    Attributes:
+        key: the stems of its subject, where an auxiliary follows one, and of the word denied; ":" after a label.
+        name: the same in whole words, for a person.
+        clause: the stems of the words of its clause.
+        span: where its negator stands.
+    """
+
+    key: tuple[str, str]
+    name: str
+    clause: tuple[str, ...]
+    span: Span
+
+
+@lru_cache(maxsize=4096)
+def find_negations(text: str) -> tuple[Negation, ...]:
+    """Find what a text denies.
+
+    | text                        | key                |
+    |-----------------------------|--------------------|
+    | "A degree is not required." | ("degre", "requi") |
+    | "We don't track users."     | ("we", "track")    |
+    | "No calls."                 | ("", "calls")      |
+    | "Dogs: No"                  | ("dogs", ":")      |
+    | "not only nice"             | nothing is denied  |
+    """
+    blank, found = blank_links(text), []
+    ends = [0, *(match.end() for match in _CLAUSE_END.finditer(blank)), len(blank)]
+    for match in _NEGATOR.finditer(blank):
+        if _EMPTY.match(blank, match.start()):
+            continue
+        label = _LABEL.search(blank[max(0, match.start() - 40) : match.start()])
+        if label and _ANSWER_END.match(blank, match.end()):
+            stem = _stem(label[1].lower())
+            found.append(Negation((stem, ":"), label[1], (stem,), match.span()))
+            continue
+        before = list_words(blank[ends[bisect_right(ends, match.start()) - 1] : match.start()])
+        after = list_words(blank[match.end() : ends[bisect_left(ends, match.end())]])
+        denied = next((word for word in after if not _is_skipped(word)), "")
+        subject = _find_subject(before, match[0])
+        if subject or denied:
+            key, name = (_stem(subject), _stem(denied)), f"{subject} {denied}".strip()
+            found.append(Negation(key, name, tuple(map(_stem, before + after)), match.span()))
+    return tuple(found)
+
+
+def _find_subject(before: Sequence[str], negator: str) -> str:
+    """Return the last word before "is not" or "don't"; "" before "no" or where no auxiliary shows it a subject."""
+    if negator[0].isupper() or not negator.lower().endswith(("t", "never")):
+        return ""
+    has_auxiliary = negator.lower() not in ("not", "never")
+    for word in reversed(before):
+        if word in _AUXILIARY:
+            has_auxiliary = True
+        elif not _is_skipped(word):
+            return word if has_auxiliary else ""
+    return ""
+
+
+def _is_skipped(word: str) -> bool:
+    return word in _AUXILIARY or word in _SKIPPED or word.endswith("ly") or word.isdigit()
+
+
+def _stem(word: str) -> str:
+    return "coded" if word in CODED_VOCABULARY else _SAME_WORD.get(word, word)[:_STEM_LENGTH]
+
+
+def check_negations(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that nothing denied is affirmed and nothing new is denied; a whole clause that denies may go."""
+    description = normalize_spaces(posting.description)
+    original, found = find_negations(description), find_negations(text)
+    n_original, n_found = (Counter(negation.key for negation in part) for part in (original, found))
+    if n_original == n_found:
+        return []
+    n_known = n_original | Counter(negation.key for negation in find_negations(prompt))
+    words, words_found = (Counter(map(_stem, list_words(part))) for part in (description, text))
+    # Only what is said less often than before has gone with its clause.
+    n_gone = Counter(
+        negation.key
+        for negation in original
+        if sum(words_found[word] < words[word] for word in negation.clause) > len(negation.clause) / 2
+    )
+    gone = {n.key: n.name for n in original if n_original[n.key] - n_found[n.key] > n_gone[n.key]}
+    added = {n.key: (n.name, n.span) for n in found if n_found[n.key] > n_known[n.key]}
+    missing, new = "The original denies '{}', the rewrite does not.", "The original does not deny '{}'."
+    return report("negations_kept", gone.values(), missing, added.values(), new)

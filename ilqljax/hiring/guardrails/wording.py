@@ -1,16 +1,25 @@
-"""Check that a rewrite is readable, is not a copy, and shows nothing of the prompt's form."""
+"""Check that a rewrite is readable, in the original's language, is not a copy, and shows nothing of the prompt's form.
+
+`py3langid` (naive Bayes over byte n-grams) tells a language; a text with few letters, or one that it is not sure of, is
+not judged. Its two limits were set on the 67,191 sentences of the 6,000 real posts, of which 6 pass for another
+language, and on 128 plain sentences in eight languages, of which 121 are noticed.
+"""
 
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache, lru_cache
 from itertools import pairwise
+
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
 from ilqljax.hiring.edits.operators import INCLUSIVE_STATEMENTS
+from ilqljax.hiring.guardrails.facts import KNOWN_WORDS
 from ilqljax.hiring.guardrails.findings import WORD, Failure, blank_links, list_sentences, list_words, mentions
-from ilqljax.hiring.guardrails.terms import KNOWN_WORDS
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
 from ilqljax.hiring.postings.prompts import INSTRUCTION
+from ilqljax.hiring.word_files import load_words
 
 SPECIAL_TOKENS = ("<|pad|>", "<s>", "</s>", "<a>", "</a>", "</eod>", "<|endoftext|>")
 MIN_LENGTH_RATIO, MAX_LENGTH_RATIO = 0.4, 2.5
@@ -18,6 +27,9 @@ MAX_PHRASE_COUNT = 3
 MAX_UNKNOWN_SHARE = 0.4
 MIN_KNOWN_PAIR_SHARE = 0.2
 MIN_SENTENCE_PAIRS = 8
+MIN_LETTERS, MIN_PROBABILITY = 16, 0.9
+# The model knows more, but every language that a posting is never in makes it less sure of the others.
+LANGUAGES = {code: name for code, (name,) in load_words("guardrails/words.ini")["languages"].items()}
 _CODED = "\0coded"
 _REPEATED = re.compile(r"[\s,.!]*")
 _FIELD_LABEL = re.compile(r"(?:^|(?<=\s))(?:Posting|Requirements|Remote):\s")
@@ -25,7 +37,6 @@ _FIELD_LABEL = re.compile(r"(?:^|(?<=\s))(?:Posting|Requirements|Remote):\s")
 
 def check_not_empty(posting: Posting, text: str, prompt: str) -> list[Failure]:
     """Check that there is a word."""
-    del posting, prompt
     return [] if WORD.search(text) else [Failure("not_empty", "The rewrite holds no word.", (0, len(text)))]
 
 
@@ -65,21 +76,17 @@ def _find_prompt_lines(posting: Posting, text: str, prompt: str) -> list[tuple[s
 def check_copying(posting: Posting, text: str, prompt: str) -> list[Failure]:
     """Check that what differs from the original is more than case, punctuation and space.
 
-    The original itself, to the letter, passes: it is what a policy writes that changes nothing, and it gains nothing.
-    A text of the same words in the same order is not a rewrite either, yet a matcher may score it otherwise, and such a
-    gain must not count.
+    The original to the letter passes: a policy that changes nothing writes it, and it gains nothing. A matcher may
+    score other marks otherwise, and such a gain must not count.
     """
-    del prompt
-    if normalize_spaces(text) == normalize_spaces(posting.description):
-        return []
-    if list_words(text) != list_words(posting.description):
+    is_same = normalize_spaces(text) == normalize_spaces(posting.description)
+    if is_same or list_words(text) != list_words(posting.description):
         return []
     return [Failure("copying", "Word for word the original; only marks differ.", (0, len(text)), "copy")]
 
 
 def check_repetition(posting: Posting, text: str, prompt: str) -> list[Failure]:
     """Check that no word stands three times in a row, and no phrase of three words too often, unless it did before."""
-    del prompt
     blank = blank_links(text).lower()
     matches = list(WORD.finditer(blank))
     words = [match[0] for match in matches]
@@ -107,7 +114,6 @@ def _count_phrases(words: Sequence[str], size: int) -> Counter[tuple[str, ...]]:
 
 def check_length(posting: Posting, text: str, prompt: str) -> list[Failure]:
     """Check that the rewrite is neither much shorter nor much longer than the original."""
-    del prompt
     n_original, n = len(normalize_spaces(posting.description).split()), len(text.split())
     ratio = n / max(1, n_original)
     if MIN_LENGTH_RATIO <= ratio <= MAX_LENGTH_RATIO:
@@ -146,3 +152,43 @@ def _pair_words(words: Sequence[str]) -> list[tuple[str, str]]:
 
 # The statements that `include` appends are readable by construction.
 _STATEMENT_PAIRS = frozenset(pair for text in INCLUSIVE_STATEMENTS for pair in _pair_words(list_words(text)))
+
+
+@cache
+def _load_identifier() -> LanguageIdentifier:
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier.set_languages(list(LANGUAGES))
+    return identifier
+
+
+@lru_cache(maxsize=16384)
+def detect_language(text: str) -> str:
+    """Return a language of `LANGUAGES`, or "" where the text is too short or too mixed to tell.
+
+    "Wir suchen eine Pflegekraft für unser Team in Bonn." is German; "Python, Java, SQL" is nothing.
+    """
+    text = normalize_spaces(blank_links(text))
+    if sum(map(str.isalpha, text)) < MIN_LETTERS:
+        return ""
+    code, probability = _load_identifier().classify(text)
+    return LANGUAGES[code] if probability >= MIN_PROBABILITY else ""
+
+
+@lru_cache(maxsize=4096)
+def _list_languages(text: str) -> frozenset[str]:
+    parts = [text, *(sentence for sentence, _ in list_sentences(text))]
+    return frozenset(map(detect_language, parts)) - {""}
+
+
+def check_language(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that neither the whole nor a sentence is in a language that the original has nowhere."""
+    known = _list_languages(posting.description)
+    if not known:
+        return []
+    parts = [("The rewrite", text, (0, len(text))), *(("A sentence", *part) for part in list_sentences(text))]
+    for what, part, span in parts:
+        language = detect_language(part)
+        if language and language not in known:
+            reason = f"{what} is in {language}, the original in {' and '.join(sorted(known))}."
+            return [Failure("language_kept", reason, span)]
+    return []

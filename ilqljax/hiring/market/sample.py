@@ -24,19 +24,35 @@ learn it from nothing within a minute. Companies are named by two words of one s
 are made of seen words.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.edits.coded_words import CODES, SAMPLE_TRIPLES
-from ilqljax.hiring.market.words import (
-    CITIES,
-    COMPANY_WORDS,
-    EXCLUSIONARY_SENTENCES,
-    OCCUPATIONS,
-    QUALIFICATIONS,
-)
 from ilqljax.hiring.postings.posting import Candidate, Posting
+from ilqljax.hiring.word_files import load_words
 
+
+class Occupation(NamedTuple):
+    """Name an occupation and list its titles, duties (verb phrases) and skills (nouns)."""
+
+    name: str
+    titles: tuple[str, ...]
+    duties: tuple[str, ...]
+    skills: tuple[str, ...]
+
+
+_WORDS = load_words("market/words.ini")
+OCCUPATIONS = tuple(
+    Occupation(section.removeprefix("occupation "), **lists)
+    for section, lists in _WORDS.items()
+    if section.startswith("occupation ")
+)
+COMPANY_WORDS = _WORDS["companies"]["words"]
+CITIES = {city: country for city, (country,) in _WORDS["cities"].items()}
+QUALIFICATIONS = {region: name for region, (name,) in _WORDS["qualifications"].items()}
+EXCLUSIONARY_SENTENCES = _WORDS["exclusionary"]["sentences"]
 GENDERS = ("female", "male")
 CODE_OF_GENDER = {"female": 2, "male": 0}
 REGIONS = tuple(QUALIFICATIONS)
@@ -58,21 +74,12 @@ _TEAMS_WITH_ONE = ("Our team is {adjective}.", "You join {a} {adjective} team.")
 _TEAMS_WITH_TWO = ("Our team is {adjective} and {other}.", "You join {a} {adjective} and {other} team.")
 
 
-def choose_article(word: str) -> str:
-    """Return the indefinite article that goes before a word."""
-    return "an" if word[:1].lower() in "aeiou" else "a"
-
-
 def make_market(
     *, seed: int = 0, n_postings: int = 300, n_candidates: int = 2000, plant: float = 0.8
 ) -> tuple[list[Posting], list[Candidate]]:
-    """Make the sample's postings and candidates.
+    """Make the sample's postings, three a company on average, and candidates; every seed gives another market.
 
-    Args:
-        seed: every seed gives another market; the same seed gives the same market.
-        n_postings: number of postings, three a company on average.
-        n_candidates: number of candidates.
-        plant: strength of the planted correlations (module docstring), from 0 (none) to 1 (complete).
+    The strength `plant` of the planted correlations (module docstring) is from 0 (none) to 1 (complete).
 
     Raises:
         UserError: a number is out of its range.
@@ -97,14 +104,8 @@ def make_market(
 
 
 def _draw_companies(rng: np.random.Generator, *, n_companies: int) -> list[str]:
-    n_words = len(COMPANY_WORDS)
-    pairs = rng.choice(n_words * (n_words - 1), size=n_companies, replace=False)
-    names = []
-    for pair in pairs:
-        first, second = divmod(int(pair), n_words - 1)
-        second += second >= first  # skip the diagonal, so no company is "Blue Blue"
-        names.append(f"{COMPANY_WORDS[first]} {COMPANY_WORDS[second]}")
-    return names
+    pairs = [f"{first} {second}" for first in COMPANY_WORDS for second in COMPANY_WORDS if second != first]
+    return [pairs[i] for i in rng.choice(len(pairs), size=n_companies, replace=False)]
 
 
 def _draw_posting(rng: np.random.Generator, *, index: int, companies: list[str]) -> Posting:
@@ -158,17 +159,17 @@ def _draw_candidate(rng: np.random.Generator, *, index: int, plant: float) -> Ca
     undeclared_gender, undeclared_region = rng.random(2) < UNKNOWN_SHARE
     return Candidate(
         id=f"candidate-{index:05d}",
-        text=f"I am {choose_article(first)} {first}, {second} and {third} {title}. "
-        f"I know {skills[0]}, {skills[1]} and {skills[2]}. I hold {qualification}.",
-        attributes={
-            "gender": "" if undeclared_gender else gender,
-            "region": "" if undeclared_region else region,
-        },
+        text=_fill(
+            "I am {a} {adjective}, {second} and {third} {title}. ", first, second=second, third=third, title=title
+        )
+        + f"I know {skills[0]}, {skills[1]} and {skills[2]}. I hold {qualification}.",
+        attributes={"gender": "" if undeclared_gender else gender, "region": "" if undeclared_region else region},
     )
 
 
 def _fill(template: str, adjective: str, **slots: str) -> str:
-    return template.format(a=choose_article(adjective), adjective=adjective, **slots)
+    article = "an" if adjective[0] in "aeiou" else "a"
+    return template.format(a=article, adjective=adjective, **slots)
 
 
 def _pick(rng: np.random.Generator, options: tuple):

@@ -1,9 +1,8 @@
 """Match by dense vectors: candidates lie on the devices, and the exact k best of a million are found in blocks.
 
-A search has two parts. The devices *screen*: each multiplies the texts' vectors with one block of its candidates at a
-time, in float32, and keeps the best few scores of all blocks, so nothing grows with texts x candidates. The host
-*settles*: it computes the kept candidates' scores again in float64. A float32 product of vectors of width D is off by
-at most
+The devices *screen*: each multiplies the texts' vectors with one block of its candidates at a time, in float32, and
+keeps the best few scores of all blocks, so nothing grows with texts x candidates. The host *settles*: it computes the
+kept candidates' scores again in float64. A float32 product of vectors of width D is off by at most
 
     D u / (1 - D u) x |text| x |candidate|,   u = 2^-24      (Higham 2002, section 3.1)
 
@@ -24,7 +23,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
 from ilqljax.errors import UserError
-from ilqljax.hiring.matching.matcher import Matches, check_k, check_texts, select_top_k
+from ilqljax.hiring.matching.matcher import CheckedMatcher, Matches, check_k, join_matches, select_top_k
 from ilqljax.types import Array
 
 METRICS = ("cosine", "dot")
@@ -66,8 +65,7 @@ class DenseIndex:
         Raises:
             UserError: there is no candidate, a value is not finite or a vector is too long, or the metric is unknown.
         """
-        if metric not in METRICS:
-            raise UserError(f"Unknown metric {metric!r}. Known: {', '.join(METRICS)}.")
+        check_metric(metric)
         vectors = check_shape(vectors, name="The candidates' vectors")
         if not len(vectors):
             raise UserError("The list of candidates is empty. A matcher needs at least one candidate.")
@@ -82,7 +80,7 @@ class DenseIndex:
         self._rows = n_rows = n_blocks * self._block
         self._mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
         sharding = NamedSharding(self._mesh, PartitionSpec(AXIS))
-        parts, lengths = zip(*[self._place(vectors, i, device) for i, device in enumerate(devices)], strict=True)
+        parts, lengths = zip(*(self._place(vectors, i, device) for i, device in enumerate(devices)), strict=True)
         self._vectors = jax.make_array_from_single_device_arrays((n_rows * len(devices), self.width), sharding, parts)
         # On a CPU these are views of what the device holds, so candidates are in memory once.
         self._host = [np.asarray(part) for part in parts]
@@ -107,11 +105,7 @@ class DenseIndex:
         return part, longest
 
     def top_k(self, queries: Float[Array, "B D"], k: int) -> Matches:
-        """Return each query's k best candidates, best first; equal scores go by the lower row.
-
-        Raises:
-            UserError: k is not between 1 and N, or the queries are of another width, or not finite.
-        """
+        """Return each query's k best candidates; a k, width or value that does not fit raises a `UserError`."""
         check_k(k, n_candidates=self.n_candidates)
         queries = check_shape(queries, name="The texts' vectors")
         check_values(queries, name="The texts' vectors")
@@ -121,10 +115,8 @@ class DenseIndex:
                 "from the same encoder."
             )
         queries = prepare_vectors(queries, metric=self.metric)
-        parts = [self._search(queries[at : at + MAX_TEXTS], k) for at in range(0, len(queries), MAX_TEXTS)]
-        if not parts:
-            return Matches(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
-        return Matches(*map(np.concatenate, zip(*parts, strict=True)))
+        starts = range(0, len(queries), MAX_TEXTS)
+        return join_matches([self._search(queries[at : at + MAX_TEXTS], k) for at in starts], k)
 
     def _search(self, queries: Float[Array, "B D"], k: int) -> Matches:
         n_kept = max(MIN_KEPT, 1 << (k + SPARE - 1).bit_length())
@@ -199,32 +191,18 @@ class DenseIndex:
         return taken
 
 
-class DenseMatcher:
+class DenseMatcher(CheckedMatcher):
     """Rank candidates by the vectors of an encoder: `Matcher` over a `DenseIndex`."""
 
     def __init__(
         self, index: DenseIndex, encode: Callable[[Sequence[str]], Float[Array, "B D"]], *, fingerprint: str
     ) -> None:
-        """Hold the parts.
-
-        Args:
-            index: the candidates.
-            encode: turns texts into vectors, one row a text.
-            fingerprint: of the encoder, the metric and the candidates.
-        """
+        """Hold the candidates, what turns texts into vectors, and the fingerprint of both and the metric."""
         self.index, self.encode, self.fingerprint = index, encode, fingerprint
         self.n_candidates = index.n_candidates
 
-    def top_k(self, texts: Sequence[str], k: int) -> Matches:
-        """Return each text's k best candidates, best first; equal scores go by the lower index.
-
-        Raises:
-            UserError: k is not between 1 and the number of candidates, or `texts` is not a list of texts.
-        """
-        check_texts(texts, name="texts")
-        check_k(k, n_candidates=self.n_candidates)
-        vectors = self.encode(texts) if texts else np.empty((0, self.index.width), np.float32)
-        return self.index.top_k(vectors, k)
+    def _rank(self, texts: Sequence[str], k: int) -> Matches:
+        return self.index.top_k(self.encode(texts), k)
 
 
 @partial(jax.jit, static_argnames=("mesh", "block", "n_blocks", "n_kept"))
@@ -304,6 +282,12 @@ def _pick(values: Int[Array, "B N"], at: Int[Array, "B K"]) -> Int[Array, "B K"]
 def score_exactly(query: Float[Array, "D"], rows: Float[Array, "n D"]) -> Float[Array, "n"]:
     """Multiply float32 vectors in float64, each row by the same sequence of sums: equal rows get equal scores."""
     return (rows.astype(np.float64) * query.astype(np.float64)).sum(axis=-1)
+
+
+def check_metric(metric: str) -> None:
+    """Raise a `UserError` unless a metric is one of `METRICS`."""
+    if metric not in METRICS:
+        raise UserError(f"Unknown metric {metric!r}. Known: {', '.join(METRICS)}.")
 
 
 def check_shape(vectors: Float[Array, "B D"], *, name: str) -> np.ndarray:

@@ -1,26 +1,29 @@
 """The `matcher` objects that use an encoder: `encoder` over the candidates' texts, `embeddings` over given vectors.
 
-A candidate's vector is computed once. It is kept in the data folder, in a file whose metadata hashes the encoder and
-the texts, and read again while these are the same.
+A candidate's vector is computed once and kept in the data folder, in a safetensors file of one array `vectors` [N D],
+float32, whose metadata hashes the encoder and the texts; it is read again while these are the same.
 """
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
 
 from ilqljax.config import register
+from ilqljax.data.files import read_arrays, save_arrays
 from ilqljax.errors import UserError
 from ilqljax.hiring.data.prepared import VECTORS
-from ilqljax.hiring.matching.dense import METRICS, DenseIndex, DenseMatcher
-from ilqljax.hiring.matching.matcher import Matcher
-from ilqljax.hiring.matching.vectors import hash_texts, load_or_make_vectors
+from ilqljax.hiring.matching.dense import DenseIndex, DenseMatcher, check_metric
+from ilqljax.hiring.matching.matcher import Matcher, hash_texts
 from ilqljax.hiring.postings.posting import Candidate
 from ilqljax.models.sentence_encoder import SentenceEncoder
+from ilqljax.types import Array
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +53,7 @@ class EncoderSource:
     metric: str = "cosine"
 
     def __post_init__(self) -> None:
-        if self.metric not in METRICS:
-            raise UserError(f"Unknown metric {self.metric!r}. Known: {', '.join(METRICS)}.")
+        check_metric(self.metric)
         _ = self.encoder  # a directory that cannot be read is reported now
 
     @cached_property
@@ -61,7 +63,7 @@ class EncoderSource:
 
     @property
     def name(self) -> str:
-        """The engine's name."""
+        """The model's name."""
         return Path(self.path).name or self.path
 
     @property
@@ -72,7 +74,7 @@ class EncoderSource:
     def make(self, candidates: Sequence[Candidate], *, folder: Path) -> Matcher:
         """Encode the candidates, or read their vectors, and put them on the devices."""
         texts = [candidate.text for candidate in candidates]
-        source = hash_texts(texts, prefix=self.encoder.fingerprint)
+        source = hash_texts([self.encoder.fingerprint, *texts])
         vectors = load_or_make_vectors(
             folder / VECTORS.format(self.encoder.fingerprint[:16]),
             lambda: self._encode_all(texts),
@@ -104,7 +106,7 @@ class EmbeddingsSource(EncoderSource):
 
     Attributes:
         same_encoder: the encoder is the one that made the vectors, which is checked on some candidates; false for an
-            engine with one encoder for candidates and another for postings.
+            matcher with one encoder for candidates and another for postings.
     """
 
     same_encoder: bool = True
@@ -147,3 +149,27 @@ class EmbeddingsSource(EncoderSource):
                 f"makes of its text (cosine {cosines[worst]:.2f}). Set the matcher's path to the encoder that made the "
                 "embeddings, or same_encoder=False where postings have an encoder of their own."
             )
+
+
+def load_or_make_vectors(
+    path: str | Path, make: Callable[[], Float[Array, "N D"]], *, source: str, n_vectors: int
+) -> Float[Array, "N D"]:
+    """Return the vectors in a file if they were made from `source`, a hash; else make them and write the file.
+
+    Raises:
+        UserError: the file is damaged or cannot be written.
+    """
+    path, advice = Path(path), "Delete it: the vectors are then computed again."
+    if path.is_file():
+        try:
+            with safe_open(path, "numpy") as file:
+                made_from = (file.metadata() or {}).get("source")
+        except SafetensorError as error:
+            raise UserError(f"{path}: is damaged or not a file of vectors ({error}). {advice}") from error
+        if made_from == source:
+            stored = read_arrays(path, advice=advice).get("vectors")
+            if stored is not None and len(stored) == n_vectors:
+                return stored
+    vectors = np.ascontiguousarray(make(), np.float32)
+    save_arrays(path, {"vectors": vectors}, metadata={"source": source})
+    return vectors

@@ -1,21 +1,19 @@
-"""Ask the user's own engine over HTTP.
+"""Ask the user's own matcher over HTTP.
 
 Each request is a POST of JSON, with at most `batch_size` texts:
 
     {"texts": ["Nurse wanted ...", "..."], "k": 50}
 
-and the answer, status 200, must be (`foreign_matching` says how strictly it is checked; other keys are ignored)
+and the answer, status 200, must be (`user_supplied` says how strictly it is checked; other keys are ignored)
 
     {"matches": [{"ids": ["c17", "c3", ...], "scores": [0.91, 0.87, ...]}, {...}]}
 
 with one entry a text, in the order of the texts, of exactly k ids of candidates, best first.
 
 What may pass with time is tried again after a pause that doubles: no connection, no complete answer within `timeout_s`,
-and the statuses 408, 425, 429 and 5xx (429 and 503 may name the pause: Retry-After, in seconds). Anything else, a
-redirect too, is a mistake to put right, and is reported at once.
-
-httpx speaks HTTP and tenacity repeats. Ours are the limits that they lack: one on a whole request (httpx limits each
-read), one on the length of an answer, and no further request once another one of the call has failed.
+and the statuses 408, 425, 429 and 5xx (which may name the pause: Retry-After, in seconds). Anything else, a redirect
+too, is reported at once. Ours are the limits that httpx and tenacity lack: one on a whole request, one on the length of
+an answer, and no further request once another one of the call has failed.
 """
 
 import contextlib
@@ -28,28 +26,30 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NoReturn, Self
+from pathlib import Path
+from typing import Any, NoReturn
 
 import httpx
-import numpy as np
 import tenacity
 
+from ilqljax.config import register
 from ilqljax.errors import UserError
-from ilqljax.hiring.matching.matcher import Matches, check_k, check_texts
+from ilqljax.hiring.matching.matcher import CheckedMatcher, Matcher, Matches, hash_texts, join_matches
 from ilqljax.hiring.matching.user_supplied import check_answers, number_ids
-from ilqljax.hiring.matching.vectors import hash_texts
+from ilqljax.hiring.postings.posting import Candidate
 
 RETRIED_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
 LONGEST_PAUSE_S = 60.0
 
 
+@register("matcher", "http")
 @dataclass(frozen=True)
-class HttpConfig:
-    """Say where the engine is and how patiently to ask it.
+class HttpSource:
+    """Rank by the user's own matcher over HTTP: where it is and how patiently to ask it.
 
     Attributes:
         url: http:// or https:// address that takes the requests.
-        version: the engine's version, in any words; change it when its rankings do, so that cached rewards are not
+        version: the matcher's version, in any words; change it when its rankings do, so that cached rewards are not
             used.
         batch_size: most texts a request.
         max_concurrent: most requests at a time.
@@ -76,11 +76,12 @@ class HttpConfig:
                 f"url={self.url!r} must be ASCII without white space. Write other characters as %C3%A4 "
                 "(urllib.parse.quote does), and a host's name in its xn-- form."
             )
-        url = _parse_url(self.url)
-        if url is None:
-            raise UserError(
-                f"url={self.url!r} is no address of an engine. Give one such as http://127.0.0.1:8000/match."
-            )
+        try:
+            url = httpx.URL(self.url)
+        except httpx.InvalidURL:
+            url = httpx.URL()  # has no scheme
+        if url.scheme not in ("http", "https") or not url.host or not (url.port is None or 0 < url.port < 65536):
+            raise UserError(f"url={self.url!r} is not a matcher's address, such as http://127.0.0.1:8000/match.")
         if url.userinfo:
             raise UserError(
                 "The url holds a user name or password, which would be written to the run's config. "
@@ -95,19 +96,29 @@ class HttpConfig:
                 "above 0 and no negative numbers."
             )
 
+    @property
+    def name(self) -> str:
+        """The address."""
+        return self.url
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the address and the version."""
+        return f"http {self.url} {self.version}"
+
+    def make(self, candidates: Sequence[Candidate], *, folder: Path) -> Matcher:
+        """Hand the matcher's client the candidates' ids."""
+        return HttpMatcher(self, [candidate.id for candidate in candidates])
+
 
 class TransientError(Exception):
-    """Report a failure that may pass, and how long to wait (0 leaves that to the caller)."""
-
-    def __init__(self, reason: str, *, pause_s: float = 0.0):
-        super().__init__(reason)
-        self.pause_s = pause_s
+    """Report a failure that may pass: why, and for how many seconds to wait (0 leaves that to the caller)."""
 
 
-class HttpMatcher:
-    """Rank candidates by an engine's answers over HTTP (module docstring)."""
+class HttpMatcher(CheckedMatcher):
+    """Rank candidates by what a server answers (module docstring)."""
 
-    def __init__(self, config: HttpConfig, candidate_ids: Sequence[str]):
+    def __init__(self, config: HttpSource, candidate_ids: Sequence[str]):
         """Hold the settings; nothing is asked yet.
 
         Raises:
@@ -116,14 +127,14 @@ class HttpMatcher:
         self.config = config
         self._row_of = number_ids(candidate_ids)
         self.n_candidates = len(self._row_of)
-        self.fingerprint = f"http-{hash_texts(candidate_ids, prefix=f'{config.url} {config.version}')[:32]}"
+        self.fingerprint = f"http-{hash_texts([f'{config.url} {config.version}', *candidate_ids])[:32]}"
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "ilqljax"}
         headers |= {"Accept-Encoding": "identity", "Connection": "close"}
         if config.token_variable:
             token = os.environ.get(config.token_variable, "")
             if not token or not token.isascii() or any(c.isspace() for c in token):
                 raise UserError(
-                    f"The environment variable {config.token_variable} must hold the engine's token, one printable "
+                    f"The environment variable {config.token_variable} must hold the matcher's token, one printable "
                     "word. Set it, or leave token_variable empty."
                 )
             headers["Authorization"] = f"Bearer {token}"
@@ -140,18 +151,9 @@ class HttpMatcher:
         """As many texts as `max_concurrent` full requests hold."""
         return self.config.batch_size * self.config.max_concurrent
 
-    def top_k(self, texts: Sequence[str], k: int) -> Matches:
-        """Return each text's k best candidates, best first.
-
-        Raises:
-            UserError: k or `texts` are wrong, the engine cannot be reached, or its answer is wrong.
-        """
-        check_texts(texts, name="texts")
-        check_k(k, n_candidates=self.n_candidates)
+    def _rank(self, texts: Sequence[str], k: int) -> Matches:
         size = self.config.batch_size
         batches = [list(texts[at : at + size]) for at in range(0, len(texts), size)]
-        if not batches:
-            return Matches(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
         ended = threading.Event()
         with ThreadPoolExecutor(min(self.config.max_concurrent, len(batches))) as pool:
             futures = [pool.submit(self._ask, batch, k, ended=ended) for batch in batches]
@@ -162,7 +164,7 @@ class HttpMatcher:
                 pool.shutdown(wait=False, cancel_futures=True)
                 ended.set()
                 raise
-        return Matches(*map(np.concatenate, zip(*parts, strict=True)))
+        return join_matches(parts, k)
 
     def _ask(self, texts: list[str], k: int, *, ended: threading.Event) -> Matches:
         body = json.dumps({"texts": texts, "k": k}).encode()
@@ -181,14 +183,14 @@ class HttpMatcher:
         )(ask_once)
 
     def _choose_pause(self, state: tenacity.RetryCallState) -> float:
-        told = state.outcome.exception().pause_s
+        _, told = state.outcome.exception().args
         doubled = tenacity.wait_exponential(multiplier=self.config.backoff_s, max=LONGEST_PAUSE_S)
         return min(told, LONGEST_PAUSE_S) or doubled(state)
 
     def _give_up(self, state: tenacity.RetryCallState) -> NoReturn:
         error = state.outcome.exception()
         raise UserError(
-            f"{self.config.url} {error}, {state.attempt_number} times in a row. Is the engine running? Raise "
+            f"{self.config.url} {error.args[0]}, {state.attempt_number} times in a row. Is the matcher running? Raise "
             "timeout_s or n_retries if it needs longer."
         ) from error
 
@@ -206,12 +208,14 @@ class HttpMatcher:
                         break
         except httpx.TransportError as error:
             if not (limit.is_over or isinstance(error, httpx.TimeoutException)):
-                raise TransientError(f"could not be asked ({type(error).__name__}: {error})") from error
+                raise TransientError(f"could not be asked ({type(error).__name__}: {error})", 0.0) from error
             limit.is_over = True
         if limit.is_over:
-            raise TransientError(f"gave no complete answer within {c.timeout_s:g} s")
+            raise TransientError(f"gave no complete answer within {c.timeout_s:g} s", 0.0)
         if response.status_code in RETRIED_STATUSES:
-            raise TransientError(f"answered with status {response.status_code}", pause_s=_read_pause(response))
+            told = response.headers.get("Retry-After", "").strip()
+            pause_s = float(told) if told.isascii() and told.isdigit() else 0.0  # a date is not read
+            raise TransientError(f"answered with status {response.status_code}", pause_s)
         if response.status_code != 200:
             raise UserError(
                 f"{c.url} answered with status {response.status_code}: {bytes(answer[:200])!r}. Expected 200 and JSON."
@@ -236,7 +240,7 @@ class HttpMatcher:
         return check_answers(ids, scores, n_texts=n_texts, k=k, row_of=self._row_of, where=where)
 
 
-class _TimeLimit:
+class _TimeLimit(contextlib.ExitStack):
     """End whatever a request still does after so many seconds in all; `is_over` is then true.
 
     A time-out of httpx starts again with every byte; this one does not. It is told of the connection by httpx's trace
@@ -244,42 +248,20 @@ class _TimeLimit:
     """
 
     def __init__(self, seconds: float):
+        super().__init__()
         self.is_over = False
         self._end = time.monotonic() + seconds
-        self._open = contextlib.ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._open.close()
 
     def watch(self, event: str, info: Mapping[str, Any]) -> None:
         """Start the clock once there is a connection; until then httpx's own time-out holds."""
         if event == "connection.connect_tcp.complete":
-            twin = self._open.enter_context(info["return_value"].get_extra_info("socket").dup())
+            twin = self.enter_context(info["return_value"].get_extra_info("socket").dup())
             timer = threading.Timer(max(0.0, self._end - time.monotonic()), self._cut, [twin])
             timer.daemon = True
-            self._open.callback(timer.cancel)
+            self.callback(timer.cancel)
             timer.start()
 
     def _cut(self, twin: socket.socket) -> None:
         self.is_over = True
         with contextlib.suppress(OSError):
             twin.shutdown(socket.SHUT_RDWR)
-
-
-def _parse_url(url: str) -> httpx.URL | None:
-    """Parse an http or https address; None if it is none."""
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL:
-        return None
-    is_valid = parsed.scheme in ("http", "https") and parsed.host and (parsed.port is None or 0 < parsed.port < 65536)
-    return parsed if is_valid else None
-
-
-def _read_pause(response: httpx.Response) -> float:
-    """Read the seconds of Retry-After; 0 where there are none (a date is not read)."""
-    value = response.headers.get("Retry-After", "").strip()
-    return float(value) if value.isascii() and value.isdigit() else 0.0

@@ -1,20 +1,28 @@
-"""Match texts to candidates: the protocol every recommendation engine fills, and a TF-IDF one without download.
+"""Match texts to candidates: what every matcher and its config object are, and a TF-IDF one without download.
 
-A matcher maps texts to the ids (row numbers) and scores of their k best candidates. Whatever it does inside, equal
-scores are ordered by the lower index, also where the k-th place is shared; `select_top_k` does this for any score
-matrix.
+    config.matcher.name   ranks by                                            needs
+    tfidf                 words in common (here)                              nothing
+    callable              a Python function of the user's (`user_supplied`)   `function`, as package.module:function
+    http                  the user's own matcher over HTTP (`http`)           `url`
+    encoder, embeddings   vectors (`encoders`)                                an encoder, and jax
+
+Equal scores are ordered by the lower row, also where the k-th place is shared; `select_top_k` does this for any matrix.
 """
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int
 
+from ilqljax.config import register
 from ilqljax.errors import UserError
+from ilqljax.hiring.postings.posting import Candidate
 from ilqljax.types import Array
 
 # Letters and digits, then any + and # that end the word: "c++" and "c#" stay whole, "a+b" is two words.
@@ -38,13 +46,13 @@ class Matches(NamedTuple):
 
 @runtime_checkable
 class Matcher(Protocol):
-    """Describe an engine that ranks a fixed list of candidates for any text.
+    """Rank a fixed list of candidates for any text.
 
-    It may also have `texts_at_once`, how many texts a call needs for the engine to be busy (`read_texts_at_once`).
+    It may also have `texts_at_once`, how many texts keep it busy (`read_texts_at_once`).
 
     Attributes:
-        fingerprint: changes whenever the ranking could: a hash of the method, its settings and the candidates; for
-            caches.
+        fingerprint: changes whenever the ranking could, for caches: a hash of the method, its settings and the
+            candidates.
         n_candidates: how many candidates are ranked.
     """
 
@@ -57,8 +65,61 @@ class Matcher(Protocol):
 
 
 def read_texts_at_once(matcher: Matcher) -> int:
-    """Return how many texts a call needs for the engine to be busy: `matcher.texts_at_once`, 1 where it has none."""
+    """Return how many texts a call needs to keep a matcher busy: `matcher.texts_at_once`, 1 where it has none."""
     return getattr(matcher, "texts_at_once", 1)
+
+
+@runtime_checkable
+class MatcherSource(Protocol):
+    """Describe a matcher before it knows its candidates: the `matcher` object of a config.
+
+    Attributes:
+        name: short, for tables and messages.
+        fingerprint: changes whenever the ranking of the same candidates could.
+    """
+
+    name: str
+    fingerprint: str
+
+    def make(self, candidates: Sequence[Candidate], *, folder: Path) -> Matcher:
+        """Make the matcher; what is worth keeping (vectors) is kept in `folder`."""
+        ...
+
+
+class CheckedMatcher:
+    """Check what a matcher is asked; a subclass has the attributes of `Matcher`, and ranks in `_rank`."""
+
+    fingerprint: str
+    n_candidates: int
+
+    def top_k(self, texts: Sequence[str], k: int) -> Matches:
+        """Return each text's k best candidates, best first; equal scores go by the lower index.
+
+        Raises:
+            UserError: k is not between 1 and the number of candidates, `texts` is not a list of texts, or a user's own
+                matcher fails or answers wrongly.
+        """
+        check_texts(texts, name="texts")
+        check_k(k, n_candidates=self.n_candidates)
+        return self._rank(texts, k) if texts else join_matches([], k)
+
+    def _rank(self, texts: Sequence[str], k: int) -> Matches:
+        raise NotImplementedError
+
+
+def join_matches(parts: Iterable[Matches], k: int) -> Matches:
+    """Put the matches of several batches of texts into one."""
+    none = Matches(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
+    return Matches(*map(np.concatenate, zip(none, *parts, strict=True)))
+
+
+def hash_texts(texts: Iterable[str], *, header: str = "") -> str:
+    """Return the SHA-256 of a header and texts, in order, so that no two lists of texts run into each other."""
+    digest = hashlib.sha256(header.encode())
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
 
 
 def select_top_k(scores: Float[Array, "B N"], k: int) -> Matches:
@@ -84,7 +145,19 @@ def check_k(k: int, *, n_candidates: int) -> None:
         )
 
 
-class TfidfMatcher:
+@register("matcher", "tfidf")
+@dataclass(frozen=True)
+class TfidfSource:
+    """Rank by words in common, with nothing to download."""
+
+    name = fingerprint = "tfidf"
+
+    def make(self, candidates: Sequence[Candidate], *, folder: Path) -> Matcher:
+        """Index the candidates' texts."""
+        return TfidfMatcher([candidate.text for candidate in candidates])
+
+
+class TfidfMatcher(CheckedMatcher):
     """Rank candidates by the cosine between TF-IDF vectors of words.
 
     Words are lower-cased runs of letters and digits (`WORD`). A word that occurs n times in a text weighs (1 + ln n) (1
@@ -112,7 +185,7 @@ class TfidfMatcher:
         if not candidate_texts:
             raise UserError("The list of candidates is empty. A matcher needs at least one candidate.")
         self.n_candidates = len(candidate_texts)
-        self.fingerprint = _fingerprint(candidate_texts)
+        self.fingerprint = f"tfidf-{hash_texts(candidate_texts, header=f'tfidf 1 {WORD.pattern}')[:32]}"
         self._vectorizer = TfidfVectorizer(analyzer=split_words, sublinear_tf=True)
         # Candidates without any word score 0 whatever is known, and scikit-learn insists on knowing a word.
         self._vectorizer.fit(candidate_texts if any(map(WORD.search, candidate_texts)) else ["word"])
@@ -120,16 +193,7 @@ class TfidfMatcher:
         self._text_block = max(1, min(256, max_block_bytes // (8 * self._candidates.shape[1])))
         self._candidate_block = max(1, max_block_bytes // (8 * self._text_block))
 
-    def top_k(self, texts: Sequence[str], k: int) -> Matches:
-        """Return each text's k best candidates, best first; equal scores go by the lower index.
-
-        Raises:
-            UserError: k is not between 1 and the number of candidates, or `texts` is not a list of texts.
-        """
-        check_texts(texts, name="texts")
-        check_k(k, n_candidates=self.n_candidates)
-        if not texts:
-            return Matches(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
+    def _rank(self, texts: Sequence[str], k: int) -> Matches:
         vectors = self._vectorizer.transform(texts)
         blocks = range(0, len(texts), self._text_block)
         return _unpack(np.concatenate([self._search(vectors[at : at + self._text_block], k) for at in blocks]))
@@ -155,14 +219,6 @@ def check_texts(texts: Sequence[str], *, name: str) -> None:
     """Raise a `UserError` unless `texts` is a sequence of texts (and not one text, whose letters would be matched)."""
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{name} must be a list of texts, got {texts!r:.60}. Put a single text into a list.")
-
-
-def _fingerprint(candidate_texts: Sequence[str]) -> str:
-    digest = hashlib.sha256(f"tfidf 1 {WORD.pattern}".encode())
-    for text in candidate_texts:
-        data = text.encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "little") + data)
-    return f"tfidf-{digest.hexdigest()[:32]}"
 
 
 def _pack(scores: Float[Array, "B N"], *, first_index: int) -> Int[Array, "B N"]:

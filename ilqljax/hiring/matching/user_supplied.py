@@ -1,8 +1,8 @@
-"""Ask an engine that is not ours: any Python function, and the checks that every foreign answer must pass.
+"""Ask a user-supplied matcher: any Python function, and the checks that every answer of a user's own must pass.
 
-An answer names candidates by their ids, so an engine needs no row numbers. For each text it must hold exactly k
-different known ids, best first, with finite scores that do not increase. Of equal scores the lower row goes first;
-which candidate takes a shared k-th place is the engine's choice.
+An answer names candidates by their ids. For each text it must hold exactly k different known ids, best first, with
+finite scores that do not increase. Of equal scores the lower row goes first; which candidate takes a shared k-th place
+is the matcher's choice.
 """
 
 import functools
@@ -12,14 +12,18 @@ import os
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ilqljax.config import register
 from ilqljax.data.files import hash_file
 from ilqljax.errors import UserError
-from ilqljax.hiring.matching.matcher import Matches, check_k, check_texts
-from ilqljax.hiring.matching.vectors import hash_texts
+from ilqljax.hiring.matching.matcher import CheckedMatcher, Matcher, Matches, hash_texts
+from ilqljax.hiring.postings.posting import Candidate
 
 LARGEST_SCORE = float(np.finfo(np.float32).max)  # scores are kept in float32
 
@@ -27,17 +31,44 @@ LARGEST_SCORE = float(np.finfo(np.float32).max)  # scores are kept in float32
 AskFunction = Callable[[list[str], int], tuple[Sequence[Sequence[str]], Sequence[Sequence[float]]]]
 
 
-class CallableMatcher:
+@register("matcher", "callable")
+@dataclass(frozen=True)
+class CallableSource:
+    """Rank by a Python function `(texts, k) -> (ids, scores)`.
+
+    Attributes:
+        function: "package.module:function".
+        version: of what the function depends on besides the files that define it (a model, a database); change it when
+            that changes, so that cached rewards are not used.
+    """
+
+    function: str
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        load_callable(self.function)
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.function
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the function's name, the files that define it (`hash_source`) and the version."""
+        return f"callable {self.function} {hash_source(self.function)} {self.version}"
+
+    def make(self, candidates: Sequence[Candidate], *, folder: Path) -> Matcher:
+        """Hand the function the candidates' ids to answer with."""
+        ids = [candidate.id for candidate in candidates]
+        return CallableMatcher(load_callable(self.function), ids, name=self.function, fingerprint=self.fingerprint)
+
+
+class CallableMatcher(CheckedMatcher):
     """Rank candidates by a Python function `(texts, k) -> (ids, scores)`."""
 
     def __init__(self, function: AskFunction, candidate_ids: Sequence[str], *, name: str, fingerprint: str = ""):
-        """Hold the function.
-
-        Args:
-            function: gets a list of texts and k, returns for each text k candidate ids and k scores, best first.
-            candidate_ids: in the order of the candidates.
-            name: names the function in messages.
-            fingerprint: of the function and what it depends on.
+        """Hold the function, its name for messages, and a fingerprint of it and what it depends on.
 
         Raises:
             UserError: there is no candidate, or an id occurs twice.
@@ -45,25 +76,16 @@ class CallableMatcher:
         self._function, self._name = function, name
         self._row_of = number_ids(candidate_ids)
         self.n_candidates = len(self._row_of)
-        self.fingerprint = f"callable-{hash_texts(candidate_ids, prefix=f'{name} {fingerprint}')[:32]}"
+        self.fingerprint = f"callable-{hash_texts([f'{name} {fingerprint}', *candidate_ids])[:32]}"
 
-    def top_k(self, texts: Sequence[str], k: int) -> Matches:
-        """Return each text's k best candidates, best first.
-
-        Raises:
-            UserError: k or `texts` are wrong, or the answer is.
-        """
-        check_texts(texts, name="texts")
-        check_k(k, n_candidates=self.n_candidates)
-        if not texts:
-            return Matches(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
+    def _rank(self, texts: Sequence[str], k: int) -> Matches:
         answer = self._function(list(texts), k)
         if not isinstance(answer, tuple | list) or len(answer) != 2:
             raise UserError(
                 f"{self._name} returned {type(answer).__name__}, not a pair (ids, scores). Return for each text k ids "
                 "and k scores."
             )
-        ids, scores = (_to_lists(part) for part in answer)
+        ids, scores = map(_to_lists, answer)
         return check_answers(ids, scores, n_texts=len(texts), k=k, row_of=self._row_of, where=self._name)
 
 
@@ -75,7 +97,7 @@ def load_callable(path: str) -> AskFunction:
     """
     module_name, colon, name = path.partition(":")
     if not colon or not module_name or not name.isidentifier():
-        raise UserError(f"{path!r} names no function. Write package.module:function.")
+        raise UserError(f"{path!r} does not name a function. Write package.module:function.")
     if not {"", os.getcwd()} & set(sys.path):
         sys.path.append(os.getcwd())  # "python scripts/..." looks in scripts/ only, "python -m" here
     try:
@@ -133,12 +155,12 @@ def number_ids(candidate_ids: Sequence[str]) -> dict[str, int]:
     if not row_of:
         raise UserError("The list of candidates is empty. A matcher needs at least one candidate.")
     if len(row_of) < len(candidate_ids):
-        raise UserError("The candidates' ids are not unique. An engine that answers with ids needs unique ones.")
+        raise UserError("The candidates' ids are not unique. A matcher that answers with ids needs unique ones.")
     return row_of
 
 
 def check_answers(ids: Any, scores: Any, *, n_texts: int, k: int, row_of: Mapping[str, int], where: str) -> Matches:
-    """Turn the ids and scores that an engine gave into matches, strictly (module docstring).
+    """Turn the ids and scores that a matcher gave into matches, strictly (module docstring).
 
     Args:
         ids: for each text a list of candidate ids.
@@ -151,38 +173,39 @@ def check_answers(ids: Any, scores: Any, *, n_texts: int, k: int, row_of: Mappin
     Raises:
         UserError: anything is missing, superfluous, of a wrong type, unknown, repeated, not finite or out of order.
     """
-    for name, value in (("ids", ids), ("scores", scores)):
-        if not isinstance(value, list) or len(value) != n_texts:
-            found = f"{len(value)} lists" if isinstance(value, list) else type(value).__name__
-            raise UserError(f"{where} gave {found} of {name} for {n_texts} texts. Give one list a text.")
+    _check_lengths(ids, scores, n_texts, what="one list a text", where=where)
     indices, values = np.empty((n_texts, k), np.int64), np.empty((n_texts, k), np.float32)
     for i in range(n_texts):
         indices[i], values[i] = _check_answer(ids[i], scores[i], k=k, row_of=row_of, where=f"{where}, text {i}")
     return Matches(indices, values)
 
 
+def _check_lengths(ids: Any, scores: Any, n: int, *, what: str, where: str) -> None:
+    for name, value in (("ids", ids), ("scores", scores)):
+        if not isinstance(value, list) or len(value) != n:
+            found = len(value) if isinstance(value, list) else type(value).__name__
+            raise UserError(f"{where}: got {found} for {name}, expected a list of {n}, {what}.")
+
+
 def _check_answer(
     ids: Any, scores: Any, *, k: int, row_of: Mapping[str, int], where: str
 ) -> tuple[list[int], list[float]]:
-    for name, value in (("ids", ids), ("scores", scores)):
-        if not isinstance(value, list) or len(value) != k:
-            found = f"{len(value)} {name}" if isinstance(value, list) else f"{name} of type {type(value).__name__}"
-            raise UserError(f"{where}: got {found}, expected a list of k={k}. Give exactly k candidates.")
-    unknown = [one for one in ids if not isinstance(one, str) or one not in row_of]
-    if unknown:
-        raise UserError(
-            f"{where}: {unknown[0]!r:.60} is no candidate's id. Answer with the ids of the candidates file, as text."
-        )
+    _check_lengths(ids, scores, k, what="one a candidate (k)", where=where)
+    for one in ids:
+        if not isinstance(one, str) or one not in row_of:
+            raise UserError(
+                f"{where}: {one!r:.60} is not a candidate's id. Answer with the ids of the candidates file, as text."
+            )
     if len(set(ids)) < k:
-        repeated = next(one for i, one in enumerate(ids) if one in ids[:i])
+        repeated = next(one for one in ids if ids.count(one) > 1)
         raise UserError(f"{where}: the candidate {repeated!r} is named twice. Name each candidate once.")
     for score in scores:
         if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= LARGEST_SCORE:
-            raise UserError(f"{where}: the score {score!r:.60} is no finite number. Every score must be one.")
-    for i in range(1, k):
-        if scores[i] > scores[i - 1]:
+            raise UserError(f"{where}: the score {score!r:.60} is not a finite number. Every score must be one.")
+    for i, (score, following) in enumerate(pairwise(scores), 1):
+        if following > score:
             raise UserError(
-                f"{where}: the scores increase from {scores[i - 1]} to {scores[i]} at place {i}. Sort them, best first."
+                f"{where}: the scores increase from {score} to {following} at place {i}. Sort them, best first."
             )
     # Lower rows first among equal scores, of the numbers as given: float32 makes some equal that are not.
     best = sorted(zip(map(row_of.__getitem__, ids), scores, strict=True), key=lambda pair: (-pair[1], pair[0]))

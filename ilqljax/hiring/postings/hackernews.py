@@ -1,9 +1,8 @@
 """Read Hacker News "Who is hiring?" posts: raw JSONL, or the original project's prepared columns.
 
 A raw line holds `id`, `month`, `text`, `locations` (a list of {location, address, country, ...}) and `remote`. The
-post's location comes from `locations`, never from the text. Company and title are not given; they are guessed from
-the first line, and only where a short and clear pattern allows it. Otherwise they stay empty, which costs a posting
-nothing but its place in a group of the same company. Texts may be as the API gives them (HTML) or already decoded.
+post's location comes from `locations`, never from the text. Company and title are guessed from the first line where a
+short and clear pattern allows it, else they stay empty. Texts may be as the API gives them (HTML) or already decoded.
 A post without a word is left out, and how many there were is logged.
 """
 
@@ -17,16 +16,11 @@ from html.entities import html5
 from pathlib import Path
 from typing import Any
 
-from ilqljax.data.json_lines import read_field, read_json_lines
+from ilqljax.data.json_lines import read_field, read_fields, read_objects
 from ilqljax.errors import UserError
 from ilqljax.hiring.postings.html import strip_html
-from ilqljax.hiring.postings.posting import (
-    Posting,
-    SeenIds,
-    load_saved_dataset,
-    normalize_spaces,
-    require_rows,
-)
+from ilqljax.hiring.postings.posting import Posting, list_dataset, list_lines, normalize_spaces, read_rows, require_rows
+from ilqljax.hiring.word_files import load_words
 
 logger = logging.getLogger(__name__)
 
@@ -47,30 +41,13 @@ _COMPANY_END = re.compile(
     r"\s*\|\s*|\s+[-–—]+\s+|\s*\(|\s+(?:is|are)\s+(?:hiring|looking|seeking|expanding|growing)\b|,\s|:\s|\s+https?://",
     re.IGNORECASE,
 )
-_ROLE_WORD = (
-    r"(?:engineers?|developers?|programmers?|designers?|scientists?|analysts?|managers?|architects?|administrators?|"
-    r"hackers?|coders?|devs?|interns?|consultants?|researchers?|recruiters?|cto|sysadmins?)"
-)
-_QUALIFIER = (
-    r"(?:senior|junior|lead|principal|staff|software|web|mobile|ios|android|python|ruby|rails|ruby on rails|java|"
-    r"javascript|php|c\+\+|scala|node\.js|node|react|angular|django|golang|go|clojure|haskell|\.net|"
-    r"front[ -]?end|back[ -]?end|full[ -]?stack|devops|data|machine learning|product|project|ux|ui|ux/ui|ui/ux|qa|test|"
-    r"security|systems?|platform|infrastructure|network|embedded|game|research|site reliability|database|cloud|"
-    r"marketing|support|sales|hardware|firmware|graphic|visual|big data|quality assurance|linux)"
-)
+_WORDS = {name: "|".join(words) for name, words in load_words("postings/hackernews.ini")["first line"].items()}
 _TITLE = re.compile(
-    rf"(?<![\w/-])(?:{_QUALIFIER}[ /]+){{0,3}}{_QUALIFIER}[ ]+{_ROLE_WORD}(?![\w-])|"
+    rf"(?<![\w/-])(?:(?:{_WORDS['qualifier']})[ /]+){{0,3}}(?:{_WORDS['qualifier']})[ ]+(?:{_WORDS['role']})(?![\w-])|"
     r"(?<![\w/-])(?:CTO|Sysadmin)(?![\w-])",
     re.IGNORECASE,
 )
-# First words that show that the line does not start with a company: places, roles, greetings.
-_NOT_COMPANY = re.compile(
-    rf"\b(?:{_ROLE_WORD}|remote|onsite|on-site|full[ -]?time|part[ -]?time|contract|freelance|hiring|"
-    r"seeking|looking|wanted|locations?|company|companies|city|position|role|title|"
-    r"we|we're|our|hi|hey|hello|i|i'm|my|job|jobs|visa|intern|interns|internship|startup|stealth|senior|junior|"
-    r"nyc|sf|bay area|usa|uk|us|eu|europe|germany|canada|australia|india|france|netherlands|england|anywhere)\b",
-    re.IGNORECASE,
-)
+_NOT_COMPANY = re.compile(rf"\b(?:{_WORDS['role']}|{_WORDS['not company']})\b", re.IGNORECASE)
 
 
 def guess_company(text: str, *, places: Iterable[str] = ()) -> str:
@@ -92,30 +69,19 @@ def guess_company(text: str, *, places: Iterable[str] = ()) -> str:
     if match is None or match.start() == 0:
         return ""
     name = normalize_spaces(first_line[: match.start()]).strip("*•#-–—\"' ")
-    if not 1 <= len(name.split()) <= MAX_COMPANY_WORDS or not 2 <= len(name) <= 40:
-        return ""
-    if re.search(r"[.!?;] ", name):  # more than the beginning of one sentence
-        return ""
-    if not (name[0].isupper() or name[0].isdigit() or re.search(r"\w\.\w", name)):
-        return ""
-    known_places = {place.casefold() for place in places if place}
-    if name.casefold() in known_places or _NOT_COMPANY.search(name):
-        return ""
+    is_short = 1 <= len(name.split()) <= MAX_COMPANY_WORDS and 2 <= len(name) <= 40
+    is_name = is_short and (name[0].isupper() or name[0].isdigit() or re.search(r"\w\.\w", name))
+    is_sentence = re.search(r"[.!?;] ", name)  # or more than the beginning of one
+    is_place = name.casefold() in {place.casefold() for place in places if place}
     # "San Francisco, CA": a comma and a short capital code after the name mean that it is a place.
-    if re.match(r",\s*(?:[A-Z]{2}\b|[A-Z][a-z]+\s*[|\-–—])", first_line[match.start() :]):
-        return ""
-    return name
+    has_state = re.match(r",\s*(?:[A-Z]{2}\b|[A-Z][a-z]+\s*[|\-–—])", first_line[match.start() :])
+    return name if is_name and not (is_sentence or is_place or has_state or _NOT_COMPANY.search(name)) else ""
 
 
 def guess_title(text: str) -> str:
     """Return the first common job title of the first line ("Senior Python Engineer"), or ""."""
     match = _TITLE.search(text.strip().split("\n", 1)[0])
     return normalize_spaces(match[0]) if match else ""
-
-
-def normalize_lines(text: str) -> str:
-    """Normalise the spaces of each line and drop empty lines; line breaks stay, as sentence boundaries."""
-    return "\n".join(line for line in map(normalize_spaces, text.splitlines()) if line)
 
 
 def decode_text(text: str) -> str:
@@ -145,41 +111,65 @@ def _write_link(match: re.Match[str]) -> str:
 def load_hackernews(path: str | Path) -> list[Posting]:
     """Load posts: raw JSONL, JSONL with the prepared columns, or a folder holding those as a Hugging Face dataset.
 
+    The original project's prepared columns are `text` (or `cleaned_text`), `location`, `company`, `title` and
+    `technologies`. A row's number is its id. The columns `prompt` and `q_value` (`q_val`) hold the original's prompt
+    and score, which are made again here.
+
     Raises:
         UserError: missing file, malformed line, missing or wrong field, duplicate id, or no post with a word.
     """
+    name = "post with a word"
     if Path(path).is_dir():
-        return make_prepared_postings(load_saved_dataset(Path(path)), source=path)
-    first = next((row for _, row in read_json_lines(path)), {})
+        return _drop_wordless(read_rows(list_dataset(Path(path)), _read_prepared, name=name, path=path), path=path)
+    first = next((row for _, row in list_lines(path)), {})
     if first and RAW_KEYS.isdisjoint(first.keys() - {"text"}) and PREPARED_KEYS & first.keys():
-        return make_prepared_postings((row for _, row in read_json_lines(path)), source=path)
-    return _load_raw(path)
+        rows = ((where, {**row, "id": str(number)}) for number, (where, row) in enumerate(list_lines(path)))
+        return _drop_wordless(read_rows(rows, _read_prepared, name=name, path=path), path=path)
+    postings = _drop_wordless(read_rows(list_lines(path), _read_raw, name=name, path=path), path=path)
+    # A post may start with another of its cities than the one that `locations` holds.
+    counts = Counter(part.strip().casefold() for p in postings for part in {p.location, p.location.split(",")[0]})
+    return [
+        replace(p, company="") if p.company and counts[p.company.casefold()] >= MIN_PLACE_POSTS else p for p in postings
+    ]
 
 
-def _load_raw(path: str | Path) -> list[Posting]:
-    seen, postings = SeenIds(), []
-    for number, row in read_json_lines(path):
-        where = f"{path}:{number}"
-        text = decode_text(read_field(row, "text", kind=str, where=where))
-        places = read_field(row, "locations", kind=list, where=where)
-        for place in places:
-            if not isinstance(place, Mapping):
-                raise UserError(
-                    f"{where}: 'locations' must list objects with 'location' and 'country', got {place!r:.60}."
-                )
-        names = [read_field(place, "location", kind=str, where=where, default="") for place in places]
-        postings.append(
-            Posting(
-                id=seen.add(read_field(row, "id", kind=str, where=where), where=where),
-                title=guess_title(text),
-                description=normalize_lines(text),
-                company=guess_company(text, places=names),
-                location=names[0] if names else "",
-                country_code=read_field(places[0], "country", kind=str, where=where, default="") if places else "",
-                remote=read_field(row, "remote", kind=bool, where=where, default=False),
-            )
-        )
-    return drop_place_names(_drop_wordless(postings, path=path))
+def _read_raw(row: Mapping[str, Any], *, where: str) -> Posting:
+    values = read_fields(row, {"text": str, "id": str, "remote": False}, where=where)
+    text = decode_text(values["text"])
+    places = read_objects(row, "locations", where=where)
+    names = [read_field(place, "location", kind=str, where=where, default="") for place in places]
+    return Posting(
+        id=values["id"],
+        title=guess_title(text),
+        description=_normalize_lines(text),
+        company=guess_company(text, places=names),
+        location=names[0] if names else "",
+        country_code=read_field(places[0], "country", kind=str, where=where, default="") if places else "",
+        remote=values["remote"],
+    )
+
+
+def _read_prepared(row: Mapping[str, Any], *, where: str) -> Posting:
+    column = "text" if row.get("text") is not None else "cleaned_text"
+    names = {"title": "title", "company": "company", "location": "location", "requirements": "technologies"}
+    return Posting(
+        id=row["id"],
+        description=_normalize_lines(decode_text(read_field(row, column, kind=str, where=where))),
+        **{field: decode_text(_join(row.get(name), name=name, where=where)) for field, name in names.items()},
+    )
+
+
+def _join(value: Any, *, name: str, where: str) -> str:
+    """Return a column that is text, a list of texts, or absent, as one text."""
+    parts = [value or ""] if isinstance(value, str | None) else value
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise UserError(f"{where}: the column '{name}' must be text or a list of texts, got {value!r:.60}.")
+    return ", ".join(part.strip() for part in parts if part.strip())
+
+
+def _normalize_lines(text: str) -> str:
+    """Normalise the spaces of each line and drop empty lines; line breaks stay, as sentence boundaries."""
+    return "\n".join(line for line in map(normalize_spaces, text.splitlines()) if line)
 
 
 def _drop_wordless(postings: list[Posting], *, path: str | Path) -> list[Posting]:
@@ -187,56 +177,3 @@ def _drop_wordless(postings: list[Posting], *, path: str | Path) -> list[Posting
     if len(kept) < len(postings):
         logger.warning("%s: %d posts without a word are left out", path, len(postings) - len(kept))
     return require_rows(kept, name="post with a word", path=path)
-
-
-def drop_place_names(postings: list[Posting]) -> list[Posting]:
-    """Empty every guessed company that is the name of a place in at least `MIN_PLACE_POSTS` of the posts' locations.
-
-    A post may start with another of its cities than the one that `locations` holds.
-    """
-    counts = Counter(part.strip().casefold() for p in postings for part in {p.location, p.location.split(",")[0]})
-    return [
-        replace(p, company="") if p.company and counts[p.company.casefold()] >= MIN_PLACE_POSTS else p for p in postings
-    ]
-
-
-def make_prepared_postings(rows: Iterable[Mapping[str, Any]], *, source: str | Path) -> list[Posting]:
-    """Make postings from the original project's prepared columns.
-
-    The columns are `text` (or `cleaned_text`), `location`, `company`, `title` and `technologies`. A row's number is
-    its id. The columns `prompt` and `q_value` (`q_val`) hold the original's prompt and score, which are
-    made again here.
-
-    Raises:
-        UserError: a column is missing or of another type, or no row's text has a word.
-    """
-    postings = []
-    for number, row in enumerate(rows):
-        where = f"{source}: row {number}"
-        column = "text" if row.get("text") is not None else "cleaned_text"
-        text = decode_text(read_field(row, column, kind=str, where=where))
-        values = {
-            name: decode_text(_join(row.get(name), name=name, where=where))
-            for name in ("location", "company", "title", "technologies")
-        }
-        postings.append(
-            Posting(
-                id=str(number),
-                title=values["title"],
-                description=normalize_lines(text),
-                company=values["company"],
-                location=values["location"],
-                requirements=values["technologies"],
-            )
-        )
-    return _drop_wordless(postings, path=source)
-
-
-def _join(value: Any, *, name: str, where: str) -> str:
-    """Return a column that is text, a list of texts, or absent, as one text."""
-    if value is None:
-        return ""
-    parts = [value] if isinstance(value, str) else value
-    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        raise UserError(f"{where}: the column '{name}' must be text or a list of texts, got {value!r:.60}.")
-    return ", ".join(part.strip() for part in parts if part.strip())

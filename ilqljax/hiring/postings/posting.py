@@ -1,19 +1,19 @@
 """Read and write the task's own two files: `jobs.jsonl` and `candidates.jsonl` (each may be gzipped).
 
-A job line holds `id`, `title`, `description` and optionally `company`, `location`, `country_code`, `requirements`,
-`remote`, `group`. A candidate line holds `id`, `text` and `attributes`, a mapping from an attribute's name to its
-declared value ("" means unknown), and optionally `embedding`, the text's vector as a list of numbers, as long on every
-line that has one. Attributes are declared by the data's owner; nothing here guesses them. Other formats: `workable`,
-`hackernews`.
+A job line holds the fields of `Posting`, of which `id`, `title` and `description` are required. A candidate line holds
+`id`, `text` and `attributes`, a mapping from an attribute's name to its declared value ("" means unknown), and
+optionally `embedding`, the text's vector as a list of numbers, as long on every line that has one. Attributes are
+declared by the data's owner; nothing here guesses them. Other formats: `workable`, `hackernews`.
 """
 
+import dataclasses
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from ilqljax.data.json_lines import LARGEST_FLOAT32, read_field, read_json_lines, save_json_lines
+from ilqljax.data.json_lines import LARGEST_FLOAT32, read_field, read_fields, read_json_lines, save_json_lines
 from ilqljax.errors import UserError
 
 
@@ -61,133 +61,99 @@ class Candidate:
     embedding: array = field(default_factory=lambda: array("f"), repr=False)
 
 
+class Market(NamedTuple):
+    """Hold what a source gave: postings, candidates, the splits it came with (often none), and the files read."""
+
+    postings: list[Posting]
+    candidates: list[Candidate]
+    splits: dict[str, list[str]]
+    files: tuple[Path, ...] = ()
+
+
+Row = TypeVar("Row", Posting, Candidate)
+_POSTING = {f.name: f.type if f.default is dataclasses.MISSING else f.default for f in dataclasses.fields(Posting)}
+
+
 def normalize_spaces(text: str) -> str:
     """Replace every run of white space by one space and strip both ends."""
     return " ".join(text.split())
 
 
-def read_vector(row: Mapping[str, Any], name: str, *, where: str) -> array:
-    """Return `row[name]`, a list of numbers, in float32; an empty array if it is absent or null.
-
-    Raises:
-        UserError: it is empty or not a list, or an item is not a number, not finite, or too large for float32.
-    """
-    if row.get(name) is None:
-        return array("f")
-    values = read_field(row, name, kind=list, where=where)
-    wrong = next((v for v in values if type(v) not in (int, float) or not abs(v) <= LARGEST_FLOAT32), None)
-    if wrong is not None or not values:
-        found = f"holds {wrong!r:.60}" if values else "is empty"
-        raise UserError(f"{where}: the field '{name}' {found}. It must be a list of finite numbers, or be left out.")
-    return array("f", values)
+def require_text(row: Mapping[str, Any], *names: str, where: str) -> None:
+    """Raise a `UserError` if one of the named texts is empty or white space."""
+    for name in names:
+        if not row[name].strip():
+            raise UserError(f"{where}: the field '{name}' is empty. Fill it in or delete the line.")
 
 
-class VectorWidths:
-    """Remember how long a file's vectors are and where the first one was, to refuse another length."""
+class VectorReader:
+    """Read a file's embeddings, and remember how long the first one was, and where, to refuse another length."""
 
     def __init__(self):
         self._width, self._place = 0, ""
 
-    def check(self, vector: array, *, where: str) -> array:
-        """Return the vector; raise a `UserError` naming both places if it is of another length than the first one."""
-        if vector and not self._width:
-            self._width, self._place = len(vector), where
-        if vector and len(vector) != self._width:
+    def read(self, row: Mapping[str, Any], *, where: str) -> array:
+        """Return the embedding in float32; an empty array if it is absent or null.
+
+        Raises:
+            UserError: it is empty, not a list or of another length, or an item is not a number that float32 can hold.
+        """
+        if row.get("embedding") is None:
+            return array("f")
+        values = read_field(row, "embedding", kind=list, where=where)
+        wrong = next((v for v in values if type(v) not in (int, float) or not abs(v) <= LARGEST_FLOAT32), None)
+        if wrong is not None or not values:
+            found = f"holds {wrong!r:.60}" if values else "is empty"
             raise UserError(
-                f"{where}: the embedding has {len(vector)} numbers, and the one at {self._place} has {self._width}. "
+                f"{where}: the field 'embedding' {found}. It must be a list of finite numbers, or be left out."
+            )
+        if not self._width:
+            self._width, self._place = len(values), where
+        if len(values) != self._width:
+            raise UserError(
+                f"{where}: the embedding has {len(values)} numbers, and the one at {self._place} has {self._width}. "
                 "All must come from one encoder."
             )
-        return vector
+        return array("f", values)
 
 
-def require_text(text: str, *, name: str, where: str) -> str:
-    """Return the text unchanged, or raise a `UserError` if it is empty or white space."""
-    if not text.strip():
-        raise UserError(f"{where}: the field '{name}' is empty. Fill it in or delete the line.")
-    return text
+def read_rows(
+    rows: Iterable[tuple[str, Mapping[str, Any]]], read: Callable[..., Row], *, name: str, path: str | Path
+) -> list[Row]:
+    """Read postings or candidates, of which there must be one, and no two with the same id.
 
-
-class SeenIds:
-    """Remember the ids of a file and where each was first seen, to refuse a second one."""
-
-    def __init__(self):
-        self._places: dict[str, str] = {}
-
-    def add(self, row_id: str, *, where: str) -> str:
-        """Record an id; raise a `UserError` naming both places if it is a duplicate."""
-        if row_id in self._places:
+    Args:
+        rows: (where it stands, what it holds) of each.
+        read: makes one of a row; where the row stands is its argument `where`.
+        name: what one is called.
+        path: what the rows are of.
+    """
+    found, place_of = [], {}
+    for where, row in rows:
+        found.append(read(row, where=where))
+        first = place_of.setdefault(found[-1].id, where)
+        if len(place_of) < len(found):
             raise UserError(
-                f"{where}: the id '{row_id}' was already used at {self._places[row_id]}. Ids must be unique: "
-                "rename or delete one of the two lines."
+                f"{where}: the id '{found[-1].id}' was already used at {first}. Ids must be unique: rename or delete "
+                "one of the two lines."
             )
-        self._places[row_id] = where
-        return row_id
+    return require_rows(found, name=name, path=path)
 
 
-def parse_posting(row: Mapping[str, Any], *, where: str) -> Posting:
-    """Read a posting from an object of `jobs.jsonl`.
-
-    Raises:
-        UserError: a missing or wrong field, or an empty id or description; `where` says where it stands.
-    """
-    values = {
-        name: read_field(row, name, kind=str, where=where, default="")
-        for name in ("company", "location", "country_code", "requirements", "group")
-    }
-    return Posting(
-        id=require_text(read_field(row, "id", kind=str, where=where), name="id", where=where),
-        title=read_field(row, "title", kind=str, where=where),
-        description=require_text(
-            read_field(row, "description", kind=str, where=where), name="description", where=where
-        ),
-        remote=read_field(row, "remote", kind=bool, where=where, default=False),
-        **values,
-    )
+def require_rows(rows: list, *, name: str, path: str | Path) -> list:
+    """Return the rows, or raise a `UserError` if the file held none."""
+    if not rows:
+        raise UserError(f"{path}: holds no {name}. Give a file with at least one {name}.")
+    return rows
 
 
-def load_postings(path: str | Path) -> list[Posting]:
-    """Load `jobs.jsonl`.
-
-    Raises:
-        UserError: missing file, malformed line, missing or wrong field, empty description, duplicate id, or no line.
-    """
-    seen, postings = SeenIds(), []
-    for number, row in read_json_lines(path):
-        where = f"{path}:{number}"
-        posting = parse_posting(row, where=where)
-        seen.add(posting.id, where=where)
-        postings.append(posting)
-    return require_rows(postings, name="posting", path=path)
+def list_lines(path: str | Path) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Yield where it stands and what it holds of each line of a JSONL file."""
+    return ((f"{path}:{number}", row) for number, row in read_json_lines(path))
 
 
-def load_candidates(path: str | Path) -> list[Candidate]:
-    """Load `candidates.jsonl`.
-
-    Raises:
-        UserError: missing file, malformed line, missing or wrong field, empty text, duplicate id, embeddings of unequal
-            length, or no candidate.
-    """
-    seen, widths, candidates = SeenIds(), VectorWidths(), []
-    for number, row in read_json_lines(path):
-        where = f"{path}:{number}"
-        candidate_id = require_text(read_field(row, "id", kind=str, where=where), name="id", where=where)
-        attributes = read_field(row, "attributes", kind=dict, where=where, default={})
-        candidates.append(
-            Candidate(
-                id=seen.add(candidate_id, where=where),
-                text=require_text(read_field(row, "text", kind=str, where=where), name="text", where=where),
-                attributes={
-                    name: read_field(attributes, name, kind=str, where=f"{where}: attributes", default="")
-                    for name in attributes
-                },
-                embedding=widths.check(read_vector(row, "embedding", where=where), where=where),
-            )
-        )
-    return require_rows(candidates, name="candidate", path=path)
-
-
-def load_saved_dataset(folder: Path) -> Any:
-    """Load a Hugging Face dataset that was saved to disk.
+def list_dataset(folder: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Yield the same of a Hugging Face dataset that was saved to disk; a row's number is its id.
 
     Raises:
         UserError: the folder is missing or is not a dataset, or the package `datasets` is not installed.
@@ -199,16 +165,49 @@ def load_saved_dataset(folder: Path) -> Any:
     except ImportError as error:
         raise UserError(f"{folder}: reading it needs the package 'datasets'. Run: pip install 'ilqljax[hf]'") from error
     try:
-        return datasets.load_from_disk(str(folder))
+        rows = datasets.load_from_disk(str(folder))
     except (FileNotFoundError, ValueError) as error:
         raise UserError(f"{folder}: is not a dataset written by Dataset.save_to_disk ({error}).") from error
+    return ((f"{folder}: row {number}", {**row, "id": str(number)}) for number, row in enumerate(rows))
 
 
-def require_rows(rows: list, *, name: str, path: str | Path) -> list:
-    """Return the rows, or raise a `UserError` if the file held none."""
-    if not rows:
-        raise UserError(f"{path}: holds no {name}. Give a file with at least one {name}.")
-    return rows
+def parse_posting(row: Mapping[str, Any], *, where: str) -> Posting:
+    """Read a posting from an object of `jobs.jsonl`.
+
+    Raises:
+        UserError: a missing or wrong field, or an empty id or description; `where` says where it stands.
+    """
+    values = read_fields(row, _POSTING, where=where)
+    require_text(values, "id", "description", where=where)
+    return Posting(**values)
+
+
+def load_postings(path: str | Path) -> list[Posting]:
+    """Load `jobs.jsonl`.
+
+    Raises:
+        UserError: missing file, malformed line, missing or wrong field, empty description, duplicate id, or no line.
+    """
+    return read_rows(list_lines(path), parse_posting, name="posting", path=path)
+
+
+def load_candidates(path: str | Path) -> list[Candidate]:
+    """Load `candidates.jsonl`.
+
+    Raises:
+        UserError: missing file, malformed line, missing or wrong field, empty text, duplicate id, embeddings of unequal
+            length, or no candidate.
+    """
+    vectors = VectorReader()
+
+    def read(row: Mapping[str, Any], *, where: str) -> Candidate:
+        values = read_fields(row, {"id": str, "text": str, "attributes": {}}, where=where)
+        require_text(values, "id", "text", where=where)
+        declared = dict.fromkeys(values["attributes"], "")
+        attributes = read_fields(values["attributes"], declared, where=f"{where}: attributes")
+        return Candidate(values["id"], values["text"], attributes, vectors.read(row, where=where))
+
+    return read_rows(list_lines(path), read, name="candidate", path=path)
 
 
 def save_postings(path: str | Path, postings: Iterable[Posting]) -> None:

@@ -1,8 +1,7 @@
 """Build the prompt: what the policy reads before it writes a new posting.
 
-The prompt states the original posting, its title, company, location, requirements and remote option, each on a short
-line, then asks for a new posting that uses only that information. Empty fields are left out. The overhead is about
-twenty words, so that most of a row's tokens are the posting itself.
+Each fact is a short line, and empty fields are left out. The overhead is about twenty words, so that most of a row's
+tokens are the posting itself.
 """
 
 from collections.abc import Iterable
@@ -11,6 +10,13 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
 
 INSTRUCTION = "Write a new posting using only this information."
+_FIELDS = {
+    "Posting": "description",
+    "Title": "title",
+    "Company": "company",
+    "Location": "location",
+    "Requirements": "requirements",
+}
 
 
 def build_prompt(posting: Posting) -> str:
@@ -23,16 +29,9 @@ def build_prompt(posting: Posting) -> str:
         Remote: no
         Write a new posting using only this information.
     """
-    fields = (
-        ("Posting", posting.description),
-        ("Title", posting.title),
-        ("Company", posting.company),
-        ("Location", posting.location),
-        ("Requirements", posting.requirements),
-        ("Remote", "yes" if posting.remote else "no"),
-    )
-    lines = [f"{name}: {normalize_spaces(value)}" for name, value in fields if value.strip()]
-    return "\n".join([*lines, INSTRUCTION])
+    fields = {label: normalize_spaces(getattr(posting, name)) for label, name in _FIELDS.items()}
+    fields["Remote"] = "yes" if posting.remote else "no"
+    return "\n".join([*(f"{label}: {text}" for label, text in fields.items() if text), INSTRUCTION])
 
 
 def parse_prompt(prompt: str) -> Posting:
@@ -42,18 +41,11 @@ def parse_prompt(prompt: str) -> Posting:
         UserError: `build_prompt` did not make it.
     """
     lines = [line.partition(": ") for line in prompt.split("\n")[:-1]]
-    values = {name: value for name, separator, value in lines if separator}
+    values = {label: value for label, separator, value in lines if separator}
     if not values.get("Posting") or prompt.split("\n")[-1] != INSTRUCTION:
         raise UserError(f"{prompt[:60]!r} is not a posting's prompt. Make prompts with prompts.build_prompt.")
-    return Posting(
-        id="",
-        title=values.get("Title", ""),
-        description=values["Posting"],
-        company=values.get("Company", ""),
-        location=values.get("Location", ""),
-        requirements=values.get("Requirements", ""),
-        remote=values.get("Remote") == "yes",
-    )
+    known = {name: values.get(label, "") for label, name in _FIELDS.items()}
+    return Posting(id="", remote=values.get("Remote") == "yes", **known)
 
 
 def map_groups(postings: Iterable[Posting]) -> dict[str, str]:

@@ -1,26 +1,16 @@
 """Load postings and candidates from any known source, detecting the format when it is not named."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 from ilqljax.data.json_lines import read_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.market.sample import make_market
 from ilqljax.hiring.postings import hackernews, workable
-from ilqljax.hiring.postings.posting import Candidate, Posting, load_candidates, load_postings
+from ilqljax.hiring.postings.posting import Market, load_candidates, load_postings
 
 SOURCES = ("sample", "jobs", "workable_raw", "workable_prepared", "hackernews")
 JOBS_FILES = ("jobs.jsonl", "jobs.jsonl.gz")
 CANDIDATES_FILES = ("candidates.jsonl", "candidates.jsonl.gz")
-
-
-class Market(NamedTuple):
-    """Hold what a source gave: postings, candidates, the splits it came with (often none), and the files read."""
-
-    postings: list[Posting]
-    candidates: list[Candidate]
-    splits: dict[str, list[str]]
-    files: tuple[Path, ...]
 
 
 def detect_source(path: str | Path) -> str:
@@ -74,13 +64,16 @@ def load_market(
         source: a name in `SOURCES`; "" detects it from the path (no path: the sample).
         path: file or folder of the postings; must be empty for the sample.
         candidates_path: file of the candidates. Without it a folder's own are taken, and for Hacker News, which has
-        none, the sample's. seed: of the sample. plant: the sample's planted correlation (`market.sample`). n_postings:
-        of the sample. n_candidates: of the sample.
+            none, the sample's.
+        seed: of the sample.
+        plant: the sample's planted correlation (`market.sample`).
+        n_postings: of the sample.
+        n_candidates: of the sample.
 
     Raises:
         UserError: an unknown source, a path that does not go with it, or bad data.
     """
-    source = source or detect_source(path)
+    source, sample = source or detect_source(path), {"seed": seed, "n_candidates": n_candidates, "plant": plant}
     if source not in SOURCES:
         raise UserError(f"Unknown source '{source}'. Known: {', '.join(SOURCES)}.")
     if source == "sample":
@@ -88,42 +81,31 @@ def load_market(
             raise UserError(
                 f"source='sample' takes no path, got '{path}'. Leave the path empty, or name another source."
             )
-        postings, sample = make_market(seed=seed, n_postings=n_postings, n_candidates=n_candidates, plant=plant)
-        candidates, files = _choose_candidates(candidates_path, sample)
-        return Market(postings, candidates, {}, files)
-    if not str(path):
+        market = Market(*make_market(n_postings=n_postings, **sample), {})
+    elif not str(path):
         raise UserError(f"source='{source}' needs the path of its data. Give --path.")
-    path = Path(path)
-    if source == "jobs":
-        return _load_jobs(path, candidates_path)
-    if source == "workable_raw":
-        postings, own = workable.load_raw_workable(path)
-        candidates, files = _choose_candidates(candidates_path, own)
-        return Market(postings, candidates, {}, (path, *files))
-    if source == "workable_prepared":
-        prepared = workable.load_prepared_workable(path)
-        candidates, files = _choose_candidates(candidates_path, prepared.candidates)
-        return Market(prepared.postings, candidates, prepared.splits, (*_list_files(path), *files))
-    postings = hackernews.load_hackernews(path)
-    sample = [] if str(candidates_path) else make_market(seed=seed, n_candidates=n_candidates, plant=plant)[1]
-    candidates, files = _choose_candidates(candidates_path, sample)
-    return Market(postings, candidates, {}, (*_list_files(path), *files))
-
-
-def _load_jobs(path: Path, candidates_path: str | Path) -> Market:
-    folder = path if path.is_dir() else path.parent
-    jobs = path if not path.is_dir() else _find_file(folder, JOBS_FILES)
-    people = Path(candidates_path) if str(candidates_path) else _find_file(folder, CANDIDATES_FILES)
-    return Market(load_postings(jobs), load_candidates(people), {}, (jobs, people))
+    elif source == "jobs":
+        path = Path(path)
+        folder, jobs = (path, _find_file(path, JOBS_FILES)) if path.is_dir() else (path.parent, path)
+        candidates_path = candidates_path if str(candidates_path) else _find_file(folder, CANDIDATES_FILES)
+        market = Market(load_postings(jobs), [], {}, (jobs,))
+    elif source == "workable_raw":
+        market = Market(*workable.load_raw_workable(path), {}, (Path(path),))
+    elif source == "workable_prepared":
+        market = workable.load_prepared_workable(path)._replace(files=_list_files(Path(path)))
+    else:
+        postings = hackernews.load_hackernews(path)
+        people = [] if str(candidates_path) else make_market(**sample)[1]
+        market = Market(postings, people, {}, _list_files(Path(path)))
+    if not str(candidates_path):
+        return market
+    people = load_candidates(candidates_path)
+    return market._replace(candidates=people, files=(*market.files, Path(candidates_path)))
 
 
 def _find_file(folder: Path, names: tuple[str, ...]) -> Path:
     """Return the first of the named files that exists, else the first name, whose absence is then reported."""
     return next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
-
-
-def _choose_candidates(path: str | Path, own: list[Candidate]) -> tuple[list[Candidate], tuple[Path, ...]]:
-    return (load_candidates(path), (Path(path),)) if str(path) else (own, ())
 
 
 def _list_files(path: Path) -> tuple[Path, ...]:

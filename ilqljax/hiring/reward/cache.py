@@ -12,7 +12,7 @@ import re
 import sqlite3
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 KEY_BYTES = 32
-_KEYS_PER_QUERY = 500
+_SELECT = "SELECT key, reward, checksum FROM scores"
 _LOCK_TIMEOUT_S = 60.0
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # A stored row starts with its header, of four bytes: this length, the key's type, the reward's and the checksum's.
@@ -48,24 +48,15 @@ class RewardCache:
             raise UserError(
                 f"{self.path}: the folder {self.path.parent} does not exist. Create it or choose another cache_path."
             )
-        self._run(lambda connection: connection.execute("SELECT key, reward, checksum FROM scores LIMIT 1").fetchall())
+        self._run(lambda connection: connection.execute(f"{_SELECT} LIMIT 1").fetchall())
 
     def load(self, keys: Sequence[bytes]) -> dict[bytes, float]:
         """Return the rewards of those keys that are in the cache, and as they were written."""
 
         def read(connection: sqlite3.Connection) -> dict[bytes, float]:
-            rewards: dict[bytes, float] = {}
-            damaged: list[tuple[bytes]] = []
-            for at in range(0, len(keys), _KEYS_PER_QUERY):
-                part = keys[at : at + _KEYS_PER_QUERY]
-                marks = ",".join("?" * len(part))
-                query = f"SELECT key, reward, checksum FROM scores WHERE key IN ({marks})"
-                for key, reward, checksum in connection.execute(query, part):
-                    if _is_sound(key, reward, checksum):
-                        rewards[key] = reward
-                    else:
-                        damaged.append((key,))
-            if damaged:
+            rows = [row for key in keys for row in connection.execute(f"{_SELECT} WHERE key = ?", (key,))]
+            rewards = _keep_sound(rows)
+            if damaged := [(key,) for key, *_ in rows if key not in rewards]:
                 logger.warning("%s: %d damaged rewards are computed again", self.path, len(damaged))
                 connection.executemany("DELETE FROM scores WHERE key = ?", damaged)
             return rewards
@@ -77,8 +68,7 @@ class RewardCache:
 
         def read(connection: sqlite3.Connection) -> dict[bytes, float]:
             connection.execute("BEGIN IMMEDIATE")
-            rows = connection.execute("SELECT key, reward, checksum FROM scores")
-            return {key: reward for key, reward, checksum in rows if _is_sound(key, reward, checksum)}
+            return _keep_sound(connection.execute(_SELECT))
 
         return self._run(read)
 
@@ -186,8 +176,9 @@ def _insert(connection: sqlite3.Connection, rewards: dict[bytes, float]) -> None
     connection.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?)", rows)
 
 
-def _is_sound(key: object, reward: object, checksum: object) -> bool:
-    return isinstance(key, bytes) and isinstance(reward, float) and checksum == _sum_row(key, reward)
+def _keep_sound(rows: Iterable[tuple]) -> dict[bytes, float]:
+    typed = (row for row in rows if isinstance(row[0], bytes) and isinstance(row[1], float))
+    return {key: reward for key, reward, checksum in typed if checksum == _sum_row(key, reward)}
 
 
 def _sum_row(key: bytes, reward: float) -> int:

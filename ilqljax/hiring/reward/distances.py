@@ -1,15 +1,7 @@
-"""Distances between two distributions over categories, each 0 for equals.
-
-| name                 | what it is                                         | range                        | option    |
-|----------------------|----------------------------------------------------|------------------------------|-----------|
-| total_variation      | share of members who would have to change category | 0 to 1                       |           |
-| jensen_shannon       | root of the Jensen-Shannon divergence in bits      | 0 to 1                       |           |
-| original_wasserstein | the original code's number, for comparison only    | 0 to 1                       |           |
-| kullback_leibler     | KL of shares from target in nats, both smoothed    | 0 to about ln(C / smoothing) | smoothing |
-| wasserstein          | least cost of moving the shares onto the target    | 0 to the longest ground step | ground    |
-"""
+"""Distances between two distributions over categories, each 0 for equals."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import scipy.optimize
@@ -26,7 +18,7 @@ TRANSPORTS_PER_PROGRAM = 200
 
 
 def total_variation(shares: Float[Array, "... C"], target: Float[Array, "... C"]) -> Float[Array, "..."] | float:
-    """Return half the sum of absolute differences: the share of members who would have to change category."""
+    """Return half the sum of absolute differences, 0 to 1: the share of members who would have to change category."""
     return 0.5 * np.abs(np.asarray(shares) - np.asarray(target)).sum(axis=-1)
 
 
@@ -52,7 +44,7 @@ def original_wasserstein(shares: Float[Array, "... C"], target: Float[Array, "..
 def kullback_leibler(
     shares: Float[Array, "... C"], target: Float[Array, "... C"], *, smoothing: float = DEFAULT_SMOOTHING
 ) -> Float[Array, "..."] | float:
-    """Return KL(shares || target) in nats after mixing both with the uniform distribution.
+    """Return KL(shares || target) in nats, 0 to about ln(C / smoothing), both mixed with the uniform distribution.
 
     Each side becomes (1 - smoothing) p + smoothing / C, so equal sides stay at 0 and an absent category stays finite.
     With smoothing 0 a category that the target lacks and the shares have gives infinity.
@@ -68,8 +60,8 @@ def wasserstein(
 ) -> Float[Array, "..."] | float:
     """Return the least cost of moving the shares onto the target, where a share moved from i to j costs `ground[i, j]`.
 
-    Exact. Equal ground distances give that distance times total variation; categories on a line give the area between
-    the cumulative shares; anything else is a small linear program a row. Undefined (NaN) shares stay undefined.
+    Exact, 0 to the longest ground distance. Equal ones give that distance times total variation; categories on a line
+    give the area between the cumulative shares; anything else is a small linear program. NaN shares stay NaN.
     """
     shares, target = np.broadcast_arrays(np.asarray(shares, float), np.asarray(target, float))
     places = find_line(ground)
@@ -141,32 +133,36 @@ def parse_ground(text: str, categories: Sequence[str]) -> Float[Array, "C C"]:
         return np.abs(places[:, None] - places[None, :])
     ground = np.full((n, n), np.nan)
     np.fill_diagonal(ground, 0.0)
-    for part in filter(str.strip, text.split(",")):
-        pair, _, value = part.partition("=")
-        names = tuple(name.strip() for name in pair.split("|"))
+    for pair, value in parse_numbers(text, example="a|b=0.5, a|c=1").items():
+        names = [name.strip() for name in pair.split("|")]
         if len(names) != 2 or not set(names) <= set(categories) or names[0] == names[1]:
-            raise UserError(f"'{part.strip()}' is no pair of categories such as {'|'.join(categories[:2])}=0.5.")
-        i, j = categories.index(names[0]), categories.index(names[1])
+            raise UserError(f"'{pair}' is not a pair of categories such as {'|'.join(categories[:2])}=0.5.")
+        i, j = map(categories.index, names)
         if not np.isnan(ground[i, j]):
-            raise UserError(
-                f"The ground distance '{text}' names the pair {'|'.join(names)} twice. Give every pair one."
-            )
-        ground[i, j] = ground[j, i] = read_number(value, what=f"the distance in '{part.strip()}'")
+            raise UserError(f"The ground distance '{text}' names the pair {pair} twice. Give every pair one.")
+        ground[i, j] = ground[j, i] = value
     if np.isnan(ground).any():
         i, j = np.argwhere(np.isnan(ground))[0]
         raise UserError(f"The ground distance lacks the pair {categories[i]}|{categories[j]}. Give every pair one.")
     return ground
 
 
-def read_number(text: str, *, what: str) -> float:
-    """Return a finite number that is not negative; `what` names it in the `UserError` otherwise raised."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = np.nan
-    if not 0.0 <= value < np.inf:
-        raise UserError(f"{what} must be a number from 0 on, got '{text.strip()}'.")
-    return value
+def parse_numbers(text: str, *, example: str) -> dict[str, float]:
+    """Read "name=number, ..."; a part of another form, a name twice or a number below 0 raises a `UserError`."""
+    numbers: dict[str, float] = {}
+    for part in filter(str.strip, text.split(",")):
+        name, _, value = (piece.strip() for piece in part.rpartition("="))
+        if not name or name in numbers:
+            raise UserError(
+                f"'{part.strip()}' is not name=number, or its name is there twice. Write it as '{example}'."
+            )
+        try:
+            numbers[name] = float(value)
+        except ValueError:
+            numbers[name] = np.nan
+        if not 0.0 <= numbers[name] < np.inf:
+            raise UserError(f"'{name}' must be a number from 0 on, got '{value}'.")
+    return numbers
 
 
 DISTANCES: dict[str, Distance] = {
@@ -178,40 +174,24 @@ DISTANCES: dict[str, Distance] = {
 DISTANCE_NAMES = (*DISTANCES, "wasserstein")
 
 
-def get_distance(name: str) -> Distance:
-    """Return a distance that needs no categories by its name; an unknown one raises a `UserError` listing the known."""
-    if name not in DISTANCES:
-        raise UserError(f"Unknown distance '{name}'. Known: {', '.join(DISTANCES)}.")
-    return DISTANCES[name]
-
-
 def make_distance(
     name: str, categories: Sequence[str], *, smoothing: float = DEFAULT_SMOOTHING, ground: str = ""
 ) -> Distance:
-    """Return a distance by name with its options bound to the categories.
-
-    Args:
-        name: a name in `DISTANCE_NAMES`.
-        categories: in the order of the shares.
-        smoothing: of "kullback_leibler", from 0 to below 1.
-        ground: of "wasserstein" (see `parse_ground`).
+    """Return a distance of `DISTANCE_NAMES` with its options bound to the categories, in the order of the shares.
 
     Raises:
         UserError: an unknown name, or an option out of its range or of another distance.
     """
     if name not in DISTANCE_NAMES:
         raise UserError(f"Unknown distance '{name}'. Known: {', '.join(DISTANCE_NAMES)}.")
-    if ground.strip() and name != "wasserstein":
-        raise UserError(f"ground='{ground}' is of distance='wasserstein', got '{name}'. Change one, or leave it out.")
-    if smoothing != DEFAULT_SMOOTHING and name != "kullback_leibler":
-        raise UserError(
-            f"smoothing={smoothing} is of distance='kullback_leibler', got '{name}'. Change one, or leave it out."
-        )
+    for option, owner, is_set in (
+        (f"ground='{ground}'", "wasserstein", ground.strip()),
+        (f"smoothing={smoothing}", "kullback_leibler", smoothing != DEFAULT_SMOOTHING),
+    ):
+        if is_set and name != owner:
+            raise UserError(f"{option} is of distance='{owner}', got '{name}'. Change one, or leave it out.")
+    if not 0.0 <= smoothing < 1.0:
+        raise UserError(f"smoothing={smoothing} must be from 0 to below 1. Use {DEFAULT_SMOOTHING}.")
     if name == "kullback_leibler":
-        if not 0.0 <= smoothing < 1.0:
-            raise UserError(f"smoothing={smoothing} must be from 0 to below 1. Use {DEFAULT_SMOOTHING}.")
-        return lambda shares, target: kullback_leibler(shares, target, smoothing=smoothing)
-    if name == "wasserstein":
-        matrix = parse_ground(ground, categories)
-        return lambda shares, target: wasserstein(shares, target, ground=matrix)
-    return DISTANCES[name]
+        return partial(kullback_leibler, smoothing=smoothing)
+    return partial(wasserstein, ground=parse_ground(ground, categories)) if name == "wasserstein" else DISTANCES[name]

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, Num
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import UNKNOWN
-from ilqljax.hiring.reward.distances import Distance, get_distance
+from ilqljax.hiring.reward.distances import Distance, total_variation
 from ilqljax.hiring.statistics import Estimate, divide, split_draws
 from ilqljax.types import Array
 
@@ -26,11 +26,7 @@ class CategoryCounts(NamedTuple):
 
 
 def count_categories(codes: Int[Array, "... k"], n_categories: int) -> CategoryCounts:
-    """Count the categories of shortlists given as codes (-1 is unknown).
-
-    Raises:
-        UserError: a code is not between -1 and `n_categories - 1`.
-    """
+    """Count the categories of shortlists given as codes (-1 is unknown); others raise a `UserError`."""
     codes = np.asarray(codes)
     if codes.size and not (codes.min() >= UNKNOWN and codes.max() < n_categories):
         raise UserError(
@@ -52,22 +48,11 @@ def normalize_counts(counts: Num[Array, "... C"]) -> Float[Array, "... C"]:
 
 
 def pool_share(codes: Int[Array, "N"], n_categories: int) -> Float[Array, "C"]:
-    """Return the target that mirrors the pool: the share of each category among its known members.
-
-    Raises:
-        UserError: nobody in the pool is known.
-    """
+    """Return the share of each category among the pool's known members; if there are none, raise a `UserError`."""
     shares = normalize_counts(count_categories(codes, n_categories).counts)
     if np.isnan(shares).any() or not shares.size:
         raise UserError("The pool's share is undefined: no candidate declares this attribute. Use another attribute.")
     return shares
-
-
-def uniform_target(n_categories: int) -> Float[Array, "C"]:
-    """Return the target that gives every category the same share."""
-    if n_categories < 1:
-        raise UserError(f"A uniform target needs at least one category, got {n_categories}.")
-    return np.full(n_categories, 1.0 / n_categories)
 
 
 def fixed_target(shares: Mapping[str, float], categories: Sequence[str]) -> Float[Array, "C"]:
@@ -104,23 +89,19 @@ def diversity_score(
     codes_of_topk: Int[Array, "... k"],
     target: Float[Array, "... C"],
     *,
-    distance: str | Distance = "total_variation",
+    distance: Distance = total_variation,
     weights: Float[Array, "k"] | None = None,
 ) -> Float[Array, "..."] | float:
     """Score shortlists: -100 times the distance of their known members' distribution from the target.
 
     0 is best. A shortlist with no known member gets the worst score, -100 (or less, where the distance from the target
-    can exceed 1), because nothing shows that it is diverse; its distribution is undefined, and anything milder would
-    reward retrieving people who declare nothing.
+    can exceed 1): anything milder would reward retrieving people who declare nothing.
 
     Args:
-        codes_of_topk: codes of the members, best first.
+        codes_of_topk: codes of the members, best first; one outside the target's categories raises a `UserError`.
         target: one distribution for all, or one a shortlist.
-        distance: a name in `distances.DISTANCES`, or a distance.
+        distance: of distributions (`distances`).
         weights: of the places in the list (`exposure_weights`); without, all members count the same.
-
-    Raises:
-        UserError: a code outside the target's categories, or an unknown distance.
     """
     target = np.asarray(target, float)
     counts = count_categories(codes_of_topk, target.shape[-1]).counts
@@ -130,13 +111,12 @@ def diversity_score(
 
 
 def _score_counts(
-    counts: Num[Array, "... C"], target: Float[Array, "... C"], *, distance: str | Distance
+    counts: Num[Array, "... C"], target: Float[Array, "... C"], *, distance: Distance
 ) -> Float[Array, "..."] | float:
-    compare = get_distance(distance) if isinstance(distance, str) else distance
     # Distances are convex, so the farthest distribution from a target is all of one category.
-    worst = -100.0 * compare(np.eye(target.shape[-1]), target[..., None, :]).max(axis=-1, initial=1.0)
+    worst = -100.0 * distance(np.eye(target.shape[-1]), target[..., None, :]).max(axis=-1, initial=1.0)
     target = np.broadcast_to(target, counts.shape)
-    scores = -100.0 * compare(normalize_counts(counts), target)
+    scores = -100.0 * distance(normalize_counts(counts), target)
     return np.where(counts.sum(axis=-1) > 0, scores, worst)
 
 
@@ -145,7 +125,7 @@ def noise_floor(
     k: int,
     *,
     pool: CategoryCounts,
-    distance: str | Distance = "total_variation",
+    distance: Distance = total_variation,
     weights: Float[Array, "k"] | None = None,
     seed: int = 0,
     n_draws: int = 10_000,
@@ -157,17 +137,7 @@ def noise_floor(
     unknown ones included (multivariate hypergeometric draws). With 50 members, a large half-and-half pool and the
     target (.5, .5) the mean total variation score is about -5.61.
 
-    Args:
-        target: the target distribution.
-        k: members of a shortlist.
-        pool: how many candidates of each category there are, and how many unknown.
-        distance: a name in `distances.DISTANCES`, or a distance.
-        weights: of the places in the list, as in `diversity_score`.
-        seed: same seed, same draws.
-        n_draws: number of simulated shortlists.
-
-    Raises:
-        UserError: k is not between 1 and the size of the pool, or an unknown distance.
+    A k that is not between 1 and the size of the pool raises a `UserError`.
     """
     target = np.asarray(target, float)
     colors = check_draw(k, pool=pool)
@@ -209,9 +179,6 @@ def exact_noise_floor(target: Float[Array, "C"], k: int, *, pool: CategoryCounts
     The number n of known members is hypergeometric, and so is each category's count given n; total variation is a sum
     over categories, so its mean needs no joint law: E = sum_n P(n) sum_c E|x_c / n - target_c| / 2. A shortlist of
     nobody known scores -100, as in `diversity_score`.
-
-    Raises:
-        UserError: k is not between 1 and the size of the pool.
     """
     colors = check_draw(k, pool=pool)
     known = int(colors[:-1].sum())

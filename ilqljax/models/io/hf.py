@@ -7,34 +7,33 @@ transposed, layers are only stacked.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ilqljax.data.files import fetch_snapshot, read_arrays, read_json, save_arrays, save_text
+from ilqljax.data.files import fetch_snapshot, read_arrays, save_arrays, save_text
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2Config
+from ilqljax.models.io.tables import build_tree, flatten, read_settings
 
-LAYER_NAMES = {
-    "ln_1.weight": ("ln_1", "scale"),
-    "ln_1.bias": ("ln_1", "bias"),
-    "attn.c_attn.weight": ("attn", "c_attn", "kernel"),
-    "attn.c_attn.bias": ("attn", "c_attn", "bias"),
-    "attn.c_proj.weight": ("attn", "c_proj", "kernel"),
-    "attn.c_proj.bias": ("attn", "c_proj", "bias"),
-    "ln_2.weight": ("ln_2", "scale"),
-    "ln_2.bias": ("ln_2", "bias"),
-    "mlp.c_fc.weight": ("mlp", "c_fc", "kernel"),
-    "mlp.c_fc.bias": ("mlp", "c_fc", "bias"),
-    "mlp.c_proj.weight": ("mlp", "c_proj", "kernel"),
-    "mlp.c_proj.bias": ("mlp", "c_proj", "bias"),
+NAMES = {
+    "wte.weight": ("wte", "V D"),
+    "wpe.weight": ("wpe", "P D"),
+    "h.{i}.ln_1.weight": ("h/ln_1/scale", "D"),
+    "h.{i}.ln_1.bias": ("h/ln_1/bias", "D"),
+    "h.{i}.attn.c_attn.weight": ("h/attn/c_attn/kernel", "D 3D"),
+    "h.{i}.attn.c_attn.bias": ("h/attn/c_attn/bias", "3D"),
+    "h.{i}.attn.c_proj.weight": ("h/attn/c_proj/kernel", "D D"),
+    "h.{i}.attn.c_proj.bias": ("h/attn/c_proj/bias", "D"),
+    "h.{i}.ln_2.weight": ("h/ln_2/scale", "D"),
+    "h.{i}.ln_2.bias": ("h/ln_2/bias", "D"),
+    "h.{i}.mlp.c_fc.weight": ("h/mlp/c_fc/kernel", "D I"),
+    "h.{i}.mlp.c_fc.bias": ("h/mlp/c_fc/bias", "I"),
+    "h.{i}.mlp.c_proj.weight": ("h/mlp/c_proj/kernel", "I D"),
+    "h.{i}.mlp.c_proj.bias": ("h/mlp/c_proj/bias", "D"),
+    "ln_f.weight": ("ln_f/scale", "D"),
+    "ln_f.bias": ("ln_f/bias", "D"),
 }
-TOP_NAMES = {
-    "wte.weight": ("wte",),
-    "wpe.weight": ("wpe",),
-    "ln_f.weight": ("ln_f", "scale"),
-    "ln_f.bias": ("ln_f", "bias"),
-}
+SIZES = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
 # What transformers' GPT-2 can be told to do otherwise, and ours cannot.
 SUPPORTED_SETTINGS = {
     "activation_function": "gelu_new",
@@ -43,47 +42,37 @@ SUPPORTED_SETTINGS = {
     "tie_word_embeddings": True,
 }
 # Buffers and the tied head that checkpoints may carry and that hold nothing of their own.
-REDUNDANT_SUFFIXES = ("attn.bias", "attn.masked_bias", "lm_head.weight")
+REDUNDANT_SUFFIXES = (".attn.bias", ".attn.masked_bias", "lm_head.weight")
 
 
-def trunk_from_torch(weights: Mapping[str, np.ndarray], *, prefix: str = "") -> dict:
+def trunk_from_torch(
+    weights: Mapping[str, np.ndarray], *, config: GPT2Config | None = None, where: str = "weights"
+) -> dict:
     """Build a trunk's parameters from GPT-2 weights under torch's names.
 
     Args:
-        weights: arrays by name, such as `transformer.h.0.attn.c_attn.weight`, with or without `transformer.`.
-        prefix: only names that start with it are read, for example `lm_policy.`.
-
-    Returns:
-        The nested parameters of `ilqljax.models.gpt2.GPT2`, in float32.
+        weights: arrays by name, such as `h.0.attn.c_attn.weight` or `transformer.h.0.attn.c_attn.weight`.
+        config: the size that it must have; any where absent.
+        where: what the weights are, for messages.
 
     Raises:
-        UserError: names are missing or unexpected; the message lists both.
+        UserError: names are missing or unexpected, or shapes are not the config's or do not fit each other.
     """
-    names = {n.removeprefix(prefix).removeprefix("transformer."): w for n, w in weights.items() if n.startswith(prefix)}
-    n_layer = 1 + max((int(n.split(".")[1]) for n in names if n.startswith("h.")), default=-1)
-    expected = set(TOP_NAMES) | {f"h.{i}.{n}" for i in range(n_layer) for n in LAYER_NAMES}
-    missing = sorted(expected - set(names))
-    unexpected = sorted(n for n in set(names) - expected if not n.endswith(REDUNDANT_SUFFIXES))
-    if missing or unexpected or not n_layer:
-        raise UserError(
-            f"These are not the weights of a GPT-2 (under the prefix {prefix!r}): missing {missing or 'none'}, "
-            f"unexpected {unexpected or 'none'}, {n_layer} layers found."
-        )
-    tree: dict = {}
-    for name, path in TOP_NAMES.items():
-        set_path(tree, path, np.asarray(names[name], np.float32))
-    for name, path in LAYER_NAMES.items():
-        stacked = np.stack([np.asarray(names[f"h.{i}.{name}"], np.float32) for i in range(n_layer)])
-        set_path(tree, ("h", *path), stacked)
-    return tree
+    arrays = {n.removeprefix("transformer."): w for n, w in weights.items() if not n.endswith(REDUNDANT_SUFFIXES)}
+    if config is None:
+        n_layer = 1 + max((int(name.split(".")[1]) for name in arrays if name.startswith("h.")), default=0)
+        return build_tree(arrays, NAMES, layers=n_layer, where=where)
+    sizes = {"V": config.vocab_size, "P": config.n_positions, "D": config.n_embd, "I": config.inner_size}
+    return build_tree(arrays, NAMES, layers=config.n_layer, sizes=sizes, where=f"{where} (of {config})")
 
 
 def trunk_to_torch(trunk: Mapping, *, prefix: str = "transformer.") -> dict[str, np.ndarray]:
     """Name a trunk's parameters as torch's GPT-2 does; the inverse of `trunk_from_torch`."""
-    weights = {prefix + name: np.asarray(get_path(trunk, path), np.float32) for name, path in TOP_NAMES.items()}
-    for name, path in LAYER_NAMES.items():
-        for i, layer in enumerate(np.asarray(get_path(trunk, ("h", *path)), np.float32)):
-            weights[f"{prefix}h.{i}.{name}"] = np.ascontiguousarray(layer)
+    flat, weights = flatten(trunk), {}
+    for name, (path, _) in NAMES.items():
+        array = np.asarray(flat[path], np.float32)
+        for i, part in enumerate(array if "{i}" in name else [array]):
+            weights[prefix + name.format(i=i)] = np.ascontiguousarray(part)
     return weights
 
 
@@ -91,54 +80,26 @@ def load_gpt2(name: str, *, dtype: str = "float32", dropout: float = 0.0) -> tup
     """Load a GPT-2 from a directory (`config.json`, `model.safetensors`) or, when online, from a hub name.
 
     Raises:
-        UserError: nothing is there, it is no GPT-2, or weights are missing.
+        UserError: nothing is there, it is not a GPT-2, or weights are missing or of other sizes.
     """
     directory = find_model(name)
-    settings = read_settings(directory / "config.json")
+    settings = read_settings(
+        directory / "config.json",
+        model_type="gpt2",
+        sizes=SIZES,
+        supported=SUPPORTED_SETTINGS,
+        advice="Save the model again.",
+    )
     path = directory / "model.safetensors"
     arrays = read_arrays(path, advice="Save the model with `save_pretrained(..., safe_serialization=True)`.")
     config = GPT2Config(
-        vocab_size=settings["vocab_size"],
-        n_positions=settings["n_positions"],
-        n_embd=settings["n_embd"],
-        n_layer=settings["n_layer"],
-        n_head=settings["n_head"],
+        **{key: settings[key] for key in SIZES},
         n_inner=settings.get("n_inner") or 0,
         layer_norm_epsilon=settings.get("layer_norm_epsilon", 1e-5),
         dropout=dropout,
         dtype=dtype,
     )
-    trunk = trunk_from_torch(arrays)
-    check_sizes(config, trunk, directory=directory)
-    return config, trunk
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """Read a GPT-2's `config.json` and refuse what our GPT-2 does not compute."""
-    settings = read_json(path, advice="Save the model again.")
-    if settings.get("model_type") != "gpt2":
-        raise UserError(f"{path} has model_type {settings.get('model_type')!r}; expected 'gpt2'.")
-    if missing := [key for key in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head") if key not in settings]:
-        raise UserError(f"{path} lacks {', '.join(missing)}. Save the model again with its full config.")
-    for key, supported in SUPPORTED_SETTINGS.items():
-        if settings.get(key, supported) != supported:
-            raise UserError(f"{path} asks for {key}={settings[key]!r}; only {supported!r} is supported.")
-    return settings
-
-
-def check_sizes(config: GPT2Config, trunk: Mapping, *, directory: Path) -> None:
-    """Refuse weights that are not of the size that the config says."""
-    found = {
-        "vocab_size": trunk["wte"].shape[0],
-        "n_positions": trunk["wpe"].shape[0],
-        "n_embd": trunk["wte"].shape[1],
-        "n_layer": get_path(trunk, ("h", "ln_1", "scale")).shape[0],
-        "inner_size": get_path(trunk, ("h", "mlp", "c_fc", "kernel")).shape[-1],
-    }
-    if wrong := [
-        f"{name}: {n}, not {getattr(config, name)}" for name, n in found.items() if n != getattr(config, name)
-    ]:
-        raise UserError(f"{directory}/model.safetensors does not have the sizes of config.json: {'; '.join(wrong)}.")
+    return config, trunk_from_torch(arrays, config=config, where=str(path))
 
 
 def find_model(name: str) -> Path:
@@ -167,11 +128,8 @@ def resize_vocabulary(trunk: Mapping, vocab_size: int, *, seed: int = 0) -> dict
 def save_gpt2(directory: str | Path, config: GPT2Config, trunk: Mapping, *, special_ids: Mapping[str, int]) -> None:
     """Write a trunk as a directory that transformers' `GPT2LMHeadModel.from_pretrained` loads.
 
-    Args:
-        directory: created where it is missing; files in it are replaced whole.
-        config: the trunk's size.
-        trunk: its parameters.
-        special_ids: `bos_token_id`, `eos_token_id`, `pad_token_id` for `config.json`.
+    The directory is created where it is missing, and files in it are replaced whole. `special_ids` are
+    `bos_token_id`, `eos_token_id` and `pad_token_id` for `config.json`.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -187,26 +145,10 @@ def save_gpt2(directory: str | Path, config: GPT2Config, trunk: Mapping, *, spec
         "n_head": config.n_head,
         "n_inner": config.n_inner or None,
         "layer_norm_epsilon": config.layer_norm_epsilon,
-        "embd_pdrop": config.dropout,
-        "attn_pdrop": config.dropout,
-        "resid_pdrop": config.dropout,
+        **dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), config.dropout),
         "tie_word_embeddings": True,
         "dtype": "float32",
         **special_ids,
     }
     save_arrays(directory / "model.safetensors", trunk_to_torch(trunk), metadata={"format": "pt"})
     save_text(directory / "config.json", json.dumps(settings, indent=2) + "\n")
-
-
-def set_path(tree: dict, path: tuple[str, ...], value: np.ndarray) -> None:
-    """Set a leaf of a nested dict, making the dicts on the way."""
-    for key in path[:-1]:
-        tree = tree.setdefault(key, {})
-    tree[path[-1]] = value
-
-
-def get_path(tree: Mapping, path: tuple[str, ...]) -> np.ndarray:
-    """Return a leaf of a nested dict."""
-    for key in path:
-        tree = tree[key]
-    return tree

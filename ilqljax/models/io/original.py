@@ -15,56 +15,59 @@ import itertools
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
-from ilqljax.models.io.hf import LAYER_NAMES, REDUNDANT_SUFFIXES, TOP_NAMES, trunk_from_torch
-from ilqljax.models.io.networks import Networks, check_names, check_networks
+from ilqljax.models.io.hf import trunk_from_torch
+from ilqljax.models.io.networks import Networks, check_networks
+from ilqljax.models.io.tables import unflatten
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 
-ONLINE_HEADS = {"v": "v", "q": "q1", "q2": "q2"}
-TARGET_HEADS = {"target_q": "q1", "target_q2": "q2"}
-# The plain head is an nn.Sequential (0: linear, 2: linear); the advanced one a module with named parts.
-TRUNKS = ("model", "lm_policy", "lm_target")
+TRUNKS = {"model": "params/trunk", "lm_policy": "params/policy", "lm_target": "target/trunk"}
+HEADS = {"v": "params/v", "q": "params/q1", "q2": "params/q2", "target_q": "target/q1", "target_q2": "target/q2"}
 # What training loops wrap a state dict in.
 WRAPPERS = ("model", "state_dict", "model_state_dict")
+# The plain head is an nn.Sequential (0: linear, 2: linear); the advanced one a module with named parts.
 PLAIN_PARTS = {"0": "dense_in", "2": "dense_out"}
 ADVANCED_PARTS = {"ln1": "ln1", "ff1": "ff1", "ff2": "ff2", "ln2": "ln2", "output_layer": "dense_out"}
 
 
-def params_from_original(weights: Mapping[str, np.ndarray]) -> tuple[dict, dict]:
+def params_from_original(weights: Mapping[str, np.ndarray], *, where: str = "weights") -> tuple[dict, dict]:
     """Build `(params, target)` of a `ValueLM` from an original model's state dict.
 
     Args:
         weights: arrays by the original's names; gradients of the same names work as well.
+        where: what the weights are, for messages.
 
     Raises:
-        UserError: names are missing or unexpected.
+        UserError: names are missing or unexpected, or shapes do not fit each other.
     """
+    groups = group_names(weights)
+    known = {"pi", *TRUNKS, *HEADS}
+    if unexpected := sorted(groups.keys() - known):
+        raise UserError(f"{where} has unexpected names: {unexpected}. Known groups: {sorted(known)}.")
+    flat = {}
+    for group, path in TRUNKS.items():
+        if group in groups:
+            flat[path] = trunk_from_torch(groups[group], where=f"{where} ({group}.*)")
+    for group, path in HEADS.items():
+        if group in groups:
+            flat[path] = head_from_original(groups[group], name=group)
+    if "model" in groups and "v" not in groups:
+        flat["params/policy"] = flat.pop("params/trunk")
+    trees = unflatten(flat)
+    return trees.get("params", {}), trees.get("target", {})
+
+
+def group_names(weights: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """Group arrays by the first part of their names."""
     groups: dict[str, dict[str, np.ndarray]] = {}
     for name, value in weights.items():
         group, _, rest = name.partition(".")
-        groups.setdefault(group, {})[rest] = np.asarray(value)
-    known = {"model", "lm_policy", "lm_target", "pi", *ONLINE_HEADS, *TARGET_HEADS}
-    if unexpected := sorted(set(groups) - known):
-        raise UserError(f"Unexpected names in the original's weights: {unexpected}. Known groups: {sorted(known)}.")
-    is_ilql = "v" in groups
-    params: dict[str, Any] = {}
-    target: dict[str, Any] = {}
-    if "model" in groups:
-        params["trunk" if is_ilql else "policy"] = trunk_from_torch(groups["model"])
-    if "lm_policy" in groups:
-        params["policy"] = trunk_from_torch(groups["lm_policy"])
-    if "lm_target" in groups:
-        target["trunk"] = trunk_from_torch(groups["lm_target"])
-    for tree, names in ((params, ONLINE_HEADS), (target, TARGET_HEADS)):
-        for original, ours in names.items():
-            if original in groups:
-                tree[ours] = head_from_original(groups[original], name=original)
-    return params, target
+        groups.setdefault(group, {})[rest.removeprefix("transformer.")] = np.asarray(value)
+    return groups
 
 
 def head_from_original(weights: Mapping[str, np.ndarray], *, name: str) -> dict:
@@ -120,13 +123,29 @@ def load_original(path: str | Path, *, n_head: int = 0) -> Networks:
         n_head: attention heads, which weights do not tell; 0 takes heads of 64 entries, as every GPT-2 has.
 
     Raises:
-        UserError: torch is not installed, the file is no state dict, or names are missing, unexpected or misshapen.
+        UserError: torch is not installed, the file is not a state dict, or names are missing, unexpected or misshapen.
     """
     weights = read_state_dict(Path(path))
-    sizes = infer_sizes(weights, n_head=n_head, where=str(path))
-    check_trunks(weights, sizes, where=str(path))
-    check_heads(weights, where=str(path))
-    params, target = params_from_original(weights)
+    groups = group_names(weights)
+    if "wte.weight" not in groups.get("model", {}):
+        raise UserError(
+            f"{path} is not a checkpoint of the original: model.wte.weight is missing. It begins with "
+            f"{', '.join(sorted(weights)[:4])}. Give the model.pkl or model_converted.pkl that the original saved."
+        )
+    params, target = params_from_original(weights, where=str(path))
+    check_groups(groups, where=str(path))
+    trunk = params["trunk"] if "v" in params else params["policy"]
+    (vocab_size, width), inner = trunk["wte"].shape, trunk["h"]["mlp"]["c_fc"]["bias"].shape[1]
+    if not n_head and width % 64:
+        raise UserError(f"{path} has width {width}, not a multiple of 64: say how many heads with --n_head.")
+    sizes = GPT2Config(
+        vocab_size=vocab_size,
+        n_positions=len(trunk["wpe"]),
+        n_embd=width,
+        n_layer=len(trunk["h"]["ln_1"]["scale"]),
+        n_head=n_head or width // 64,
+        n_inner=0 if inner == 4 * width else inner,
+    )
     if "v" not in params:
         return Networks(ValueLM(GPT2(sizes), ValueLMConfig()), params, {})
     heads = ValueLMConfig(
@@ -134,11 +153,31 @@ def load_original(path: str | Path, *, n_head: int = 0) -> Networks:
         separate_policy="policy" in params,
         separate_target="trunk" in target,
         advanced_mlp="ff1" in params["v"],
-        level="utterance" if params.get("q1", {}).get("dense_out", {"bias": [0]})["bias"].shape == (1,) else "token",
+        level="utterance" if params["q1"]["dense_out"]["bias"].shape == (1,) else "token",
     )
     model = ValueLM(GPT2(sizes), heads)
     check_networks(model, params, target, where=str(path))
     return Networks(model, params, target)
+
+
+def check_groups(groups: Mapping[str, Mapping[str, np.ndarray]], *, where: str) -> None:
+    """Refuse output layers that are not tied to their embeddings, and a critic without one of V, Q and target Q."""
+    policy = "lm_policy" if "lm_policy" in groups else "model"
+    for group, arrays in groups.items():
+        trunk = groups.get(policy if group == "pi" else group, {})
+        for name, value in arrays.items():
+            is_output = group == "pi" or (group in TRUNKS and name.endswith("lm_head.weight"))
+            if is_output and not np.array_equal(value, trunk["wte.weight"]):
+                raise UserError(
+                    f"{where}: {group}.{name} differs from the token embeddings, and only tied heads are supported. "
+                    "Choose a checkpoint whose output layer is tied."
+                )
+    heads = sorted(groups.keys() & HEADS.keys())
+    if heads and (missing := [name for name in ("v", "q", "target_q") if name not in groups]):
+        raise UserError(
+            f"{where} holds the heads {', '.join(heads)} of a critic, but not {', '.join(missing)}. Save the whole "
+            "model's state_dict(), or no head at all for the language model alone."
+        )
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
@@ -160,79 +199,5 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     if not isinstance(loaded, Mapping) or not loaded:
         raise UserError(f"{path} holds a {type(loaded).__name__}, not a state dict. Save model.state_dict().")
     if wrong := sorted(str(name) for name, value in loaded.items() if not isinstance(value, torch.Tensor)):
-        raise UserError(f"{path} holds {', '.join(wrong[:9])}, which are no tensors. Save model.state_dict() alone.")
+        raise UserError(f"{path} holds {', '.join(wrong[:9])}, which are not tensors. Save model.state_dict() alone.")
     return {str(name).removeprefix("module."): value.float().numpy() for name, value in loaded.items()}
-
-
-def infer_sizes(weights: Mapping[str, np.ndarray], *, n_head: int, where: str) -> GPT2Config:
-    """Read the size of a GPT-2 off the shapes of its weights."""
-    shapes = {name.replace(".transformer.", ".", 1): value.shape for name, value in weights.items()}
-    needed = ("model.wte.weight", "model.wpe.weight", "model.h.0.mlp.c_fc.weight")
-    if missing := [name for name in needed if name not in shapes]:
-        raise UserError(
-            f"{where} is no checkpoint of the original: {', '.join(missing)} missing. It begins with "
-            f"{', '.join(sorted(weights)[:4])}."
-        )
-    (vocab_size, width), (n_positions, _), (_, inner) = (shapes[name] for name in needed)
-    if not n_head and width % 64:
-        raise UserError(f"{where} has width {width}, which is no multiple of 64: say how many heads with --n_head.")
-    layers = [int(name.split(".")[2]) for name in shapes if name.startswith("model.h.")]
-    return GPT2Config(
-        vocab_size=vocab_size,
-        n_positions=n_positions,
-        n_embd=width,
-        n_layer=1 + max(layers),
-        n_head=n_head or width // 64,
-        n_inner=0 if inner == 4 * width else inner,
-    )
-
-
-def check_trunks(weights: Mapping[str, np.ndarray], sizes: GPT2Config, *, where: str) -> None:
-    """Refuse language models that lack weights, have others, or whose output layer is not tied to the embeddings."""
-    width, inner = sizes.n_embd, sizes.inner_size
-    layer_shapes = {
-        "attn.c_attn.weight": (width, 3 * width),
-        "attn.c_attn.bias": (3 * width,),
-        "attn.c_proj.weight": (width, width),
-        "mlp.c_fc.weight": (width, inner),
-        "mlp.c_fc.bias": (inner,),
-        "mlp.c_proj.weight": (inner, width),
-    }
-    top_shapes = {"wte.weight": (sizes.vocab_size, width), "wpe.weight": (sizes.n_positions, width)}
-    expected = {}
-    for group in {name.partition(".")[0] for name in weights} & set(TRUNKS):
-        expected |= {f"{group}.{name}": top_shapes.get(name, (width,)) for name in TOP_NAMES}
-        for i in range(sizes.n_layer):
-            expected |= {f"{group}.h.{i}.{name}": layer_shapes.get(name, (width,)) for name in LAYER_NAMES}
-    found = {}
-    for name, value in weights.items():
-        group, _, rest = name.partition(".")
-        if group == "pi" or (group in TRUNKS and rest.endswith("lm_head.weight")):
-            own_policy = any(n.startswith("lm_policy.") for n in weights)
-            tied = group if group != "pi" else "lm_policy" if own_policy else "model"
-            embeddings = find_embeddings(weights, tied)
-            if embeddings is not None and not np.array_equal(value, embeddings):
-                raise UserError(
-                    f"{where}: {name} differs from the token embeddings, and only tied heads are supported."
-                )
-        elif group in TRUNKS:
-            found[f"{group}.{rest.removeprefix('transformer.')}"] = value.shape
-    found = {name: shape for name, shape in found.items() if name in expected or not name.endswith(REDUNDANT_SUFFIXES)}
-    check_names(expected, found, where=where)
-
-
-def check_heads(weights: Mapping[str, np.ndarray], *, where: str) -> None:
-    """Refuse a critic of which V, Q or target Q is missing; a language model alone has none of them."""
-    groups = {name.partition(".")[0] for name in weights}
-    heads = sorted(groups & {*ONLINE_HEADS, *TARGET_HEADS})
-    if heads and (missing := [name for name in ("v", "q", "target_q") if name not in groups]):
-        raise UserError(
-            f"{where} holds the heads {', '.join(heads)} of a critic, but not {', '.join(missing)}. Save the whole "
-            "model's state_dict(), or no head at all for the language model alone."
-        )
-
-
-def find_embeddings(weights: Mapping[str, np.ndarray], group: str) -> np.ndarray | None:
-    """Return a trunk's token embeddings under either of torch's names."""
-    names = (f"{group}.transformer.wte.weight", f"{group}.wte.weight")
-    return next((weights[name] for name in names if name in weights), None)

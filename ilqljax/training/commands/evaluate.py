@@ -8,13 +8,13 @@ task's evaluator writes: for postings evaluation.jsonl (a line per policy and po
 
 import argparse
 
-from ilqljax.cli import add_options, add_renamed, list_given
+from ilqljax.cli import add_options, add_renamed, add_run, list_given
 from ilqljax.decoding.options import DecodeConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the run, where results go, and how to decode."""
-    parser.add_argument("--run", required=True, help="folder that training printed")
+    add_run(parser)
     add_renamed(parser, "--out", "--save_path", default="", help="folder for the results; the run's own if left out")
     add_options(parser, DecodeConfig, unset="the run's own")
 
@@ -25,5 +25,5 @@ def run(args: argparse.Namespace) -> None:
     from ilqljax.training.evaluation import evaluate_run
 
     enable_compilation_cache()
-    out = evaluate_run(args.run, out_dir=args.out, overrides=list_given(args, DecodeConfig))
+    out = evaluate_run(args.run, out_dir=args.out, overrides=list_given(args, DecodeConfig), imports=args.imports)
     print(f"results are in {out}")

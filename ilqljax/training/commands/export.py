@@ -11,12 +11,12 @@ from it with --config.model.path=exported --config.pretrain.total_steps=0, criti
 import argparse
 from pathlib import Path
 
-from ilqljax.cli import add_renamed
+from ilqljax.cli import add_renamed, add_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the run, its policy, and the folder to write."""
-    add_renamed(parser, "--run", "--load", required=True, help="folder of a run")
+    add_run(parser, "--load")
     add_renamed(parser, "--out", "--save", required=True, help="folder to write")
     parser.add_argument("--policy", default="", help="the run's algorithm if left out; 'bc' for its clone")
 
@@ -26,6 +26,6 @@ def run(args: argparse.Namespace) -> None:
     from ilqljax.training.evaluation import open_run
     from ilqljax.training.policies import export_policy
 
-    run = open_run(args.run)
+    run = open_run(args.run, imports=args.imports)
     export_policy(Path(args.out), run.built, run.select_policy(args.policy), critic=True)
     print(f"wrote {args.out}; start from it with --config.model.path={args.out} --config.pretrain.total_steps=0")

@@ -25,8 +25,8 @@ def run(args: argparse.Namespace) -> None:
     """Convert."""
     from ilqljax.config import resolve_path
     from ilqljax.data.tokenizer import load_tokenizer
-    from ilqljax.models.io.networks import save_networks
     from ilqljax.models.io.original import load_original
+    from ilqljax.training.policies import save_model
 
     networks = load_original(resolve_path(args.weights), n_head=args.n_head)
     tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
@@ -36,11 +36,6 @@ def run(args: argparse.Namespace) -> None:
             f"{args.weights} knows {vocab_size} tokens and the tokenizer {args.tokenizer!r} {tokenizer.vocab_size}. "
             "Give the tokenizer that the model was trained with."
         )
-    ids = {}
-    if tokenizer is not None:
-        ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eoa_id, "pad_token_id": tokenizer.pad_id}
-    save_networks(resolve_path(args.out), networks, special_ids=ids)
-    if tokenizer is not None:
-        tokenizer.save(resolve_path(args.out))
+    save_model(resolve_path(args.out), networks, tokenizer)
     kinds = ", ".join([*networks.params, *(f"target {name}" for name in networks.target)])
     print(f"wrote {args.out}: {kinds}; {networks.model.backbone.config}")

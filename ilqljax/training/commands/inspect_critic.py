@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ilqljax.cli import add_run
 from ilqljax.data.files import check_writable_folder, save_text
 from ilqljax.data.json_lines import read_field, read_json_lines
 
@@ -37,7 +38,7 @@ class JudgedText:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the run, the texts, and what is shown of them."""
     add = parser.add_argument
-    add("--run", required=True, help="folder of a run with a critic")
+    add_run(parser)
     add("--out", required=True, help="folder to write")
     add("--dataset", default="validation_dataset", help="section of the run's config to take rows of")
     add("--split", default="", help="another split of that section's data")
@@ -53,15 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Inspect, and write three files."""
     from ilqljax.data.dataset import ObservationDataset, SelectedRows
+    from ilqljax.training import inspection
     from ilqljax.training.compilation import enable_compilation_cache
     from ilqljax.training.evaluation import build_rows, open_run
-    from ilqljax.training.inspection.heatmap import format_table, render_heatmap
-    from ilqljax.training.inspection.ngrams import format_ngrams, rank_ngrams
-    from ilqljax.training.inspection.values import inspect_rows
 
     check_writable_folder(args.out)  # now, not after the work
     enable_compilation_cache()
-    run = open_run(args.run)
+    run = open_run(args.run, imports=args.imports)
     trained = run.select_policy()
     if args.texts:
         dataset = ObservationDataset(read_texts(args.texts), run.built.tokenizer)
@@ -69,15 +68,15 @@ def run(args: argparse.Namespace) -> None:
         dataset = build_rows(run, args.dataset, split=args.split)
     dataset = SelectedRows(dataset, range(min(args.n, dataset.size())))
     learner, networks = trained.learner, {"params": trained.params, "target": trained.target}
-    rows = inspect_rows(learner.model, dataset, **networks, value_range=learner.value_range)
+    rows = inspection.inspect_rows(learner.model, dataset, **networks, value_range=learner.value_range)
     shown = rows[: args.n_shown]
     titles = [str(dataset.get_item(i).metadata.get("posting_id", f"text {i + 1}")) for i in range(len(shown))]
     min_count = args.min_count
     if min_count is None:  # own texts are few, and hardly a whole utterance comes twice
         min_count = 1 if args.texts or learner.model.config.level == "utterance" else 3
-    ngrams = format_ngrams(rank_ngrams(rows, longest=args.longest, min_count=min_count))
-    tables = [f"{title}\n{format_table(row)}" for title, row in zip(titles, shown, strict=True)]
-    page = render_heatmap(shown, titles=titles)
+    ngrams = inspection.format_ngrams(inspection.rank_ngrams(rows, longest=args.longest, min_count=min_count))
+    tables = [f"{title}\n{inspection.format_table(row)}" for title, row in zip(titles, shown, strict=True)]
+    page = inspection.render_heatmap(shown, titles=titles)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     save_text(out / "values.txt", "\n\n".join(tables) + "\n")

@@ -1,0 +1,96 @@
+"""A task of a user's own, in a file of theirs: it trains, is judged, and is judged again, with no edit of ilqljax."""
+
+import json
+
+import pytest
+
+from ilqljax.cli import run_command
+from ilqljax.errors import UserError
+from ilqljax.train import train
+from ilqljax.training.evaluation import open_run
+
+TASK = '''
+import json
+import numpy as np
+from ilqljax import CharacterTokenizer, LanguageEnvironment, LanguageObservation, ObservationDataset, register
+from ilqljax.data.tokenizer import Tokenizer
+
+
+class Answer(LanguageObservation):
+    """Say "b" to get 1."""
+
+    def __init__(self, said=""):
+        self.said = said
+
+    def to_sequence(self):
+        return [("a", None)] + [(s, float(s == "b")) for s in self.said], bool(self.said)
+
+    def __str__(self):
+        return self.said
+
+
+class Game(LanguageEnvironment):
+    def reset(self):
+        self.state = Answer()
+        return self.state
+
+    def step(self, action):
+        self.state = Answer(action[:1] or "a")
+        return self.state, float(action == "b"), True
+
+    def is_terminal(self):
+        return bool(self.state.said)
+
+
+@register("tokenizer", "mine")
+def make_tokenizer():
+    return CharacterTokenizer("abc")
+
+
+@register("dataset", "mine")
+def make_dataset(tokenizer: Tokenizer, *, n: int = 8):
+    return ObservationDataset([Answer("abc"[i % 3]) for i in range(n)], tokenizer)
+
+
+@register("environment", "mine")
+def make_environment():
+    return lambda i: Game()
+
+
+@register("evaluator", "mine")
+def make_judge(*, n: int = 2):
+    def judge(names, make, *, out_dir):
+        said = {name: make(name).act_batch([Answer()] * n) for name in names}
+        (out_dir / "said.json").write_text(json.dumps(said))
+        return [{"policy": name} for name in names], "table of mine"
+
+    return judge
+'''
+
+
+@pytest.mark.slow
+def test_a_task_in_a_file_trains_and_is_judged_again_when_its_import_is_named(tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text(TASK)
+    stage = {"total_steps": 2, "batch_size": 2, "length_buckets": (8,), "n_rollouts": 2}
+    config = {
+        "task": "mine",
+        "algorithm": "ilql",
+        "imports": (str(file),),
+        "run_dir": str(tmp_path / "run"),
+        "model": {"name": "gpt2", "n_positions": 16, "n_embd": 8, "n_layer": 1, "n_head": 1},
+        **{name: {"name": "mine"} for name in ("tokenizer", "dataset", "validation_dataset", "pretrain_dataset")},
+        **{name: {"name": "mine"} for name in ("environment", "evaluator")},
+        "pretrain": stage,
+        "train": stage,
+        "decode": {"max_new_tokens": 2, "beta": 1.0},
+        "acting": {"length_buckets": (8,)},
+        "mesh": {"data": 1},
+    }
+    run_dir = train(config)
+    assert "table of mine" in (run_dir / "results.txt").read_text()
+    with pytest.raises(UserError, match=r"its config imports .*mine\.py\. That is code of whoever trained it"):
+        open_run(run_dir)
+    run_command(["evaluate", "--run", str(run_dir), "--out", str(tmp_path / "again"), "--imports", str(file)])
+    assert json.loads((tmp_path / "again" / "said.json").read_text()).keys() == {"bc", "ilql"}
+    assert "table of mine" in capsys.readouterr().out
