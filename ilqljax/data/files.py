@@ -30,9 +30,7 @@ def read_bounded_lines(stream: BinaryIO, path: str | Path) -> Iterator[tuple[int
     Raises:
         UserError: a line is longer.
     """
-    number = 0
-    while line := stream.readline(MAX_LINE_BYTES + 1):
-        number += 1
+    for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE_BYTES + 1), b""), start=1):
         if len(line) > MAX_LINE_BYTES:
             raise UserError(
                 f"{path}:{number}: the line is longer than {MAX_LINE_BYTES >> 20} MiB. Each line must be one record: "
@@ -105,11 +103,7 @@ def read_arrays(path: str | Path, *, advice: str) -> dict[str, np.ndarray]:
 def save_arrays(
     path: str | Path, arrays: Mapping[str, np.ndarray], *, metadata: Mapping[str, str] = MappingProxyType({})
 ) -> None:
-    """Write a safetensors file with a checksum of its arrays, whole or not at all.
-
-    Raises:
-        UserError: the file cannot be written; what stood there before still does.
-    """
+    """Write a safetensors file with a checksum of its arrays; errors are those of `save_whole`."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
@@ -181,7 +175,7 @@ def fetch_snapshot(name: str, *, files: Sequence[str]) -> Path:
     """Return the local folder with a Hugging Face hub model's `files`, downloaded once and cached.
 
     Raises:
-        UserError: the files are neither in the cache nor to be had from the hub.
+        UserError: the files are in neither the cache nor the hub.
     """
     from huggingface_hub import snapshot_download  # slow to import, and rarely needed
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -243,11 +237,7 @@ def check_new_folder(folder: str | Path) -> None:
 
 
 def save_folder(folder: str | Path, texts: Mapping[str, str]) -> None:
-    """Write a new folder of UTF-8 text files, all of them or none.
-
-    Raises:
-        UserError: the folder is there and not empty, or cannot be written.
-    """
+    """Write a new folder of UTF-8 text files, all or none; errors are those of `check_new_folder` and `save_whole`."""
     check_new_folder(folder)
 
     def write(temporary: Path) -> None:

@@ -60,12 +60,11 @@ def read_field(row: Mapping[str, Any], name: str, *, kind: type, where: str, def
 
 def read_fields(row: Mapping[str, Any], schema: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     """Return the fields of a schema (`read_field`): it gives the type of a required one, and the default of another."""
-    kinds = {
-        name: (wanted, ...) if isinstance(wanted, type) else (type(wanted), wanted) for name, wanted in schema.items()
-    }
-    return {
-        name: read_field(row, name, kind=kind, where=where, default=default) for name, (kind, default) in kinds.items()
-    }
+    fields = {}
+    for name, wanted in schema.items():
+        kind, default = (wanted, ...) if isinstance(wanted, type) else (type(wanted), wanted)
+        fields[name] = read_field(row, name, kind=kind, where=where, default=default)
+    return fields
 
 
 def read_objects(row: Mapping[str, Any], name: str, *, where: str, default: Any = ...) -> list[Mapping[str, Any]]:

@@ -40,11 +40,7 @@ SMALLEST_ACTION_BUCKET = 16
 
 @dataclass(frozen=True)
 class _Batches:
-    """Hold what the batches of a loader have in common: their size, their shapes, and this host's share.
-
-    Rows are padded to the least buckets that hold all of a batch, so all hosts pad alike. No action buckets means
-    powers of two from 16; utterance actions are padded to powers of two.
-    """
+    """Hold what the batches of a loader have in common: their size, their shapes, and this host's share."""
 
     batch_size: int
     length_buckets: Sequence[int]
@@ -217,8 +213,7 @@ def make_train_loader(
             Utterance actions are padded to powers of two. So the shapes are few whatever the data.
         n_hosts: hosts that share each batch.
         host: which of them this is; host h gets the h-th block of rows.
-        sort_window: how many batches are sorted by length together; 1 for none. Losses of sorted batches divide by
-            `expect_counts`: by a batch's own tokens they would be biased.
+        sort_window: how many batches are sorted by length together; 1 for none.
         prefetch: batches to prepare ahead in a thread; 0 for none.
 
     Raises:

@@ -75,8 +75,8 @@ class BestRows(AllRows):
                 f"No training row has a return of at least min_return={config.min_return}; the best has "
                 f"{returns.max():.4g}. Lower min_return."
             )
-        kept = int((returns >= threshold).sum())
-        logger.info("best rows: %d of %d have a return of at least %.4g", kept, len(returns), threshold)
+        n_kept = np.sum(returns >= threshold)
+        logger.info("best rows: %d of %d have a return of at least %.4g", n_kept, len(returns), threshold)
         return cls(threshold)
 
     def apply(self, dataset: RLDataset) -> RLDataset:
