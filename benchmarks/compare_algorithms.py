@@ -16,8 +16,7 @@ from ilqljax.cli import run_main
 from ilqljax.data.files import save_text
 from ilqljax.errors import UserError
 from ilqljax.hiring.evaluation.record import EVALUATION_FILE, load_evaluations
-from ilqljax.hiring.evaluation.summary import distill_evaluations
-from ilqljax.hiring.evaluation.tables import align, show_interval
+from ilqljax.hiring.evaluation.summary import align, distill_evaluations, show_interval
 from ilqljax.models.cpu.allocator import restart_with_huge_pages
 from ilqljax.rl.algorithms import ALGORITHMS
 from ilqljax.train import train

@@ -34,7 +34,7 @@ _PUBLIC = {
     "plan_run": "training.plan",
     "open_run": "training.evaluation",
     "evaluate_run": "training.evaluation",
-    "make_policy": "training.policies",
+    "make_policy": "training.evaluation",
 }
 __all__ = sorted(_PUBLIC)
 

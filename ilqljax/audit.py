@@ -1,8 +1,6 @@
 """Audit a matcher or a table of scores: `python -m ilqljax.audit` is `ilqljax audit`."""
 
-import sys
-
 from ilqljax.cli import main
 
 if __name__ == "__main__":
-    main(["audit", *sys.argv[1:]])
+    main(before=["audit"])

@@ -40,9 +40,9 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 # --- Commands ---------------------------------------------------------------------------------------------------------
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Run the command that the words name, those of the command line if none are given."""
-    run_main(lambda: run_command(sys.argv[1:] if words is None else list(words)))
+def main(words: Sequence[str] | None = None, *, before: Sequence[str] = ()) -> None:
+    """Run the command that the words name, those of the command line if none are given, `before` in front of them."""
+    run_main(lambda: run_command([*before, *(sys.argv[1:] if words is None else words)]))
 
 
 def run_command(words: Sequence[str]) -> None:

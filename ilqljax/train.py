@@ -31,10 +31,7 @@ from ilqljax.rl.algorithms import Learner, select_acting_params
 from ilqljax.rl.state import TrainState
 from ilqljax.training.checkpoint import CheckpointStore
 from ilqljax.training.compilation import enable_compilation_cache
-from ilqljax.training.loop import Stage, Start, say, train_stage
-from ilqljax.training.metrics import JsonlWriter, MultiWriter, TensorBoardWriter, WandbWriter
-from ilqljax.training.plan import Plan, plan_run
-from ilqljax.training.policies import (
+from ilqljax.training.evaluation import (
     Trained,
     evaluate_policies,
     evaluate_rollouts,
@@ -42,6 +39,9 @@ from ilqljax.training.policies import (
     make_policy,
     save_transform,
 )
+from ilqljax.training.loop import Stage, Start, say, train_stage
+from ilqljax.training.metrics import JsonlWriter, MultiWriter, TensorBoardWriter, WandbWriter
+from ilqljax.training.plan import Plan, plan_run
 from ilqljax.training.processes import (
     broadcast_from_leader,
     first_process_first,
@@ -97,12 +97,7 @@ def train(config: Section, *, overrides: Mapping[str, Any] | None = None) -> Pat
 def run_stage(plan: Plan, stage: Stage, run_dir: Path, start: Start, *, settles: bool) -> Trained:
     """Train one stage with checkpoints and metrics in the run's folder; continues where they end.
 
-    Args:
-        plan: the run.
-        stage: of the run.
-        run_dir: the folder, claimed.
-        start: what the networks start from.
-        settles: whether the config of a resumed run is recorded once this stage's checkpoints have been found to fit.
+    A stage that `settles` records the config of a resumed run once its checkpoints have been found to fit.
     """
 
     def describe(state: TrainState) -> Trained:
@@ -173,31 +168,19 @@ def open_writers(config: RunConfig, saved: ConfigDict, run_dir: Path, name: str,
         TensorBoardWriter(folder, resume_step=resume_step),
     ]
     if config.wandb.use_wandb:
-        writers.append(
-            WandbWriter(
-                project=config.wandb.project,
-                name=f"{run_dir.name}-{name}",
-                directory=run_dir,
-                config=saved.to_dict(),
-                mode=config.wandb.mode,
-            )
-        )
+        shown = {"name": f"{run_dir.name}-{name}", "config": saved.to_dict()}
+        writers.append(WandbWriter(config.wandb.project, directory=run_dir, mode=config.wandb.mode, **shown))
     return MultiWriter(writers)
 
 
 def read_config(argv: list[str]) -> tuple[ConfigDict, list[str]]:
-    """Load the config file that the command line names, with all defaults; return it and the other arguments.
-
-    Raises:
-        UserError: no config file is named, it is not one, or an override is of a key that there is not.
-    """
+    """Load the config file that the command line names, with all defaults; return it and the other arguments."""
     words = [word for argument in argv for word in argument.split("=", 1)]
     name = next((b for a, b in pairwise(words) if a in ("--config", "-config")), "")
     if not name:
         return ConfigDict(), argv
     config = load_run_config(name)
-    rest = [argument for argument in argv if argument.split("=", 1)[0] not in ("--config", "-config")]
-    rest = [argument for argument in rest if argument != name]
+    rest = [word for word in argv if word != name and word.split("=", 1)[0] not in ("--config", "-config")]
     check_override_names(config, rest)
     return config, rest
 

@@ -1,7 +1,5 @@
 """`ilqljax report policies`, which see."""
 
-import sys
-
 from ilqljax.cli import main
 
-main(["report", "policies", *sys.argv[1:]])
+main(before=["report", "policies"])

@@ -1,7 +1,5 @@
 """`ilqljax evaluate`, which see."""
 
-import sys
-
 from ilqljax.cli import main
 
-main(["evaluate", *sys.argv[1:]])
+main(before=["evaluate"])

@@ -1,7 +1,5 @@
 """`ilqljax export`, which see."""
 
-import sys
-
 from ilqljax.cli import main
 
-main(["export", *sys.argv[1:]])
+main(before=["export"])

@@ -1,7 +1,5 @@
 """`ilqljax report impact`, which see."""
 
-import sys
-
 from ilqljax.cli import main
 
-main(["report", "impact", *sys.argv[1:]])
+main(before=["report", "impact"])

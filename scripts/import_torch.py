@@ -1,7 +1,5 @@
 """`ilqljax import`, which see."""
 
-import sys
-
 from ilqljax.cli import main
 
-main(["import", *sys.argv[1:]])
+main(before=["import"])

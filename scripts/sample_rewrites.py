@@ -1,7 +1,5 @@
 """`ilqljax data sample`, which see."""
 
-import sys
-
 from ilqljax.cli import main
 
-main(["data", "sample", *sys.argv[1:]])
+main(before=["data", "sample"])

@@ -12,12 +12,15 @@ from ilqljax.hiring.audit.crossed import (
     crossed_p_value,
     crossed_ratio,
     find_influence,
+    pair_rows,
+    pair_scoring,
+    pair_selection,
+    pair_shortlisting,
     sum_shared,
     tally_pairs,
 )
 from ilqljax.hiring.audit.impact_ratio import find_eligible, ratios_and_smallest
 from ilqljax.hiring.audit.market import AuditConfig, list_measures
-from ilqljax.hiring.audit.pairs import pair_rows, pair_scoring, pair_selection, pair_shortlisting
 from ilqljax.hiring.audit.rates import tabulate_rates
 from ilqljax.hiring.audit.shuffling import shuffle_labels
 from ilqljax.hiring.audit.sources import build_market, make_matcher

@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 
 from ilqljax.hiring.attributes import Attribute
-from ilqljax.hiring.audit.crossed import crossed_ratio, find_influence, tally_pairs
+from ilqljax.hiring.audit.crossed import (
+    NOBODY,
+    crossed_ratio,
+    find_influence,
+    pair_rows,
+    pair_scoring,
+    pair_selection,
+    tally_pairs,
+)
 from ilqljax.hiring.audit.impact_ratio import Mark, mark_category, ratios_and_smallest
-from ilqljax.hiring.audit.pairs import NOBODY, pair_rows, pair_scoring, pair_selection
 from ilqljax.hiring.audit.rates import adjust_for_many, tabulate_rates
 
 

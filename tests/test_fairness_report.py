@@ -14,12 +14,17 @@ from ilqljax.cli import run_main
 from ilqljax.data.files import save_with_checksum
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import Attribute
-from ilqljax.hiring.audit.pairs import pair_selection
+from ilqljax.hiring.audit.crossed import pair_selection
 from ilqljax.hiring.audit.rates import tabulate_rates
 from ilqljax.hiring.evaluation.impact import tabulate_impact_ratios
 from ilqljax.hiring.evaluation.record import HELD_OUT, TRAINING, Rewrite, load_evaluations
-from ilqljax.hiring.evaluation.summary import distill_evaluations, summarize_evaluations
-from ilqljax.hiring.evaluation.tables import format_distilled, format_impact_ratios, save_rows
+from ilqljax.hiring.evaluation.summary import (
+    distill_evaluations,
+    format_distilled,
+    format_impact_ratios,
+    save_rows,
+    summarize_evaluations,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -17,8 +17,7 @@ from ilqljax.hiring.reward.diversity import (
     noise_floor,
     weigh_categories,
 )
-from ilqljax.hiring.reward.scores import RewardConfig, ShortlistScorer
-from ilqljax.hiring.reward.targets import make_targets, parse_shares, select_targets
+from ilqljax.hiring.reward.scores import RewardConfig, ShortlistScorer, make_targets, parse_shares, select_targets
 
 ROWS = [("f", "n", "cook"), ("f", "s", "cook"), ("m", "n", "nurse"), ("m", "s", "nurse"), ("f", "", "nurse")]
 TABLE = AttributeTable.from_candidates(
@@ -142,7 +141,8 @@ def test_simulated_noise_floor_with_exposure_equals_scores_of_random_orders():
 
 def test_floor_by_group_is_the_average_of_the_groups_floors():
     scorer = make_scorer(target="group", shares="a: f=1, m=0; b: f=0, m=1")
-    floors = [scorer.noise_floor(2, [group]) for group in "ab"]
-    assert scorer.noise_floor(2, ["a", "b", "b"]) == pytest.approx((floors[0] + 2 * floors[1]) / 3)
+    floors = [scorer.floor_of_term(scorer.terms[0], 2, [group]) for group in "ab"]
+    exact = scorer.floor_of_term(scorer.terms[0], 2, ["a", "b", "b"])
+    assert exact == pytest.approx((floors[0] + 2 * floors[1]) / 3)
     simulated = scorer.simulate_floor(2, ["a", "b", "b"], n_draws=4000)
-    assert simulated.value == pytest.approx(scorer.noise_floor(2, ["a", "b", "b"]), abs=4 * 40 / np.sqrt(4000))
+    assert simulated.value == pytest.approx(exact, abs=4 * 40 / np.sqrt(4000))

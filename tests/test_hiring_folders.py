@@ -1,4 +1,4 @@
-"""A prepared folder is replaced whole or not at all, and what an engine was once asked is not asked again."""
+"""A prepared folder is replaced whole or not at all, and what a matcher was once asked is not asked again."""
 
 import errno
 import os
@@ -55,7 +55,7 @@ def test_error_half_way_leaves_no_folder_or_the_old_one(tmp_path, monkeypatch):
     assert list_shown(tmp_path) == ["out"]
 
 
-class BreakingEngine:
+class BreakingMatcher:
     """Rank as TF-IDF does, but end otherwise when asked for the time of number `last`; a source and its matcher."""
 
     name = fingerprint = "breaking"
@@ -79,30 +79,30 @@ def refuse():
     raise UserError("no more")
 
 
-def list_texts(engine):
-    return [text for texts in engine.asked for text in texts]
+def list_texts(matcher):
+    return [text for texts in matcher.asked for text in texts]
 
 
 def ask(out, config=SMALL):
-    """Prepare, and return the data and the texts that the engine was asked for."""
-    engine = BreakingEngine()
-    return prepare_data(config, out_dir=out, matcher=engine), list_texts(engine)
+    """Prepare, and return the data and the texts that the matcher was asked for."""
+    matcher = BreakingMatcher()
+    return prepare_data(config, out_dir=out, matcher=matcher), list_texts(matcher)
 
 
 def prepare_and_fail(out, *, last):
-    engine = BreakingEngine(last=last, end=refuse)
+    matcher = BreakingMatcher(last=last, end=refuse)
     with pytest.raises(UserError, match="no more"):
-        prepare_data(SMALL, out_dir=out, matcher=engine)
-    return engine.asked
+        prepare_data(SMALL, out_dir=out, matcher=matcher)
+    return matcher.asked
 
 
 def prepare_and_be_killed(out, *, last):
     program = f"""
 import os, signal
-from test_hiring_folders import SMALL, BreakingEngine, prepare_data, reward
+from test_hiring_folders import SMALL, BreakingMatcher, prepare_data, reward
 reward.PAIRS_AT_A_TIME = {reward.PAIRS_AT_A_TIME}
 end = lambda: os.kill(os.getpid(), signal.SIGKILL)
-prepare_data(SMALL, out_dir={str(out)!r}, matcher=BreakingEngine(last={last}, end=end))
+prepare_data(SMALL, out_dir={str(out)!r}, matcher=BreakingMatcher(last={last}, end=end))
 """
     killed = subprocess.run([sys.executable, "-c", program], cwd=ROOT / "tests", capture_output=True, check=False)
     assert killed.returncode == -9, killed.stderr
@@ -111,12 +111,12 @@ prepare_data(SMALL, out_dir={str(out)!r}, matcher=BreakingEngine(last={last}, en
 @pytest.mark.parametrize("attempt", [prepare_and_fail, prepare_and_be_killed])
 def test_what_was_scored_before_an_attempt_ended_is_not_asked_again(tmp_path, monkeypatch, attempt):
     monkeypatch.setattr(reward, "PAIRS_AT_A_TIME", 20)
-    unbroken = BreakingEngine()
+    unbroken = BreakingMatcher()
     expected = prepare_data(SMALL, out_dir=tmp_path / "other", matcher=unbroken)
     attempt(tmp_path / "out", last=2)
     assert list_shown(tmp_path) == ["other"]
     assert prepare_and_fail(tmp_path / "out", last=1) == unbroken.asked[2:3]  # and what that one had taken over stays
-    again = BreakingEngine()
+    again = BreakingMatcher()
     prepared = prepare_data(SMALL, out_dir=tmp_path / "out", matcher=again)
     assert again.asked == unbroken.asked[3:] != []
     assert prepared.rewrites == expected.rewrites
@@ -126,11 +126,11 @@ def test_what_was_scored_before_an_attempt_ended_is_not_asked_again(tmp_path, mo
 def test_what_was_scored_goes_into_other_data_that_is_prepared_there(tmp_path, monkeypatch):
     monkeypatch.setattr(reward, "PAIRS_AT_A_TIME", 20)
     asked = prepare_and_fail(tmp_path / "out", last=1)
-    other = BreakingEngine()
+    other = BreakingMatcher()
     other.fingerprint = "of another version"
     prepare_data(SMALL, out_dir=tmp_path / "out", matcher=other)
     assert len(other.asked[0]) == 20 and [file.name for file in tmp_path.iterdir()] == ["out"]
-    again = BreakingEngine()
+    again = BreakingMatcher()
     prepare_data(SMALL, out_dir=tmp_path / "out", matcher=again)
     assert set(list_texts(again)).isdisjoint(asked[0])
 
@@ -140,11 +140,11 @@ def test_what_was_scored_stays_when_current_data_is_opened_or_another_attempt_fa
     prepare_data(SMALL, out_dir=tmp_path / "out")
     asked = prepare_and_fail(tmp_path / "out", last=2)
     prepare_data(SMALL, out_dir=tmp_path / "out")  # by TF-IDF: still current
-    other = BreakingEngine(last=0, end=refuse)
+    other = BreakingMatcher(last=0, end=refuse)
     other.fingerprint = "of another version"
     with pytest.raises(UserError, match="no more"):
         prepare_data(SMALL, out_dir=tmp_path / "out", matcher=other)
-    again = BreakingEngine()
+    again = BreakingMatcher()
     prepare_data(SMALL, out_dir=tmp_path / "out", matcher=again)
     assert len(asked) == 2 and not {tuple(texts) for texts in asked} & {tuple(texts) for texts in again.asked}
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
@@ -160,7 +160,7 @@ def test_what_cannot_be_taken_over_now_is_taken_over_later(tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(reward.RewardCache, "take_over", fill_the_disk)
         prepare_and_fail(tmp_path / "out", last=0)
-    again = BreakingEngine()
+    again = BreakingMatcher()
     prepare_data(SMALL, out_dir=tmp_path / "out", matcher=again)
     assert len(asked) == 2 and not {tuple(texts) for texts in asked} & {tuple(texts) for texts in again.asked}
 
@@ -175,7 +175,7 @@ def test_damaged_rewards_of_a_failed_attempt_are_computed_again(tmp_path, monkey
     prepare_and_fail(tmp_path / "out", last=1)
     (scored,) = tmp_path.glob(".out.making-*/new/rewards.sqlite")
     scored.write_bytes(b"not a database at all" * 100)
-    again = BreakingEngine()
+    again = BreakingMatcher()
     prepare_data(SMALL, out_dir=tmp_path / "out", matcher=again)
     assert len(again.asked[0]) == 20 and [file.name for file in tmp_path.iterdir()] == ["out"]
 
@@ -411,12 +411,12 @@ def test_a_cache_that_cannot_be_read_now_is_not_paid_for_again(tmp_path, monkeyp
     def refuse_to_read(cache, path):
         raise UserError("database is locked")
 
-    engine = BreakingEngine()
+    matcher = BreakingMatcher()
     with monkeypatch.context() as patch:
         patch.setattr(RewardCache, "take_over", refuse_to_read)
         with pytest.raises(UserError, match="database is locked"):
-            prepare_data(replace(SMALL, seed=1), out_dir=tmp_path / "out", matcher=engine)
-    assert engine.asked == [] and read_folder(tmp_path / "out") == before
+            prepare_data(replace(SMALL, seed=1), out_dir=tmp_path / "out", matcher=matcher)
+    assert matcher.asked == [] and read_folder(tmp_path / "out") == before
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
@@ -448,7 +448,7 @@ def test_what_an_attempt_scored_that_failed_while_another_was_at_work_is_kept(tm
     monkeypatch.setattr(reward, "PAIRS_AT_A_TIME", 20)
     failed = []
 
-    class Meanwhile(BreakingEngine):
+    class Meanwhile(BreakingMatcher):
         name = fingerprint = "meanwhile"
 
         def top_k(self, texts, k):

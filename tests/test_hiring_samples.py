@@ -9,12 +9,10 @@ import pytest
 
 from ilqljax.decoding.policy import Generation
 from ilqljax.errors import UserError
-from ilqljax.hiring.data.prepare import DataConfig, prepare_data
-from ilqljax.hiring.data.samples import load_samples, save_samples
+from ilqljax.hiring.data.prepare import DataConfig, load_samples, prepare_data, save_samples
 from ilqljax.hiring.postings.posting import Posting
 from ilqljax.hiring.reward.scores import RewardConfig
 from ilqljax.training import evaluation as evaluate
-from ilqljax.training import policies
 from ilqljax.training.evaluation import OpenRun
 
 
@@ -65,7 +63,7 @@ def test_prepared_data_holds_the_samples_scored_and_checked_beside_the_operators
     assert added[0].guardrail_failures
 
 
-def test_a_changed_file_makes_the_data_anew(tmp_path):
+def test_a_changed_file_makes_the_data_again(tmp_path):
     plain = prepare_data(make_config(), out_dir=tmp_path / "plain")
     posting, path = plain.select_postings("train")[0], tmp_path / "samples.jsonl"
     config = make_config(rewrites_path=str(path))
@@ -98,7 +96,7 @@ def test_samples_without_a_policy_named_bear_the_name_of_the_runs_algorithm(tmp_
     run = OpenRun("runs/w", None, None, None, {"bc": "clone", "ilql": "critic"})
     monkeypatch.setattr(OpenRun, "build_section", lambda self, name: data)
     monkeypatch.setattr(evaluate, "open_run", lambda folder, **_: run)
-    monkeypatch.setattr(policies, "make_policy", lambda *args, **options: SimpleNamespace(generate_batch=write))
+    monkeypatch.setattr(evaluate, "make_policy", lambda *args, **options: SimpleNamespace(generate_batch=write))
     path = tmp_path / "samples.jsonl"
     run_script(monkeypatch, "--out", str(path), "--policy", "")
     assert load_samples(path, train_ids=["a"]) == {"a": [("ilql", "A text.")]}

@@ -28,12 +28,10 @@ from ilqljax.rl.algorithms import Learner, make_learner, read_options
 from ilqljax.train import open_writers, train
 from ilqljax.training import evaluation as evaluate
 from ilqljax.training import loop as stage
-from ilqljax.training import policies as policies_module
 from ilqljax.training import runs
-from ilqljax.training.evaluation import OpenRun, evaluate_run
+from ilqljax.training.evaluation import OpenRun, Trained, evaluate_run, make_policy
 from ilqljax.training.loop import make_stage
 from ilqljax.training.plan import check_trunks, plan_run
-from ilqljax.training.policies import Trained, make_policy
 from ilqljax.training.run_config import TrainConfig, load_run_config, read_run_config
 
 STEPS = 6
@@ -453,7 +451,7 @@ def test_a_critic_of_utterances_that_cannot_choose_is_not_judged_again(tmp_path,
 def test_a_policy_clips_its_target_q_as_training_did(tmp_path, monkeypatch, name, expected):
     config = make_config(tmp_path, "clipped")
     config.train.loss.update({"value_min": -30.0, "value_max": 0.0})
-    monkeypatch.setattr(policies_module, "TextPolicy", lambda *args, **options: options["value_range"])
+    monkeypatch.setattr(evaluate, "TextPolicy", lambda *args, **options: options["value_range"])
     learner = Learner(*read_options(name, config.train.loss if name == "ilql" else config.pretrain.loss), None, None)
     trained = Trained(learner, AllRows(), {}, {})
     assert make_policy(read_run_config(config), SimpleNamespace(tokenizer=None), trained) == expected

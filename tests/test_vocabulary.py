@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ilqljax.models import chunks
+from ilqljax.models.cpu import compile_for
 from ilqljax.models.cpu.products import transpose_kernels
 from ilqljax.models.dense import Dense, apply_dense
 from ilqljax.rl import vocabulary
@@ -178,3 +179,18 @@ def test_every_device_works_on_its_own_rows_of_every_chunk(monkeypatch):
     assert "f32[4,50]" in text
     assert "f32[32,50]" not in text
     assert "f32[64,50]" not in text
+
+
+def test_products_of_a_half_precision_layer_and_of_its_gradient_are_of_half_precision_on_a_gpu():
+    features, kernel = jnp.ones((6, 4), jnp.bfloat16), jnp.ones((4, 9))
+    ids = jnp.zeros(6, jnp.int32)
+
+    def loss(features, kernel):
+        scores = vocabulary.score_rows(features, kernel, None, ids)
+        return (scores.log_normalizer - scores.taken).sum()
+
+    with compile_for("gpu"):
+        program = jax.jit(jax.grad(loss, argnums=(0, 1))).trace(features, kernel).lower(lowering_platforms=("cuda",))
+    products = [line for line in program.as_text().splitlines() if "dot_general" in line]
+    assert len(products) == 3
+    assert all(line.count("xbf16>") == 2 for line in products), products

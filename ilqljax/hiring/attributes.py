@@ -25,30 +25,19 @@ class HasAttributes(Protocol):
 
 
 class Attribute(NamedTuple):
-    """Hold one attribute of all candidates.
+    """Hold one attribute of all candidates."""
 
-    Attributes:
-        name: its name; a combined attribute's is the parts' names joined by " x ".
-        categories: the known values, sorted; `codes` index them.
-        codes: one code a candidate, `UNKNOWN` (-1) where the value is not known.
-    """
-
-    name: str
-    categories: tuple[str, ...]
-    codes: Int[Array, "N"]
+    name: str  # a combined attribute's is the parts' names joined by " x "
+    categories: tuple[str, ...]  # the known values, sorted
+    codes: Int[Array, "N"]  # which of these each candidate has, `UNKNOWN` (-1) where that is not known
 
 
 @dataclass(frozen=True, eq=False)
 class AttributeTable:
-    """Hold every candidate's attributes as integer codes.
+    """Hold every candidate's attributes as integer codes."""
 
-    Attributes:
-        ids: candidate ids, in the order of the codes.
-        columns: the attributes by name, sorted; their codes are read-only.
-    """
-
-    ids: tuple[str, ...]
-    columns: dict[str, Attribute]
+    ids: tuple[str, ...]  # in the order of the codes
+    columns: dict[str, Attribute]  # by name, sorted; the codes are read-only
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,8 +56,7 @@ class AttributeTable:
         columns = {}
         for name in sorted({name for candidate in candidates for name in candidate.attributes}):
             values = [candidate.attributes.get(name, "") for candidate in candidates]
-            where = lambda row, name=name: f"candidate '{ids[row]}', attribute '{name}'"  # noqa: E731
-            columns[name] = Attribute(name, *encode_values(values, where=where))
+            columns[name] = Attribute(name, *encode_values(values, ids=ids, name=name))
             columns[name].codes.flags.writeable = False
         return cls(ids, columns)
 
@@ -105,21 +93,22 @@ class AttributeTable:
         return Attribute(" x ".join(names), categories, codes)
 
 
-def encode_values(values: Sequence[Any], *, where: Any = str) -> tuple[tuple[str, ...], Int[Array, "N"]]:
+def encode_values(
+    values: Sequence[Any], *, ids: Sequence[str] = (), name: str = ""
+) -> tuple[tuple[str, ...], Int[Array, "N"]]:
     """Return the sorted categories among the values, and each value's code (-1 for empty text or white space).
 
-    Args:
-        values: texts; white space around them is ignored.
-        where: maps a row number to words that say where the value stands, for the error.
+    White space around a value is ignored. The candidates' ids and the attribute's name are for the error.
 
     Raises:
         UserError: a value is not text.
     """
-    wrong = next((row for row, value in enumerate(values) if not isinstance(value, str)), None)
-    if wrong is not None:
-        raise UserError(
-            f'{where(wrong)}: expected text, got {values[wrong]!r}. Write the category as text, or "" if unknown.'
-        )
+    for row, value in enumerate(values):
+        if not isinstance(value, str):
+            raise UserError(
+                f"candidate '{ids[row]}', attribute '{name}': expected text, got {value!r}. Write the category "
+                'as text, or "" if unknown.'
+            )
     stripped = [value.strip() for value in values]
     categories = tuple(sorted(set(stripped) - {""}))
     code_of = {category: code for code, category in enumerate(categories)} | {"": UNKNOWN}

@@ -60,11 +60,7 @@ class PostingEnvironment(LanguageEnvironment):
     """Hand out every posting once a pass, in a seeded order, and score what is written."""
 
     def __init__(self, postings: Sequence[Posting], reward: Reward, *, seed: int = 0):
-        """Hold the postings; the order of pass n depends on the seed and n only.
-
-        Raises:
-            UserError: there is no posting.
-        """
+        """Hold the postings, of which there must be one; the order of pass n depends on the seed and n only."""
         if not postings:
             raise UserError("An environment needs at least one posting. Is the split empty?")
         self.postings, self.reward, self.seed = tuple(postings), reward, seed
@@ -86,11 +82,7 @@ class PostingEnvironment(LanguageEnvironment):
         self._observation = observation
 
     def step(self, action: str) -> tuple[PostingObservation, float, bool]:
-        """Take the rewrite; return the final observation, its reward, and True.
-
-        Raises:
-            ValueError: there is no open posting: `reset` was not called, or the posting was already rewritten.
-        """
+        """Take the rewrite; return the final observation, its reward, and True (`ValueError`: none is open)."""
         if self._observation is None or self.is_terminal():
             raise ValueError("there is no posting to rewrite: call reset() or set_state() first")
         before = self._observation

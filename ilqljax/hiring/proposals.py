@@ -97,11 +97,7 @@ def describe_shortlist(codes: Int[Array, "k"], attribute: Attribute) -> tuple[In
 
 
 def log_decision(path: str | Path, decision: str, rewriting: Rewriting, *, run: str, time: str) -> None:
-    """Append one decision to a JSON Lines file: what was shown, what was decided, when, and by which run.
-
-    Raises:
-        UserError: the decision is unknown, or the file cannot be written.
-    """
+    """Append one decision to a JSON Lines file: what was shown, what was decided, when, and by which run."""
     if decision not in DECISIONS:
         raise UserError(f"decision={decision!r} is unknown. Known: {', '.join(DECISIONS)}.")
     best = rewriting.safe[0]

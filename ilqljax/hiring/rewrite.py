@@ -14,8 +14,7 @@ from ilqljax.hiring.postings.posting import Posting, parse_posting
 from ilqljax.hiring.postings.prompts import build_prompt
 from ilqljax.hiring.proposals import Rewriting, check_ranking, describe_shortlist, judge_samples
 from ilqljax.hiring.task import HiringData
-from ilqljax.training.evaluation import OpenRun
-from ilqljax.training.policies import make_policy
+from ilqljax.training.evaluation import OpenRun, make_policy
 
 MARKS = {"removed": ("[-", "-]"), "added": ("{+", "+}"), "same": ("", "")}
 COLOURS = {"removed": ("\033[31;9m", "\033[0m"), "added": ("\033[32m", "\033[0m"), "same": ("", "")}

@@ -107,11 +107,7 @@ def cluster_bootstrap(
     the percentile interval's too narrow width with few clusters. Resamples where the statistic is undefined are left
     out; if they are over 5 %, or there are fewer than two clusters, the interval is undefined (NaN).
 
-    Args:
-        values_per_cluster: one row of summable values a cluster.
-        statistic: maps summed rows to one or more numbers.
-        seed: same seed and same number of clusters, same resamples (so results can be compared in pairs).
-        n_resamples: number of bootstrap resamples.
+    The same seed and number of clusters give the same resamples, so that results can be compared in pairs.
 
     Raises:
         UserError: there is no cluster.

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -25,14 +26,14 @@ logger = logging.getLogger(__name__)
 register("reward", "diversity")(RewardConfig)
 
 
+@dataclass(eq=False)
 class HiringData:
     """A prepared folder with its matcher and its practice postings, each made once."""
 
-    def __init__(
-        self, prepared: PreparedData, config: DataConfig, *, n_practice: int, matcher: MatcherSource | None = None
-    ) -> None:
-        self.prepared, self.config, self.n_practice = prepared, config, n_practice
-        self.matcher = TfidfSource() if matcher is None else matcher
+    prepared: PreparedData
+    config: DataConfig
+    n_practice: int
+    matcher: MatcherSource = field(default_factory=TfidfSource)
 
     @cached_property
     def reward(self) -> DiversityReward:
@@ -67,11 +68,9 @@ def build_data(
         if options.get(name):
             options[name] = str(resolve_path(options[name]))
     config = DataConfig(**options, reward=reward or RewardConfig())
-    prepared = prepare_data(config, out_dir=resolve_path(folder), matcher=matcher)
-    return HiringData(prepared, config, n_practice=n_practice, matcher=matcher)
-
-
-register("reward", "diversity")(RewardConfig)
+    source = TfidfSource() if matcher is None else matcher
+    prepared = prepare_data(config, out_dir=resolve_path(folder), matcher=source)
+    return HiringData(prepared, config, n_practice, source)
 
 
 @register("tokenizer", "trained_bpe")

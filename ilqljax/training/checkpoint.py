@@ -115,14 +115,15 @@ class CheckpointStore:
         with self._open_reader() as reader:
             step = self._find_step(reader, step)
             abstract = jax.tree.map(_abstract_leaf, template)
-            _check_same_arrays(_read_shapes(reader, step), abstract, where=f"{self.directory / str(step)}")
+            with _report_damage(reader, step):
+                metadata = reader.item_metadata(step)["state"]
+                saved = getattr(metadata, "tree", metadata)
+            _check_same_arrays(saved, abstract, where=f"{self.directory / str(step)}")
             restored = _read_step(reader, step, state=ocp.args.StandardRestore(abstract))
         return jax.tree.map(_wrap_key, restored["state"], template), restored["extra"]["values"], step
 
     def steps(self) -> list[int]:
         """List the steps in the folder, in order; one whose save is under way counts."""
-        if self._writer is None and not self.directory.is_dir():
-            return []
         with self._open_reader(wait=False) as reader:
             return sorted(reader.all_steps())
 
@@ -132,8 +133,6 @@ class CheckpointStore:
 
     def best_step(self) -> int | None:
         """Return the step with the best metric, or None if no step has one."""
-        if self._writer is None and not self.directory.is_dir():
-            return None
         with self._open_reader() as reader:
             return _find_best(_read_metrics(reader))
 
@@ -143,13 +142,12 @@ class CheckpointStore:
         Raises:
             UserError: a step is so damaged that its metric cannot be read, or was ranked by another metric.
         """
-        if self._writer is not None or not self.directory.is_dir():
+        if self._writer is not None:
             return
         with self._open_reader() as reader:
             self._metrics = _read_metrics(reader)
-        expected = (self._metric_name, self._mode)
-        for metric in self._metrics.values():
-            if self._metric_name and metric and (metric["name"], metric["mode"]) != expected:
+        for metric in filter(None, self._metrics.values()):
+            if self._metric_name and (metric["name"], metric["mode"]) != (self._metric_name, self._mode):
                 raise UserError(
                     f"Checkpoints in {self.directory} are ranked by {metric['name']} ({metric['mode']}), not by "
                     f"{self._metric_name} ({self._mode}). Keep the metric and its mode, or use another folder."
@@ -184,17 +182,17 @@ class CheckpointStore:
 
     @contextlib.contextmanager
     def _open_reader(self, *, wait: bool = True) -> Iterator[ocp.CheckpointManager]:
-        if self._writer is not None:
-            if wait:
-                self.wait()
-            yield self._writer
+        if self._writer is None:
+            with contextlib.closing(_open_manager(self.directory)) as reader:
+                yield reader
             return
-        if not self.directory.is_dir():
-            raise UserError(f"{self.directory} is not there, so no checkpoint can be read. Give the folder of a run.")
-        with contextlib.closing(_open_manager(self.directory)) as reader:
-            yield reader
+        if wait:
+            self.wait()
+        yield self._writer
 
     def _find_step(self, reader: ocp.CheckpointManager, step: int | str) -> int:
+        if not self.directory.is_dir():
+            raise UserError(f"{self.directory} is not there, so no checkpoint can be read. Give the folder of a run.")
         known = sorted(reader.all_steps())
         if not known:
             raise UserError(f"{self.directory} holds no complete checkpoint. Give the folder of a run that saved one.")
@@ -282,12 +280,6 @@ def _compute_checksums(state: Any, values: Any) -> dict[str, int]:
     return sums | {"extra": zlib.crc32(json.dumps(values, sort_keys=True).encode())}
 
 
-def _read_shapes(manager: ocp.CheckpointManager, step: int) -> Any:
-    with _report_damage(manager, step):
-        metadata = manager.item_metadata(step)["state"]
-        return getattr(metadata, "tree", metadata)
-
-
 @contextlib.contextmanager
 def _report_damage(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
     """Turn what reading a damaged step raises into one message that says how to go on."""
@@ -340,9 +332,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _wrap_key(leaf: jax.Array, like: Any) -> jax.Array:
-    if not _is_key(like):
-        return leaf
-    return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like))
+    return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like)) if _is_key(like) else leaf
 
 
 def _abstract_leaf(leaf: Any) -> jax.ShapeDtypeStruct:

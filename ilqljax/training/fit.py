@@ -15,13 +15,9 @@ from ilqljax.training.run_config import TrainConfig
 
 
 class Fitted(NamedTuple):
-    """What a training made.
+    """The online networks, the target networks ({} without a critic), and what was recorded on the way.
 
-    Attributes:
-        params: the online networks, as `ilqljax.decoding.policy.TextPolicy` takes them.
-        target: the target networks; {} without a critic.
-        curve: what was recorded on the way, a mapping a record: "step", and metrics such as "train/loss",
-            "validation/loss".
+    A record of the curve has "step", and metrics such as "train/loss", "validation/loss".
     """
 
     params: dict
@@ -30,7 +26,7 @@ class Fitted(NamedTuple):
 
     @property
     def networks(self) -> dict[str, dict]:
-        """The networks as keywords of `TextPolicy`."""
+        """The networks as keywords of `ilqljax.decoding.policy.TextPolicy`."""
         return {"params": self.params, "target": self.target}
 
 

@@ -27,9 +27,9 @@ from ilqljax.rl.optim import make_optimizer
 from ilqljax.rl.state import TrainState, are_finite
 from ilqljax.rl.steps import make_eval_step, make_train_step
 from ilqljax.training.compilation import CompilationCounter, count_product_flops
+from ilqljax.training.evaluation import evaluate_loss
 from ilqljax.training.mesh import batch_sharding, infer_param_shardings, replicated_sharding, shard_batch
 from ilqljax.training.metrics import DelayedMetrics, MetricWriter, NonFiniteError, Pace, ProgressBar
-from ilqljax.training.policies import evaluate_loss
 from ilqljax.training.processes import check_same, is_first_process
 from ilqljax.training.run_config import TrainConfig
 from ilqljax.types import Array
@@ -76,12 +76,7 @@ class Stage(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What a stage starts from.
-
-    Attributes:
-        trunk: a language model; None is random.
-        networks: (params, target) of a whole critic instead; None begins with new heads.
-    """
+    """What a stage starts from: a language model's trunk, random where absent, or a critic's (params, target)."""
 
     trunk: dict | None = None
     networks: tuple[dict, dict] | None = None
@@ -129,18 +124,14 @@ def make_stage(
     return stage
 
 
-class CompiledStage(NamedTuple):
-    """A stage's compiled functions, its first state, and what its checkpoints are read into."""
+def compile_stage(
+    stage: Stage, *, key: Array, mesh: Mesh, start: Start
+) -> tuple[TrainState, TrainState, Callable, Callable, Callable]:
+    """Create the sharded state on the mesh and compile what the loop calls.
 
-    state: TrainState
-    template: TrainState
-    step: Callable[[TrainState, Any], tuple[TrainState, dict]]
-    evaluate: Callable
-    is_finite: Callable
-
-
-def compile_stage(stage: Stage, *, key: Array, mesh: Mesh, start: Start) -> CompiledStage:
-    """Create the sharded state on the mesh and compile what the loop calls."""
+    Returns:
+        The state, what checkpoints are read into, the step, the evaluation's step, and whether parameters are finite.
+    """
     learner, settings = stage.learner, stage.settings
     optimizer = make_optimizer(settings)
 
@@ -154,7 +145,6 @@ def compile_stage(stage: Stage, *, key: Array, mesh: Mesh, start: Start) -> Comp
     template = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
     template = template._replace(key=jax.jit(lambda: jax.random.key(0), out_shardings=shardings.key)())
     replicated = replicated_sharding(mesh)
-    sorts = settings.sort_window > 1
     step = make_train_step(
         learner.loss_fn,
         optimizer,
@@ -163,9 +153,9 @@ def compile_stage(stage: Stage, *, key: Array, mesh: Mesh, start: Start) -> Comp
         group_size=stage.rows.group_size,
         dropout=learner.model.backbone.config.dropout > 0,
         unreached=find_unreached(learner, state),
-        counts=expect_counts(stage.rows, batch_size=settings.batch_size) if sorts else None,
+        counts=expect_counts(stage.rows, batch_size=settings.batch_size) if settings.sort_window > 1 else None,
     )
-    return CompiledStage(
+    return (
         state,
         template,
         jax.jit(

@@ -34,11 +34,9 @@ class JsonlWriter:
     """
 
     def __init__(self, path: str | Path, *, resume_step: float = math.inf) -> None:
-        """Open the file, and create its folder where it is missing.
+        """Open the file to append to it, and create its folder where it is missing.
 
-        Args:
-            path: the file; an existing one is appended to.
-            resume_step: the step a run continues from; records of later steps are dropped, for they will come again.
+        Records of steps after `resume_step`, which a run continues from, are dropped, for they will come again.
 
         Raises:
             UserError: the file has a line that is not a record; a last line that was cut off is dropped instead.
@@ -97,14 +95,9 @@ class WandbWriter:
     """Log to Weights & Biases."""
 
     def __init__(self, project: str, *, directory: Path, name: str, mode: str, config: Mapping[str, Any]) -> None:
-        """Start a run.
+        """Start a run whose local files go to a folder, and which is shown under a name with a config's plain values.
 
-        Args:
-            project: the project's name.
-            directory: the folder that the run's local files go to.
-            name: shown name.
-            mode: "online", "offline" (sync later with `wandb sync`) or "disabled"; "" follows WANDB_MODE.
-            config: plain values to show with the run.
+        The mode is "online", "offline" (sync later with `wandb sync`) or "disabled"; "" follows WANDB_MODE.
 
         Raises:
             UserError: wandb is not installed, or the mode is unknown.
@@ -257,15 +250,7 @@ class ProgressBar:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin at `initial` of `total` steps.
-
-        Args:
-            total: steps of the whole run.
-            initial: steps done before, where a run continues.
-            description: shown in front.
-            stream: stands in for stderr.
-            clock: seconds, for the rates.
-        """
+        """Begin at `initial` of `total` steps; `stream` stands in for stderr, and `clock` gives seconds."""
         self._total, self._description, self._clock = total, description, clock
         self._stream = sys.stderr if stream is None else stream
         self._done = np.zeros(2)  # tokens and operations

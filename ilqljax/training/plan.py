@@ -16,9 +16,9 @@ from ilqljax.envs.base import LanguageEnvironment
 from ilqljax.errors import UserError
 from ilqljax.models.builders import BuiltModel
 from ilqljax.rl.algorithms import Learner, make_learner
+from ilqljax.training.evaluation import Judge
 from ilqljax.training.loop import Stage, make_stage
 from ilqljax.training.mesh import check_batch_size, make_mesh
-from ilqljax.training.policies import Judge
 from ilqljax.training.processes import check_same, first_process_first
 from ilqljax.training.run_config import CLONING_DATASETS, RunConfig, TrainConfig, complete_config, read_run_config
 from ilqljax.training.runs import check_tokenizer, choose_run_dir
@@ -29,15 +29,11 @@ class Plan:
     """What a run will do.
 
     Attributes:
-        config: the settings.
-        saved: the same as the run's folder keeps it.
+        saved: the config as the run's folder keeps it.
         overrides: what the user changed from the config file's values, for the record.
         run_dir: the folder, not made yet where the run is new.
-        mesh: devices.
-        built: model and tokenizer.
         stages: what is trained, in order, by name.
         make_environment: from a number to where a policy acts.
-        judge: the final judgement.
     """
 
     config: RunConfig
@@ -52,15 +48,7 @@ class Plan:
 
 
 def plan_run(config: Section, *, overrides: Mapping[str, Any] | None = None) -> Plan:
-    """Check a config, prepare its data, and settle what the run will do.
-
-    Args:
-        config: what to run; defaults that it leaves out are added.
-        overrides: what the user changed from the config file's values, for the record.
-
-    Raises:
-        UserError: anything that the user can put right.
-    """
+    """Check a config, prepare its data, and settle what the run will do; arguments and errors are those of `train`."""
     saved = complete_config(config)
     settings = read_run_config(saved)
     pretrain, main = settings.settle_stages()
@@ -86,30 +74,26 @@ def plan_run(config: Section, *, overrides: Mapping[str, Any] | None = None) -> 
         names = [name for name in settings.objects if name.endswith("dataset") and name not in skipped]
         datasets = {name: context.build(name) for name in names}
         make_environment, judge = context.build("environment"), context.build("evaluator")
+    if pretrain.total_steps and "pretrain_dataset" not in datasets:
+        raise UserError(
+            "The config has no section pretrain_dataset, which cloning needs. Add it, or set "
+            "config.pretrain.total_steps=0."
+        )
     stages = {}
+    validation = datasets["validation_dataset"]
     if pretrain.total_steps:
-        if "pretrain_dataset" not in datasets:
-            raise UserError(
-                "The config has no section pretrain_dataset, which cloning needs. Add it, or set "
-                "config.pretrain.total_steps=0."
-            )
         cloner = make_learner("bc", built.model, pretrain.loss, path="config.pretrain.loss")
-        watched = datasets.get("pretrain_validation_dataset", datasets["validation_dataset"])
+        watched = datasets.get("pretrain_validation_dataset", validation)
         stages["bc"] = make_stage("bc", cloner, pretrain, datasets["pretrain_dataset"], watched)
     if main.total_steps:
         learner = make_learner(settings.algorithm, built.model, main.loss)
         check_trunks(learner)
-        rows, watched = datasets["dataset"], datasets["validation_dataset"]
-        stages[settings.algorithm] = make_stage(settings.algorithm, learner, main, rows, watched)
+        stages[settings.algorithm] = make_stage(settings.algorithm, learner, main, datasets["dataset"], validation)
     return Plan(settings, saved, overrides or {}, run_dir, mesh, built, stages, make_environment, judge)
 
 
 def check_room(n_positions: int, stages: tuple[TrainConfig, ...], decode: DecodeConfig) -> None:
-    """Refuse rows and utterances longer than the model; an embedding past its end would be read as its last one.
-
-    Raises:
-        UserError: a length bucket of a stage that runs, or `max_new_tokens`, does not fit.
-    """
+    """Refuse rows and utterances longer than the model; an embedding past its end would be read as its last one."""
     longest = max((max(stage.length_buckets) for stage in stages if stage.total_steps), default=0)
     if longest > n_positions or decode.max_new_tokens >= n_positions:
         raise UserError(
@@ -120,14 +104,9 @@ def check_room(n_positions: int, stages: tuple[TrainConfig, ...], decode: Decode
 
 
 def check_trunks(learner: Learner) -> None:
-    """Refuse a critic that would change the trunk it shares with a policy that no loss keeps as it is.
-
-    Raises:
-        UserError: there is one trunk, the critic trains it, and the policy is not trained.
-    """
-    if learner.trains_policy() or learner.model.config.separate_policy:
-        return
-    if not (learner.config.detach_v and learner.config.detach_q):
+    """Refuse a critic that would change the trunk it shares with a policy that no loss keeps as it is."""
+    kept = learner.trains_policy() or learner.model.config.separate_policy
+    if not kept and not (learner.config.detach_v and learner.config.detach_q):
         raise UserError(
             "config.model.separate_policy=False with awac_weight=0: the critic would train the trunk that the policy "
             "acts with, and nothing would keep the policy. Set config.model.separate_policy=True, "

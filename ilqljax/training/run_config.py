@@ -174,9 +174,7 @@ def load_run_config(path_with_arg: str) -> ConfigDict:
 def complete_config(config: Section, *, imports: bool = True) -> ConfigDict:
     """Return a config with the defaults of all options that it leaves out; a saved one of version 0.1 in today's form.
 
-    Args:
-        config: what there is.
-        imports: whether the files and modules that it names may be imported (`config.imports`).
+    The files and modules that it names (`config.imports`) are imported unless `imports` is False.
 
     Raises:
         UserError: a key is unknown, a section that a run needs is missing, or an object's or algorithm's name is

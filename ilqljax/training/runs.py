@@ -179,14 +179,10 @@ def find_start(run_dir: Path) -> int:
 
 
 def open_run_config(run_dir: str | Path, *, imports: tuple[str, ...] = ()) -> tuple[Path, RunConfig]:
-    """Open a run's folder and its config, typed.
-
-    Args:
-        run_dir: the folder.
-        imports: files and modules of the run's task (`config.imports`), which may be imported.
+    """Open a run's folder and its config, typed, with `imports` in place of `config.imports`, which nobody vouches for.
 
     Raises:
-        UserError: the folder holds no run, its config is damaged, or its task is in files that `imports` does not name.
+        UserError: the folder holds no run, its config is damaged, or its task is in files and `imports` is empty.
     """
     folder = resolve_path(run_dir)
     path = folder / "config.json"

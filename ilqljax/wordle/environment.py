@@ -22,10 +22,7 @@ MAX_TOKENS = 74
 
 @dataclass(frozen=True)
 class WordleObservation(LanguageObservation):
-    """Hold the guesses so far and the colours they earned ("" for a guess that is not a word).
-
-    `notes` is what a dataset wants to remember of the game.
-    """
+    """Hold the guesses so far, their colours ("" for a guess that is not a word) and a dataset's notes."""
 
     guesses: tuple[str, ...] = ()
     colours: tuple[str, ...] = ()
@@ -97,11 +94,7 @@ class WordleEnvironment(LanguageEnvironment):
         return self.state
 
     def set_state(self, observation: WordleObservation) -> WordleObservation:
-        """Continue from a position: the hidden word is drawn uniformly from those that explain its colours.
-
-        Raises:
-            UserError: it is not a position of a game, or no word of the list explains its colours.
-        """
+        """Continue from a position: the hidden word is drawn uniformly from those that explain its colours."""
         check_position(observation)
         fitting = np.flatnonzero(self.words.find_consistent(observation.guesses, observation.colours))
         if not len(fitting):
@@ -114,11 +107,7 @@ class WordleEnvironment(LanguageEnvironment):
         return observation
 
     def step(self, action: str) -> tuple[WordleObservation, float, bool]:
-        """Colour a guess.
-
-        Raises:
-            ValueError: the game is over.
-        """
+        """Colour a guess; a `ValueError` if the game is over."""
         if self.state.terminal:
             raise ValueError("the game is over: reset the environment or set a position that is not terminal")
         colours = self.words.colour(action, self.hidden) if is_word(action) else ""

@@ -50,7 +50,7 @@ class WordleJudge:
             policy: who played the data.
             n_games: games for each row of the table.
             betas: weights of the advantage, for policies with a critic.
-            best_of: samples of which one more row plays the likeliest under the tilted policy; 1 is no such row.
+            best_of: samples of which one more row plays the likeliest under the tilted policy; 1 leaves it out.
             best_of_beta: their beta, in sampling and in choosing.
             seed: of the hidden words; equal for all policies.
 
@@ -60,7 +60,7 @@ class WordleJudge:
         if min(n_games, best_of) < 1 or not best_of_beta > 0:
             raise UserError(
                 f"n_games={n_games}, best_of={best_of}, best_of_beta={best_of_beta}: give at least 1, at least 1 "
-                "(no such row) and a positive number (at 0 no critic runs that could choose)."
+                "(which leaves that row out) and a positive number (at 0 no critic runs that could choose)."
             )
         self.words, self.data_policy = words, policy
         self.n_games, self.seed = n_games, seed
@@ -97,7 +97,7 @@ class WordleJudge:
 
 
 def summarize_games(games: Sequence[WordleObservation]) -> dict[str, float]:
-    """Return the mean return, its standard error, and the shares of solved games and of guesses that are no words."""
+    """Return the mean return, its standard error, and the shares of solved games and of guesses that are not words."""
     returns = compute_returns(games)
     error = returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else float("nan")
     return {
@@ -111,7 +111,7 @@ def summarize_games(games: Sequence[WordleObservation]) -> dict[str, float]:
 
 def format_table(rows: Sequence[dict]) -> str:
     """Lay the rows out as a Markdown table."""
-    lines = ["| policy | mean return | solved | guesses that are no words |", "|---|---|---|---|"]
+    lines = ["| policy | mean return | solved | guesses that are not words |", "|---|---|---|---|"]
     lines += [
         f"| {row['policy']} | {row['return']:.3f} ± {row['standard_error']:.3f} | {100 * row['solved']:.1f} % | "
         f"{100 * row['no_word']:.2f} % |"

@@ -8,6 +8,17 @@ a log ratio is V(postings) + V(candidates) - V(pairs), each a sum of squared inf
 less than the larger of the first two.
 
 The influence of a pair on ln(rate of a) is (selected - rate * assessed) / (selected pairs of a).
+
+A pair is one of a posting and a candidate:
+
+| measure      | assessed                                | selected                                             |
+|--------------|-----------------------------------------|------------------------------------------------------|
+| shortlisting | every candidate of the pool             | members of the shortlist                             |
+| selection    | members of the shortlist                | its first places                                     |
+| scoring      | members of the shortlist                | with a score strictly above the full sample's median |
+
+The full sample of the scoring rate is every (posting, member) pair of a phase, unknown categories included. In a ready
+table (one row a candidate) there are no postings: every row is assessed, and every candidate is a cluster.
 """
 
 from typing import NamedTuple
@@ -17,29 +28,79 @@ import scipy.stats
 from jaxtyping import Bool, Float, Int, Num
 from scipy.sparse import csr_array
 
-from ilqljax.hiring.audit.pairs import Pairs
 from ilqljax.hiring.statistics import LEVEL, Estimate, divide
 from ilqljax.types import Array
 
+NOBODY = -1
+
+
+class Pairs(NamedTuple):
+    """Hold the assessed and selected pairs of one measure: sparse zeros and ones, a column a candidate."""
+
+    selected: csr_array  # a row a posting; in a ready table, one for all
+    assessed: csr_array | None  # ones wherever `selected` has them; None where every candidate is assessed in every row
+    has_postings: bool = True
+
+    def by_candidate(self) -> tuple[Int[Array, "N"], Int[Array, "N"]]:
+        """Return how often each candidate was assessed and selected."""
+        n_rows, n_candidates = self.selected.shape
+        assessed = np.full(n_candidates, n_rows) if self.assessed is None else self.assessed.sum(axis=0)
+        return assessed, self.selected.sum(axis=0)
+
+    def by_posting(self, codes: Int[Array, "N"], n_categories: int) -> tuple[Int[Array, "G C"], Int[Array, "G C"]]:
+        """Return the counts of each category, assessed and selected, a posting; unknown ones are left out."""
+        if not self.has_postings:
+            return np.zeros((0, n_categories), np.int64), np.zeros((0, n_categories), np.int64)
+        is_of = (codes[:, None] == np.arange(n_categories)).astype(np.int64)
+        everybody = np.tile(is_of.sum(axis=0), (self.selected.shape[0], 1))
+        return everybody if self.assessed is None else self.assessed @ is_of, self.selected @ is_of
+
+
+def pair_shortlisting(indices: Int[Array, "G k"], *, n_candidates: int) -> Pairs:
+    """Return the pairs of shortlisting: the pool is assessed for every posting."""
+    return Pairs(_pair_places(indices, indices != NOBODY, n_candidates), None)
+
+
+def pair_selection(indices: Int[Array, "G k"], *, n_candidates: int, n_selected: int) -> Pairs:
+    """Return the pairs of selection: the first `n_selected` of a shortlist's members."""
+    members = indices != NOBODY
+    first = members & (np.arange(indices.shape[1]) < n_selected)
+    return Pairs(_pair_places(indices, first, n_candidates), _pair_places(indices, members, n_candidates))
+
+
+def pair_scoring(indices: Int[Array, "G k"], scores: Float[Array, "G k"], *, n_candidates: int) -> Pairs:
+    """Return the pairs of scoring: members whose score is strictly above the median of all members of all postings."""
+    members = indices != NOBODY
+    high = members & (scores > median_of_members(indices, scores))
+    return Pairs(_pair_places(indices, high, n_candidates), _pair_places(indices, members, n_candidates))
+
+
+def median_of_members(indices: Int[Array, "G k"], scores: Float[Array, "G k"]) -> float:
+    """Return the full sample's median score; infinity where nobody is a member."""
+    members = scores[indices != NOBODY]
+    return float(np.median(members)) if members.size else np.inf
+
+
+def pair_rows(selected: Bool[Array, "N"]) -> Pairs:
+    """Return the pairs of a ready table: every row is assessed once."""
+    return Pairs(csr_array(selected[None].astype(np.int64)), None, has_postings=False)
+
+
+def _pair_places(indices: Int[Array, "G k"], chosen: Bool[Array, "G k"], n_candidates: int) -> csr_array:
+    posting, place = np.nonzero(chosen)
+    ones = np.ones(len(posting), np.int64)
+    return csr_array((ones, (posting, indices[posting, place])), shape=(len(indices), n_candidates))
+
 
 class Influence(NamedTuple):
-    """Hold what a set of categories adds to a log ratio: the log rate, and its influences by cluster.
+    """Hold what a set of categories adds to a log ratio: the log rate, and its influences by cluster."""
 
-    Attributes:
-        log_rate: logarithm of selected over assessed pairs; NaN or minus infinity where there are none.
-        postings: sum of influences a posting; empty in a ready table.
-        candidates: sum of influences a candidate; 0 outside the set.
-        selected: selected pairs of the set.
-        rate: selected over assessed.
-        members: which candidates are of the set and were assessed at all: only these are clusters.
-    """
-
-    log_rate: float
-    postings: Float[Array, "G"]
-    candidates: Float[Array, "N"]
+    log_rate: float  # of selected over assessed pairs; NaN or minus infinity where there are none
+    postings: Float[Array, "G"]  # the sum of influences; empty in a ready table
+    candidates: Float[Array, "N"]  # likewise; 0 outside the set
     selected: int
     rate: float
-    members: Bool[Array, "N"]
+    members: Bool[Array, "N"]  # who is of the set and was assessed at all: only these are clusters
 
 
 class Tally(NamedTuple):
@@ -105,10 +166,7 @@ def crossed_change(
 ) -> Estimate:
     """Return the ratio after over the ratio before with its interval over postings and candidates.
 
-    Args:
-        before: the influences of the category and of the reference.
-        after: the same, after.
-        shared: sum over pairs of the product of the influences before and after (`sum_shared`).
+    Before and after stand the influences of the category and of the reference; `shared` is `sum_shared` of both.
     """
     (a, b), (c, d) = before, after
     change = (c.log_rate - d.log_rate) - (a.log_rate - b.log_rate)

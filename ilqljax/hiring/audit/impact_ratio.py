@@ -8,7 +8,6 @@ Unknown members are counted apart and enter no rate. A category with under 2 % o
 n and rate but left out of the ratios. `rates` makes tables of these, with intervals, tests and what chance gives.
 """
 
-from collections.abc import Callable
 from enum import StrEnum
 
 import numpy as np
@@ -49,17 +48,12 @@ def find_reference(rates: Float[Array, "C"], eligible: Bool[Array, "C"]) -> int:
     return int(np.argmax(np.where(eligible, rates, -np.inf)))
 
 
-def make_ratio_statistic(
-    eligible: Bool[Array, "C"], reference: int
-) -> Callable[[Num[Array, "... F"]], Float[Array, "... C"]]:
+def ratios_to(sums: Num[Array, "... F"], eligible: Bool[Array, "C"], reference: int) -> Float[Array, "... C"]:
+    """Return each eligible category's rate over the reference's, from counts assessed and then counts selected."""
     n = len(eligible)
-
-    def compute_ratios(sums: Num[Array, "... F"]) -> Float[Array, "... C"]:
-        rates = divide(sums[..., n:], sums[..., :n])
-        ratios = divide(rates, rates[..., [reference]]) if reference != NO_REFERENCE else np.full(rates.shape, np.nan)
-        return np.where(eligible, ratios, np.nan)
-
-    return compute_ratios
+    rates = divide(sums[..., n:], sums[..., :n])
+    over = rates[..., [reference]] if reference != NO_REFERENCE else np.nan
+    return np.where(eligible, divide(rates, over), np.nan)
 
 
 def ratios_and_smallest(
@@ -70,10 +64,9 @@ def ratios_and_smallest(
     A category of which a draw assesses nobody has no ratio in it and sets none. The smallest needs two ratios.
     """
     rates = np.where(eligible, divide(selected, assessed), np.nan)
-    ratios = divide(rates, np.where(np.isnan(rates), 0.0, rates).max(axis=-1, keepdims=True, initial=0.0))
-    defined = ~np.isnan(ratios)
-    smallest = np.where(defined, ratios, np.inf).min(axis=-1, keepdims=True, initial=np.inf)
-    comparable = defined.sum(axis=-1, keepdims=True) >= 2
+    ratios = divide(rates, np.fmax.reduce(rates, axis=-1, keepdims=True, initial=0.0))
+    smallest = np.fmin.reduce(ratios, axis=-1, keepdims=True, initial=np.inf)
+    comparable = (~np.isnan(ratios)).sum(axis=-1, keepdims=True) >= 2
     return np.concatenate([ratios, np.where(comparable, smallest, np.nan)], axis=-1)
 
 
@@ -86,15 +79,9 @@ def mark_category(
     eligible: Bool[Array, "C"],
     reference: int,
 ) -> Mark:
-    """Return how a category stands to the four-fifths rule, compared in integers: exactly 4/5 is not below it.
+    """Return how category c stands to the four-fifths rule, compared in integers: exactly 4/5 is not below it.
 
-    Args:
-        c: the category.
-        selected: how often members of each category were selected.
-        assessed: how often they were assessed.
-        people: how many different people these are, which decides whether they are enough.
-        eligible: which categories enter the ratios.
-        reference: the category with the highest rate.
+    Whether a category has enough members is a matter of how many different people these are.
     """
     if assessed[c] > 0 and not eligible[c]:
         return Mark.EXCLUDED

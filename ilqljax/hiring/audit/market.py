@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import Attribute, AttributeTable
-from ilqljax.hiring.audit.pairs import (
+from ilqljax.hiring.audit.crossed import (
     NOBODY,
     Pairs,
     median_of_members,
@@ -18,15 +18,23 @@ from ilqljax.hiring.audit.pairs import (
     pair_selection,
     pair_shortlisting,
 )
-from ilqljax.hiring.audit.ranking import tabulate_ranking
+from ilqljax.hiring.audit.ranking import tabulate_columns, tabulate_ranking
 from ilqljax.hiring.audit.rates import Row, adjust_for_many, tabulate_changes, tabulate_rates
 from ilqljax.hiring.audit.shuffling import shuffle_scores
 from ilqljax.hiring.audit.suppression import suppress
 from ilqljax.hiring.evaluation.record import Rewrite
+from ilqljax.hiring.matching.matcher import Matches
 from ilqljax.hiring.postings.posting import Posting
 from ilqljax.hiring.reward.diversity import count_categories, normalize_counts
-from ilqljax.hiring.reward.scores import CROSS, RewardConfig, ShortlistScorer, select_attribute
-from ilqljax.hiring.reward.targets import codes_or_unknown, parse_shares, select_targets
+from ilqljax.hiring.reward.scores import (
+    CROSS,
+    RewardConfig,
+    ShortlistScorer,
+    codes_or_unknown,
+    parse_shares,
+    select_attribute,
+    select_targets,
+)
 from ilqljax.hiring.statistics import bootstrap_mean
 from ilqljax.types import Array
 
@@ -34,28 +42,13 @@ BEFORE, AFTER = "before", "after"
 
 
 @dataclass(frozen=True, eq=False)
-class Phase:
-    """Hold the shortlists of all postings: row numbers, best first (-1 is nobody), and the matcher's scores."""
-
-    indices: Int[Array, "G k"]
-    scores: Float[Array, "G k"]
-
-
-@dataclass(frozen=True, eq=False)
 class AuditedMarket:
-    """Hold what is audited.
+    """Hold what is audited."""
 
-    Attributes:
-        table: the candidates' attributes.
-        postings: one a row of the phases.
-        phases: the shortlists "before" and, if there are rewrites, "after".
-        rewrites: one a posting, or none.
-    """
-
-    table: AttributeTable
-    postings: tuple[Posting, ...]
-    phases: dict[str, Phase]
-    rewrites: tuple[Rewrite, ...] = ()
+    table: AttributeTable  # the candidates'
+    postings: tuple[Posting, ...]  # one a row of the phases
+    phases: dict[str, Matches]  # the shortlists "before" and, if there are rewrites, "after"; -1 is nobody
+    rewrites: tuple[Rewrite, ...] = ()  # one a posting, or none
 
 
 @dataclass(frozen=True)
@@ -79,17 +72,11 @@ class AuditConfig:
 
 
 class AuditedAttribute(NamedTuple):
-    """Hold an attribute to audit, and what it is made of.
+    """Hold an attribute to audit, and what it is made of."""
 
-    Attributes:
-        attribute: its categories, each of its own name, and its codes.
-        columns: the declared attributes that it combines; of an attribute by itself, its name.
-        parts: each category's values of these, in the order of the categories.
-    """
-
-    attribute: Attribute
-    columns: tuple[str, ...]
-    parts: tuple[tuple[str, ...], ...]
+    attribute: Attribute  # each category has a name of its own
+    columns: tuple[str, ...]  # the declared attributes that it combines; of an attribute by itself, its name
+    parts: tuple[tuple[str, ...], ...]  # each category's values of these
 
 
 def audit_attributes(
@@ -132,13 +119,7 @@ def _split(table: AttributeTable, attribute: Attribute) -> AuditedAttribute:
 
 
 def audit_rates(audited: AuditedAttribute, measures: Mapping[str, Mapping[str, Pairs]], *, seed: int) -> dict[str, Any]:
-    """Return an attribute's section with its rates only.
-
-    Args:
-        audited: the attribute.
-        measures: the pairs of every measure, by phase.
-        seed: of bootstrap and shuffles.
-    """
+    """Return an attribute's section with its rates only, from the pairs of every measure by phase."""
     attribute = audited.attribute
     counts = count_categories(attribute.codes, len(attribute.categories))
     both = measures[BEFORE].items() if AFTER in measures else ()
@@ -167,14 +148,14 @@ def audit_market(market: AuditedMarket, config: AuditConfig) -> dict[str, Any]:
     Raises:
         UserError: an unknown attribute, nothing to compare, or a target that does not fit.
     """
-    first = market.phases[BEFORE]
-    if not 1 <= config.n_selected < first.indices.shape[1]:
+    k = market.phases[BEFORE].indices.shape[1]
+    if not 1 <= config.n_selected < k:
         raise UserError(
-            f"selected={config.n_selected} of a shortlist of {first.indices.shape[1]}: select at least 1 and fewer "
-            f"than {first.indices.shape[1]}, or nobody is turned down."
+            f"selected={config.n_selected} of a shortlist of {k}: select at least 1 and fewer than {k}, or nobody is "
+            "turned down."
         )
     measures = {name: list_measures(phase, market.table, config) for name, phase in market.phases.items()}
-    scores: dict[str, dict[str, Float[Array, G]]] = {}
+    scores = {}
 
     def audit(audited: AuditedAttribute) -> dict[str, Any]:
         section, scores[audited.attribute.name] = _audit_lists(market, config, audited)
@@ -184,13 +165,11 @@ def audit_market(market: AuditedMarket, config: AuditConfig) -> dict[str, Any]:
     return {
         "n_postings": len(market.postings),
         "n_candidates": len(market.table.ids),
-        "top": first.indices.shape[1],
+        "top": k,
         "selected": config.n_selected,
         "phases": list(market.phases),
-        "n_reached": {
-            name: len(np.unique(phase.indices[phase.indices != NOBODY])) for name, phase in market.phases.items()
-        },
-        "medians": {name: median_of_members(phase.indices, phase.scores) for name, phase in market.phases.items()},
+        "n_reached": {name: len(np.unique(i[i != NOBODY])) for name, (i, _) in market.phases.items()},
+        "medians": {name: median_of_members(*phase) for name, phase in market.phases.items()},
         "attributes": sections,
         "not_audited": not_audited,
         "postings": _list_postings(market, scores),
@@ -211,7 +190,7 @@ def choose_score(config: AuditConfig, name: str) -> RewardConfig:
     return replace(score, ground="")
 
 
-def list_measures(phase: Phase, table: AttributeTable, config: AuditConfig) -> dict[str, Pairs]:
+def list_measures(phase: Matches, table: AttributeTable, config: AuditConfig) -> dict[str, Pairs]:
     """Return the pairs of every measure of a phase."""
     n = len(table.ids)
     return {
@@ -235,12 +214,12 @@ def _audit_lists(
     floor = scorer.floor_of_term(term, k, groups, seed=seed)
     summary = _summarize_scores(scores, market.rewrites, floor=floor, seed=seed)
     for name, indices in lists.items():
-        null = shuffle_scores(term, indices, targets, weights=scorer.weights(k), seed=seed)
-        summary |= null.mean.spread(f"{name}_null") | {f"{name}_p": null.p_value}
+        null, p_value = shuffle_scores(term, indices, targets, weights=scorer.weights(k), seed=seed)
+        summary |= null.spread(f"{name}_null") | {f"{name}_p": p_value}
     ranking, measures = tabulate_ranking(lists, term, targets, n_selected=config.n_selected, seed=seed)
     section = {
         "target": scorer.config.target,
-        "composition": _compose(lists, attribute, targets),
+        "composition": tabulate_columns(attribute.categories, _compose(lists, attribute, targets)),
         "ranking": ranking,
         "lists": measures,
         "scores": summary,
@@ -248,17 +227,16 @@ def _audit_lists(
     return section, scores
 
 
-def _compose(lists: Mapping[str, Int[Array, "G k"]], attribute: Attribute, targets: Float[Array, "G C"]) -> list[Row]:
+def _compose(
+    lists: Mapping[str, Int[Array, "G k"]], attribute: Attribute, targets: Float[Array, "G C"]
+) -> dict[str, Sequence[float]]:
     """Return each category's share of all shortlists together, beside its target (averaged over postings)."""
-    codes = {"pool": attribute.codes}
-    codes |= {name: codes_or_unknown(attribute.codes, indices).ravel() for name, indices in lists.items()}
-    n = len(attribute.categories)
-    shares = {name: normalize_counts(count_categories(of_name, n).counts) for name, of_name in codes.items()}
-    columns = {"pool": shares.pop("pool"), "target": [column.mean() for column in targets.T], **shares}
-    return [
-        {"category": category} | {name: float(values[c]) for name, values in columns.items()}
-        for c, category in enumerate(attribute.categories)
-    ]
+
+    def share(codes: Int[Array, "..."]) -> Float[Array, "C"]:
+        return normalize_counts(count_categories(codes.ravel(), len(attribute.categories)).counts)
+
+    shares = {name: share(codes_or_unknown(attribute.codes, indices)) for name, indices in lists.items()}
+    return {"pool": share(attribute.codes), "target": [column.mean() for column in targets.T], **shares}
 
 
 def _summarize_scores(

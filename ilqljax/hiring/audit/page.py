@@ -30,10 +30,7 @@ _TAGS = {"same": "span", "removed": "del", "added": "ins"}
 def format_page(audit: Mapping[str, Any], *, facts: Sequence[tuple[str, str]], rewrites: Sequence[Rewrite] = ()) -> str:
     """Return the report.
 
-    Args:
-        audit: what `market.audit_market` or `ready_table.audit_ready_table` returned.
-        facts: what was audited and how, as names and values, such as ("postings", "300, from jobs.jsonl").
-        rewrites: one a posting of the audit, in its order.
+    The facts say what was audited and how, as names and values; there is one rewrite a posting of the audit, or none.
     """
     name = audit["attributes"][0]["name"]  # one page can show the gains on one attribute
     gains = [row[f"score_{AFTER}"][name] - row[f"score_{BEFORE}"][name] for row in audit["postings"] if rewrites]

@@ -42,6 +42,11 @@ _STYLE = [
         "hatch.linewidth": 1.4,
     },
 ]
+_MARKS = {phase: {"color": colour, "linestyle": "none", "markeredgewidth": 2} for phase, colour in COLOURS.items()}
+_MARKS["before"] |= {"marker": "o", "markersize": 9, "markerfacecolor": "white"}
+_MARKS["after"] |= {"marker": "D", "markersize": 6}
+_BARS = {phase: {"edgecolor": colour, "linewidth": 1, "facecolor": colour} for phase, colour in COLOURS.items()}
+_BARS["before"] |= {"facecolor": "white", "hatch": "////"}
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _TIP = "tip "  # marks a group whose id is what a pointer shows
 
@@ -51,6 +56,10 @@ def draw_ratios(rows_by_phase: dict[str, Sequence[dict[str, Any]]], *, title: st
     """Draw each category's impact ratio with its interval, before and after, the line at 0.8 and the one at 1."""
     phases = list(rows_by_phase)
     categories = [row["category"] for row in rows_by_phase[phases[0]]]
+    ratios = {
+        phase: {row["category"]: row for row in rows if math.isfinite(row["impact_ratio"])}
+        for phase, rows in rows_by_phase.items()
+    }
     ends = [row["ratio_high"] for rows in rows_by_phase.values() for row in rows] + [1.15]
     most = min(MOST_RATIO, max(end for end in ends if math.isfinite(end)))
     top, step = (LEGEND if len(phases) > 1 else 0) + 16, 20 + 15 * len(phases)
@@ -66,20 +75,15 @@ def draw_ratios(rows_by_phase: dict[str, Sequence[dict[str, Any]]], *, title: st
     for i, category in enumerate(categories):
         y = top + 17 + i * step
         axes.text(0.0, y, shorten(category), weight="bold")
-        rows = [_find_ratio(rows_by_phase[phase], category) for phase in phases]
+        rows = [ratios[phase].get(category) for phase in phases]
         if not any(rows):
             axes.text(0.0, y + 15, "no ratio (see the table)", color=FAINT)
             continue
         for j, (phase, row) in enumerate(zip(phases, rows, strict=True)):
             _draw_ratio(axes, row, y + 11 + 15 * j, phase, most)
     if len(phases) > 1:
-        _add_legend(axes, [Line2D([], [], label=phase, **_mark(phase)) for phase in phases])
+        _add_legend(axes, [Line2D([], [], label=phase, **_MARKS[phase]) for phase in phases])
     return _embed(axes, title)
-
-
-def _find_ratio(rows: Sequence[dict[str, Any]], category: str) -> dict[str, Any] | None:
-    """Return a category's row if it has a ratio to draw."""
-    return next((row for row in rows if row["category"] == category and math.isfinite(row["impact_ratio"])), None)
 
 
 def _draw_ratio(axes: Axes, row: dict[str, Any] | None, y: float, phase: str, most: float) -> None:
@@ -94,13 +98,7 @@ def _draw_ratio(axes: Axes, row: dict[str, Any] | None, y: float, phase: str, mo
         if high > most:
             axes.plot([most], [y], marker=">", markersize=9, color=COLOURS[phase], clip_on=False)  # it goes on
     bars = {"elinewidth": 2, "capsize": 4, "capthick": 2, "clip_on": False}
-    _set_tip(words, *axes.errorbar([x], [y], xerr=error, **bars, **_mark(phase)).get_children())
-
-
-def _mark(phase: str) -> dict[str, Any]:
-    hollow = {"marker": "o", "markersize": 9, "markerfacecolor": "white", "markeredgewidth": 2}
-    filled = {"marker": "D", "markersize": 6, "markeredgewidth": 2}
-    return {"color": COLOURS[phase], "linestyle": "none", **(hollow if phase == "before" else filled)}
+    _set_tip(words, *axes.errorbar([x], [y], xerr=error, **bars, **_MARKS[phase]).get_children())
 
 
 @matplotlib.style.context(_STYLE)
@@ -117,7 +115,7 @@ def draw_composition(rows: Sequence[dict[str, Any]], *, phases: Sequence[str], t
         for j, phase in enumerate(phases):
             top, share = y + 19 + 15 * j, row[phase]
             if math.isfinite(share):
-                bars = axes.barh([top], [share], height=11, align="edge", clip_on=False, **_fill(phase))
+                bars = axes.barh([top], [share], height=11, align="edge", clip_on=False, **_BARS[phase])
                 _set_tip(f"{row['category']}, {phase}: {100 * share:.1f} %", *bars)
                 axes.text(end, top + 9.5, f"{100 * share:.1f} %", ha="right")
         if math.isfinite(row["target"]):
@@ -126,14 +124,9 @@ def draw_composition(rows: Sequence[dict[str, Any]], *, phases: Sequence[str], t
             axes.plot([row["target"]] * 2, ends, color=INK, linewidth=2.5, clip_on=False)
     names = phases if len(phases) > 1 else ["shortlists as they are"]
     target = {"marker": "|", "markersize": 14, "markeredgewidth": 2.5, "linestyle": "none"}
-    bars = [Patch(label=name, **_fill(phase)) for name, phase in zip(names, phases, strict=True)]
+    bars = [Patch(label=name, **_BARS[phase]) for name, phase in zip(names, phases, strict=True)]
     _add_legend(axes, [*bars, Line2D([], [], label="target", color=INK, **target)])
     return _embed(axes, title)
-
-
-def _fill(phase: str) -> dict[str, Any]:
-    look = {"facecolor": "white", "hatch": "////"} if phase == "before" else {"facecolor": COLOURS[phase]}
-    return {"edgecolor": COLOURS[phase], "linewidth": 1, **look}
 
 
 @matplotlib.style.context(_STYLE)

@@ -15,7 +15,7 @@ functions `expected_*` give the value of a random order, exact where it says so,
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,8 +34,7 @@ from ilqljax.hiring.reward.diversity import (
     normalize_counts,
     weigh_categories,
 )
-from ilqljax.hiring.reward.scores import ScoreTerm
-from ilqljax.hiring.reward.targets import codes_or_unknown
+from ilqljax.hiring.reward.scores import ScoreTerm, codes_or_unknown
 from ilqljax.hiring.statistics import UNDEFINED, Estimate, bootstrap_mean, divide, mean_of_defined, split_draws
 from ilqljax.types import Array
 
@@ -60,14 +59,7 @@ def tabulate_ranking(
     """Return a row a category (skew at the selected and at the whole list, exposure), and the measures of whole lists.
 
     Numbers are means over postings, each beside the value that a random order has. The ends of intervals resample
-    postings.
-
-    Args:
-        lists: row numbers of candidates, best first, below 0 for nobody; by phase.
-        term: the attribute, and its pool.
-        targets: one a posting.
-        n_selected: how many of a list are selected.
-        seed: of the bootstrap and the simulations.
+    postings. The lists are row numbers of candidates by phase, best first, below 0 for nobody.
     """
     codes = {phase: codes_or_unknown(term.attribute.codes, indices) for phase, indices in lists.items()}
     distinct, repeats = np.unique(targets.round(12), axis=0, return_counts=True)
@@ -97,11 +89,15 @@ def tabulate_ranking(
         measures[phase] = _mean(found.smallest, seed=seed).spread("min_skew")
         measures[phase] |= _mean(found.largest, seed=seed).spread("max_skew")
         measures[phase] |= (_mean(ndkl(of_phase, targets), seed=seed) if has_ndkl else UNDEFINED).spread("ndkl")
-    rows = [
+    return tabulate_columns(term.attribute.categories, columns), measures
+
+
+def tabulate_columns(categories: Sequence[str], columns: Mapping[str, Sequence[float]]) -> list[Row]:
+    """Return a row a category of columns of numbers."""
+    return [
         {"category": category} | {name: float(values[c]) for name, values in columns.items()}
-        for c, category in enumerate(term.attribute.categories)
+        for c, category in enumerate(categories)
     ]
-    return rows, measures
 
 
 def _mean(values: Float[Array, "G"], *, seed: int) -> Estimate:

@@ -1,12 +1,11 @@
 """Rates and impact ratios of one measure and attribute, as rows: intervals, tests, chance, and what rewriting changed.
 
-This is the one place where impact ratios are computed: for an audit's page and tables, and for the `impact_ratios.csv`
-of a training run (`evaluation.impact`).
+This is the one place where impact ratios are computed: for an audit, and for a run's `impact_ratios.csv`.
 
-Two intervals stand beside each impact ratio. `ratio_low/high` counts postings and candidates (`crossed`) and is the one
-to read: it covers the ratio that another set of postings *and* of candidates would give, in 93 to 97 % of samples
-(`benchmarks/audit_coverage.py`). `postings_low/high` resamples postings only: it covers the ratio of other postings for
-these very candidates, and as a statement about other candidates covers too seldom, in 85 to 95 %.
+Two intervals stand beside each ratio. `ratio_low/high` counts postings and candidates (`crossed`) and is the one to
+read: it covers the ratio of another set of postings *and* of candidates in 93 to 97 % of samples
+(`benchmarks/audit_coverage.py`). `postings_low/high` resamples postings only, for these very candidates; as a statement
+about other candidates it covers too seldom, in 85 to 95 %.
 
 The Wilson intervals of the rates and `p_independent` treat assessments as independent, which they are not where people
 come back in many shortlists. `p_crossed` (against everyone else) uses the error of `ratio_low/high`, and `p_shuffled`
@@ -23,6 +22,7 @@ from statsmodels.stats.multitest import multipletests
 
 from ilqljax.hiring.attributes import Attribute
 from ilqljax.hiring.audit.crossed import (
+    Pairs,
     Tally,
     category_totals,
     crossed_change,
@@ -37,11 +37,10 @@ from ilqljax.hiring.audit.impact_ratio import (
     NO_REFERENCE,
     find_eligible,
     find_reference,
-    make_ratio_statistic,
     mark_category,
     ratios_and_smallest,
+    ratios_to,
 )
-from ilqljax.hiring.audit.pairs import Pairs
 from ilqljax.hiring.audit.shuffling import shuffle_labels
 from ilqljax.hiring.statistics import (
     UNDEFINED,
@@ -62,11 +61,6 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
     """Return a measure's table of one attribute: a row a category, the unknown, the smallest ratio, and their null.
 
     The smallest ratio, its null and its p-value are those of the categories of enough people, which a finding names.
-
-    Args:
-        pairs: who was assessed and selected.
-        attribute: the candidates' codes and categories.
-        seed: of the bootstrap and the shuffles.
     """
     tally = tally_pairs(pairs, attribute.codes, n_categories=len(attribute.categories))
     counts = {
@@ -111,10 +105,7 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
 def _compare_categories(tally: Tally, eligible: Bool[Array, "C"], reference: int, *, seed: int) -> list[Row]:
     """Return each category's ratios to the reference and to everyone else, with intervals and tests."""
     assessed, selected = category_totals(tally)
-    over_postings = _bootstrap(
-        [tally], make_ratio_statistic(eligible, reference), n_categories=len(assessed), seed=seed
-    )
-    ratios = over_postings.value
+    over_postings = _bootstrap([tally], lambda sums: ratios_to(sums, eligible, reference), seed=seed)
     numbers = np.arange(len(assessed))
     parts = [find_influence(tally, numbers == c) for c in numbers]
     rows = []
@@ -126,7 +117,7 @@ def _compare_categories(tally: Tally, eligible: Bool[Array, "C"], reference: int
             test = two_proportion_test(*(int(n[i]) for i in (c, reference) for n in (selected, assessed)))
         rows.append(
             {
-                "impact_ratio": float(ratios[c]),
+                "impact_ratio": float(over_postings.value[c]),
                 "ratio_low": crossed.low,
                 "ratio_high": crossed.high,
                 "postings_low": float(resampled.low),
@@ -155,21 +146,17 @@ def tabulate_changes(before: Pairs, after: Pairs, attribute: Attribute, *, seed:
         return []
     parts = [[find_influence(tally, np.arange(n) == c) for c in range(n)] for tally in (old, new)]
     shared = [sum_shared(before, after, parts[0][c], parts[1][c]) for c in range(n)]
-    statistic = make_ratio_statistic(eligible, reference)
 
     def compare(sums: Num[Array, "... F"]) -> Float[Array, "... C"]:
-        return divide(statistic(sums[..., 2 * n :]), statistic(sums[..., : 2 * n]))
+        return divide(*(ratios_to(half, eligible, reference) for half in (sums[..., 2 * n :], sums[..., : 2 * n])))
 
-    over_postings = _bootstrap([old, new], compare, n_categories=n, seed=seed)
+    over_postings = _bootstrap([old, new], compare, seed=seed)
     rows = []
     for c, category in enumerate(attribute.categories):
         if c == reference or not eligible[c]:
             continue
-        change = crossed_change(
-            (parts[0][c], parts[0][reference]),
-            (parts[1][c], parts[1][reference]),
-            shared=shared[c] + shared[reference],
-        )
+        first, second = ((part[c], part[reference]) for part in parts)
+        change = crossed_change(first, second, shared=shared[c] + shared[reference])
         rows.append(
             {
                 "category": category,
@@ -195,15 +182,13 @@ def adjust_for_many(rows: Sequence[Row], *, name: str, adjusted: str) -> None:
         row[adjusted] = p_value
 
 
-def _bootstrap(
-    tallies: Sequence[Tally], statistic: Callable[..., Float[Array, "..."]], *, n_categories: int, seed: int
-) -> Estimate:
+def _bootstrap(tallies: Sequence[Tally], statistic: Callable[..., Float[Array, "..."]], *, seed: int) -> Estimate:
     """Return a statistic of each category's counts, with intervals that resample postings; none in a ready table."""
     rows = np.concatenate(
         [part for tally in tallies for part in (tally.posting_assessed, tally.posting_selected)], axis=1
     )
     if not len(rows):
-        undefined = np.full(n_categories, np.nan)
         totals = np.concatenate([part for tally in tallies for part in category_totals(tally)])
-        return Estimate(statistic(totals), undefined, undefined)
+        value = statistic(totals)
+        return Estimate(value, *np.full((2, len(value)), np.nan))
     return cluster_bootstrap(rows, statistic, seed=seed, n_resamples=N_RESAMPLES)

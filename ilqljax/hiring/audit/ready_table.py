@@ -22,14 +22,12 @@ from jaxtyping import Float
 from ilqljax.data.files import read_bounded_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.audit.crossed import pair_rows
 from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditConfig, audit_attributes, audit_rates
-from ilqljax.hiring.audit.pairs import pair_rows
 from ilqljax.types import Array
 
 ID, SCORE, SELECTED = "id", "score", "selected"
 MIN_ROWS = 2
-
-
 _Candidate = namedtuple("_Candidate", ("id", "attributes"))
 
 
@@ -170,10 +168,7 @@ def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTab
 
     Every candidate is a cluster, so intervals hold for another sample of candidates.
 
-    Args:
-        ready: the table.
-        config: attributes and settings.
-        after: the same candidates scored another way (`match_tables`), to compare.
+    With `after`, the same candidates scored another way are compared.
 
     Raises:
         UserError: an unknown attribute, or tables that do not belong together.

@@ -19,8 +19,7 @@ from jaxtyping import Bool, Float, Int
 from ilqljax.hiring.audit.crossed import Tally, category_totals
 from ilqljax.hiring.audit.impact_ratio import find_eligible, ratios_and_smallest
 from ilqljax.hiring.reward.diversity import diversity_score
-from ilqljax.hiring.reward.scores import ScoreTerm
-from ilqljax.hiring.reward.targets import codes_or_unknown
+from ilqljax.hiring.reward.scores import ScoreTerm, codes_or_unknown
 from ilqljax.hiring.statistics import Estimate, divide, mean_of_defined, quantiles_of_defined
 from ilqljax.types import Array
 
@@ -28,30 +27,18 @@ TOLERANCE = 1e-12  # of ties: equal rates may differ in their last digit
 
 
 class ShuffledNull(NamedTuple):
-    """Hold what shuffled labels give.
+    """Hold what shuffled labels give: means with 95 % ranges, and p-values."""
 
-    Attributes:
-        ratios: each category's impact ratio: mean and 95 % range.
-        smallest: the smallest impact ratio among the judged categories: mean and 95 % range.
-        p_values: of each category, two-sided: how often its rate is as far from the overall rate.
-        p_smallest: how often the smallest ratio is as small; one test for the whole attribute. NaN with fewer than two
-            judged categories.
-    """
-
-    ratios: Estimate
-    smallest: Estimate
-    p_values: Float[Array, "C"]
-    p_smallest: float
+    ratios: Estimate  # each category's impact ratio
+    smallest: Estimate  # the smallest impact ratio among the judged categories
+    p_values: Float[Array, "C"]  # of each category, two-sided: how often its rate is as far from the overall rate
+    p_smallest: float  # how often the smallest is as small: one test an attribute; NaN with fewer than two judged
 
 
 def shuffle_labels(tally: Tally, *, judged: Bool[Array, "C"], seed: int, n_shuffles: int = 2000) -> ShuffledNull:
     """Shuffle the candidates' labels and return the null of a measure's impact ratios.
 
-    Args:
-        tally: the measure's counts.
-        judged: the categories that the smallest ratio is taken of: those of enough people.
-        seed: of the shuffles.
-        n_shuffles: their number.
+    The smallest ratio is taken of the judged categories, those of enough people.
     """
     assessed, selected = category_totals(tally)
     drawn_assessed, drawn_selected = _draw_totals(tally, seed=seed, n_shuffles=n_shuffles)
@@ -59,14 +46,13 @@ def shuffle_labels(tally: Tally, *, judged: Bool[Array, "C"], seed: int, n_shuff
     observed = ratios_and_smallest(selected, assessed, judged)[-1]
     draws = ratios_and_smallest(drawn_selected, drawn_assessed, eligible)
     draws[:, -1] = ratios_and_smallest(drawn_selected, drawn_assessed, judged)[:, -1]
-    low, high = quantiles_of_defined(draws, (0.025, 0.975))
-    mean = mean_of_defined(draws)
+    null = Estimate(mean_of_defined(draws), *quantiles_of_defined(draws, (0.025, 0.975)))
     overall = divide(drawn_selected.sum(axis=1), drawn_assessed.sum(axis=1))
     distance = abs(divide(drawn_selected, drawn_assessed) - overall[:, None])
     seen = abs(divide(selected, assessed) - divide(selected.sum(), assessed.sum()))
     return ShuffledNull(
-        Estimate(mean[:-1], low[:-1], high[:-1]),
-        Estimate(float(mean[-1]), float(low[-1]), float(high[-1])),
+        Estimate(*(part[:-1] for part in null)),
+        null.pick(-1),
         _find_p_values(distance, seen),
         float(_find_p_values(-draws[:, -1], -observed)),
     )
@@ -100,13 +86,6 @@ def _draw_totals(tally: Tally, *, seed: int, n_shuffles: int) -> tuple[Int[Array
     return totals[0, :, 1:], totals[1, :, 1:]
 
 
-class ScoreNull(NamedTuple):
-    """Hold the mean score under shuffled labels (mean and 95 % range), and how often it is as low as the real one."""
-
-    mean: Estimate
-    p_value: float
-
-
 def shuffle_scores(
     term: ScoreTerm,
     indices: Int[Array, "G k"],
@@ -115,8 +94,8 @@ def shuffle_scores(
     weights: Float[Array, "k"] | None,
     seed: int,
     n_shuffles: int = 400,
-) -> ScoreNull:
-    """Shuffle the candidates' labels and return what becomes of the mean score over postings.
+) -> tuple[Estimate, float]:
+    """Shuffle the candidates' labels and return the mean score over postings (mean and 95 % range), and its p-value.
 
     Unlike the pooled rates, a score sees imbalances that cancel over postings: one posting's list all of one category
     and the next one's all of another. The p-value is one-sided: lists are *less* like their targets than chance gives.
@@ -131,4 +110,4 @@ def shuffle_scores(
     draws = np.array([average(rng.permutation(term.attribute.codes)) for _ in range(n_shuffles)])
     low, high = np.quantile(draws, (0.025, 0.975))
     as_low = int((draws <= observed + TOLERANCE).sum())
-    return ScoreNull(Estimate(float(draws.mean()), float(low), float(high)), (1 + as_low) / (1 + n_shuffles))
+    return Estimate(float(draws.mean()), float(low), float(high)), (1 + as_low) / (1 + n_shuffles)

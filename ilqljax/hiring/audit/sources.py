@@ -15,11 +15,11 @@ from ilqljax.data.files import check_checksum
 from ilqljax.data.json_lines import read_field, read_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
-from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditedMarket, Phase
-from ilqljax.hiring.audit.pairs import NOBODY
+from ilqljax.hiring.audit.crossed import NOBODY
+from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditedMarket
 from ilqljax.hiring.evaluation.record import Rewrite
 from ilqljax.hiring.guardrails import check_rewrite
-from ilqljax.hiring.matching.matcher import Matcher
+from ilqljax.hiring.matching.matcher import Matcher, Matches
 from ilqljax.hiring.postings.posting import Candidate, Posting, normalize_spaces
 from ilqljax.hiring.postings.prompts import build_prompt
 from ilqljax.hiring.postings.sources import load_market
@@ -67,7 +67,7 @@ def parse_options(text: str) -> dict[str, Any]:
 def load_postings_and_candidates(
     jobs: str, candidates: str, *, max_postings: int = 0, seed: int = 0, plant: float = 0.8
 ) -> tuple[list[Posting], list[Candidate]]:
-    """Load postings and candidates; either may be "sample".
+    """Load postings and candidates.
 
     Args:
         jobs: a file or folder of any format of `sources`, or "sample".
@@ -174,15 +174,10 @@ def build_market(
     rewritten = tuple(rewrites[posting.id] for posting in chosen) if rewrites else ()
     if rewritten:
         phases[AFTER] = match_texts(matcher, [rewrite.text for rewrite in rewritten], top=top)
-    return AuditedMarket(
-        table=AttributeTable.from_candidates(candidates),
-        postings=tuple(chosen),
-        phases=phases,
-        rewrites=rewritten,
-    )
+    return AuditedMarket(AttributeTable.from_candidates(candidates), tuple(chosen), phases, rewritten)
 
 
-def match_texts(matcher: Matcher, texts: Sequence[str], *, top: int) -> Phase:
+def match_texts(matcher: Matcher, texts: Sequence[str], *, top: int) -> Matches:
     """Return the shortlists of texts; an empty text reaches nobody."""
     indices = np.full((len(texts), top), NOBODY, np.int64)
     scores = np.full((len(texts), top), np.nan)
@@ -190,4 +185,4 @@ def match_texts(matcher: Matcher, texts: Sequence[str], *, top: int) -> Phase:
     if filled:
         matches = matcher.top_k([texts[row] for row in filled], top)
         indices[filled], scores[filled] = matches.indices, matches.scores
-    return Phase(indices, scores)
+    return Matches(indices, scores)

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     """Save the table and print it."""
     from ilqljax.hiring.evaluation.impact import tabulate_impact_ratios
     from ilqljax.hiring.evaluation.record import load_evaluations
-    from ilqljax.hiring.evaluation.tables import check_save_path, format_impact_ratios, save_rows
+    from ilqljax.hiring.evaluation.summary import check_save_path, format_impact_ratios, save_rows
 
     check_save_path(args.out)
     rows = tabulate_impact_ratios(

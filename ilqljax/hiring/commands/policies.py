@@ -23,8 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print the summary, and save it if asked."""
     from ilqljax.hiring.evaluation.record import load_evaluations
-    from ilqljax.hiring.evaluation.summary import distill_evaluations
-    from ilqljax.hiring.evaluation.tables import check_save_path, format_distilled, save_rows
+    from ilqljax.hiring.evaluation.summary import check_save_path, distill_evaluations, format_distilled, save_rows
 
     if args.out:
         check_save_path(args.out)

@@ -3,7 +3,7 @@
     ilqljax data sample --run runs/workable-... --out samples.jsonl --n 4
     ilqljax train --config configs/workable.py --config.data.rewrites_path=samples.jsonl
 
-The next run scores them with its engine beside the operators' rewrites; what was cut off unfinished is left out.
+The next run scores them with its matcher beside the operators' rewrites; what was cut off unfinished is left out.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from ilqljax.cli import add_options, add_run, list_given
 from ilqljax.data.files import check_writable
 from ilqljax.decoding.options import DecodeConfig
 from ilqljax.errors import UserError
-from ilqljax.hiring.data.samples import save_samples
+from ilqljax.hiring.data.prepare import save_samples
 from ilqljax.hiring.environment import PostingObservation
 from ilqljax.hiring.postings.prompts import build_prompt
 
@@ -31,8 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Sample, and write the file."""
     from ilqljax.training.compilation import enable_compilation_cache
-    from ilqljax.training.evaluation import open_run
-    from ilqljax.training.policies import make_policy
+    from ilqljax.training.evaluation import make_policy, open_run
 
     if args.n < 1:
         raise UserError(f"--n={args.n}: sample at least one rewrite of each posting.")

@@ -2,8 +2,7 @@
 
 A pretrained GPT-2 can read and copy before it sees a posting; a tiny one from random parameters cannot, and with a few
 hundred postings it learns them by heart instead. So behavioural cloning may also read postings that have no reward:
-further draws of the sample's generator, or those of a file that were left out of the scored choice. None shares an id,
-a company or a text with any posting of the prepared data outside its training split, or is a repost of one.
+further draws of the sample's generator, or those of a file that were left out of the scored choice.
 """
 
 from collections.abc import Sequence
@@ -25,10 +24,7 @@ PRACTICE_SEED = 715_517
 
 
 def make_practice(data: PreparedData, config: DataConfig, *, n_postings: int) -> list[PostingObservation]:
-    """Return rewrites of unscored postings as finished dialogues with reward 0, for behavioural cloning only.
-
-    At most `n_postings` postings are drawn, none of which has to do with the data outside their training split.
-    """
+    """Return rewrites of at most so many unscored postings as dialogues with reward 0, for behavioural cloning only."""
     if not n_postings:
         return []
     chosen = select_practice(data, _draw_postings(data, config, n_postings=n_postings))[:n_postings]

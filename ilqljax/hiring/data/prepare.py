@@ -8,7 +8,7 @@ it before: rewards outlive folders (`folders`).
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,29 +16,27 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ilqljax.config.sections import NO_OPTION
-from ilqljax.data.json_lines import save_json_lines
+from ilqljax.data.json_lines import read_json_lines, save_json_lines
 from ilqljax.errors import UserError
-from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.data.folders import check_target, recover_folder, replace_folder
 from ilqljax.hiring.data.prepared import (
     CANDIDATES,
     JOBS,
     OFFLINE,
-    REWARDS,
     SPLITS,
     PreparedData,
     ScoredRewrite,
     load_prepared,
     load_summary,
+    make_reward,
     save_summary,
 )
-from ilqljax.hiring.data.samples import load_samples
 from ilqljax.hiring.data.splits import check_leakage, hash_file, make_manifest, save_manifest, split_postings
-from ilqljax.hiring.edits.operators import OPERATORS, require_operators, rewrite_posting
+from ilqljax.hiring.edits.operators import ALL_OPERATORS, OPERATORS, require_operators, rewrite_posting
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
 from ilqljax.hiring.postings.posting import Market, Posting, normalize_spaces, save_candidates, save_postings
-from ilqljax.hiring.postings.prompts import build_prompt, map_groups
+from ilqljax.hiring.postings.prompts import build_prompt
 from ilqljax.hiring.postings.sources import detect_source, load_market
 from ilqljax.hiring.reward.reward import REWARD_VERSION, DiversityReward
 from ilqljax.hiring.reward.scores import RewardConfig
@@ -199,9 +197,7 @@ def _fill_folder(
     folder: Path, market: Market, config: DataConfig, source: MatcherSource, facts: Mapping[str, Any]
 ) -> None:
     postings, candidates, splits, _ = market
-    matcher, table = source.make(candidates, folder=folder), AttributeTable.from_candidates(candidates)
-    groups = map_groups(postings)
-    reward = DiversityReward(matcher, table, config.reward, cache_path=folder / REWARDS, group_of=groups)
+    reward = make_reward(folder, postings, candidates, source, config.reward)
     rows = _score_rewrites(postings, splits, reward, config)
     save_postings(folder / JOBS, postings)
     save_candidates(folder / CANDIDATES, candidates)
@@ -256,3 +252,43 @@ def _average_rewards(rows: Sequence[ScoredRewrite]) -> dict[str, dict[str, dict[
         split: {name: {"mean": float(np.mean(values)), "n": len(values)} for name, values in by_operator.items()}
         for split, by_operator in rewards.items()
     }
+
+
+def save_samples(path: str | Path, samples: Iterable[tuple[str, str]], *, source: str) -> int:
+    """Write a policy's (posting id, text) pairs, without empty and repeated texts; return how many were written.
+
+    Operators know what they change; a clone's samples mix their edits, and show the critic what a policy really writes,
+    damaged texts included. `ilqljax data sample` writes such a file:
+
+        {"posting_id": "job-0007", "text": "Blue Oak needs a kind nurse.", "source": "bc"}
+    """
+    distinct = dict.fromkeys((posting_id, normalize_spaces(text)) for posting_id, text in samples)
+    rows = [{"posting_id": posting_id, "text": text, "source": source} for posting_id, text in distinct if text]
+    save_json_lines(path, rows)
+    return len(rows)
+
+
+def load_samples(path: str | Path, *, train_ids: Collection[str]) -> dict[str, list[tuple[str, str]]]:
+    """Read (source, text) pairs by posting id, without repeated texts.
+
+    Raises:
+        UserError: a line lacks a field, has an empty text, is named like an operator, or belongs to no training
+            posting: data of held-out postings may not be added.
+    """
+    known = frozenset(train_ids)
+    samples: dict[str, dict[str, str]] = {}
+    for number, row in read_json_lines(path):
+        where = f"{path}:{number}"
+        for name in ("posting_id", "text", "source"):
+            if not isinstance(row.get(name), str) or not row[name].strip():
+                raise UserError(f"{where}: '{name}' is {row.get(name)!r}. Give a string that is not empty.")
+        posting_id, source = row["posting_id"], row["source"]
+        if source in ALL_OPERATORS:
+            raise UserError(f"{where}: 'source' is {source!r}, the name of an operator. Choose another name.")
+        if posting_id not in known:
+            raise UserError(
+                f"{where}: {posting_id!r} is not in the training split. Sample from a run of the same data, seed and "
+                "splits; rewrites of held-out postings may not be trained on."
+            )
+        samples.setdefault(posting_id, {}).setdefault(normalize_spaces(row["text"]), source)
+    return {posting_id: [(s, text) for text, s in found.items()] for posting_id, found in samples.items()}

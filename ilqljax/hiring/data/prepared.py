@@ -13,7 +13,7 @@
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,10 +88,19 @@ class PreparedData:
         scored_by = self.summary.get("matcher", TfidfSource().name)
         if source is None and scored_by != TfidfSource().name:
             raise UserError(f"{self.folder}: was scored by the matcher '{scored_by}'. Give that one.")
-        matcher = (source or TfidfSource()).make(self.candidates, folder=self.folder)
-        table, groups = AttributeTable.from_candidates(self.candidates), map_groups(self.postings)
-        cache_path = self.folder / REWARDS
-        return DiversityReward(matcher, table, self.reward_config, cache_path=cache_path, group_of=groups)
+        return make_reward(self.folder, self.postings, self.candidates, source or TfidfSource(), self.reward_config)
+
+
+def make_reward(
+    folder: Path,
+    postings: Sequence[Posting],
+    candidates: Sequence[Candidate],
+    source: MatcherSource,
+    config: RewardConfig,
+) -> DiversityReward:
+    """Return the reward of postings' rewrites under a matcher of the candidates, with a folder's cache and vectors."""
+    table, matcher = AttributeTable.from_candidates(candidates), source.make(candidates, folder=folder)
+    return DiversityReward(matcher, table, config, cache_path=folder / REWARDS, group_of=map_groups(postings))
 
 
 def load_prepared(folder: str | Path) -> PreparedData:

@@ -8,7 +8,7 @@ address is left as it is). Every result is normalised to single spaces.
 
 import re
 from collections.abc import Callable, Sequence
-from itertools import count
+from itertools import count, pairwise
 from zlib import crc32
 
 import numpy as np
@@ -105,12 +105,9 @@ def split_sentences(text: str) -> list[str]:
 
     "See http://a.io/x.html today. Ask J. Doe, e.g. by mail." gives two sentences.
     """
-    sentences, start = [], 0
-    for match in _SENTENCE_END.finditer(text):
-        # Closing quotes matched by the boundary belong to the sentence before it.
-        sentences.append(normalize_spaces(text[start : match.end()]))
-        start = match.end()
-    sentences.append(normalize_spaces(text[start:]))
+    # Closing quotes matched by the boundary belong to the sentence before it.
+    ends = [0, *(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]
+    sentences = [normalize_spaces(text[start:end]) for start, end in pairwise(ends)]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -255,9 +252,6 @@ def rewrite_posting(
 
     Each operator draws from its own stream, which depends on the seed, the posting's id and the operator's name, so
     adding an operator or a posting changes no other rewrite.
-
-    Raises:
-        UserError: a name is not in `ALL_OPERATORS`.
     """
     require_operators(operators)
     rewrites, seen = [], set()

@@ -29,7 +29,7 @@ from jaxtyping import Int
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import Attribute, encode_values
-from ilqljax.hiring.audit.pairs import NOBODY, pair_selection
+from ilqljax.hiring.audit.crossed import NOBODY, pair_selection
 from ilqljax.hiring.audit.rates import Row, tabulate_rates
 from ilqljax.hiring.evaluation.summary import PHASES, Policies, find_attributes
 from ilqljax.types import Array
@@ -58,11 +58,8 @@ def tabulate_impact_ratios(
 ) -> list[Row]:
     """Tabulate impact ratios, one row per policy, attribute, category and phase ("before", then "after", rewriting).
 
-    Args:
-        policies: each policy's rewrites.
-        attributes: which to report; all that the shortlists have, if none is named.
-        n_selected: a shortlist's members are assessed, its first `n_selected` selected.
-        seed: of the shuffles.
+    A shortlist's members are assessed, its first `n_selected` selected. All attributes that the shortlists have are
+    reported if none is named.
 
     Raises:
         UserError: an unknown attribute or none at all, `n_selected` does not suit a shortlist's length, or a candidate

@@ -34,8 +34,7 @@ from ilqljax.hiring.evaluation.record import (
     make_rewrites,
     save_evaluations,
 )
-from ilqljax.hiring.evaluation.summary import summarize_evaluations
-from ilqljax.hiring.evaluation.tables import format_table, save_rows
+from ilqljax.hiring.evaluation.summary import format_table, save_rows, summarize_evaluations
 from ilqljax.hiring.guardrails.fluency import Fluency
 from ilqljax.hiring.guardrails.language_model import CLONE
 from ilqljax.hiring.postings.posting import Posting

@@ -98,41 +98,23 @@ class Shortlist:
 
 @dataclass(frozen=True, kw_only=True)
 class Rewrite:
-    """Hold one rewrite.
+    """Hold one rewrite; texts have their white space folded."""
 
-    Attributes:
-        policy: who wrote it.
-        posting_id: of which posting.
-        company: the posting's.
-        prompt: what the policy read.
-        original: the posting's text, white space folded.
-        text: the rewrite, likewise.
-        rewards: by the role of the matcher, `TRAINING` or `HELD_OUT`.
-        log_probability: under the policy, natural logarithm; NaN where there is none.
-        advantage: the critic's, summed over its tokens; 0 without a critic.
-        fluency: what the fluency check measured; NaN where it was not checked.
-        failed_checks: names of the guardrails that it fails, sorted; () for none.
-        reasons: what is wrong, for a person.
-        before: whom the original reaches; nobody where it was not asked.
-        after: whom the rewrite reaches.
-        where: for errors, where the record is from.
-    """
-
-    policy: str
+    policy: str  # who wrote it
     posting_id: str
     company: str
-    prompt: str
+    prompt: str  # what the policy read
     original: str
-    text: str
-    rewards: Mapping[str, BeforeAfter] = field(default_factory=dict)
-    log_probability: float = math.nan
-    advantage: float = 0.0
-    fluency: float = math.nan
-    failed_checks: tuple[str, ...] = ()
-    reasons: tuple[str, ...] = ()
-    before: Shortlist = Shortlist()
+    text: str  # the rewrite
+    rewards: Mapping[str, BeforeAfter] = field(default_factory=dict)  # by the role of the matcher
+    log_probability: float = math.nan  # under the policy, natural logarithm; NaN where there is none
+    advantage: float = 0.0  # the critic's, summed over its tokens; 0 without a critic
+    fluency: float = math.nan  # what the fluency check measured; NaN where it was not checked
+    failed_checks: tuple[str, ...] = ()  # names of the guardrails that it fails, sorted
+    reasons: tuple[str, ...] = ()  # what is wrong, for a person
+    before: Shortlist = Shortlist()  # whom the original reaches; nobody where it was not asked
     after: Shortlist = Shortlist()
-    where: str = field(default="", compare=False)
+    where: str = field(default="", compare=False)  # what the record is from, for errors
 
     @property
     def reward(self) -> float:
@@ -179,12 +161,7 @@ def make_rewrites(
 ) -> list[Rewrite]:
     """Reward and check what a policy wrote: one sample (text, advantage, log-probability) a posting.
 
-    Args:
-        postings: the originals; one may come several times.
-        samples: one a posting.
-        policy: who wrote them.
-        rewards: what scores them, by the role of the matcher.
-        fluency: a check beside the guardrails; None leaves it out.
+    One posting may come several times. The rewards are by the role of the matcher.
     """
     if not postings:
         return []

@@ -1,11 +1,20 @@
-"""Summarise an evaluation, one row a policy: rewards before and after, gains, copies, guardrails and entropies."""
+"""Summarise an evaluation, one row a policy, and lay it out: as text, and rows as CSV or JSON.
 
+A row holds rewards before and after, gains, copies, guardrails and entropies.
+"""
+
+import csv
+import io
+import json
 import math
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ilqljax.data.files import save_text
 from ilqljax.errors import UserError
 from ilqljax.hiring.evaluation.record import HELD_OUT, TRAINING, Rewrite
 from ilqljax.hiring.reward.diversity import normalize_counts
@@ -61,10 +70,7 @@ def distill_evaluations(policies: Policies, *, seed: int = 0) -> list[Row]:
 def summarize_evaluations(policies: Policies, *, held_out_matcher: str = "", seed: int = 0) -> list[Row]:
     """Summarise each policy, with gains over the clone where there is one, under both matchers where there are two.
 
-    Args:
-        policies: each policy's rewrites, in one order of the postings.
-        held_out_matcher: name of the held-out matcher; "" for none.
-        seed: of the bootstrap.
+    Each policy's rewrites are in one order of the postings.
     """
     rows = distill_evaluations(policies, seed=seed)
     for row in rows:
@@ -86,9 +92,8 @@ def _summarize_rewards(rewrites: Sequence[Rewrite], *, role: str, seed: int) -> 
     passed = np.array([not r.failed_checks for r in rewrites])
     difference = after - before
     guarded = np.where(passed, difference, np.minimum(difference, 0.0))
-    for name, values in (("difference", difference), ("guarded_difference", guarded)):
-        row |= bootstrap_mean(values, seed=seed).spread(name)
-    return row
+    row |= bootstrap_mean(difference, seed=seed).spread("difference")
+    return row | bootstrap_mean(guarded, seed=seed).spread("guarded_difference")
 
 
 def _compare_with_clone(policies: Policies, policy: str, *, role: str, seed: int) -> Row:
@@ -114,3 +119,131 @@ def _measure_entropies(policies: Policies, name: str) -> dict[tuple[str, str], f
         key: float(entropy(normalize_counts([part.count(category) for category in categories])))
         for key, part in values.items()
     }
+
+
+# --- Layout -----------------------------------------------------------------------------------------------------------
+
+
+def format_table(rows: Sequence[dict], *, floor: float, data_mean: float, attribute: str) -> str:
+    """Lay the rows out as a plain-text table that says what its numbers mean."""
+    table = [("policy", "score", "gain over echo [95 %]", "guarded gain [95 %]", "pass", "copies", "words")]
+    for row in rows:
+        shares = (f"{100 * row[name]:.0f} %" for name in ("guardrail_pass_rate", "copy_rate"))
+        table.append((*_show_scores(row, prefix=""), *shares, f"{row['words_rewrite']:.1f}"))
+    lines = align(table, rule=True)
+    held_out = rows[0].get("held_out_matcher", "")
+    if held_out:
+        lines += ["", f"The same rewrites under the held-out matcher {held_out}, which training never asked:", ""]
+        lines += align([table[0][:4], *(_show_scores(row, prefix="held_out_") for row in rows)], rule=True)
+        lines.append("")
+    for row in rows:
+        if "over_bc" in row:
+            also = f"; held out: {show_interval(row, 'held_out_over_bc')}" if held_out else ""
+            lines.append(f"{row['policy']} over bc, paired by posting: {show_interval(row, 'over_bc')}{also}")
+    lines += [
+        f"score: -100 x distance of the shortlist's {attribute} distribution from the target, over "
+        f"{rows[0]['n_postings']} postings never trained on; random shortlists score {floor:.2f}, "
+        f"the offline data's rewrites of these postings {data_mean:.2f}.",
+        "guarded: a rewrite that fails a guardrail never counts as an improvement. pass: share that fails none.",
+    ]
+    return "\n".join(lines)
+
+
+def _show_scores(row: Mapping[str, Any], *, prefix: str) -> tuple[str, ...]:
+    """Write a policy's name, score and gains under one matcher."""
+    return (
+        row["policy"],
+        f"{row[f'{prefix}reward_rewrite']:.2f} +- {row[f'{prefix}reward_rewrite_error']:.2f}",
+        show_interval(row, f"{prefix}difference"),
+        show_interval(row, f"{prefix}guarded_difference"),
+    )
+
+
+def align(rows: Sequence[Sequence[str]], *, rule: bool = False) -> list[str]:
+    """Lay rows of cells out in columns, with a rule below the first if asked."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]] if rule else lines
+
+
+def show_interval(row: Mapping[str, Any], name: str) -> str:
+    """Write an estimate with its interval."""
+    return f"{row[name]:+.2f} [{row[name + '_low']:+.2f}, {row[name + '_high']:+.2f}]"
+
+
+def format_distilled(rows: Sequence[Row]) -> str:
+    """Format distilled rows as a plain-text table with one column a policy."""
+    columns = [_describe_policy(row) for row in rows]
+    return "\n".join(align([[title, *(column[title] for column in columns)] for title in columns[0]]))
+
+
+def _describe_policy(row: Row) -> dict[str, str]:
+    labels = ("original", "rewrite")
+    cells = {"": row["policy"], "postings": str(row["n_postings"])}
+    for label in labels:
+        cells[f"reward, {label}"] = f"{_show(row, f'reward_{label}')} +- {_show(row, f'reward_{label}_error')}"
+    for name in ("difference", "guarded_difference"):
+        cells[f"{name.replace('_', ' ')} [95 %]"] = _show(row, name, digits=2)
+    for name, title in (("copy_rate", "copies"), ("guardrail_pass_rate", "pass guardrails")):
+        cells[title] = f"{100 * row[name]:.1f} %"
+    for label in labels:
+        cells[f"words, {label}"] = f"{row[f'words_{label}']:.1f}"
+    for key in row:
+        if match := re.fullmatch("entropy_(.*)_(original|rewrite)", key):
+            cells[f"entropy of {match[1]}, {match[2]} (bits)"] = _show(row, key, digits=3)
+    return cells
+
+
+def format_impact_ratios(rows: Sequence[Row]) -> str:
+    """Format impact-ratio rows as plain text, one table per policy and attribute; shuffled = under permuted labels."""
+    header = ["category", "phase", "people", "n", "selected", "rate [95 %]", "ratio [95 %]", "shuffled [95 %]"]
+    header += ["p shuffled", "mark"]
+    tables: dict[tuple[str, str], list[list[str]]] = {}
+    for row in rows:
+        cells = [str(row[name]) for name in ("category", "phase", "n_people", "n_assessed", "n_selected")]
+        cells += [_show(row, name, digits=3) for name in ("selection_rate", "impact_ratio", "null_ratio", "p_shuffled")]
+        cells.append(row["mark"])
+        tables.setdefault((row["policy"], row["attribute"]), [header]).append(cells)
+    note = (
+        "Shuffled: the same ratio when labels are permuted among the candidates on the shortlists; p: how often they "
+        "give a rate as far from the overall one. Ratio intervals are over postings and candidates; rate intervals "
+        "treat members as independent."
+    )
+    blocks = ["\n".join([f"{policy}: {name}", *align(lines)]) for (policy, name), lines in tables.items()]
+    return "\n\n".join([*blocks, note])
+
+
+def _show(row: Row, name: str, *, digits: int = 2) -> str:
+    """Write a number of a row, with its interval where the row has one."""
+    low, high = (row.get(f"{name}_{end}", math.nan) for end in ("low", "high"))
+    interval = "" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return ("-" if math.isnan(row[name]) else f"{row[name]:.{digits}f}") + interval
+
+
+def check_save_path(path: str | Path) -> None:
+    """Raise a `UserError` unless rows can be saved under this name: an existing folder, and `.csv` or `.json`."""
+    path = Path(path)
+    if path.suffix not in (".csv", ".json"):
+        raise UserError(f"{path}: the suffix must be .csv or .json, which chooses the format. Rename the file.")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}. Create it or choose another one.")
+
+
+def save_rows(path: str | Path, rows: Sequence[Row]) -> None:
+    """Write rows as CSV or JSON by the suffix, whole or not at all; NaN becomes an empty cell or null.
+
+    Raises:
+        UserError: another suffix, or the file cannot be written.
+    """
+    path = Path(path)
+    check_save_path(path)
+    rows = [{key: None if isinstance(v, float) and math.isnan(v) else v for key, v in row.items()} for row in rows]
+    if path.suffix == ".json":
+        text = json.dumps(rows, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    else:
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        text = buffer.getvalue()
+    save_text(path, text)

@@ -88,7 +88,7 @@ Pay = tuple[str, str, str, str]
 
 
 def make_fact_check(name: str, field: str) -> Check:
-    """Make the check that a field of the posting that its text mentions is mentioned by the rewrite too.
+    """Make the check that a field, or its part before a comma, that the original mentions is in the rewrite too.
 
     A name within a link ("oak.example") is not a mention, unless the original has it nowhere else.
     """

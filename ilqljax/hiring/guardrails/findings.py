@@ -30,14 +30,7 @@ Span = tuple[int, int]
 
 
 class Failure(NamedTuple):
-    """Report one failed check.
-
-    Attributes:
-        check: its name in `CHECKS`.
-        reason: what is wrong, for a person.
-        span: start and end of the offending part of the rewrite; (0, 0) where something is missing.
-        severity: one of `SEVERITIES`.
-    """
+    """Report a check of `CHECKS` that failed, why, and where in the rewrite, which is (0, 0) for what is missing."""
 
     check: str
     reason: str

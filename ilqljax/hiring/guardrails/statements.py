@@ -143,19 +143,12 @@ def make_statement_check(check: str) -> Check:
 
 
 class Negation(NamedTuple):
-    """Hold one denial.
-
-    Attributes:
-        key: the stems of its subject, where an auxiliary follows one, and of the word denied; ":" after a label.
-        name: the same in whole words, for a person.
-        clause: the stems of the words of its clause.
-        span: where its negator stands.
-    """
+    """Hold one denial: the stems of its subject and of the word denied (":" after a label), and where it stands."""
 
     key: tuple[str, str]
-    name: str
-    clause: tuple[str, ...]
-    span: Span
+    name: str  # the key in whole words
+    clause: tuple[str, ...]  # stems
+    span: Span  # of the negator
 
 
 @lru_cache(maxsize=4096)

@@ -53,24 +53,19 @@ def check_template_leak(posting: Posting, text: str, prompt: str) -> list[Failur
     for match in _FIELD_LABEL.finditer(text):
         if match[0].strip().lower() not in posting.description.lower():
             leaks.append((match[0].strip(), *match.span()))
-    leaks += _find_prompt_lines(posting, text, prompt)
-    return [Failure("template_leak", f"'{part}' belongs to the prompt.", (start, end)) for part, start, end in leaks]
-
-
-def _find_prompt_lines(posting: Posting, text: str, prompt: str) -> list[tuple[str, int, int]]:
-    """Find lines "Label: value" of the prompt, and passages from one such line into the next."""
+    # Lines "Label: value" of the prompt, and passages from one such line into the next.
     lines = [line for line in prompt.split("\n")[1:-1] if ": " in line]
     passages = [line.split() for line in lines]
     for line, following in pairwise(lines):
         # "... Ward Nurse / Company: Blue Oak ...": nobody writes the fields in this order by chance.
         passages.append([*line.split(": ", 1)[1].split()[-2:], *following.replace(":", " ").split()[:2]])
-    original, found = normalize_spaces(posting.description), []
+    original = normalize_spaces(posting.description)
     for words in passages:
         pattern = r"\W+".join(re.escape(word.strip(":,.")) for word in words)
         match = re.search(rf"(?<!\w){pattern}(?!\w)", text)
         if len(words) > 2 and match and not re.search(pattern, original):
-            found.append((match[0], *match.span()))
-    return found
+            leaks.append((match[0], *match.span()))
+    return [Failure("template_leak", f"'{part}' belongs to the prompt.", (start, end)) for part, start, end in leaks]
 
 
 def check_copying(posting: Posting, text: str, prompt: str) -> list[Failure]:
@@ -89,31 +84,29 @@ def check_repetition(posting: Posting, text: str, prompt: str) -> list[Failure]:
     """Check that no word stands three times in a row, and no phrase of three words too often, unless it did before."""
     blank = blank_links(text).lower()
     matches = list(WORD.finditer(blank))
-    words = [match[0] for match in matches]
-    original = _count_phrases(list_words(blank_links(posting.description)), 3)
+    spans = [(first.start(), last.end()) for first, last in zip(matches, matches[2:], strict=False)]
+    phrases = _list_phrases([match[0] for match in matches])
+    original = Counter(_list_phrases(list_words(blank_links(posting.description))))
     failures = []
-    for i in range(len(words) - 2):
-        if words[i] == words[i + 1] == words[i + 2] and original[tuple(words[i : i + 3])] == 0:
-            span = (matches[i].start(), matches[i + 2].end())
-            if not _REPEATED.fullmatch(blank[slice(*span)].replace(words[i], "")):  # "C#, C/C++" names three things
-                continue
-            failures.append(Failure("repetition", f"'{words[i]}' stands three times in a row.", span))
+    for phrase, span in zip(phrases, spans, strict=True):
+        between = blank[slice(*span)].replace(phrase[0], "")  # "C#, C/C++" names three things
+        if len(set(phrase)) == 1 and not original[phrase] and _REPEATED.fullmatch(between):
+            failures.append(Failure("repetition", f"'{phrase[0]}' stands three times in a row.", span))
             break
-    for phrase, n in _count_phrases(words, 3).items():
+    for phrase, n in Counter(phrases).items():
         if n > max(MAX_PHRASE_COUNT, original[phrase]):
-            at = next(i for i in range(len(words)) if tuple(words[i : i + 3]) == phrase)
-            span = (matches[at].start(), matches[at + 2].end())
-            failures.append(Failure("repetition", f"'{' '.join(phrase)}' occurs {n} times.", span))
+            reason = f"'{' '.join(phrase)}' occurs {n} times."
+            failures.append(Failure("repetition", reason, spans[phrases.index(phrase)]))
             break
     return failures
 
 
-def _count_phrases(words: Sequence[str], size: int) -> Counter[tuple[str, ...]]:
-    return Counter(tuple(words[i : i + size]) for i in range(len(words) - size + 1))
+def _list_phrases(words: Sequence[str]) -> list[tuple[str, str, str]]:
+    return list(zip(words, words[1:], words[2:], strict=False))
 
 
 def check_length(posting: Posting, text: str, prompt: str) -> list[Failure]:
-    """Check that the rewrite is neither much shorter nor much longer than the original."""
+    """Check that the rewrite has 0.4 to 2.5 times the original's words."""
     n_original, n = len(normalize_spaces(posting.description).split()), len(text.split())
     ratio = n / max(1, n_original)
     if MIN_LENGTH_RATIO <= ratio <= MAX_LENGTH_RATIO:
@@ -122,7 +115,12 @@ def check_length(posting: Posting, text: str, prompt: str) -> list[Failure]:
 
 
 def check_coherence(posting: Posting, text: str, prompt: str) -> list[Failure]:
-    """Check that words, and pairs of neighbouring words, are known; also within each longer sentence."""
+    """Check that at most 40 % of the words are unknown, and 20 % of the word pairs known, also in a longer sentence.
+
+    A word is known if the original, the prompt, the operators (`edits.operators`) or a short list of common words has
+    it; a pair of neighbouring words if the original has it, with all coded words counted as one. The pair rule refuses
+    shuffled words; it also refuses a free paraphrase, which is the safe side to err on.
+    """
     # A link's parts would count as known pairs wherever it stands; `links_kept` judges links.
     original, blank = list_words(blank_links(posting.description)), blank_links(text)
     matches = list(WORD.finditer(blank.lower()))

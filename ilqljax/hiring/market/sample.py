@@ -53,25 +53,13 @@ COMPANY_WORDS = _WORDS["companies"]["words"]
 CITIES = {city: country for city, (country,) in _WORDS["cities"].items()}
 QUALIFICATIONS = {region: name for region, (name,) in _WORDS["qualifications"].items()}
 EXCLUSIONARY_SENTENCES = _WORDS["exclusionary"]["sentences"]
+TEMPLATES = _WORDS["templates"]
 GENDERS = ("female", "male")
 CODE_OF_GENDER = {"female": 2, "male": 0}
 REGIONS = tuple(QUALIFICATIONS)
 POSTING_CODE_SHARES = (0.5, 0.25, 0.25)  # masculine, neutral, feminine
 UNKNOWN_SHARE = 0.08
 POSTINGS_PER_COMPANY = 3
-
-_OPENINGS = (
-    "{company} seeks {a} {adjective} {title} in {city}.",
-    "{company} needs {a} {adjective} {title} in {city}.",
-    "{company} in {city} is hiring {a} {adjective} {title}.",
-)
-_DUTIES = ("You will {first} and {second}.", "You {first} and {second} every day.")
-_PERSONS = (
-    "We want {a} {adjective} and {other} person who knows {first} and {second}.",
-    "You are {adjective} and {other} and know {first} and {second}.",
-)
-_TEAMS_WITH_ONE = ("Our team is {adjective}.", "You join {a} {adjective} team.")
-_TEAMS_WITH_TWO = ("Our team is {adjective} and {other}.", "You join {a} {adjective} and {other} team.")
 
 
 def make_market(
@@ -117,11 +105,11 @@ def _draw_posting(rng: np.random.Generator, *, index: int, companies: list[str])
     adjectives = [SAMPLE_TRIPLES[i][code] for i in rng.choice(len(SAMPLE_TRIPLES), size=5, replace=False)]
     duties = _pick_many(rng, occupation.duties, 2)
     skills = _pick_many(rng, occupation.skills, 3)
-    teams = _TEAMS_WITH_TWO if rng.random() < 0.5 else _TEAMS_WITH_ONE
+    teams = TEMPLATES["teams with two" if rng.random() < 0.5 else "teams with one"]
     sentences = [
-        _fill(_pick(rng, _OPENINGS), adjectives[0], company=company, city=city, title=title.lower()),
-        _pick(rng, _DUTIES).format(first=duties[0], second=duties[1]),
-        _fill(_pick(rng, _PERSONS), adjectives[1], other=adjectives[2], first=skills[0], second=skills[1]),
+        _fill(_pick(rng, TEMPLATES["openings"]), adjectives[0], company=company, city=city, title=title.lower()),
+        _pick(rng, TEMPLATES["duties"]).format(first=duties[0], second=duties[1]),
+        _fill(_pick(rng, TEMPLATES["persons"]), adjectives[1], other=adjectives[2], first=skills[0], second=skills[1]),
         _fill(_pick(rng, teams), adjectives[3], other=adjectives[4]),
     ]
     ending = rng.random()

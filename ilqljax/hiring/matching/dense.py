@@ -11,7 +11,7 @@ exact: the ranking does not depend on blocks, devices, or the other texts of a b
 equal candidates at the k-th place), the host searches that text again in full.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -121,35 +121,27 @@ class DenseIndex:
     def _search(self, queries: Float[Array, "B D"], k: int) -> Matches:
         n_kept = max(MIN_KEPT, 1 << (k + SPARE - 1).bit_length())
         if n_kept > MAX_KEPT:
-            found = [self._search_fully(query, k, -np.inf) for query in queries]
-            return Matches(*map(np.stack, zip(*found, strict=True)))
+            return _stack(self._search_fully(query, k, -np.inf) for query in queries)
         rows, bounds = self._screen(queries, n_kept)
         lengths = measure_lengths(queries)
         # The last term is for devices that take numbers below 2^-126 for zero.
         errors = self._error_per_length * lengths + self.width * 2.0**-125 * (1.0 + lengths + self._longest)
         found = []
         for query, near, bound, error in zip(queries, rows, bounds, errors, strict=True):
-            settled = self._settle(query, k, near)
+            settled = _keep_best(near, score_exactly(query, self._take(near)), k)
             # Rounding is monotone: nothing that was dropped can have a higher score than this.
             if settled.scores[-1] <= np.float32(bound + error):
                 settled = self._search_fully(query, k, float(settled.scores[-1]) - 2.0 * error)
             found.append(settled)
-        return Matches(*map(np.stack, zip(*found, strict=True)))
+        return _stack(found)
 
     def _screen(self, queries: Float[Array, "B D"], n_kept: int) -> tuple[Int[Array, "B K"], Float[Array, "B"]]:
         """Return the rows of each query's K best screened scores, sorted by row, and the most that another may have."""
         n_texts = len(queries)
         padded = np.zeros((1 << max(3, (n_texts - 1).bit_length()), self.width), np.float32)
         padded[:n_texts] = queries
-        scores, rows, tops = screen(
-            self._vectors,
-            padded,
-            self._n_valid,
-            mesh=self._mesh,
-            block=self._block,
-            n_blocks=self._n_blocks,
-            n_kept=min(n_kept, self._rows),
-        )
+        blocks = {"mesh": self._mesh, "block": self._block, "n_blocks": self._n_blocks}
+        scores, rows, tops = screen(self._vectors, padded, self._n_valid, **blocks, n_kept=min(n_kept, self._rows))
         first = self._rows * np.arange(len(self._host))[:, None, None]
         rows = np.concatenate(np.asarray(rows) + first, axis=1)[:n_texts]
         # The lowest kept group and the lowest kept score of each device bound what it dropped.
@@ -164,10 +156,6 @@ class DenseIndex:
             bounds[:] = -np.inf
         return np.sort(np.take_along_axis(rows, order, axis=1)), bounds
 
-    def _settle(self, query: Float[Array, "D"], k: int, rows: Int[Array, "K"]) -> Matches:
-        best = select_top_k(score_exactly(query, self._take(rows))[None], k)
-        return Matches(rows[best.indices[0]], best.scores[0])
-
     def _search_fully(self, query: Float[Array, "D"], k: int, least: float) -> Matches:
         """Search all candidates on the host; those whose float32 score is below `least` are known not to be among k."""
         rows, scores = np.empty(0, np.int64), np.empty(0, np.float32)
@@ -176,11 +164,11 @@ class DenseIndex:
             near = np.flatnonzero(part @ query >= least)
             rows = np.concatenate([rows, start + near])
             scores = np.concatenate([scores, score_exactly(query, part[near]).astype(np.float32)])
-            if len(rows) > k:  # rows increase, so that ties go by the lower one
-                best = np.sort(select_top_k(scores[None], k).indices[0])
-                rows, scores = rows[best], scores[best]
-        best = select_top_k(scores[None], k)
-        return Matches(rows[best.indices[0]], best.scores[0])
+            if len(rows) > k:
+                best = _keep_best(rows, scores, k)
+                order = np.argsort(best.indices)  # rows must increase for ties to go by the lower one
+                rows, scores = best.indices[order], best.scores[order]
+        return _keep_best(rows, scores, k)
 
     def _take(self, rows: Int[Array, "n"]) -> Float[Array, "n D"]:
         device, local = np.divmod(rows, self._rows)
@@ -203,6 +191,15 @@ class DenseMatcher(CheckedMatcher):
 
     def _rank(self, texts: Sequence[str], k: int) -> Matches:
         return self.index.top_k(self.encode(texts), k)
+
+
+def _keep_best(rows: Int[Array, "n"], scores: Float[Array, "n"], k: int) -> Matches:
+    best = select_top_k(scores[None], k)
+    return Matches(rows[best.indices[0]], best.scores[0])
+
+
+def _stack(found: Iterable[Matches]) -> Matches:
+    return Matches(*map(np.stack, zip(*found, strict=True)))
 
 
 @partial(jax.jit, static_argnames=("mesh", "block", "n_blocks", "n_kept"))
@@ -232,11 +229,8 @@ def screen(
         n_kept: the most to keep.
     """
     local = partial(_screen_device, block=block, n_blocks=n_blocks, n_kept=n_kept)
-    dealt, whole = PartitionSpec(AXIS), PartitionSpec()
-    mapped = jax.shard_map(
-        local, mesh=mesh, in_specs=(dealt, whole, dealt), out_specs=(dealt, dealt, dealt), check_vma=False
-    )
-    return mapped(vectors, queries, n_valid)
+    dealt, specs = PartitionSpec(AXIS), (PartitionSpec(AXIS), PartitionSpec(), PartitionSpec(AXIS))
+    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=dealt, check_vma=False)(vectors, queries, n_valid)
 
 
 def _screen_device(vectors, queries, n_valid, *, block: int, n_blocks: int, n_kept: int):

@@ -154,11 +154,7 @@ class EmbeddingsSource(EncoderSource):
 def load_or_make_vectors(
     path: str | Path, make: Callable[[], Float[Array, "N D"]], *, source: str, n_vectors: int
 ) -> Float[Array, "N D"]:
-    """Return the vectors in a file if they were made from `source`, a hash; else make them and write the file.
-
-    Raises:
-        UserError: the file is damaged or cannot be written.
-    """
+    """Return the vectors in a file if they were made from `source`, a hash; else make them and write the file."""
     path, advice = Path(path), "Delete it: the vectors are then computed again."
     if path.is_file():
         try:

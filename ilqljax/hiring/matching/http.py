@@ -119,11 +119,7 @@ class HttpMatcher(CheckedMatcher):
     """Rank candidates by what a server answers (module docstring)."""
 
     def __init__(self, config: HttpSource, candidate_ids: Sequence[str]):
-        """Hold the settings; nothing is asked yet.
-
-        Raises:
-            UserError: there is no candidate, an id occurs twice, or the token's variable is not set.
-        """
+        """Hold the settings; wrong ids (`number_ids`) and a token's variable without one raise a `UserError`."""
         self.config = config
         self._row_of = number_ids(candidate_ids)
         self.n_candidates = len(self._row_of)
@@ -232,10 +228,8 @@ class HttpMatcher(CheckedMatcher):
             raise UserError(f"{where}: the answer is not JSON ({error}): {answer[:60]!r}.") from error
         matches = value.get("matches") if isinstance(value, dict) else None
         if not isinstance(matches, list) or not all(isinstance(match, dict) for match in matches):
-            raise UserError(
-                f'{where}: the answer must be {{"matches": [{{"ids": [...], "scores": [...]}}, ...]}}, got '
-                f"{answer[:60]!r}."
-            )
+            shape = '{"matches": [{"ids": [...], "scores": [...]}, ...]}'
+            raise UserError(f"{where}: the answer must be {shape}, got {answer[:60]!r}.")
         ids, scores = ([match.get(name) for match in matches] for name in ("ids", "scores"))
         return check_answers(ids, scores, n_texts=n_texts, k=k, row_of=self._row_of, where=where)
 

@@ -33,12 +33,7 @@ _INDEX_MASK = (1 << _INDEX_BITS) - 1
 
 
 class Matches(NamedTuple):
-    """Hold the k best candidates of each text, best first.
-
-    Attributes:
-        indices: row numbers of candidates.
-        scores: the matcher's scores, not increasing along a row.
-    """
+    """Hold the row numbers of each text's k best candidates, best first, and their scores, which do not increase."""
 
     indices: Int[Array, "B k"]
     scores: Float[Array, "B k"]
@@ -48,12 +43,8 @@ class Matches(NamedTuple):
 class Matcher(Protocol):
     """Rank a fixed list of candidates for any text.
 
-    It may also have `texts_at_once`, how many texts keep it busy (`read_texts_at_once`).
-
-    Attributes:
-        fingerprint: changes whenever the ranking could, for caches: a hash of the method, its settings and the
-            candidates.
-        n_candidates: how many candidates are ranked.
+    Its `fingerprint` changes whenever the ranking could, for caches: a hash of the method, its settings and the
+    candidates. It may also have `texts_at_once`, how many texts keep it busy (`read_texts_at_once`).
     """
 
     fingerprint: str
@@ -73,9 +64,7 @@ def read_texts_at_once(matcher: Matcher) -> int:
 class MatcherSource(Protocol):
     """Describe a matcher before it knows its candidates: the `matcher` object of a config.
 
-    Attributes:
-        name: short, for tables and messages.
-        fingerprint: changes whenever the ranking of the same candidates could.
+    Its `name` is for tables and messages; its `fingerprint` changes whenever the ranking of the same candidates could.
     """
 
     name: str
@@ -93,12 +82,7 @@ class CheckedMatcher:
     n_candidates: int
 
     def top_k(self, texts: Sequence[str], k: int) -> Matches:
-        """Return each text's k best candidates, best first; equal scores go by the lower index.
-
-        Raises:
-            UserError: k is not between 1 and the number of candidates, `texts` is not a list of texts, or a user's own
-                matcher fails or answers wrongly.
-        """
+        """Return each text's k best candidates; a wrong k, texts or answer of a user's matcher raise a `UserError`."""
         check_texts(texts, name="texts")
         check_k(k, n_candidates=self.n_candidates)
         return self._rank(texts, k) if texts else join_matches([], k)
@@ -160,24 +144,18 @@ class TfidfSource:
 class TfidfMatcher(CheckedMatcher):
     """Rank candidates by the cosine between TF-IDF vectors of words.
 
-    Words are lower-cased runs of letters and digits (`WORD`). A word that occurs n times in a text weighs (1 + ln n) (1
-    + ln((1 + N) / (1 + df))), where df is the number of the N candidates that have it; words that no candidate has are
-    ignored. Vectors have length 1. A text without a known word scores 0 everywhere, so its shortlist is the first k
-    candidates.
+    A word (`split_words`) that occurs n times in a text weighs (1 + ln n) (1 + ln((1 + N) / (1 + df))), where df is the
+    number of the N candidates that have it; words that no candidate has are ignored. Vectors have length 1. A text
+    without a known word scores 0 everywhere, so its shortlist is the first k candidates.
 
-    The search is exact. It works in blocks of texts x candidates, so that no array grows with their product or with
-    texts x vocabulary; a text's result does not depend on the texts beside it.
+    The search is exact, in blocks of texts x candidates, so that no array grows with their product or with texts x
+    vocabulary; a text's result does not depend on the texts beside it.
     """
 
     def __init__(self, candidate_texts: Sequence[str], *, max_block_bytes: int = 1 << 26):
-        """Index the candidates.
+        """Index candidates by their profile texts; if these are none, or not a list of texts, raise a `UserError`.
 
-        Args:
-            candidate_texts: one profile text a candidate.
-            max_block_bytes: upper bound for each of the two dense work arrays (a block of texts, a block of scores).
-
-        Raises:
-            UserError: there is no candidate, or `candidate_texts` is not a list of texts.
+        `max_block_bytes` bounds each of the two dense work arrays (a block of texts, a block of scores).
         """
         from sklearn.feature_extraction.text import TfidfVectorizer  # here, for it takes a second
 

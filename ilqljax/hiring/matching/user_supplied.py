@@ -27,7 +27,6 @@ from ilqljax.hiring.postings.posting import Candidate
 
 LARGEST_SCORE = float(np.finfo(np.float32).max)  # scores are kept in float32
 
-# What a callable must be: texts and k in; for each text k ids and k scores out.
 AskFunction = Callable[[list[str], int], tuple[Sequence[Sequence[str]], Sequence[Sequence[float]]]]
 
 
@@ -68,11 +67,7 @@ class CallableMatcher(CheckedMatcher):
     """Rank candidates by a Python function `(texts, k) -> (ids, scores)`."""
 
     def __init__(self, function: AskFunction, candidate_ids: Sequence[str], *, name: str, fingerprint: str = ""):
-        """Hold the function, its name for messages, and a fingerprint of it and what it depends on.
-
-        Raises:
-            UserError: there is no candidate, or an id occurs twice.
-        """
+        """Hold the function, its name for messages, and a fingerprint of it and what it depends on."""
         self._function, self._name = function, name
         self._row_of = number_ids(candidate_ids)
         self.n_candidates = len(self._row_of)
@@ -90,11 +85,7 @@ class CallableMatcher(CheckedMatcher):
 
 
 def load_callable(path: str) -> AskFunction:
-    """Import the function that "package.module:function" names; the module may lie in the current folder.
-
-    Raises:
-        UserError: the name is malformed, or the module or function is not there.
-    """
+    """Import the function that "package.module:function" names; the module may lie in the current folder."""
     module_name, colon, name = path.partition(":")
     if not colon or not module_name or not name.isidentifier():
         raise UserError(f"{path!r} does not name a function. Write package.module:function.")
@@ -119,9 +110,6 @@ def hash_source(path: str) -> str:
     That is the function below its decorators (with these, where they use functools.wraps), below a
     `functools.partial` or a bound method, the class that a method is bound to, or that of a callable object, and the
     bases of each class. What is built in has no file.
-
-    Raises:
-        UserError: `load_callable` refuses the name.
     """
     part, parts = load_callable(path), [sys.modules[path.partition(":")[0]]]
     while part is not None:
@@ -160,15 +148,9 @@ def number_ids(candidate_ids: Sequence[str]) -> dict[str, int]:
 
 
 def check_answers(ids: Any, scores: Any, *, n_texts: int, k: int, row_of: Mapping[str, int], where: str) -> Matches:
-    """Turn the ids and scores that a matcher gave into matches, strictly (module docstring).
+    """Turn the lists of ids and scores that a matcher gave for each text into matches, strictly (module docstring).
 
-    Args:
-        ids: for each text a list of candidate ids.
-        scores: for each text a list of numbers.
-        n_texts: how many texts were asked about.
-        k: how many candidates were asked for.
-        row_of: row number by known id.
-        where: who answered, for messages.
+    `row_of` has the row number of each known id; `where` says who answered.
 
     Raises:
         UserError: anything is missing, superfluous, of a wrong type, unknown, repeated, not finite or out of order.

@@ -10,7 +10,7 @@ import html
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from html.entities import html5
 from pathlib import Path
@@ -113,19 +113,15 @@ def load_hackernews(path: str | Path) -> list[Posting]:
 
     The original project's prepared columns are `text` (or `cleaned_text`), `location`, `company`, `title` and
     `technologies`. A row's number is its id. The columns `prompt` and `q_value` (`q_val`) hold the original's prompt
-    and score, which are made again here.
-
-    Raises:
-        UserError: missing file, malformed line, missing or wrong field, duplicate id, or no post with a word.
+    and score, which are made again here. A `UserError` if there is no post with a word.
     """
-    name = "post with a word"
     if Path(path).is_dir():
-        return _drop_wordless(read_rows(list_dataset(Path(path)), _read_prepared, name=name, path=path), path=path)
+        return _read_worded(list_dataset(Path(path)), _read_prepared, path=path)
     first = next((row for _, row in list_lines(path)), {})
     if first and RAW_KEYS.isdisjoint(first.keys() - {"text"}) and PREPARED_KEYS & first.keys():
         rows = ((where, {**row, "id": str(number)}) for number, (where, row) in enumerate(list_lines(path)))
-        return _drop_wordless(read_rows(rows, _read_prepared, name=name, path=path), path=path)
-    postings = _drop_wordless(read_rows(list_lines(path), _read_raw, name=name, path=path), path=path)
+        return _read_worded(rows, _read_prepared, path=path)
+    postings = _read_worded(list_lines(path), _read_raw, path=path)
     # A post may start with another of its cities than the one that `locations` holds.
     counts = Counter(part.strip().casefold() for p in postings for part in {p.location, p.location.split(",")[0]})
     return [
@@ -172,7 +168,10 @@ def _normalize_lines(text: str) -> str:
     return "\n".join(line for line in map(normalize_spaces, text.splitlines()) if line)
 
 
-def _drop_wordless(postings: list[Posting], *, path: str | Path) -> list[Posting]:
+def _read_worded(
+    rows: Iterable[tuple[str, Mapping]], read: Callable[..., Posting], *, path: str | Path
+) -> list[Posting]:
+    postings = read_rows(rows, read, name="post with a word", path=path)
     kept = [posting for posting in postings if _WORD.search(posting.description)]
     if len(kept) < len(postings):
         logger.warning("%s: %d posts without a word are left out", path, len(postings) - len(kept))

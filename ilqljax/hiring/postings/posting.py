@@ -120,7 +120,7 @@ class VectorReader:
 def read_rows(
     rows: Iterable[tuple[str, Mapping[str, Any]]], read: Callable[..., Row], *, name: str, path: str | Path
 ) -> list[Row]:
-    """Read postings or candidates, of which there must be one, and no two with the same id.
+    """Read postings or candidates; a `UserError` if there is none, or two have the same id.
 
     Args:
         rows: (where it stands, what it holds) of each.
@@ -183,21 +183,12 @@ def parse_posting(row: Mapping[str, Any], *, where: str) -> Posting:
 
 
 def load_postings(path: str | Path) -> list[Posting]:
-    """Load `jobs.jsonl`.
-
-    Raises:
-        UserError: missing file, malformed line, missing or wrong field, empty description, duplicate id, or no line.
-    """
+    """Load `jobs.jsonl`; the errors are those of `parse_posting` and `read_rows`."""
     return read_rows(list_lines(path), parse_posting, name="posting", path=path)
 
 
 def load_candidates(path: str | Path) -> list[Candidate]:
-    """Load `candidates.jsonl`.
-
-    Raises:
-        UserError: missing file, malformed line, missing or wrong field, empty text, duplicate id, embeddings of unequal
-            length, or no candidate.
-    """
+    """Load `candidates.jsonl`; a `UserError` as of `load_postings`, or for embeddings of unequal length."""
     vectors = VectorReader()
 
     def read(row: Mapping[str, Any], *, where: str) -> Candidate:

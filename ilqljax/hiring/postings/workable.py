@@ -45,11 +45,7 @@ SPLIT_FILES = {"train": "train_idxs.json", "test": "test_idxs.json", "eval": "ev
 def load_raw_workable(path: str | Path) -> tuple[list[Posting], list[Candidate]]:
     """Load the raw file: one posting a line, and every applicant once, in order of first appearance.
 
-    A candidate without any experience or education has no text to match and is left out.
-
-    Raises:
-        UserError: missing file, malformed line, missing or wrong field, empty description, duplicate id, no job or no
-            candidate.
+    A candidate without any experience or education has no text to match and is left out; a `UserError` if none is left.
     """
     candidates: dict[str, Candidate] = {}
     countries: dict[str, set[str]] = {}
@@ -87,7 +83,7 @@ def _read_job(job: Mapping[str, Any], *, where: str) -> Posting:
     require_text(values, "description", where=where)
     if job.get("remote") not in (None, True, False, 0, 1):
         raise UserError(f"{where}: the field 'remote' must be true or false, got {job['remote']!r:.60}.")
-    country = _read_country(values["job_country_code"])
+    country = values["job_country_code"].strip().upper()
     return Posting(
         id=values["id"],
         title=normalize_spaces(values["title"]),
@@ -111,11 +107,7 @@ def _read_candidate(row: Mapping[str, Any], *, where: str) -> Candidate:
             parts = map(normalize_spaces, read_fields(entry, dict.fromkeys(columns, ""), where=where).values())
             sentences.append(" at ".join(part for part in parts if part))
     text = " ".join(f"{sentence}." for sentence in dict.fromkeys(sentences) if sentence)
-    return Candidate(values["applicant_id"], text, {"location": _read_country(values["country_code"])})
-
-
-def _read_country(text: str) -> str:
-    return text.strip().upper()
+    return Candidate(values["applicant_id"], text, {"location": values["country_code"].strip().upper()})
 
 
 def load_prepared_workable(folder: str | Path) -> Market:

@@ -34,6 +34,16 @@ _FLOAT, _ZERO, _ONE = 7, 8, 9
 _SIZES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, _FLOAT: 8, _ZERO: 0, _ONE: 0}
 
 
+class MemoryCache(dict[bytes, float]):
+    """Keep rewards by key in memory."""
+
+    def load(self, keys: Sequence[bytes]) -> dict[bytes, float]:
+        """Return the rewards of those keys that are in the cache."""
+        return {key: self[key] for key in keys if key in self}
+
+    save = dict.update
+
+
 class RewardCache:
     """Keep rewards by key in an SQLite file.
 

@@ -33,9 +33,9 @@ def jensen_shannon(shares: Float[Array, "... C"], target: Float[Array, "... C"])
 def original_wasserstein(shares: Float[Array, "... C"], target: Float[Array, "... C"]) -> Float[Array, "..."] | float:
     """Return the number the original code computed, for comparison only (`compat="original"`).
 
-    It passed the two *vectors of shares* to `scipy.stats.wasserstein_distance`, which takes them as two samples of
-    numbers. For equally long samples that is the mean absolute difference of the sorted values, so which category holds
-    which share is lost: (.8, .2) against (.2, .8) gives 0.
+    It passed the two *vectors of shares* to `scipy.stats.wasserstein_distance`, which takes them as two samples: the
+    mean absolute difference of the sorted values. Which category holds which share is lost: (.8, .2) against (.2, .8)
+    gives 0.
     """
     differences = np.sort(np.asarray(shares), axis=-1) - np.sort(np.asarray(target), axis=-1)
     return np.abs(differences).mean(axis=-1)

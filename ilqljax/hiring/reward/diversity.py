@@ -1,4 +1,4 @@
-"""How far a shortlist's attribute distribution lies from a target: counts, targets, distances, score, noise floor.
+"""How far a shortlist's attribute distribution lies from a target: counts, shares, score and noise floor.
 
 Members whose attribute is unknown are counted apart and left out of every distribution. A distribution of nobody is
 undefined (NaN).
@@ -56,11 +56,7 @@ def pool_share(codes: Int[Array, "N"], n_categories: int) -> Float[Array, "C"]:
 
 
 def fixed_target(shares: Mapping[str, float], categories: Sequence[str]) -> Float[Array, "C"]:
-    """Return named shares in the order of the categories.
-
-    Raises:
-        UserError: a category lacks a share or is unknown, a share is negative, or they do not add up to 1.
-    """
+    """Return named shares in the order of the categories; they must name each category and add up to 1."""
     if set(shares) != set(categories):
         raise UserError(
             f"The target names {sorted(shares)}, but the attribute's categories are {sorted(categories)}. "

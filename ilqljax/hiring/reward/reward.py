@@ -1,13 +1,12 @@
 """Score rewrites by the diversity of the shortlist they attract, with a cache that survives runs.
 
 The reward is -100 times the distance of the attributes' distribution among the k best matched candidates from a
-target, so 0 is best (`scores`); an empty rewrite gets `empty_reward`. A score says nothing about the text's
-quality: `guardrails` come first.
+target, so 0 is best (`scores`). It says nothing about the text's quality: `guardrails` come first.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +19,7 @@ from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.guardrails import check_rewrite, is_damaged
 from ilqljax.hiring.matching.matcher import Matcher, check_k, hash_texts, read_texts_at_once
 from ilqljax.hiring.postings.prompts import parse_prompt
-from ilqljax.hiring.reward.cache import RewardCache
+from ilqljax.hiring.reward.cache import MemoryCache, RewardCache
 from ilqljax.hiring.reward.scores import RewardConfig, ShortlistScorer
 from ilqljax.hiring.statistics import Estimate
 from ilqljax.types import Array
@@ -44,7 +43,7 @@ class DiversityReward:
         cache_path: str | Path = "",
         group_of: Mapping[str, str] = MappingProxyType({}),
     ):
-        """Check the settings and open the cache.
+        """Check that the settings and the table fit the matcher, and open the cache.
 
         Args:
             matcher: ranks the candidates.
@@ -52,10 +51,6 @@ class DiversityReward:
             config: how to score; the defaults if None.
             cache_path: SQLite file, created if need be; "" keeps the cache in memory.
             group_of: the job group of each prompt's posting, for targets by group.
-
-        Raises:
-            UserError: an unknown attribute, options that do not fit its categories, k outside the pool, a table of
-                another size than the matcher's, or a cache that cannot be read or written.
         """
         config = RewardConfig() if config is None else config
         check_k(config.k, n_candidates=matcher.n_candidates)
@@ -67,23 +62,18 @@ class DiversityReward:
         self.config, self.matcher, self.table, self.group_of = config, matcher, table, group_of
         self.scorer = ShortlistScorer(table, config)
         self.fingerprint = _make_fingerprint(matcher, self.scorer, config)
-        self._memory: dict[bytes, float] = {}
-        self._cache = RewardCache(cache_path) if cache_path else None
+        self._cache = RewardCache(cache_path) if cache_path else MemoryCache()
 
     def score(self, prompts: Sequence[str], texts: Sequence[str]) -> Float[Array, "B"]:
         """Return one reward a pair; texts not in the cache go to the matcher.
 
         A call holds `PAIRS_AT_A_TIME` of them, or as many as the matcher takes at once where these are more. The
         rewards of each call are saved before the next, so that a failure costs those of one call.
-
-        Raises:
-            UserError: the numbers of prompts and texts differ, the cache cannot be read or written, or the matcher
-                fails.
         """
         if isinstance(prompts, str) or isinstance(texts, str) or len(prompts) != len(texts):
             raise UserError("score needs two lists of equal length: one prompt for each text.")
         keys = [self._make_key(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
-        known = self._load(dict.fromkeys(keys))
+        known = self._cache.load(list(dict.fromkeys(keys)))
         groups = [self.group_of.get(prompt, "") for prompt in prompts]
         keys_of: dict[tuple[str, str], list[bytes]] = {}  # prompts may share a text and its group
         for key, text, group in zip(keys, texts, groups, strict=True):
@@ -95,7 +85,7 @@ class DiversityReward:
             part = pairs[at : at + size]
             rewards = zip(part, self._compute(part).tolist(), strict=True)
             new = {key: reward for pair, reward in rewards for key in keys_of[pair]}
-            self._save(new)
+            self._cache.save(new)
             known |= new
         return np.array([known[key] for key in keys], np.float64) - self._penalize(prompts, texts)
 
@@ -135,17 +125,6 @@ class DiversityReward:
 
     def _make_key(self, prompt: str, text: str) -> bytes:
         return bytes.fromhex(hash_texts((prompt, text, self.group_of.get(prompt, "")), header=self.fingerprint))
-
-    def _load(self, keys: Iterable[bytes]) -> dict[bytes, float]:
-        if self._cache is None:
-            return {key: self._memory[key] for key in keys if key in self._memory}
-        return self._cache.load(list(keys))
-
-    def _save(self, rewards: dict[bytes, float]) -> None:
-        if self._cache is None:
-            self._memory |= rewards
-        else:
-            self._cache.save(rewards)
 
 
 def _make_fingerprint(matcher: Matcher, scorer: ShortlistScorer, config: RewardConfig) -> str:

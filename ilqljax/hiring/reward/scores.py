@@ -1,19 +1,26 @@
 """Score shortlists on any number of declared attributes and their intersections, against any target and distance.
 
-A scorer is made once for a pool of candidates; it scores row numbers, so that every attribute is looked up in one
-place. The score of several attributes is the mean of theirs. A score never stands alone: `noise_floor` is what random
+The score of several attributes is the mean of theirs. A score never stands alone: the noise floor is what random
 shortlists get, and a score *net* of it is score minus floor (0: no different from chance).
+
+A target is the pool's shares, uniform, fixed shares, or one a job group. Fixed shares are written as text:
+
+| text                                                       | sections                                    |
+|------------------------------------------------------------|---------------------------------------------|
+| "female=0.5, male=0.5"                                     | one, named ""                               |
+| "gender: female=0.5, male=0.5; region: north=1, south=0"   | "gender" and "region"                       |
+| "nurse: female=0.6, male=0.4; *: female=0.5, male=0.5"     | "nurse", and "*" for every other            |
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from ilqljax.errors import UserError
-from ilqljax.hiring.attributes import Attribute, AttributeTable
-from ilqljax.hiring.reward.distances import DEFAULT_SMOOTHING, DISTANCE_NAMES, Distance, make_distance
+from ilqljax.hiring.attributes import UNKNOWN, Attribute, AttributeTable
+from ilqljax.hiring.reward.distances import DEFAULT_SMOOTHING, DISTANCE_NAMES, Distance, make_distance, parse_numbers
 from ilqljax.hiring.reward.diversity import (
     CategoryCounts,
     check_draw,
@@ -21,12 +28,17 @@ from ilqljax.hiring.reward.diversity import (
     diversity_score,
     exact_noise_floor,
     exposure_weights,
+    fixed_target,
     noise_floor,
+    normalize_counts,
+    pool_share,
 )
-from ilqljax.hiring.reward.targets import ANY_GROUP, TARGETS, Targets, codes_or_unknown, make_targets, select_targets
 from ilqljax.hiring.statistics import Estimate
 from ilqljax.types import Array
 
+TARGETS = ("pool", "uniform", "fixed", "group")
+ANY_GROUP = "*"
+Targets = Mapping[str, Float[Array, "C"]]
 WEIGHTS = ("equal", "exposure")
 COMPATS = ("", "original")
 AND, CROSS = ",", " x "
@@ -56,8 +68,7 @@ class RewardConfig:
         guardrail_penalty: subtracted from the reward of a rewrite that a guardrail finds damaged; 0 asks none. Then
             every prompt must be one of `prompts.build_prompt`.
 
-    Raises:
-        UserError: an option is out of its range, whatever the candidates are.
+    An option that is out of its range, whatever the candidates are, raises a `UserError`.
     """
 
     attribute: str = "gender"
@@ -108,11 +119,7 @@ class ShortlistScorer:
     """Score shortlists of row numbers, best first; 0 is best."""
 
     def __init__(self, table: AttributeTable, config: RewardConfig):
-        """Resolve attributes, targets and distances.
-
-        Raises:
-            UserError: an unknown attribute, or options that do not fit the categories.
-        """
+        """Resolve attributes, targets and distances; what does not fit the table raises a `UserError`."""
         names = [name.strip() for name in config.attribute.split(AND) if name.strip()]
         if not names:
             raise UserError(f"attribute='{config.attribute}' names none. Known: {', '.join(table.names) or 'none'}.")
@@ -132,34 +139,26 @@ class ShortlistScorer:
         codes = codes_or_unknown(term.attribute.codes, np.asarray(indices))
         return diversity_score(codes, targets, distance=term.distance, weights=self.weights(indices.shape[-1]))
 
-    def noise_floor(self, k: int, groups: Sequence[str] = (), *, seed: int = 0) -> float:
-        """Return the mean score of random shortlists of k, averaged over attributes and over the postings' groups.
+    def floor_of_term(self, term: ScoreTerm, k: int, groups: Sequence[str] = (), *, seed: int = 0) -> float:
+        """Return the mean score of random shortlists of k on one attribute, averaged over the postings' groups.
 
         Exact for total variation with equal weights, otherwise simulated.
         """
-        return float(np.mean([self.floor_of_term(term, k, groups, seed=seed) for term in self.terms]))
-
-    def floor_of_term(self, term: ScoreTerm, k: int, groups: Sequence[str] = (), *, seed: int = 0) -> float:
-        """Return the noise floor on one attribute."""
         targets = select_targets(term.targets, list(groups) or [""]).round(12)
         targets, repeats = np.unique(targets, axis=0, return_counts=True)
         if self.config.measured_by == "total_variation" and self.config.weights == "equal":
             floors = [exact_noise_floor(target, k, pool=term.pool) for target in targets]
         else:
-            floors = [self._simulate(term, target, k, seed=seed, n_draws=4000).value for target in targets]
+            draw = {"weights": self.weights(k), "seed": seed, "n_draws": 4000}
+            floors = [noise_floor(t, k, pool=term.pool, distance=term.distance, **draw).value for t in targets]
         return float(np.average(floors, weights=repeats))
-
-    def _simulate(self, term: ScoreTerm, target: Float[Array, "C"], k: int, *, seed: int, n_draws: int) -> Estimate:
-        weights = self.weights(k)
-        return noise_floor(
-            target, k, pool=term.pool, distance=term.distance, weights=weights, seed=seed, n_draws=n_draws
-        )
 
     def simulate_floor(self, k: int, groups: Sequence[str] = (), *, seed: int = 0, n_draws: int = 10_000) -> Estimate:
         """Return the score of random shortlists of k: its mean, and the range that holds 95 % of them."""
         if len(self.terms) == 1 and set(self.terms[0].targets) == {ANY_GROUP}:
             (term,) = self.terms
-            return self._simulate(term, term.targets[ANY_GROUP], k, seed=seed, n_draws=n_draws)
+            draw = {"weights": self.weights(k), "seed": seed, "n_draws": n_draws}
+            return noise_floor(term.targets[ANY_GROUP], k, pool=term.pool, distance=term.distance, **draw)
         rng = np.random.default_rng(seed)
         n = int(check_draw(k, pool=self.terms[0].pool).sum())
         draws = np.stack([rng.choice(n, k, replace=False) for _ in range(n_draws)])
@@ -194,3 +193,92 @@ def _make_term(table: AttributeTable, name: str, config: RewardConfig) -> ScoreT
     categories = attribute.categories
     distance = make_distance(config.measured_by, categories, smoothing=config.smoothing, ground=config.ground)
     return ScoreTerm(attribute, targets, distance, pool=count_categories(attribute.codes, len(categories)))
+
+
+def parse_shares(text: str) -> dict[str, dict[str, float]]:
+    """Read named shares by section (module docstring); a section twice raises a `UserError`."""
+    sections: dict[str, dict[str, float]] = {}
+    for part in filter(str.strip, text.split(";")):
+        title, colon, body = part.partition(":")
+        name = title.strip() if colon else ""
+        if name in sections:
+            raise UserError(f"The shares '{text}' have two sections named '{name}'. Keep one.")
+        sections[name] = parse_numbers(body if colon else part, example="female=0.5, male=0.5")
+    return sections
+
+
+def make_targets(
+    kind: str, attribute: Attribute, *, shares: str = "", group_codes: Attribute | None = None
+) -> dict[str, Float[Array, "C"]]:
+    """Return an attribute's target by job group; a key "*" holds for every group that has no own.
+
+    What does not fit the categories, an option that the kind does not take and an undefined target raise a `UserError`.
+
+    Args:
+        kind: one of `TARGETS`. "pool" mirrors the share among all candidates, "uniform" gives every category the same.
+            "fixed" takes `shares` (its section of the attribute's name, or its only one). "group" takes `shares` with
+            one section a job group, or, where these are empty, the share among the candidates of the same group.
+        attribute: of the candidates.
+        shares: named shares as text.
+        group_codes: for "group": the candidates' declared attribute whose categories are the job groups.
+    """
+    n_categories = len(attribute.categories)
+    if shares.strip() and kind not in ("fixed", "group"):
+        raise UserError(
+            f"target='{kind}' takes no shares, got '{shares}'. Set target='fixed' (or 'group'), or leave them out."
+        )
+    if group_codes is not None and (kind != "group" or shares.strip()):
+        raise UserError(
+            f"group_attribute='{group_codes.name}' is for target='group' without shares, got target='{kind}' and "
+            f"shares '{shares}'. Leave it out, or change these."
+        )
+    if not n_categories:
+        raise UserError(
+            f"No candidate declares '{attribute.name}', so there is nothing to compare. Fill it in or leave it out."
+        )
+    if kind == "pool":
+        return {ANY_GROUP: pool_share(attribute.codes, n_categories)}
+    if kind == "uniform":
+        return {ANY_GROUP: np.full(n_categories, 1.0 / n_categories)}
+    sections = parse_shares(shares)
+    if kind == "fixed":
+        named = sections.get(attribute.name, sections.get("", {}))
+        if not named:
+            raise UserError(
+                f"target='fixed' needs shares of '{attribute.name}', got '{shares}'. Write them as "
+                f"'{', '.join(f'{name}={1 / n_categories:.2g}' for name in attribute.categories)}'."
+            )
+        return {ANY_GROUP: fixed_target(named, attribute.categories)}
+    if sections:
+        return {group: fixed_target(named, attribute.categories) for group, named in sections.items()}
+    if group_codes is None:
+        raise UserError(
+            "target='group' needs shares with one section a job group ('nurse: female=0.6, male=0.4; ...'), or the "
+            "name of a candidates' attribute that holds the job group. Give one of the two."
+        )
+    targets = {}
+    for code, group in enumerate(group_codes.categories):
+        counts = count_categories(attribute.codes[group_codes.codes == code], n_categories).counts
+        if not counts.any():
+            raise UserError(
+                f"No candidate of the group '{group}' declares '{attribute.name}', so its target is undefined. Give "
+                "fixed shares for this group, or use another target."
+            )
+        targets[group] = normalize_counts(counts)
+    return targets
+
+
+def select_targets(targets: Targets, groups: Sequence[str]) -> Float[Array, "B C"]:
+    """Return one target a posting, by its job group; raise a `UserError` for a group without one."""
+    missing = sorted(set(groups) - set(targets))
+    if missing and ANY_GROUP not in targets:
+        raise UserError(
+            f"There is no target for the job group '{missing[0]}'; there are targets for {', '.join(sorted(targets))}. "
+            f"Add a section '{missing[0]}: ...' or one for every other group, '{ANY_GROUP}: ...'."
+        )
+    return np.stack([targets.get(group, targets.get(ANY_GROUP)) for group in groups])
+
+
+def codes_or_unknown(codes: Int[Array, "N"], indices: Int[Array, "... k"]) -> Int[Array, "... k"]:
+    """Return the codes of candidates by row number; a row number below 0 (nobody) is unknown."""
+    return np.where(indices >= 0, codes[np.maximum(indices, 0)], UNKNOWN)

@@ -23,8 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export."""
-    from ilqljax.training.evaluation import open_run
-    from ilqljax.training.policies import export_policy
+    from ilqljax.training.evaluation import export_policy, open_run
 
     run = open_run(args.run, imports=args.imports)
     export_policy(Path(args.out), run.built, run.select_policy(args.policy), critic=True)
