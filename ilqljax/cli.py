@@ -138,7 +138,7 @@ def add_run(parser: argparse.ArgumentParser, *old: str) -> None:
     """Add the run that a command opens, and the files of its task where that is not installed."""
     add_renamed(parser, "--run", *old, required=True, help="folder of a run, which training printed")
     text = "files or modules that register the run's task, where it is not installed: code that you trust"
-    parser.add_argument("--imports", type=_make_list_reader(str), default="", help=text)
+    parser.add_argument("--imports", help=text, **_describe_kind(tuple[str, ...], ()))
 
 
 def add_options(

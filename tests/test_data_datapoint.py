@@ -9,7 +9,7 @@ import pytest
 
 from ilqljax.data.datapoint import ConstantTokenReward, DataPoint, TableTokenReward, collate, encode_prompt
 from ilqljax.data.tokenizer import CharacterTokenizer
-from ilqljax.envs import LanguageObservation
+from ilqljax.envs.base import LanguageObservation
 from ilqljax.errors import UserError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "datapoints.json").read_text())

@@ -14,7 +14,7 @@ from ilqljax.data.dataset import (
     infer_reward_scaling,
 )
 from ilqljax.data.tokenizer import CharacterTokenizer
-from ilqljax.envs import LanguageObservation
+from ilqljax.envs.base import LanguageObservation
 from ilqljax.errors import UserError
 
 TOKENIZER = CharacterTokenizer("abcdefgh")

@@ -12,7 +12,7 @@ from ilqljax.data import loader
 from ilqljax.data.dataset import IterableRLDataset, ObservationDataset, RLDataset
 from ilqljax.data.loader import eval_batches, expect_counts, make_train_loader
 from ilqljax.data.tokenizer import CharacterTokenizer
-from ilqljax.envs import LanguageObservation
+from ilqljax.envs.base import LanguageObservation
 from ilqljax.errors import UserError
 
 TOKENIZER = CharacterTokenizer("abcdefgh")

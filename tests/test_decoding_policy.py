@@ -15,7 +15,7 @@ from ilqljax.decoding.beam import make_beam_search
 from ilqljax.decoding.generate import DecodeConfig, Samples
 from ilqljax.decoding.policy import Generation, TextPolicy, check_choice
 from ilqljax.decoding.sampling import prepare_for_decoding
-from ilqljax.envs import LanguageObservation
+from ilqljax.envs.base import LanguageObservation
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig

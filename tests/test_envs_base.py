@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from ilqljax.envs import (
+from ilqljax.envs.base import (
     LanguageEnvironment,
     LanguageObservation,
     Policy,

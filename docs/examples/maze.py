@@ -23,7 +23,7 @@ STARTS = sorted(set(PLACES) - {GOAL})
 
 
 def walk(place: str, move: str) -> str:
-    """Return where a move leads: nowhere if a wall is in the way, or if it is no move."""
+    """Return where a move leads: nowhere if a wall is in the way, or if it is not a move."""
     (y, x), (dy, dx) = PLACES[place], MOVES.get(move, (0, 0))
     inside = 0 <= y + dy < len(MAZE) and 0 <= x + dx < len(MAZE[0])
     return MAZE[y + dy][x + dx] if inside and MAZE[y + dy][x + dx] != "#" else place

@@ -26,11 +26,9 @@ class Dialogue(Protocol):
 
     def to_sequence(self) -> tuple[list[tuple[str, float | None]], bool]:
         """Return (utterance, reward) pairs, the environment's with reward None, and whether the dialogue is over."""
-        ...
 
     def metadata(self) -> dict[str, Any]:
         """Return what reports want to know about the dialogue."""
-        ...
 
 
 @runtime_checkable
@@ -39,7 +37,6 @@ class TokenReward(Protocol):
 
     def get_token_reward(self, tokens: Int[Array, "A"]) -> Float[np.ndarray, "A"]:
         """Return the reward of each action token, the closing `</a>` included."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,6 @@ class ConstantTokenReward:
     value: float = 0.0
 
     def get_token_reward(self, tokens: Int[Array, "A"]) -> Float[np.ndarray, "A"]:
-        """Return `value` for each token."""
         return np.full(len(tokens), self.value, np.float64)
 
 
@@ -67,7 +63,6 @@ class TableTokenReward:
         self.scale, self.shift = scale, shift
 
     def get_token_reward(self, tokens: Int[Array, "A"]) -> Float[np.ndarray, "A"]:
-        """Return the table's entry for each token, scaled and shifted."""
         if len(tokens) and np.max(tokens) >= len(self.table):
             raise UserError(
                 f"the token reward table has {len(self.table)} entries and token id {np.max(tokens)} has none: "
@@ -173,19 +168,19 @@ class DataPoint:
         *,
         token_reward: TokenReward = NO_TOKEN_REWARD,
         max_length: int = 0,
+        reward_shift: float = 0.0,
+        reward_scale: float = 1.0,
     ) -> "DataPoint":
         """Tokenize a dialogue and mark its states, actions and rewards.
 
-        Args:
-            obs: the dialogue, its agent utterances with their rewards.
-            tokenizer: encodes the utterances and names the control tokens.
-            token_reward: paid for every action token.
-            max_length: most tokens a row may have; 0 for no limit.
+        `token_reward` is paid for every action token; an utterance's reward r becomes (r - reward_shift) *
+        reward_scale; `max_length` is the most tokens that a row may have, 0 for no limit.
 
         Raises:
             UserError: a reward is not finite, or the dialogue cannot be cut down to `max_length`.
         """
-        sequence, terminal = obs.to_sequence()
+        said, terminal = obs.to_sequence()
+        sequence = [(text, None if r is None else (r - reward_shift) * reward_scale) for text, r in said]
         for text, reward in sequence:
             if reward is not None and not math.isfinite(reward):
                 raise UserError(f"the reward of {text[:EXCERPT]!r} is {reward}: rewards must be finite numbers")
@@ -233,9 +228,7 @@ def encode_prompt(obs: Dialogue, tokenizer: Tokenizer, *, max_length: int = 0) -
     """
     sequence, terminal = obs.to_sequence()
     if terminal:
-        raise ValueError(
-            "the dialogue is over, so there is nothing to act on: act on an observation that is not terminal"
-        )
+        raise ValueError("the dialogue is over: act on an observation that is not terminal")
     tokens, _, _ = _lay_out_dialogue(sequence, False, tokenizer, max_length=max_length)
     return np.asarray(tokens, np.int32)
 
@@ -263,10 +256,10 @@ def collate(
 
     Args:
         datapoints: the rows.
-        length: tokens of a padded row.
-        n_actions: token actions of a padded row.
-        n_utterance_actions: agent utterances of a padded row.
-        pad_id: fills the tokens.
+        length: tokens of a padded row, filled with `pad_id`.
+        n_actions: its token actions.
+        n_utterance_actions: its agent utterances.
+        pad_id: the token of the padding.
         batch_size: rows of the batch; empty rows fill it up. 0 for as many as are given.
 
     Raises:
@@ -274,9 +267,7 @@ def collate(
     """
     batch_size = batch_size or len(datapoints)
     if len(datapoints) > batch_size:
-        raise ValueError(
-            f"{len(datapoints)} rows were given for batch_size={batch_size}: give fewer rows or a larger batch"
-        )
+        raise ValueError(f"{len(datapoints)} rows were given for batch_size={batch_size}: give fewer or raise it")
     shape = (length, n_actions, n_utterance_actions)
     for row, point in enumerate(datapoints):
         if any(need > room for need, room in zip(point.sizes, shape, strict=True)):

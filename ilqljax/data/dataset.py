@@ -4,7 +4,6 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
@@ -16,24 +15,7 @@ from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.errors import UserError
 from ilqljax.types import Counts
 
-# From a dialogue to how it is shown to the model.
-View = Callable[[Dialogue], Dialogue]
-
-
-@dataclass(frozen=True)
-class _RescaledDialogue:
-    """Show a dialogue with its utterance rewards shifted and scaled."""
-
-    dialogue: Dialogue
-    shift: float
-    scale: float
-
-    def to_sequence(self) -> tuple[list[tuple[str, float | None]], bool]:
-        sequence, terminal = self.dialogue.to_sequence()
-        return [(text, None if r is None else (r - self.shift) * self.scale) for text, r in sequence], terminal
-
-    def metadata(self) -> dict[str, Any]:
-        return self.dialogue.metadata()
+View = Callable[[Dialogue], Dialogue]  # from a dialogue to how it is shown to the model
 
 
 class RLDataset:
@@ -63,9 +45,7 @@ class RLDataset:
             UserError: the limit is negative, or the scaling could not be undone or would turn good into bad.
         """
         if max_length < 0:
-            raise UserError(
-                f"max_length={max_length} is negative: give the most tokens a row may have, or 0 for no limit"
-            )
+            raise UserError(f"max_length={max_length} is negative: give the most tokens of a row, or 0 for no limit")
         if not (math.isfinite(reward_shift) and math.isfinite(reward_scale) and reward_scale > 0):
             raise UserError(
                 f"reward_shift={reward_shift} and reward_scale={reward_scale}: both must be finite, the scale above 0"
@@ -76,7 +56,7 @@ class RLDataset:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The keywords that make another dataset with the same limits and units."""
+        """The limits and units: keywords that make another dataset, or a row."""
         names = ("max_length", "token_reward", "reward_shift", "reward_scale")
         return {name: getattr(self, name) for name in names}
 
@@ -91,10 +71,7 @@ class RLDataset:
         """Return the dialogue as a row, with its rewards in the critic's unit."""
         for view in self._views:
             dialogue = view(dialogue)
-        rescaled = _RescaledDialogue(dialogue, self.reward_shift, self.reward_scale)
-        return DataPoint.from_observation(
-            rescaled, self.tokenizer, token_reward=self.token_reward, max_length=self.max_length
-        )
+        return DataPoint.from_observation(dialogue, self.tokenizer, **self.settings)
 
     def unscale(self, reward: float) -> float:
         """Return an utterance's reward in the task's own unit."""
@@ -137,22 +114,18 @@ class SelectedRows(ListRLDataset):
         self.dataset, self.rows, self.group_size = dataset, np.asarray(rows, np.int64), group_size
 
     def with_view(self, view: View) -> Self:
-        """Return the same choice of the changed rows."""
         changed = super().with_view(view)
         changed.dataset = self.dataset.with_view(view)
         return changed
 
     def get_item(self, i: int) -> DataPoint:
-        """Return the i-th chosen row."""
         return self.dataset.get_item(int(self.rows[i]))
 
     def size(self) -> int:
-        """Return the number of chosen rows."""
         return len(self.rows)
 
     @cached_property
     def row_sizes(self) -> Int[np.ndarray, "N 3"]:
-        """Return each chosen row's tokens, actions and utterance actions."""
         return self.dataset.row_sizes[self.rows]
 
 
@@ -183,7 +156,6 @@ class ObservationDataset(ListRLDataset):
         self._encode_all()
 
     def with_view(self, view: View) -> Self:
-        """Return the same dialogues, changed by `view` and tokenized again; errors are those of the constructor."""
         changed = super().with_view(view)
         changed._encode_all()
         return changed
@@ -200,11 +172,9 @@ class ObservationDataset(ListRLDataset):
         self.n_truncated_tokens = sum(truncated)
 
     def get_item(self, i: int) -> DataPoint:
-        """Return row `i`."""
         return self._rows[i]
 
     def size(self) -> int:
-        """Return the number of dialogues."""
         return len(self._rows)
 
 
@@ -218,8 +188,6 @@ def infer_reward_scaling(observations: Iterable[Dialogue]) -> tuple[float, float
     """
     rewards = np.asarray([r for obs in observations for _, r in obs.to_sequence()[0] if r is not None], np.float64)
     if not len(rewards):
-        raise UserError(
-            "no utterance has a reward, so there is nothing to standardise: give the agent's utterances one"
-        )
+        raise UserError("no utterance has a reward to standardise: give the agent's utterances one")
     deviation = float(rewards.std())
     return float(rewards.mean()), 1.0 / deviation if deviation > 0 else 1.0

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, hashed, locked, and read line by line without trusting how long a line is."""
+"""Files written whole or not at all, hashed, locked, fetched, and read without trusting how long a line is."""
 
 import contextlib
 import errno
@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, Literal
@@ -30,9 +30,7 @@ def read_bounded_lines(stream: BinaryIO, path: str | Path) -> Iterator[tuple[int
     Raises:
         UserError: a line is longer.
     """
-    number = 0
-    while line := stream.readline(MAX_LINE_BYTES + 1):
-        number += 1
+    for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE_BYTES + 1), b""), start=1):
         if len(line) > MAX_LINE_BYTES:
             raise UserError(
                 f"{path}:{number}: the line is longer than {MAX_LINE_BYTES >> 20} MiB. Each line must be one record: "
@@ -105,11 +103,7 @@ def read_arrays(path: str | Path, *, advice: str) -> dict[str, np.ndarray]:
 def save_arrays(
     path: str | Path, arrays: Mapping[str, np.ndarray], *, metadata: Mapping[str, str] = MappingProxyType({})
 ) -> None:
-    """Write a safetensors file with a checksum of its arrays, whole or not at all.
-
-    Raises:
-        UserError: the file cannot be written; what stood there before still does.
-    """
+    """Write a safetensors file with a checksum of its arrays; errors are those of `save_whole`."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
@@ -177,6 +171,27 @@ def check_writable_folder(folder: str | Path) -> None:
         raise UserError(f"{folder}: cannot be written. Choose a folder that you may write to, or that you may make.")
 
 
+def fetch_snapshot(name: str, *, files: Sequence[str]) -> Path:
+    """Return the local folder with a Hugging Face hub model's `files`, downloaded once and cached.
+
+    Raises:
+        UserError: the files are in neither the cache nor the hub.
+    """
+    from huggingface_hub import snapshot_download  # slow to import, and rarely needed
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=list(files)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"{name!r} is neither a directory here nor a model that could be fetched from the hub ({error}). "
+            "Download it where there is a network and give its directory."
+        ) from error
+    if missing := [file for file in files if not (folder / file).is_file()]:
+        raise UserError(f"{name!r} on the hub lacks {', '.join(missing)}. Give a model that has them, or a directory.")
+    return folder
+
+
 def hash_text(text: str) -> str:
     """Return the SHA-256 of a text's UTF-8 bytes."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -222,11 +237,7 @@ def check_new_folder(folder: str | Path) -> None:
 
 
 def save_folder(folder: str | Path, texts: Mapping[str, str]) -> None:
-    """Write a new folder of UTF-8 text files, all of them or none.
-
-    Raises:
-        UserError: the folder is there and not empty, or cannot be written.
-    """
+    """Write a new folder of UTF-8 text files, all or none; errors are those of `check_new_folder` and `save_whole`."""
     check_new_folder(folder)
 
     def write(temporary: Path) -> None:
@@ -239,11 +250,9 @@ def save_folder(folder: str | Path, texts: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def lock_path(path: str | Path, *, wait: bool = False) -> Iterator[Literal["held", "taken", "unsupported"]]:
-    """Try to hold the lock of a file or folder for the block; the lock ends with the process, however that ends.
+    """Try to hold the lock of a folder, or of a file (made where it is missing), for the block.
 
-    Args:
-        path: a file, made where it is missing, or a folder.
-        wait: wait for a process that holds it.
+    The lock ends with the process, however that ends. A process that holds it is waited for if `wait`.
 
     Yields:
         "held", "taken" by another process, or "unsupported" by the system or the file system.

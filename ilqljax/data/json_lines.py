@@ -12,8 +12,7 @@ from ilqljax.errors import UserError
 
 ADVICE = 'Each line must be one JSON object such as {"id": ...}, complete and UTF-8 (iconv -t UTF-8 converts a file).'
 LARGEST_FLOAT32 = (2.0 - 2.0**-23) * 2.0**127
-JSON_TYPES = {str: "text", bool: "true or false", dict: "an object", list: "a list", int: "a whole number"}
-JSON_TYPES[float] = "a finite number"
+NOUNS = {str: "text", bool: "true or false", dict: "an object", list: "a list", int: "a whole number"}
 
 
 def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -54,18 +53,18 @@ def read_field(row: Mapping[str, Any], name: str, *, kind: type, where: str, def
     if kind is float and type(value) in (int, float) and abs(value) <= LARGEST_FLOAT32:
         return float(value)
     if kind is float or not isinstance(value, kind):
-        raise UserError(f"{where}: the field '{name}' must be {JSON_TYPES[kind]}, got {json.dumps(value)[:60]}.")
+        noun = NOUNS.get(kind, "a finite number")
+        raise UserError(f"{where}: the field '{name}' must be {noun}, got {json.dumps(value)[:60]}.")
     return value
 
 
 def read_fields(row: Mapping[str, Any], schema: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     """Return the fields of a schema (`read_field`): it gives the type of a required one, and the default of another."""
-    kinds = {
-        name: (wanted, ...) if isinstance(wanted, type) else (type(wanted), wanted) for name, wanted in schema.items()
-    }
-    return {
-        name: read_field(row, name, kind=kind, where=where, default=default) for name, (kind, default) in kinds.items()
-    }
+    fields = {}
+    for name, wanted in schema.items():
+        kind, default = (wanted, ...) if isinstance(wanted, type) else (type(wanted), wanted)
+        fields[name] = read_field(row, name, kind=kind, where=where, default=default)
+    return fields
 
 
 def read_objects(row: Mapping[str, Any], name: str, *, where: str, default: Any = ...) -> list[Mapping[str, Any]]:

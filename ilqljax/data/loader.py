@@ -40,11 +40,7 @@ SMALLEST_ACTION_BUCKET = 16
 
 @dataclass(frozen=True)
 class _Batches:
-    """Hold what the batches of a loader have in common: their size, their shapes, and this host's share.
-
-    Rows are padded to the least buckets that hold all of a batch, so all hosts pad alike. No action buckets means
-    powers of two from 16; utterance actions are padded to powers of two.
-    """
+    """Hold what the batches of a loader have in common: their size, their shapes, and this host's share."""
 
     batch_size: int
     length_buckets: Sequence[int]
@@ -63,9 +59,7 @@ class _Batches:
                 f"as {(batch_size // n_hosts + 1) * n_hosts}"
             )
         if not 0 <= self.host < n_hosts:
-            raise UserError(
-                f"host={self.host} is not one of the {n_hosts} hosts: give a number from 0 to {n_hosts - 1}"
-            )
+            raise UserError(f"host={self.host} is not one of the {n_hosts} hosts: give 0 to {n_hosts - 1}")
         if not self.length_buckets:
             raise UserError("length_buckets is empty: list the row lengths to pad to, for instance (128, 256, 512)")
         for name in ("length_buckets", "action_buckets"):
@@ -130,29 +124,27 @@ def _make_row_plan(
     n_groups = len(lengths)
     per_epoch = n_groups // batch_size
 
-    def permute(epoch: int, purpose: int) -> np.random.Generator:
+    def draw(epoch: int, purpose: int) -> np.random.Generator:
         return np.random.default_rng((seed, epoch, purpose))
 
     # A few epochs are kept: the prefetching thread may be in the next one while a resumed reader asks for this one.
     @lru_cache(maxsize=4)
     def plan_epoch(epoch: int) -> Int[np.ndarray, "S B"]:
-        order = permute(epoch, 0).permutation(n_groups)[: per_epoch * batch_size]
+        order = draw(epoch, 0).permutation(n_groups)[: per_epoch * batch_size]
         window = sort_window * batch_size
         windows = (order[start : start + window] for start in range(0, len(order), window))
         by_length = [groups[np.argsort(lengths[groups], kind="stable")] for groups in windows]
         batches = np.concatenate(by_length).reshape(per_epoch, batch_size)
-        return batches[permute(epoch, 1).permutation(per_epoch)]
-
-    @lru_cache(maxsize=64)
-    def permute_groups(epoch: int) -> Int[np.ndarray, "N"]:
-        return permute(epoch, 0).permutation(n_groups)
+        return batches[draw(epoch, 1).permutation(per_epoch)]
 
     def pick_rows(step: int) -> Int[np.ndarray, "B"]:
         if per_epoch:
             groups = plan_epoch(step // per_epoch)[step % per_epoch]
         else:
-            places = range(step * batch_size, (step + 1) * batch_size)
-            groups = np.asarray([permute_groups(place // n_groups)[place % n_groups] for place in places])
+            start, stop = step * batch_size, (step + 1) * batch_size
+            epochs = range(start // n_groups, (stop - 1) // n_groups + 1)
+            order = np.concatenate([draw(epoch, 0).permutation(n_groups) for epoch in epochs])
+            groups = order[start - epochs[0] * n_groups :][:batch_size]
         return (groups[:, None] * group_size + np.arange(group_size)).reshape(-1)
 
     return pick_rows
@@ -169,11 +161,9 @@ class TrainLoader:
         self._identity = identity
 
     def __iter__(self) -> "TrainLoader":
-        """Return itself: there is one position."""
         return self
 
     def __next__(self) -> Batch:
-        """Return the next step's batch, this host's rows of it."""
         return next(self._iterator)
 
     def get_state(self) -> dict[str, Any]:
@@ -223,8 +213,7 @@ def make_train_loader(
             Utterance actions are padded to powers of two. So the shapes are few whatever the data.
         n_hosts: hosts that share each batch.
         host: which of them this is; host h gets the h-th block of rows.
-        sort_window: how many batches are sorted by length together; 1 for none. Losses of sorted batches divide by
-            `expect_counts`: by a batch's own tokens they would be biased.
+        sort_window: how many batches are sorted by length together; 1 for none.
         prefetch: batches to prepare ahead in a thread; 0 for none.
 
     Raises:
@@ -232,10 +221,7 @@ def make_train_loader(
     """
     batches = _Batches(batch_size, length_buckets, action_buckets, n_hosts, host, dataset.tokenizer.pad_id)
     if sort_window < 1 or prefetch < 0 or seed < 0:
-        raise UserError(
-            f"sort_window={sort_window}, prefetch={prefetch}, seed={seed}: the first must be at least 1, "
-            "the others at least 0"
-        )
+        raise UserError(f"{sort_window=}, {prefetch=}, {seed=}: the first must be at least 1, the others at least 0")
     identity = {"seed": seed, "batch_size": batch_size}
     if isinstance(dataset, ListRLDataset):
         batches.check_dataset(dataset)

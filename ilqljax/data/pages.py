@@ -18,12 +18,9 @@ def clean_text(text: str) -> str:
 
 
 def render_page(package: str, template: str, **values: object) -> str:
-    """Return a whole page; whatever is no `markupsafe.Markup` is escaped, and a name without a value is an error.
+    """Return a whole page from a template of a package (its dotted name).
 
-    Args:
-        package: dotted name of the package that holds the template.
-        template: its file name.
-        values: what the template names.
+    All values but those of type `markupsafe.Markup` are escaped; a name in the template without a value is an error.
     """
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader("ilqljax.data")]),

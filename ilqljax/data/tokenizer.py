@@ -17,8 +17,7 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from ilqljax.data.files import read_json, save_text
-from ilqljax.data.hub import fetch_snapshot
+from ilqljax.data.files import fetch_snapshot, read_json, save_text
 from ilqljax.errors import UserError
 
 PAD, ENV_START, ENV_END = "<|pad|>", "<s>", "</s>"
@@ -40,10 +39,8 @@ class Tokenizer(ABC):
         fields: what is saved of it, apart from the order of the control tokens; arguments of the constructor.
         vocab_size: number of ids, control tokens included.
         pad_id: `<|pad|>`, fills a row.
-        bos_id: `<s>`, starts a dialogue that the environment opens.
-        eos_id: `</s>`, closes an utterance of the environment.
-        boa_id: `<a>`, starts a dialogue that the agent opens.
-        eoa_id: `</a>`, closes an utterance of the agent.
+        bos_id, boa_id: `<s>` and `<a>`, start a dialogue that the environment or the agent opens.
+        eos_id, eoa_id: `</s>` and `</a>`, close an utterance of the environment or the agent.
         eod_id: `</eod>`, ends a dialogue.
         fingerprint: changes whenever any id could: caches and checkpoints use it.
     """
@@ -81,9 +78,7 @@ class Tokenizer(ABC):
         pieces, run = [], []
         for token in map(int, ids):
             if not 0 <= token < self.vocab_size:
-                raise ValueError(
-                    f"token id {token} is not in the vocabulary of {self.vocab_size}: mask such logits out"
-                )
+                raise ValueError(f"token id {token} is not in the vocabulary of {self.vocab_size}: mask such logits")
             if token < self.n_text:
                 run.append(token)
             elif keep_special:
@@ -93,8 +88,7 @@ class Tokenizer(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """Return all there is to save; `kind` says which class reads it."""
-        names = ("kind", "special_tokens", *self.fields)
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("kind", "special_tokens", *self.fields)}
 
     def save(self, directory: str | os.PathLike) -> None:
         """Write the tokenizer into the directory, for `load_tokenizer`; whole or not at all."""
@@ -174,7 +168,6 @@ class BPETokenizer(Tokenizer):
         super().__init__(len(vocab), special_tokens)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of the text's pieces."""
         return list(self._encode(text))
 
     def _decode_text(self, ids: list[int]) -> str:
@@ -239,21 +232,14 @@ class GPT2Tokenizer(BPETokenizer):
 
 
 def train_bpe(texts: Iterable[str], *, vocab_size: int) -> BPETokenizer:
-    """Learn a byte-level BPE; equal texts give an equal tokenizer.
-
-    Args:
-        texts: what the pieces are counted in.
-        vocab_size: most ids the result may have, the six control tokens included; few texts may give fewer.
+    """Learn a byte-level BPE of at most `vocab_size` ids, control tokens included; equal texts give an equal one.
 
     Raises:
         UserError: `vocab_size` has no room for every byte and the control tokens.
     """
     smallest = N_BYTES + len(GPT2_ORDER)
     if vocab_size < smallest:
-        raise UserError(
-            f"vocab_size={vocab_size} is too small: {N_BYTES} bytes and {len(GPT2_ORDER)} control tokens "
-            f"need at least {smallest}"
-        )
+        raise UserError(f"vocab_size={vocab_size} is too small: bytes and control tokens need at least {smallest}")
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
@@ -289,6 +275,6 @@ def load_tokenizer(path_or_name: str | os.PathLike) -> Tokenizer:
     # A hub name is `name` or `owner/name`; anything else can only have been meant as a path.
     if path.is_absolute() or str(path_or_name).startswith(".") or path.suffix == ".json" or len(path.parts) > 2:
         raise UserError(
-            f"{path} does not exist: expected a directory with {FILE_NAME}, that file, or a name such as 'gpt2'"
+            f"{path} does not exist: give a directory with {FILE_NAME}, that file, or a name such as 'gpt2'"
         )
     return GPT2Tokenizer.from_pretrained(str(path_or_name))

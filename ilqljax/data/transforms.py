@@ -19,7 +19,6 @@ import numpy as np
 from ilqljax.data.datapoint import DataPoint, Dialogue
 from ilqljax.data.dataset import IterableRLDataset, ListRLDataset, RLDataset, SelectedRows
 from ilqljax.data.files import hash_text
-from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -76,8 +75,8 @@ class BestRows(AllRows):
                 f"No training row has a return of at least min_return={config.min_return}; the best has "
                 f"{returns.max():.4g}. Lower min_return."
             )
-        kept = int((returns >= threshold).sum())
-        logger.info("best rows: %d of %d have a return of at least %.4g", kept, len(returns), threshold)
+        n_kept = np.sum(returns >= threshold)
+        logger.info("best rows: %d of %d have a return of at least %.4g", n_kept, len(returns), threshold)
         return cls(threshold)
 
     def apply(self, dataset: RLDataset) -> RLDataset:
@@ -96,7 +95,6 @@ class BestOfStream(IterableRLDataset):
     """Draw from a stream until a row's return is good enough."""
 
     def __init__(self, stream: IterableRLDataset, threshold: float):
-        """Wrap a stream."""
         super().__init__(stream.tokenizer, **stream.settings)
         self.stream, self.threshold = stream, threshold
 
@@ -194,7 +192,7 @@ class ReturnLabels(AllRows):
         and not the rows', which are scaled and rounded, so that a return that is an edge is on one side of it always.
 
         Raises:
-            UserError: the tokenizer cannot tell the letters apart.
+            UserError: the tokenizer cannot write the labels, or reads two of them as the same tokens.
         """
         every, first = array("d"), array("d")
         for row in read_rows(dataset.with_view(_Reckoned)):
@@ -204,18 +202,14 @@ class ReturnLabels(AllRows):
         edges = np.unique(np.quantile(every, np.arange(1, config.n_labels) / config.n_labels))
         target = np.quantile(first, config.target_quantile)
         labels = cls(tuple(map(float, edges)), float(target), config.prefix)
-        labels.check_tokenizer(dataset.tokenizer)
-        logger.info("return labels: %d, acting asks for %.4g (%s)", len(edges) + 1, target, labels.name(target))
-        return labels
-
-    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """Refuse a tokenizer that reads two labels as the same tokens, or that cannot write the prefix."""
-        texts = [self.prefix + letter for letter in LABELS[: len(self.edges) + 1]]
-        if [tokenizer.decode(tokenizer.encode(text)) for text in texts] != texts:
+        texts = [labels.prefix + letter for letter in LABELS[: len(edges) + 1]]
+        if [dataset.tokenizer.decode(dataset.tokenizer.encode(text)) for text in texts] != texts:
             raise UserError(
                 f"The tokenizer cannot write the return labels {texts[0]!r} to {texts[-1]!r}. Set "
                 "config.train.loss.prefix to characters that it knows, or to ''."
             )
+        logger.info("return labels: %d, acting asks for %.4g (%s)", len(edges) + 1, target, labels.name(target))
+        return labels
 
     def apply(self, dataset: RLDataset) -> RLDataset:
         """Return the dataset with every utterance of the agent labelled by what it led to."""

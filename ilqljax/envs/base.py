@@ -68,40 +68,19 @@ class Turn(NamedTuple):
 def interact_environment(
     env: LanguageEnvironment, policy: Policy, obs: LanguageObservation | None = None
 ) -> tuple[LanguageObservation, list[Turn]]:
-    """Let the policy act until the dialogue is over.
+    """Let the policy act until the dialogue is over; return the last observation, and the turns in order.
 
-    Args:
-        env: the environment; it is reset unless `obs` is given.
-        policy: chooses each action with `act`.
-        obs: the environment's present observation, to continue a dialogue that is under way.
-
-    Returns:
-        The last observation, and the turns in order.
+    The environment is reset unless its present observation `obs` is given, to continue a dialogue that is under way.
     """
-    obs = env.reset() if obs is None else obs
-    turns = []
-    while not env.is_terminal():
-        action = policy.act(obs)
-        next_obs, reward, terminal = env.step(action)
-        turns.append(Turn(obs, action, reward, terminal))
-        obs = next_obs
-    return obs, turns
+    return interact_environments([env], policy, None if obs is None else [obs])[0]
 
 
 def interact_environments(
-    envs: Sequence[LanguageEnvironment],
-    policy: Policy,
-    observations: Sequence[LanguageObservation] | None = None,
+    envs: Sequence[LanguageEnvironment], policy: Policy, observations: Sequence[LanguageObservation] | None = None
 ) -> list[tuple[LanguageObservation, list[Turn]]]:
-    """Let the policy act in many environments at once: each turn is one `act_batch` call over those still alive.
+    """Return what `interact_environment` returns for each of many distinct environments.
 
-    Args:
-        envs: distinct environments; they are reset unless `observations` is given. Finished ones drop out.
-        policy: chooses all actions of a turn with `act_batch`.
-        observations: the environments' present observations, to continue dialogues that are under way.
-
-    Returns:
-        For each environment what `interact_environment` returns for it.
+    Each turn is one `act_batch` call over those still alive; finished ones drop out.
 
     Raises:
         ValueError: an environment appears twice, the observations are not one per environment, or the policy

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ilqljax.data.files import read_arrays, save_arrays, save_text
-from ilqljax.data.hub import fetch_snapshot
+from ilqljax.data.files import fetch_snapshot, read_arrays, save_arrays, save_text
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2Config
 from ilqljax.models.io.tables import build_tree, flatten, read_settings
