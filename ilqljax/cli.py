@@ -46,11 +46,7 @@ def main(words: Sequence[str] | None = None, *, before: Sequence[str] = ()) -> N
 
 
 def run_command(words: Sequence[str]) -> None:
-    """Run a command, or print the help that is asked for.
-
-    Raises:
-        UserError: there is no such command, it has no such option, or whatever it refuses.
-    """
+    """Run a command, or print the help that is asked for."""
     commands = list_commands()
     name = next((name for name in (" ".join(words[:2]), " ".join(words[:1])) if name in commands), "")
     if not name:

@@ -185,33 +185,30 @@ def read_config(argv: list[str]) -> tuple[ConfigDict, list[str]]:
     return config, rest
 
 
+def parse_flags(argv: list[str]) -> None:
+    """Read the config and the flags, the config's keys among them; a mistake is a `UserError`."""
+    advice = "--config configs/workable.py, and --config.KEY=VALUE for its keys."
+    config, rest = read_config(argv[1:])
+    if not config and not {"--help", "-h", "--helpfull", "--helpshort"} & set(argv):
+        raise UserError(f"Say what to train: {advice}")
+    words = [argv[0], *rest]
+    config_flags.DEFINE_config_dict("config", config, help_string="Options of the config file.", sys_argv=words)
+    try:
+        flags.FLAGS(words)
+    except flags.Error as error:
+        raise UserError(f"{error} Try {advice}") from error
+
+
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and train; a mistake in it ends the program with one line, like any other."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     distributed = flags.DEFINE_bool("distributed", False, "One of several processes that train together.")
-    given = sys.argv[1:] if argv is None else argv
-    asks_help = any(argument in ("--help", "-h", "--helpfull", "--helpshort") for argument in given)
 
     def parse(argv: list[str]) -> list[str]:
-        def read() -> None:
-            config, rest = read_config(argv[1:])
-            if not config and not asks_help:
-                raise UserError("Say what to train: --config configs/workable.py, and --config.KEY=VALUE for its keys.")
-            config_flags.DEFINE_config_dict(
-                "config", config, help_string="Options of the config file.", sys_argv=[argv[0], *rest]
-            )
-            try:
-                flags.FLAGS([argv[0], *rest])
-            except flags.Error as error:
-                raise UserError(
-                    f"{error} Try --config configs/workable.py, and --config.KEY=VALUE for its keys."
-                ) from error
-
-        run_main(read)
+        run_main(lambda: parse_flags(argv))
         return argv[:1]
 
-    def start(argv: list[str]) -> None:
-        del argv
+    def start(_: list[str]) -> None:
         # After absl has put its own handler in place, whose prefix is for server logs.
         logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
         logging.getLogger("ilqljax").setLevel(logging.INFO)
@@ -222,7 +219,7 @@ def main(argv: list[str] | None = None) -> None:
         overrides = config_flags.get_override_values(flags.FLAGS["config"])
         run_main(lambda: train(flags.FLAGS.config, overrides=overrides))
 
-    app.run(start, argv=["ilqljax.train", *given], flags_parser=parse)
+    app.run(start, argv=["ilqljax.train", *(sys.argv[1:] if argv is None else argv)], flags_parser=parse)
 
 
 if __name__ == "__main__":

@@ -185,7 +185,7 @@ def test_products_of_a_half_precision_layer_and_of_its_gradient_are_of_half_prec
     ids = jnp.zeros(6, jnp.int32)
 
     def loss(features, kernel):
-        scores = vocabulary.score_rows(features, kernel, None, ids)
+        scores = score_rows(features, kernel, None, ids)
         return (scores.log_normalizer - scores.taken).sum()
 
     with compile_for("gpu"):

@@ -29,9 +29,6 @@ def parse_arg(arg: str, **choices: tuple[str, ...]) -> types.SimpleNamespace:
         arg: what follows the colon of `configs/task.py:arg`; may be empty.
         **choices: for each choice its flags, all different; the first one is what an absent flag means.
 
-    Returns:
-        A namespace with the picked flag of every choice.
-
     Raises:
         UserError: a flag is unknown, or two flags answer the same choice.
     """
@@ -53,12 +50,7 @@ def parse_arg(arg: str, **choices: tuple[str, ...]) -> types.SimpleNamespace:
 def resolve_path(path: str | Path, *, root: Path | None = None) -> Path:
     """Resolve a path from a config: absolute, `~`, in the current directory if there, else below the repository root.
 
-    Args:
-        path: what the user wrote.
-        root: stands in for the repository root; an installed package has none, and the current directory is taken.
-
-    Raises:
-        UserError: the path is empty.
+    `root` stands in for the repository root; an installed package has none, and the current directory is taken.
     """
     if not str(path).strip():
         raise UserError("A path is empty. Give one that is absolute or relative to the repository root.")
@@ -77,11 +69,7 @@ def find_root() -> Path | None:
 
 
 def load_config_file(path_with_arg: str) -> ConfigDict:
-    """Load "configs/task.py:arg" as the command-line programs do: `get_config("arg")`, or `get_config()` without arg.
-
-    Raises:
-        UserError: the file is not there or has no `get_config`.
-    """
+    """Load "configs/task.py:arg", which is `get_config("arg")`, or `get_config()` without arg."""
     name, colon, arg = str(path_with_arg).partition(":")
     path = resolve_path(name)
     if not path.is_file():
@@ -126,11 +114,7 @@ def save_config_json(config: Section, path: str | Path) -> None:
 
 
 def load_config_json(path: str | Path) -> ConfigDict:
-    """Read a config that was saved with a run.
-
-    Raises:
-        UserError: the file is not there, was changed since it was saved, or is not a config in JSON.
-    """
+    """Read a config that was saved with a run; raise a `UserError` if it is missing, damaged or was changed since."""
     if not Path(path).is_file():
         raise UserError(f"Config file {path} is not there. Give the config.json of a run's folder.")
     check_checksum(path)

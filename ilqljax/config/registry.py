@@ -125,9 +125,6 @@ def load_tasks(imports: Iterable[str] = ()) -> None:
 
     An installed package offers a task as an entry point of the group `ilqljax.tasks`, whose value is the module that
     calls `register`. A task that is not installed is named in `config.imports`, as a Python file or a dotted module.
-
-    Raises:
-        UserError: there is no such file or module.
     """
     for entry in importlib.metadata.entry_points(group=TASKS):
         entry.load()

@@ -36,14 +36,10 @@ def from_section(cls: type[T], section: Section, *, path: str = "config", hidden
     An int is taken for a float, a list for a tuple, and a section for a field that is itself a dataclass. Nothing else
     is converted: 0.5 for an int, "3" for a number or None for anything is refused.
 
-    Args:
-        cls: a dataclass whose fields are annotated.
-        section: its values; fields left out keep their defaults.
-        path: where the section is in the config, for messages.
-        hidden: whether fields with the metadata `NO_OPTION` may be given too, as in a file that a program wrote.
+    With `hidden`, fields with the metadata `NO_OPTION` may be given too, as in a file that a program wrote.
 
     Raises:
-        UserError: an unknown or missing key, or a value of the wrong type.
+        UserError: an unknown or missing key, or a value of the wrong type; names its place below `path`.
     """
     fields = list_parameters(cls) if hidden else list_fields(cls)
     return cls(**check_arguments(fields, to_plain(section), path=path, what=cls.__name__))

@@ -70,10 +70,7 @@ class CheckpointStore:
             step: must be above all steps of the folder.
             state: a pytree of arrays; PRNG keys are allowed.
             extra: what else a resumed run needs, as JSON values.
-            metric: value that "best" compares; without it this step cannot become the best.
-
-        Raises:
-            UserError: the step is not new, or the metric is not finite.
+            metric: finite value that "best" compares; without it this step cannot become the best.
         """
         if metric is not None and not self._metric_name:
             raise ValueError("save was given a metric, but the store has no metric_name.")
@@ -137,11 +134,7 @@ class CheckpointStore:
             return _find_best(_read_metrics(reader))
 
     def check_metrics(self) -> None:
-        """Refuse now, before there is a state to lose, the steps that the first `save` would refuse.
-
-        Raises:
-            UserError: a step is so damaged that its metric cannot be read, or was ranked by another metric.
-        """
+        """Refuse now, before there is a state to lose, the damaged or otherwise ranked steps that `save` refuses."""
         if self._writer is not None:
             return
         with self._open_reader() as reader:

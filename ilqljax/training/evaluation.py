@@ -165,9 +165,6 @@ def load_transform(run_dir: Path, name: str, learner: Learner) -> Transform:
     return from_section(cls, load_config_json(path), path=str(path))
 
 
-# --- Runs, opened -----------------------------------------------------------------------------------------------------
-
-
 def load_policies(config: RunConfig, built: BuiltModel, run_dir: Path) -> dict[str, Trained]:
     """Restore every stage's networks from a run's checkpoints, without their optimizer states."""
     policies = {}
@@ -224,9 +221,6 @@ def open_run(run_dir: str | Path, *, imports: tuple[str, ...] = ()) -> OpenRun:
         run_dir: its folder.
         imports: files and modules of the run's task, where it is not installed (`config.imports`). What the run itself
             names is code of whoever trained it, and is imported only if it is given here too.
-
-    Raises:
-        UserError: the folder holds no run, or no complete checkpoint, or its task must be imported.
     """
     folder, config = open_run_config(run_dir, imports=imports)
     # The saved tokenizer, not one trained again: ids must mean what they meant.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -60,36 +61,27 @@ def fit(
         watch_every: steps between these calls.
 
     Raises:
-        UserError: an algorithm without a critic was given networks, one of its options is unknown or out of range, or
-            the rows do not suit it.
+        UserError: an algorithm without a critic was given networks, an option is wrong, or the rows do not suit it.
         NonFiniteError: the loss of a step is NaN or infinite.
     """
-    settings = replace(settings, n_rollouts=0)
+    settings, curve = replace(settings, n_rollouts=0), []
     stage = make_stage(name, make_learner(name, model, settings.loss), settings, dataset, validation)
-    writer = _CurveWriter()
+
+    def write(step: int, metrics: Mapping[str, float]) -> None:
+        curve.append({"step": step} | {name: float(value) for name, value in metrics.items()})
+
     state = train_stage(
         stage,
         key=jax.random.key(seed),
         seed=seed,
         mesh=make_mesh(MeshConfig(data=1)),
         store=_MemoryStore(keep_best=settings.select == "best"),
-        open_writer=lambda first: writer,
+        open_writer=lambda first: SimpleNamespace(write=write, close=lambda: None),
         start=Start(trunk, networks),
         watch=watch and (lambda step, state: watch(step, select_acting_params(state), state.target)),
         watch_every=watch_every,
     )
-    return Fitted(select_acting_params(state), state.target, writer.records)
-
-
-class _CurveWriter:
-    """Keep the records."""
-
-    def __init__(self) -> None:
-        self.records: list[dict[str, float]] = []
-        self.close = lambda: None
-
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.records.append({"step": step} | {name: float(value) for name, value in metrics.items()})
+    return Fitted(select_acting_params(state), state.target, curve)
 
 
 class _MemoryStore:

@@ -24,9 +24,6 @@ COLUMNS = ("token", "advantage", "V", "target Q", "Q", "log p", "reward")
 WIDTHS = (9, 9, 9, 19, 9, 9)
 
 
-# --- Values -----------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class ActionValue:
     """One action as the critic and the policy see it.
@@ -103,9 +100,6 @@ def inspect_rows(
         batch_size: rows of a compiled call.
         length_buckets: row lengths to compile for; those above the model's positions are left out.
         value_range: the target Q is clipped to it, as in training.
-
-    Raises:
-        UserError: there is no critic, no row, or a row is too long.
     """
     if "v" not in params:
         raise UserError("The policy has no critic to look into: it was cloned. Give a run of ilql or one of its kin.")
@@ -149,9 +143,6 @@ def read_actions(
     return [(tokenizer.decode([t for t, n in taken if n == number][:-1]), number) for number in numbers]
 
 
-# --- Shown ------------------------------------------------------------------------------------------------------------
-
-
 def format_table(row: Sequence[ActionValue]) -> str:
     """Lay out a row's actions, one a line."""
     lines = [(COLUMNS[1:], COLUMNS[0]), *((a.format_numbers(), repr(a.text)) for a in row)]
@@ -180,9 +171,6 @@ def render_heatmap(rows: Sequence[Sequence[ActionValue]], *, titles: Sequence[st
 
     texts = [(title, [show(action) for action in row]) for title, row in zip(titles, rows, strict=True)]
     return render_page(__package__, "heatmap.html.j2", texts=texts, columns=COLUMNS, limit=limit)
-
-
-# --- N-grams ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,6 @@ from ilqljax.training.processes import check_same, is_first_process
 from ilqljax.training.run_config import TrainConfig
 from ilqljax.types import Array
 
-Watch = Callable[[int, TrainState], bool | None]
-
 
 class Stage(NamedTuple):
     """One training, settled: the algorithm, its settings, and its rows as it wants them.
@@ -82,7 +80,7 @@ class Start(NamedTuple):
 
 
 class Store(Protocol):
-    """Where a stage keeps its states: `checkpoint.CheckpointStore`, or `fit.MemoryStore`."""
+    """Where a stage keeps its states: `checkpoint.CheckpointStore`, or that of `fit`."""
 
     def latest_step(self) -> int | None: ...
     def best_step(self) -> int | None: ...
@@ -97,9 +95,8 @@ def make_stage(
 ) -> Stage:
     """Fit an algorithm's transform to its training rows, and apply it to them and to the validation rows.
 
-    Raises:
-        UserError: the rows are not what the algorithm needs, one fits no bucket, a batch or microbatch would tear a
-            group of rows apart, or a stream is to be sorted.
+    Rows that are not what the algorithm needs or fit no bucket, a microbatch that would tear a group of rows apart and
+    a stream that is to be sorted are a `UserError`.
     """
     transform = learner.fit_transform(rows)
     transformed = transform.apply(rows)
@@ -179,7 +176,7 @@ def train_stage(
     start: Start = Start(),  # noqa: B008  (immutable)
     play: Callable[[TrainState], dict[str, float]] | None = None,
     on_restored: Callable[[], object] = lambda: None,
-    watch: Watch | None = None,
+    watch: Callable[[int, TrainState], bool | None] | None = None,
     watch_every: int = 0,
 ) -> TrainState:
     """Train one algorithm and return the state of the selected checkpoint; continues where the store's states end.

@@ -43,11 +43,9 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Make the mesh, with axes `data`, `fsdp`, `tensor`.
+    """Make the mesh, with axes `data`, `fsdp`, `tensor`, of all devices of all processes unless others are given.
 
-    Args:
-        config: devices along each axis. If their product is smaller than what there is, the first devices are used.
-        devices: all devices of all processes where absent.
+    If the product of the sizes is smaller than what there is, the first devices are used.
 
     Raises:
         UserError: the sizes do not fit the devices.
@@ -67,11 +65,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 
 
 def check_owners(processes: Int[np.ndarray, "data fsdp tensor"]) -> None:
-    """Refuse a mesh in which processes would share rows: each reads rows of its own and gives them to its own devices.
-
-    Raises:
-        UserError: devices along `tensor` are of several processes.
-    """
+    """Refuse a mesh in which processes would share rows: each gives rows of its own to its own devices."""
     if (processes != processes[..., :1]).any():
         n_processes, n_tensor = len(np.unique(processes)), processes.shape[2]
         raise UserError(

@@ -36,10 +36,8 @@ class JsonlWriter:
     def __init__(self, path: str | Path, *, resume_step: float = math.inf) -> None:
         """Open the file to append to it, and create its folder where it is missing.
 
-        Records of steps after `resume_step`, which a run continues from, are dropped, for they will come again.
-
-        Raises:
-            UserError: the file has a line that is not a record; a last line that was cut off is dropped instead.
+        Records of steps after `resume_step`, which a run continues from, are dropped, for they will come again. So is a
+        last line that was cut off; another line that is not a record is a `UserError`.
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,9 +96,6 @@ class WandbWriter:
         """Start a run whose local files go to a folder, and which is shown under a name with a config's plain values.
 
         The mode is "online", "offline" (sync later with `wandb sync`) or "disabled"; "" follows WANDB_MODE.
-
-        Raises:
-            UserError: wandb is not installed, or the mode is unknown.
         """
         if mode not in ("", "online", "offline", "disabled"):
             raise UserError(

@@ -35,9 +35,6 @@ def start_processes() -> None:
 
     The environment says who they are: JAX_COORDINATOR_ADDRESS (the first process's host:port), JAX_NUM_PROCESSES and
     JAX_PROCESS_ID (from 0 on). Without the last two jax asks the cluster: Slurm, Open MPI, Kubernetes, a TPU pod.
-
-    Raises:
-        UserError: there is no such cluster, or a variable is missing or malformed.
     """
     # A run that is asked to end ends, and resumes from its checkpoint; with this service it would not hear SIGTERM.
     jax.config.update("jax_enable_preemption_service", False)
@@ -86,10 +83,8 @@ def check_same(text: str, *, what: str) -> None:
 def broadcast_from_leader(make: Callable[[], Any]) -> Any:
     """Call a function in the first process alone, and return there and everywhere else the JSON value it returned.
 
-    All processes must get here in the same order. The function may not compute on devices of other processes.
-
-    Raises:
-        UserError: in the other processes, where the first one's call failed.
+    All processes must get here in the same order. The function may not compute on devices of other processes. Errors
+    are those of `first_process_first`.
     """
     with first_process_first() as said:
         if is_first_process():
@@ -101,11 +96,8 @@ def broadcast_from_leader(make: Callable[[], Any]) -> Any:
 def first_process_first() -> Iterator[dict[str, Any]]:
     """Run a block in the first process and, when it is done there, in the others: it finds what the first one built.
 
-    Yields:
-        JSON values that the first process leaves for the others.
-
-    Raises:
-        UserError: in the other processes, where the first one's block failed.
+    Yields the JSON values that the first process leaves there for the others; where its block fails, they raise a
+    `UserError`.
     """
     if jax.process_count() == 1:
         yield {}

@@ -95,10 +95,7 @@ class TrainConfig(OptimConfig):
 class WandbConfig:
     """Whether and where Weights & Biases gets the metrics too.
 
-    Attributes:
-        use_wandb: send them.
-        project: of W&B.
-        mode: of W&B: "online", "offline", "disabled"; "" leaves it to the environment.
+    The mode is "online", "offline" or "disabled"; "" leaves it to the environment.
     """
 
     use_wandb: bool = False
@@ -116,10 +113,7 @@ class RunConfig:
         objects: the named sections by key: model, tokenizer, datasets, environment, evaluator and the task's own.
         train: the main stage; its `loss` holds the algorithm's options.
         pretrain: the cloning stage before it.
-        decode: how policies act.
-        acting: in what batches they act.
-        mesh: devices.
-        wandb: a further writer of metrics.
+        acting: in what batches policies act.
         seed: of parameters, batches and acting.
         run_dir: the new run's folder; "" is a new one below runs/.
         resume: folder of the run to continue, or "latest".
@@ -174,11 +168,8 @@ def load_run_config(path_with_arg: str) -> ConfigDict:
 def complete_config(config: Section, *, imports: bool = True) -> ConfigDict:
     """Return a config with the defaults of all options that it leaves out; a saved one of version 0.1 in today's form.
 
-    The files and modules that it names (`config.imports`) are imported unless `imports` is False.
-
-    Raises:
-        UserError: a key is unknown, a section that a run needs is missing, or an object's or algorithm's name is
-            unknown.
+    The files and modules that it names (`config.imports`) are imported unless `imports` is False. An unknown key or
+    name, or a section that is missing, is a `UserError`.
     """
     values = _drop_repeats(to_plain(config))
     load_tasks(values.get("imports", ()) if imports else ())
@@ -203,11 +194,7 @@ def complete_config(config: Section, *, imports: bool = True) -> ConfigDict:
 
 
 def read_run_config(config: Section) -> RunConfig:
-    """Check a config, completed or not, and return it typed.
-
-    Raises:
-        UserError: as `complete_config`, or an option has a wrong value.
-    """
+    """Check a config, completed or not, with the values of its options, and return it typed."""
     values = to_plain(complete_config(config))
     objects = {key: value for key, value in values.items() if is_named(value)}
     plain = {key: value for key, value in values.items() if key not in objects}

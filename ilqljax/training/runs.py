@@ -43,11 +43,8 @@ IDENTITY = ("resume", "run_dir")
 def choose_run_dir(config: ConfigDict) -> Path:
     """Choose the folder of a new run, or find that of the run to resume. A new one is not made yet.
 
-    The first of several processes chooses for all.
-
-    Raises:
-        UserError: the folder is taken or cannot be written, there is nothing to resume, or the resumed run had another
-            model or other data or is being trained by another process.
+    The first of several processes chooses for all. A folder that is taken or cannot be written, and a run that is not
+    there, had another model or other data, or is being trained, are a `UserError`.
     """
     return Path(broadcast_from_leader(lambda: str(resume_run_dir(config) if config.resume else new_run_dir(config))))
 
@@ -77,13 +74,8 @@ def claim_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any
     """Make a new run's folder, or take a resumed run's, and keep other processes from training in it for the block.
 
     A new folder gets the resolved config and what was overridden; a resumed run's are left to `record_changes`. The
-    first of several processes does so for all; the others go on when it has.
-
-    Yields:
-        The folder. One that the user did not name gets a number where another run took its name meanwhile.
-
-    Raises:
-        UserError: another process trains there, or has made a run there meanwhile.
+    first of several processes does so for all; the others go on when it has. A folder that the user did not name gets
+    a number where another run took its name meanwhile; one that the user named and another run took is a `UserError`.
     """
     with contextlib.ExitStack() as held:
 
