@@ -225,7 +225,7 @@ def test_posting_in_another_language_may_stay_in_it():
     assert "language_kept" in find_failures(english, posting)
 
 
-def test_copy_is_no_damage_and_the_original_to_the_letter_passes():
+def test_copy_is_not_damage_and_the_original_to_the_letter_passes():
     failures = check_rewrite(POSTING, TEXT.rstrip(".") + "!", build_prompt(POSTING))
     assert [(f.check, f.severity) for f in failures] == [("copying", "copy")]
     assert not is_damaged(failures)
