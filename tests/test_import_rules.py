@@ -41,7 +41,7 @@ ONLY_IN = {
 
 # NumPy-level code, which a user's machine without an accelerator runs, may not pull jax in when it is imported; nor
 # may a command, whose --help is to be quick. What acts, what searches on devices and what registers everything
-# (`task`) is no data code.
+# (`task`) is not data code.
 NUMPY_LEVEL = ("ilqljax.cli", "ilqljax.data", "ilqljax.envs", "ilqljax.hiring", "ilqljax.types", "ilqljax.wordle")
 NUMPY_LEVEL += ("ilqljax.decoding.options", "ilqljax.training.commands")
 USES_JAX = (
