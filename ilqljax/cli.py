@@ -37,9 +37,6 @@ HELP = ("-h", "--help")
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-# --- Commands ---------------------------------------------------------------------------------------------------------
-
-
 def main(words: Sequence[str] | None = None, *, before: Sequence[str] = ()) -> None:
     """Run the command that the words name, those of the command line if none are given, `before` in front of them."""
     run_main(lambda: run_command([*before, *(sys.argv[1:] if words is None else words)]))
@@ -86,9 +83,6 @@ def read_docstring(module: str) -> str:
     """Return a module's docstring without importing it, which would take seconds for some."""
     spec = importlib.util.find_spec(module)
     return ast.get_docstring(ast.parse(spec.loader.get_source(module))) or ""
-
-
-# --- Options ----------------------------------------------------------------------------------------------------------
 
 
 class Parser(argparse.ArgumentParser):
@@ -214,9 +208,6 @@ def _describe_kind(hint: Any, default: Any) -> dict[str, Any]:
 
     read.__name__ = "comma-separated list"  # argparse names it: "invalid comma-separated list value"
     return {"type": read, "default": ",".join(map(str, default))}
-
-
-# --- How a program ends -----------------------------------------------------------------------------------------------
 
 
 def run_main(main: Callable[[], None]) -> None:

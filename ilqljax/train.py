@@ -59,11 +59,9 @@ FIRST_ALGORITHMS = (
 
 
 def train(config: Section, *, overrides: Mapping[str, Any] | None = None) -> Path:
-    """Run the whole program for a config and return the run's folder.
+    """Run the whole program for a config, to which defaults are added, and return the run's folder.
 
-    Args:
-        config: what to run; defaults that it leaves out are added.
-        overrides: what the user changed from the config file's values, for the record.
+    The `overrides` are what the user changed from the config file's values, for the record.
 
     Raises:
         UserError: anything that the user can put right; before a device computes anything where possible (`plan_run`).
@@ -141,10 +139,9 @@ def run_stage(plan: Plan, stage: Stage, run_dir: Path, start: Start, *, settles:
 
 
 def stage_seed(name: str) -> int:
-    """Return a stage's own number, which its first parameters are drawn with.
+    """Return a stage's own number, which its first parameters are drawn with: a checksum, which anagrams do not share.
 
-    The first algorithms have the sum of their names' letters, as in version 0.1, so that trainings repeat; others a
-    checksum, which anagrams do not share.
+    The first algorithms have the sum of their names' letters, as in version 0.1, so that trainings repeat.
     """
     return sum(name.encode()) if name in FIRST_ALGORITHMS else zlib.crc32(name.encode())
 
@@ -152,21 +149,16 @@ def stage_seed(name: str) -> int:
 def select_networks(built: BuiltModel, learner: Learner) -> tuple[dict, dict] | None:
     """Return the loaded critic that an algorithm goes on with; None where there is none of its kind."""
     same_kind = learner.algorithm.has_critic and built.model.config.level == learner.model.config.level
-    if built.networks is None or not same_kind:
-        return None
-    return built.networks.params, built.networks.target
+    return (built.networks.params, built.networks.target) if built.networks and same_kind else None
 
 
 def open_writers(config: RunConfig, saved: ConfigDict, run_dir: Path, name: str, *, resume_step: int) -> MultiWriter:
     """Open a stage's metric writers: JSONL and TensorBoard always, W&B when asked; only in the first process."""
     if not is_first_process():
         return MultiWriter([])
-    folder = run_dir / "metrics" / name
+    folder, since = run_dir / "metrics" / name, {"resume_step": resume_step}
     # Also from step 0: a run that was killed before its first checkpoint has written records that come again.
-    writers = [
-        JsonlWriter(folder / "metrics.jsonl", resume_step=resume_step),
-        TensorBoardWriter(folder, resume_step=resume_step),
-    ]
+    writers = [JsonlWriter(folder / "metrics.jsonl", **since), TensorBoardWriter(folder, **since)]
     if config.wandb.use_wandb:
         shown = {"name": f"{run_dir.name}-{name}", "config": saved.to_dict()}
         writers.append(WandbWriter(config.wandb.project, directory=run_dir, mode=config.wandb.mode, **shown))

@@ -51,12 +51,7 @@ _BUILDERS: dict[str, dict[str, Builder]] = {}
 
 @dataclasses.dataclass
 class BuildContext:
-    """What the objects of one run share.
-
-    Attributes:
-        values: things a builder may need from the program (the run's seed), by name.
-        sections: the config's named sections, by key: what a builder's other parameters are built from.
-    """
+    """What the objects of one run share: values of the program (its seed) by name, and the named sections by key."""
 
     values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     sections: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
@@ -77,19 +72,15 @@ def register(kind: str, name: str, *, options: type | tuple[type, ...] = ()) -> 
     The parameters of plain types of a function or class, and all fields of a dataclass, are its options. A parameter
     called `context` gets the `BuildContext`, any other one the object of the section of its name.
 
-    Args:
-        kind: what it makes: "model", "dataset", "environment" and so on.
-        name: what sections call it.
-        options: dataclasses whose fields are options of it too, which it takes as `**options` (`split_options`).
+    Fields of the dataclasses `options` are options of it too, which it takes as `**options` (`split_options`).
     """
 
     def decorate(builder: T) -> T:
         found = _BUILDERS.setdefault(kind, {}).setdefault(name, _read_builder(builder, options))
         # The same definition may come twice: a module run as a program is imported again by others.
-        if found.function is not builder and found.function.__qualname__ != builder.__qualname__:
-            raise ValueError(
-                f"{kind} {name!r} is registered twice: {found.function.__qualname__} and {builder.__qualname__}."
-            )
+        first, second = found.function.__qualname__, builder.__qualname__
+        if first != second:
+            raise ValueError(f"{kind} {name!r} is registered twice: {first} and {second}.")
         return builder
 
     return decorate

@@ -24,7 +24,7 @@ NO_OPTION = types.MappingProxyType({"option": False})
 
 
 class Option(typing.NamedTuple):
-    """An option's annotation and default; `REQUIRED` is no default."""
+    """An option's annotation and default; `REQUIRED` where there is none."""
 
     annotation: Any
     default: Any

@@ -42,10 +42,7 @@ class CheckpointStore:
     def __init__(self, directory: str | Path, *, metric_name: str = "", mode: str = "min") -> None:
         """Open a folder, which need not exist yet; the newest and the best step are kept there.
 
-        Args:
-            directory: the folder of the steps.
-            metric_name: what `save` ranks by; "" keeps no best step.
-            mode: whether the "min" or the "max" of the metric is best. Of equals the later is.
+        `save` ranks by the metric of that name, "" keeps no best step; its "min" or "max" is best, of equals the later.
         """
         if mode not in ("min", "max"):
             raise UserError(f"mode={mode!r} is unknown. Known: min, max.")

@@ -58,11 +58,8 @@ def count_product_flops(function: Callable, *args: Any) -> float:
 
     Everything in the trace counts, also what is masked away or computed a second time to save memory; what lies inside
     a device's own kernels (cuDNN's attention) does not. Of a condition, the dearest branch counts; of a loop
-    without a known number of rounds, one round.
-
-    Args:
-        function: traced, not run. A jitted function keeps the trace for its first call.
-        args: arrays, or `jax.ShapeDtypeStruct`s.
+    without a known number of rounds, one round. The function is traced, not run; a jitted one keeps the trace for its
+    first call.
     """
     traced = function if hasattr(function, "trace") else jax.jit(function)
     return _count_products(traced.trace(*args).jaxpr.jaxpr)

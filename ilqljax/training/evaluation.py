@@ -128,10 +128,7 @@ def evaluate_rollouts(environments: Sequence[LanguageEnvironment], policy: Polic
 
 
 def export_policy(directory: Path, built: BuiltModel, trained: Trained, *, critic: bool = False) -> None:
-    """Write a policy's language model as a directory for transformers, with the tokenizer beside it.
-
-    With `critic` the value heads and targets go there too, as `ilqljax.models.io.networks` describes.
-    """
+    """Write a policy as a directory for transformers with its tokenizer, with `critic` its heads and targets too."""
     if is_first_process():
         params, target = (trained.params, trained.target) if critic else ({"policy": policy_trunk(trained.params)}, {})
         save_model(directory, Networks(trained.learner.model, params, target), built.tokenizer)
@@ -232,13 +229,7 @@ def open_run(run_dir: str | Path, *, imports: tuple[str, ...] = ()) -> OpenRun:
 
 
 def build_rows(run: OpenRun, section: str, *, split: str = "") -> ListRLDataset:
-    """Build rows of a run's own data with the tokenizer that it saved.
-
-    Args:
-        run: the run.
-        section: of its config, such as "validation_dataset".
-        split: another split than the section's own; "" leaves it.
-    """
+    """Build rows of a section of a run's config, such as "validation_dataset", in its own split or in another."""
     objects = run.config.objects
     if section not in objects or not section.endswith("dataset"):
         known = ", ".join(name for name in objects if name.endswith("dataset"))
@@ -259,13 +250,9 @@ def evaluate_run(
     overrides: dict[str, Any] | None = None,
     imports: tuple[str, ...] = (),
 ) -> Path:
-    """Judge a finished or interrupted run again, and return the folder with the results.
+    """Judge a finished or interrupted run again, and return the folder with the results, `out_dir` or the run's.
 
-    Args:
-        run_dir: its folder.
-        out_dir: where results go; "" is the run's folder.
-        overrides: options of `config.decode` to change.
-        imports: as of `open_run`.
+    The `overrides` are of `config.decode`, and `imports` as those of `open_run`.
 
     Raises:
         UserError: there is no such run, or its critic is asked to choose and cannot (`check_choice`).

@@ -47,9 +47,6 @@ def fit(
     """Train an algorithm of `ilqljax.rl.algorithms` on one device; progress goes to stderr.
 
     Args:
-        name: of the algorithm.
-        model: the networks.
-        dataset: what is learned from.
         settings: how long and how; `loss` holds the algorithm's options. `select="best"` returns the networks of the
             lowest validation loss.
         seed: of the parameters and the batches' order.

@@ -94,9 +94,7 @@ def inspect_rows(
 
     Args:
         model: at the level of its critic's actions.
-        dataset: the rows.
         params: online parameters, the policy's included.
-        target: target parameters.
         batch_size: rows of a compiled call.
         length_buckets: row lengths to compile for; those above the model's positions are left out.
         value_range: the target Q is clipped to it, as in training.

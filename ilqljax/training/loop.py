@@ -52,10 +52,7 @@ class Stage(NamedTuple):
 
     @property
     def best_is_return(self) -> bool:
-        """Whether the best checkpoint is that of the highest return, and not of the lowest validation loss.
-
-        A clone is as good as its likelihood; what was taught to prefer some answers is as good as its return.
-        """
+        """Whether the best checkpoint has the highest return: only a clone is as good as its validation loss is low."""
         algorithm = self.learner.algorithm
         return (algorithm.has_critic or algorithm.has_reference) and self.settings.n_rollouts > 0
 
@@ -151,18 +148,11 @@ def compile_stage(
         unreached=find_unreached(learner, state),
         counts=expect_counts(stage.rows, batch_size=settings.batch_size) if settings.sort_window > 1 else None,
     )
-    return (
-        state,
-        template,
-        jax.jit(
-            step,
-            donate_argnums=0,
-            in_shardings=(shardings, batch_sharding(mesh)),
-            out_shardings=(shardings, replicated),
-        ),
-        jax.jit(make_eval_step(learner.loss_fn), out_shardings=replicated),
-        jax.jit(are_finite, out_shardings=replicated),  # replicated: all processes come to one decision
-    )
+    shardings_in, shardings_out = (shardings, batch_sharding(mesh)), (shardings, replicated)
+    step = jax.jit(step, donate_argnums=0, in_shardings=shardings_in, out_shardings=shardings_out)
+    evaluate = jax.jit(make_eval_step(learner.loss_fn), out_shardings=replicated)
+    is_finite = jax.jit(are_finite, out_shardings=replicated)  # replicated: all processes come to one decision
+    return state, template, step, evaluate, is_finite
 
 
 def train_stage(
@@ -182,11 +172,8 @@ def train_stage(
     """Train one algorithm and return the state of the selected checkpoint; continues where the store's states end.
 
     Args:
-        stage: what is trained, on what, and how.
         key: of the first parameters and of every step's randomness.
         seed: of the batches' order.
-        mesh: devices.
-        store: keeps the states.
         open_writer: from the step that the stage continues at to what is told the metrics.
         start: what the networks start from.
         play: from a state to the metrics of its policy's rollouts, at each evaluation.
@@ -220,10 +207,8 @@ def train_stage(
         results = {f"validation/{k}": v for k, v in losses.items()}
         return results | {f"rollout/{k}": v for k, v in (play(state) if play else {}).items()}
 
-    say(
-        f"{stage.name}: {count_parameters(state.params):,} parameters, {first}/{settings.total_steps} steps done, "
-        f"{dict(mesh.shape)} devices"
-    )
+    done = f"{first}/{settings.total_steps} steps done"
+    say(f"{stage.name}: {count_parameters(state.params):,} parameters, {done}, {dict(mesh.shape)} devices")
     flops: dict[tuple[tuple[int, ...], ...], float] = {}  # operations of a step's products, by its batch's shape
     stream = None if is_first_process() else io.StringIO()
     bar = ProgressBar(settings.total_steps, initial=first, description=stage.name, stream=stream)

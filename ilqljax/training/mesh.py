@@ -144,11 +144,9 @@ def infer_param_shardings(shapes: Any, mesh: Mesh) -> Any:
     given, or its `jax.eval_shape`. Names without a rule (biases, norms, scalars, keys) and axes that do not divide
     evenly are replicated.
     """
-
-    def infer(path: tuple, leaf: Any) -> NamedSharding:
-        return NamedSharding(mesh, _partition(path_name(path), leaf.shape, mesh))
-
-    return jax.tree_util.tree_map_with_path(infer, shapes)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: NamedSharding(mesh, _partition(path_name(path), leaf.shape, mesh)), shapes
+    )
 
 
 def path_name(path: tuple) -> str:

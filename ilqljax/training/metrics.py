@@ -17,8 +17,6 @@ from ilqljax.errors import UserError
 
 SECONDS_BETWEEN_LINES = 30.0  # of progress, where there is no terminal
 
-# --- Writers ----------------------------------------------------------------------------------------------------------
-
 
 class MetricWriter(Protocol):
     """What all writers offer; `close` writes out what is held back, and lets go of files and connections."""
@@ -135,9 +133,6 @@ class MultiWriter:
             writer.close()
 
 
-# --- From the device --------------------------------------------------------------------------------------------------
-
-
 class NonFiniteError(UserError, FloatingPointError):
     """Report a loss, or parameters, that became NaN or infinite."""
 
@@ -224,9 +219,6 @@ class Pace:
             "data_wait_seconds": waited / n_steps,
             "flops_per_second": flops / seconds,
         }
-
-
-# --- Progress ---------------------------------------------------------------------------------------------------------
 
 
 class ProgressBar:

@@ -30,7 +30,6 @@ class Plan:
 
     Attributes:
         saved: the config as the run's folder keeps it.
-        overrides: what the user changed from the config file's values, for the record.
         run_dir: the folder, not made yet where the run is new.
         stages: what is trained, in order, by name.
         make_environment: from a number to where a policy acts.

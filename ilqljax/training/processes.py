@@ -48,10 +48,8 @@ def start_processes() -> None:
                 f"first one, {COUNT} and its own {INDEX} (0, 1, ...), or leave --distributed out."
             ) from error
         return
-    if missing := [name for name in (ADDRESS, COUNT, INDEX) if name not in given]:
-        raise UserError(
-            f"--distributed: {', '.join(given)} without {', '.join(missing)} says too little. Set all three."
-        )
+    if missing := ", ".join(name for name in (ADDRESS, COUNT, INDEX) if name not in given):
+        raise UserError(f"--distributed: {', '.join(given)} without {missing} says too little. Set all three.")
     for name in (COUNT, INDEX):
         if not given[name].isdecimal():
             raise UserError(f"--distributed: {name}={given[name]!r} is not a whole number. Give one from 0 on.")

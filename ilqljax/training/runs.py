@@ -36,8 +36,7 @@ logger = logging.getLogger(__name__)
 LOCK = "training.lock"
 # Sections that a resumed run may change; the rest decides what the saved arrays and batches mean.
 CHANGEABLE = ("resume", "run_dir", "train", "pretrain", "decode", "evaluator", "wandb", "mesh", "environment")
-# What says which run it is, and stays as it was when the run began.
-IDENTITY = ("resume", "run_dir")
+IDENTITY = ("resume", "run_dir")  # says which run it is, and stays as it was when the run began
 
 
 def choose_run_dir(config: ConfigDict) -> Path:
