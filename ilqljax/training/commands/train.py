@@ -4,7 +4,8 @@
     ilqljax train --config configs/workable.py:bc --config.train.lr=1e-3
     ilqljax train --config configs/workable.py --config.resume=latest
 
-Every key of the config is an option; the file lists them with their defaults. The run's folder is printed at the end.
+Every option of the config can be set as --config.KEY=VALUE. The file says what differs from the defaults; a wrong key
+is refused with those that there are, and config.json in the run's folder, which is printed at the end, holds them all.
 """
 
 import argparse
