@@ -106,7 +106,7 @@ def test_a_missing_array_is_one_line_and_exit_status_2(folder, monkeypatch, caps
 def test_a_missing_parameter_is_named(folder, monkeypatch, capsys):
     change_arrays(folder, **{"init__model.transformer.ln_f.bias": None})
     assert run_script(str(folder), monkeypatch=monkeypatch) == 2
-    assert "missing ['ln_f.bias']" in capsys.readouterr().err
+    assert "Missing: ln_f.bias." in capsys.readouterr().err
 
 
 def test_an_unknown_case_lists_the_known_ones(folder):

@@ -39,8 +39,8 @@ def test_a_job_is_an_object_a_text_or_standard_input(tmp_path, monkeypatch):
         ("a.txt", b"caf\xe9", "byte 3 is not UTF-8"),
         ("a.json", b'{"description": ', "a.json:1: not JSON"),
         ("a.json", b'{"description": ' + b"1" * 5000 + b"}", "not JSON that we can read .*digits"),
-        ("a.json", b'{"a": ' * 100_000, "not JSON that we can read .*deeply"),
-        ("a.json", b"[1]", "a JSON object was expected, got list"),
+        ("a.json", b'{"a": ' * 100_000, "not JSON that we can read .*recursion depth"),
+        ("a.json", b"[1]", "expected a JSON object, got list"),
         ("a.json", b'{"title": "x"}', "'description' is missing"),
     ],
 )
