@@ -10,7 +10,7 @@ Algorithms and sizes (`:bc`, `:dpo`, `:gpt2`) as in configs/workable.py.
 
 from ml_collections import ConfigDict
 
-from configs import workable
+from . import workable
 
 
 def get_config(arg: str = "") -> ConfigDict:

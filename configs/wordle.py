@@ -11,9 +11,10 @@ game. The README has what a run reaches in under an hour, and two experiments: `
 
 from ml_collections import ConfigDict
 
-from configs._algorithms import ALGORITHMS as EVERY_ALGORITHM
-from configs._algorithms import DECODING, make_losses
 from ilqljax.config import parse_arg
+
+from ._algorithms import ALGORITHMS as EVERY_ALGORITHM
+from ._algorithms import DECODING, make_losses
 
 # A stream of games has no two answers to one prompt.
 ALGORITHMS = tuple(name for name in EVERY_ALGORITHM if name != "dpo")

@@ -27,8 +27,9 @@ and with one of these flags the results are judged by a second engine too, which
 
 from ml_collections import ConfigDict
 
-from configs._algorithms import ALGORITHMS, DECODING, make_losses
 from ilqljax.config import parse_arg
+
+from ._algorithms import ALGORITHMS, DECODING, make_losses
 
 # One reward at the end of a long text: no discount, and targets that carry it back in few updates.
 LOSSES = make_losses(

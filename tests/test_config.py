@@ -308,6 +308,31 @@ def test_config_file_is_loaded_with_its_arg(tmp_path):
     assert load_config_file(str(path)).arg == "none"
 
 
+def test_configs_that_come_with_ilqljax_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("hackernews:bc", "configs/hackernews.py:bc"):
+        assert load_config_file(name).task == "hackernews"
+    with pytest.raises(UserError, match=r"Did you mean 'workable'\? Known: hackernews, wordle, workable\."):
+        load_config_file("workabel")
+    with pytest.raises(UserError, match="not there"):
+        load_config_file("_algorithms")
+
+
+def test_a_folder_called_configs_of_the_users_hides_nothing_and_may_build_on_ours(tmp_path, monkeypatch):
+    folder = tmp_path / "run.1" / "configs"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "_sizes.py").write_text("WIDTH = 48\n")
+    (folder / "mine.py").write_text(
+        "from ilqljax.config import load_config_file\nfrom ._sizes import WIDTH\n"
+        "def get_config(arg=''):\n"
+        "    config = load_config_file(f'workable:{arg}')\n    config.model.n_embd = WIDTH\n    return config\n"
+    )
+    monkeypatch.chdir(folder.parent)
+    assert load_config_file("configs/mine.py:bc").model.n_embd == 48
+    assert load_config_file("configs/workable.py:bc").algorithm == "bc"
+
+
 def test_missing_config_file_lists_its_neighbours(tmp_path):
     (tmp_path / "task.py").touch()
     with pytest.raises(UserError, match=r"tsak.py is not there.*: task.py"):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -68,23 +69,51 @@ def find_root() -> Path | None:
     return None
 
 
+def find_config_file(name: str) -> Path:
+    """Find a config: a file, or one that comes with ilqljax, as "workable" or "configs/workable.py" from any folder.
+
+    Raises:
+        UserError: there is no such file; names the configs that come with ilqljax.
+    """
+    ours = (find_root() or Path(__file__).resolve().parents[1]) / "configs"  # a wheel has them in the package
+    path, shipped = resolve_path(name), ours / f"{Path(name).stem}.py"
+    if path.is_file():
+        return path
+    if shipped.is_file() and not shipped.name.startswith("_") and name in (shipped.stem, f"configs/{shipped.name}"):
+        return shipped
+    neighbours = sorted(p.name for p in path.parent.glob("[!_]*.py"))
+    beside = f" Python files in {path.parent}: {', '.join(neighbours)}." if neighbours and path.parent != ours else ""
+    known = suggest(Path(name).stem, [p.stem for p in ours.glob("[!_]*.py")])
+    raise UserError(f"Config file {path} is not there.{beside} Give a file, or a config of ilqljax's own.{known}")
+
+
 def load_config_file(path_with_arg: str) -> ConfigDict:
-    """Load "configs/task.py:arg", which is `get_config("arg")`, or `get_config()` without arg."""
+    """Load "configs/task.py:arg", which is `get_config("arg")`, or `get_config()` without arg.
+
+    A file in a folder with an `__init__.py` may import its neighbours relatively, whatever the folder is called.
+    """
     name, colon, arg = str(path_with_arg).partition(":")
-    path = resolve_path(name)
-    if not path.is_file():
-        known = ", ".join(sorted(p.name for p in path.parent.glob("[!_]*.py")))
-        raise UserError(f"Config file {path} is not there. Config files in {path.parent}: {known or 'none'}.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    path = find_config_file(name)
+    package = f"ilqljax_configs:{path.parent}".replace(".", "_")  # no other module's name, so `configs` hides nothing
+    if (path.parent / "__init__.py").is_file() and package not in sys.modules:
+        _import_file(package, path.parent / "__init__.py", submodule_search_locations=[str(path.parent)])
+    module = _import_file(f"{package}.{path.stem}" if package in sys.modules else path.stem, path)
+    if not callable(getattr(module, "get_config", None)):
+        raise UserError(f"Config file {path} defines no get_config(arg). Add it; it returns a ConfigDict.")
+    return module.get_config(arg) if colon else module.get_config()
+
+
+def _import_file(name: str, path: Path, **options: Any) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path, **options)
     if spec is None or spec.loader is None:
         raise UserError(
             f"Config file {path} is not a Python file. Give one that ends in .py and defines get_config(arg)."
         )
     module = importlib.util.module_from_spec(spec)
+    if options:  # a package: its modules look it up by its name
+        sys.modules[name] = module
     spec.loader.exec_module(module)
-    if not callable(getattr(module, "get_config", None)):
-        raise UserError(f"Config file {path} defines no get_config(arg). Add it; it returns a ConfigDict.")
-    return module.get_config(arg) if colon else module.get_config()
+    return module
 
 
 def check_override_names(config: ConfigDict, arguments: Iterable[str]) -> None:
