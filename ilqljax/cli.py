@@ -1,7 +1,8 @@
 """The program `ilqljax`: finds a command, reads its options, and ends a mistake with one line.
 
 A command is a module with `add_arguments(parser)` and `run(args)`. Its docstring is its help: a line that says what it
-does, indented examples, and details. The library's commands are listed here; a task's are entry points of the group
+does, indented examples, and details; a function `describe(words)`, if it has one, adds to that what depends on the
+words that were given. The library's commands are listed here; a task's are entry points of the group
 `ilqljax.commands`, named as the user types them, with a dot where that is a space ("data.prepare"). Such a module
 imports jax inside its functions only, so that help is quick.
 """
@@ -53,8 +54,11 @@ def run_command(words: Sequence[str]) -> None:
         train.restart_with_huge_pages()
         train.main(list(words[1:]))
     else:
-        command = importlib.import_module(commands[name])
-        args = make_parser(name, command).parse_args(words[len(name.split()) :])  # ends here where help was asked for
+        command, words = importlib.import_module(commands[name]), words[len(name.split()) :]
+        parser = make_parser(name, command)
+        if set(words) & set(HELP) and hasattr(command, "describe"):
+            parser.epilog += command.describe(words)
+        args = parser.parse_args(words)  # ends here where help was asked for
         command.run(args)
 
 
@@ -183,11 +187,19 @@ def list_given(
     return {name: getattr(args, option) for name, option in options.items() if hasattr(args, option)}
 
 
-def read_attributes(config: type) -> dict[str, str]:
-    """Return what a docstring's section `Attributes:` says of each, on one line and without its last full stop."""
-    section = inspect.cleandoc(config.__doc__ or "").partition("\nAttributes:\n")[2].partition("\n\n")[0]
-    entries = re.split(r"\n(?=\w+: )", textwrap.dedent(section))
-    return {name: " ".join(text.split()).removesuffix(".") for name, _, text in (e.partition(": ") for e in entries)}
+def read_attributes(documented: Any) -> dict[str, str]:
+    """Return what a docstring says of each entry of its section `Attributes:` or `Args:`, of a class's bases too.
+
+    Each text is one line without its last full stop.
+    """
+    classes = reversed(documented.__mro__) if isinstance(documented, type) else [documented]
+    texts = {}
+    for each in classes:
+        section = re.split(r"\n(?:Attributes|Args):\n", inspect.cleandoc(each.__doc__ or "")) + [""]
+        entries = re.split(r"\n(?=\w+: )", textwrap.dedent(section[1].partition("\n\n")[0]))
+        found = (entry.partition(": ") for entry in entries)
+        texts |= {name: " ".join(text.split()).removesuffix(".") for name, _, text in found}
+    return texts
 
 
 def _select_fields(config: type, names: Iterable[str]) -> list[dataclasses.Field]:

@@ -11,6 +11,7 @@ import pytest
 
 from ilqljax import cli
 from ilqljax.cli import add_options, list_commands, list_given, main, make_parser, read_options, run_command
+from ilqljax.config.files import diff_overrides
 from ilqljax.decoding.options import DecodeConfig
 from ilqljax.errors import UserError
 from ilqljax.hiring.data.prepare import DataConfig
@@ -135,6 +136,15 @@ def test_old_spellings_mean_the_same_and_are_not_shown(capsys, name, old, new):
     assert parse(name, *old.split()) == parse(name, *new.split())
     shown = show_help(capsys, *name.split())
     assert not any(word in shown for word in old.split() if word.startswith("--") and word not in new.split())
+
+
+def test_help_with_a_config_lists_every_option_with_its_value(capsys):
+    from ilqljax.training.run_config import load_run_config
+
+    shown = show_help(capsys, "train", "--config", "wordle:bc")
+    values = diff_overrides({}, load_run_config("wordle:bc"))
+    assert [f"--config.{key}={value!r}" for key, value in values.items() if f"--config.{key}=" not in shown] == []
+    assert "  --config.train.lr=0.003\n      peak learning rate\n" in shown
 
 
 def test_train_is_absls_program_and_gets_its_words_as_they_are(monkeypatch):

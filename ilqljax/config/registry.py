@@ -37,12 +37,17 @@ TASKS = "ilqljax.tasks"  # the group of the entry points that name installed tas
 
 
 class Builder(NamedTuple):
-    """A registered function or class, its options, and the parameters that other sections' objects fill."""
+    """A registered function or class, its options, and the parameters that other sections' objects fill.
+
+    Attributes:
+        documented: the function and the dataclasses whose docstrings say what the options are.
+    """
 
     function: Callable
     options: dict[str, Option]
     needs: dict[str, Option]
     wants_context: bool
+    documented: tuple[Callable, ...]
 
 
 # kind -> name -> builder. Filled by `register` when modules are imported, never changed afterwards.
@@ -88,14 +93,15 @@ def register(kind: str, name: str, *, options: type | tuple[type, ...] = ()) -> 
 
 def _read_builder(function: Callable, options: type | tuple[type, ...]) -> Builder:
     if dataclasses.is_dataclass(function):
-        return Builder(function, list_fields(function), {}, wants_context=False)
+        return Builder(function, list_fields(function), {}, wants_context=False, documented=(function,))
     parameters = list_parameters(function)
     wants_context = parameters.pop("context", None) is not None
     needs = {name: p for name, p in parameters.items() if not _is_plain(p.annotation)}
     found = {name: p for name, p in parameters.items() if name not in needs}
-    for cls in (options,) if isinstance(options, type) else options:
+    classes = (options,) if isinstance(options, type) else options
+    for cls in classes:
         found |= list_fields(cls)
-    return Builder(function, found, needs, wants_context)
+    return Builder(function, found, needs, wants_context, (function, *classes))
 
 
 def _is_plain(annotation: Any) -> bool:
@@ -203,6 +209,11 @@ def find_builder(kind: str, plain: Mapping[str, Any], *, path: str) -> Builder:
     if plain["name"] not in known:
         raise UserError(f"{path}.name={plain['name']!r} is not a known {kind}.{suggest(plain['name'], known)}")
     return known[plain["name"]]
+
+
+def list_names(kind: str) -> list[str]:
+    """List the names of a kind's objects."""
+    return sorted(_BUILDERS.get(kind, {}))
 
 
 def infer_kind(key: str) -> str:
