@@ -195,7 +195,7 @@ def read_attributes(documented: Any) -> dict[str, str]:
     classes = reversed(documented.__mro__) if isinstance(documented, type) else [documented]
     texts = {}
     for each in classes:
-        section = re.split(r"\n(?:Attributes|Args):\n", inspect.cleandoc(each.__doc__ or "")) + [""]
+        section = [*re.split(r"\n(?:Attributes|Args):\n", inspect.cleandoc(each.__doc__ or "")), ""]
         entries = re.split(r"\n(?=\w+: )", textwrap.dedent(section[1].partition("\n\n")[0]))
         found = (entry.partition(": ") for entry in entries)
         texts |= {name: " ".join(text.split()).removesuffix(".") for name, _, text in found}
