@@ -33,6 +33,7 @@ LIBRARY = {
     "inspect": "ilqljax.training.commands.inspect_critic",
     "export": "ilqljax.training.commands.export",
     "import": "ilqljax.training.commands.import_original",
+    "completion": "ilqljax.training.commands.completion",
 }
 HELP = ("-h", "--help")
 NOTHING: Mapping[str, Any] = MappingProxyType({})

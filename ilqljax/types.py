@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-
 if TYPE_CHECKING:
     Array: TypeAlias = Any  # a type checker takes both kinds of arrays; the shapes are for readers and for jaxtyping
 else:
