@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known
 from ilqljax.models.attention import attend
 from ilqljax.types import Array
 
@@ -59,8 +59,7 @@ class BertConfig:
                 f"hidden_size={self.hidden_size} is not divisible by num_attention_heads={self.num_attention_heads}. "
                 "Change one of the two."
             )
-        if self.hidden_act not in ACTIVATIONS:
-            raise UserError(f"Unknown hidden_act {self.hidden_act!r}. Known: {', '.join(ACTIVATIONS)}.")
+        check_known(ACTIVATIONS, hidden_act=self.hidden_act)
 
 
 class BertLayer(nn.Module):

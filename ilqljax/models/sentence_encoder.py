@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ilqljax.data.files import hash_file
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known
 from ilqljax.models.cpu import use_cpu_tricks
 from ilqljax.models.encoder import POOLINGS, Bert, embed
 from ilqljax.models.io.encoder import find_encoder, load_bert, read_encoder_files
@@ -25,7 +25,6 @@ BATCH_SIZES = (1, 8)
 # Tokens of the largest batch: what fits a CPU's cache, or keeps an accelerator busy.
 CPU_BATCH_TOKENS, BATCH_TOKENS = 2048, 16384
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
-DTYPES = ("float32", "bfloat16")
 # Raised when the meaning of a vector changes.
 ENCODER_VERSION = 1
 
@@ -57,12 +56,8 @@ class SentenceEncoder:
             UserError: a setting is unknown, or the directory is not a complete encoder.
         """
         directory = find_encoder(str(path))
-        if pooling not in ("", *POOLINGS):
-            raise UserError(
-                f"Unknown pooling {pooling!r}. Known: {', '.join(POOLINGS)}, or '' for the directory's own."
-            )
-        if dtype not in DTYPES:
-            raise UserError(f"Unknown dtype {dtype!r}. Known: {', '.join(DTYPES)}.")
+        check_known((*POOLINGS, ""), pooling=pooling)
+        check_known(("float32", "bfloat16"), dtype=dtype)
         files = read_encoder_files(directory)
         config, params = load_bert(files.bert, dtype=dtype)
         longest = config.max_position_embeddings

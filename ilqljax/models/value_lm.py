@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from ilqljax.config.sections import NO_OPTION
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known
 from ilqljax.models import heads
 from ilqljax.models.cpu import products as on_cpu
 from ilqljax.models.cpu import use_cpu_tricks
@@ -75,8 +75,7 @@ class ValueLM:
     """A backbone with value heads, used functionally: every method takes the parameters it reads."""
 
     def __init__(self, backbone: Backbone, config: ValueLMConfig) -> None:
-        if config.level not in ("token", "utterance"):
-            raise UserError(f"level={config.level!r} is unknown. Use 'token' or 'utterance'.")
+        check_known(("token", "utterance"), level=config.level)
         self.backbone = backbone
         self.config = config
         head: Callable[[int, str], nn.Module] = heads.MLPHead

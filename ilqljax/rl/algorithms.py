@@ -30,7 +30,7 @@ import optax
 from ilqljax.config.sections import Section, from_section, to_plain
 from ilqljax.data.dataset import RLDataset
 from ilqljax.data.transforms import AllRows, BestRows, PreferencePairs, ReturnLabels, Transform
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known
 from ilqljax.models.value_lm import ValueLM
 from ilqljax.rl.objectives.likelihood import (
     BCConfig,
@@ -127,8 +127,7 @@ def read_options(name: str, section: Section, *, path: str = "config.train.loss"
     Raises:
         UserError: the name is unknown, or the section has an option that the algorithm lacks or fixes otherwise.
     """
-    if name not in ALGORITHMS:
-        raise UserError(f"algorithm={name!r} is unknown. Known: {', '.join(ALGORITHMS)}.")
+    check_known(ALGORITHMS, algorithm=name)
     algorithm = ALGORITHMS[name]
     values = to_plain(section)
     own = {field.name for field in dataclasses.fields(algorithm.config_class)}

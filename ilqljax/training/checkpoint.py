@@ -25,7 +25,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known
 from ilqljax.training.mesh import path_name
 from ilqljax.training.processes import is_first_process
 
@@ -44,8 +44,7 @@ class CheckpointStore:
 
         `save` ranks by the metric of that name, "" keeps no best step; its "min" or "max" is best, of equals the later.
         """
-        if mode not in ("min", "max"):
-            raise UserError(f"mode={mode!r} is unknown. Known: min, max.")
+        check_known(("min", "max"), mode=mode)
         self.directory = Path(directory).absolute()
         self._metric_name = metric_name
         self._mode = mode

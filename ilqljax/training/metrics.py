@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ilqljax.data.files import save_text
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known
 
 SECONDS_BETWEEN_LINES = 30.0  # of progress, where there is no terminal
 
@@ -95,10 +95,7 @@ class WandbWriter:
 
         The mode is "online", "offline" (sync later with `wandb sync`) or "disabled"; "" follows WANDB_MODE.
         """
-        if mode not in ("", "online", "offline", "disabled"):
-            raise UserError(
-                f"config.wandb.mode={mode!r} is unknown. Known: online, offline, disabled, or '' (WANDB_MODE)."
-            )
+        check_known(("online", "offline", "disabled", ""), **{"config.wandb.mode": mode})
         try:
             import wandb
         except ModuleNotFoundError as error:
