@@ -1,4 +1,4 @@
-"""The one exception type that means: the user can fix this; and the two refusals that most options need."""
+"""The one exception type that means: the user can fix this; and the refusals that most options need."""
 
 from collections.abc import Collection
 
@@ -17,6 +17,13 @@ def check_known(known: Collection[str], **given: str) -> None:
         if value not in known:
             listed = ", ".join(one or "''" for one in known)
             raise UserError(f"{name}={value!r} is unknown. Known: {listed}.")
+
+
+def check_divisible(options: object, name: str, by: str) -> None:
+    """Refuse options, attributes by name, of which one does not divide the other."""
+    value, divisor = getattr(options, name), getattr(options, by)
+    if value % divisor:
+        raise UserError(f"{name}={value} is not divisible by {by}={divisor}. Change one of the two.")
 
 
 def check_range(options: object, bounds: str, *names: str) -> None:

@@ -164,14 +164,11 @@ def complete_section(kind: str, section: Section, *, path: str = "config") -> di
 
 
 def build(kind: str, section: Section, *, context: BuildContext, path: str = "config") -> Any:
-    """Build the object that a section names.
+    """Build the object that a section names; an unknown name or key, or something that is missing, is a `UserError`.
 
     Its options are checked as `from_section` checks fields. What the builder needs besides is the context's, or that of
     a section within this one, whose kind is its key, or the key's last word: `reward`, and `held_out_matcher` is a
     `matcher`.
-
-    Raises:
-        UserError: an unknown name or key, a value of the wrong type, or something needed that no section is of.
     """
     plain = to_plain(section)
     builder = find_builder(kind, plain, path=path)

@@ -91,10 +91,7 @@ class TextPolicy(Policy):
 
         The tokenizer is the one the model was trained with; `view` says what the model is shown of an observation
         (`ilqljax.data.transforms.Transform.view`), and the target Q is clipped to `value_range`
-        (`ilqljax.rl.algorithms.Learner.value_range`).
-
-        Raises:
-            UserError: there is no room for a prompt, or no row in a call.
+        (`ilqljax.rl.algorithms.Learner.value_range`). A model without room for a prompt is a `UserError`.
         """
         ActingConfig(batch_size, tuple(length_buckets))
         capacity = model.backbone.config.n_positions - config.max_new_tokens
@@ -137,8 +134,7 @@ class TextPolicy(Policy):
     def choose_batch(self, observations: Sequence[LanguageObservation]) -> list[Generation]:
         """Return the best of `n_generations` utterances, or of `beam_width` beams, for each observation.
 
-        Raises:
-            UserError: the critic is asked to choose, and cannot (`check_choice`).
+        Errors are those of `check_choice`.
         """
         check_choice(self.config, level="token" if self.judge is None else "utterance")
         return [self.rank(generations)[0] for generations in self.generate_batch(observations)]
@@ -209,11 +205,7 @@ class TextPolicy(Policy):
         return jax.device_get(self.judge(self.params, self.target, rows, starts, ends))
 
     def decode(self, samples: Samples) -> list[list[Generation]]:
-        """Turn sampled tokens into text, grouped by prompt.
-
-        Raises:
-            UserError: a log-probability, an advantage or a value is NaN.
-        """
+        """Turn sampled tokens into text, grouped by prompt; a number that is NaN is a `UserError`."""
         if np.isnan([samples.log_probability, samples.advantage, samples.value]).any():
             raise UserError(
                 "The networks gave NaN instead of a log-probability, an advantage or a value: their parameters are not "
@@ -231,14 +223,10 @@ class TextPolicy(Policy):
 
 
 def check_choice(config: DecodeConfig, *, level: str, frozen: bool = False) -> None:
-    """Refuse to choose by a critic that has nothing to choose from or does not run.
+    """Refuse, with a `UserError`, to choose by a critic that has nothing to choose from or does not run.
 
     A critic of utterances (`level` "utterance") judges samples whatever `beta`. `frozen` says that the policy was only
     cloned, so that one sample shows nothing of such a critic.
-
-    Raises:
-        UserError: `rank_by` asks a critic of tokens, and `beta` is 0; or a critic of utterances gets one sample of a
-            frozen policy, or equal ones.
     """
     n = config.n_generations
     if level == "token" and n > 1 and config.rank_by in ("advantage", "value") and not config.beta:

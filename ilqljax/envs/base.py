@@ -80,11 +80,8 @@ def interact_environments(
 ) -> list[tuple[LanguageObservation, list[Turn]]]:
     """Return what `interact_environment` returns for each of many distinct environments.
 
-    Each turn is one `act_batch` call over those still alive; finished ones drop out.
-
-    Raises:
-        ValueError: an environment appears twice, the observations are not one per environment, or the policy
-            did not return one action per observation.
+    Each turn is one `act_batch` call over those still alive; finished ones drop out. An environment that appears twice,
+    or not one observation or action for each, is a `ValueError`.
     """
     if len({id(env) for env in envs}) != len(envs):
         raise ValueError("an environment appears twice in envs, so its dialogues would mix: pass distinct objects")

@@ -63,17 +63,14 @@ class SentenceEncoder:
         longest = config.max_position_embeddings
         self.max_length = max_length or min(files.max_length or longest, longest)
         if not 2 < self.max_length <= longest:
-            raise UserError(
-                f"max_length={max_length}: {directory} reads 3 to {longest} tokens. Use one of these, or 0."
-            )
+            raise UserError(f"max_length={max_length}: {directory} reads 3 to {longest} tokens. Use these, or 0.")
         self.pooling, self.normalize, self._lower = pooling or files.pooling, files.normalize, files.lower
         self.width = config.hidden_size
         self.fingerprint = self._make_fingerprint(files.bert, dtype)
         self._model, self._params = Bert(config), jax.device_put(params)
         self._tokenizer = load_bert_tokenizer(files.bert, vocab_size=config.vocab_size)
         self._buckets = (*(b for b in BUCKETS if b < self.max_length), self.max_length)
-        usual = CPU_BATCH_TOKENS if use_cpu_tricks() else BATCH_TOKENS
-        self._batch_tokens = batch_tokens or usual
+        self._batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if use_cpu_tricks() else BATCH_TOKENS)
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Return one float32 vector a text; each depends on its own text only (up to float32 rounding)."""
@@ -91,13 +88,9 @@ class SentenceEncoder:
                 for j, row in enumerate(chosen):
                     tokens[j, : lengths[row]] = rows[row]
                 counts[: len(chosen)] = lengths[chosen]
-                vectors[chosen] = self._embed(tokens, counts)[: len(chosen)]
+                how = {"model": self._model, "pooling": self.pooling, "normalize": self.normalize}
+                vectors[chosen] = np.asarray(embed(self._params, tokens, counts, **how))[: len(chosen)]
         return Encoded(vectors, n_truncated)
-
-    def _embed(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        return np.asarray(
-            embed(self._params, tokens, lengths, model=self._model, pooling=self.pooling, normalize=self.normalize)
-        )
 
     def _tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
         if not texts:
@@ -120,11 +113,7 @@ class SentenceEncoder:
 
 
 def load_bert_tokenizer(directory: Path, *, vocab_size: int):
-    """Load a directory's tokenizer with transformers.
-
-    Raises:
-        UserError: there is none, or it has more tokens than the model.
-    """
+    """Load a directory's tokenizer with transformers; one with more tokens than the model is a `UserError`."""
     if not any((directory / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
         raise UserError(f"{directory} has neither tokenizer.json nor vocab.txt. Save the tokenizer there too.")
     from transformers import AutoTokenizer  # slow to import, and only needed here

@@ -99,13 +99,9 @@ class ValueLM:
         return self.backbone.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
 
     def init_params(self, key: Array, *, trunk: Params | None = None, policy: Params | None = None) -> Params:
-        """Create an ILQL model's online parameters.
+        """Create an ILQL model's online parameters, the value trunk from `trunk` or at random.
 
-        Args:
-            key: PRNG key.
-            trunk: parameters to start the value trunk from; random where absent.
-            policy: parameters to start a separate policy trunk from; a copy of the value trunk's where absent, as in
-                the original.
+        A separate policy trunk starts from `policy`, or from a copy of the value trunk's, as in the original.
         """
         keys = jax.random.split(key, 4)
         trunk = self.init_trunk(keys[0]) if trunk is None else trunk
@@ -133,15 +129,7 @@ class ValueLM:
     ) -> HiddenStates:
         """Run the trunks that are needed: the policy's only if `policy`, and dropout never in the target's.
 
-        Args:
-            params: online parameters (see the module's docstring).
-            target: target parameters.
-            tokens: the batch's tokens.
-            policy: whether the policy's hidden states are wanted.
-            dropout_key: PRNG key for dropout; no dropout where it is absent.
-
-        Returns:
-            Hidden states; those of the target carry no gradient.
+        There is no dropout without a key. Hidden states of the target carry no gradient.
         """
         value_key, policy_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         online = self.run_trunk(params["trunk"], tokens, dropout_key=value_key)
@@ -202,8 +190,7 @@ class ValueLM:
     def compute_target_q_all(self, target: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Compute min over the target heads of Q(s, .) for every action, as decoding needs it.
 
-        Raises:
-            UserError: the heads are an utterance critic's, which has no value for a token.
+        The heads of an utterance critic, which has no value for a token, are a `UserError`.
         """
         values = [heads.project(target[n], self.compute_q_features(target[n], hidden)) for n in self.q_names]
         if values[0].shape[-1] != self.backbone.config.vocab_size:

@@ -28,7 +28,6 @@ import jax
 import optax
 
 from ilqljax.config.sections import Section, from_section, to_plain
-from ilqljax.data.dataset import RLDataset
 from ilqljax.data.transforms import AllRows, BestRows, PreferencePairs, ReturnLabels, Transform
 from ilqljax.errors import UserError, check_known
 from ilqljax.models.value_lm import ValueLM
@@ -67,26 +66,22 @@ class Algorithm(NamedTuple):
     fixed: Mapping[str, Any] = MappingProxyType({})
 
 
-def make_critic_algorithm(**fixed: Any) -> Algorithm:
-    """Make a relative of ILQL, per token, from the options that set it apart."""
-    return Algorithm(ILQLConfig, make_ilql_loss, has_critic=True, fixed=fixed)
-
-
-def make_utterance_algorithm(**fixed: Any) -> Algorithm:
-    """Make a relative of ILQL with whole utterances as actions."""
-    return Algorithm(UtteranceILQLConfig, make_ilql_loss, has_critic=True, level="utterance", fixed=fixed)
+def make_critic_algorithm(level: str = "token", **fixed: Any) -> Algorithm:
+    """Make a relative of ILQL, per token or utterance, from the options that set it apart."""
+    config_class = ILQLConfig if level == "token" else UtteranceILQLConfig
+    return Algorithm(config_class, make_ilql_loss, has_critic=True, level=level, fixed=fixed)
 
 
 ALGORITHMS = {
     "bc": Algorithm(BCConfig, make_bc_loss),
     "filtered_bc": Algorithm(FilteredBCConfig, make_bc_loss, transform=BestRows),
     "ilql": make_critic_algorithm(),
-    "ilql_utterance": make_utterance_algorithm(),
+    "ilql_utterance": make_critic_algorithm("utterance"),
     "mc": make_critic_algorithm(backup="v", mc_returns=True, expectile=0.5),
     "sarsa": make_critic_algorithm(backup="v", mc_returns=False, expectile=0.5),
     "cql": make_critic_algorithm(backup="max", mc_returns=False, expectile=0.5),
     "psi": make_critic_algorithm(backup="soft", mc_returns=False, expectile=0.5),
-    "chai": make_utterance_algorithm(awac_weight=0.0),
+    "chai": make_critic_algorithm("utterance", awac_weight=0.0),
     "decision_transformer": Algorithm(DecisionTransformerConfig, make_bc_loss, transform=ReturnLabels),
     "dpo": Algorithm(DPOConfig, make_dpo_loss, has_reference=True, transform=PreferencePairs),
 }
@@ -109,10 +104,6 @@ class Learner(NamedTuple):
         """What the critic's target Q is clipped to, in training as in acting."""
         return (self.config.value_min, self.config.value_max) if self.algorithm.has_critic else UNCLIPPED
 
-    def fit_transform(self, dataset: RLDataset) -> Transform:
-        """Fit the algorithm's transform to its training data, and return it; errors are the transform's."""
-        return self.algorithm.transform.fit(dataset, self.config)
-
 
 def make_learner(name: str, model: ValueLM, section: Section, *, path: str = "config.train.loss") -> Learner:
     """Look an algorithm up by name and read its options from a config section; errors are `read_options`'s."""
@@ -124,8 +115,7 @@ def make_learner(name: str, model: ValueLM, section: Section, *, path: str = "co
 def read_options(name: str, section: Section, *, path: str = "config.train.loss") -> tuple[Algorithm, Any]:
     """Look an algorithm up and check its options, before anything is built.
 
-    Raises:
-        UserError: the name is unknown, or the section has an option that the algorithm lacks or fixes otherwise.
+    An unknown name, and an option that the algorithm lacks or fixes otherwise, are a `UserError`.
     """
     check_known(ALGORITHMS, algorithm=name)
     algorithm = ALGORITHMS[name]
@@ -154,18 +144,11 @@ def init_learner_state(
     trunk: dict | None = None,
     networks: tuple[dict, dict] | None = None,
 ) -> TrainState:
-    """Create an algorithm's training state.
+    """Create an algorithm's training state; `key` is of its first parameters and, later, of every step's randomness.
 
-    Args:
-        learner: the algorithm.
-        optimizer: of the trained parameters.
-        key: of the initial parameters and, later, of every step's randomness.
-        trunk: a language model (pretrained, or cloned from the data) that the policy and the value trunk start from;
-            random where absent.
-        networks: (params, target) that a critic starts from instead, heads and targets included.
-
-    Raises:
-        UserError: an algorithm without a critic was given networks.
+    The policy and the value trunk start from `trunk`, a language model (pretrained, or cloned from the data), or from
+    random parameters. A critic starts from `networks` (params, target) instead, heads and targets included; without a
+    critic these are a `UserError`.
     """
     if networks is not None and not learner.algorithm.has_critic:
         raise UserError("networks were given to an algorithm without a critic. Give its policy as trunk instead.")

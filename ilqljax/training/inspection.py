@@ -191,16 +191,13 @@ class NGram:
 def rank_ngrams(rows: Sequence[Sequence[ActionValue]], *, longest: int = 3, min_count: int = 3) -> list[NGram]:
     """Return the n-grams of 1 to `longest` tokens within an utterance, most liked first; ties go by their text.
 
-    As the original's `TopAdvantageNGrams`. Two rows "a b" and "a c" with the advantages (1, 3) and (2, 0), longest=2,
-    min_count=1 give
+    As the original's `TopAdvantageNGrams`; it is a `UserError` if none occurs `min_count` times. Two rows "a b" and
+    "a c" with the advantages (1, 3) and (2, 0), longest=2, min_count=1 give
 
     | n-gram    | b   | a b | a    | a c | c   |
     |-----------|-----|-----|------|-----|-----|
     | advantage | 3   | 2   | 1.5  | 1   | 0   |
     | count     | 1   | 1   | 2    | 1   | 1   |
-
-    Raises:
-        UserError: `longest` or `min_count` is not positive, or no n-gram occurs `min_count` times.
     """
     if longest < 1 or min_count < 1:
         raise UserError(f"longest={longest} and min_count={min_count}: both must be at least 1.")

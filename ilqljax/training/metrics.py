@@ -5,7 +5,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -113,21 +113,6 @@ class WandbWriter:
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         self._run.log({name: float(value) for name, value in metrics.items()}, step=int(step))
-
-
-class MultiWriter:
-    """Write to several writers."""
-
-    def __init__(self, writers: Sequence[MetricWriter]) -> None:
-        self._writers = tuple(writers)
-
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        for writer in self._writers:
-            writer.write(step, metrics)
-
-    def close(self) -> None:
-        for writer in self._writers:
-            writer.close()
 
 
 class NonFiniteError(UserError, FloatingPointError):

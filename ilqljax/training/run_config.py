@@ -19,7 +19,7 @@ from ilqljax.config.registry import complete_section, infer_kind, is_named
 from ilqljax.config.sections import REQUIRED, Section, fill_defaults, list_fields, suggest
 from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import ActingConfig
-from ilqljax.errors import UserError, check_known, check_range
+from ilqljax.errors import UserError, check_divisible, check_known, check_range
 from ilqljax.rl.algorithms import Algorithm, read_options
 from ilqljax.rl.optim import OptimConfig
 from ilqljax.rl.steps import TargetConfig
@@ -81,11 +81,7 @@ class TrainConfig(OptimConfig):
         check_range(self, "[0, inf)", "n_rollouts")
         if not self.length_buckets:
             raise UserError("length_buckets is empty. List the row lengths to pad to, such as (128, 256).")
-        if self.batch_size % self.accumulate_steps:
-            raise UserError(
-                f"batch_size={self.batch_size} is not divisible by accumulate_steps={self.accumulate_steps}. "
-                "Change one of the two."
-            )
+        check_divisible(self, "batch_size", "accumulate_steps")
 
 
 @dataclass(frozen=True)

@@ -35,14 +35,10 @@ ADVANCED_PARTS = {"ln1": "ln1", "ff1": "ff1", "ff2": "ff2", "ln2": "ln2", "outpu
 
 
 def params_from_original(weights: Mapping[str, np.ndarray], *, where: str = "weights") -> tuple[dict, dict]:
-    """Build `(params, target)` of a `ValueLM` from an original model's state dict.
+    """Build `(params, target)` of a `ValueLM` from an original model's state dict, which messages call `where`.
 
-    Args:
-        weights: arrays by the original's names; gradients of the same names work as well.
-        where: what the weights are, for messages.
-
-    Raises:
-        UserError: names are missing or unexpected, or shapes do not fit each other.
+    Gradients under the weights' names work as well. Names that are missing or unexpected, and shapes that do not fit
+    each other, are a `UserError`.
     """
     groups = group_names(weights)
     known = {"pi", *TRUNKS, *HEADS}
@@ -71,11 +67,7 @@ def group_names(weights: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.nda
 
 
 def head_from_original(weights: Mapping[str, np.ndarray], *, name: str) -> dict:
-    """Build one head's parameters, plain (two linear layers) or advanced (three, and two layer norms).
-
-    Raises:
-        UserError: the parts are neither.
-    """
+    """Build one head's parameters, plain (two linear layers) or advanced (three, and two layer norms)."""
     parts = infer_parts({key.removesuffix(".weight"): w.shape for key, w in weights.items() if key.endswith(".weight")})
     expected = {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")}
     if not parts or set(weights) != expected:
@@ -116,14 +108,10 @@ def infer_parts(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
 
 
 def load_original(path: str | Path, *, n_head: int = 0) -> Networks:
-    """Read a state dict that the original saved (`model.pkl`, `model_converted.pkl`).
+    """Read a state dict that the original saved (`model.pkl`, `model_converted.pkl`); nothing in it is executed.
 
-    Args:
-        path: written by `torch.save`; read with `weights_only=True`, so nothing in it is executed.
-        n_head: attention heads, which weights do not tell; 0 takes heads of 64 entries, as every GPT-2 has.
-
-    Raises:
-        UserError: torch is not installed, the file is not a state dict, or names are missing, unexpected or misshapen.
+    `n_head` is attention heads, which weights do not tell; 0 takes heads of 64 entries, as every GPT-2 has. What is no
+    state dict of the original's, or not all of a model, is a `UserError`.
     """
     weights = read_state_dict(Path(path))
     groups = group_names(weights)
