@@ -129,8 +129,7 @@ def load_tasks(imports: Iterable[str] = ()) -> None:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):  # one that the module itself needs
                 raise
             raise UserError(
-                f"config.imports names {name!r}, and there is no such module. Install its package, or give the path of "
-                "the Python file that registers the task."
+                f"config.imports names {name!r}, and there is no such module. Install it, or give the path of a file."
             ) from error
 
 

@@ -64,10 +64,8 @@ class TableTokenReward:
 
     def get_token_reward(self, tokens: Int[Array, "A"]) -> Float[np.ndarray, "A"]:
         if len(tokens) and np.max(tokens) >= len(self.table):
-            raise UserError(
-                f"the token reward table has {len(self.table)} entries and token id {np.max(tokens)} has none: "
-                "give one entry for each id of the vocabulary, special tokens included"
-            )
+            n, token = len(self.table), np.max(tokens)
+            raise UserError(f"the token reward table has {n} entries and token id {token} has none: give each id one")
         return self.table[tokens] * self.scale + self.shift
 
 
@@ -255,10 +253,7 @@ def collate(
     shape = (length, n_actions, n_utterance_actions)
     for row, point in enumerate(datapoints):
         if any(need > room for need, room in zip(point.sizes, shape, strict=True)):
-            raise ValueError(
-                f"row {row} has {point.sizes} tokens, actions and utterance actions and the padded shape has room for "
-                f"{shape}: choose a larger shape"
-            )
+            raise ValueError(f"row {row} has {point.sizes} tokens, actions and utterances, and room for {shape}")
 
     def pad(name: str, width: int, fill: int = 0, dtype: type = np.int32) -> np.ndarray:
         padded = np.full((batch_size, width), fill, dtype)

@@ -139,10 +139,8 @@ class BPETokenizer(Tokenizer):
         ids = {piece: n for n, piece in enumerate(vocab)}
         missing = sorted(set(pre_tokenizers.ByteLevel.alphabet()) - ids.keys())
         if missing or len(ids) != len(vocab):
-            raise UserError(
-                f"the vocabulary has {len(vocab)} pieces, {len(vocab) - len(ids)} of them repeated, and lacks "
-                f"{len(missing)} of the {N_BYTES} bytes: each byte and each piece is needed exactly once"
-            )
+            n_twice = len(vocab) - len(ids)
+            raise UserError(f"the vocabulary lacks {len(missing)} bytes and repeats {n_twice} pieces: list each once")
         unlisted = [pair for pair in merges if len(pair) != 2 or not {*pair, "".join(pair)} <= ids.keys()]
         if unlisted:
             raise UserError(f"the merge {list(unlisted[0])} uses or gives a piece that the vocabulary does not list")
@@ -180,8 +178,7 @@ class GPT2Tokenizer(BPETokenizer):
         # Given no vocabulary at all, transformers makes an empty tokenizer and does not say so.
         if "tokenizer.json" not in present and not {"vocab.json", "merges.txt"} <= present:
             raise UserError(
-                f"{path} does not hold a GPT-2 tokenizer: expected a directory with tokenizer.json, "
-                "or with vocab.json and merges.txt"
+                f"{path} does not hold a GPT-2 tokenizer: expected tokenizer.json, or vocab.json and merges.txt"
             )
         from transformers import GPT2Tokenizer as TransformersTokenizer  # slow to import, and rarely needed
 
@@ -189,10 +186,7 @@ class GPT2Tokenizer(BPETokenizer):
         try:
             theirs = TransformersTokenizer.from_pretrained(str(path), local_files_only=True)
         except (OSError, ValueError) as error:
-            raise UserError(
-                f"transformers cannot read a GPT-2 tokenizer from {str(path)!r}: give a directory with vocab.json "
-                f"and merges.txt ({error})"
-            ) from error
+            raise UserError(f"{path}: transformers cannot read it ({error}). Save the tokenizer again.") from error
         content, problem = json.loads(theirs.backend_tokenizer.to_str()), ""
         model, splitter = content["model"], content["pre_tokenizer"] or {}
         if model["type"] != "BPE" or splitter.get("type") != "ByteLevel" or splitter["add_prefix_space"]:

@@ -69,10 +69,9 @@ class BestRows(AllRows):
         returns = np.array([total_return(dataset, row) for row in read_rows(dataset)])
         n_best = int(np.ceil(config.top_fraction * len(returns)))
         threshold = max(float(np.sort(returns)[-n_best]), config.min_return)
-        if returns.max() < threshold:
+        if (best := returns.max()) < threshold:
             raise UserError(
-                f"No training row has a return of at least min_return={config.min_return}; the best has "
-                f"{returns.max():.4g}. Lower min_return."
+                f"No training row reaches min_return={config.min_return}; the best has {best:.4g}. Lower it."
             )
         n_kept = np.sum(returns >= threshold)
         logger.info("best rows: %d of %d have a return of at least %.4g", n_kept, len(returns), threshold)

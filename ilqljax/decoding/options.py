@@ -54,11 +54,7 @@ class DecodeConfig:
         check_range(self, "(0, 1]", "top_p")
         if self.beam_width and self.n_generations > 1:
             raise UserError(
-                f"beam_width={self.beam_width} with n_generations={self.n_generations}: a beam search finds beam_width "
-                "utterances by itself. Set n_generations=1, or beam_width=0 to sample."
+                f"beam_width={self.beam_width} finds utterances by itself: set n_generations=1, or beam_width=0."
             )
         if not self.exp_weights and not 0.0 <= self.beta <= 1.0:
-            raise UserError(
-                f"beta={self.beta} with exp_weights=False adds log(beta) or log(1 - beta). Use a beta from 0 to 1, or "
-                "exp_weights=True."
-            )
+            raise UserError(f"beta={self.beta} with exp_weights=False adds log(beta) or log(1 - beta): use 0 to 1.")

@@ -94,12 +94,10 @@ class TextPolicy(Policy):
         (`ilqljax.rl.algorithms.Learner.value_range`). A model without room for a prompt is a `UserError`.
         """
         ActingConfig(batch_size, tuple(length_buckets))
-        capacity = model.backbone.config.n_positions - config.max_new_tokens
+        n, room = config.max_new_tokens, model.backbone.config.n_positions
+        capacity = room - n
         if capacity < 1:
-            raise UserError(
-                f"max_new_tokens={config.max_new_tokens} leaves no room for a prompt in a model of "
-                f"{model.backbone.config.n_positions} positions. Lower max_new_tokens."
-            )
+            raise UserError(f"max_new_tokens={n} leaves a prompt no room in a model of {room} positions. Lower it.")
         self.model, self.config, self.tokenizer, self.view = model, config, tokenizer, view
         self.params, self.target = params, target
         self.max_prompt, self.batch_size = capacity, batch_size
@@ -240,10 +238,7 @@ def check_choice(config: DecodeConfig, *, level: str, frozen: bool = False) -> N
             "no say in one, nor in beams. Set decode.n_generations=8, for instance, and decode.beam_width=0."
         )
     if level == "utterance" and n > 1 and not config.temperature:
-        raise UserError(
-            f"decode.temperature=0 makes all {n} samples equal, and a critic of whole utterances chooses among "
-            "different ones. Set a temperature above 0."
-        )
+        raise UserError(f"decode.temperature=0 makes all {n} samples equal: a critic has no choice. Set it above 0.")
 
 
 def make_utterance_scores(

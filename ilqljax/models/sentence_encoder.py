@@ -123,8 +123,8 @@ def load_bert_tokenizer(directory: Path, *, vocab_size: int):
     except (OSError, ValueError) as error:
         raise UserError(f"{directory}: its tokenizer cannot be loaded ({error}). Save it again.") from error
     if len(tokenizer) > vocab_size:
+        n = len(tokenizer)
         raise UserError(
-            f"{directory}: the tokenizer has {len(tokenizer)} tokens and the model {vocab_size}. They do not belong "
-            "together; copy both from one model."
+            f"{directory}: the tokenizer has {n} tokens and the model {vocab_size}. Copy both from one model."
         )
     return tokenizer

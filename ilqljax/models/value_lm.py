@@ -194,10 +194,7 @@ class ValueLM:
         """
         values = [heads.project(target[n], self.compute_q_features(target[n], hidden)) for n in self.q_names]
         if values[0].shape[-1] != self.backbone.config.vocab_size:
-            raise UserError(
-                f"The critic has {values[0].shape[-1]} output(s) and the vocabulary {self.backbone.config.vocab_size} "
-                "tokens: an utterance critic cannot weigh tokens. Decode with beta=0."
-            )
+            raise UserError("The Q heads have one output: an utterance critic cannot weigh tokens. Decode with beta=0.")
         return jnp.min(jnp.stack(values), axis=0)
 
 

@@ -75,8 +75,7 @@ class CheckpointStore:
         latest = writer.latest_step()
         if latest is not None and step <= latest:
             raise UserError(
-                f"Step {step} cannot be saved in {self.directory}, which already has step {latest}. "
-                "Resume from the last step, or use another folder."
+                f"{self.directory} already has step {latest}, so {step} cannot be saved. Resume, or use another folder."
             )
         self.wait()
         ranked = {} if metric is None else {"name": self._metric_name, "mode": self._mode, "value": float(metric)}

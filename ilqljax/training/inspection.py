@@ -90,14 +90,10 @@ def inspect_rows(
     length_buckets: Sequence[int] = (128, 256, 512, 1024),
     value_range: tuple[float, float] = UNCLIPPED,
 ) -> list[list[ActionValue]]:
-    """Return the values of every action of every row.
+    """Return the values of every action of every row under a model at the level of its critic's actions.
 
-    Args:
-        model: at the level of its critic's actions.
-        params: online parameters, the policy's included.
-        batch_size: rows of a compiled call.
-        length_buckets: row lengths to compile for; those above the model's positions are left out.
-        value_range: the target Q is clipped to it, as in training.
+    Rows are padded to `length_buckets`, as far as the model has positions, and computed `batch_size` at a time. The
+    target Q is clipped to `value_range`, as in training. Parameters without a critic are a `UserError`.
     """
     if "v" not in params:
         raise UserError("The policy has no critic to look into: it was cloned. Give a run of ilql or one of its kin.")

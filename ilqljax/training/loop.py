@@ -122,8 +122,7 @@ def compile_stage(
 ) -> tuple[TrainState, TrainState, Callable, Callable, Callable]:
     """Create the sharded state on the mesh and compile what the loop calls.
 
-    Returns:
-        The state, what checkpoints are read into, the step, the evaluation's step, and whether parameters are finite.
+    Returns the state, what checkpoints are read into, the step, the evaluation's step, and whether a state is finite.
     """
     learner, settings = stage.learner, stage.settings
     optimizer = make_optimizer(settings)

@@ -102,8 +102,7 @@ class WandbWriter:
             if error.name != "wandb":
                 raise
             raise UserError(
-                "config.wandb.use_wandb is set, but wandb is not installed. "
-                "Run: pip install 'ilqljax[wandb]', or set config.wandb.use_wandb=false."
+                "config.wandb.use_wandb needs wandb. Run: pip install 'ilqljax[wandb]', or set it to false."
             ) from error
         directory.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(

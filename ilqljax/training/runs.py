@@ -62,10 +62,7 @@ def new_run_dir(config: ConfigDict) -> Path:
 def check_free(run_dir: Path) -> None:
     """Raise a `UserError` if the folder of a new run holds one already."""
     if (run_dir / "config.json").exists():
-        raise UserError(
-            f"{run_dir} already holds a run. Continue it with --config.resume={run_dir}, or choose another "
-            "--config.run_dir."
-        )
+        raise UserError(f"{run_dir} already holds a run. Give --config.resume={run_dir}, or another --config.run_dir.")
 
 
 @contextlib.contextmanager
@@ -133,8 +130,7 @@ def lock_run_dir(run_dir: Path) -> Iterator[None]:
         if lock == "taken":
             holder = file.read_text(encoding="utf-8", errors="replace").strip() or "unknown"
             raise UserError(
-                f"{run_dir} is being trained by another process ({holder}). Wait until it has ended or stop it, or "
-                "choose another --config.run_dir."
+                f"{run_dir} is being trained by another process ({holder}). Stop it, or take another --config.run_dir."
             )
         if lock == "unsupported":
             logger.warning("%s: files cannot be locked here. Let only one process train in this folder.", run_dir)
@@ -207,10 +203,7 @@ def check_tokenizer(run_dir: Path, tokenizer: Tokenizer) -> None:
     """Refuse to resume a run with another tokenizer than it has: its ids would change meaning."""
     file = run_dir / "tokenizer" / FILE_NAME
     if file.exists() and load_tokenizer(file).to_json() != tokenizer.to_json():
-        raise UserError(
-            f"{file} is another tokenizer than today's data gives, so the run cannot go on. Restore the data that it "
-            "was started with, or start a new run."
-        )
+        raise UserError(f"{file} is another tokenizer than today's data gives. Restore its data, or start a new run.")
 
 
 def save_json(path: Path, value: Any) -> None:

@@ -90,15 +90,13 @@ def read_encoder_files(directory: Path) -> EncoderFiles:
 
     A damaged file, or a part of the model that is not computed here, is a `UserError`.
     """
-    if not (directory / "modules.json").is_file():
+    path = directory / "modules.json"
+    if not path.is_file():
         return EncoderFiles(directory, "mean", normalize=False, max_length=0, lower=False)
-    modules = read_json(directory / "modules.json", kind=list, advice=COPY_AGAIN)
     bert, pooling, normalize = directory, "mean", False
-    for module in modules:
+    for module in read_json(path, kind=list, advice=COPY_AGAIN):
         if not isinstance(module, dict) or not all(isinstance(module.get(key), str) for key in ("type", "path")):
-            raise UserError(
-                f"{directory / 'modules.json'}: each module must have a type and a path, got {module!r:.80}."
-            )
+            raise UserError(f"{path}: each module must have a type and a path, got {module!r:.80}.")
         kind = module["type"].rpartition(".")[2]
         if kind == "Transformer":
             bert = directory / module["path"]
@@ -107,16 +105,12 @@ def read_encoder_files(directory: Path) -> EncoderFiles:
         elif kind == "Normalize":
             normalize = True
         else:
-            raise UserError(
-                f"{directory / 'modules.json'} has a module {kind!r}; Transformer, Pooling and Normalize are "
-                "supported. Choose another encoder."
-            )
-    settings = {}
-    if (bert / "sentence_bert_config.json").is_file():
-        settings = read_json(bert / "sentence_bert_config.json", advice=COPY_AGAIN)
+            raise UserError(f"{path} has a module {kind!r}; only Transformer, Pooling and Normalize are supported.")
+    path = bert / "sentence_bert_config.json"
+    settings = read_json(path, advice=COPY_AGAIN) if path.is_file() else {}
     length = settings.get("max_seq_length") or 0
     if type(length) is not int or length < 0:
-        raise UserError(f"{bert / 'sentence_bert_config.json'}: max_seq_length={length!r} is no number of tokens.")
+        raise UserError(f"{path}: max_seq_length={length!r} is no number of tokens.")
     return EncoderFiles(bert, pooling, normalize, length, bool(settings.get("do_lower_case")))
 
 

@@ -185,15 +185,9 @@ def score_rows(
 ) -> Scores:
     """Compute scores = features @ kernel + bias, and of each row what `Scores` holds; sums are float32.
 
-    Scores exist for as many rows at a time as `ilqljax.models.chunks.MAX_LOGITS` allows.
-
-    Args:
-        features: one row for each action.
-        kernel: the layer's weights, rounded to the features' dtype for the products; its gradient stays in its own.
-        bias: added to the scores.
-        ids: the taken entry of each row.
-        axis: of the kernel that is contracted; 1 for a language model's embedding as it lies.
-        temperature: divides the scores of the normalizer.
+    The kernel is rounded to the features' dtype for the products, its gradient stays in its own; `axis` of it is
+    contracted, 1 for a language model's embedding as it lies. `ids` are the taken entries, and `temperature` divides
+    the scores of the normalizer. Scores exist for as many rows at a time as `ilqljax.models.chunks.MAX_LOGITS` allows.
     """
     if bias is None:
         bias = jnp.zeros(kernel.shape[1 - axis], jnp.float32)
