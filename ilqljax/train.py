@@ -29,6 +29,7 @@ from ilqljax.models.builders import BuiltModel
 from ilqljax.models.cpu import restart_with_huge_pages
 from ilqljax.rl.algorithms import Learner, select_acting_params
 from ilqljax.rl.steps import TrainState
+from ilqljax.training import processes
 from ilqljax.training.checkpoint import CheckpointStore
 from ilqljax.training.compilation import enable_compilation_cache
 from ilqljax.training.evaluation import (
@@ -42,13 +43,7 @@ from ilqljax.training.evaluation import (
 from ilqljax.training.loop import Stage, Start, say, train_stage
 from ilqljax.training.metrics import JsonlWriter, MetricWriter, TensorBoardWriter, WandbWriter
 from ilqljax.training.plan import Plan, plan_run
-from ilqljax.training.processes import (
-    broadcast_from_leader,
-    first_process_first,
-    gather_networks,
-    is_first_process,
-    start_processes,
-)
+from ilqljax.training.processes import broadcast_from_leader, gather_networks, is_first_process
 from ilqljax.training.run_config import RunConfig, load_run_config
 from ilqljax.training.runs import claim_run_dir, record_changes, save_tokenizer
 
@@ -67,7 +62,7 @@ def train(config: Section, *, overrides: Mapping[str, Any] | None = None) -> Pat
     started = time.monotonic()
     plan = plan_run(config, overrides=overrides)
     with claim_run_dir(plan.run_dir, plan.saved, overrides=plan.overrides) as run_dir:
-        with first_process_first():  # the others compare theirs
+        with processes.first_process_first():  # the others compare theirs
             save_tokenizer(run_dir, plan.built.tokenizer)
         say(f"run folder: {run_dir}")
         begun = [name for name in plan.stages if (run_dir / "checkpoints" / name).is_dir()]
@@ -206,7 +201,7 @@ def main(argv: list[str] | None = None) -> None:
         logging.getLogger("ilqljax").setLevel(logging.INFO)
         enable_compilation_cache()
         if distributed.value:
-            run_main(start_processes)
+            run_main(processes.start_processes)
             logging.getLogger("ilqljax").setLevel(logging.INFO if is_first_process() else logging.WARNING)
         overrides = config_flags.get_override_values(flags.FLAGS["config"])
         run_main(lambda: train(flags.FLAGS.config, overrides=overrides))

@@ -19,17 +19,9 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from ilqljax.config import sections
 from ilqljax.config.files import resolve_path
-from ilqljax.config.sections import (
-    Option,
-    Section,
-    check_arguments,
-    fill_defaults,
-    list_fields,
-    list_parameters,
-    suggest,
-    to_plain,
-)
+from ilqljax.config.sections import Option, Section, list_fields, suggest, to_plain
 from ilqljax.errors import UserError
 
 T = TypeVar("T")
@@ -89,7 +81,7 @@ def register(kind: str, name: str, *, options: type | tuple[type, ...] = ()) -> 
 def _read_builder(function: Callable, options: type | tuple[type, ...]) -> Builder:
     if dataclasses.is_dataclass(function):
         return Builder(function, list_fields(function), {}, wants_context=False)
-    parameters = list_parameters(function)
+    parameters = sections.list_parameters(function)
     wants_context = parameters.pop("context", None) is not None
     needs = {name: p for name, p in parameters.items() if not _is_plain(p.annotation)}
     found = {name: p for name, p in parameters.items() if name not in needs}
@@ -159,7 +151,7 @@ def complete_section(kind: str, section: Section, *, path: str = "config") -> di
         for key, value in plain.items()
         if is_named(value) and key in builder.needs
     }
-    return fill_defaults(builder.options, plain | nested)
+    return sections.fill_defaults(builder.options, plain | nested)
 
 
 def build(kind: str, section: Section, *, context: BuildContext, path: str = "config") -> Any:
@@ -177,7 +169,7 @@ def build(kind: str, section: Section, *, context: BuildContext, path: str = "co
     # All keys are checked before other objects are built, so that a misspelt one costs no work.
     what = f"{kind} {plain['name']!r}"
     known = builder.options | builder.needs
-    checked = check_arguments(known, arguments, path=path, what=what, unchecked=[*nested, *shared])
+    checked = sections.check_arguments(known, arguments, path=path, what=what, unchecked=[*nested, *shared])
     for key, value in nested.items():
         checked[key] = build(infer_kind(key), value, context=context, path=f"{path}.{key}")
     checked |= {name: context.build(name) for name in shared}

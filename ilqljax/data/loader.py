@@ -187,10 +187,12 @@ class TrainLoader:
         expected = {*self._identity, "next_step"}
         if state.keys() != expected:
             raise UserError(f"the loader state has the fields {sorted(state)}: expected {sorted(expected)}")
-        differing = {name: (state[name], here) for name, here in self._identity.items() if state[name] != here}
-        if differing:
-            changes = ", ".join(f"{name} was {then} and is {here}" for name, (then, here) in differing.items())
-            raise UserError(f"the run cannot continue on other batches: {changes}. Restore these, or start a new run")
+        changes = [
+            f"{name} was {state[name]} and is {new}" for name, new in self._identity.items() if state[name] != new
+        ]
+        if changes:
+            listed = ", ".join(changes)
+            raise UserError(f"the run cannot continue on other batches: {listed}. Restore these, or start a new run")
         step = state["next_step"]
         if not isinstance(step, int) or step < 0:
             raise UserError(f"the loader state has next_step={step!r}: expected a whole number from 0 on")

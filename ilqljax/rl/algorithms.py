@@ -31,15 +31,7 @@ from ilqljax.config.sections import Section, from_section, to_plain
 from ilqljax.data.transforms import AllRows, BestRows, PreferencePairs, ReturnLabels, Transform
 from ilqljax.errors import UserError, check_known
 from ilqljax.models.value_lm import ValueLM
-from ilqljax.rl.objectives.likelihood import (
-    BCConfig,
-    DecisionTransformerConfig,
-    DPOConfig,
-    FilteredBCConfig,
-    make_bc_loss,
-    make_dpo_loss,
-)
-from ilqljax.rl.objectives.values import ILQLConfig, UtteranceILQLConfig, make_ilql_loss, unreached_paths
+from ilqljax.rl.objectives import likelihood, values
 from ilqljax.rl.steps import TrainState, init_state
 from ilqljax.types import UNCLIPPED, Array, LossFn
 
@@ -68,13 +60,13 @@ class Algorithm(NamedTuple):
 
 def make_critic_algorithm(level: str = "token", **fixed: Any) -> Algorithm:
     """Make a relative of ILQL, per token or utterance, from the options that set it apart."""
-    config_class = ILQLConfig if level == "token" else UtteranceILQLConfig
-    return Algorithm(config_class, make_ilql_loss, has_critic=True, level=level, fixed=fixed)
+    config_class = values.ILQLConfig if level == "token" else values.UtteranceILQLConfig
+    return Algorithm(config_class, values.make_ilql_loss, has_critic=True, level=level, fixed=fixed)
 
 
 ALGORITHMS = {
-    "bc": Algorithm(BCConfig, make_bc_loss),
-    "filtered_bc": Algorithm(FilteredBCConfig, make_bc_loss, transform=BestRows),
+    "bc": Algorithm(likelihood.BCConfig, likelihood.make_bc_loss),
+    "filtered_bc": Algorithm(likelihood.FilteredBCConfig, likelihood.make_bc_loss, transform=BestRows),
     "ilql": make_critic_algorithm(),
     "ilql_utterance": make_critic_algorithm("utterance"),
     "mc": make_critic_algorithm(backup="v", mc_returns=True, expectile=0.5),
@@ -82,8 +74,10 @@ ALGORITHMS = {
     "cql": make_critic_algorithm(backup="max", mc_returns=False, expectile=0.5),
     "psi": make_critic_algorithm(backup="soft", mc_returns=False, expectile=0.5),
     "chai": make_critic_algorithm("utterance", awac_weight=0.0),
-    "decision_transformer": Algorithm(DecisionTransformerConfig, make_bc_loss, transform=ReturnLabels),
-    "dpo": Algorithm(DPOConfig, make_dpo_loss, has_reference=True, transform=PreferencePairs),
+    "decision_transformer": Algorithm(
+        likelihood.DecisionTransformerConfig, likelihood.make_bc_loss, transform=ReturnLabels
+    ),
+    "dpo": Algorithm(likelihood.DPOConfig, likelihood.make_dpo_loss, has_reference=True, transform=PreferencePairs),
 }
 
 
@@ -119,21 +113,21 @@ def read_options(name: str, section: Section, *, path: str = "config.train.loss"
     """
     check_known(ALGORITHMS, algorithm=name)
     algorithm = ALGORITHMS[name]
-    values = to_plain(section)
+    given = to_plain(section)
     own = {field.name for field in dataclasses.fields(algorithm.config_class)}
     others = {field.name for a in ALGORITHMS.values() for field in dataclasses.fields(a.config_class)}
-    if foreign := sorted((set(values) & others) - own):
+    if foreign := sorted((set(given) & others) - own):
         raise UserError(
             f"{path} has {', '.join(foreign)}, which are options of other algorithms than {name!r}. Choose the "
             f"algorithm by the config's argument, as in --config configs/workable.py:{name}, which sets its options."
         )
     for key, value in algorithm.fixed.items():
-        if values.get(key, value) != value:
+        if given.get(key, value) != value:
             raise UserError(
-                f"{path}.{key}={values[key]!r}, but {key}={value!r} is what makes the algorithm {name!r}. Leave it "
+                f"{path}.{key}={given[key]!r}, but {key}={value!r} is what makes the algorithm {name!r}. Leave it "
                 "out, or choose algorithm='ilql', which leaves it free."
             )
-    return algorithm, from_section(algorithm.config_class, {**values, **algorithm.fixed}, path=path)
+    return algorithm, from_section(algorithm.config_class, {**given, **algorithm.fixed}, path=path)
 
 
 def init_learner_state(
@@ -176,4 +170,4 @@ def select_acting_params(state: TrainState) -> dict:
 
 def find_unreached(learner: Learner, state: TrainState) -> tuple[tuple[str, ...], ...]:
     """List the parameters that the loss never reads (`objectives.values.unreached_paths`)."""
-    return unreached_paths(learner.model, learner.config, state.params) if learner.algorithm.has_critic else ()
+    return values.unreached_paths(learner.model, learner.config, state.params) if learner.algorithm.has_critic else ()

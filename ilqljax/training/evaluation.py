@@ -44,16 +44,15 @@ class Trained(NamedTuple):
     target: dict
 
 
-class PolicyMaker(Protocol):
-    """Makes a trained policy by name; keywords override options of `DecodeConfig`."""
-
-    def __call__(self, name: str, **overrides: Any) -> TextPolicy: ...
-
-
 class Judge(Protocol):
-    """A task's final judgement: acts with the policies, writes what they did into `out_dir`, returns a table."""
+    """A task's final judgement: acts with the policies, writes what they did into `out_dir`, returns a table.
 
-    def __call__(self, names: Sequence[str], make: PolicyMaker, *, out_dir: Path) -> tuple[list[dict], str]: ...
+    `make` makes a trained policy by name; keywords override options of `DecodeConfig`.
+    """
+
+    def __call__(
+        self, names: Sequence[str], make: Callable[..., TextPolicy], *, out_dir: Path
+    ) -> tuple[list[dict], str]: ...
 
 
 def make_policy(config: RunConfig, built: BuiltModel, trained: Trained, **overrides: Any) -> TextPolicy:

@@ -143,7 +143,6 @@ def make_ilql_loss(model: ValueLM, config: ILQLConfig) -> LossFn:
             v_target = values[:, :-1]
         if config.mc_returns:
             v_target = losses.discounted_returns(moves.rewards, moves.action_mask, discount=config.discount)
-
         if config.td_lambda:
             v_next = jax.lax.stop_gradient(critic.v_next)
             td_lambda = config.td_lambda
@@ -158,22 +157,15 @@ def make_ilql_loss(model: ValueLM, config: ILQLConfig) -> LossFn:
             return losses.masked_mean(values, moves.action_mask, count=n_actions)
 
         td = losses.td_loss(critic.q_t, moves.rewards[None], critic.v_next[None], discount=config.discount)
-        terms = {
-            "v_loss": (
-                config.v_weight,
-                reduce(losses.expectile_loss(critic.v_t, v_target, expectile=config.expectile)),
-            ),
-            "q_loss": (config.q_weight, reduce(td.sum(0))),
-        }
+        v_loss = losses.expectile_loss(critic.v_t, v_target, expectile=config.expectile)
+        terms = {"v_loss": (config.v_weight, reduce(v_loss)), "q_loss": (config.q_weight, reduce(td.sum(0)))}
         if config.cql_weight:
             terms["cql_loss"] = (config.cql_weight, reduce(critic.cql.sum(0)))
         if config.dm_weight:
             terms["dm_loss"] = (config.dm_weight, reduce(critic.margin.sum(0)))
         if train_policy:
-            shared = "policy" not in params
-            policy_hidden = hidden.policy
-            if shared and config.detach_policy:
-                policy_hidden = jax.lax.stop_gradient(policy_hidden)
+            detached = "policy" not in params and config.detach_policy  # from a trunk that is shared
+            policy_hidden = jax.lax.stop_gradient(hidden.policy) if detached else hidden.policy
             token_loss = policy_loss(
                 policy_trunk(params),
                 policy_hidden,
