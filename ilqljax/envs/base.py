@@ -65,16 +65,6 @@ class Turn(NamedTuple):
     terminal: bool
 
 
-def interact_environment(
-    env: LanguageEnvironment, policy: Policy, obs: LanguageObservation | None = None
-) -> tuple[LanguageObservation, list[Turn]]:
-    """Let the policy act until the dialogue is over; return the last observation, and the turns in order.
-
-    The environment is reset unless its present observation `obs` is given, to continue a dialogue that is under way.
-    """
-    return interact_environments([env], policy, None if obs is None else [obs])[0]
-
-
 def interact_environments(
     envs: Sequence[LanguageEnvironment], policy: Policy, observations: Sequence[LanguageObservation] | None = None
 ) -> list[tuple[LanguageObservation, list[Turn]]]:

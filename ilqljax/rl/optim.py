@@ -107,13 +107,9 @@ def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
 
     Gradients are clipped before the moments see them, as torch's `clip_grad_norm_` before `step` does.
     """
-    make = {"adamw": _make_adamw, "muon": _make_muon}[config.optimizer]
-    return optax.chain(clip_by_norm(config.max_grad_norm), make(config))
-
-
-def _make_adamw(config: OptimConfig) -> optax.GradientTransformation:
-    schedule = make_schedule(config)
-    return optax.adamw(schedule, b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay)
+    adam = {"b1": config.b1, "b2": config.b2, "eps": config.eps, "weight_decay": config.weight_decay}
+    rule = _make_muon(config) if config.optimizer == "muon" else optax.adamw(make_schedule(config), **adam)
+    return optax.chain(clip_by_norm(config.max_grad_norm), rule)
 
 
 def _make_muon(config: OptimConfig) -> optax.GradientTransformation:
@@ -121,8 +117,8 @@ def _make_muon(config: OptimConfig) -> optax.GradientTransformation:
 
     Muon moves a kernel by its momentum made orthogonal, all singular values about 1, so that directions whose gradients
     are small move as far as the others. Updates are scaled to a root mean square of 0.2 `config.lr` (Liu et al. 2025,
-    arXiv 2502.16982), about AdamW's, so that one learning rate serves both. Unlike in `_make_adamw`, AdamW looks ahead
-    here (Nesterov's momentum), as optax pairs the two.
+    arXiv 2502.16982), about AdamW's, so that one learning rate serves both. This AdamW looks ahead (Nesterov's
+    momentum), unlike "adamw", as optax pairs the two.
     """
 
     def find_axes(params: Any) -> Any:

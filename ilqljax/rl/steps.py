@@ -73,12 +73,8 @@ def update_target(target: dict, params: dict, *, polyak: Float[Array, ""] | floa
 
 def count_batch(batch: Batch) -> Counts:
     """Count what a batch's means divide by: actions, target tokens (all but each row's first), utterances, rows."""
-    masks = (
-        batch.per_token.action_mask,
-        batch.token_mask[:, 1:],
-        batch.per_utterance.action_mask,
-        batch.token_mask[:, 0],
-    )
+    acted, spoken = batch.per_token.action_mask, batch.per_utterance.action_mask
+    masks = (acted, batch.token_mask[:, 1:], spoken, batch.token_mask[:, 0])
     return Counts(*(mask.sum().astype(jnp.float32) for mask in masks))
 
 

@@ -100,7 +100,12 @@ class CheckpointStore:
             with _report_damage(reader, step):
                 metadata = reader.item_metadata(step)["state"]
                 saved = getattr(metadata, "tree", metadata)
-            _check_same_arrays(saved, abstract, where=f"{self.directory / str(step)}")
+            kept, expected = (
+                {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in _name_leaves(tree).items()}
+                for tree in (saved, abstract)
+            )
+            refusal = f"Checkpoint {self.directory / str(step)} is of another model, optimizer or algorithm."
+            check_names(expected, kept, refusal=refusal, advice="Use the config that the checkpoint was saved with.")
             restored = _read_step(reader, step, state=ocp.args.StandardRestore(abstract))
         return jax.tree.map(_wrap_key, restored["state"], template), restored["extra"]["values"], step
 
@@ -272,16 +277,6 @@ def _report_damage(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
             f"Checkpoint {folder} is damaged or cannot be read ({type(error).__name__}: {reason}). Put a good copy in "
             "its place, or delete the folder to go on from the newest step that is left (without one, from the start)."
         ) from error
-
-
-def _check_same_arrays(saved: Any, wanted: Any, *, where: str) -> None:
-    """Refuse a checkpoint whose arrays are not those of the template, naming those that differ."""
-    kept, expected = (
-        {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in _name_leaves(tree).items()}
-        for tree in (saved, wanted)
-    )
-    refusal = f"Checkpoint {where} is of another model, optimizer or algorithm."
-    check_names(expected, kept, refusal=refusal, advice="Use the config that the checkpoint was saved with.")
 
 
 def _name_leaves(tree: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 from tqdm import tqdm
 
-from ilqljax.data.files import save_text
+from ilqljax.data.files import parse_json, save_text
 from ilqljax.errors import UserError, check_known
 
 SECONDS_BETWEEN_LINES = 30.0  # of progress, where there is no terminal
@@ -58,17 +58,13 @@ def _truncate_records(path: Path, last_step: float) -> None:
     advice = "Mend or move the file, then resume."
     lines, kept = path.read_bytes().splitlines(keepends=True), []
     for number, line in enumerate(lines, start=1):
-        try:
-            text = line.decode()
-            if text.startswith("{") and not text.endswith("\n"):
-                break
-            record = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}:{number}: not valid JSON ({error}). {advice}") from error
-        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        if line.startswith(b"{") and not line.endswith(b"\n"):
+            break
+        record = parse_json(line, path, line=number, advice=advice)
+        if not isinstance(record.get("step"), int):
             raise UserError(f"{path}:{number}: not a metric record with an integer 'step'. {advice}")
         if record["step"] <= last_step:
-            kept.append(text)
+            kept.append(line.decode())
     if len(kept) < len(lines):
         save_text(path, "".join(kept))
 
