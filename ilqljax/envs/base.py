@@ -68,8 +68,9 @@ class Turn(NamedTuple):
 def interact_environments(
     envs: Sequence[LanguageEnvironment], policy: Policy, observations: Sequence[LanguageObservation] | None = None
 ) -> list[tuple[LanguageObservation, list[Turn]]]:
-    """Return what `interact_environment` returns for each of many distinct environments.
+    """Let a policy act in distinct environments until all dialogues are over: each one's last observation and turns.
 
+    The environments are reset unless their present observations are given, to continue dialogues that are under way.
     Each turn is one `act_batch` call over those still alive; finished ones drop out. An environment that appears twice,
     or not one observation or action for each, is a `ValueError`.
     """

@@ -101,8 +101,7 @@ def make_stage(
     if size % transformed.group_size:
         raise UserError(
             f"batch_size={settings.batch_size} in accumulate_steps={settings.accumulate_steps} gives microbatches of "
-            f"{size} rows, and rows come in groups of {transformed.group_size}. Make it a multiple of "
-            f"{transformed.group_size}."
+            f"{size} rows, and rows come in groups of {transformed.group_size}. Make it a multiple of that."
         )
     if settings.sort_window > 1 and not isinstance(transformed, ListRLDataset):
         raise UserError(

@@ -44,13 +44,8 @@ def params_from_original(weights: Mapping[str, np.ndarray], *, where: str = "wei
     known = {"pi", *TRUNKS, *HEADS}
     if unexpected := sorted(groups.keys() - known):
         raise UserError(f"{where} has unexpected names: {unexpected}. Known groups: {sorted(known)}.")
-    flat = {}
-    for group, path in TRUNKS.items():
-        if group in groups:
-            flat[path] = trunk_from_torch(groups[group], where=f"{where} ({group}.*)")
-    for group, path in HEADS.items():
-        if group in groups:
-            flat[path] = head_from_original(groups[group], name=group)
+    flat = {TRUNKS[g]: trunk_from_torch(groups[g], where=f"{where} ({g}.*)") for g in TRUNKS if g in groups}
+    flat |= {HEADS[g]: head_from_original(groups[g], name=g) for g in HEADS if g in groups}
     if "model" in groups and "v" not in groups:
         flat["params/policy"] = flat.pop("params/trunk")
     trees = unflatten(flat)
@@ -72,14 +67,11 @@ def head_from_original(weights: Mapping[str, np.ndarray], *, name: str) -> dict:
     expected = {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")}
     if not parts or set(weights) != expected:
         shapes = {key: np.shape(value) for key, value in weights.items()}
-        raise UserError(
-            f"Head {name!r} holds {shapes}. Expected weight and bias of {sorted(PLAIN_PARTS)} (plain) or of "
-            f"{sorted(ADVANCED_PARTS)} (advanced), or of two linear layers, or of three and two layer norms."
-        )
+        wanted = "weight and bias of two linear layers (plain), or of three and two layer norms (advanced)"
+        raise UserError(f"Head {name!r} holds {shapes}. Expected {wanted}.")
     tree: dict[str, dict[str, np.ndarray]] = {}
     for part, ours in parts.items():
-        weight = np.asarray(weights[f"{part}.weight"], np.float32)
-        bias = np.asarray(weights[f"{part}.bias"], np.float32)
+        weight, bias = (np.asarray(weights[f"{part}.{kind}"], np.float32) for kind in ("weight", "bias"))
         tree[ours] = {"scale": weight, "bias": bias} if weight.ndim == 1 else {"kernel": weight.T, "bias": bias}
     return tree
 
