@@ -16,7 +16,7 @@ from ilqljax.errors import UserError
 
 
 def parse_arg(arg: str, **choices: tuple[str, ...]) -> types.SimpleNamespace:
-    """Read the comma list after a config file's colon as one pick per choice.
+    """Read the comma list after a config file's colon as one pick per choice, of which each has its own flags.
 
     `parse_arg(arg, algorithm=("bc+ilql", "bc", "ilql"), size=("tiny", "gpt2"))`:
 
@@ -26,12 +26,7 @@ def parse_arg(arg: str, **choices: tuple[str, ...]) -> types.SimpleNamespace:
     | "bc"        | bc        | tiny |
     | "gpt2,ilql" | ilql      | gpt2 |
 
-    Args:
-        arg: what follows the colon of `configs/task.py:arg`; may be empty.
-        **choices: for each choice its flags, all different; the first one is what an absent flag means.
-
-    Raises:
-        UserError: a flag is unknown, or two flags answer the same choice.
+    An unknown flag, or two that answer the same choice, are a `UserError`.
     """
     choice_of = {flag: choice for choice, flags in choices.items() for flag in flags}
     picked: dict[str, str] = {}

@@ -31,15 +31,12 @@ class Option(typing.NamedTuple):
 
 
 def from_section(cls: type[T], section: Section, *, path: str = "config", hidden: bool = False) -> T:
-    """Make a dataclass instance from a config section, checking names and types.
+    """Make a dataclass instance from a config section; a wrong name or type is a `UserError` that says where it is.
 
     An int is taken for a float, a list for a tuple, and a section for a field that is itself a dataclass. Nothing else
     is converted: 0.5 for an int, "3" for a number or None for anything is refused.
 
     With `hidden`, fields with the metadata `NO_OPTION` may be given too, as in a file that a program wrote.
-
-    Raises:
-        UserError: an unknown or missing key, or a value of the wrong type; names its place below `path`.
     """
     fields = list_parameters(cls) if hidden else list_fields(cls)
     return cls(**check_arguments(fields, to_plain(section), path=path, what=cls.__name__))

@@ -39,11 +39,7 @@ class RLDataset:
         reward_shift: float = 0.0,
         reward_scale: float = 1.0,
     ):
-        """Hold the settings; `infer_reward_scaling` gives a shift and a scale that standardise.
-
-        Raises:
-            UserError: the limit is negative, or the scaling could not be undone or would turn good into bad.
-        """
+        """Hold the settings; `infer_reward_scaling` gives a shift and a scale that standardise."""
         if max_length < 0:
             raise UserError(f"max_length={max_length} is negative: give the most tokens of a row, or 0 for no limit")
         if not (math.isfinite(reward_shift) and math.isfinite(reward_scale) and reward_scale > 0):
@@ -146,11 +142,7 @@ class ObservationDataset(ListRLDataset):
     """
 
     def __init__(self, observations: Iterable[Dialogue], tokenizer: Tokenizer, **settings: Any):
-        """Tokenize the dialogues; `settings` are the keywords of `RLDataset`.
-
-        Raises:
-            UserError: a dialogue has a reward that is not finite or cannot be cut down; the message says which one.
-        """
+        """Tokenize the dialogues; `settings` are the keywords of `RLDataset`. Errors say which dialogue is wrong."""
         super().__init__(tokenizer, **settings)
         self._observations = tuple(observations)
         self._encode_all()
@@ -181,10 +173,7 @@ class ObservationDataset(ListRLDataset):
 def infer_reward_scaling(observations: Iterable[Dialogue]) -> tuple[float, float]:
     """Return the (reward_shift, reward_scale) that give utterance rewards mean 0 and standard deviation 1.
 
-    Equal rewards keep their unit: the scale is then 1. Infer it from training dialogues only.
-
-    Raises:
-        UserError: no utterance of the agent has a reward.
+    Equal rewards keep their unit: the scale is then 1. Infer it from training dialogues only; they must have rewards.
     """
     rewards = np.asarray([r for obs in observations for _, r in obs.to_sequence()[0] if r is not None], np.float64)
     if not len(rewards):

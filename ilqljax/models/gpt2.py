@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from ilqljax.config.sections import NO_OPTION
-from ilqljax.errors import UserError
+from ilqljax.errors import check_divisible
 from ilqljax.models.attention import attend_cached, attend_causally
 from ilqljax.models.cpu import decoding as on_cpu
 from ilqljax.models.cpu import use_cpu_tricks
@@ -57,8 +57,7 @@ class GPT2Config:
     unroll: int = 1
 
     def __post_init__(self) -> None:
-        if self.n_embd % self.n_head:
-            raise UserError(f"n_embd={self.n_embd} is not divisible by n_head={self.n_head}. Change one of the two.")
+        check_divisible(self, "n_embd", "n_head")
 
     @property
     def head_size(self) -> int:

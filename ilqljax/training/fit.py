@@ -73,7 +73,7 @@ def fit(
         seed=seed,
         mesh=make_mesh(MeshConfig(data=1)),
         store=_MemoryStore(keep_best=settings.select == "best"),
-        open_writer=lambda first: SimpleNamespace(write=write, close=lambda: None),
+        open_writers=lambda first: [SimpleNamespace(write=write, close=lambda: None)],
         start=Start(trunk, networks),
         watch=watch and (lambda step, state: watch(step, select_acting_params(state), state.target)),
         watch_every=watch_every,
