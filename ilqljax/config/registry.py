@@ -12,7 +12,6 @@ name, built once for all that need it.
 import dataclasses
 import importlib
 import importlib.metadata
-import importlib.util
 import inspect
 import sys
 import typing
@@ -20,11 +19,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from ilqljax.config import sections
-from ilqljax.config.files import resolve_path
+from ilqljax.config.files import import_file, resolve_path
 from ilqljax.config.sections import Option, Section, list_fields, suggest, to_plain
 from ilqljax.errors import UserError
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Callable)
 TASKS = "ilqljax.tasks"  # the group of the entry points that name installed tasks
 
 
@@ -137,15 +136,8 @@ def _import_file(name: str) -> None:
     if not path.is_file():
         raise UserError(f"{name}: there is no such Python file. Give the path of the one that registers the task.")
     known = f"ilqljax_imports:{path}"  # no other module has this name, whatever files are called
-    if known in sys.modules:
-        return
-    module = importlib.util.module_from_spec(importlib.util.spec_from_file_location(known, path))
-    sys.modules[known] = module  # dataclasses look their module up while it is being run
-    try:
-        module.__spec__.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[known]
-        raise
+    if known not in sys.modules:
+        import_file(known, path, keep=True)
 
 
 def complete_section(kind: str, section: Section, *, path: str = "config") -> dict[str, Any]:

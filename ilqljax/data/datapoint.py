@@ -256,7 +256,7 @@ def collate(
             raise ValueError(f"row {row} has {point.sizes} tokens, actions and utterances, and room for {shape}")
 
     def pad(name: str, width: int, fill: int = 0, dtype: type = np.int32) -> np.ndarray:
-        padded = np.full((batch_size, width), fill, dtype)
+        padded: np.ndarray = np.full((batch_size, width), fill, dtype)
         for row, point in enumerate(datapoints):
             values = getattr(point, name)
             padded[row, : len(values)] = values

@@ -142,7 +142,11 @@ class ObservationDataset(ListRLDataset):
     """
 
     def __init__(self, observations: Iterable[Dialogue], tokenizer: Tokenizer, **settings: Any):
-        """Tokenize the dialogues; `settings` are the keywords of `RLDataset`. Errors say which dialogue is wrong."""
+        """Tokenize the dialogues; `settings` are the keywords of `RLDataset`.
+
+        Raises:
+            UserError: a dialogue has a reward that is not finite or cannot be cut down; the message says which one.
+        """
         super().__init__(tokenizer, **settings)
         self._observations = tuple(observations)
         self._encode_all()

@@ -144,7 +144,7 @@ class BPETokenizer(Tokenizer):
         unlisted = [pair for pair in merges if len(pair) != 2 or not {*pair, "".join(pair)} <= ids.keys()]
         if unlisted:
             raise UserError(f"the merge {list(unlisted[0])} uses or gives a piece that the vocabulary does not list")
-        self.vocab, self.merges = tuple(vocab), tuple(tuple(pair) for pair in merges)
+        self.vocab, self.merges = tuple(vocab), tuple((first, second) for first, second in merges)
         # No control token is added to this object: it could then be read out of text.
         self._backend = tokenizers.Tokenizer(models.BPE(vocab=ids, merges=list(self.merges)))
         self._backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -207,7 +207,11 @@ class GPT2Tokenizer(BPETokenizer):
 
 
 def train_bpe(texts: Iterable[str], *, vocab_size: int) -> BPETokenizer:
-    """Learn a byte-level BPE of at most `vocab_size` ids, control tokens included; equal texts give an equal one."""
+    """Learn a byte-level BPE of at most `vocab_size` ids, control tokens included; equal texts give an equal one.
+
+    Raises:
+        UserError: `vocab_size` has no room for every byte and the control tokens.
+    """
     smallest = N_BYTES + len(GPT2_ORDER)
     if vocab_size < smallest:
         raise UserError(f"vocab_size={vocab_size} is too small: bytes and control tokens need at least {smallest}")
@@ -224,7 +228,11 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int) -> BPETokenizer:
 
 
 def load_tokenizer(path_or_name: str | os.PathLike) -> Tokenizer:
-    """Open what `Tokenizer.save` wrote, a GPT-2 tokenizer's directory, or a name on the Hugging Face hub."""
+    """Open what `Tokenizer.save` wrote, a GPT-2 tokenizer's directory, or a name on the Hugging Face hub.
+
+    Raises:
+        UserError: there is nothing there, or it is not a tokenizer.
+    """
     path = Path(path_or_name)
     file = path / FILE_NAME if path.is_dir() else path
     if file.is_file():

@@ -12,7 +12,7 @@ so that every row writes the same slot at the same step, and neither padding nor
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ class LoopState(NamedTuple):
     """What a decode loop carries. `hidden` and `caches` are keyed by trunk: policy, value, target."""
 
     step: Int[Array, ""]
-    found: NamedTuple
+    found: Any
     done: Bool[Array, "..."]
     hidden: dict
     caches: dict
@@ -111,7 +111,7 @@ def decode(
     *,
     steps: int,
     n: int,
-) -> NamedTuple:
+) -> Any:
     """Prefill, and let `choose` decide n rows for each prompt, a token a step, until all are done or `steps` are over.
 
     It returns each row's next token, and the state with what is found and done by now; `empty` and `done` are what

@@ -110,7 +110,7 @@ class TextPolicy(Policy):
             "suppress_ids": (tokenizer.pad_id, tokenizer.bos_id, tokenizer.boa_id, tokenizer.eos_id),
             "value_range": value_range,
         }
-        self.judge = None
+        self.judge: Callable | None = None
         token_config = config
         if model.config.level == "utterance":
             # Its critic has no say in which token comes next, only in which utterance is best.
@@ -177,7 +177,7 @@ class TextPolicy(Policy):
         keys = jax.vmap(lambda number: jax.random.fold_in(self.key, number))(numbers[rows])
         samples = jax.device_get(self.generate(self.networks, tokens, lengths, keys))
         if self.judge is not None:
-            advantage, value = self.judge_utterances(tokens, lengths, samples)
+            advantage, value = self.judge_utterances(self.judge, tokens, lengths, samples)
             samples = samples._replace(advantage=advantage, value=value)
         return self.decode(samples)[: len(chosen)]
 
@@ -190,7 +190,7 @@ class TextPolicy(Policy):
         return Samples(beams.tokens.reshape(n, -1), found_lengths, beams.scores.reshape(n), np.zeros(n), np.zeros(n))
 
     def judge_utterances(
-        self, tokens: Int[np.ndarray, "B P"], lengths: Int[np.ndarray, "B"], samples: Samples
+        self, judge: Callable, tokens: Int[np.ndarray, "B P"], lengths: Int[np.ndarray, "B"], samples: Samples
     ) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
         """Return advantages and values under an utterance critic; a cut-off sample is closed at its last token."""
         n = self.config.n_generations
@@ -200,7 +200,7 @@ class TextPolicy(Policy):
         for row, start, end, utterance in zip(rows, starts, ends, samples.tokens, strict=True):
             row[start + 1 : end] = utterance[: end - start - 1]
             row[end] = self.tokenizer.eoa_id
-        return jax.device_get(self.judge(self.params, self.target, rows, starts, ends))
+        return jax.device_get(judge(self.params, self.target, rows, starts, ends))
 
     def decode(self, samples: Samples) -> list[list[Generation]]:
         """Turn sampled tokens into text, grouped by prompt; a number that is NaN is a `UserError`."""

@@ -31,10 +31,24 @@ from ilqljax.types import Array
 Params = dict
 
 
+class BackboneConfig(Protocol):
+    """The sizes that heads, decoding and a run's plan read."""
+
+    vocab_size: int
+    n_positions: int
+    n_embd: int
+    n_head: int
+    dtype: str
+
+    @property
+    def inner_size(self) -> int:
+        """Width of a block's hidden layer."""
+
+
 class Backbone(Protocol):
     """What a trunk must offer; `ilqljax.models.gpt2.GPT2` is one."""
 
-    config: object
+    config: BackboneConfig
 
     def init(self, key: Array, tokens: Int[Array, "B T"]) -> dict:
         """Create `{"params": ...}`."""
@@ -163,7 +177,8 @@ class ValueLM:
 
     def compute_v(self, params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "..."]:
         """Compute V(s)."""
-        return self.v_head.apply({"params": params["v"]}, hidden)[..., 0]
+        values: Array = self.v_head.apply({"params": params["v"]}, hidden)
+        return values[..., 0]
 
     def compute_q_features(self, head_params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... F"]:
         """Compute the last features of a Q head; `heads.project`, `heads.take_outputs` or `finish_q` finish."""
