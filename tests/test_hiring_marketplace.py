@@ -11,7 +11,7 @@ from ilqljax.hiring.edits.coded_words import CODE_OF_WORD
 from ilqljax.hiring.edits.operators import classify_wording
 from ilqljax.hiring.market.sample import make_market
 from ilqljax.hiring.matching.matcher import TfidfMatcher
-from ilqljax.hiring.postings.prompts import INSTRUCTION, build_prompt
+from ilqljax.hiring.postings.posting import INSTRUCTION, build_prompt
 from ilqljax.hiring.reward.diversity import diversity_score, pool_share
 from ilqljax.hiring.statistics import bootstrap_mean
 

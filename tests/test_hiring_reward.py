@@ -9,8 +9,7 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.matching.http import HttpMatcher, HttpSource
 from ilqljax.hiring.matching.matcher import Matches, TfidfMatcher
-from ilqljax.hiring.postings.posting import Candidate, Posting
-from ilqljax.hiring.postings.prompts import build_prompt, parse_prompt
+from ilqljax.hiring.postings.posting import Candidate, Posting, build_prompt, parse_prompt
 from ilqljax.hiring.reward import reward as reward_module
 from ilqljax.hiring.reward.reward import DiversityReward
 from ilqljax.hiring.reward.scores import RewardConfig

@@ -10,8 +10,7 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.edits.differences import diff_words
 from ilqljax.hiring.environment import PostingObservation
 from ilqljax.hiring.guardrails.language_model import CLONE, make_fluency
-from ilqljax.hiring.postings.posting import Posting, parse_posting
-from ilqljax.hiring.postings.prompts import build_prompt
+from ilqljax.hiring.postings.posting import Posting, build_prompt, parse_posting
 from ilqljax.hiring.proposals import Rewriting, check_ranking, describe_shortlist, judge_samples
 from ilqljax.hiring.task import HiringData
 from ilqljax.training.evaluation import OpenRun, make_policy

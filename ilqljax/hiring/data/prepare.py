@@ -35,8 +35,14 @@ from ilqljax.hiring.data.splits import check_leakage, hash_file, make_manifest, 
 from ilqljax.hiring.edits.operators import ALL_OPERATORS, OPERATORS, require_operators, rewrite_posting
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
-from ilqljax.hiring.postings.posting import Market, Posting, normalize_spaces, save_candidates, save_postings
-from ilqljax.hiring.postings.prompts import build_prompt
+from ilqljax.hiring.postings.posting import (
+    Market,
+    Posting,
+    build_prompt,
+    normalize_spaces,
+    save_candidates,
+    save_postings,
+)
 from ilqljax.hiring.postings.sources import detect_source, load_market
 from ilqljax.hiring.reward.reward import REWARD_VERSION, DiversityReward
 from ilqljax.hiring.reward.scores import RewardConfig

@@ -25,8 +25,7 @@ from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.data.splits import Manifest, hash_file, load_manifest
 from ilqljax.hiring.environment import PostingObservation
 from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
-from ilqljax.hiring.postings.posting import Candidate, Posting, load_candidates, load_postings
-from ilqljax.hiring.postings.prompts import map_groups
+from ilqljax.hiring.postings.posting import Candidate, Posting, load_candidates, load_postings, map_groups
 from ilqljax.hiring.reward.reward import DiversityReward
 from ilqljax.hiring.reward.scores import RewardConfig
 

@@ -28,23 +28,14 @@ CLONE = "bc"
 
 @dataclass(frozen=True, eq=False)
 class TextLikelihood:
-    """Score what was said in dialogues by its mean log-probability per token.
+    """Score what was said in dialogues by its mean log-probability per token."""
 
-    Attributes:
-        model: whose backbone the language model is.
-        trunk: its parameters.
-        tokenizer: the one it was trained with.
-        batch_size: rows of a compiled call.
-        length_buckets: row lengths to compile for.
-        view: what the model is shown of a dialogue.
-    """
-
-    model: ValueLM
-    trunk: dict
-    tokenizer: Tokenizer
-    batch_size: int = 32
-    length_buckets: Sequence[int] = (128, 256, 512)
-    view: View = identity_view
+    model: ValueLM  # whose backbone the language model is
+    trunk: dict  # its parameters
+    tokenizer: Tokenizer  # the one it was trained with
+    batch_size: int = 32  # rows of a compiled call
+    length_buckets: Sequence[int] = (128, 256, 512)  # row lengths to compile for
+    view: View = identity_view  # what the model is shown of a dialogue
 
     @classmethod
     def from_policy(cls, policy: TextPolicy) -> "TextLikelihood":

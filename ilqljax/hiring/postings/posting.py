@@ -1,9 +1,9 @@
-"""Read and write the task's own two files: `jobs.jsonl` and `candidates.jsonl` (each may be gzipped).
+"""Postings and candidates, the prompt of a posting, and the task's own files: `jobs.jsonl` and `candidates.jsonl`.
 
-A job line holds the fields of `Posting`, of which `id`, `title` and `description` are required. A candidate line holds
-`id`, `text` and `attributes`, a mapping from an attribute's name to its declared value ("" means unknown), and
-optionally `embedding`, the text's vector as a list of numbers, as long on every line that has one. Attributes are
-declared by the data's owner; nothing here guesses them. Other formats: `workable`, `hackernews`.
+Each file may be gzipped. A job line holds the fields of `Posting`, of which `id`, `title` and `description` are
+required. A candidate line holds those of `Candidate`; only `embedding`, a list of numbers, as long on every line that
+has one, may be left out. Attributes are declared by the data's owner; nothing here guesses them. Other formats:
+`workable`, `hackernews`.
 """
 
 import dataclasses
@@ -19,45 +19,27 @@ from ilqljax.errors import UserError
 
 @dataclass(frozen=True)
 class Posting:
-    """Hold one job posting; fields that are not known are empty.
+    """Hold one job posting; fields that are not known are empty."""
 
-    Attributes:
-        id: unique within its file.
-        title: job title.
-        description: the posting's text, which the task rewrites.
-        company: who hires; splits keep a company's postings together.
-        location: place as the posting's owner writes it.
-        country_code: two letters, upper case.
-        requirements: what an applicant needs, as text.
-        remote: whether the work may be done remotely.
-        group: job family, for targets per group.
-    """
-
-    id: str
+    id: str  # unique within its file
     title: str
-    description: str
-    company: str = ""
-    location: str = ""
-    country_code: str = ""
-    requirements: str = ""
-    remote: bool = False
-    group: str = ""
+    description: str  # the posting's text, which the task rewrites
+    company: str = ""  # who hires; splits keep a company's postings together
+    location: str = ""  # as the posting's owner writes it
+    country_code: str = ""  # two letters, upper case
+    requirements: str = ""  # what an applicant needs, as text
+    remote: bool = False  # whether the work may be done remotely
+    group: str = ""  # job family, for targets per group
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Hold one candidate.
+    """Hold one candidate."""
 
-    Attributes:
-        id: unique within its file.
-        text: the profile that is matched.
-        attributes: declared values by name; "" is unknown.
-        embedding: the text's vector in float32, from an encoder of the owner's; empty where there is none.
-    """
-
-    id: str
-    text: str
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    id: str  # unique within its file
+    text: str  # the profile that is matched
+    attributes: Mapping[str, str] = field(default_factory=dict)  # declared values by name; "" is unknown
+    # The text's vector in float32, from an encoder of the owner's; empty where there is none.
     embedding: array = field(default_factory=lambda: array("f"), repr=False)
 
 
@@ -84,6 +66,45 @@ def require_text(row: Mapping[str, Any], *names: str, where: str) -> None:
     for name in names:
         if not row[name].strip():
             raise UserError(f"{where}: the field '{name}' is empty. Fill it in or delete the line.")
+
+
+# A prompt's overhead is about twenty words, so that most of a row's tokens are the posting itself.
+INSTRUCTION = "Write a new posting using only this information."
+_LABELS = {"Posting": "description"} | {n.capitalize(): n for n in ("title", "company", "location", "requirements")}
+
+
+def build_prompt(posting: Posting) -> str:
+    """Build what the policy reads before it writes a new posting: a short line a fact, without those that are empty.
+
+    A posting "Blue Oak needs a warm nurse." with title "Ward Nurse" and nothing else gives
+
+        Posting: Blue Oak needs a warm nurse.
+        Title: Ward Nurse
+        Remote: no
+        Write a new posting using only this information.
+    """
+    fields = {label: normalize_spaces(getattr(posting, name)) for label, name in _LABELS.items()}
+    fields["Remote"] = "yes" if posting.remote else "no"
+    return "\n".join([*(f"{label}: {text}" for label, text in fields.items() if text), INSTRUCTION])
+
+
+def parse_prompt(prompt: str) -> Posting:
+    """Return the posting that a prompt states, white space folded; what a prompt does not hold is empty.
+
+    Raises:
+        UserError: `build_prompt` did not make it.
+    """
+    lines = [line.partition(": ") for line in prompt.split("\n")[:-1]]
+    values = {label: value for label, separator, value in lines if separator}
+    if not values.get("Posting") or prompt.split("\n")[-1] != INSTRUCTION:
+        raise UserError(f"{prompt[:60]!r} is not a posting's prompt. Make prompts with build_prompt.")
+    known = {name: values.get(label, "") for label, name in _LABELS.items()}
+    return Posting(id="", remote=values.get("Remote") == "yes", **known)
+
+
+def map_groups(postings: Iterable[Posting]) -> dict[str, str]:
+    """Return each posting's job group by its prompt, which is what a reward sees of a posting."""
+    return {build_prompt(posting): posting.group for posting in postings}
 
 
 class VectorReader:

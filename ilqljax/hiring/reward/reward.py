@@ -18,7 +18,7 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.guardrails import check_rewrite, is_damaged
 from ilqljax.hiring.matching.matcher import Matcher, check_k, hash_texts, read_texts_at_once
-from ilqljax.hiring.postings.prompts import parse_prompt
+from ilqljax.hiring.postings.posting import parse_prompt
 from ilqljax.hiring.reward.cache import MemoryCache, RewardCache
 from ilqljax.hiring.reward.scores import RewardConfig, ShortlistScorer
 from ilqljax.hiring.statistics import Estimate
