@@ -4,11 +4,10 @@ import re
 
 import numpy as np
 import pytest
+from coded_words import CODE_OF_WORD, classify_wording
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
-from ilqljax.hiring.edits.coded_words import CODE_OF_WORD
-from ilqljax.hiring.edits.operators import classify_wording
 from ilqljax.hiring.market.sample import make_market
 from ilqljax.hiring.matching.matcher import TfidfMatcher
 from ilqljax.hiring.postings.posting import INSTRUCTION, build_prompt

@@ -64,11 +64,7 @@ def rewrite_with_run(
 
 
 def read_job(name: str, *, title: str, company: str, location: str) -> Posting:
-    """Read a posting from a JSON object, a text file or standard input.
-
-    Raises:
-        UserError: there is nothing, it is not UTF-8, or an object lacks a field.
-    """
+    """Read a posting from a JSON object, a text file or standard input, or raise a `UserError` if there is none."""
     where = "standard input" if name == "-" else name
     if name != "-" and (Path(name).is_dir() or not Path(name).exists()):
         raise UserError(f"{name}: no such file. Give a JSON object as in jobs.jsonl, a text file, or - for stdin.")

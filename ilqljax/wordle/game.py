@@ -79,11 +79,7 @@ class WordList:
     """
 
     def __init__(self, words: Sequence[str], *, source: str = "the word list"):
-        """Hold the words.
-
-        Raises:
-            UserError: there is none, one is not five letters a to z, or one comes twice; the message says which.
-        """
+        """Hold the words; none, one that is not five letters a to z, and one that comes twice raise a `UserError`."""
         if not words:
             raise UserError(f"{source} is empty: give at least one five-letter word")
         self.words, self.numbers = tuple(words), {}

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ilqljax.config.sections import NO_OPTION
-from ilqljax.data.json_lines import read_json_lines, save_json_lines
+from ilqljax.data.files import hash_file
+from ilqljax.data.json_lines import save_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.data.folders import check_target, recover_folder, replace_folder
 from ilqljax.hiring.data.prepared import (
@@ -31,7 +32,7 @@ from ilqljax.hiring.data.prepared import (
     make_reward,
     save_summary,
 )
-from ilqljax.hiring.data.splits import check_leakage, hash_file, make_manifest, save_manifest, split_postings
+from ilqljax.hiring.data.splits import check_leakage, make_manifest, save_manifest, split_postings
 from ilqljax.hiring.edits.operators import ALL_OPERATORS, OPERATORS, require_operators, rewrite_posting
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
@@ -39,6 +40,7 @@ from ilqljax.hiring.postings.posting import (
     Market,
     Posting,
     build_prompt,
+    list_lines,
     normalize_spaces,
     save_candidates,
     save_postings,
@@ -277,14 +279,12 @@ def save_samples(path: str | Path, samples: Iterable[tuple[str, str]], *, source
 def load_samples(path: str | Path, *, train_ids: Collection[str]) -> dict[str, list[tuple[str, str]]]:
     """Read (source, text) pairs by posting id, without repeated texts.
 
-    Raises:
-        UserError: a line lacks a field, has an empty text, is named like an operator, or belongs to no training
-            posting: data of held-out postings may not be added.
+    A line that lacks a field, has an empty one, is named like an operator or belongs to no training posting raises a
+    `UserError`: data of held-out postings may not be added.
     """
     known = frozenset(train_ids)
     samples: dict[str, dict[str, str]] = {}
-    for number, row in read_json_lines(path):
-        where = f"{path}:{number}"
+    for where, row in list_lines(path):
         for name in ("posting_id", "text", "source"):
             if not isinstance(row.get(name), str) or not row[name].strip():
                 raise UserError(f"{where}: '{name}' is {row.get(name)!r}. Give a string that is not empty.")

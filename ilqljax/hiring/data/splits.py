@@ -40,10 +40,8 @@ def split_postings(
     """Split postings into train, eval and test; a company's postings, equal texts and reposts stay together.
 
     The groups are visited in a seeded random order, and each goes to the split that is furthest below its share. The
-    result does not depend on the order of the postings; ids within a split are in the order given.
-
-    Raises:
-        UserError: the fractions are not a partition, or there are fewer groups than splits.
+    result does not depend on the order of the postings; ids within a split are in the order given. Fractions that do
+    not add up to 1, and fewer groups than splits, raise a `UserError`.
     """
     if len(fractions) != len(SPLIT_NAMES) or min(fractions) < 0.0 or abs(sum(fractions) - 1.0) > 1e-6:
         raise UserError(
@@ -182,11 +180,7 @@ def save_manifest(path: str | Path, manifest: Manifest) -> None:
 
 
 def load_manifest(path: str | Path, *, postings: Sequence[Posting]) -> Manifest:
-    """Load a manifest and check it against the postings.
-
-    Raises:
-        UserError: the file is missing or malformed, a posting changed since or is gone, or the splits leak.
-    """
+    """Load a manifest, or raise a `UserError` if it is malformed, a posting changed or is gone, or the splits leak."""
     advice = "Run `ilqljax data prepare` to make it again."
     try:
         manifest = Manifest(**read_json(path, advice=advice))

@@ -15,7 +15,7 @@ from zlib import crc32
 import numpy as np
 
 from ilqljax.errors import UserError
-from ilqljax.hiring.edits.coded_words import CODE_OF_WORD, CODED_WORD, make_replacements
+from ilqljax.hiring.edits.coded_words import CODED_WORD, make_replacements
 from ilqljax.hiring.market.sample import EXCLUSIONARY_SENTENCES
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
 from ilqljax.hiring.word_files import load_words
@@ -219,11 +219,3 @@ def require_operators(names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in ALL_OPERATORS]
     if unknown:
         raise UserError(f"Unknown rewriting operators {unknown}. Known: {', '.join(ALL_OPERATORS)}.")
-
-
-def classify_wording(text: str) -> str:
-    """Return the code that most coded words of a text have, "mixed" on a tie, "" where there is none."""
-    codes = [CODE_OF_WORD[match[0].lower()] for match in CODED_WORD.finditer(text)]
-    counts = {code: codes.count(code) for code in dict.fromkeys(codes)}
-    most = [code for code, n in counts.items() if n == max(counts.values())]
-    return most[0] if len(most) == 1 else "mixed" if most else ""

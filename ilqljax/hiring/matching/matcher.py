@@ -110,10 +110,7 @@ def select_top_k(scores: Float[Array, "B N"], k: int) -> Matches:
     """Select the k highest scores of each row; equal scores are ordered by the lower index, also at the k-th place.
 
     Scores are compared as float32. Those that are equal in exact arithmetic but were summed in another order then tie,
-    provided that they were computed in float64.
-
-    Raises:
-        UserError: k is not between 1 and N, or a score is NaN.
+    provided that they were computed in float64. A k that is not from 1 to N, and a NaN, raise a `UserError`.
     """
     scores = np.asarray(scores)
     check_k(k, n_candidates=scores.shape[-1])

@@ -89,11 +89,7 @@ def build_prompt(posting: Posting) -> str:
 
 
 def parse_prompt(prompt: str) -> Posting:
-    """Return the posting that a prompt states, white space folded; what a prompt does not hold is empty.
-
-    Raises:
-        UserError: `build_prompt` did not make it.
-    """
+    """Return the posting that a prompt of `build_prompt` states (else a `UserError`); what it lacks is empty."""
     lines = [line.partition(": ") for line in prompt.split("\n")[:-1]]
     values = {label: value for label, separator, value in lines if separator}
     if not values.get("Posting") or prompt.split("\n")[-1] != INSTRUCTION:
@@ -114,11 +110,7 @@ class VectorReader:
         self._width, self._place = 0, ""
 
     def read(self, row: Mapping[str, Any], *, where: str) -> array:
-        """Return the embedding in float32; an empty array if it is absent or null.
-
-        Raises:
-            UserError: it is empty, not a list or of another length, or an item is not a number that float32 can hold.
-        """
+        """Return the embedding in float32, empty if it is absent or null; what float32 cannot hold is a `UserError`."""
         if row.get("embedding") is None:
             return array("f")
         values = read_field(row, "embedding", kind=list, where=where)
@@ -193,11 +185,7 @@ def list_dataset(folder: Path) -> Iterable[tuple[str, dict[str, Any]]]:
 
 
 def parse_posting(row: Mapping[str, Any], *, where: str) -> Posting:
-    """Read a posting from an object of `jobs.jsonl`.
-
-    Raises:
-        UserError: a missing or wrong field, or an empty id or description; `where` says where it stands.
-    """
+    """Read a posting from an object of `jobs.jsonl`; a missing, wrong or empty field raises a `UserError`."""
     values = read_fields(row, _POSTING, where=where)
     require_text(values, "id", "description", where=where)
     return Posting(**values)
