@@ -75,7 +75,7 @@ def test_target_differs_by_the_group_of_the_prompts_posting():
     reward = DiversityReward(CountingMatcher(), TABLE, config, group_of={"a nurse's prompt": "nurse"})
     scores = reward.score(["a nurse's prompt", "another prompt"], ["women", "women"])
     np.testing.assert_allclose(scores, [0.0, -50.0])
-    assert reward.describe_targets()["gender, nurse"] == {"female": 1.0, "male": 0.0}
+    assert reward.scorer.describe_targets()["gender, nurse"] == {"female": 1.0, "male": 0.0}
 
 
 def test_matcher_is_asked_once_a_batch_for_new_texts_only(tmp_path):

@@ -24,13 +24,8 @@ def rewrite_with_run(
 ) -> Rewriting:
     """Sample `n` rewrites of any posting with a run's policy, and reward them with the run's matcher.
 
-    Args:
-        run: an opened run of a hiring config.
-        data: its data, `run.build_section("data")`.
-        posting: any posting.
-        n: how many to sample.
-        policy: the run's algorithm by default; "bc" for its clone.
-        rank_by: what sorts the improvements (`proposals.judge_samples`).
+    `data` is what `run.build_section("data")` gives, `policy` the run's algorithm ("") or "bc" for its clone, and
+    `rank_by` what sorts the improvements (`proposals.judge_samples`).
 
     Raises:
         UserError: the run has no such policy, `n` is not positive, the ranking is unknown or asks a critic that does

@@ -117,11 +117,8 @@ class DataConfig:
 def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSource | None = None) -> PreparedData:
     """Prepare a data folder, or load it if it was made from the same inputs, settings and versions, and is whole.
 
-    Args:
-        config: what to prepare.
-        out_dir: the folder to make. One that an earlier call made is replaced, but for its rewards; any other that
-            holds something is refused.
-        matcher: what scores; TF-IDF where none is given.
+    A folder that an earlier call made is replaced, but for its rewards; any other that holds something is refused.
+    TF-IDF scores where no matcher is given.
 
     Raises:
         UserError: bad data, a bad setting, a matcher that fails, or a folder that cannot be written or is not ours.
@@ -224,7 +221,7 @@ def _fill_folder(
             "rewrites failing a guardrail": sum(bool(row.guardrail_failures) for row in rows),
         },
         "split_counts": {name: len(ids) for name, ids in splits.items()},
-        "target": reward.describe_targets(),
+        "target": reward.scorer.describe_targets(),
         "noise_floor": {k: float(v) for k, v in reward.estimate_noise_floor(seed=config.seed)._asdict().items()},
         "rewards": _average_rewards(rows),
         "splits_sha256": hash_file(folder / SPLITS),

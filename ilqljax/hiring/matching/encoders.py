@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -46,6 +47,7 @@ class EncoderSource:
         metric: "cosine" or "dot".
     """
 
+    kind: ClassVar[str] = "encoder"
     path: str = "minilm"
     pooling: str = ""
     max_length: int = 0
@@ -69,7 +71,7 @@ class EncoderSource:
     @property
     def fingerprint(self) -> str:
         """Of the encoder's files and settings, and the metric."""
-        return f"encoder {self.encoder.fingerprint} {self.metric}"
+        return f"{self.kind} {self.encoder.fingerprint} {self.metric}"
 
     def make(self, candidates: Sequence[Candidate], *, folder: Path) -> Matcher:
         """Encode the candidates, or read their vectors, and put them on the devices."""
@@ -109,12 +111,8 @@ class EmbeddingsSource(EncoderSource):
             matcher with one encoder for candidates and another for postings.
     """
 
+    kind: ClassVar[str] = "embeddings"
     same_encoder: bool = True
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the encoder's files and settings, and the metric."""
-        return f"embeddings {self.encoder.fingerprint} {self.metric}"
 
     def make(self, candidates: Sequence[Candidate], *, folder: Path) -> Matcher:
         """Check the candidates' vectors and put them on the devices."""

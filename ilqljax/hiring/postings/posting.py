@@ -135,11 +135,7 @@ def read_rows(
 ) -> list[Row]:
     """Read postings or candidates; a `UserError` if there is none, or two have the same id.
 
-    Args:
-        rows: (where it stands, what it holds) of each.
-        read: makes one of a row; where the row stands is its argument `where`.
-        name: what one is called.
-        path: what the rows are of.
+    `rows` has where each stands and what it holds; `read` makes a posting or candidate, which `name` calls, of them.
     """
     found, place_of = [], {}
     for where, row in rows:
@@ -217,11 +213,9 @@ def save_postings(path: str | Path, postings: Iterable[Posting]) -> None:
 
 def save_candidates(path: str | Path, candidates: Iterable[Candidate]) -> None:
     """Write `candidates.jsonl`, whole or not at all."""
-    save_json_lines(path, map(_describe_candidate, candidates))
-
-
-def _describe_candidate(candidate: Candidate) -> dict[str, Any]:
-    row = {"id": candidate.id, "text": candidate.text, "attributes": dict(candidate.attributes)}
-    if candidate.embedding:
-        row["embedding"] = [float(f"{value:.9g}") for value in candidate.embedding]  # nine digits tell float32 apart
-    return row
+    rows = []
+    for candidate in candidates:
+        rows.append({"id": candidate.id, "text": candidate.text, "attributes": dict(candidate.attributes)})
+        if candidate.embedding:  # nine digits tell float32 apart
+            rows[-1]["embedding"] = [float(f"{value:.9g}") for value in candidate.embedding]
+    save_json_lines(path, rows)
