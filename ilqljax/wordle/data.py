@@ -13,7 +13,6 @@ continuation does not. An expert (information gain) plays, and each of its games
 so that most games that begin with the expert's first guess are lost, though it is the best first guess.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -216,10 +215,3 @@ def make_adversarial_games(
         kinds = [(EXPERT, [game]), (ADVERSARIAL, branches), (SUBOPTIMAL, others)]
         games += [replace(g, notes={"kind": kind, "expert": number}) for kind, group in kinds for g in group]
     return games
-
-
-def pair_first_guesses(games: Sequence[WordleObservation]) -> list[tuple[str, str]]:
-    """Pair each expert game's first guess with those of its sub-optimal games; equal guesses make no case."""
-    first = {g.notes["expert"]: g.guesses[0] for g in games if g.notes["kind"] == EXPERT}
-    pairs = [(first[g.notes["expert"]], g.guesses[0]) for g in games if g.notes["kind"] == SUBOPTIMAL]
-    return [pair for pair in pairs if pair[0] != pair[1]]

@@ -1,6 +1,5 @@
 """Split postings into train, eval and test so that no company, text or repost is in two of them; keep a manifest."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ilqljax.data.files import hash_file, read_json, save_text
+from ilqljax.data.files import hash_file, hash_text, read_json, save_text
 from ilqljax.errors import UserError
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
 
@@ -158,7 +157,7 @@ def check_leakage(splits: Mapping[str, Sequence[str]], postings: Sequence[Postin
 
 def hash_posting(posting: Posting) -> str:
     """Return the SHA-256 of a posting's fields."""
-    return hashlib.sha256(json.dumps(asdict(posting), sort_keys=True).encode()).hexdigest()
+    return hash_text(json.dumps(asdict(posting), sort_keys=True))
 
 
 def make_manifest(

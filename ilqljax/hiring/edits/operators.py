@@ -106,14 +106,10 @@ def replace_coded_words(text: str, choose: Callable[[int], dict[str, str]]) -> s
 @cache
 def load_phrases(operator: str) -> list[tuple[re.Pattern[str], str]]:
     """Return what an operator replaces (`phrases.ini`): each pattern and its replacement."""
+    words = {name: f"(?:{'|'.join(found)})" for name, found in _WORDS["words"].items()}
     phrases = [phrase.partition("->") for found in _WORDS[operator].values() for phrase in found]
-    return [(re.compile(_spell_out(pattern.strip()), re.I), new.strip()) for pattern, _, new in phrases]
-
-
-def _spell_out(pattern: str) -> str:
-    for name, words in _WORDS["words"].items():
-        pattern = pattern.replace(name, f"(?:{'|'.join(words)})")
-    return pattern
+    spelt = [(re.sub("|".join(words), lambda name: words[name[0]], pattern), new) for pattern, _, new in phrases]
+    return [(re.compile(pattern.strip(), re.I), new.strip()) for pattern, new in spelt]
 
 
 def replace_phrases(text: str, operator: str) -> str:

@@ -10,10 +10,10 @@ improvement.
 from collections.abc import Iterable
 
 from ilqljax.hiring.guardrails import facts, statements, wording
-from ilqljax.hiring.guardrails.findings import SEVERITIES, Check, Failure
+from ilqljax.hiring.guardrails.findings import Check, Failure
 from ilqljax.hiring.postings.posting import Posting
 
-__all__ = ("CHECKS", "SEVERITIES", "Check", "Failure", "check_rewrite", "is_damaged")
+__all__ = ("CHECKS", "Check", "Failure", "check_rewrite", "is_damaged")
 
 CHECKS: dict[str, Check] = {
     "not_empty": wording.check_not_empty,

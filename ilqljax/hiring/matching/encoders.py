@@ -20,7 +20,7 @@ from ilqljax.config import register
 from ilqljax.data.files import read_arrays, save_arrays
 from ilqljax.errors import UserError
 from ilqljax.hiring.data.prepared import VECTORS
-from ilqljax.hiring.matching.dense import DenseIndex, DenseMatcher, check_metric
+from ilqljax.hiring.matching.dense import DenseIndex, DenseMatcher, check_metric, prepare_vectors
 from ilqljax.hiring.matching.matcher import Matcher, hash_texts
 from ilqljax.hiring.postings.posting import Candidate
 from ilqljax.models.sentence_encoder import SentenceEncoder
@@ -136,10 +136,8 @@ class EmbeddingsSource(EncoderSource):
 
     def _check_encoder(self, candidates: Sequence[Candidate], vectors: np.ndarray) -> None:
         chosen = np.unique(np.linspace(0, len(candidates) - 1, N_CHECKED).astype(int))
-        ours = self.encoder.encode([candidates[i].text for i in chosen]).vectors.astype(np.float64)
-        theirs = vectors[chosen].astype(np.float64)
-        lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-        cosines = (ours * theirs).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
+        ours = prepare_vectors(self.encoder.encode([candidates[i].text for i in chosen]).vectors, metric="cosine")
+        cosines = (ours * prepare_vectors(vectors[chosen], metric="cosine")).sum(axis=1)
         worst = int(cosines.argmin())
         if cosines[worst] < LEAST_COSINE:
             raise UserError(
