@@ -57,8 +57,7 @@ T = TypeVar("T")
 # the meaning of a reward changes, raise `REWARD_VERSION`, which also gives up all that was scored.)
 PREPARE_VERSION = 1
 SPLIT_CHOICES = ("company", "given")
-# A small model reads a hundred-odd words; longer posts are dropped and counted. Every other source keeps all by
-# default.
+# A small model reads a hundred-odd words; longer posts are dropped and counted. Other sources keep all by default.
 HACKERNEWS_MAX_WORDS = 120
 
 

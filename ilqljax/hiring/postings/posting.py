@@ -1,8 +1,8 @@
 """Postings and candidates, the prompt of a posting, and the task's own files: `jobs.jsonl` and `candidates.jsonl`.
 
 Each file may be gzipped. A job line holds the fields of `Posting`, of which `id`, `title` and `description` are
-required. A candidate line holds those of `Candidate`; only `embedding`, a list of numbers, as long on every line that
-has one, may be left out. Attributes are declared by the data's owner; nothing here guesses them. Other formats:
+required, a candidate line those of `Candidate`, of which `id` and `text` are; an embedding is a list of numbers, as
+long on every line that has one. Attributes are declared by the data's owner; nothing here guesses them. Other formats:
 `workable`, `hackernews`.
 """
 
