@@ -10,7 +10,7 @@ import pytest
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.matching.http import HttpMatcher, HttpSource
-from ilqljax.hiring.matching.matcher import Matcher, read_texts_at_once
+from ilqljax.hiring.matching.matcher import Matcher
 
 IDS = tuple(f"c{i}" for i in range(10))
 
@@ -109,7 +109,7 @@ def test_only_so_many_requests_are_made_at_a_time(engine):
 
 
 def test_a_call_needs_texts_for_all_the_requests_that_are_made_at_a_time():
-    assert read_texts_at_once(HttpMatcher(HttpSource("http://a", batch_size=512, max_concurrent=4), IDS)) == 2048
+    assert HttpMatcher(HttpSource("http://a", batch_size=512, max_concurrent=4), IDS).texts_at_once == 2048
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

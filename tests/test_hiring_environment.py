@@ -7,7 +7,7 @@ from ilqljax.envs.base import Policy, interact_environments
 from ilqljax.errors import UserError
 from ilqljax.hiring.environment import PostingEnvironment, PostingObservation
 from ilqljax.hiring.market.sample import make_market
-from ilqljax.hiring.postings.prompts import build_prompt
+from ilqljax.hiring.postings.posting import build_prompt
 
 POSTINGS = make_market(n_postings=5, n_candidates=1)[0]
 

@@ -6,8 +6,7 @@ from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.guardrails.facts import find_pay
 from ilqljax.hiring.guardrails.lexicon import find_places
 from ilqljax.hiring.guardrails.statements import find_negations, find_statements
-from ilqljax.hiring.postings.posting import Posting
-from ilqljax.hiring.postings.prompts import build_prompt
+from ilqljax.hiring.postings.posting import Posting, build_prompt
 
 TAIL = (
     "We build tools for farmers and need a Python developer who can work with our team on the web app. "

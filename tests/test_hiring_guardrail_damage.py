@@ -12,8 +12,7 @@ from ilqljax.hiring.guardrails.findings import list_sentences, list_words
 from ilqljax.hiring.guardrails.lexicon import find_technologies
 from ilqljax.hiring.market.sample import make_market
 from ilqljax.hiring.postings.hackernews import load_hackernews
-from ilqljax.hiring.postings.posting import normalize_spaces
-from ilqljax.hiring.postings.prompts import build_prompt
+from ilqljax.hiring.postings.posting import build_prompt, normalize_spaces
 
 OFFER = " We pay $4,500 a month. Write to jobs@oak.example. Visa sponsorship is available."
 

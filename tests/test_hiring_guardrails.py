@@ -11,8 +11,7 @@ from ilqljax.hiring.guardrails.lexicon import find_places, find_technologies
 from ilqljax.hiring.guardrails.statements import find_statements
 from ilqljax.hiring.guardrails.wording import LANGUAGES, detect_language
 from ilqljax.hiring.market.sample import make_market
-from ilqljax.hiring.postings.posting import Posting
-from ilqljax.hiring.postings.prompts import INSTRUCTION, build_prompt
+from ilqljax.hiring.postings.posting import INSTRUCTION, Posting, build_prompt
 
 TEXT = (
     "Blue Oak needs a driven ward nurse in Leeds. You plan patient care and record charts. "

@@ -4,14 +4,13 @@ import re
 
 import numpy as np
 import pytest
+from coded_words import CODE_OF_WORD, classify_wording
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
-from ilqljax.hiring.edits.coded_words import CODE_OF_WORD
-from ilqljax.hiring.edits.operators import classify_wording
 from ilqljax.hiring.market.sample import make_market
 from ilqljax.hiring.matching.matcher import TfidfMatcher
-from ilqljax.hiring.postings.prompts import INSTRUCTION, build_prompt
+from ilqljax.hiring.postings.posting import INSTRUCTION, build_prompt
 from ilqljax.hiring.reward.diversity import diversity_score, pool_share
 from ilqljax.hiring.statistics import bootstrap_mean
 

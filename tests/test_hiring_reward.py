@@ -9,8 +9,7 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.matching.http import HttpMatcher, HttpSource
 from ilqljax.hiring.matching.matcher import Matches, TfidfMatcher
-from ilqljax.hiring.postings.posting import Candidate, Posting
-from ilqljax.hiring.postings.prompts import build_prompt, parse_prompt
+from ilqljax.hiring.postings.posting import Candidate, Posting, build_prompt, parse_prompt
 from ilqljax.hiring.reward import reward as reward_module
 from ilqljax.hiring.reward.reward import DiversityReward
 from ilqljax.hiring.reward.scores import RewardConfig
@@ -76,7 +75,7 @@ def test_target_differs_by_the_group_of_the_prompts_posting():
     reward = DiversityReward(CountingMatcher(), TABLE, config, group_of={"a nurse's prompt": "nurse"})
     scores = reward.score(["a nurse's prompt", "another prompt"], ["women", "women"])
     np.testing.assert_allclose(scores, [0.0, -50.0])
-    assert reward.describe_targets()["gender, nurse"] == {"female": 1.0, "male": 0.0}
+    assert reward.scorer.describe_targets()["gender, nurse"] == {"female": 1.0, "male": 0.0}
 
 
 def test_matcher_is_asked_once_a_batch_for_new_texts_only(tmp_path):

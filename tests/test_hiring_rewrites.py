@@ -4,12 +4,12 @@ import hashlib
 
 import numpy as np
 import pytest
+from coded_words import classify_wording
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.edits.operators import (
     ALL_OPERATORS,
     OPERATORS,
-    classify_wording,
     rewrite_posting,
     split_sentences,
 )

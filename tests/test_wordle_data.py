@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks.wordle.multistep import pair_first_guesses
 from ilqljax.data.dataset import ObservationDataset, SelectedRows
 from ilqljax.data.loader import make_train_loader
 from ilqljax.data.transforms import PreferencePairs, ReturnLabels
@@ -15,7 +16,6 @@ from ilqljax.wordle.data import (
     balance_turns,
     make_adversarial_games,
     make_tokenizer,
-    pair_first_guesses,
     play_game,
     play_games,
 )

@@ -29,7 +29,8 @@ from ilqljax.errors import UserError
 from ilqljax.rl.objectives.values import ILQLConfig
 from ilqljax.rl.steps import TargetConfig
 from ilqljax.training.fit import fit
-from ilqljax.wordle.data import make_adversarial_games, make_tokenizer, pair_first_guesses
+from ilqljax.wordle.data import EXPERT, SUBOPTIMAL, make_adversarial_games, make_tokenizer
+from ilqljax.wordle.environment import WordleObservation
 from ilqljax.wordle.game import WordList, load_words
 
 DISCOUNT = 0.99
@@ -69,6 +70,13 @@ class MultistepConfig:
         check_positive(self, whole=("experts", "steps", "batch", "layers", "width", "heads"), positive=("lr",))
         TargetConfig(polyak=self.polyak)
         ILQLConfig(cql_weight=self.cql)
+
+
+def pair_first_guesses(games: Sequence[WordleObservation]) -> list[tuple[str, str]]:
+    """Pair each expert game's first guess with those of its sub-optimal games; equal guesses make no case."""
+    first = {g.notes["expert"]: g.guesses[0] for g in games if g.notes["kind"] == EXPERT}
+    pairs = [(first[g.notes["expert"]], g.guesses[0]) for g in games if g.notes["kind"] == SUBOPTIMAL]
+    return [pair for pair in pairs if pair[0] != pair[1]]
 
 
 class Case:

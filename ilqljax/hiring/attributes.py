@@ -46,11 +46,7 @@ class AttributeTable:
 
     @classmethod
     def from_candidates(cls, candidates: Iterable[HasAttributes]) -> "AttributeTable":
-        """Build the table from candidates, in their order.
-
-        Raises:
-            UserError: a value is not text.
-        """
+        """Build the table from candidates, in their order; a value that is not text raises a `UserError`."""
         candidates = list(candidates)
         ids = tuple(candidate.id for candidate in candidates)
         columns = {}
@@ -61,11 +57,7 @@ class AttributeTable:
         return cls(ids, columns)
 
     def attribute(self, name: str) -> Attribute:
-        """Return one attribute.
-
-        Raises:
-            UserError: no candidate has an attribute of this name.
-        """
+        """Return one attribute; a name that no candidate declares raises a `UserError`."""
         if name not in self.columns:
             known = ", ".join(self.names) or "none at all"
             raise UserError(f"Unknown attribute '{name}'. The candidates declare: {known}. Name one of these.")
@@ -74,10 +66,8 @@ class AttributeTable:
     def intersection(self, names: Sequence[str]) -> Attribute:
         """Combine attributes into one whose categories are the combinations that occur, such as "female / north".
 
-        A candidate with any part unknown is unknown in the combination.
-
-        Raises:
-            UserError: fewer than two names, a repeated name, or an unknown one.
+        A candidate with any part unknown is unknown in the combination. Fewer than two names, a repeated and an unknown
+        one raise a `UserError`.
         """
         if len(names) < 2 or len(set(names)) < len(names):
             raise UserError(f"An intersection needs two or more different attributes, got {list(names)}.")
@@ -98,10 +88,7 @@ def encode_values(
 ) -> tuple[tuple[str, ...], Int[Array, "N"]]:
     """Return the sorted categories among the values, and each value's code (-1 for empty text or white space).
 
-    White space around a value is ignored. The candidates' ids and the attribute's name are for the error.
-
-    Raises:
-        UserError: a value is not text.
+    White space around a value is ignored. A value that is not text raises a `UserError`, which says whose it is.
     """
     for row, value in enumerate(values):
         if not isinstance(value, str):

@@ -9,8 +9,7 @@ from jaxtyping import Float
 
 from ilqljax.envs.base import LanguageEnvironment, LanguageObservation
 from ilqljax.errors import UserError
-from ilqljax.hiring.postings.posting import Posting, normalize_spaces
-from ilqljax.hiring.postings.prompts import build_prompt
+from ilqljax.hiring.postings.posting import Posting, build_prompt, normalize_spaces
 from ilqljax.types import Array
 
 
@@ -22,19 +21,12 @@ class Reward(Protocol):
 
 @dataclass(frozen=True)
 class PostingObservation(LanguageObservation):
-    """Show a posting's prompt and, once written, its rewrite with the reward.
-
-    Attributes:
-        prompt: what the policy reads.
-        rewrite: what it wrote; None before it acted.
-        reward: of the rewrite; None before it acted.
-        posting: the original, for reports; None where only the texts are known.
-    """
+    """Show a posting's prompt and, once the policy has acted, its rewrite with the reward."""
 
     prompt: str
     rewrite: str | None = None
     reward: float | None = None
-    posting: Posting | None = None
+    posting: Posting | None = None  # the original, for reports; None where only the texts are known
 
     def __post_init__(self):
         if (self.rewrite is None) != (self.reward is None):

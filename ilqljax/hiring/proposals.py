@@ -17,8 +17,7 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import Attribute
 from ilqljax.hiring.evaluation.record import TRAINING, Rewrite, make_rewrites
 from ilqljax.hiring.guardrails.fluency import Fluency
-from ilqljax.hiring.postings.posting import Posting, normalize_spaces
-from ilqljax.hiring.postings.prompts import build_prompt
+from ilqljax.hiring.postings.posting import Posting, build_prompt, normalize_spaces
 from ilqljax.hiring.reward.diversity import count_categories
 from ilqljax.hiring.reward.reward import DiversityReward
 from ilqljax.hiring.statistics import divide
@@ -30,21 +29,13 @@ RANKINGS = ("reward", "advantage")
 
 @dataclass(frozen=True)
 class Rewriting:
-    """What came of one posting.
-
-    Attributes:
-        posting: the original.
-        original: its text, white space folded.
-        original_reward: its reward.
-        safe: improvements that fail no guardrail, best first; may be empty, which is a normal outcome.
-        refused: the other samples: those that fail a guardrail, copy the original, or gain nothing.
-    """
+    """What came of one posting."""
 
     posting: Posting
-    original: str
+    original: str  # the posting's text, white space folded
     original_reward: float
-    safe: tuple[Rewrite, ...]
-    refused: tuple[Rewrite, ...]
+    safe: tuple[Rewrite, ...]  # improvements that fail no guardrail, best first; none is a normal outcome
+    refused: tuple[Rewrite, ...]  # the other samples: they fail a guardrail, copy the original, or gain nothing
 
 
 def judge_samples(

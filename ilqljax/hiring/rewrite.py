@@ -10,8 +10,7 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.edits.differences import diff_words
 from ilqljax.hiring.environment import PostingObservation
 from ilqljax.hiring.guardrails.language_model import CLONE, make_fluency
-from ilqljax.hiring.postings.posting import Posting, parse_posting
-from ilqljax.hiring.postings.prompts import build_prompt
+from ilqljax.hiring.postings.posting import Posting, build_prompt, parse_posting
 from ilqljax.hiring.proposals import Rewriting, check_ranking, describe_shortlist, judge_samples
 from ilqljax.hiring.task import HiringData
 from ilqljax.training.evaluation import OpenRun, make_policy
@@ -25,13 +24,8 @@ def rewrite_with_run(
 ) -> Rewriting:
     """Sample `n` rewrites of any posting with a run's policy, and reward them with the run's matcher.
 
-    Args:
-        run: an opened run of a hiring config.
-        data: its data, `run.build_section("data")`.
-        posting: any posting.
-        n: how many to sample.
-        policy: the run's algorithm by default; "bc" for its clone.
-        rank_by: what sorts the improvements (`proposals.judge_samples`).
+    `data` is what `run.build_section("data")` gives, `policy` the run's algorithm ("") or "bc" for its clone, and
+    `rank_by` what sorts the improvements (`proposals.judge_samples`).
 
     Raises:
         UserError: the run has no such policy, `n` is not positive, the ranking is unknown or asks a critic that does
@@ -65,11 +59,7 @@ def rewrite_with_run(
 
 
 def read_job(name: str, *, title: str, company: str, location: str) -> Posting:
-    """Read a posting from a JSON object, a text file or standard input.
-
-    Raises:
-        UserError: there is nothing, it is not UTF-8, or an object lacks a field.
-    """
+    """Read a posting from a JSON object, a text file or standard input, or raise a `UserError` if there is none."""
     where = "standard input" if name == "-" else name
     if name != "-" and (Path(name).is_dir() or not Path(name).exists()):
         raise UserError(f"{name}: no such file. Give a JSON object as in jobs.jsonl, a text file, or - for stdin.")

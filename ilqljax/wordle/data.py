@@ -13,7 +13,6 @@ continuation does not. An expert (information gain) plays, and each of its games
 so that most games that begin with the expert's first guess are lost, though it is the best first guess.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -73,11 +72,6 @@ class MixtureGames(ListRLDataset):
     """Hold many games of mixture(p) as arrays; a row is made when it is asked for.
 
     A million games are played in about half a minute and take 35 MB.
-
-    Attributes:
-        n_guesses: [N] of each game.
-        solved: [N] whether its last guess is the hidden word.
-        returns: [N] its rewards' sum.
     """
 
     def __init__(self, policy: MixturePolicy, n: int, tokenizer: Tokenizer, *, seed: int):
@@ -92,9 +86,9 @@ class MixtureGames(ListRLDataset):
         blocks = [_play_block(policy, min(BLOCK, n - start), rng) for start in range(0, n, BLOCK)]
         self._guesses, self._codes = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
         hits = self._codes == CODES[SOLVED]
-        self.solved = hits.any(axis=1)
-        self.n_guesses = np.where(self.solved, hits.argmax(axis=1) + 1, N_GUESSES)
-        self.returns = self.solved - self.n_guesses.astype(np.float64)
+        self.solved = hits.any(axis=1)  # [N]
+        self.n_guesses = np.where(self.solved, hits.argmax(axis=1) + 1, N_GUESSES)  # [N]
+        self.returns = self.solved - self.n_guesses.astype(np.float64)  # [N]
 
     def get_game(self, i: int) -> WordleObservation:
         """Return game `i`."""
@@ -123,11 +117,6 @@ class FittingGuesses(ListRLDataset):
     A first guess has no colours to fit and a solving one always fits; of mixture(p)'s other guesses a share p is sure
     to. So what colours mean is learned in far fewer of these rows. What led to the guess is prompt, what followed it
     is left out.
-
-    Attributes:
-        games: whose guesses they are.
-        game_idxs: [N] the game of each row.
-        n_guesses: [N] how many guesses of it a row holds; the last one is the action.
     """
 
     def __init__(self, games: MixtureGames):
@@ -141,7 +130,8 @@ class FittingGuesses(ListRLDataset):
                 "larger p"
             )
         self.games = games
-        self.game_idxs = np.concatenate([np.arange(games.size()), later])
+        self.game_idxs = np.concatenate([np.arange(games.size()), later])  # [N] the game of each row
+        # [N] how many guesses of the game a row holds; the last one is the action.
         self.n_guesses = np.concatenate([np.ones(games.size(), np.int64), games.n_guesses[later]])
 
     def get_item(self, i: int) -> DataPoint:
@@ -202,17 +192,10 @@ def make_adversarial_games(
 ) -> list[WordleObservation]:
     """Play the adversarial set for `n_experts` expert games.
 
-    A game's notes hold its `kind` and its `expert`, the number of the expert game that it belongs to.
-
-    Args:
-        words: the list.
-        n_experts: expert games.
-        seed: of all games.
-        keep_short: keep expert games of one or two guesses too, as the original does; they have no branches. Without
-            them the expert's first guess is judged by its unlucky games alone.
-
-    Raises:
-        UserError: without short games, the expert never needs three guesses, so that nothing can be made.
+    A game's notes hold its `kind` and its `expert`, the number of the expert game that it belongs to. With `keep_short`
+    expert games of one or two guesses, which have no branches, are kept too, as the original does; without them the
+    expert's first guess is judged by its unlucky games alone, and a list on which it never needs three guesses raises
+    a `UserError`.
     """
     rng = np.random.default_rng(seed)
     expert, other = InformationPolicy(words), MixturePolicy(words, p=0.5)
@@ -232,10 +215,3 @@ def make_adversarial_games(
         kinds = [(EXPERT, [game]), (ADVERSARIAL, branches), (SUBOPTIMAL, others)]
         games += [replace(g, notes={"kind": kind, "expert": number}) for kind, group in kinds for g in group]
     return games
-
-
-def pair_first_guesses(games: Sequence[WordleObservation]) -> list[tuple[str, str]]:
-    """Pair each expert game's first guess with those of its sub-optimal games; equal guesses make no case."""
-    first = {g.notes["expert"]: g.guesses[0] for g in games if g.notes["kind"] == EXPERT}
-    pairs = [(first[g.notes["expert"]], g.guesses[0]) for g in games if g.notes["kind"] == SUBOPTIMAL]
-    return [pair for pair in pairs if pair[0] != pair[1]]

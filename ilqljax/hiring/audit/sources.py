@@ -20,8 +20,7 @@ from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditedMarket
 from ilqljax.hiring.evaluation.record import Rewrite
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.matching.matcher import Matcher, Matches
-from ilqljax.hiring.postings.posting import Candidate, Posting, normalize_spaces
-from ilqljax.hiring.postings.prompts import build_prompt
+from ilqljax.hiring.postings.posting import Candidate, Posting, build_prompt, normalize_spaces
 from ilqljax.hiring.postings.sources import load_market
 
 SAMPLE = "sample"

@@ -14,7 +14,7 @@ from ilqljax.decoding.options import DecodeConfig
 from ilqljax.errors import UserError
 from ilqljax.hiring.data.prepare import save_samples
 from ilqljax.hiring.environment import PostingObservation
-from ilqljax.hiring.postings.prompts import build_prompt
+from ilqljax.hiring.postings.posting import build_prompt
 
 DECODING = ("temperature", "top_k", "top_p", "beta")
 

@@ -15,8 +15,7 @@ from ilqljax.hiring.data.splits import find_ties
 from ilqljax.hiring.edits.operators import rewrite_posting, split_sentences
 from ilqljax.hiring.environment import PostingObservation
 from ilqljax.hiring.market.sample import make_market
-from ilqljax.hiring.postings.posting import Posting, normalize_spaces
-from ilqljax.hiring.postings.prompts import build_prompt
+from ilqljax.hiring.postings.posting import Posting, build_prompt, normalize_spaces
 from ilqljax.hiring.postings.sources import load_market
 
 # Far from any seed a user would choose, so that practice never redraws the sample itself.

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ilqljax.config.sections import NO_OPTION
-from ilqljax.data.json_lines import read_json_lines, save_json_lines
+from ilqljax.data.files import hash_file
+from ilqljax.data.json_lines import save_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.data.folders import check_target, recover_folder, replace_folder
 from ilqljax.hiring.data.prepared import (
@@ -31,12 +32,19 @@ from ilqljax.hiring.data.prepared import (
     make_reward,
     save_summary,
 )
-from ilqljax.hiring.data.splits import check_leakage, hash_file, make_manifest, save_manifest, split_postings
+from ilqljax.hiring.data.splits import check_leakage, make_manifest, save_manifest, split_postings
 from ilqljax.hiring.edits.operators import ALL_OPERATORS, OPERATORS, require_operators, rewrite_posting
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
-from ilqljax.hiring.postings.posting import Market, Posting, normalize_spaces, save_candidates, save_postings
-from ilqljax.hiring.postings.prompts import build_prompt
+from ilqljax.hiring.postings.posting import (
+    Market,
+    Posting,
+    build_prompt,
+    list_lines,
+    normalize_spaces,
+    save_candidates,
+    save_postings,
+)
 from ilqljax.hiring.postings.sources import detect_source, load_market
 from ilqljax.hiring.reward.reward import REWARD_VERSION, DiversityReward
 from ilqljax.hiring.reward.scores import RewardConfig
@@ -49,8 +57,7 @@ T = TypeVar("T")
 # the meaning of a reward changes, raise `REWARD_VERSION`, which also gives up all that was scored.)
 PREPARE_VERSION = 1
 SPLIT_CHOICES = ("company", "given")
-# A small model reads a hundred-odd words; longer posts are dropped and counted. Every other source keeps all by
-# default.
+# A small model reads a hundred-odd words; longer posts are dropped and counted. Other sources keep all by default.
 HACKERNEWS_MAX_WORDS = 120
 
 
@@ -109,11 +116,8 @@ class DataConfig:
 def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSource | None = None) -> PreparedData:
     """Prepare a data folder, or load it if it was made from the same inputs, settings and versions, and is whole.
 
-    Args:
-        config: what to prepare.
-        out_dir: the folder to make. One that an earlier call made is replaced, but for its rewards; any other that
-            holds something is refused.
-        matcher: what scores; TF-IDF where none is given.
+    A folder that an earlier call made is replaced, but for its rewards; any other that holds something is refused.
+    TF-IDF scores where no matcher is given.
 
     Raises:
         UserError: bad data, a bad setting, a matcher that fails, or a folder that cannot be written or is not ours.
@@ -216,7 +220,7 @@ def _fill_folder(
             "rewrites failing a guardrail": sum(bool(row.guardrail_failures) for row in rows),
         },
         "split_counts": {name: len(ids) for name, ids in splits.items()},
-        "target": reward.describe_targets(),
+        "target": reward.scorer.describe_targets(),
         "noise_floor": {k: float(v) for k, v in reward.estimate_noise_floor(seed=config.seed)._asdict().items()},
         "rewards": _average_rewards(rows),
         "splits_sha256": hash_file(folder / SPLITS),
@@ -271,14 +275,12 @@ def save_samples(path: str | Path, samples: Iterable[tuple[str, str]], *, source
 def load_samples(path: str | Path, *, train_ids: Collection[str]) -> dict[str, list[tuple[str, str]]]:
     """Read (source, text) pairs by posting id, without repeated texts.
 
-    Raises:
-        UserError: a line lacks a field, has an empty text, is named like an operator, or belongs to no training
-            posting: data of held-out postings may not be added.
+    A line that lacks a field, has an empty one, is named like an operator or belongs to no training posting raises a
+    `UserError`: data of held-out postings may not be added.
     """
     known = frozenset(train_ids)
     samples: dict[str, dict[str, str]] = {}
-    for number, row in read_json_lines(path):
-        where = f"{path}:{number}"
+    for where, row in list_lines(path):
         for name in ("posting_id", "text", "source"):
             if not isinstance(row.get(name), str) or not row[name].strip():
                 raise UserError(f"{where}: '{name}' is {row.get(name)!r}. Give a string that is not empty.")

@@ -18,15 +18,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ilqljax.data.files import hash_text, read_json, save_text
+from ilqljax.data.files import hash_file, hash_text, read_json, save_text
 from ilqljax.data.json_lines import read_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
-from ilqljax.hiring.data.splits import Manifest, hash_file, load_manifest
+from ilqljax.hiring.data.splits import Manifest, load_manifest
 from ilqljax.hiring.environment import PostingObservation
 from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
-from ilqljax.hiring.postings.posting import Candidate, Posting, load_candidates, load_postings
-from ilqljax.hiring.postings.prompts import map_groups
+from ilqljax.hiring.postings.posting import Candidate, Posting, load_candidates, load_postings, map_groups
 from ilqljax.hiring.reward.reward import DiversityReward
 from ilqljax.hiring.reward.scores import RewardConfig
 
@@ -80,10 +79,9 @@ class PreparedData:
         return [PostingObservation(row.prompt, row.text, row.reward, posting_of[row.posting_id]) for row in rows]
 
     def make_reward(self, source: MatcherSource | None = None) -> DiversityReward:
-        """Return the reward under a matcher (TF-IDF where none is given), with the folder's cache and vectors.
+        """Return the reward under a matcher, with the folder's cache and vectors.
 
-        Raises:
-            UserError: none is given, but another matcher than TF-IDF scored the data.
+        Where none is given it is TF-IDF, or a `UserError` if another one scored the data.
         """
         scored_by = self.summary.get("matcher", TfidfSource().name)
         if source is None and scored_by != TfidfSource().name:
@@ -104,11 +102,7 @@ def make_reward(
 
 
 def load_prepared(folder: str | Path) -> PreparedData:
-    """Load a prepared folder.
-
-    Raises:
-        UserError: it is missing or incomplete, or one of its files was changed.
-    """
+    """Load a prepared folder; one that is missing, incomplete or changed raises a `UserError`."""
     folder = Path(folder)
     # Hashes come first: what is then read is what was written.
     summary = load_summary(folder)

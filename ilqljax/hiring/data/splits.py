@@ -1,6 +1,5 @@
 """Split postings into train, eval and test so that no company, text or repost is in two of them; keep a manifest."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ilqljax.data.files import hash_file, read_json, save_text
+from ilqljax.data.files import hash_file, hash_text, read_json, save_text
 from ilqljax.errors import UserError
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
 
@@ -40,10 +39,8 @@ def split_postings(
     """Split postings into train, eval and test; a company's postings, equal texts and reposts stay together.
 
     The groups are visited in a seeded random order, and each goes to the split that is furthest below its share. The
-    result does not depend on the order of the postings; ids within a split are in the order given.
-
-    Raises:
-        UserError: the fractions are not a partition, or there are fewer groups than splits.
+    result does not depend on the order of the postings; ids within a split are in the order given. Fractions that do
+    not add up to 1, and fewer groups than splits, raise a `UserError`.
     """
     if len(fractions) != len(SPLIT_NAMES) or min(fractions) < 0.0 or abs(sum(fractions) - 1.0) > 1e-6:
         raise UserError(
@@ -160,7 +157,7 @@ def check_leakage(splits: Mapping[str, Sequence[str]], postings: Sequence[Postin
 
 def hash_posting(posting: Posting) -> str:
     """Return the SHA-256 of a posting's fields."""
-    return hashlib.sha256(json.dumps(asdict(posting), sort_keys=True).encode()).hexdigest()
+    return hash_text(json.dumps(asdict(posting), sort_keys=True))
 
 
 def make_manifest(
@@ -182,11 +179,7 @@ def save_manifest(path: str | Path, manifest: Manifest) -> None:
 
 
 def load_manifest(path: str | Path, *, postings: Sequence[Posting]) -> Manifest:
-    """Load a manifest and check it against the postings.
-
-    Raises:
-        UserError: the file is missing or malformed, a posting changed since or is gone, or the splits leak.
-    """
+    """Load a manifest, or raise a `UserError` if it is malformed, a posting changed or is gone, or the splits leak."""
     advice = "Run `ilqljax data prepare` to make it again."
     try:
         manifest = Manifest(**read_json(path, advice=advice))

@@ -42,8 +42,4 @@ def _make_pattern() -> re.Pattern[str]:
 
 
 CODED_WORD = _make_pattern()
-CODE_OF_WORD = {
-    **{t[c]: CODES[c] for t in REAL_TEXT_TRIPLES for c in (0, 2)},
-    **{t[c]: CODES[c] for t in SAMPLE_TRIPLES for c in (0, 1, 2)},
-}
 CODED_VOCABULARY = frozenset(w for triple in SAMPLE_TRIPLES + REAL_TEXT_TRIPLES for w in triple)

@@ -8,96 +8,38 @@ address is left as it is). Every result is normalised to single spaces.
 
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import count, pairwise
 from zlib import crc32
 
 import numpy as np
 
 from ilqljax.errors import UserError
-from ilqljax.hiring.edits.coded_words import CODE_OF_WORD, CODED_WORD, make_replacements
+from ilqljax.hiring.edits.coded_words import CODED_WORD, make_replacements
 from ilqljax.hiring.market.sample import EXCLUSIONARY_SENTENCES
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
+from ilqljax.hiring.word_files import load_words
 
 Operator = Callable[[Posting, np.random.Generator], str]
 
-INCLUSIVE_STATEMENTS = (
-    "Everyone is welcome to apply.",
-    "We welcome people of every background.",
-    "All genders are welcome here.",
-)
-
+_WORDS = load_words("edits/phrases.ini")
+INCLUSIVE_STATEMENTS = _WORDS["written"]["statements"]
+# What the optional operators may write that an original may lack.
+OPERATOR_WORDS = frozenset(_WORDS["written"]["words"])
 # A sentence ends at a line break, or after . ! ? (and a closing quote or bracket) before a space and a capital, digit
 # or opening mark. Dots inside addresses and numbers are not followed by a space; the listed abbreviations are.
 _SENTENCE_END = re.compile(
-    r"(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\betc\.)(?<!\bInc\.)(?<!\bLtd\.)(?<!\bCo\.)(?<!\bCorp\.)(?<!\bvs\.)(?<!\bSt\.)"
-    r"(?<!\b[A-Z]\.)(?<!\bDr\.)(?<!\bMr\.)(?<!\bMs\.)(?<!\bNo\.)(?<!\bapprox\.)(?<=[.!?…])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9*#•-])|\n+"
+    "".join(rf"(?<!\b{word}\.)" for word in _WORDS["abbreviations"]["words"])
+    + r"(?<=[.!?…])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9*#•-])|\n+"
 )
-_ROLE = r"(developers?|engineers?|programmers?|designers?|hackers?|coders?|analysts?|managers?|marketers?|recruiters?)"
-_STAR = r"(?:rock[ -]?stars?|ninjas?|gurus?|wizards?|superstars?|unicorns?|jedis?)"
-# What operators replace: (pattern, replacement), without regard to case. A replacement keeps the technology and the
-# grammar, and drops the barrier.
-_SOFTENED = (
-    (rf"\b{_STAR}(?:\s+|/)(?={_ROLE}\b)", ""),
-    (rf"(?<=\b)({_ROLE})\s+{_STAR}\b", r"\1"),
-    (r"(?<![\w.@/-])(?:rock[ -]?stars|ninjas|gurus|wizards|superstars|unicorns)\b(?![\w.@/-])", "experts"),
-    (r"(?<![\w.@/-])(?:rock[ -]?star|ninja|guru|superstar)\b(?![\w@/-]|\.\w)", "expert"),
-    (
-        r"\b(?:at least |minimum (?:of )?|a minimum of )?\d+\s*(?:(?:-|–|to)\s*\d+\s*)?\+?\s*(?:years?|yrs?)['’]?"
-        r"(?: or more)?(?: of)?(?= (?:[\w+#./-]+ ){0,4}experience\b)",
-        "",
-    ),
-    (r"\bnative english speaker(s?)\b", r"fluent English speaker\1"),
-    (r"\byoung (?=(?:and |, )?(?:\w+ )?team\b)", ""),
-    (r"\b(?:work hard,? (?:and )?play hard|work-hard-play-hard)\b", "work well together"),
-    (r"\b(?:salesmen|salesman)\b", "salesperson"),
-    (r"\bguys\b", "people"),
-)
-# Phrases that keep people from applying although the job does not need them; what the law asks for stays.
-_DEMANDS = (
-    (r"\b(?:must[- ]haves?|absolute musts?|hard requirements?)\b(?=\s*[:.]|\s*$)", "good to have"),
-    (
-        r"\bmust have (?=(?!(?:[\w'’-]+ ){0,3}"
-        r"(?:authori[sz]ation|clearance|visa|right|permit|licen[sc]e|status)\b))",
-        "ideally have ",
-    ),
-    (r"\b(?:is|are) a must\b", "would be good"),
-    (r",?\s*\bno exceptions\b(?=[.!])", ""),
-    (r"\bmust be able to\b", "should be able to"),
-)
-_SENIORITY = (
-    (r"\b(?:highly|very|extremely|deeply) experienced\b", "experienced"),
-    (r"\b(?:seasoned|veteran|battle[- ]tested)\b(?!\s+(?:status|owned))", "experienced"),
-    (r"\b(?:world[- ]class|top[- ]notch|top[- ]tier|elite|best[- ]in[- ]class)\b", "good"),
-    (r"\bA[- ]players\b", "good people"),
-)
-_LOCATION = (
-    (r"\b(?:must|should|need to) (?:already )?(?:be (?:located|based)|live|reside) (?=in\b)", "will work "),
-    (r"\bmust be willing to relocate to\b", "relocate to"),
-)
-_BARRIERS = (
-    (r"\s*\bfrom an? (?:top(?:[- ]tier)?|elite|leading|Ivy League) (?:university|school|college)\b", ""),
-    (r"\b(?:fast|high)[- ](?:paced|pressure)(?:,| and| but)? (?=[a-z])", ""),
-    (r"\byoung(?:,| and) (?=(?:\w+ )?(?:team|compan(?:y|ies)|start-?up)\b)", ""),
-    (r"\byoung (?=(?:team|compan(?:y|ies)|start-?up)\b)", ""),
-)
-# Sentences and list items that only ask to bear pressure. What says how the work really is (nights, weekends, long
-# hours) stays: who applies must know it.
-_DEMAND = r"(?:must|should|need to|able to|ability to|comfortable|thrives?|enjoys?|works? well|capable of)"
-_PRESSURE = (
-    r"(?:fast[- ]paced|high[- ]pressure|high[- ]stress|stressful|(?:work|thrive|cope)\w*(?: well)? under pressure"
-    r"|thick skin|whatever it takes)"
-)
+_DEMANDS, _PRESSURES = ("|".join(_WORDS["pressure"][name]) for name in ("demands", "of what"))
 _SPAN = r"(?:(?! and )[^.;:]){0,40}?"
-_BARRIER_SENTENCE = re.compile(
-    rf"^\W*(?:(?:you|candidates?|applicants?)\b{_SPAN}\b)?{_DEMAND}\b{_SPAN}\b{_PRESSURE}\b[^.;:]{{0,50}}[.!]?$"
+_PRESSURE_SENTENCE = re.compile(
+    rf"^\W*(?:(?:you|candidates?|applicants?)\b{_SPAN}\b)?(?:{_DEMANDS})\b{_SPAN}\b(?:{_PRESSURES})\b[^.;:]{{0,50}}[.!]?$"
     r"|^\W*no job[- ]hoppers?\b[^.;:]{0,30}[.!]?$",
     re.I,
 )
-_BOILERPLATE = re.compile(
-    r"\b(?:equal opportunity|benefits?|perks?|founded in|backed by|funded by|funding|venture|investors?|about us|"
-    r"we offer|our mission|our customers include|free (?:lunch|food|snacks)|stock options?|equity)\b",
-    re.I,
-)
+_BOILERPLATE = re.compile(rf"\b(?:{'|'.join(_WORDS['boilerplate']['phrases'])})\b", re.I)
 
 
 def split_sentences(text: str) -> list[str]:
@@ -161,16 +103,25 @@ def replace_coded_words(text: str, choose: Callable[[int], dict[str, str]]) -> s
     return substitute(text, CODED_WORD, make_new)
 
 
-def replace_phrases(text: str, phrases: Sequence[tuple[str, str]]) -> str:
-    """Replace the phrases of a table of (pattern, replacement), one after the other."""
-    for pattern, replacement in phrases:
-        text = substitute(text, re.compile(pattern, re.I), lambda match, new=replacement: match.expand(new))
+@cache
+def load_phrases(operator: str) -> list[tuple[re.Pattern[str], str]]:
+    """Return what an operator replaces (`phrases.ini`): each pattern and its replacement."""
+    words = {name: f"(?:{'|'.join(found)})" for name, found in _WORDS["words"].items()}
+    phrases = [phrase.partition("->") for found in _WORDS[operator].values() for phrase in found]
+    spelt = [(re.sub("|".join(words), lambda name: words[name[0]], pattern), new) for pattern, _, new in phrases]
+    return [(re.compile(pattern.strip(), re.I), new.strip()) for pattern, new in spelt]
+
+
+def replace_phrases(text: str, operator: str) -> str:
+    """Replace an operator's phrases, one after the other."""
+    for pattern, replacement in load_phrases(operator):
+        text = substitute(text, pattern, lambda match, new=replacement: match.expand(new))
     return text
 
 
-def make_phrase_operator(phrases: Sequence[tuple[str, str]]) -> Operator:
-    """Make the operator that replaces phrases."""
-    return lambda posting, rng: replace_phrases(normalize_spaces(posting.description), phrases)
+def make_phrase_operator(name: str) -> Operator:
+    """Make the operator that only replaces its phrases."""
+    return lambda posting, rng: replace_phrases(normalize_spaces(posting.description), name)
 
 
 _TO_CODE = {code: make_replacements(code) for code in ("masculine", "neutral", "feminine")}
@@ -195,7 +146,7 @@ def balance(posting: Posting, rng: np.random.Generator) -> str:
 def soften(posting: Posting, rng: np.random.Generator) -> str:
     """Delete exclusionary sentences and soften exclusionary phrases, such as years of experience or "ninja"."""
     sentences = [s for s in split_sentences(posting.description) if s not in EXCLUSIONARY_SENTENCES]
-    return replace_phrases(" ".join(sentences), _SOFTENED)
+    return replace_phrases(" ".join(sentences), "soften")
 
 
 def reorder(posting: Posting, rng: np.random.Generator) -> str:
@@ -212,8 +163,8 @@ def include(posting: Posting, rng: np.random.Generator) -> str:
 def drop_barriers(posting: Posting, rng: np.random.Generator) -> str:
     """Delete sentences that only demand to bear pressure, and phrases about elite schools, pace and youth."""
     first, *rest = split_sentences(posting.description)
-    text = " ".join([first, *(sentence for sentence in rest if not _BARRIER_SENTENCE.search(sentence))])
-    return replace_phrases(text, _BARRIERS)
+    text = " ".join([first, *(sentence for sentence in rest if not _PRESSURE_SENTENCE.search(sentence))])
+    return replace_phrases(text, "drop_barriers")
 
 
 def move_boilerplate(posting: Posting, rng: np.random.Generator) -> str:
@@ -234,15 +185,11 @@ OPERATORS: dict[str, Operator] = {
 }
 # Asked for by name only: the sample has none of their phrases, and the data of published numbers must not change.
 OPTIONAL_OPERATORS: dict[str, Operator] = {
-    "ease_demands": make_phrase_operator(_DEMANDS),
-    "plain_seniority": make_phrase_operator(_SENIORITY),
-    "plain_location": make_phrase_operator(_LOCATION),
+    **{name: make_phrase_operator(name) for name in ("ease_demands", "plain_seniority", "plain_location")},
     "drop_barriers": drop_barriers,
     "move_boilerplate": move_boilerplate,
 }
 ALL_OPERATORS = OPERATORS | OPTIONAL_OPERATORS
-# What the optional operators may write that an original may lack.
-OPERATOR_WORDS = frozenset({"ideally", "good", "experienced", "should", "able", "will", "people", "would"})
 
 
 def rewrite_posting(
@@ -268,11 +215,3 @@ def require_operators(names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in ALL_OPERATORS]
     if unknown:
         raise UserError(f"Unknown rewriting operators {unknown}. Known: {', '.join(ALL_OPERATORS)}.")
-
-
-def classify_wording(text: str) -> str:
-    """Return the code that most coded words of a text have, "mixed" on a tie, "" where there is none."""
-    codes = [CODE_OF_WORD[match[0].lower()] for match in CODED_WORD.finditer(text)]
-    counts = {code: codes.count(code) for code in dict.fromkeys(codes)}
-    most = [code for code, n in counts.items() if n == max(counts.values())]
-    return most[0] if len(most) == 1 else "mixed" if most else ""

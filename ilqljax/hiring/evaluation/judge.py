@@ -37,8 +37,7 @@ from ilqljax.hiring.evaluation.record import (
 from ilqljax.hiring.evaluation.summary import format_table, save_rows, summarize_evaluations
 from ilqljax.hiring.guardrails.fluency import Fluency
 from ilqljax.hiring.guardrails.language_model import CLONE
-from ilqljax.hiring.postings.posting import Posting
-from ilqljax.hiring.postings.prompts import build_prompt
+from ilqljax.hiring.postings.posting import Posting, build_prompt
 from ilqljax.hiring.reward.reward import DiversityReward
 
 IMPACT_FILE = "impact_ratios.csv"

@@ -30,8 +30,7 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.environment import Reward
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.guardrails.fluency import Fluency
-from ilqljax.hiring.postings.posting import Posting, normalize_spaces
-from ilqljax.hiring.postings.prompts import build_prompt
+from ilqljax.hiring.postings.posting import Posting, build_prompt, normalize_spaces
 
 EVALUATION_FILE = "evaluation.jsonl"
 

@@ -10,10 +10,10 @@ improvement.
 from collections.abc import Iterable
 
 from ilqljax.hiring.guardrails import facts, statements, wording
-from ilqljax.hiring.guardrails.findings import SEVERITIES, Check, Failure
+from ilqljax.hiring.guardrails.findings import Check, Failure
 from ilqljax.hiring.postings.posting import Posting
 
-__all__ = ("CHECKS", "SEVERITIES", "Check", "Failure", "check_rewrite", "is_damaged")
+__all__ = ("CHECKS", "Check", "Failure", "check_rewrite", "is_damaged")
 
 CHECKS: dict[str, Check] = {
     "not_empty": wording.check_not_empty,
@@ -41,12 +41,9 @@ CHECKS: dict[str, Check] = {
 
 
 def check_rewrite(posting: Posting, text: str, prompt: str) -> list[Failure]:
-    """Return what is wrong with a rewrite: nothing, or a failure of each check that it does not pass.
+    """Return what is wrong with a rewrite `text` of a posting: a failure of each check that it does not pass.
 
-    Args:
-        posting: the original.
-        text: the rewrite.
-        prompt: what the rewriter saw; its words count as known, its instruction must not come back.
+    The words of the prompt, which is what the rewriter saw, count as known; its instruction must not come back.
     """
     if empty := wording.check_not_empty(posting, text, prompt):
         return empty

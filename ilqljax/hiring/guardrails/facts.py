@@ -6,7 +6,7 @@ Facts are names, numbers, pay, links, technologies, places and requirements; no 
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
@@ -36,19 +36,13 @@ _CURRENCY_OF = {spelling: name for name, spellings in _WORDS["currencies"].items
 _SPELLINGS = rf"(?:{'|'.join(sorted(map(re.escape, _CURRENCY_OF), key=len, reverse=True))})(?![^\W\d_])"
 _CURRENCY_OF["r"] = "zar"  # right before digits only: elsewhere R is a language
 _CURRENCY = rf"(?<![^\W\d_])(?:{_SPELLINGS}|r(?=\d))"
-# A period after "per" or "a", as an adverb, and in short.
-_PERIODS = {
-    "hour": ("hour|hr|h", "hourly", "ph"),
-    "day": ("day", "daily", "pd"),
-    "week": ("week|wk", "weekly", "pw"),
-    "month": ("month|mo", "monthly", "pm|pcm"),
-    "year": ("year|yr|annum|y", "annually|yearly", "pa"),
-}
-_PERIOD_OF = {word: name for name, forms in _PERIODS.items() for form in forms for word in form.split("|")}
+_PERIODS = {form: _WORDS[f"periods {form}"] for form in ("in full", "as adverbs", "in short")}
+_PERIOD_OF = {word: name for periods in _PERIODS.values() for name, words in periods.items() for word in words}
+_IN_FULL, _ADVERBS = ("|".join(chain(*_PERIODS[form].values())) for form in ("in full", "as adverbs"))
 _SHORT_PERIOD = r"p\.?\s?[hdwma]\b|pcm\b"
 _PERIOD = (
-    rf"\s*(?:(?:per\s+|an?\s+|/\s*|p\.\s?)(?P<period>{'|'.join(words for words, _, _ in _PERIODS.values())})\b"
-    rf"|(?P<adverb>{'|'.join(adverbs for _, adverbs, _ in _PERIODS.values())})\b|(?P<short>{_SHORT_PERIOD}))"
+    rf"\s*(?:(?:per\s+|an?\s+|/\s*|p\.\s?)(?P<period>{_IN_FULL})\b|(?P<adverb>{_ADVERBS})\b"
+    rf"|(?P<short>{_SHORT_PERIOD}))"
 )
 _SCALES = {"thousand": "k", "mm": "m", "million": "m", "bn": "b", "billion": "b", "lac": "lakh", "cr": "crore"}
 _SCALE = r"(?:k|mm?|bn?|thousand|million|billion|lakhs?|lacs?|crores?|cr)"

@@ -3,14 +3,10 @@
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ilqljax.hiring.edits.operators import split_sentences
 from ilqljax.hiring.postings.posting import Posting
-
-# What a failure means for the text: "damage" makes it no posting that may be published; "copy" leaves a true posting
-# that is not a rewrite. Neither is ever an improvement.
-SEVERITIES = ("damage", "copy")
 
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+")
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -30,12 +26,15 @@ Span = tuple[int, int]
 
 
 class Failure(NamedTuple):
-    """Report a check of `CHECKS` that failed, why, and where in the rewrite, which is (0, 0) for what is missing."""
+    """Report a check of `CHECKS` that failed, why, and where in the rewrite, which is (0, 0) for what is missing.
+
+    A text with "damage" is no posting that may be published; a "copy" is a true posting, but not a rewrite.
+    """
 
     check: str
     reason: str
     span: Span = (0, 0)
-    severity: str = "damage"
+    severity: Literal["damage", "copy"] = "damage"
 
 
 Check = Callable[[Posting, str, str], list[Failure]]

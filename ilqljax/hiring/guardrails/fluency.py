@@ -19,24 +19,18 @@ from ilqljax.types import Array
 
 PASS_SHARE = 0.99
 
+# The mean log-probability per token (nats) of each observation's rewrite, given its prompt.
 Likelihood = Callable[[Sequence[PostingObservation]], Float[Array, "B"]]
 
 
 @dataclass(frozen=True)
 class Fluency:
-    """Refuse rewrites that a language model finds much less likely than their originals.
+    """Refuse rewrites that a language model finds much less likely than their originals."""
 
-    Attributes:
-        name: of the language model.
-        likelihood: mean log-probability per token (nats) of each observation's rewrite, given its prompt.
-        floor: the lowest difference, rewrite less original, that passes.
-        n_calibration: edits that the floor comes from.
-    """
-
-    name: str
+    name: str  # of the language model
     likelihood: Likelihood
-    floor: float
-    n_calibration: int
+    floor: float  # the lowest difference, rewrite less original, that passes
+    n_calibration: int  # edits that the floor comes from
 
     def compare(self, prompts: Sequence[str], originals: Sequence[str], texts: Sequence[str]) -> Float[Array, "B"]:
         """Return how much more likely each text is than its original, in nats per token; equal pairs are asked once."""

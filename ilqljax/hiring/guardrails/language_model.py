@@ -28,23 +28,14 @@ CLONE = "bc"
 
 @dataclass(frozen=True, eq=False)
 class TextLikelihood:
-    """Score what was said in dialogues by its mean log-probability per token.
+    """Score what was said in dialogues by its mean log-probability per token."""
 
-    Attributes:
-        model: whose backbone the language model is.
-        trunk: its parameters.
-        tokenizer: the one it was trained with.
-        batch_size: rows of a compiled call.
-        length_buckets: row lengths to compile for.
-        view: what the model is shown of a dialogue.
-    """
-
-    model: ValueLM
-    trunk: dict
-    tokenizer: Tokenizer
-    batch_size: int = 32
-    length_buckets: Sequence[int] = (128, 256, 512)
-    view: View = identity_view
+    model: ValueLM  # whose backbone the language model is
+    trunk: dict  # its parameters
+    tokenizer: Tokenizer  # the one it was trained with
+    batch_size: int = 32  # rows of a compiled call
+    length_buckets: Sequence[int] = (128, 256, 512)  # row lengths to compile for
+    view: View = identity_view  # what the model is shown of a dialogue
 
     @classmethod
     def from_policy(cls, policy: TextPolicy) -> "TextLikelihood":
@@ -55,10 +46,7 @@ class TextLikelihood:
     def score(self, dialogues: Sequence[Dialogue]) -> Float[Array, "B"]:
         """Return each dialogue's mean log-probability (nats) per token that the agent said, closing tokens included.
 
-        Prompts too long for the model lose their start, as in training.
-
-        Raises:
-            UserError: what was said does not fit into the model at all.
+        Prompts too long for the model lose their start, as in training; what was said must fit (else a `UserError`).
         """
         if not dialogues:
             return np.zeros(0)
@@ -80,11 +68,8 @@ def mean_log_probability(model: ValueLM, trunk: dict, batch: Batch) -> Float[Arr
 def make_fluency(source: str, data: PreparedData, *, clone: TextPolicy | None) -> Fluency | None:
     """Make the check that a config names: "" for none, "bc" for the run's clone, or the directory of a GPT-2 model.
 
-    Returns:
-        The check; None for "", and for "bc" in a run that cloned nothing.
-
-    Raises:
-        UserError: the directory does not exist, or `data` has nothing to calibrate on.
+    A run that cloned nothing has none for "bc". A directory that does not exist, and data with nothing to calibrate on,
+    raise a `UserError`.
     """
     if not source or (source == CLONE and clone is None):
         return None

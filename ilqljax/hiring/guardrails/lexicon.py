@@ -1,7 +1,7 @@
 """Find names of technologies and places in a text.
 
 The lists are for noticing that such a name has gone, has changed or has appeared; they need not be complete, because
-`terms.check_names` notices other new names too. A name that is an ordinary word in lower case ("Go", "Swift") is only
+`facts.check_names` notices other new names too. A name that is an ordinary word in lower case ("Go", "Swift") is only
 found with its capitals; places always are. Technologies come from `technologies.ini`; places from GeoNames and
 `places.ini`.
 """

@@ -1,8 +1,7 @@
 """Check that legal statements and the conditions of the work stand in the rewrite exactly as they stood before.
 
-Each row of `STATEMENTS` is a statement that an employer must or chose to make, each of `CONDITIONS` a fact of the
-contract. A statement also has a sign: "we sponsor visas" and "we cannot sponsor visas" are two statements. Remote work
-and the right to work have their places as well: "remote (US)" and "remote (EU)" are two statements.
+`statements.ini` says what they are. A statement also has a sign: "we sponsor visas" and "we cannot sponsor visas" are
+two statements. Remote work and the right to work have their places as well: "remote (US)" and "remote (EU)".
 
 `check_negations` compares all else that a text denies: a lost "not" turns a sentence round, yet changes a single word.
 Words are compared by their first letters there, so that "not required" and "does not require" are the same.
@@ -21,43 +20,9 @@ from ilqljax.hiring.guardrails.lexicon import find_places
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
 from ilqljax.hiring.word_files import load_words
 
-STATEMENTS = {
-    "equal opportunity": r"\bequal[- ](?:employment[- ])?opportunit(?:y|ies)\b|\beeoc?\b|\beoe\b|\bm/f/d(?:/v)?\b"
-    r"|\bwithout regard to\b|\baffirmative action\b|\b(?:do(?:es)?|will) not discriminate\b|\bnon-?discrimination\b",
-    "visa sponsorship": r"\bvisas?\b|\bh-?1b\b|\bwork permits?\b"
-    r"|\bsponsor(?:ship|s)?\b(?=.{0,25}\b(?:visa|h-?1b|permit))",
-    "work authorization": r"\b(?:work|employment) authori[sz]ation\b|\bauthori[sz]ed to work\b|\bright to work\b"
-    r"|\beligible to work\b|\be-?verify\b|\bgreen ?cards?\b"
-    r"|\b(?:us|usa|u\.s\.|eu|eea|uk) (?:citizen(?:ship|s)?|residents?|only)\b",
-    "background check": r"\bbackground (?:checks?|screening|investigations?)\b|\bcriminal (?:records?|history)\b"
-    r"|\bdbs checks?\b",
-    "drug test": r"\bdrug[- ](?:tests?|testing|screen(?:ing)?|free)\b",
-    "accommodation": r"\breasonable (?:accommodations?|adjustments?)\b|\bamericans with disabilities\b"
-    r"|\baccommodations?\b(?=.{0,60}\b(?:disabilit|applicants|interview))",
-    "security clearance": r"\b(?:security|secret|top[- ]secret|dod) clearances?\b|\bts/sci\b",
-    "age limit": r"\b(?:1[68]|21) years (?:old|of age)\b|\b(?:over|minimum age) (?:of )?(?:1[68]|21)\b",
-    "recruiters": r"\b(?:recruiters?|agencies|recruiting firms|headhunters)\b"
-    r"(?=,? (?:please|need not|will|calls|or)\b)",
-    "privacy": r"\bgdpr\b|\bprivacy (?:policy|notice)\b|\bdata protection\b",
-}
-CONDITIONS = {
-    "remote work": r"\bremote(?:ly)?\b|\btelecommut\w+|\bwork(?:ing)? from home\b|\bwfh\b|\bdistributed team\b",
-    "work on site": r"\bon[- ]?site\b|\bin[- ]office\b|\brelocat\w+",
-    "full time": r"\bfull[- ]?time\b",
-    "part time": r"\bpart[- ]?time\b",
-    "contract": r"\bcontractors?\b|\bfreelanc\w+|\bfixed[- ]term\b"
-    r"|\bcontract[- ](?:work|position|role|basis|only|to[- ]hire)\b"
-    # Alone between the separators of a header.
-    r"|(?:(?<=[|/,(])|(?<=[|/,(] )|(?<=\bor ))contract\b(?=\s*(?:[|/,;).]|or\b|$))",
-    "internship": r"\bintern(?:ship)?s?\b",
-    "unpaid": r"\bunpaid\b|\bvolunteers?\b",
-    "equity": r"\bequity\b|\bstock options?\b|\brsus?\b",
-    "benefits": r"\b(?:health|medical|dental) (?:insurance|care|coverage|benefits)\b|\b401\(?k\)?|\bparental leave\b"
-    r"|\bmaternity leave\b|\bpaid (?:time off|vacation|leave|holidays)\b|\bpto\b",
-}
 _PATTERNS = {
-    check: {name: re.compile(pattern, re.IGNORECASE) for name, pattern in table.items()}
-    for check, table in (("statements_kept", STATEMENTS), ("conditions_kept", CONDITIONS))
+    check: {name: re.compile("|".join(patterns), re.IGNORECASE) for name, patterns in table.items()}
+    for check, table in load_words("guardrails/statements.ini").items()
 }
 _WINDOW = 40
 _NOT_BEFORE = re.compile(

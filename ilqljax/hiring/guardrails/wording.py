@@ -17,8 +17,7 @@ from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
 from ilqljax.hiring.edits.operators import INCLUSIVE_STATEMENTS
 from ilqljax.hiring.guardrails.facts import KNOWN_WORDS
 from ilqljax.hiring.guardrails.findings import WORD, Failure, blank_links, list_sentences, list_words, mentions
-from ilqljax.hiring.postings.posting import Posting, normalize_spaces
-from ilqljax.hiring.postings.prompts import INSTRUCTION
+from ilqljax.hiring.postings.posting import INSTRUCTION, Posting, normalize_spaces
 from ilqljax.hiring.word_files import load_words
 
 SPECIAL_TOKENS = ("<|pad|>", "<s>", "</s>", "<a>", "</a>", "</eod>", "<|endoftext|>")

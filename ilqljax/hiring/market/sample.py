@@ -24,8 +24,6 @@ learn it from nothing within a minute. Companies are named by two words of one s
 are made of seen words.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from ilqljax.errors import UserError
@@ -33,22 +31,9 @@ from ilqljax.hiring.edits.coded_words import CODES, SAMPLE_TRIPLES
 from ilqljax.hiring.postings.posting import Candidate, Posting
 from ilqljax.hiring.word_files import load_words
 
-
-class Occupation(NamedTuple):
-    """Name an occupation and list its titles, duties (verb phrases) and skills (nouns)."""
-
-    name: str
-    titles: tuple[str, ...]
-    duties: tuple[str, ...]
-    skills: tuple[str, ...]
-
-
 _WORDS = load_words("market/words.ini")
-OCCUPATIONS = tuple(
-    Occupation(section.removeprefix("occupation "), **lists)
-    for section, lists in _WORDS.items()
-    if section.startswith("occupation ")
-)
+# The titles, duties (verb phrases) and skills (nouns) of each.
+OCCUPATIONS = {name.removeprefix("occupation "): lists for name, lists in _WORDS.items() if "occupation" in name}
 COMPANY_WORDS = _WORDS["companies"]["words"]
 CITIES = {city: country for city, (country,) in _WORDS["cities"].items()}
 QUALIFICATIONS = {region: name for region, (name,) in _WORDS["qualifications"].items()}
@@ -67,10 +52,8 @@ def make_market(
 ) -> tuple[list[Posting], list[Candidate]]:
     """Make the sample's postings, three a company on average, and candidates; every seed gives another market.
 
-    The strength `plant` of the planted correlations (module docstring) is from 0 (none) to 1 (complete).
-
-    Raises:
-        UserError: a number is out of its range.
+    The strength `plant` of the planted correlations (module docstring) is from 0 (none) to 1 (complete). A number out
+    of its range raises a `UserError`.
     """
     if not 0.0 <= plant <= 1.0:
         raise UserError(f"plant={plant} is not a strength from 0 to 1. Use 0 for no correlation, 0.8 for the default.")
@@ -80,7 +63,9 @@ def make_market(
             f"n_postings={n_postings}, n_candidates={n_candidates}: use 1 to {most} postings and at least 1 candidate."
         )
     posting_rng, candidate_rng = (np.random.default_rng([seed, stream]) for stream in range(2))
-    companies = _draw_companies(posting_rng, n_companies=-(-n_postings // POSTINGS_PER_COMPANY))
+    names = [f"{first} {second}" for first in COMPANY_WORDS for second in COMPANY_WORDS if second != first]
+    drawn = posting_rng.choice(len(names), size=-(-n_postings // POSTINGS_PER_COMPANY), replace=False)
+    companies = [names[i] for i in drawn]
     postings, seen = [], set()
     while len(postings) < n_postings:
         posting = _draw_posting(posting_rng, index=len(postings), companies=companies)
@@ -91,20 +76,16 @@ def make_market(
     return postings, candidates
 
 
-def _draw_companies(rng: np.random.Generator, *, n_companies: int) -> list[str]:
-    pairs = [f"{first} {second}" for first in COMPANY_WORDS for second in COMPANY_WORDS if second != first]
-    return [pairs[i] for i in rng.choice(len(pairs), size=n_companies, replace=False)]
-
-
 def _draw_posting(rng: np.random.Generator, *, index: int, companies: list[str]) -> Posting:
-    occupation = _pick(rng, OCCUPATIONS)
+    occupation = _pick(rng, tuple(OCCUPATIONS))
+    words = OCCUPATIONS[occupation]
     company = companies[index % len(companies)]
     city = _pick(rng, tuple(CITIES))
-    title = _pick(rng, occupation.titles)
+    title = _pick(rng, words["titles"])
     code = int(rng.choice(len(CODES), p=POSTING_CODE_SHARES))
     adjectives = [SAMPLE_TRIPLES[i][code] for i in rng.choice(len(SAMPLE_TRIPLES), size=5, replace=False)]
-    duties = _pick_many(rng, occupation.duties, 2)
-    skills = _pick_many(rng, occupation.skills, 3)
+    duties = _pick_many(rng, words["duties"], 2)
+    skills = _pick_many(rng, words["skills"], 3)
     teams = TEMPLATES["teams with two" if rng.random() < 0.5 else "teams with one"]
     sentences = [
         _fill(_pick(rng, TEMPLATES["openings"]), adjectives[0], company=company, city=city, title=title.lower()),
@@ -128,17 +109,16 @@ def _draw_posting(rng: np.random.Generator, *, index: int, companies: list[str])
         country_code=CITIES[city],
         requirements=", ".join(skills),
         remote=bool(rng.random() < 0.2),
-        group=occupation.name,
+        group=occupation,
     )
 
 
 def _draw_candidate(rng: np.random.Generator, *, index: int, plant: float) -> Candidate:
-    # Every draw is made whatever the plant is, so two markets that differ in the plant differ in the planted words
-    # only.
-    occupation = _pick(rng, OCCUPATIONS)
+    # Every draw is made whatever the plant is, so two markets that differ in it differ in the planted words only.
+    words = OCCUPATIONS[_pick(rng, tuple(OCCUPATIONS))]
     gender, region = _pick(rng, GENDERS), _pick(rng, REGIONS)
-    title = _pick(rng, occupation.titles).lower().split()[-1]
-    skills = _pick_many(rng, occupation.skills, 3)
+    title = _pick(rng, words["titles"]).lower().split()[-1]
+    skills = _pick_many(rng, words["skills"], 3)
     own_code, own_qualification = rng.random(2) < plant
     any_code, any_region = int(rng.integers(len(CODES))), _pick(rng, REGIONS)
     code = CODE_OF_GENDER[gender] if own_code else any_code
@@ -147,17 +127,18 @@ def _draw_candidate(rng: np.random.Generator, *, index: int, plant: float) -> Ca
     undeclared_gender, undeclared_region = rng.random(2) < UNKNOWN_SHARE
     return Candidate(
         id=f"candidate-{index:05d}",
-        text=_fill(
-            "I am {a} {adjective}, {second} and {third} {title}. ", first, second=second, third=third, title=title
-        )
-        + f"I know {skills[0]}, {skills[1]} and {skills[2]}. I hold {qualification}.",
+        text=f"I am {_choose_article(first)} {first}, {second} and {third} {title}. "
+        f"I know {skills[0]}, {skills[1]} and {skills[2]}. I hold {qualification}.",
         attributes={"gender": "" if undeclared_gender else gender, "region": "" if undeclared_region else region},
     )
 
 
 def _fill(template: str, adjective: str, **slots: str) -> str:
-    article = "an" if adjective[0] in "aeiou" else "a"
-    return template.format(a=article, adjective=adjective, **slots)
+    return template.format(a=_choose_article(adjective), adjective=adjective, **slots)
+
+
+def _choose_article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
 
 
 def _pick(rng: np.random.Generator, options: tuple):

@@ -11,7 +11,7 @@ exact: the ranking does not depend on blocks, devices, or the other texts of a b
 equal candidates at the k-th place), the host searches that text again in full.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -54,16 +54,10 @@ class DenseIndex:
         devices: Sequence[jax.Device] = (),
         max_block: int = MAX_BLOCK,
     ):
-        """Put the candidates on the devices.
+        """Deal the candidates, one row each, out over the devices: () is all of this process.
 
-        Args:
-            vectors: one row a candidate; not kept.
-            metric: a name in `METRICS`.
-            devices: candidates are dealt out over them; () takes all of this process.
-            max_block: most candidates that are multiplied at a time.
-
-        Raises:
-            UserError: there is no candidate, a value is not finite or a vector is too long, or the metric is unknown.
+        At most `max_block` of them are multiplied at a time. No candidate, a value that is not finite, a vector that is
+        too long and an unknown metric raise a `UserError`.
         """
         check_metric(metric)
         vectors = check_shape(vectors, name="The candidates' vectors")
@@ -121,7 +115,7 @@ class DenseIndex:
     def _search(self, queries: Float[Array, "B D"], k: int) -> Matches:
         n_kept = max(MIN_KEPT, 1 << (k + SPARE - 1).bit_length())
         if n_kept > MAX_KEPT:
-            return _stack(self._search_fully(query, k, -np.inf) for query in queries)
+            return join_matches([self._search_fully(query, k, -np.inf) for query in queries], k)
         rows, bounds = self._screen(queries, n_kept)
         lengths = measure_lengths(queries)
         # The last term is for devices that take numbers below 2^-126 for zero.
@@ -130,10 +124,10 @@ class DenseIndex:
         for query, near, bound, error in zip(queries, rows, bounds, errors, strict=True):
             settled = _keep_best(near, score_exactly(query, self._take(near)), k)
             # Rounding is monotone: nothing that was dropped can have a higher score than this.
-            if settled.scores[-1] <= np.float32(bound + error):
-                settled = self._search_fully(query, k, float(settled.scores[-1]) - 2.0 * error)
+            if settled.scores[0, -1] <= np.float32(bound + error):
+                settled = self._search_fully(query, k, float(settled.scores[0, -1]) - 2.0 * error)
             found.append(settled)
-        return _stack(found)
+        return join_matches(found, k)
 
     def _screen(self, queries: Float[Array, "B D"], n_kept: int) -> tuple[Int[Array, "B K"], Float[Array, "B"]]:
         """Return the rows of each query's K best screened scores, sorted by row, and the most that another may have."""
@@ -166,8 +160,8 @@ class DenseIndex:
             scores = np.concatenate([scores, score_exactly(query, part[near]).astype(np.float32)])
             if len(rows) > k:
                 best = _keep_best(rows, scores, k)
-                order = np.argsort(best.indices)  # rows must increase for ties to go by the lower one
-                rows, scores = best.indices[order], best.scores[order]
+                order = np.argsort(best.indices[0])  # rows must increase for ties to go by the lower one
+                rows, scores = best.indices[0, order], best.scores[0, order]
         return _keep_best(rows, scores, k)
 
     def _take(self, rows: Int[Array, "n"]) -> Float[Array, "n D"]:
@@ -194,23 +188,20 @@ class DenseMatcher(CheckedMatcher):
 
 
 def _keep_best(rows: Int[Array, "n"], scores: Float[Array, "n"], k: int) -> Matches:
+    """Return the matches of the one text that has these scores."""
     best = select_top_k(scores[None], k)
-    return Matches(rows[best.indices[0]], best.scores[0])
-
-
-def _stack(found: Iterable[Matches]) -> Matches:
-    return Matches(*map(np.stack, zip(*found, strict=True)))
+    return Matches(rows[best.indices], best.scores)
 
 
 @partial(jax.jit, static_argnames=("mesh", "block", "n_blocks", "n_kept"))
 def screen(
-    vectors: Float[Array, "N D"],
+    vectors: Float[Array, "N D"],  # dealt out over the mesh; each device's last rows may be padding, which scores -inf
     queries: Float[Array, "B D"],
-    n_valid: Int[Array, "devices"],
+    n_valid: Int[Array, "devices"],  # how many rows of each device are candidates
     *,
     mesh: jax.sharding.Mesh,
-    block: int,
-    n_blocks: int,
+    block: int,  # candidates multiplied at a time, a multiple of `GROUP`
+    n_blocks: int,  # blocks whose maxima are merged at a time; `block * n_blocks` divides a device's rows
     n_kept: int,
 ) -> tuple[Float[Array, "devices B K"], Int[Array, "devices B K"], Float[Array, "devices B G"]]:
     """Return each device's K <= `n_kept` best float32 scores, best first, their rows there, and maxima of G groups.
@@ -218,15 +209,6 @@ def screen(
     Of every 16 candidates only the maximum is looked at. The groups of the `n_kept` highest maxima hold the `n_kept`
     highest scores; these few are computed a second time, because keeping all scores would be N x texts of them. No
     other candidate has a float32 score above the lowest of a device's maxima and scores.
-
-    Args:
-        vectors: the candidates, dealt out over the mesh; each device's last rows may be padding.
-        queries: the texts.
-        n_valid: how many rows of each device are candidates; padding scores -inf.
-        mesh: of the devices.
-        block: candidates multiplied at a time, a multiple of `GROUP`.
-        n_blocks: blocks whose maxima are merged at a time; `block * n_blocks` divides a device's rows.
-        n_kept: the most to keep.
     """
     local = partial(_screen_device, block=block, n_blocks=n_blocks, n_kept=n_kept)
     dealt, specs = PartitionSpec(AXIS), (PartitionSpec(AXIS), PartitionSpec(), PartitionSpec(AXIS))

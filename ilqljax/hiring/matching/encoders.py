@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from ilqljax.config import register
 from ilqljax.data.files import read_arrays, save_arrays
 from ilqljax.errors import UserError
 from ilqljax.hiring.data.prepared import VECTORS
-from ilqljax.hiring.matching.dense import DenseIndex, DenseMatcher, check_metric
+from ilqljax.hiring.matching.dense import DenseIndex, DenseMatcher, check_metric, prepare_vectors
 from ilqljax.hiring.matching.matcher import Matcher, hash_texts
 from ilqljax.hiring.postings.posting import Candidate
 from ilqljax.models.sentence_encoder import SentenceEncoder
@@ -46,6 +47,7 @@ class EncoderSource:
         metric: "cosine" or "dot".
     """
 
+    kind: ClassVar[str] = "encoder"
     path: str = "minilm"
     pooling: str = ""
     max_length: int = 0
@@ -69,7 +71,7 @@ class EncoderSource:
     @property
     def fingerprint(self) -> str:
         """Of the encoder's files and settings, and the metric."""
-        return f"encoder {self.encoder.fingerprint} {self.metric}"
+        return f"{self.kind} {self.encoder.fingerprint} {self.metric}"
 
     def make(self, candidates: Sequence[Candidate], *, folder: Path) -> Matcher:
         """Encode the candidates, or read their vectors, and put them on the devices."""
@@ -109,12 +111,8 @@ class EmbeddingsSource(EncoderSource):
             matcher with one encoder for candidates and another for postings.
     """
 
+    kind: ClassVar[str] = "embeddings"
     same_encoder: bool = True
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the encoder's files and settings, and the metric."""
-        return f"embeddings {self.encoder.fingerprint} {self.metric}"
 
     def make(self, candidates: Sequence[Candidate], *, folder: Path) -> Matcher:
         """Check the candidates' vectors and put them on the devices."""
@@ -138,10 +136,8 @@ class EmbeddingsSource(EncoderSource):
 
     def _check_encoder(self, candidates: Sequence[Candidate], vectors: np.ndarray) -> None:
         chosen = np.unique(np.linspace(0, len(candidates) - 1, N_CHECKED).astype(int))
-        ours = self.encoder.encode([candidates[i].text for i in chosen]).vectors.astype(np.float64)
-        theirs = vectors[chosen].astype(np.float64)
-        lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-        cosines = (ours * theirs).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
+        ours = prepare_vectors(self.encoder.encode([candidates[i].text for i in chosen]).vectors, metric="cosine")
+        cosines = (ours * prepare_vectors(vectors[chosen], metric="cosine")).sum(axis=1)
         worst = int(cosines.argmin())
         if cosines[worst] < LEAST_COSINE:
             raise UserError(

@@ -44,7 +44,7 @@ class Matcher(Protocol):
     """Rank a fixed list of candidates for any text.
 
     Its `fingerprint` changes whenever the ranking could, for caches: a hash of the method, its settings and the
-    candidates. It may also have `texts_at_once`, how many texts keep it busy (`read_texts_at_once`).
+    candidates. It may also have `texts_at_once`, how many texts keep it busy.
     """
 
     fingerprint: str
@@ -53,11 +53,6 @@ class Matcher(Protocol):
     def top_k(self, texts: Sequence[str], k: int) -> Matches:
         """Return each text's k best candidates, best first; equal scores go by the lower index."""
         ...
-
-
-def read_texts_at_once(matcher: Matcher) -> int:
-    """Return how many texts a call needs to keep a matcher busy: `matcher.texts_at_once`, 1 where it has none."""
-    return getattr(matcher, "texts_at_once", 1)
 
 
 @runtime_checkable
@@ -110,10 +105,7 @@ def select_top_k(scores: Float[Array, "B N"], k: int) -> Matches:
     """Select the k highest scores of each row; equal scores are ordered by the lower index, also at the k-th place.
 
     Scores are compared as float32. Those that are equal in exact arithmetic but were summed in another order then tie,
-    provided that they were computed in float64.
-
-    Raises:
-        UserError: k is not between 1 and N, or a score is NaN.
+    provided that they were computed in float64. A k that is not from 1 to N, and a NaN, raise a `UserError`.
     """
     scores = np.asarray(scores)
     check_k(k, n_candidates=scores.shape[-1])

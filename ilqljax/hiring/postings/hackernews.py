@@ -10,7 +10,7 @@ import html
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from html.entities import html5
 from pathlib import Path
@@ -116,12 +116,19 @@ def load_hackernews(path: str | Path) -> list[Posting]:
     and score, which are made again here. A `UserError` if there is no post with a word.
     """
     if Path(path).is_dir():
-        return _read_worded(list_dataset(Path(path)), _read_prepared, path=path)
-    first = next((row for _, row in list_lines(path)), {})
-    if first and RAW_KEYS.isdisjoint(first.keys() - {"text"}) and PREPARED_KEYS & first.keys():
-        rows = ((where, {**row, "id": str(number)}) for number, (where, row) in enumerate(list_lines(path)))
-        return _read_worded(rows, _read_prepared, path=path)
-    postings = _read_worded(list_lines(path), _read_raw, path=path)
+        rows, is_prepared = list_dataset(Path(path)), True
+    else:
+        rows, keys = list_lines(path), next((row.keys() for _, row in list_lines(path)), set())
+        is_prepared = RAW_KEYS.isdisjoint(keys - {"text"}) and not PREPARED_KEYS.isdisjoint(keys)
+    if is_prepared:
+        rows = ((where, {**row, "id": str(number)}) for number, (where, row) in enumerate(rows))
+    name = "post with a word"
+    posts = read_rows(rows, _read_prepared if is_prepared else _read_raw, name=name, path=path)
+    postings = require_rows([p for p in posts if _WORD.search(p.description)], name=name, path=path)
+    if len(postings) < len(posts):
+        logger.warning("%s: %d posts without a word are left out", path, len(posts) - len(postings))
+    if is_prepared:
+        return postings
     # A post may start with another of its cities than the one that `locations` holds.
     counts = Counter(part.strip().casefold() for p in postings for part in {p.location, p.location.split(",")[0]})
     return [
@@ -166,13 +173,3 @@ def _join(value: Any, *, name: str, where: str) -> str:
 def _normalize_lines(text: str) -> str:
     """Normalise the spaces of each line and drop empty lines; line breaks stay, as sentence boundaries."""
     return "\n".join(line for line in map(normalize_spaces, text.splitlines()) if line)
-
-
-def _read_worded(
-    rows: Iterable[tuple[str, Mapping]], read: Callable[..., Posting], *, path: str | Path
-) -> list[Posting]:
-    postings = read_rows(rows, read, name="post with a word", path=path)
-    kept = [posting for posting in postings if _WORD.search(posting.description)]
-    if len(kept) < len(postings):
-        logger.warning("%s: %d posts without a word are left out", path, len(postings) - len(kept))
-    return require_rows(kept, name="post with a word", path=path)

@@ -1,9 +1,9 @@
-"""Read and write the task's own two files: `jobs.jsonl` and `candidates.jsonl` (each may be gzipped).
+"""Postings and candidates, the prompt of a posting, and the task's own files: `jobs.jsonl` and `candidates.jsonl`.
 
-A job line holds the fields of `Posting`, of which `id`, `title` and `description` are required. A candidate line holds
-`id`, `text` and `attributes`, a mapping from an attribute's name to its declared value ("" means unknown), and
-optionally `embedding`, the text's vector as a list of numbers, as long on every line that has one. Attributes are
-declared by the data's owner; nothing here guesses them. Other formats: `workable`, `hackernews`.
+Each file may be gzipped. A job line holds the fields of `Posting`, of which `id`, `title` and `description` are
+required, a candidate line those of `Candidate`, of which `id` and `text` are; an embedding is a list of numbers, as
+long on every line that has one. Attributes are declared by the data's owner; nothing here guesses them. Other formats:
+`workable`, `hackernews`.
 """
 
 import dataclasses
@@ -19,45 +19,27 @@ from ilqljax.errors import UserError
 
 @dataclass(frozen=True)
 class Posting:
-    """Hold one job posting; fields that are not known are empty.
+    """Hold one job posting; fields that are not known are empty."""
 
-    Attributes:
-        id: unique within its file.
-        title: job title.
-        description: the posting's text, which the task rewrites.
-        company: who hires; splits keep a company's postings together.
-        location: place as the posting's owner writes it.
-        country_code: two letters, upper case.
-        requirements: what an applicant needs, as text.
-        remote: whether the work may be done remotely.
-        group: job family, for targets per group.
-    """
-
-    id: str
+    id: str  # unique within its file
     title: str
-    description: str
-    company: str = ""
-    location: str = ""
-    country_code: str = ""
-    requirements: str = ""
-    remote: bool = False
-    group: str = ""
+    description: str  # the posting's text, which the task rewrites
+    company: str = ""  # who hires; splits keep a company's postings together
+    location: str = ""  # as the posting's owner writes it
+    country_code: str = ""  # two letters, upper case
+    requirements: str = ""  # what an applicant needs, as text
+    remote: bool = False  # whether the work may be done remotely
+    group: str = ""  # job family, for targets per group
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Hold one candidate.
+    """Hold one candidate."""
 
-    Attributes:
-        id: unique within its file.
-        text: the profile that is matched.
-        attributes: declared values by name; "" is unknown.
-        embedding: the text's vector in float32, from an encoder of the owner's; empty where there is none.
-    """
-
-    id: str
-    text: str
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    id: str  # unique within its file
+    text: str  # the profile that is matched
+    attributes: Mapping[str, str] = field(default_factory=dict)  # declared values by name; "" is unknown
+    # The text's vector in float32, from an encoder of the owner's; empty where there is none.
     embedding: array = field(default_factory=lambda: array("f"), repr=False)
 
 
@@ -86,6 +68,41 @@ def require_text(row: Mapping[str, Any], *names: str, where: str) -> None:
             raise UserError(f"{where}: the field '{name}' is empty. Fill it in or delete the line.")
 
 
+# A prompt's overhead is about twenty words, so that most of a row's tokens are the posting itself.
+INSTRUCTION = "Write a new posting using only this information."
+_LABELS = {"Posting": "description"} | {n.capitalize(): n for n in ("title", "company", "location", "requirements")}
+
+
+def build_prompt(posting: Posting) -> str:
+    """Build what the policy reads before it writes a new posting: a short line a fact, without those that are empty.
+
+    A posting "Blue Oak needs a warm nurse." with title "Ward Nurse" and nothing else gives
+
+        Posting: Blue Oak needs a warm nurse.
+        Title: Ward Nurse
+        Remote: no
+        Write a new posting using only this information.
+    """
+    fields = {label: normalize_spaces(getattr(posting, name)) for label, name in _LABELS.items()}
+    fields["Remote"] = "yes" if posting.remote else "no"
+    return "\n".join([*(f"{label}: {text}" for label, text in fields.items() if text), INSTRUCTION])
+
+
+def parse_prompt(prompt: str) -> Posting:
+    """Return the posting that a prompt of `build_prompt` states (else a `UserError`); what it lacks is empty."""
+    lines = [line.partition(": ") for line in prompt.split("\n")[:-1]]
+    values = {label: value for label, separator, value in lines if separator}
+    if not values.get("Posting") or prompt.split("\n")[-1] != INSTRUCTION:
+        raise UserError(f"{prompt[:60]!r} is not a posting's prompt. Make prompts with build_prompt.")
+    known = {name: values.get(label, "") for label, name in _LABELS.items()}
+    return Posting(id="", remote=values.get("Remote") == "yes", **known)
+
+
+def map_groups(postings: Iterable[Posting]) -> dict[str, str]:
+    """Return each posting's job group by its prompt, which is what a reward sees of a posting."""
+    return {build_prompt(posting): posting.group for posting in postings}
+
+
 class VectorReader:
     """Read a file's embeddings, and remember how long the first one was, and where, to refuse another length."""
 
@@ -93,11 +110,7 @@ class VectorReader:
         self._width, self._place = 0, ""
 
     def read(self, row: Mapping[str, Any], *, where: str) -> array:
-        """Return the embedding in float32; an empty array if it is absent or null.
-
-        Raises:
-            UserError: it is empty, not a list or of another length, or an item is not a number that float32 can hold.
-        """
+        """Return the embedding in float32, empty if it is absent or null; what float32 cannot hold is a `UserError`."""
         if row.get("embedding") is None:
             return array("f")
         values = read_field(row, "embedding", kind=list, where=where)
@@ -122,11 +135,7 @@ def read_rows(
 ) -> list[Row]:
     """Read postings or candidates; a `UserError` if there is none, or two have the same id.
 
-    Args:
-        rows: (where it stands, what it holds) of each.
-        read: makes one of a row; where the row stands is its argument `where`.
-        name: what one is called.
-        path: what the rows are of.
+    `rows` has where each stands and what it holds; `read` makes a posting or candidate, which `name` calls, of them.
     """
     found, place_of = [], {}
     for where, row in rows:
@@ -172,11 +181,7 @@ def list_dataset(folder: Path) -> Iterable[tuple[str, dict[str, Any]]]:
 
 
 def parse_posting(row: Mapping[str, Any], *, where: str) -> Posting:
-    """Read a posting from an object of `jobs.jsonl`.
-
-    Raises:
-        UserError: a missing or wrong field, or an empty id or description; `where` says where it stands.
-    """
+    """Read a posting from an object of `jobs.jsonl`; a missing, wrong or empty field raises a `UserError`."""
     values = read_fields(row, _POSTING, where=where)
     require_text(values, "id", "description", where=where)
     return Posting(**values)
@@ -208,11 +213,9 @@ def save_postings(path: str | Path, postings: Iterable[Posting]) -> None:
 
 def save_candidates(path: str | Path, candidates: Iterable[Candidate]) -> None:
     """Write `candidates.jsonl`, whole or not at all."""
-    save_json_lines(path, map(_describe_candidate, candidates))
-
-
-def _describe_candidate(candidate: Candidate) -> dict[str, Any]:
-    row = {"id": candidate.id, "text": candidate.text, "attributes": dict(candidate.attributes)}
-    if candidate.embedding:
-        row["embedding"] = [float(f"{value:.9g}") for value in candidate.embedding]  # nine digits tell float32 apart
-    return row
+    rows = []
+    for candidate in candidates:
+        rows.append({"id": candidate.id, "text": candidate.text, "attributes": dict(candidate.attributes)})
+        if candidate.embedding:  # nine digits tell float32 apart
+            rows[-1]["embedding"] = [float(f"{value:.9g}") for value in candidate.embedding]
+    save_json_lines(path, rows)

@@ -14,11 +14,7 @@ CANDIDATES_FILES = ("candidates.jsonl", "candidates.jsonl.gz")
 
 
 def detect_source(path: str | Path) -> str:
-    """Return the name in `SOURCES` of the format at a path; "" means the sample.
-
-    Raises:
-        UserError: there is nothing at the path, or its format is not known.
-    """
+    """Return the name in `SOURCES` of the format at a path ("" is the sample), or raise a `UserError` if none fits."""
     if not str(path):
         return "sample"
     path = Path(path)
@@ -58,20 +54,9 @@ def load_market(
     n_postings: int = 300,
     n_candidates: int = 2000,
 ) -> Market:
-    """Load or make the postings and candidates.
+    """Load or make the postings and candidates; the arguments are options of `data.prepare.DataConfig`.
 
-    Args:
-        source: a name in `SOURCES`; "" detects it from the path (no path: the sample).
-        path: file or folder of the postings; must be empty for the sample.
-        candidates_path: file of the candidates. Without it a folder's own are taken, and for Hacker News, which has
-            none, the sample's.
-        seed: of the sample.
-        plant: the sample's planted correlation (`market.sample`).
-        n_postings: of the sample.
-        n_candidates: of the sample.
-
-    Raises:
-        UserError: an unknown source, a path that does not go with it, or bad data.
+    An unknown source, a path that does not go with it, and bad data raise a `UserError`.
     """
     source, sample = source or detect_source(path), {"seed": seed, "n_candidates": n_candidates, "plant": plant}
     if source not in SOURCES:

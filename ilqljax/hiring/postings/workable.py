@@ -64,13 +64,8 @@ def load_raw_workable(path: str | Path) -> tuple[list[Posting], list[Candidate]]
     postings = read_rows(list_lines(path), read, name="job", path=path)
     torn = [name for name in candidates if len(countries.get(name, ())) > 1]
     if torn:
-        logger.warning(
-            "%s: %d applicants declare several countries and count as unknown, first %r: %s",
-            path,
-            len(torn),
-            torn[0],
-            ", ".join(sorted(countries[torn[0]])),
-        )
+        message = "%s: %d applicants declare several countries and count as unknown, first %r: %s"
+        logger.warning(message, path, len(torn), torn[0], ", ".join(sorted(countries[torn[0]])))
     one = {name: next(iter(found)) for name, found in countries.items() if len(found) == 1}
     people = [replace(c, attributes={"location": one.get(c.id, "")}) for c in candidates.values()]
     return postings, require_rows(people, name="candidate with an experience or education", path=path)

@@ -134,14 +134,11 @@ class RewardCache:
                     kept.append(name_aside(self.path))
                     os.replace(file, kept[-1])
             self.path.with_name(f"{self.path.name}-shm").unlink(missing_ok=True)
-            logger.warning(
+            message = (
                 "%s: is damaged or not a reward cache (%s). It is kept as %s. The %d rewards that could be read are "
-                "used; others are computed again.",
-                self.path,
-                reason,
-                " and ".join(file.name for file in kept),
-                len(rewards),
+                "used; others are computed again."
             )
+            logger.warning(message, self.path, reason, " and ".join(file.name for file in kept), len(rewards))
             self._open(lambda connection: _insert(connection, rewards))
 
 

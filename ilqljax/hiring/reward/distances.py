@@ -179,8 +179,7 @@ def make_distance(
 ) -> Distance:
     """Return a distance of `DISTANCE_NAMES` with its options bound to the categories, in the order of the shares.
 
-    Raises:
-        UserError: an unknown name, or an option out of its range or of another distance.
+    An unknown name, and an option out of its range or of another distance, raise a `UserError`.
     """
     if name not in DISTANCE_NAMES:
         raise UserError(f"Unknown distance '{name}'. Known: {', '.join(DISTANCE_NAMES)}.")

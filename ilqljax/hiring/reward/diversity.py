@@ -93,11 +93,9 @@ def diversity_score(
     0 is best. A shortlist with no known member gets the worst score, -100 (or less, where the distance from the target
     can exceed 1): anything milder would reward retrieving people who declare nothing.
 
-    Args:
-        codes_of_topk: codes of the members, best first; one outside the target's categories raises a `UserError`.
-        target: one distribution for all, or one a shortlist.
-        distance: of distributions (`distances`).
-        weights: of the places in the list (`exposure_weights`); without, all members count the same.
+    The target is one distribution for all, or one a shortlist. `weights` are of the places in the list, best first
+    (`exposure_weights`); without, all members count the same. A code outside the target's categories raises a
+    `UserError`.
     """
     target = np.asarray(target, float)
     counts = count_categories(codes_of_topk, target.shape[-1]).counts

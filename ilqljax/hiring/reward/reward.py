@@ -17,8 +17,8 @@ from jaxtyping import Float, Int
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.guardrails import check_rewrite, is_damaged
-from ilqljax.hiring.matching.matcher import Matcher, check_k, hash_texts, read_texts_at_once
-from ilqljax.hiring.postings.prompts import parse_prompt
+from ilqljax.hiring.matching.matcher import Matcher, check_k, hash_texts
+from ilqljax.hiring.postings.posting import parse_prompt
 from ilqljax.hiring.reward.cache import MemoryCache, RewardCache
 from ilqljax.hiring.reward.scores import RewardConfig, ShortlistScorer
 from ilqljax.hiring.statistics import Estimate
@@ -27,7 +27,7 @@ from ilqljax.types import Array
 NO_CANDIDATE = -1
 # A cached reward is only valid for the code that computed it; raise this when the meaning of a reward changes.
 REWARD_VERSION = 1
-# Asked and saved in one go, so what a failure costs; more where a matcher takes more at once (`read_texts_at_once`).
+# Asked and saved in one go, so what a failure costs; more where a matcher has a larger `texts_at_once`.
 PAIRS_AT_A_TIME = 512
 
 
@@ -43,14 +43,10 @@ class DiversityReward:
         cache_path: str | Path = "",
         group_of: Mapping[str, str] = MappingProxyType({}),
     ):
-        """Check that the settings and the table fit the matcher, and open the cache.
+        """Check that the settings and the table, of the same candidates in the same order, fit the matcher.
 
-        Args:
-            matcher: ranks the candidates.
-            table: the same candidates' attributes, in the same order.
-            config: how to score; the defaults if None.
-            cache_path: SQLite file, created if need be; "" keeps the cache in memory.
-            group_of: the job group of each prompt's posting, for targets by group.
+        The cache is an SQLite file, created if need be, or in memory (""). `group_of` gives the job group of each
+        prompt's posting, for targets by group.
         """
         config = RewardConfig() if config is None else config
         check_k(config.k, n_candidates=matcher.n_candidates)
@@ -80,7 +76,7 @@ class DiversityReward:
             if key not in known:
                 keys_of.setdefault((text, group), []).append(key)
         pairs = list(keys_of)
-        size = max(PAIRS_AT_A_TIME, read_texts_at_once(self.matcher))
+        size = max(PAIRS_AT_A_TIME, getattr(self.matcher, "texts_at_once", 1))
         for at in range(0, len(pairs), size):
             part = pairs[at : at + size]
             rewards = zip(part, self._compute(part).tolist(), strict=True)
@@ -100,10 +96,6 @@ class DiversityReward:
     def estimate_noise_floor(self, *, seed: int = 0) -> Estimate:
         """Return the score of random shortlists: its mean, and the range that holds 95 % of them."""
         return self.scorer.simulate_floor(self.config.k, list(self.group_of.values()), seed=seed)
-
-    def describe_targets(self) -> dict[str, dict[str, float]]:
-        """Return the shares aimed at, by attribute (and job group, where targets differ by group) and category."""
-        return self.scorer.describe_targets()
 
     def _compute(self, pairs: Sequence[tuple[str, str]]) -> Float[Array, "B"]:
         rewards = np.full(len(pairs), self.config.empty_reward, np.float64)

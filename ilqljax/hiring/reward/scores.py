@@ -66,7 +66,7 @@ class RewardConfig:
         ground: of the distance "wasserstein", such as "junior < middle < senior".
         weights: "equal", or "exposure" to weigh each place in the list by 1 / log2(1 + rank).
         guardrail_penalty: subtracted from the reward of a rewrite that a guardrail finds damaged; 0 asks none. Then
-            every prompt must be one of `prompts.build_prompt`.
+            every prompt must be one of `build_prompt`.
 
     An option that is out of its range, whatever the candidates are, raises a `UserError`.
     """
