@@ -13,7 +13,7 @@ from ilqljax.hiring.audit.crossed import (
     pair_selection,
     tally_pairs,
 )
-from ilqljax.hiring.audit.impact_ratio import Mark, mark_category, ratios_and_smallest
+from ilqljax.hiring.audit.impact_ratio import Mark, mark_categories, ratios_and_smallest
 from ilqljax.hiring.audit.rates import adjust_for_many, tabulate_rates
 
 
@@ -92,7 +92,9 @@ def test_counts_are_pooled_before_the_ratio():
     codes = np.array([0, 1, 0, -1, 1, 1, 0, 1])
     indices = np.array([[0, 1, 2, 3], [4, 5, 6, 7], [NOBODY] * 4])
     pairs = pair_selection(indices, n_candidates=8, n_selected=2)
-    np.testing.assert_array_equal(pairs.by_posting(codes, 2), [[[2, 1], [1, 3], [0, 0]], [[1, 1], [0, 2], [0, 0]]])
+    tally = tally_pairs(pairs, codes, n_categories=2)
+    np.testing.assert_array_equal(tally.posting_assessed, [[2, 1], [1, 3], [0, 0]])
+    np.testing.assert_array_equal(tally.posting_selected, [[1, 1], [0, 2], [0, 0]])
     table = tabulate_rates(pairs, Attribute("a", ("a", "b"), codes), seed=0)
     assert table["rows"][0]["impact_ratio"] == pytest.approx((1 / 3) / (3 / 4))
     assert (table["unknown"]["n_assessed"], table["unknown"]["n_selected"]) == (1, 0)
@@ -151,8 +153,8 @@ def test_ratio_of_exactly_four_fifths_is_not_below_it(assessed, selected):
 
 def test_ratio_of_four_fifths_less_one_of_a_billion_is_below_it():
     assessed, selected = np.full(2, 10**9), np.array([10**9, 8 * 10**8 - 1])
-    mark = mark_category(1, selected, assessed, people=assessed, eligible=np.ones(2, bool), reference=0)
-    assert mark == Mark.BELOW
+    marks = mark_categories(selected, assessed, people=assessed, eligible=np.ones(2, bool), reference=0)
+    assert marks == [Mark.REFERENCE, Mark.BELOW]
 
 
 def test_category_that_a_draw_leaves_out_takes_no_other_with_it():

@@ -41,35 +41,21 @@ class Pairs(NamedTuple):
     assessed: csr_array | None  # ones wherever `selected` has them; None where every candidate is assessed in every row
     has_postings: bool = True
 
-    def by_candidate(self) -> tuple[Int[Array, "N"], Int[Array, "N"]]:
-        """Return how often each candidate was assessed and selected."""
-        n_rows, n_candidates = self.selected.shape
-        assessed = np.full(n_candidates, n_rows) if self.assessed is None else self.assessed.sum(axis=0)
-        return assessed, self.selected.sum(axis=0)
-
-    def by_posting(self, codes: Int[Array, "N"], n_categories: int) -> tuple[Int[Array, "G C"], Int[Array, "G C"]]:
-        """Return the counts of each category, assessed and selected, a posting; unknown ones are left out."""
-        if not self.has_postings:
-            return np.zeros((0, n_categories), np.int64), np.zeros((0, n_categories), np.int64)
-        is_of = (codes[:, None] == np.arange(n_categories)).astype(np.int64)
-        everybody = np.tile(is_of.sum(axis=0), (self.selected.shape[0], 1))
-        return everybody if self.assessed is None else self.assessed @ is_of, self.selected @ is_of
-
 
 def pair_shortlisting(indices: Int[Array, "G k"], *, n_candidates: int) -> Pairs:
-    """Return the pairs of shortlisting: the pool is assessed for every posting."""
+    """Return the pairs of shortlisting."""
     return Pairs(_pair_places(indices, indices != NOBODY, n_candidates), None)
 
 
 def pair_selection(indices: Int[Array, "G k"], *, n_candidates: int, n_selected: int) -> Pairs:
-    """Return the pairs of selection: the first `n_selected` of a shortlist's members."""
+    """Return the pairs of selection."""
     members = indices != NOBODY
     first = members & (np.arange(indices.shape[1]) < n_selected)
     return Pairs(_pair_places(indices, first, n_candidates), _pair_places(indices, members, n_candidates))
 
 
 def pair_scoring(indices: Int[Array, "G k"], scores: Float[Array, "G k"], *, n_candidates: int) -> Pairs:
-    """Return the pairs of scoring: members whose score is strictly above the median of all members of all postings."""
+    """Return the pairs of scoring."""
     members = indices != NOBODY
     high = members & (scores > median_of_members(indices, scores))
     return Pairs(_pair_places(indices, high, n_candidates), _pair_places(indices, members, n_candidates))
@@ -82,7 +68,7 @@ def median_of_members(indices: Int[Array, "G k"], scores: Float[Array, "G k"]) -
 
 
 def pair_rows(selected: Bool[Array, "N"]) -> Pairs:
-    """Return the pairs of a ready table: every row is assessed once."""
+    """Return the pairs of a ready table."""
     return Pairs(csr_array(selected[None].astype(np.int64)), None, has_postings=False)
 
 
@@ -107,7 +93,7 @@ class Tally(NamedTuple):
     """Hold the counts of a measure that every category's influence is made of; a ready table has no postings."""
 
     codes: Int[Array, "N"]
-    posting_assessed: Int[Array, "G C"]
+    posting_assessed: Int[Array, "G C"]  # unknown ones are left out
     posting_selected: Int[Array, "G C"]
     candidate_assessed: Int[Array, "N"]
     candidate_selected: Int[Array, "N"]
@@ -117,16 +103,22 @@ class Tally(NamedTuple):
         n = self.posting_assessed.shape[1]
         return np.bincount(self.codes + 1, weights=counts, minlength=n + 1).astype(np.int64)
 
+    def totals(self) -> tuple[Int[Array, "C"], Int[Array, "C"]]:
+        """Return the assessed and selected pairs of each category."""
+        return self.sum_by_category(self.candidate_assessed)[1:], self.sum_by_category(self.candidate_selected)[1:]
+
 
 def tally_pairs(pairs: Pairs, codes: Int[Array, "N"], *, n_categories: int) -> Tally:
     """Count a measure's pairs by posting and by candidate."""
-    return Tally(codes, *pairs.by_posting(codes, n_categories), *pairs.by_candidate())
-
-
-def category_totals(tally: Tally) -> tuple[Int[Array, "C"], Int[Array, "C"]]:
-    """Return the assessed and selected pairs of each category."""
-    assessed, selected = map(tally.sum_by_category, (tally.candidate_assessed, tally.candidate_selected))
-    return assessed[1:], selected[1:]
+    selected, assessed = pairs.selected, pairs.assessed
+    is_of = (codes[:, None] == np.arange(n_categories)).astype(np.int64)  # [N C]
+    if assessed is None:
+        by_posting = np.tile(is_of.sum(axis=0), (selected.shape[0], 1))
+        by_candidate = np.full(selected.shape[1], selected.shape[0])
+    else:
+        by_posting, by_candidate = assessed @ is_of, assessed.sum(axis=0)
+    postings = slice(None if pairs.has_postings else 0)
+    return Tally(codes, by_posting[postings], (selected @ is_of)[postings], by_candidate, selected.sum(axis=0))
 
 
 def find_influence(tally: Tally, chosen: Bool[Array, "C"]) -> Influence:

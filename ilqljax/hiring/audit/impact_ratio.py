@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
-from ilqljax.hiring.audit.crossed import Tally, category_totals
+from ilqljax.hiring.audit.crossed import Tally
 from ilqljax.hiring.reward.diversity import diversity_score
 from ilqljax.hiring.reward.scores import ScoreTerm, codes_or_unknown
 from ilqljax.hiring.statistics import Estimate, divide, mean_of_defined, quantiles_of_defined
@@ -86,29 +86,32 @@ def ratios_and_smallest(
     return np.concatenate([ratios, np.where(comparable, smallest, np.nan)], axis=-1)
 
 
-def mark_category(
-    c: int,
+def mark_categories(
     selected: Int[Array, "C"],
     assessed: Int[Array, "C"],
     *,
     people: Int[Array, "C"],
     eligible: Bool[Array, "C"],
     reference: int,
-) -> Mark:
-    """Return how category c stands to the four-fifths rule, compared in integers: exactly 4/5 is not below it.
+) -> list[Mark]:
+    """Return how categories stand to the four-fifths rule, compared in integers: exactly 4/5 is not below it.
 
     Whether a category has enough members is a matter of how many different people these are.
     """
-    if assessed[c] > 0 and not eligible[c]:
-        return Mark.EXCLUDED
-    if not eligible[c] or reference == NO_REFERENCE:
-        return Mark.UNDEFINED
-    if min(people[c], people[reference]) < MIN_PEOPLE:
-        return Mark.INSUFFICIENT
-    if c == reference:
-        return Mark.REFERENCE
-    is_below = 5 * int(selected[c]) * int(assessed[reference]) < 4 * int(selected[reference]) * int(assessed[c])
-    return Mark.BELOW if is_below else Mark.PASSED
+
+    def mark(c: int) -> Mark:
+        if not eligible[c]:
+            return Mark.EXCLUDED if assessed[c] > 0 else Mark.UNDEFINED
+        if reference == NO_REFERENCE:
+            return Mark.UNDEFINED
+        if min(people[c], people[reference]) < MIN_PEOPLE:
+            return Mark.INSUFFICIENT
+        if c == reference:
+            return Mark.REFERENCE
+        is_below = 5 * int(selected[c]) * int(assessed[reference]) < 4 * int(selected[reference]) * int(assessed[c])
+        return Mark.BELOW if is_below else Mark.PASSED
+
+    return [mark(c) for c in range(len(assessed))]
 
 
 class ShuffledNull(NamedTuple):
@@ -125,7 +128,7 @@ def shuffle_labels(tally: Tally, *, judged: Bool[Array, "C"], seed: int, n_shuff
 
     The smallest ratio is taken of the judged categories, those of enough people.
     """
-    assessed, selected = category_totals(tally)
+    assessed, selected = tally.totals()
     drawn_assessed, drawn_selected = _draw_totals(tally, seed=seed, n_shuffles=n_shuffles)
     eligible = find_eligible(assessed)
     observed = ratios_and_smallest(selected, assessed, judged)[-1]

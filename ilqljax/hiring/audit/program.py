@@ -24,7 +24,6 @@ from ilqljax.hiring.audit.ready_table import audit_ready_table, load_ready_table
 from ilqljax.hiring.audit.sources import (
     MATCHERS,
     SAMPLE,
-    build_market,
     load_postings_and_candidates,
     load_rewrites,
     make_matcher,
@@ -37,7 +36,7 @@ from ilqljax.hiring.reward.scores import RewardConfig
 
 VERSION = 1
 SCORE = ("distance", "target", "shares", "group_attribute", "smoothing", "ground", "weights")
-AUDIT, RENAMED = ("n_selected", "min_count", "seed"), {"n_selected": "selected"}
+LISTS, AUDIT, RENAMED = ("top", "n_selected"), ("min_count", "seed"), {"n_selected": "selected"}
 Facts = list[tuple[str, str]]
 
 
@@ -57,12 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sample", action="store_true", help="audit the built-in sample market")
     add("--plant", type=float, default=0.8, help="strength of the sample's planted correlation, 0 to 1")
     add("--attributes", default="", help="comma-separated, and every pair of them; all that are declared if left out")
-    add("--top", type=int, default=50, help="length of a shortlist")
     add("--max_postings", type=int, default=0, help="audit a random part of the postings of this size; 0 for all")
     add("--matcher", default="tfidf", help=f"what ranks: {', '.join(MATCHERS)}")
     add("--matcher_options", default="", help="the matcher's, such as path=DIR or url=http://..., comma-separated")
     add_options(parser, RewardConfig, SCORE, known={"distance": DISTANCE_NAMES})
-    add_options(parser, AuditConfig, AUDIT, renamed=RENAMED)
+    add_options(parser, AuditConfig, LISTS + AUDIT, renamed=RENAMED)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -94,10 +92,6 @@ def check_sources(args: argparse.Namespace) -> None:
         raise UserError("--scores_after is compared with --scores: give both.")
     if args.scores and (args.rewrites or args.candidates):
         raise UserError("--scores is a ready table: leave out --candidates and --rewrites, or give --jobs instead.")
-    if args.min_count < 0:
-        raise UserError(f"min_count={args.min_count}: use 0 to hide nothing, or the fewest people a cell may show.")
-    if not args.scores and not 1 <= args.selected < args.top:
-        raise UserError(f"selected={args.selected} of top={args.top}: select at least 1 and fewer than top.")
 
 
 def list_names(args: argparse.Namespace) -> tuple[str, ...]:
@@ -113,10 +107,11 @@ def make_config(args: argparse.Namespace, table: AttributeTable) -> AuditConfig:
     for name in names:
         table.attribute(name)
     score = read_options(args, RewardConfig, SCORE)
-    return read_options(args, AuditConfig, AUDIT, renamed=RENAMED, attributes=names, score=score)
+    options = AUDIT if args.scores else LISTS + AUDIT
+    return read_options(args, AuditConfig, options, renamed=RENAMED, attributes=names, score=score)
 
 
-def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[Rewrite, ...]]:
+def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Rewrite]]:
     """Audit a ready table."""
     ready, *after = (
         load_ready_table(path, attributes=list_names(args), allow_negative=args.allow_negative)
@@ -131,26 +126,27 @@ def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[
         ("Attributes", ", ".join(config.attributes)),
         ("Small cells", describe_hiding(args.min_count)),
     ]
-    return audit, facts, ()
+    return audit, facts, []
 
 
-def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[Rewrite, ...]]:
-    """Match postings to candidates and audit the shortlists."""
+def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Rewrite]]:
+    """Match postings to candidates and audit the shortlists; with rewrites, of the postings that have one only."""
     jobs = SAMPLE if args.sample else args.jobs
-    postings, candidates = load_postings_and_candidates(
+    known, candidates = load_postings_and_candidates(
         jobs, args.candidates, max_postings=args.max_postings, seed=args.seed, plant=args.plant
     )
     config = make_config(args, AttributeTable.from_candidates(candidates))
-    rewrites = load_rewrites(args.rewrites, known=postings, policy=args.policy) if args.rewrites else {}
+    rewrite_of = load_rewrites(args.rewrites, known=known, policy=args.policy) if args.rewrites else {}
+    postings = [posting for posting in known if not rewrite_of or posting.id in rewrite_of]
+    rewrites = [rewrite_of[posting.id] for posting in postings if rewrite_of]
     matcher = make_matcher(args.matcher, candidates, options=parse_options(args.matcher_options))
-    market = build_market(postings, candidates, matcher=matcher, top=args.top, rewrites=rewrites)
-    audit = audit_market(market, config)
+    audit = audit_market(postings, candidates, config, matcher=matcher, rewrites=rewrites)
     people = args.candidates or ("sample" if args.sample else "the jobs' own source")
-    rewritten = f" that were rewritten, of {len(postings):,}" if len(market.postings) < len(postings) else ""
+    rewritten = f" that were rewritten, of {len(known):,}" if len(postings) < len(known) else ""
     part = f" (a random part, seed {args.seed})" if args.max_postings else ""
     reached = [f"{n:,} different people{f' {phase}' if rewrites else ''}" for phase, n in audit["n_reached"].items()]
     facts = [
-        ("Postings", f"{len(market.postings):,}{rewritten}{part}, from {jobs}"),
+        ("Postings", f"{len(postings):,}{rewritten}{part}, from {jobs}"),
         ("Candidates", f"{len(candidates):,}, from {people}"),
         ("Matcher", f"{args.matcher}: a shortlist of {args.top}, of which the first {args.selected} are selected"),
         ("On any shortlist", ", ".join(reached)),
@@ -159,12 +155,12 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[R
         ("Small cells", describe_hiding(args.min_count)),
         ("Seed", str(args.seed)),
     ]
-    if args.rewrites:
+    if rewrites:
         facts.insert(1, ("Rewrites", f"{len(rewrites):,}, from {args.rewrites}"))
     if SAMPLE in (jobs, args.candidates):
         note = f"generated; wording and groups go together with strength {args.plant:g} (0: not at all)"
         facts.append(("Sample", note))
-    return audit, facts, market.rewrites
+    return audit, facts, rewrites
 
 
 def describe_hiding(min_count: int) -> str:

@@ -12,7 +12,6 @@ come back in many shortlists. `p_crossed` (against everyone else) uses the error
 shuffled labels (`impact_ratio`); where they differ from `p_independent`, trust these.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +23,6 @@ from ilqljax.hiring.attributes import Attribute
 from ilqljax.hiring.audit.crossed import (
     Pairs,
     Tally,
-    category_totals,
     crossed_change,
     crossed_p_value,
     crossed_ratio,
@@ -37,7 +35,7 @@ from ilqljax.hiring.audit.impact_ratio import (
     NO_REFERENCE,
     find_eligible,
     find_reference,
-    mark_category,
+    mark_categories,
     ratios_and_smallest,
     ratios_to,
     shuffle_labels,
@@ -45,7 +43,6 @@ from ilqljax.hiring.audit.impact_ratio import (
 from ilqljax.hiring.statistics import (
     UNDEFINED,
     Estimate,
-    TestResult,
     cluster_bootstrap,
     divide,
     two_proportion_test,
@@ -73,10 +70,7 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
     eligible = find_eligible(assessed)
     wilson = wilson_interval(selected, assessed)
     reference = find_reference(wilson.value, eligible)
-    marks = [
-        mark_category(c, selected, assessed, people=people, eligible=eligible, reference=reference)
-        for c in range(len(assessed))
-    ]
+    marks = mark_categories(selected, assessed, people=people, eligible=eligible, reference=reference)
     judged = np.isin(marks, JUDGED)
     null = shuffle_labels(tally, judged=judged, seed=seed)
     compared = _compare_categories(tally, eligible, reference, seed=seed)
@@ -104,27 +98,25 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
 
 def _compare_categories(tally: Tally, eligible: Bool[Array, "C"], reference: int, *, seed: int) -> list[Row]:
     """Return each category's ratios to the reference and to everyone else, with intervals and tests."""
-    assessed, selected = category_totals(tally)
+    assessed, selected = tally.totals()
     over_postings = _bootstrap([tally], lambda sums: ratios_to(sums, eligible, reference), seed=seed)
     numbers = np.arange(len(assessed))
     parts = [find_influence(tally, numbers == c) for c in numbers]
     rows = []
     for c, part in enumerate(parts):
         rest = find_influence(tally, numbers != c)
-        crossed, resampled, test = UNDEFINED, UNDEFINED, TestResult(math.nan, "")
+        crossed, resampled, p_value, test = UNDEFINED, UNDEFINED, np.nan, ""
         if reference not in (NO_REFERENCE, c) and eligible[c]:
             crossed, resampled = crossed_ratio(part, parts[reference]), over_postings.pick(c)
-            test = two_proportion_test(*(int(n[i]) for i in (c, reference) for n in (selected, assessed)))
+            p_value, test = two_proportion_test(*(int(n[i]) for i in (c, reference) for n in (selected, assessed)))
         rows.append(
             {
                 "impact_ratio": float(over_postings.value[c]),
-                "ratio_low": crossed.low,
-                "ratio_high": crossed.high,
-                "postings_low": float(resampled.low),
-                "postings_high": float(resampled.high),
+                **crossed.ends("ratio"),
+                **resampled.ends("postings"),
                 **crossed_ratio(part, rest).spread("versus_rest"),
-                "p_independent": test.p_value,
-                "test": test.method,
+                "p_independent": p_value,
+                "test": test,
                 "p_crossed": crossed_p_value(part, rest),
             }
         )
@@ -139,7 +131,7 @@ def tabulate_changes(before: Pairs, after: Pairs, attribute: Attribute, *, seed:
     """
     n = len(attribute.categories)
     old, new = (tally_pairs(pairs, attribute.codes, n_categories=n) for pairs in (before, after))
-    assessed, selected = category_totals(old)
+    assessed, selected = old.totals()
     eligible = find_eligible(assessed)
     reference = find_reference(wilson_interval(selected, assessed).value, eligible)
     if reference == NO_REFERENCE:
@@ -162,8 +154,7 @@ def tabulate_changes(before: Pairs, after: Pairs, attribute: Attribute, *, seed:
                 "category": category,
                 "reference": attribute.categories[reference],
                 **change.spread("change"),
-                "postings_low": float(over_postings.low[c]),
-                "postings_high": float(over_postings.high[c]),
+                **over_postings.pick(c).ends("postings"),
             }
         )
     return rows
@@ -184,11 +175,8 @@ def adjust_for_many(rows: Sequence[Row], *, name: str, adjusted: str) -> None:
 
 def _bootstrap(tallies: Sequence[Tally], statistic: Callable[..., Float[Array, "..."]], *, seed: int) -> Estimate:
     """Return a statistic of each category's counts, with intervals that resample postings; none in a ready table."""
-    rows = np.concatenate(
-        [part for tally in tallies for part in (tally.posting_assessed, tally.posting_selected)], axis=1
-    )
+    rows = np.hstack([part for tally in tallies for part in (tally.posting_assessed, tally.posting_selected)])
     if not len(rows):
-        totals = np.concatenate([part for tally in tallies for part in category_totals(tally)])
-        value = statistic(totals)
+        value = statistic(np.hstack([part for tally in tallies for part in tally.totals()]))
         return Estimate(value, *np.full((2, len(value)), np.nan))
     return cluster_bootstrap(rows, statistic, seed=seed, n_resamples=N_RESAMPLES)

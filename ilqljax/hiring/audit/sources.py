@@ -1,4 +1,4 @@
-"""Read what an audit of the hiring task needs: postings, candidates, rewrites, and the shortlists of a matcher."""
+"""Read what an audit of the hiring task needs: postings, candidates, rewrites and a matcher."""
 
 import ast
 import tempfile
@@ -7,19 +7,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 import ilqljax.hiring.matching.http  # noqa: F401  (registers the matchers)
 from ilqljax.config import BuildContext, build
 from ilqljax.data.files import check_checksum
 from ilqljax.data.json_lines import read_field, read_json_lines
 from ilqljax.errors import UserError
-from ilqljax.hiring.attributes import AttributeTable
-from ilqljax.hiring.audit.crossed import NOBODY
-from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditedMarket
+from ilqljax.hiring.data.prepare import choose_some
 from ilqljax.hiring.evaluation.record import Rewrite
 from ilqljax.hiring.guardrails import check_rewrite
-from ilqljax.hiring.matching.matcher import Matcher, Matches
+from ilqljax.hiring.matching.matcher import Matcher
 from ilqljax.hiring.postings.posting import Candidate, Posting, normalize_spaces
 from ilqljax.hiring.postings.prompts import build_prompt
 from ilqljax.hiring.postings.sources import load_market
@@ -34,8 +30,7 @@ def make_matcher(
 ) -> Matcher:
     """Return a matcher of the candidates, with options of its own, such as an encoder's `path`.
 
-    Raises:
-        UserError: the matcher or an option is unknown, or the matcher cannot rank these candidates.
+    A `UserError` is raised where the matcher or an option is unknown, or the matcher cannot rank these candidates.
     """
     if name not in MATCHERS:
         raise UserError(f"Unknown matcher '{name}'. Known: {', '.join(MATCHERS)}.")
@@ -47,11 +42,7 @@ def make_matcher(
 
 
 def parse_options(text: str) -> dict[str, Any]:
-    """Read "path=DIR, max_length=128": numbers and True or False as such, everything else as text.
-
-    Raises:
-        UserError: a part is not an assignment.
-    """
+    """Read "path=DIR, max_length=128": numbers and True or False as such, everything else as text."""
     options: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = (word.strip() for word in part.partition("="))
@@ -83,13 +74,7 @@ def load_postings_and_candidates(
     market = load_market(path=path, candidates_path=people, seed=seed, plant=plant)
     if candidates == SAMPLE and jobs != SAMPLE:
         market = market._replace(candidates=load_market(seed=seed, plant=plant).candidates)
-    postings = market.postings
-    if max_postings < 0:
-        raise UserError(f"max_postings={max_postings}: use a number from 1 on, or 0 for all postings.")
-    if 0 < max_postings < len(postings):
-        rows = np.sort(np.random.default_rng(seed).choice(len(postings), max_postings, replace=False))
-        postings = [postings[row] for row in rows]
-    return postings, market.candidates
+    return choose_some(market.postings, max_postings, seed=seed), market.candidates
 
 
 def load_rewrites(path: str | Path, *, known: Sequence[Posting], policy: str = "") -> dict[str, Rewrite]:
@@ -149,40 +134,3 @@ def _read_rewrite(row: Mapping, posting: Posting, text: str, *, policy: str, whe
         reasons=tuple(reasons),
         where=where,
     )
-
-
-def build_market(
-    postings: Sequence[Posting],
-    candidates: Sequence[Candidate],
-    *,
-    matcher: Matcher,
-    top: int,
-    rewrites: Mapping[str, Rewrite] = MappingProxyType({}),
-) -> AuditedMarket:
-    """Match the postings, and their rewrites if there are any, and return what is to be audited.
-
-    With rewrites, only the postings that have one are audited, before and after.
-
-    Raises:
-        UserError: `top` does not suit the number of candidates.
-    """
-    if not 2 <= top <= len(candidates):
-        raise UserError(f"top={top} of {len(candidates)} candidates: use a number from 2 to {len(candidates)}.")
-    chosen = [posting for posting in postings if not rewrites or posting.id in rewrites]
-    originals = [normalize_spaces(posting.description) for posting in chosen]
-    phases = {BEFORE: match_texts(matcher, originals, top=top)}
-    rewritten = tuple(rewrites[posting.id] for posting in chosen) if rewrites else ()
-    if rewritten:
-        phases[AFTER] = match_texts(matcher, [rewrite.text for rewrite in rewritten], top=top)
-    return AuditedMarket(AttributeTable.from_candidates(candidates), tuple(chosen), phases, rewritten)
-
-
-def match_texts(matcher: Matcher, texts: Sequence[str], *, top: int) -> Matches:
-    """Return the shortlists of texts; an empty text reaches nobody."""
-    indices = np.full((len(texts), top), NOBODY, np.int64)
-    scores = np.full((len(texts), top), np.nan)
-    filled = [row for row, text in enumerate(texts) if text.strip()]
-    if filled:
-        matches = matcher.top_k([texts[row] for row in filled], top)
-        indices[filled], scores[filled] = matches.indices, matches.scores
-    return Matches(indices, scores)

@@ -24,6 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Bool, Float
+
 from ilqljax.data.files import check_checksum, save_with_checksum
 from ilqljax.data.json_lines import read_json_lines
 from ilqljax.errors import UserError
@@ -32,6 +35,7 @@ from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.guardrails.fluency import Fluency
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
 from ilqljax.hiring.postings.prompts import build_prompt
+from ilqljax.types import Array
 
 EVALUATION_FILE = "evaluation.jsonl"
 
@@ -194,6 +198,11 @@ def make_rewrites(
             )
         )
     return rewrites
+
+
+def guard_gains(gains: Float[Array, "G"], failed: Bool[Array, "G"]) -> Float[Array, "G"]:
+    """Return gains in which a rewrite that fails a guardrail never counts as an improvement: at most 0."""
+    return np.where(failed, np.minimum(gains, 0.0), gains)
 
 
 def save_evaluations(path: str | Path, policies: Mapping[str, Sequence[Rewrite]]) -> None:

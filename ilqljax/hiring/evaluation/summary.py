@@ -16,7 +16,7 @@ import numpy as np
 
 from ilqljax.data.files import save_text
 from ilqljax.errors import UserError
-from ilqljax.hiring.evaluation.record import HELD_OUT, TRAINING, Rewrite
+from ilqljax.hiring.evaluation.record import HELD_OUT, TRAINING, Rewrite, guard_gains
 from ilqljax.hiring.reward.diversity import normalize_counts
 from ilqljax.hiring.statistics import bootstrap_mean, entropy, mean_and_standard_error
 
@@ -89,10 +89,8 @@ def _summarize_rewards(rewrites: Sequence[Rewrite], *, role: str, seed: int) -> 
     row: Row = {}
     for label, values in (("original", before), ("rewrite", after)):
         row[f"reward_{label}"], row[f"reward_{label}_error"] = mean_and_standard_error(values)
-    passed = np.array([not r.failed_checks for r in rewrites])
-    difference = after - before
-    guarded = np.where(passed, difference, np.minimum(difference, 0.0))
-    row |= bootstrap_mean(difference, seed=seed).spread("difference")
+    guarded = guard_gains(after - before, np.array([bool(r.failed_checks) for r in rewrites]))
+    row |= bootstrap_mean(after - before, seed=seed).spread("difference")
     return row | bootstrap_mean(guarded, seed=seed).spread("guarded_difference")
 
 
