@@ -5,6 +5,7 @@ A row holds rewards before and after, gains, copies, guardrails and entropies.
 
 import csv
 import io
+import itertools
 import json
 import math
 import re
@@ -23,23 +24,21 @@ from ilqljax.hiring.statistics import bootstrap_mean, entropy, mean_and_standard
 Row = dict[str, Any]
 Policies = Mapping[str, Sequence[Rewrite]]
 PHASES = ("before", "after")
+LABELS = {"before": "original", "after": "rewrite"}
 CLONE, COPIES = "bc", "echo"
 
 
 def find_attributes(policies: Policies, names: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the attributes to report: the named ones, or all of the first record, in order; each must have them.
+    """Return the attributes to report: the named ones, or all of the first record, in order.
 
-    Raises:
-        UserError: a record lacks one of them.
+    A record that lacks one of them raises a `UserError`.
     """
     rewrites = [rewrite for rows in policies.values() for rewrite in rows]
     names = tuple(dict.fromkeys(names)) or tuple(sorted(rewrites[0].before.attributes))
-    for rewrite in rewrites:
-        for shortlist in (rewrite.before, rewrite.after):
-            for name in names:
-                if name not in shortlist.attributes:
-                    known = ", ".join(sorted(shortlist.attributes)) or "none"
-                    raise UserError(f"{rewrite.where}: no attribute '{name}' in a shortlist; known there: {known}.")
+    for rewrite, phase, name in itertools.product(rewrites, PHASES, names):
+        if name not in (attributes := getattr(rewrite, phase).attributes):
+            known = ", ".join(sorted(attributes)) or "none"
+            raise UserError(f"{rewrite.where}: no attribute '{name}' in a shortlist; known there: {known}.")
     return names
 
 
@@ -52,18 +51,19 @@ def distill_evaluations(policies: Policies, *, seed: int = 0) -> list[Row]:
     """
     rows = []
     for policy, rewrites in policies.items():
+        means = {
+            "copy_rate": [r.text.split() == r.original.split() for r in rewrites],
+            "guardrail_pass_rate": [not r.failed_checks for r in rewrites],
+            "words_original": [len(r.original.split()) for r in rewrites],
+            "words_rewrite": [len(r.text.split()) for r in rewrites],
+        }
         row: Row = {"policy": policy, "n_postings": len(rewrites)}
         row |= _summarize_rewards(rewrites, role=TRAINING, seed=seed)
-        row["copy_rate"] = float(np.mean([r.text.split() == r.original.split() for r in rewrites]))
-        row["guardrail_pass_rate"] = float(np.mean([not r.failed_checks for r in rewrites]))
-        row["words_original"] = float(np.mean([len(r.original.split()) for r in rewrites]))
-        row["words_rewrite"] = float(np.mean([len(r.text.split()) for r in rewrites]))
-        rows.append(row)
+        rows.append(row | {name: float(np.mean(values)) for name, values in means.items()})
     for name in find_attributes(policies):
         entropies = _measure_entropies(policies, name)
-        for row in rows:
-            for phase, label in zip(PHASES, ("original", "rewrite"), strict=True):
-                row[f"entropy_{name}_{label}"] = entropies[row["policy"], phase]
+        for row, (phase, label) in itertools.product(rows, LABELS.items()):
+            row[f"entropy_{name}_{label}"] = entropies[row["policy"], phase]
     return rows
 
 
@@ -74,20 +74,18 @@ def summarize_evaluations(policies: Policies, *, held_out_matcher: str = "", see
     """
     rows = distill_evaluations(policies, seed=seed)
     for row in rows:
-        rewrites = policies[row["policy"]]
         row |= _compare_with_clone(policies, row["policy"], role=TRAINING, seed=seed)
         if held_out_matcher:
-            theirs = _summarize_rewards(rewrites, role=HELD_OUT, seed=seed)
+            theirs = _summarize_rewards(policies[row["policy"]], role=HELD_OUT, seed=seed)
             theirs |= _compare_with_clone(policies, row["policy"], role=HELD_OUT, seed=seed)
-            row |= {f"held_out_{key}": value for key, value in theirs.items()}
-            row["held_out_matcher"] = held_out_matcher
+            row |= {f"held_out_{key}": value for key, value in (theirs | {"matcher": held_out_matcher}).items()}
     return rows
 
 
 def _summarize_rewards(rewrites: Sequence[Rewrite], *, role: str, seed: int) -> Row:
-    before, after = (np.array(values) for values in zip(*(r.rewards[role] for r in rewrites), strict=True))
+    before, after = np.array([r.rewards[role] for r in rewrites]).T
     row: Row = {}
-    for label, values in (("original", before), ("rewrite", after)):
+    for label, values in zip(LABELS.values(), (before, after), strict=True):
         row[f"reward_{label}"], row[f"reward_{label}_error"] = mean_and_standard_error(values)
     guarded = guard_gains(after - before, np.array([bool(r.failed_checks) for r in rewrites]))
     row |= bootstrap_mean(after - before, seed=seed).spread("difference")
@@ -176,15 +174,14 @@ def format_distilled(rows: Sequence[Row]) -> str:
 
 
 def _describe_policy(row: Row) -> dict[str, str]:
-    labels = ("original", "rewrite")
     cells = {"": row["policy"], "postings": str(row["n_postings"])}
-    for label in labels:
+    for label in LABELS.values():
         cells[f"reward, {label}"] = f"{_show(row, f'reward_{label}')} +- {_show(row, f'reward_{label}_error')}"
     for name in ("difference", "guarded_difference"):
         cells[f"{name.replace('_', ' ')} [95 %]"] = _show(row, name, digits=2)
     for name, title in (("copy_rate", "copies"), ("guardrail_pass_rate", "pass guardrails")):
         cells[title] = f"{100 * row[name]:.1f} %"
-    for label in labels:
+    for label in LABELS.values():
         cells[f"words, {label}"] = f"{row[f'words_{label}']:.1f}"
     for key in row:
         if match := re.fullmatch("entropy_(.*)_(original|rewrite)", key):
@@ -230,13 +227,11 @@ def check_save_path(path: str | Path) -> None:
 def save_rows(path: str | Path, rows: Sequence[Row]) -> None:
     """Write rows as CSV or JSON by the suffix, whole or not at all; NaN becomes an empty cell or null.
 
-    Raises:
-        UserError: another suffix, or the file cannot be written.
+    Another suffix, or a file that cannot be written, raises a `UserError`.
     """
-    path = Path(path)
     check_save_path(path)
     rows = [{key: None if isinstance(v, float) and math.isnan(v) else v for key, v in row.items()} for row in rows]
-    if path.suffix == ".json":
+    if Path(path).suffix == ".json":
         text = json.dumps(rows, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     else:
         buffer = io.StringIO()
