@@ -16,9 +16,10 @@ import numpy as np
 
 from ilqljax.cli import run_main
 from ilqljax.hiring.attributes import AttributeTable
-from ilqljax.hiring.audit.market import list_measures, match_texts
+from ilqljax.hiring.audit.crossed import pair_measures
+from ilqljax.hiring.audit.market import match_texts
+from ilqljax.hiring.audit.program import make_matcher
 from ilqljax.hiring.audit.rates import tabulate_rates
-from ilqljax.hiring.audit.sources import make_matcher
 from ilqljax.hiring.market.sample import make_market
 
 INTERVALS = {
@@ -37,7 +38,7 @@ def count_sample(args: argparse.Namespace, seed: int) -> dict[tuple[str, str, st
     table = AttributeTable.from_candidates(candidates)
     matches = match_texts(make_matcher("tfidf", candidates), [p.description for p in postings], top=args.top)
     shares = {}
-    for measure, pairs in list_measures(matches, n_candidates=len(candidates), n_selected=args.selected).items():
+    for measure, pairs in pair_measures(matches, n_candidates=len(candidates), n_selected=args.selected).items():
         for name in table.names:
             rows = tabulate_rates(pairs, table.attribute(name), seed=seed)["rows"]
             for kind, (low, high) in INTERVALS.items():

@@ -12,18 +12,18 @@ from ilqljax.hiring.audit.crossed import (
     crossed_p_value,
     crossed_ratio,
     find_influence,
+    pair_measures,
     pair_rows,
-    pair_scoring,
     pair_selection,
-    pair_shortlisting,
     sum_shared,
     tally_pairs,
 )
 from ilqljax.hiring.audit.impact_ratio import find_eligible, ratios_and_smallest, shuffle_labels
-from ilqljax.hiring.audit.market import list_measures, match_texts
+from ilqljax.hiring.audit.market import match_texts
+from ilqljax.hiring.audit.program import make_matcher
 from ilqljax.hiring.audit.rates import tabulate_rates
-from ilqljax.hiring.audit.sources import make_matcher
 from ilqljax.hiring.market.sample import make_market
+from ilqljax.hiring.matching.matcher import Matches
 
 N_SAMPLES = 200
 
@@ -50,10 +50,15 @@ def list_pairs(indices, n_selected, n_candidates):
     return selected, assessed
 
 
+def pair_shortlisting(indices, *, n_candidates):
+    matches = Matches(indices, np.zeros(indices.shape))
+    return pair_measures(matches, n_candidates=n_candidates, n_selected=1)["shortlisting"]
+
+
 def pair_market(postings, candidates, *, top):
     """Return the pairs of shortlisting of a market."""
     matches = match_texts(make_matcher("tfidf", candidates), [p.description for p in postings], top=top)
-    return list_measures(matches, n_candidates=len(candidates), n_selected=10)["shortlisting"]
+    return pair_measures(matches, n_candidates=len(candidates), n_selected=10)["shortlisting"]
 
 
 def dense_influence(selected, assessed, codes, category):
@@ -68,12 +73,13 @@ def corrected(sums, n):
 
 def test_measures_count_who_is_assessed_and_selected():
     indices, scores = np.array([[3, 1, 0], [3, 2, -1]]), np.array([[0.9, 0.5, 0.1], [0.9, 0.2, np.nan]])
-    for pairs, assessed, selected in (
-        (pair_shortlisting(indices, n_candidates=4), [2, 2, 2, 2], [1, 1, 1, 2]),
-        (pair_selection(indices, n_candidates=4, n_selected=1), [1, 1, 1, 2], [0, 0, 0, 2]),
-        (pair_scoring(indices, scores, n_candidates=4), [1, 1, 1, 2], [0, 0, 0, 2]),  # the median is .5, not above it
+    measures = pair_measures(Matches(indices, scores), n_candidates=4, n_selected=1)
+    for name, assessed, selected in (
+        ("shortlisting", [2, 2, 2, 2], [1, 1, 1, 2]),
+        ("selection", [1, 1, 1, 2], [0, 0, 0, 2]),
+        ("scoring", [1, 1, 1, 2], [0, 0, 0, 2]),  # the median is .5, not above it
     ):
-        tally = tally_pairs(pairs, np.zeros(4, int), n_categories=1)
+        tally = tally_pairs(measures[name], np.zeros(4, int), n_categories=1)
         np.testing.assert_array_equal(tally.candidate_assessed, assessed)
         np.testing.assert_array_equal(tally.candidate_selected, selected)
 

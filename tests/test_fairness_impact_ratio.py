@@ -8,13 +8,14 @@ from ilqljax.hiring.audit.crossed import (
     NOBODY,
     crossed_ratio,
     find_influence,
+    pair_measures,
     pair_rows,
-    pair_scoring,
     pair_selection,
     tally_pairs,
 )
 from ilqljax.hiring.audit.impact_ratio import Mark, mark_categories, ratios_and_smallest
 from ilqljax.hiring.audit.rates import adjust_for_many, tabulate_rates
+from ilqljax.hiring.matching.matcher import Matches
 
 
 def tabulate_groups(assessed: list[int], selected: list[int], names, *, unknown: int = 0) -> dict:
@@ -29,6 +30,12 @@ def tabulate_shortlists(codes: np.ndarray, names, *, n_selected: int = 10, seed:
     indices = np.arange(codes.size).reshape(codes.shape)
     pairs = pair_selection(indices, n_candidates=codes.size, n_selected=n_selected)
     return tabulate_rates(pairs, Attribute("a", tuple(names), codes.ravel()), seed=seed)
+
+
+def pair_scoring(scores: np.ndarray):
+    """Return the pairs of scoring of one shortlist of everybody."""
+    matches = Matches(np.arange(len(scores))[None], scores[None])
+    return pair_measures(matches, n_candidates=len(scores), n_selected=1)["scoring"]
 
 
 def column(table: dict, name: str) -> list:
@@ -74,14 +81,13 @@ def test_check_vector_as_scoring_rates():
     """Scores with 84 of 168 above the median: the law's male and female example."""
     codes = np.repeat([0, 0, 1, 1], [50, 42, 34, 42])
     scores = np.repeat([1.0, 0.0, 1.0, 0.0], [50, 42, 34, 42])
-    pairs = pair_scoring(np.arange(168)[None], scores[None], n_candidates=168)
-    table = tabulate_rates(pairs, Attribute("sex", ("Male", "Female"), codes), seed=0)
+    table = tabulate_rates(pair_scoring(scores), Attribute("sex", ("Male", "Female"), codes), seed=0)
     assert column(table, "n_selected") == [50, 34]
     assert table["rows"][1]["impact_ratio"] == pytest.approx(0.82, abs=0.005)
 
 
 def test_score_at_the_median_is_not_above_it_and_unknown_counts_for_the_median():
-    pairs = pair_scoring(np.arange(5)[None], np.array([[1.0, 2.0, 3.0, 9.0, 9.0]]), n_candidates=5)
+    pairs = pair_scoring(np.array([1.0, 2.0, 3.0, 9.0, 9.0]))
     table = tabulate_rates(pairs, Attribute("a", ("a", "b"), np.array([0, 0, 1, -1, -1])), seed=0)
     assert column(table, "n_selected") == [0, 0]
     assert table["unknown"]["n_selected"] == 2

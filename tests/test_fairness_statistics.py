@@ -9,8 +9,6 @@ from ilqljax.hiring.statistics import (
     bootstrap_mean,
     cluster_bootstrap,
     divide,
-    entropy,
-    mean_and_standard_error,
     two_proportion_test,
     wilson_interval,
 )
@@ -18,17 +16,6 @@ from ilqljax.hiring.statistics import (
 
 def pool_rate(sums: np.ndarray) -> np.ndarray:
     return divide(sums[..., 0], sums[..., 1])
-
-
-def test_mean_and_standard_error():
-    assert mean_and_standard_error(np.array([1.0, 2.0, 3.0, 4.0])) == pytest.approx((2.5, np.sqrt(5 / 3) / 2))
-    assert mean_and_standard_error(np.array([7.0])) == pytest.approx((7.0, np.nan), nan_ok=True)
-    assert mean_and_standard_error(np.array([])) == pytest.approx((np.nan, np.nan), nan_ok=True)
-
-
-def test_entropy_in_bits():
-    np.testing.assert_allclose(entropy(np.array([[0.5, 0.5], [1.0, 0.0], [np.nan, np.nan]])), [1.0, 0.0, np.nan])
-    assert entropy(np.full(8, 1 / 8)) == pytest.approx(3.0)
 
 
 def test_wilson_interval_equals_scipy_and_is_undefined_without_trials():

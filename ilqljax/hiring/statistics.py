@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import scipy.special
 import scipy.stats
 from jaxtyping import Float, Num
 from statsmodels.stats.proportion import proportion_confint, proportions_ztest
@@ -57,20 +56,6 @@ def divide(
 def mean_of_defined(values: Float[Array, "n ..."]) -> Float[Array, "..."]:
     """Return the mean over the first axis, without NaN values; NaN where there is none else."""
     return divide(np.nansum(values, axis=0), (~np.isnan(values)).sum(axis=0))
-
-
-def mean_and_standard_error(values: Float[Array, "n"]) -> tuple[float, float]:
-    """Return the mean and its standard error (sample deviation with n - 1, over the root of n).
-
-    The error is undefined (NaN) for one value; both are for none.
-    """
-    n = len(values)
-    return float(values.mean()) if n else np.nan, float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
-
-
-def entropy(shares: Float[Array, "... C"]) -> Float[Array, "..."] | float:
-    """Return the Shannon entropy of distributions in bits: from 0 to log2(C), NaN if undefined."""
-    return scipy.special.entr(np.asarray(shares, float)).sum(axis=-1) / np.log(2.0)
 
 
 def wilson_interval(successes: Num[Array, "..."] | float | int, trials: Num[Array, "..."] | float | int) -> Estimate:

@@ -28,6 +28,7 @@ import scipy.stats
 from jaxtyping import Bool, Float, Int, Num
 from scipy.sparse import csr_array
 
+from ilqljax.hiring.matching.matcher import Matches
 from ilqljax.hiring.statistics import LEVEL, Estimate, divide
 from ilqljax.types import Array
 
@@ -42,9 +43,17 @@ class Pairs(NamedTuple):
     has_postings: bool = True
 
 
-def pair_shortlisting(indices: Int[Array, "G k"], *, n_candidates: int) -> Pairs:
-    """Return the pairs of shortlisting."""
-    return Pairs(_pair_places(indices, indices != NOBODY, n_candidates), None)
+def pair_measures(matches: Matches, *, n_candidates: int, n_selected: int) -> dict[str, Pairs]:
+    """Return the pairs of every measure of shortlists; the first `n_selected` places count as selected."""
+    indices, scores = matches
+    members = indices != NOBODY
+    high = members & (scores > median_of_members(matches))
+    assessed = _pair_places(indices, members, n_candidates)
+    return {
+        "shortlisting": Pairs(assessed, None),
+        "selection": pair_selection(indices, n_candidates=n_candidates, n_selected=n_selected),
+        "scoring": Pairs(_pair_places(indices, high, n_candidates), assessed),
+    }
 
 
 def pair_selection(indices: Int[Array, "G k"], *, n_candidates: int, n_selected: int) -> Pairs:
@@ -54,16 +63,9 @@ def pair_selection(indices: Int[Array, "G k"], *, n_candidates: int, n_selected:
     return Pairs(_pair_places(indices, first, n_candidates), _pair_places(indices, members, n_candidates))
 
 
-def pair_scoring(indices: Int[Array, "G k"], scores: Float[Array, "G k"], *, n_candidates: int) -> Pairs:
-    """Return the pairs of scoring."""
-    members = indices != NOBODY
-    high = members & (scores > median_of_members(indices, scores))
-    return Pairs(_pair_places(indices, high, n_candidates), _pair_places(indices, members, n_candidates))
-
-
-def median_of_members(indices: Int[Array, "G k"], scores: Float[Array, "G k"]) -> float:
+def median_of_members(matches: Matches) -> float:
     """Return the full sample's median score; infinity where nobody is a member."""
-    members = scores[indices != NOBODY]
+    members = matches.scores[matches.indices != NOBODY]
     return float(np.median(members)) if members.size else np.inf
 
 

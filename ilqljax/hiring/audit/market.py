@@ -10,14 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import Attribute, AttributeTable
-from ilqljax.hiring.audit.crossed import (
-    NOBODY,
-    Pairs,
-    median_of_members,
-    pair_scoring,
-    pair_selection,
-    pair_shortlisting,
-)
+from ilqljax.hiring.audit.crossed import NOBODY, Pairs, median_of_members, pair_measures
 from ilqljax.hiring.audit.impact_ratio import shuffle_scores
 from ilqljax.hiring.audit.ranking import tabulate_columns, tabulate_ranking
 from ilqljax.hiring.audit.rates import adjust_for_many, tabulate_changes, tabulate_rates
@@ -177,38 +170,22 @@ def audit_market(
         texts[AFTER] = [rewrite.text for rewrite in rewrites]
     phases = {name: match_texts(matcher, of_phase, top=config.top) for name, of_phase in texts.items()}
     counts = {"n_candidates": len(candidates), "n_selected": config.n_selected}
-    measures = {name: list_measures(phase, **counts) for name, phase in phases.items()}
+    measures = {name: pair_measures(phase, **counts) for name, phase in phases.items()}
     lists = {name: phase.indices for name, phase in phases.items()}
     table, groups = AttributeTable.from_candidates(candidates), [posting.group for posting in postings]
     failed = np.array([bool(rewrite.failed_checks) for rewrite in rewrites])
     scores: dict[str, dict[str, np.ndarray]] = {}  # of each posting, by attribute and phase
 
     def audit_lists(attribute: Attribute) -> dict[str, Any]:
-        scorer = ShortlistScorer(table, choose_score(config, attribute.name))
-        term = replace(scorer.terms[0], attribute=attribute)
-        targets = select_targets(term.targets, groups)
-        scores[attribute.name] = {name: scorer.score_term(term, rows, groups) for name, rows in lists.items()}
-        summary = {"floor": scorer.floor_of_term(term, config.top, groups, seed=config.seed)}
-        summary |= _summarize_scores(scores[attribute.name], failed, floor=summary["floor"], seed=config.seed)
-        for name, rows in lists.items():
-            weights = scorer.weights(config.top)
-            null, p_value = shuffle_scores(term, rows, targets, weights=weights, seed=config.seed)
-            summary |= null.spread(f"{name}_null") | {f"{name}_p": p_value}
-        ranking, measures = tabulate_ranking(lists, term, targets, n_selected=config.n_selected, seed=config.seed)
-        return {
-            "target": scorer.config.target,
-            "composition": tabulate_columns(attribute.categories, _compose(lists, attribute, targets)),
-            "ranking": ranking,
-            "lists": measures,
-            "scores": summary,
-        }
+        section, scores[attribute.name] = _audit_lists(attribute, table, lists, config, groups=groups, failed=failed)
+        return section
 
     return audit_attributes(table, config, measures, audit_lists) | {
         "n_postings": len(postings),
         "top": config.top,
         "selected": config.n_selected,
         "n_reached": {name: len(np.unique(rows[rows != NOBODY])) for name, rows in lists.items()},
-        "medians": {name: median_of_members(*phase) for name, phase in phases.items()},
+        "medians": {name: median_of_members(phase) for name, phase in phases.items()},
         "postings": [
             {"id": posting.id, "n_shortlisted": int((lists[BEFORE][g] != NOBODY).sum())}
             | {f"score_{phase}": {name: float(of[phase][g]) for name, of in scores.items()} for phase in lists}
@@ -243,13 +220,34 @@ def choose_score(config: AuditConfig, name: str) -> RewardConfig:
     return replace(score, ground="")
 
 
-def list_measures(phase: Matches, *, n_candidates: int, n_selected: int) -> dict[str, Pairs]:
-    """Return the pairs of every measure of a phase."""
-    return {
-        "shortlisting": pair_shortlisting(phase.indices, n_candidates=n_candidates),
-        "selection": pair_selection(phase.indices, n_candidates=n_candidates, n_selected=n_selected),
-        "scoring": pair_scoring(phase.indices, phase.scores, n_candidates=n_candidates),
+def _audit_lists(
+    attribute: Attribute,
+    table: AttributeTable,
+    lists: Mapping[str, Int[Array, "G k"]],
+    config: AuditConfig,
+    *,
+    groups: Sequence[str],
+    failed: Bool[Array, "G"],
+) -> tuple[dict[str, Any], dict[str, Float[Array, "G"]]]:
+    """Return what an attribute's section says of the lists beside rates, and each posting's score by phase."""
+    scorer = ShortlistScorer(table, choose_score(config, attribute.name))
+    term = replace(scorer.terms[0], attribute=attribute)
+    targets, seed = select_targets(term.targets, groups), config.seed
+    scores = {name: scorer.score_term(term, indices, groups) for name, indices in lists.items()}
+    floor = scorer.floor_of_term(term, config.top, groups, seed=seed)
+    summary = {"floor": floor, **_summarize_scores(scores, failed, floor=floor, seed=seed)}
+    for name, indices in lists.items():
+        null, p_value = shuffle_scores(term, indices, targets, weights=scorer.weights(config.top), seed=seed)
+        summary |= null.spread(f"{name}_null") | {f"{name}_p": p_value}
+    ranking, measures = tabulate_ranking(lists, term, targets, n_selected=config.n_selected, seed=seed)
+    section = {
+        "target": scorer.config.target,
+        "composition": tabulate_columns(attribute.categories, _compose(lists, attribute, targets)),
+        "ranking": ranking,
+        "lists": measures,
+        "scores": summary,
     }
+    return section, scores
 
 
 def _compose(

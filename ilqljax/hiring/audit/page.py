@@ -10,7 +10,6 @@ from markupsafe import Markup
 
 from ilqljax.data.pages import render_page
 from ilqljax.hiring.audit import tables
-from ilqljax.hiring.audit.findings import state_findings
 from ilqljax.hiring.audit.impact_ratio import MIN_PEOPLE
 from ilqljax.hiring.audit.market import AFTER, BEFORE
 from ilqljax.hiring.audit.plots import draw_composition, draw_gains, draw_ratios
@@ -40,7 +39,7 @@ def format_page(audit: Mapping[str, Any], *, facts: Sequence[tuple[str, str]], r
         "report.html.j2",
         audit=audit,
         facts=tables.Table("What was audited", ["", ""], [[name, tables.Words(value)] for name, value in facts]),
-        findings=state_findings(audit),
+        findings=tables.state_findings(audit),
         titles=MEASURE_TITLES,
         tables=tables,
         min_people=MIN_PEOPLE,

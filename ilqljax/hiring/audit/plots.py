@@ -65,9 +65,9 @@ def draw_ratios(rows_by_phase: dict[str, Sequence[dict[str, Any]]], *, title: st
     top, step = (LEGEND if len(phases) > 1 else 0) + 16, 20 + 15 * len(phases)
     height = top + step * len(categories) + 28
     axes = _make_axes(height, x_end=most, right=RIGHT)
-    axes.plot([1.0, 1.0], [top, height - 20], color=FAINT, linewidth=1, clip_on=False)
+    axes.plot([1.0, 1.0], [top, height - 20], color=FAINT, linewidth=1)
     axes.text(1.0, top - 4, " 1")
-    axes.plot([FOUR_FIFTHS] * 2, [top, height - 20], color=ALARM, linewidth=1, dashes=(5, 3), clip_on=False)
+    axes.plot([FOUR_FIFTHS] * 2, [top, height - 20], color=ALARM, linewidth=1, dashes=(5, 3))
     axes.text(FOUR_FIFTHS, top - 4, "0.8 ", ha="right", color=ALARM)
     for tick in (0.0, 0.5, 1.0, 1.5, 2.0):
         if tick <= most:
@@ -96,9 +96,9 @@ def _draw_ratio(axes: Axes, row: dict[str, Any] | None, y: float, phase: str, mo
         words += f" [{low:.2f}, {high:.2f}]"
         error = [[max(0.0, x - low)], [max(0.0, min(high, most) - x)]]
         if high > most:
-            axes.plot([most], [y], marker=">", markersize=9, color=COLOURS[phase], clip_on=False)  # it goes on
-    bars = {"elinewidth": 2, "capsize": 4, "capthick": 2, "clip_on": False}
-    _set_tip(words, *axes.errorbar([x], [y], xerr=error, **bars, **_MARKS[phase]).get_children())
+            axes.plot([most], [y], marker=">", markersize=9, color=COLOURS[phase])  # it goes on
+    bar = axes.errorbar([x], [y], xerr=error, elinewidth=2, capsize=4, capthick=2, **_MARKS[phase])
+    _set_tip(words, *bar.get_children())
 
 
 @matplotlib.style.context(_STYLE)
@@ -115,13 +115,13 @@ def draw_composition(rows: Sequence[dict[str, Any]], *, phases: Sequence[str], t
         for j, phase in enumerate(phases):
             top, share = y + 19 + 15 * j, row[phase]
             if math.isfinite(share):
-                bars = axes.barh([top], [share], height=11, align="edge", clip_on=False, **_BARS[phase])
+                bars = axes.barh([top], [share], height=11, align="edge", **_BARS[phase])
                 _set_tip(f"{row['category']}, {phase}: {100 * share:.1f} %", *bars)
                 axes.text(end, top + 9.5, f"{100 * share:.1f} %", ha="right")
         if math.isfinite(row["target"]):
             axes.text(end, y + 13, f"target {100 * row['target']:.1f} %", ha="right", color=FAINT)
             ends = [y + 16, y + 19 + 15 * len(phases)]
-            axes.plot([row["target"]] * 2, ends, color=INK, linewidth=2.5, clip_on=False)
+            axes.plot([row["target"]] * 2, ends, color=INK, linewidth=2.5)
     names = phases if len(phases) > 1 else ["shortlists as they are"]
     target = {"marker": "|", "markersize": 14, "markeredgewidth": 2.5, "linestyle": "none"}
     bars = [Patch(label=name, **_BARS[phase]) for name, phase in zip(names, phases, strict=True)]
@@ -145,9 +145,8 @@ def draw_gains(gains: Sequence[float], failed: Sequence[bool], *, title: str) ->
         color=["white" if failed[i] else colour for i, colour in zip(order, colours, strict=True)],
         edgecolor=colours,
         linewidth=min(1.0, 0.3 * (WIDTH - 2 * LEFT) / n),
-        clip_on=False,
     )
-    axes.plot([0, n], [middle, middle], color=INK, linewidth=1, clip_on=False)
+    axes.plot([0, n], [middle, middle], color=INK, linewidth=1)
     axes.text(0, 11, f"gain, up to {most:.1f}", color=FAINT)
     axes.text(0, height - 3, "best", color=FAINT)
     axes.text(n, height - 3, "worst", ha="right", color=FAINT)
@@ -185,6 +184,8 @@ def _embed(axes: Axes, title: str) -> Markup:
     has a tip gets a title. Only matplotlib can have written what is replaced here: in a text, "<" is "&lt;".
     """
     title, file = clean_text(title), io.StringIO()
+    for artist in axes.get_children():
+        artist.set_clip_on(False)  # marks and lines may pass the end of an axis
     with matplotlib.rc_context({"svg.hashsalt": title}), warnings.catch_warnings():  # equal drawings, equal bytes
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # the browser's fonts count
         axes.figure.savefig(file, format="svg", transparent=True, metadata=_NO_METADATA)

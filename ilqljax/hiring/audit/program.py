@@ -8,33 +8,42 @@ r"""Audit who is shortlisted, selected and scored high, by declared attributes. 
 These audit the built-in sample market; your postings and candidates, before and after rewriting; a ready table of one
 row a candidate. Writes a new folder, all of it or nothing: report.html (one page that loads nothing), audit.json (every
 number), and one CSV table a rate, attribute and phase in the form of New York City Local Law 144. What each number
-means is at the end of the page. Formats: `ilqljax/hiring/postings/posting.py` (jobs, candidates),
-`ilqljax/hiring/audit/sources.py` (rewrites), `ilqljax/hiring/audit/ready_table.py` (scores).
+means is at the end of the page. Formats: `ilqljax/hiring/postings/posting.py` (jobs, candidates), `load_rewrites` in
+`ilqljax/hiring/audit/program.py` (rewrites), `ilqljax/hiring/audit/ready_table.py` (scores).
 """
 
 import argparse
+import ast
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import ilqljax.hiring.matching.http  # noqa: F401  (registers the matchers)
 from ilqljax.cli import add_options, read_options
-from ilqljax.data.files import check_new_folder, save_folder
+from ilqljax.config import BuildContext, build
+from ilqljax.data.files import check_checksum, check_new_folder, save_folder
+from ilqljax.data.json_lines import read_field, read_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.market import AuditConfig, audit_market
 from ilqljax.hiring.audit.ready_table import audit_ready_table, load_ready_table
-from ilqljax.hiring.audit.sources import (
-    MATCHERS,
-    SAMPLE,
-    load_postings_and_candidates,
-    load_rewrites,
-    make_matcher,
-    parse_options,
-)
 from ilqljax.hiring.audit.tables import format_json, list_tables
+from ilqljax.hiring.data.prepare import choose_some
 from ilqljax.hiring.evaluation.record import Rewrite
+from ilqljax.hiring.guardrails import check_rewrite
+from ilqljax.hiring.matching.matcher import Matcher
+from ilqljax.hiring.postings.posting import Candidate, Posting, normalize_spaces
+from ilqljax.hiring.postings.prompts import build_prompt
+from ilqljax.hiring.postings.sources import load_market
 from ilqljax.hiring.reward.distances import DISTANCE_NAMES
 from ilqljax.hiring.reward.scores import RewardConfig
 
 VERSION = 1
+SAMPLE = "sample"
+DEFAULT_POLICY = "rewrite"
+MATCHERS = ("tfidf", "encoder", "embeddings", "callable", "http")
 SCORE = ("distance", "target", "shares", "group_attribute", "smoothing", "ground", "weights")
 LISTS, AUDIT, RENAMED = ("top", "n_selected"), ("min_count", "seed"), {"n_selected": "selected"}
 Facts = list[tuple[str, str]]
@@ -132,9 +141,7 @@ def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[R
 def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Rewrite]]:
     """Match postings to candidates and audit the shortlists; with rewrites, of the postings that have one only."""
     jobs = SAMPLE if args.sample else args.jobs
-    known, candidates = load_postings_and_candidates(
-        jobs, args.candidates, max_postings=args.max_postings, seed=args.seed, plant=args.plant
-    )
+    known, candidates = load_jobs(args, jobs)
     config = make_config(args, AttributeTable.from_candidates(candidates))
     rewrite_of = load_rewrites(args.rewrites, known=known, policy=args.policy) if args.rewrites else {}
     postings = [posting for posting in known if not rewrite_of or posting.id in rewrite_of]
@@ -161,6 +168,105 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
         note = f"generated; wording and groups go together with strength {args.plant:g} (0: not at all)"
         facts.append(("Sample", note))
     return audit, facts, rewrites
+
+
+def load_jobs(args: argparse.Namespace, jobs: str) -> tuple[list[Posting], list[Candidate]]:
+    """Load the postings, or a random part of them, and the candidates; the jobs' own ones if none are named."""
+    path, people = ("" if name == SAMPLE else name for name in (jobs, args.candidates))
+    sample = {"seed": args.seed, "plant": args.plant}
+    market = load_market(path=path, candidates_path=people, **sample)
+    if args.candidates == SAMPLE and jobs != SAMPLE:
+        market = market._replace(candidates=load_market(**sample).candidates)
+    return choose_some(market.postings, args.max_postings, seed=args.seed), market.candidates
+
+
+def make_matcher(
+    name: str, candidates: Sequence[Candidate], *, options: Mapping[str, Any] = MappingProxyType({})
+) -> Matcher:
+    """Return a matcher of the candidates, with options of its own, such as an encoder's `path`.
+
+    A `UserError` is raised where the matcher or an option is unknown, or the matcher cannot rank these candidates.
+    """
+    if name not in MATCHERS:
+        raise UserError(f"Unknown matcher '{name}'. Known: {', '.join(MATCHERS)}.")
+    if name in ("encoder", "embeddings"):
+        import ilqljax.hiring.matching.encoders  # noqa: F401  (registers them; it needs jax, which the others do not)
+    source = build("matcher", {"name": name, **options}, context=BuildContext(), path="--matcher_options")
+    with tempfile.TemporaryDirectory() as folder:
+        return source.make(candidates, folder=Path(folder))
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """Read "path=DIR, max_length=128": numbers and True or False as such, everything else as text."""
+    options: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        key, equals, value = (word.strip() for word in part.partition("="))
+        if not equals or not key:
+            raise UserError(f"--matcher_options: {part!r} is not an assignment. Write key=value, separated by commas.")
+        try:
+            options[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[key] = value
+    return options
+
+
+def load_rewrites(path: str | Path, *, known: Sequence[Posting], policy: str = "") -> dict[str, Rewrite]:
+    """Load rewrites by posting id: a JSONL file of {"id", "text"}, or a run's `evaluation.jsonl`.
+
+    In an evaluation file ("posting_id", "rewrite", "policy", "guardrail_failures") one policy is audited. Guardrails
+    are checked here where the file does not say what failed.
+
+    Raises:
+        UserError: a malformed line, a posting that is not known or occurs twice, several policies and none named, or a
+            run's file that was changed since it was written.
+    """
+    check_checksum(path)
+    posting_of = {posting.id: posting for posting in known}
+    by_policy: dict[str, dict[str, Rewrite]] = {}
+    for number, row in read_json_lines(path):
+        where = f"{path}:{number}"
+        name = read_field(row, "policy", kind=str, where=where, default=DEFAULT_POLICY)
+        posting_id = read_field(row, "posting_id" if "posting_id" in row else "id", kind=str, where=where)
+        rewrites = by_policy.setdefault(name, {})
+        if posting_id not in posting_of:
+            raise UserError(f"{where}: there is no posting '{posting_id}' in the jobs. Remove the line or add the job.")
+        if posting_id in rewrites:
+            raise UserError(
+                f"{where}: the posting '{posting_id}' was already rewritten at {rewrites[posting_id].where}. Keep one."
+            )
+        text = read_field(row, "rewrite" if "rewrite" in row else "text", kind=str, where=where)
+        rewrites[posting_id] = _read_rewrite(row, posting_of[posting_id], text, policy=name, where=where)
+    if not by_policy:
+        raise UserError(f"{path}: holds no rewrite. Give lines of {{'id': ..., 'text': ...}}.")
+    names = ", ".join(map(repr, by_policy))
+    if policy and policy not in by_policy:
+        raise UserError(f"{path}: has no policy '{policy}'. It has: {names}.")
+    if not policy and len(by_policy) > 1:
+        raise UserError(f"{path}: holds rewrites of several policies. Name one with --policy: {names}.")
+    return by_policy[policy or next(iter(by_policy))]
+
+
+def _read_rewrite(row: Mapping, posting: Posting, text: str, *, policy: str, where: str) -> Rewrite:
+    prompt, text = build_prompt(posting), normalize_spaces(text)
+    if "guardrail_failures" in row:
+        names = read_field(row, "guardrail_failures", kind=list, where=where)
+        reasons = read_field(row, "guardrail_reasons", kind=list, where=where, default=[])
+        if not all(isinstance(value, str) for value in (*names, *reasons)):
+            raise UserError(f"{where}: 'guardrail_failures' and 'guardrail_reasons' must be lists of texts.")
+    else:
+        failures = check_rewrite(posting, text, prompt)
+        names, reasons = sorted({failure.check for failure in failures}), [failure.reason for failure in failures]
+    return Rewrite(
+        policy=policy,
+        posting_id=posting.id,
+        company=posting.company,
+        prompt=prompt,
+        original=normalize_spaces(posting.description),
+        text=text,
+        failed_checks=tuple(names),
+        reasons=tuple(reasons),
+        where=where,
+    )
 
 
 def describe_hiding(min_count: int) -> str:

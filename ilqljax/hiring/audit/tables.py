@@ -1,4 +1,4 @@
-"""Lay out an audit: rates as CSV in the form of Local Law 144's examples, the tables of its page, all of it as JSON.
+"""Lay out an audit: rates as CSV in the form of Local Law 144's examples, all as JSON, its page's tables and words.
 
 A CSV table has one row a category: its name (one column a part, in an intersection), the number of applicants, the
 number selected, the rate, the impact ratio, and a note. The last row is the unknown, which enters no rate. "Applicants"
@@ -22,6 +22,7 @@ from ilqljax.hiring.reward.scores import CROSS
 
 RATE_NAMES = {"shortlisting": "Shortlisting Rate", "selection": "Selection Rate", "scoring": "Scoring Rate"}
 CHOSEN_NAMES = {"shortlisting": "# Shortlisted", "selection": "# Selected", "scoring": "# Above Median"}
+VERBS = {"shortlisting": "Shortlisted", "selection": "Selected", "scoring": "Scored above the median"}
 UNKNOWN_NAME = "Unknown"
 MARKS = {
     Mark.REFERENCE: "highest rate",
@@ -33,6 +34,7 @@ MARKS = {
     UNKNOWN_CATEGORY: "not in the calculation",
 }
 DASH = "–"
+SIGNIFICANT = 0.05
 LEVEL = "[95\u00a0%]"  # kept together by a space that does not break
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -135,6 +137,10 @@ def _read(name: str, ends: str = "") -> Callable[[Row], str]:
     return lambda row: show_estimate(row, name, ends)
 
 
+def _read_p(name: str) -> Callable[[Row], str]:
+    return lambda row: show_p(row[name]).removeprefix("= ")
+
+
 def show_rates(measure: str, phase: str, table: dict[str, Any], *, has_postings: bool) -> Table:
     """Return the main table of a measure: counts, rate, impact ratio with its interval, and what to make of it."""
     columns: Columns = [
@@ -156,9 +162,9 @@ def show_tests(measure: str, phase: str, table: dict[str, Any], *, has_postings:
         ("Category", lambda row: row["category"]),
         (f"Rate / everyone else's {LEVEL}", _read("versus_rest")),
         (f"Ratio by chance {LEVEL}", _read("null_ratio")),
-        ("p, shuffled labels", lambda row: show_p(row["p_shuffled"]).removeprefix("= ")),
-        ("p, Holm", lambda row: show_p(row["p_holm"]).removeprefix("= ")),
-        ("p, independent trials", lambda row: show_p(row["p_independent"]).removeprefix("= ")),
+        ("p, shuffled labels", _read_p("p_shuffled")),
+        ("p, Holm", _read_p("p_holm")),
+        ("p, independent trials", _read_p("p_independent")),
         ("Test", lambda row: Words(row["test"] or DASH)),
         ("Ratio's interval, postings only", lambda row: show_interval(row["postings_low"], row["postings_high"])),
     ]
@@ -248,3 +254,64 @@ def show_p(value: float) -> str:
 def _round(value: float) -> str:
     text = f"{value:.2f}"
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+
+
+# --- What was found ---------------------------------------------------------------------------------------------------
+
+
+def state_findings(audit: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the findings as sentences, by attribute: each rate, then the diversity score and what rewriting did."""
+    first, last = audit["phases"][0], audit["phases"][-1]
+    findings = {}
+    for section in audit["attributes"]:
+        sentences = []
+        for measure, table in section["rates"][first].items():
+            sentences.append(f"{VERBS[measure]}: {_describe(table)}")
+            if last != first:
+                lowest = _describe_lowest(section["rates"][last][measure])
+                later = f"the lowest is {lowest}" if lowest else "there is insufficient data to compare"
+                sentences[-1] += f" After, {later}."
+        if section["scores"]:
+            sentences.append(f"Diversity: {_describe_scores(section['scores'], last)}")
+        findings[section["name"]] = sentences
+    return findings
+
+
+def _describe_lowest(table: Mapping[str, Any]) -> str:
+    """Name the lowest impact ratio among the categories of enough people, with its interval; "" if there is none."""
+    judged = [row for row in table["rows"] if row["mark"] in (Mark.PASSED, Mark.BELOW)]
+    if not judged:
+        return ""
+    lowest = min(judged, key=lambda row: row["impact_ratio"])
+    text = f"{show_estimate(lowest, 'impact_ratio', 'ratio')}, of {lowest['category']}"
+    return text + (" (below four fifths)" if lowest["mark"] == Mark.BELOW else "")
+
+
+def _describe(table: Mapping[str, Any]) -> str:
+    lowest = _describe_lowest(table)
+    if not lowest:
+        return "insufficient data to compare categories."
+    text = f"the lowest impact ratio is {lowest}"
+    few = sum(row["mark"] in (Mark.INSUFFICIENT, Mark.EXCLUDED) for row in table["rows"])
+    text += f"; too little data for {few} {'category' if few == 1 else 'categories'}" if few else ""
+    if not math.isfinite(table["p_smallest"]):
+        return text + "."
+    is_low = table["p_smallest_holm"] < SIGNIFICANT
+    raw, adjusted = show_p(table["p_smallest"]), show_p(table["p_smallest_holm"])
+    verdict = "lower than chance gives" if is_low else "not clearly lower than by chance"
+    return f"{text}; {verdict} (under shuffled labels p {raw}; adjusted for the number of comparisons p {adjusted})."
+
+
+def _describe_scores(scores: Mapping[str, Any], last: str) -> str:
+    text = (
+        f"a shortlist's mean score is {scores['before']:.1f} where chance gives {scores['floor']:.1f}"
+        f" (p {show_p(scores['before_p'])} under shuffled labels)"
+    )
+    if "guarded_gain" not in scores:
+        return text + "."
+    low, high = scores["guarded_gain_low"], scores["guarded_gain_high"]
+    verdict = "an improvement" if low > 0 else "a deterioration" if high < 0 else "no clear change"
+    return text + (
+        f"; {last} rewriting it is {scores[last]:.1f}. The gain that counts no rewrite failing a guardrail as an "
+        f"improvement is {scores['guarded_gain']:+.1f} [{low:+.1f}, {high:+.1f}]: {verdict}."
+    )

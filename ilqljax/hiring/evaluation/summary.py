@@ -9,17 +9,18 @@ import itertools
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.stats
 
 from ilqljax.data.files import save_text
 from ilqljax.errors import UserError
 from ilqljax.hiring.evaluation.record import HELD_OUT, TRAINING, Rewrite, guard_gains
-from ilqljax.hiring.reward.diversity import normalize_counts
-from ilqljax.hiring.statistics import bootstrap_mean, entropy, mean_and_standard_error
+from ilqljax.hiring.statistics import bootstrap_mean
 
 Row = dict[str, Any]
 Policies = Mapping[str, Sequence[Rewrite]]
@@ -46,10 +47,10 @@ def distill_evaluations(policies: Policies, *, seed: int = 0) -> list[Row]:
     """Summarise each policy in one row: rewards, entropies, copies, lengths, guardrails and paired differences.
 
     A *guarded* difference counts a rewrite that fails a guardrail as min(difference, 0): never an improvement.
-    Intervals are 95 % bootstrap intervals over postings. Entropies are of the attribute's distribution pooled over
-    shortlists, in bits, unknown left out.
+    Errors are standard errors, intervals 95 % bootstrap intervals over postings. Entropies are of the attribute's
+    distribution pooled over shortlists, in bits, unknown left out; NaN where nobody is known.
     """
-    rows = []
+    rows, attributes = [], find_attributes(policies)
     for policy, rewrites in policies.items():
         means = {
             "copy_rate": [r.text.split() == r.original.split() for r in rewrites],
@@ -59,11 +60,10 @@ def distill_evaluations(policies: Policies, *, seed: int = 0) -> list[Row]:
         }
         row: Row = {"policy": policy, "n_postings": len(rewrites)}
         row |= _summarize_rewards(rewrites, role=TRAINING, seed=seed)
-        rows.append(row | {name: float(np.mean(values)) for name, values in means.items()})
-    for name in find_attributes(policies):
-        entropies = _measure_entropies(policies, name)
-        for row, (phase, label) in itertools.product(rows, LABELS.items()):
-            row[f"entropy_{name}_{label}"] = entropies[row["policy"], phase]
+        row |= {name: float(np.mean(values)) for name, values in means.items()}
+        for name, (phase, label) in itertools.product(attributes, LABELS.items()):
+            row[f"entropy_{name}_{label}"] = _measure_entropy(rewrites, phase, name)
+        rows.append(row)
     return rows
 
 
@@ -86,7 +86,8 @@ def _summarize_rewards(rewrites: Sequence[Rewrite], *, role: str, seed: int) -> 
     before, after = np.array([r.rewards[role] for r in rewrites]).T
     row: Row = {}
     for label, values in zip(LABELS.values(), (before, after), strict=True):
-        row[f"reward_{label}"], row[f"reward_{label}_error"] = mean_and_standard_error(values)
+        row[f"reward_{label}"] = float(values.mean())
+        row[f"reward_{label}_error"] = float(scipy.stats.sem(values)) if len(values) > 1 else math.nan
     guarded = guard_gains(after - before, np.array([bool(r.failed_checks) for r in rewrites]))
     row |= bootstrap_mean(after - before, seed=seed).spread("difference")
     return row | bootstrap_mean(guarded, seed=seed).spread("guarded_difference")
@@ -101,20 +102,10 @@ def _compare_with_clone(policies: Policies, policy: str, *, role: str, seed: int
     return bootstrap_mean(gains, seed=seed).spread("over_bc")
 
 
-def _measure_entropies(policies: Policies, name: str) -> dict[tuple[str, str], float]:
-    """Return the entropy of an attribute over all shortlists of each (policy, phase); NaN where nobody is known."""
-    values = {
-        (policy, phase): [value.strip() for r in rewrites for value in getattr(r, phase).attributes[name]]
-        for policy, rewrites in policies.items()
-        for phase in PHASES
-    }
-    categories = sorted({value for part in values.values() for value in part} - {""})
-    if not categories:
-        return dict.fromkeys(values, math.nan)
-    return {
-        key: float(entropy(normalize_counts([part.count(category) for category in categories])))
-        for key, part in values.items()
-    }
+def _measure_entropy(rewrites: Sequence[Rewrite], phase: str, name: str) -> float:
+    known = Counter(value.strip() for r in rewrites for value in getattr(r, phase).attributes[name])
+    known.pop("", None)
+    return float(scipy.stats.entropy(list(known.values()), base=2)) if known else math.nan
 
 
 # --- Layout -----------------------------------------------------------------------------------------------------------
