@@ -18,10 +18,9 @@ from ilqljax.hiring.audit.crossed import (
     sum_shared,
     tally_pairs,
 )
-from ilqljax.hiring.audit.impact_ratio import find_eligible, ratios_and_smallest, shuffle_labels
 from ilqljax.hiring.audit.market import match_texts
 from ilqljax.hiring.audit.program import make_matcher
-from ilqljax.hiring.audit.rates import tabulate_rates
+from ilqljax.hiring.audit.rates import find_eligible, ratios_and_smallest, shuffle_labels, tabulate_rates
 from ilqljax.hiring.market.sample import make_market
 from ilqljax.hiring.matching.matcher import Matches
 

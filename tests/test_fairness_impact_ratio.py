@@ -13,8 +13,7 @@ from ilqljax.hiring.audit.crossed import (
     pair_selection,
     tally_pairs,
 )
-from ilqljax.hiring.audit.impact_ratio import Mark, mark_categories, ratios_and_smallest
-from ilqljax.hiring.audit.rates import adjust_for_many, tabulate_rates
+from ilqljax.hiring.audit.rates import Mark, adjust_for_many, mark_categories, ratios_and_smallest, tabulate_rates
 from ilqljax.hiring.matching.matcher import Matches
 
 

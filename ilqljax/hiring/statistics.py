@@ -117,7 +117,7 @@ def two_proportion_test(successes_a: int, trials_a: int, successes_b: int, trial
     """Test whether two shares are equal; return the two-sided p-value and the name of the test.
 
     That is a pooled z test, or Fisher's exact test when any expected count is under 5. Both treat trials as
-    independent; where the trials are members of shared shortlists, trust `audit.crossed` and `audit.impact_ratio` more.
+    independent; where the trials are members of shared shortlists, trust `audit.rates` more.
     The p-value is undefined (NaN) when a group is empty, and 1 when nobody or everybody succeeded.
     """
     trials, successes = trials_a + trials_b, successes_a + successes_b

@@ -11,9 +11,8 @@ from jaxtyping import Bool, Float, Int
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import Attribute, AttributeTable
 from ilqljax.hiring.audit.crossed import NOBODY, Pairs, median_of_members, pair_measures
-from ilqljax.hiring.audit.impact_ratio import shuffle_scores
 from ilqljax.hiring.audit.ranking import tabulate_columns, tabulate_ranking
-from ilqljax.hiring.audit.rates import adjust_for_many, tabulate_changes, tabulate_rates
+from ilqljax.hiring.audit.rates import adjust_for_many, shuffle_scores, tabulate_changes, tabulate_rates
 from ilqljax.hiring.audit.suppression import suppress
 from ilqljax.hiring.evaluation.record import Rewrite, guard_gains
 from ilqljax.hiring.matching.matcher import Matcher, Matches
@@ -88,10 +87,9 @@ def audit_attributes(
     attributes = [select_attribute(table, name) for name in (*config.attributes, *crosses)]
     not_audited = [a.name for a in attributes if a.name not in config.attributes and not a.categories]
     sections = []
-    for attribute, columns, parts in (_split(table, a) for a in attributes if a.name not in not_audited):
+    for attribute in (a for a in attributes if a.name not in not_audited):
         beside = audit_lists(attribute)  # first, for it may refuse
-        front = {"name": attribute.name, "columns": columns, "parts": parts}
-        sections.append(front | _audit_rates(attribute, measures, seed=config.seed) | beside)
+        sections.append(_audit_rates(attribute, measures, seed=config.seed) | beside)
     for phase in measures if sections else ():
         tables = [table for section in sections for table in section["rates"][phase].values()]
         adjust_for_many(tables, name="p_smallest", adjusted="p_smallest_holm")
@@ -113,25 +111,14 @@ def audit_attributes(
     }
 
 
-def _split(table: AttributeTable, attribute: Attribute) -> tuple[Attribute, list[str], dict[str, list[str]]]:
-    """Return an attribute whose categories have a name each, what it combines, and each category's values of these."""
-    if attribute.name in table.names:
-        return attribute, [attribute.name], {name: [name] for name in attribute.categories}
-    sources = [table.attribute(name) for name in attribute.name.split(CROSS)]
-    rows = [int(np.argmax(attribute.codes == c)) for c in range(len(attribute.categories))]  # somebody of each category
-    parts = [[source.categories[source.codes[row]] for source in sources] for row in rows]
-    names = attribute.categories  # "x / y" with "z" and "x" with "y / z" have one name: quotes tell them apart
-    names = tuple(
-        " / ".join(map(repr, values)) if names.count(name) > 1 else name
-        for name, values in zip(names, parts, strict=True)
-    )
-    return attribute._replace(categories=names), [s.name for s in sources], dict(zip(names, parts, strict=True))
-
-
 def _audit_rates(attribute: Attribute, measures: Mapping[str, Mapping[str, Pairs]], *, seed: int) -> dict[str, Any]:
     counts = count_categories(attribute.codes, len(attribute.categories))
+    parts = attribute.values or [(name,) for name in attribute.categories]
     both = measures[BEFORE].items() if AFTER in measures else ()
     return {
+        "name": attribute.name,
+        "columns": list(attribute.sources or (attribute.name,)),
+        "parts": dict(zip(attribute.categories, map(list, parts), strict=True)),
         "pool": dict(zip(attribute.categories, counts.counts.tolist(), strict=True)),
         "n_unknown": int(counts.n_unknown),
         "target": "",
@@ -231,8 +218,8 @@ def _audit_lists(
 ) -> tuple[dict[str, Any], dict[str, Float[Array, "G"]]]:
     """Return what an attribute's section says of the lists beside rates, and each posting's score by phase."""
     scorer = ShortlistScorer(table, choose_score(config, attribute.name))
-    term = replace(scorer.terms[0], attribute=attribute)
-    targets, seed = select_targets(term.targets, groups), config.seed
+    (term,), seed = scorer.terms, config.seed
+    targets = select_targets(term.targets, groups)
     scores = {name: scorer.score_term(term, indices, groups) for name, indices in lists.items()}
     floor = scorer.floor_of_term(term, config.top, groups, seed=seed)
     summary = {"floor": floor, **_summarize_scores(scores, failed, floor=floor, seed=seed)}

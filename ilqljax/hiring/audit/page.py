@@ -10,9 +10,9 @@ from markupsafe import Markup
 
 from ilqljax.data.pages import render_page
 from ilqljax.hiring.audit import tables
-from ilqljax.hiring.audit.impact_ratio import MIN_PEOPLE
 from ilqljax.hiring.audit.market import AFTER, BEFORE
 from ilqljax.hiring.audit.plots import draw_composition, draw_gains, draw_ratios
+from ilqljax.hiring.audit.rates import MIN_PEOPLE
 from ilqljax.hiring.edits.differences import diff_words
 from ilqljax.hiring.evaluation.record import Rewrite
 

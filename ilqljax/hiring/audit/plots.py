@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from ilqljax.data.pages import clean_text
-from ilqljax.hiring.audit.impact_ratio import FOUR_FIFTHS
+from ilqljax.hiring.audit.rates import FOUR_FIFTHS
 
 WIDTH, LEFT, RIGHT = 340, 10, 24
 LEGEND = 22  # points at the top

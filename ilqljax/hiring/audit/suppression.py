@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ilqljax.hiring.audit.impact_ratio import JUDGED
+from ilqljax.hiring.audit.rates import JUDGED
 
 UNKNOWN_CATEGORY = ""  # the unknown count is a cell like any other
 

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ilqljax.data.pages import clean_text
-from ilqljax.hiring.audit.impact_ratio import Mark
-from ilqljax.hiring.audit.rates import Row
+from ilqljax.hiring.audit.rates import Mark, Row
 from ilqljax.hiring.audit.suppression import UNKNOWN_CATEGORY
 from ilqljax.hiring.reward.scores import CROSS
 

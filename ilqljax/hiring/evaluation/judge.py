@@ -148,6 +148,6 @@ class HiringJudge:
         table, attributes = self.reward.table, {}
         members = [int(row) for row in rows if row >= 0]
         for name in table.names:
-            _, categories, codes = table.attribute(name)
-            attributes[name] = tuple(categories[code] if code >= 0 else "" for code in codes[members])
+            attribute = table.attribute(name)
+            attributes[name] = tuple(attribute.categories[c] if c >= 0 else "" for c in attribute.codes[members])
         return Shortlist(tuple(table.ids[row] for row in members), attributes)
