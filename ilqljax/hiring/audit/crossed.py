@@ -180,20 +180,20 @@ def sum_shared(before: Pairs, after: Pairs, old: Influence, new: Influence) -> f
     """
     if not (old.selected and new.selected):
         return np.nan
-    both_selected = _count_shared(before.selected, after.selected, old.members)
-    old_in_new = _count_shared(before.selected, after.assessed, old.members)
-    new_in_old = _count_shared(after.selected, before.assessed, old.members)
-    both_assessed = (
-        int(old.members.sum()) * before.selected.shape[0]
-        if before.assessed is None
-        else _count_shared(before.assessed, after.assessed, old.members)
+    total = sum(
+        weight * other_weight * _count_shared(some, other, old.members, n_rows=before.selected.shape[0])
+        for some, weight in ((before.selected, 1.0), (before.assessed, -old.rate))
+        for other, other_weight in ((after.selected, 1.0), (after.assessed, -new.rate))
     )
-    total = both_selected - new.rate * old_in_new - old.rate * new_in_old + old.rate * new.rate * both_assessed
     return total / (old.selected * new.selected)
 
 
-def _count_shared(some: csr_array, other: csr_array | None, members: Bool[Array, "N"]) -> int:
-    return int((some if other is None else some.multiply(other)).sum(axis=0)[members].sum())
+def _count_shared(some: csr_array | None, other: csr_array | None, members: Bool[Array, "N"], *, n_rows: int) -> int:
+    """Return how many pairs of the members are in both; None has every pair of `n_rows` rows."""
+    if some is None and other is None:
+        return int(members.sum()) * n_rows
+    both = other if some is None else some if other is None else some.multiply(other)
+    return int(both.sum(axis=0)[members].sum())
 
 
 def _pair_variance(part: Influence) -> float:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from ilqljax.data.files import save_text
+from ilqljax.data.files import check_writable, save_text
 from ilqljax.errors import UserError
 from ilqljax.hiring.evaluation.record import HELD_OUT, TRAINING, Rewrite, guard_gains
 from ilqljax.hiring.statistics import bootstrap_mean
@@ -207,12 +207,10 @@ def _show(row: Row, name: str, *, digits: int = 2) -> str:
 
 
 def check_save_path(path: str | Path) -> None:
-    """Raise a `UserError` unless rows can be saved under this name: an existing folder, and `.csv` or `.json`."""
-    path = Path(path)
-    if path.suffix not in (".csv", ".json"):
+    """Raise a `UserError` unless rows can be saved there, in a file whose name ends in .csv or .json."""
+    if Path(path).suffix not in (".csv", ".json"):
         raise UserError(f"{path}: the suffix must be .csv or .json, which chooses the format. Rename the file.")
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: there is no folder {path.parent}. Create it or choose another one.")
+    check_writable(path)
 
 
 def save_rows(path: str | Path, rows: Sequence[Row]) -> None:
