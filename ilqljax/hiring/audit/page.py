@@ -77,7 +77,7 @@ def format_page(audit: Mapping[str, Any], *, facts: Sequence[tuple[str, str]], r
         __package__,
         "report.html.j2",
         audit=audit,
-        facts=tables.Table("What was audited", ["", ""], [[name, tables.Words(value)] for name, value in facts]),
+        facts=facts,
         findings=tables.state_findings(audit),
         titles=MEASURE_TITLES,
         tables=tables,

@@ -10,8 +10,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ilqljax.data.pages import clean_text
@@ -34,7 +33,6 @@ MARKS = {
 }
 DASH = "–"
 SIGNIFICANT = 0.05
-LEVEL = "[95\u00a0%]"  # kept together by a space that does not break
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -100,124 +98,30 @@ def _plain(value: Any) -> Any:
 # --- The page ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Words:
-    """Mark a cell of words, which may wrap."""
+def show_ranking(
+    section: dict[str, Any], *, phases: Sequence[str], selected: int, top: int
+) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Return skew and exposure of each category, and the measures of whole lists, each beside its value by chance.
 
-    text: str
-    is_bold: bool = False
-
-    def __str__(self) -> str:
-        return self.text
-
-
-@dataclass(frozen=True)
-class Table:
-    """Hold a table as the page shows it (`templates/table.html.j2`); the first column names."""
-
-    caption: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str | Words]]
-
-    @property
-    def is_words(self) -> list[bool]:
-        """Which columns hold words."""
-        return [any(isinstance(row[i], Words) for row in self.rows) for i in range(len(self.header))]
-
-
-Columns = list[tuple[str, Callable[[Row], str | Words]]]  # a header, and what it shows of a row
-
-
-def _lay_out(caption: str, columns: Columns, rows: Sequence[Row]) -> Table:
-    return Table(caption, [name for name, _ in columns], [[show(row) for _, show in columns] for row in rows])
-
-
-def _read(name: str, ends: str = "") -> Callable[[Row], str]:
-    return lambda row: show_estimate(row, name, ends)
-
-
-def _read_p(name: str) -> Callable[[Row], str]:
-    return lambda row: show_p(row[name]).removeprefix("= ")
-
-
-def show_rates(measure: str, phase: str, table: dict[str, Any], *, has_postings: bool) -> Table:
-    """Return the main table of a measure: counts, rate, impact ratio with its interval, and what to make of it."""
-    columns: Columns = [
-        ("Category", lambda row: row["category"] or UNKNOWN_NAME),
-        ("# of applicants", lambda row: f"{row['n_assessed']:,}"),
-        (CHOSEN_NAMES[measure], lambda row: f"{row['n_selected']:,}"),
-        (f"{RATE_NAMES[measure]} {LEVEL}", lambda row: show_percent(row["rate"], row["rate_low"], row["rate_high"])),
-        (f"Impact ratio {LEVEL}", _read("impact_ratio", "ratio")),
-        ("Reading", lambda row: Words(MARKS[row["mark"]], is_bold=row["mark"] == Mark.BELOW)),
-        ("Different people", lambda row: f"{row['n_people']:,}"),
-    ]
-    caption = f"{RATE_NAMES[measure]}{phase and ', ' + phase}"
-    return _lay_out(caption, columns if has_postings else columns[:-1], list_rows(table))
-
-
-def show_tests(measure: str, phase: str, table: dict[str, Any], *, has_postings: bool) -> Table:
-    """Return the tests of a measure: each category against everyone else, what chance gives, raw and adjusted."""
-    columns: Columns = [
-        ("Category", lambda row: row["category"]),
-        (f"Rate / everyone else's {LEVEL}", _read("versus_rest")),
-        (f"Ratio by chance {LEVEL}", _read("null_ratio")),
-        ("p, shuffled labels", _read_p("p_shuffled")),
-        ("p, Holm", _read_p("p_holm")),
-        ("p, independent trials", _read_p("p_independent")),
-        ("Test", lambda row: Words(row["test"] or DASH)),
-        ("Ratio's interval, postings only", lambda row: show_interval(row["postings_low"], row["postings_high"])),
-    ]
-    caption = f"Tests of the {RATE_NAMES[measure].lower()}{phase and ', ' + phase}"
-    return _lay_out(caption, columns if has_postings else columns[:-1], table["rows"])
-
-
-def show_changes(measure: str, changes: Sequence[Row], *, has_postings: bool) -> Table:
-    """Return how each category's ratio changed from before to after."""
-    columns: Columns = [
-        ("Category", lambda row: row["category"]),
-        ("Compared with", lambda row: Words(row["reference"])),
-        (f"Change {LEVEL}", _read("change")),
-        ("Postings only", lambda row: show_interval(row["postings_low"], row["postings_high"])),
-    ]
-    caption = f"{RATE_NAMES[measure]}: ratio after / ratio before (1 is no change)"
-    return _lay_out(caption, columns if has_postings else columns[:-1], changes)
-
-
-def show_ranking(section: dict[str, Any], *, phases: Sequence[str], selected: int, top: int) -> list[Table]:
-    """Return skew and exposure of each category, and the measures of whole lists, each beside its value by chance."""
-    columns: Columns = [("Category", lambda row: row["category"])]
+    That is two tables, each a caption, a header and rows.
+    """
+    names: dict[str, str] = {}  # of the columns, with their headers
     for at in (selected, top):
-        columns += [(f"skew@{at} {phase}", _read(f"skew_{at}_{phase}")) for phase in phases]
-        columns.append((f"skew@{at} by chance", _read(f"expected_skew_{at}")))
-    columns += [(f"exposure / target {phase}", _read(f"exposure_{phase}")) for phase in phases]
-    columns.append(("by chance", _read("expected_exposure")))
+        names |= {f"skew_{at}_{phase}": f"skew@{at} {phase}" for phase in phases}
+        names[f"expected_skew_{at}"] = f"skew@{at} by chance"
+    names |= {f"exposure_{phase}": f"exposure / target {phase}" for phase in phases}
+    names["expected_exposure"] = "by chance"
+    places = [[row["category"], *(show_estimate(row, name) for name in names)] for row in section["ranking"]]
     lists = section["lists"]
-    names = {"min_skew": f"MinSkew@{selected}", "max_skew": f"MaxSkew@{selected}", "ndkl": "NDKL"}
-    body = [
+    measures = {"min_skew": f"MinSkew@{selected}", "max_skew": f"MaxSkew@{selected}", "ndkl": "NDKL"}
+    whole = [
         [name, *(show_estimate(lists[phase], key) for phase in phases), show_estimate(lists, f"expected_{key}")]
-        for key, name in names.items()
+        for key, name in measures.items()
     ]
     return [
-        _lay_out("Places in the lists, mean over postings", columns, section["ranking"]),
-        Table("Whole lists, mean over postings [95 %]", ["Measure", *phases, "by chance"], body),
+        ("Places in the lists, mean over postings", ["Category", *names.values()], places),
+        ("Whole lists, mean over postings [95 %]", ["Measure", *phases, "by chance"], whole),
     ]
-
-
-def show_scores(scores: dict[str, Any], *, phases: Sequence[str]) -> Table:
-    """Return the diversity scores, their noise floor, and the gain."""
-    notes = {
-        phase: f"{show_number(scores[f'{phase}_net'])} net of chance; shuffled labels give "
-        f"{show_estimate(scores, f'{phase}_null')}, p {show_p(scores[f'{phase}_p'])}"
-        for phase in phases
-    }
-    rows = [(f"Mean score {phase}", phase, note) for phase, note in notes.items()]
-    rows.append(("Chance (noise floor)", "floor", "mean score of random shortlists"))
-    if "gain" in scores:
-        rows.append(("Gain", "gain", "after minus before, paired by posting"))
-        note = "a rewrite that fails a guardrail never counts as an improvement"
-        rows.append(("Guarded gain", "guarded_gain", note))
-    body = [[title, show_estimate(scores, name), Words(note)] for title, name, note in rows]
-    return Table("Diversity score", ["", f"Value {LEVEL}", "Note"], body)
 
 
 def show_estimate(row: Mapping[str, Any], name: str, ends: str = "") -> str:
