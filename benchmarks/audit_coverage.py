@@ -16,9 +16,10 @@ import numpy as np
 
 from ilqljax.cli import run_main
 from ilqljax.hiring.attributes import AttributeTable
-from ilqljax.hiring.audit.market import AuditConfig, list_measures
+from ilqljax.hiring.audit.crossed import pair_measures
+from ilqljax.hiring.audit.market import match_texts
+from ilqljax.hiring.audit.program import make_matcher
 from ilqljax.hiring.audit.rates import tabulate_rates
-from ilqljax.hiring.audit.sources import build_market, make_matcher
 from ilqljax.hiring.market.sample import make_market
 
 INTERVALS = {
@@ -35,10 +36,9 @@ def count_sample(args: argparse.Namespace, seed: int) -> dict[tuple[str, str, st
         seed=seed, n_postings=args.postings, n_candidates=args.candidates, plant=args.plant
     )
     table = AttributeTable.from_candidates(candidates)
-    market = build_market(postings, candidates, matcher=make_matcher("tfidf", candidates), top=args.top)
-    config = AuditConfig(table.names, n_selected=args.selected, seed=seed)
+    matches = match_texts(make_matcher("tfidf", candidates), [p.description for p in postings], top=args.top)
     shares = {}
-    for measure, pairs in list_measures(market.phases["before"], table, config).items():
+    for measure, pairs in pair_measures(matches, n_candidates=len(candidates), n_selected=args.selected).items():
         for name in table.names:
             rows = tabulate_rates(pairs, table.attribute(name), seed=seed)["rows"]
             for kind, (low, high) in INTERVALS.items():

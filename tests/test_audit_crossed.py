@@ -12,18 +12,17 @@ from ilqljax.hiring.audit.crossed import (
     crossed_p_value,
     crossed_ratio,
     find_influence,
+    pair_measures,
     pair_rows,
-    pair_scoring,
     pair_selection,
-    pair_shortlisting,
     sum_shared,
     tally_pairs,
 )
-from ilqljax.hiring.audit.impact_ratio import find_eligible, ratios_and_smallest, shuffle_labels
-from ilqljax.hiring.audit.market import AuditConfig, list_measures
-from ilqljax.hiring.audit.rates import tabulate_rates
-from ilqljax.hiring.audit.sources import build_market, make_matcher
+from ilqljax.hiring.audit.market import match_texts
+from ilqljax.hiring.audit.program import make_matcher
+from ilqljax.hiring.audit.rates import find_eligible, ratios_and_smallest, shuffle_labels, tabulate_rates
 from ilqljax.hiring.market.sample import make_market
+from ilqljax.hiring.matching.matcher import Matches
 
 N_SAMPLES = 200
 
@@ -50,6 +49,17 @@ def list_pairs(indices, n_selected, n_candidates):
     return selected, assessed
 
 
+def pair_shortlisting(indices, *, n_candidates):
+    matches = Matches(indices, np.zeros(indices.shape))
+    return pair_measures(matches, n_candidates=n_candidates, n_selected=1)["shortlisting"]
+
+
+def pair_market(postings, candidates, *, top):
+    """Return the pairs of shortlisting of a market."""
+    matches = match_texts(make_matcher("tfidf", candidates), [p.description for p in postings], top=top)
+    return pair_measures(matches, n_candidates=len(candidates), n_selected=10)["shortlisting"]
+
+
 def dense_influence(selected, assessed, codes, category):
     chosen = codes == category
     rate = selected[:, chosen].sum() / assessed[:, chosen].sum()
@@ -62,14 +72,15 @@ def corrected(sums, n):
 
 def test_measures_count_who_is_assessed_and_selected():
     indices, scores = np.array([[3, 1, 0], [3, 2, -1]]), np.array([[0.9, 0.5, 0.1], [0.9, 0.2, np.nan]])
-    for pairs, assessed, selected in (
-        (pair_shortlisting(indices, n_candidates=4), [2, 2, 2, 2], [1, 1, 1, 2]),
-        (pair_selection(indices, n_candidates=4, n_selected=1), [1, 1, 1, 2], [0, 0, 0, 2]),
-        (pair_scoring(indices, scores, n_candidates=4), [1, 1, 1, 2], [0, 0, 0, 2]),  # the median is .5, not above it
+    measures = pair_measures(Matches(indices, scores), n_candidates=4, n_selected=1)
+    for name, assessed, selected in (
+        ("shortlisting", [2, 2, 2, 2], [1, 1, 1, 2]),
+        ("selection", [1, 1, 1, 2], [0, 0, 0, 2]),
+        ("scoring", [1, 1, 1, 2], [0, 0, 0, 2]),  # the median is .5, not above it
     ):
-        found = pairs.by_candidate()
-        np.testing.assert_array_equal(found[0], assessed)
-        np.testing.assert_array_equal(found[1], selected)
+        tally = tally_pairs(measures[name], np.zeros(4, int), n_categories=1)
+        np.testing.assert_array_equal(tally.candidate_assessed, assessed)
+        np.testing.assert_array_equal(tally.candidate_selected, selected)
 
 
 def test_interval_over_both_is_a_slow_twins():
@@ -217,8 +228,7 @@ def test_without_a_plant_intervals_cover_no_effect_in_95_percent_of_200_samples(
     for seed in range(N_SAMPLES):
         postings, candidates = make_market(seed=seed, n_postings=50, n_candidates=400, plant=0.0)
         table = AttributeTable.from_candidates(candidates)
-        market = build_market(postings, candidates, matcher=make_matcher("tfidf", candidates), top=40)
-        pairs = list_measures(market.phases["before"], table, AuditConfig(("gender",)))["shortlisting"]
+        pairs = pair_market(postings, candidates, top=40)
         rows = tabulate_rates(pairs, table.attribute("gender"), seed=seed)["rows"]
         row = next(row for row in rows if np.isfinite(row["ratio_low"]))
         for kind, hits in covered.items():
@@ -230,8 +240,7 @@ def test_without_a_plant_intervals_cover_no_effect_in_95_percent_of_200_samples(
 def test_with_the_plant_the_effect_is_found():
     postings, candidates = make_market(seed=0, plant=0.8)
     table = AttributeTable.from_candidates(candidates)
-    market = build_market(postings, candidates, matcher=make_matcher("tfidf", candidates), top=50)
-    pairs = list_measures(market.phases["before"], table, AuditConfig(("gender",)))["shortlisting"]
+    pairs = pair_market(postings, candidates, top=50)
     found = tabulate_rates(pairs, table.attribute("gender"), seed=0)
     women = next(row for row in found["rows"] if row["category"] == "female")
     assert women["ratio_high"] < 1.0 and women["p_shuffled"] < 0.01 and found["p_smallest"] < 0.01

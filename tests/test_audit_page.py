@@ -11,9 +11,8 @@ import pytest
 from ilqljax.cli import run_command
 from ilqljax.data.json_lines import save_json_lines
 from ilqljax.data.pages import clean_text
-from ilqljax.hiring.audit.findings import state_findings
-from ilqljax.hiring.audit.plots import draw_composition, draw_gains, draw_ratios
-from ilqljax.hiring.audit.tables import show_number
+from ilqljax.hiring.audit.page import draw_composition, draw_gains, draw_ratios
+from ilqljax.hiring.audit.tables import show_number, state_findings
 from ilqljax.hiring.market.sample import make_market
 from ilqljax.hiring.postings.posting import save_candidates, save_postings
 

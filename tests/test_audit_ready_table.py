@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.hiring.audit.findings import state_findings
 from ilqljax.hiring.audit.market import AuditConfig
 from ilqljax.hiring.audit.ready_table import audit_ready_table, load_ready_table
-from ilqljax.hiring.audit.tables import format_json, list_tables
+from ilqljax.hiring.audit.tables import format_json, list_tables, state_findings
 
 SEX = [("Male", 92, 50), ("Female", 76, 34)]
 RACE = [("Hispanic", 28, 18), ("White", 40, 15), ("Black", 32, 16), ("Native Hawaiian or Pacific Islander", 8, 5)]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ilqljax.hiring.audit.impact_ratio import Mark
+from ilqljax.hiring.audit.rates import Mark
 from ilqljax.hiring.audit.suppression import find_hidden, hide_cells
 
 

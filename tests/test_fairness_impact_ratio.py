@@ -8,13 +8,13 @@ from ilqljax.hiring.audit.crossed import (
     NOBODY,
     crossed_ratio,
     find_influence,
+    pair_measures,
     pair_rows,
-    pair_scoring,
     pair_selection,
     tally_pairs,
 )
-from ilqljax.hiring.audit.impact_ratio import Mark, mark_category, ratios_and_smallest
-from ilqljax.hiring.audit.rates import adjust_for_many, tabulate_rates
+from ilqljax.hiring.audit.rates import Mark, adjust_for_many, mark_categories, ratios_and_smallest, tabulate_rates
+from ilqljax.hiring.matching.matcher import Matches
 
 
 def tabulate_groups(assessed: list[int], selected: list[int], names, *, unknown: int = 0) -> dict:
@@ -29,6 +29,12 @@ def tabulate_shortlists(codes: np.ndarray, names, *, n_selected: int = 10, seed:
     indices = np.arange(codes.size).reshape(codes.shape)
     pairs = pair_selection(indices, n_candidates=codes.size, n_selected=n_selected)
     return tabulate_rates(pairs, Attribute("a", tuple(names), codes.ravel()), seed=seed)
+
+
+def pair_scoring(scores: np.ndarray):
+    """Return the pairs of scoring of one shortlist of everybody."""
+    matches = Matches(np.arange(len(scores))[None], scores[None])
+    return pair_measures(matches, n_candidates=len(scores), n_selected=1)["scoring"]
 
 
 def column(table: dict, name: str) -> list:
@@ -74,14 +80,13 @@ def test_check_vector_as_scoring_rates():
     """Scores with 84 of 168 above the median: the law's male and female example."""
     codes = np.repeat([0, 0, 1, 1], [50, 42, 34, 42])
     scores = np.repeat([1.0, 0.0, 1.0, 0.0], [50, 42, 34, 42])
-    pairs = pair_scoring(np.arange(168)[None], scores[None], n_candidates=168)
-    table = tabulate_rates(pairs, Attribute("sex", ("Male", "Female"), codes), seed=0)
+    table = tabulate_rates(pair_scoring(scores), Attribute("sex", ("Male", "Female"), codes), seed=0)
     assert column(table, "n_selected") == [50, 34]
     assert table["rows"][1]["impact_ratio"] == pytest.approx(0.82, abs=0.005)
 
 
 def test_score_at_the_median_is_not_above_it_and_unknown_counts_for_the_median():
-    pairs = pair_scoring(np.arange(5)[None], np.array([[1.0, 2.0, 3.0, 9.0, 9.0]]), n_candidates=5)
+    pairs = pair_scoring(np.array([1.0, 2.0, 3.0, 9.0, 9.0]))
     table = tabulate_rates(pairs, Attribute("a", ("a", "b"), np.array([0, 0, 1, -1, -1])), seed=0)
     assert column(table, "n_selected") == [0, 0]
     assert table["unknown"]["n_selected"] == 2
@@ -92,7 +97,9 @@ def test_counts_are_pooled_before_the_ratio():
     codes = np.array([0, 1, 0, -1, 1, 1, 0, 1])
     indices = np.array([[0, 1, 2, 3], [4, 5, 6, 7], [NOBODY] * 4])
     pairs = pair_selection(indices, n_candidates=8, n_selected=2)
-    np.testing.assert_array_equal(pairs.by_posting(codes, 2), [[[2, 1], [1, 3], [0, 0]], [[1, 1], [0, 2], [0, 0]]])
+    tally = tally_pairs(pairs, codes, n_categories=2)
+    np.testing.assert_array_equal(tally.posting_assessed, [[2, 1], [1, 3], [0, 0]])
+    np.testing.assert_array_equal(tally.posting_selected, [[1, 1], [0, 2], [0, 0]])
     table = tabulate_rates(pairs, Attribute("a", ("a", "b"), codes), seed=0)
     assert table["rows"][0]["impact_ratio"] == pytest.approx((1 / 3) / (3 / 4))
     assert (table["unknown"]["n_assessed"], table["unknown"]["n_selected"]) == (1, 0)
@@ -151,8 +158,8 @@ def test_ratio_of_exactly_four_fifths_is_not_below_it(assessed, selected):
 
 def test_ratio_of_four_fifths_less_one_of_a_billion_is_below_it():
     assessed, selected = np.full(2, 10**9), np.array([10**9, 8 * 10**8 - 1])
-    mark = mark_category(1, selected, assessed, people=assessed, eligible=np.ones(2, bool), reference=0)
-    assert mark == Mark.BELOW
+    marks = mark_categories(selected, assessed, people=assessed, eligible=np.ones(2, bool), reference=0)
+    assert marks == [Mark.REFERENCE, Mark.BELOW]
 
 
 def test_category_that_a_draw_leaves_out_takes_no_other_with_it():

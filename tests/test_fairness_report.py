@@ -302,7 +302,7 @@ def test_saved_rows_read_back_with_undefined_as_empty(tmp_path, eval_file):
 def test_save_refuses_another_suffix_and_a_missing_folder(tmp_path):
     with pytest.raises(UserError, match=r"\.csv or \.json"):
         save_rows(tmp_path / "r.xlsx", [{"a": 1}])
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UserError, match="in a folder that exists"):
         save_rows(tmp_path / "none" / "r.csv", [{"a": 1}])
 
 

@@ -4,6 +4,7 @@ Attributes (gender, region, ...) are declared by the data's owner and never infe
 or absent is *unknown*: code -1, kept apart from every category, reported as a count and left out of every share.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -30,6 +31,8 @@ class Attribute(NamedTuple):
     name: str  # a combined attribute's is the parts' names joined by " x "
     categories: tuple[str, ...]  # the known values, sorted
     codes: Int[Array, "N"]  # which of these each candidate has, `UNKNOWN` (-1) where that is not known
+    sources: tuple[str, ...] = ()  # of a combined attribute: the names of its parts,
+    values: tuple[tuple[str, ...], ...] = ()  # and each category's values of these
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +69,11 @@ class AttributeTable:
     def intersection(self, names: Sequence[str]) -> Attribute:
         """Combine attributes into one whose categories are the combinations that occur, such as "female / north".
 
-        A candidate with any part unknown is unknown in the combination. Fewer than two names, a repeated and an unknown
-        one raise a `UserError`.
+        A candidate with any part unknown is unknown in the combination. "x / y" with "z" and "x" with "y / z" would
+        have one name: quotes tell such categories apart.
+
+        Raises:
+            UserError: fewer than two names, a repeated name, or an unknown one.
         """
         if len(names) < 2 or len(set(names)) < len(names):
             raise UserError(f"An intersection needs two or more different attributes, got {list(names)}.")
@@ -77,10 +83,12 @@ class AttributeTable:
         combinations, inverse = np.unique(rows[known], axis=0, return_inverse=True)
         codes = np.full(len(rows), UNKNOWN, np.int32)
         codes[known] = inverse.reshape(-1)
-        categories = tuple(
-            " / ".join(part.categories[code] for part, code in zip(parts, row, strict=True)) for row in combinations
+        values = tuple(
+            tuple(part.categories[code] for part, code in zip(parts, row, strict=True)) for row in combinations
         )
-        return Attribute(" x ".join(names), categories, codes)
+        joined = Counter(map(" / ".join, values))
+        categories = tuple(" / ".join(v if joined[" / ".join(v)] == 1 else map(repr, v)) for v in values)
+        return Attribute(" x ".join(names), categories, codes, tuple(names), values)
 
 
 def encode_values(

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import scipy.special
 import scipy.stats
 from jaxtyping import Float, Num
 from statsmodels.stats.proportion import proportion_confint, proportions_ztest
@@ -31,7 +30,11 @@ class Estimate(NamedTuple):
 
     def spread(self, name: str) -> dict[str, float]:
         """Return the three numbers of a row: `name`, `name_low`, `name_high`."""
-        return {name: float(self.value), f"{name}_low": float(self.low), f"{name}_high": float(self.high)}
+        return {name: float(self.value), **self.ends(name)}
+
+    def ends(self, name: str) -> dict[str, float]:
+        """Return the interval of a row: `name_low`, `name_high`."""
+        return {f"{name}_low": float(self.low), f"{name}_high": float(self.high)}
 
     def pick(self, index: int) -> "Estimate":
         """Return one of many estimates."""
@@ -39,15 +42,6 @@ class Estimate(NamedTuple):
 
 
 UNDEFINED = Estimate(np.nan, np.nan, np.nan)
-
-
-class TestResult(NamedTuple):
-    """Hold a two-sided p-value and the name of the test it came from."""
-
-    __test__ = False  # pytest would collect the class for its name
-
-    p_value: float
-    method: str
 
 
 def divide(
@@ -62,20 +56,6 @@ def divide(
 def mean_of_defined(values: Float[Array, "n ..."]) -> Float[Array, "..."]:
     """Return the mean over the first axis, without NaN values; NaN where there is none else."""
     return divide(np.nansum(values, axis=0), (~np.isnan(values)).sum(axis=0))
-
-
-def mean_and_standard_error(values: Float[Array, "n"]) -> tuple[float, float]:
-    """Return the mean and its standard error (sample deviation with n - 1, over the root of n).
-
-    The error is undefined (NaN) for one value; both are for none.
-    """
-    n = len(values)
-    return float(values.mean()) if n else np.nan, float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
-
-
-def entropy(shares: Float[Array, "... C"]) -> Float[Array, "..."] | float:
-    """Return the Shannon entropy of distributions in bits: from 0 to log2(C), NaN if undefined."""
-    return scipy.special.entr(np.asarray(shares, float)).sum(axis=-1) / np.log(2.0)
 
 
 def wilson_interval(successes: Num[Array, "..."] | float | int, trials: Num[Array, "..."] | float | int) -> Estimate:
@@ -107,10 +87,8 @@ def cluster_bootstrap(
     the percentile interval's too narrow width with few clusters. Resamples where the statistic is undefined are left
     out; if they are over 5 %, or there are fewer than two clusters, the interval is undefined (NaN).
 
-    The same seed and number of clusters give the same resamples, so that results can be compared in pairs.
-
-    Raises:
-        UserError: there is no cluster.
+    The same seed and number of clusters give the same resamples, so that results can be compared in pairs. Without any
+    cluster a `UserError` is raised.
     """
     values = np.asarray(values_per_cluster, float)
     if not (n := len(values)):
@@ -135,23 +113,23 @@ def bootstrap_mean(values: Num[Array, "clusters"], *, seed: int, n_resamples: in
     return cluster_bootstrap(rows, lambda sums: divide(sums[..., 0], sums[..., 1]), seed=seed, n_resamples=n_resamples)
 
 
-def two_proportion_test(successes_a: int, trials_a: int, successes_b: int, trials_b: int) -> TestResult:
-    """Test whether two shares are equal: a pooled z test, or Fisher's exact test when any expected count is under 5.
+def two_proportion_test(successes_a: int, trials_a: int, successes_b: int, trials_b: int) -> tuple[float, str]:
+    """Test whether two shares are equal; return the two-sided p-value and the name of the test.
 
-    Both treat trials as independent; where the trials are members of shared shortlists, trust `audit.crossed` and
-    `audit.impact_ratio` more. The p-value is undefined (NaN) when a group is empty, and 1 when nobody or everybody
-    succeeded.
+    That is a pooled z test, or Fisher's exact test when any expected count is under 5. Both treat trials as
+    independent; where the trials are members of shared shortlists, trust `audit.rates` more.
+    The p-value is undefined (NaN) when a group is empty, and 1 when nobody or everybody succeeded.
     """
     trials, successes = trials_a + trials_b, successes_a + successes_b
     if trials_a == 0 or trials_b == 0:
-        return TestResult(np.nan, "none: a group is empty")
+        return np.nan, "none: a group is empty"
     if successes in (0, trials):
-        return TestResult(1.0, "none: no difference possible")
+        return 1.0, "none: no difference possible"
     if min(trials_a, trials_b) * min(successes, trials - successes) / trials < MIN_EXPECTED_COUNT:
         table = [[successes_a, trials_a - successes_a], [successes_b, trials_b - successes_b]]
-        return TestResult(float(scipy.stats.fisher_exact(table).pvalue), "Fisher")
+        return float(scipy.stats.fisher_exact(table).pvalue), "Fisher"
     _, p_value = proportions_ztest([successes_a, successes_b], [trials_a, trials_b])
-    return TestResult(float(p_value), "two proportions")
+    return float(p_value), "two proportions"
 
 
 def split_draws(n_draws: int, *, width: int) -> Iterator[int]:

@@ -28,6 +28,7 @@ import scipy.stats
 from jaxtyping import Bool, Float, Int, Num
 from scipy.sparse import csr_array
 
+from ilqljax.hiring.matching.matcher import Matches
 from ilqljax.hiring.statistics import LEVEL, Estimate, divide
 from ilqljax.types import Array
 
@@ -41,48 +42,35 @@ class Pairs(NamedTuple):
     assessed: csr_array | None  # ones wherever `selected` has them; None where every candidate is assessed in every row
     has_postings: bool = True
 
-    def by_candidate(self) -> tuple[Int[Array, "N"], Int[Array, "N"]]:
-        """Return how often each candidate was assessed and selected."""
-        n_rows, n_candidates = self.selected.shape
-        assessed = np.full(n_candidates, n_rows) if self.assessed is None else self.assessed.sum(axis=0)
-        return assessed, self.selected.sum(axis=0)
 
-    def by_posting(self, codes: Int[Array, "N"], n_categories: int) -> tuple[Int[Array, "G C"], Int[Array, "G C"]]:
-        """Return the counts of each category, assessed and selected, a posting; unknown ones are left out."""
-        if not self.has_postings:
-            return np.zeros((0, n_categories), np.int64), np.zeros((0, n_categories), np.int64)
-        is_of = (codes[:, None] == np.arange(n_categories)).astype(np.int64)
-        everybody = np.tile(is_of.sum(axis=0), (self.selected.shape[0], 1))
-        return everybody if self.assessed is None else self.assessed @ is_of, self.selected @ is_of
-
-
-def pair_shortlisting(indices: Int[Array, "G k"], *, n_candidates: int) -> Pairs:
-    """Return the pairs of shortlisting: the pool is assessed for every posting."""
-    return Pairs(_pair_places(indices, indices != NOBODY, n_candidates), None)
+def pair_measures(matches: Matches, *, n_candidates: int, n_selected: int) -> dict[str, Pairs]:
+    """Return the pairs of every measure of shortlists; the first `n_selected` places count as selected."""
+    indices, scores = matches
+    members = indices != NOBODY
+    high = members & (scores > median_of_members(matches))
+    assessed = _pair_places(indices, members, n_candidates)
+    return {
+        "shortlisting": Pairs(assessed, None),
+        "selection": pair_selection(indices, n_candidates=n_candidates, n_selected=n_selected),
+        "scoring": Pairs(_pair_places(indices, high, n_candidates), assessed),
+    }
 
 
 def pair_selection(indices: Int[Array, "G k"], *, n_candidates: int, n_selected: int) -> Pairs:
-    """Return the pairs of selection: the first `n_selected` of a shortlist's members."""
+    """Return the pairs of selection."""
     members = indices != NOBODY
     first = members & (np.arange(indices.shape[1]) < n_selected)
     return Pairs(_pair_places(indices, first, n_candidates), _pair_places(indices, members, n_candidates))
 
 
-def pair_scoring(indices: Int[Array, "G k"], scores: Float[Array, "G k"], *, n_candidates: int) -> Pairs:
-    """Return the pairs of scoring: members whose score is strictly above the median of all members of all postings."""
-    members = indices != NOBODY
-    high = members & (scores > median_of_members(indices, scores))
-    return Pairs(_pair_places(indices, high, n_candidates), _pair_places(indices, members, n_candidates))
-
-
-def median_of_members(indices: Int[Array, "G k"], scores: Float[Array, "G k"]) -> float:
+def median_of_members(matches: Matches) -> float:
     """Return the full sample's median score; infinity where nobody is a member."""
-    members = scores[indices != NOBODY]
+    members = matches.scores[matches.indices != NOBODY]
     return float(np.median(members)) if members.size else np.inf
 
 
 def pair_rows(selected: Bool[Array, "N"]) -> Pairs:
-    """Return the pairs of a ready table: every row is assessed once."""
+    """Return the pairs of a ready table."""
     return Pairs(csr_array(selected[None].astype(np.int64)), None, has_postings=False)
 
 
@@ -107,7 +95,7 @@ class Tally(NamedTuple):
     """Hold the counts of a measure that every category's influence is made of; a ready table has no postings."""
 
     codes: Int[Array, "N"]
-    posting_assessed: Int[Array, "G C"]
+    posting_assessed: Int[Array, "G C"]  # unknown ones are left out
     posting_selected: Int[Array, "G C"]
     candidate_assessed: Int[Array, "N"]
     candidate_selected: Int[Array, "N"]
@@ -117,16 +105,22 @@ class Tally(NamedTuple):
         n = self.posting_assessed.shape[1]
         return np.bincount(self.codes + 1, weights=counts, minlength=n + 1).astype(np.int64)
 
+    def totals(self) -> tuple[Int[Array, "C"], Int[Array, "C"]]:
+        """Return the assessed and selected pairs of each category."""
+        return self.sum_by_category(self.candidate_assessed)[1:], self.sum_by_category(self.candidate_selected)[1:]
+
 
 def tally_pairs(pairs: Pairs, codes: Int[Array, "N"], *, n_categories: int) -> Tally:
     """Count a measure's pairs by posting and by candidate."""
-    return Tally(codes, *pairs.by_posting(codes, n_categories), *pairs.by_candidate())
-
-
-def category_totals(tally: Tally) -> tuple[Int[Array, "C"], Int[Array, "C"]]:
-    """Return the assessed and selected pairs of each category."""
-    assessed, selected = map(tally.sum_by_category, (tally.candidate_assessed, tally.candidate_selected))
-    return assessed[1:], selected[1:]
+    selected, assessed = pairs.selected, pairs.assessed
+    is_of = (codes[:, None] == np.arange(n_categories)).astype(np.int64)  # [N C]
+    if assessed is None:
+        by_posting = np.tile(is_of.sum(axis=0), (selected.shape[0], 1))
+        by_candidate = np.full(selected.shape[1], selected.shape[0])
+    else:
+        by_posting, by_candidate = assessed @ is_of, assessed.sum(axis=0)
+    postings = slice(None if pairs.has_postings else 0)
+    return Tally(codes, by_posting[postings], (selected @ is_of)[postings], by_candidate, selected.sum(axis=0))
 
 
 def find_influence(tally: Tally, chosen: Bool[Array, "C"]) -> Influence:
@@ -186,20 +180,20 @@ def sum_shared(before: Pairs, after: Pairs, old: Influence, new: Influence) -> f
     """
     if not (old.selected and new.selected):
         return np.nan
-    both_selected = _count_shared(before.selected, after.selected, old.members)
-    old_in_new = _count_shared(before.selected, after.assessed, old.members)
-    new_in_old = _count_shared(after.selected, before.assessed, old.members)
-    both_assessed = (
-        int(old.members.sum()) * before.selected.shape[0]
-        if before.assessed is None
-        else _count_shared(before.assessed, after.assessed, old.members)
+    total = sum(
+        weight * other_weight * _count_shared(some, other, old.members, n_rows=before.selected.shape[0])
+        for some, weight in ((before.selected, 1.0), (before.assessed, -old.rate))
+        for other, other_weight in ((after.selected, 1.0), (after.assessed, -new.rate))
     )
-    total = both_selected - new.rate * old_in_new - old.rate * new_in_old + old.rate * new.rate * both_assessed
     return total / (old.selected * new.selected)
 
 
-def _count_shared(some: csr_array, other: csr_array | None, members: Bool[Array, "N"]) -> int:
-    return int((some if other is None else some.multiply(other)).sum(axis=0)[members].sum())
+def _count_shared(some: csr_array | None, other: csr_array | None, members: Bool[Array, "N"], *, n_rows: int) -> int:
+    """Return how many pairs of the members are in both; None has every pair of `n_rows` rows."""
+    if some is None and other is None:
+        return int(members.sum()) * n_rows
+    both = other if some is None else some if other is None else some.multiply(other)
+    return int(both.sum(axis=0)[members].sum())
 
 
 def _pair_variance(part: Influence) -> float:

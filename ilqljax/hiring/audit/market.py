@@ -3,28 +3,20 @@
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import Attribute, AttributeTable
-from ilqljax.hiring.audit.crossed import (
-    NOBODY,
-    Pairs,
-    median_of_members,
-    pair_scoring,
-    pair_selection,
-    pair_shortlisting,
-)
-from ilqljax.hiring.audit.impact_ratio import shuffle_scores
+from ilqljax.hiring.audit.crossed import NOBODY, Pairs, median_of_members, pair_measures
 from ilqljax.hiring.audit.ranking import tabulate_columns, tabulate_ranking
-from ilqljax.hiring.audit.rates import Row, adjust_for_many, tabulate_changes, tabulate_rates
+from ilqljax.hiring.audit.rates import adjust_for_many, shuffle_scores, tabulate_changes, tabulate_rates
 from ilqljax.hiring.audit.suppression import suppress
-from ilqljax.hiring.evaluation.record import Rewrite
-from ilqljax.hiring.matching.matcher import Matches
-from ilqljax.hiring.postings.posting import Posting
+from ilqljax.hiring.evaluation.record import Rewrite, guard_gains
+from ilqljax.hiring.matching.matcher import Matcher, Matches
+from ilqljax.hiring.postings.posting import Candidate, Posting, normalize_spaces
 from ilqljax.hiring.reward.diversity import count_categories, normalize_counts
 from ilqljax.hiring.reward.scores import (
     CROSS,
@@ -41,16 +33,6 @@ from ilqljax.types import Array
 BEFORE, AFTER = "before", "after"
 
 
-@dataclass(frozen=True, eq=False)
-class AuditedMarket:
-    """Hold what is audited."""
-
-    table: AttributeTable  # the candidates'
-    postings: tuple[Posting, ...]  # one a row of the phases
-    phases: dict[str, Matches]  # the shortlists "before" and, if there are rewrites, "after"; -1 is nobody
-    rewrites: tuple[Rewrite, ...] = ()  # one a posting, or none
-
-
 @dataclass(frozen=True)
 class AuditConfig:
     """Say how to audit.
@@ -58,75 +40,85 @@ class AuditConfig:
     Attributes:
         attributes: declared attributes; every pair of them is audited as an intersection too, unless nobody declares
             both.
+        top: length of a shortlist.
         n_selected: how many of a shortlist count as selected.
         score: target, distance and weights of the diversity score (its `attribute` is not used).
         min_count: hide categories of fewer people; 0 hides none.
         seed: of bootstrap, shuffles and simulations.
+
+    A number that is out of its range raises a `UserError`.
     """
 
     attributes: tuple[str, ...]
+    top: int = 50
     n_selected: int = 10
     score: RewardConfig = field(default_factory=RewardConfig)
     min_count: int = 0
     seed: int = 0
 
-
-class AuditedAttribute(NamedTuple):
-    """Hold an attribute to audit, and what it is made of."""
-
-    attribute: Attribute  # each category has a name of its own
-    columns: tuple[str, ...]  # the declared attributes that it combines; of an attribute by itself, its name
-    parts: tuple[tuple[str, ...], ...]  # each category's values of these
+    def __post_init__(self) -> None:
+        if not 1 <= self.n_selected < self.top:
+            raise UserError(
+                f"selected={self.n_selected} of top={self.top}: select at least 1 and fewer than top, or nobody is "
+                "turned down."
+            )
+        if self.min_count < 0:
+            raise UserError(f"min_count={self.min_count}: use 0 to hide nothing, or the fewest people a cell may show.")
 
 
 def audit_attributes(
-    table: AttributeTable, config: AuditConfig, audit: Callable[[AuditedAttribute], dict[str, Any]]
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return a section an attribute, and the names of the pairs that are not audited because nobody declares both.
+    table: AttributeTable,
+    config: AuditConfig,
+    measures: Mapping[str, Mapping[str, Pairs]],
+    audit_lists: Callable[[Attribute], dict[str, Any]] = lambda _: {},
+) -> dict[str, Any]:
+    """Return an audit of rates as plain data: a section an attribute, and places for what only shortlists have.
 
     P-values are adjusted for their number (Holm): a category's over all categories of all attributes of its measure and
     phase, that of a smallest ratio over all attributes and measures of its phase. Then small cells are hidden.
 
-    Raises:
-        UserError: an unknown attribute.
+    Args:
+        table: the candidates' attributes; a `UserError` is raised for one that it lacks.
+        config: says which are audited.
+        measures: the pairs of every measure by phase.
+        audit_lists: returns what an attribute's section says beside its rates.
     """
-    pairs = [CROSS.join(pair) for pair in itertools.combinations(config.attributes, 2)]
-    attributes = [select_attribute(table, name) for name in (*config.attributes, *pairs)]
+    crosses = [CROSS.join(pair) for pair in itertools.combinations(config.attributes, 2)]
+    attributes = [select_attribute(table, name) for name in (*config.attributes, *crosses)]
     not_audited = [a.name for a in attributes if a.name not in config.attributes and not a.categories]
-    sections = [audit(_split(table, a)) for a in attributes if a.name not in not_audited]
-    for phase in sections[0]["rates"] if sections else ():
+    sections = []
+    for attribute in (a for a in attributes if a.name not in not_audited):
+        beside = audit_lists(attribute)  # first, for it may refuse
+        sections.append(_audit_rates(attribute, measures, seed=config.seed) | beside)
+    for phase in measures if sections else ():
         tables = [table for section in sections for table in section["rates"][phase].values()]
         adjust_for_many(tables, name="p_smallest", adjusted="p_smallest_holm")
-        for measure in sections[0]["rates"][phase]:
+        for measure in measures[phase]:
             rows = [row for section in sections for row in section["rates"][phase][measure]["rows"]]
             adjust_for_many(rows, name="p_shuffled", adjusted="p_holm")
     suppress(sections, min_count=config.min_count)
-    return sections, not_audited
+    return {
+        "n_postings": 0,
+        "n_candidates": len(table.ids),
+        "top": 0,
+        "selected": 0,
+        "phases": list(measures),
+        "n_reached": {},
+        "medians": {},
+        "attributes": sections,
+        "not_audited": not_audited,
+        "postings": [],
+    }
 
 
-def _split(table: AttributeTable, attribute: Attribute) -> AuditedAttribute:
-    if attribute.name in table.names:
-        return AuditedAttribute(attribute, (attribute.name,), tuple((name,) for name in attribute.categories))
-    sources = [table.attribute(name) for name in attribute.name.split(CROSS)]
-    rows = [int(np.argmax(attribute.codes == c)) for c in range(len(attribute.categories))]  # somebody of each category
-    parts = tuple(tuple(source.categories[source.codes[row]] for source in sources) for row in rows)
-    names = attribute.categories  # "x / y" with "z" and "x" with "y / z" have one name: quotes tell them apart
-    names = tuple(
-        " / ".join(map(repr, values)) if names.count(name) > 1 else name
-        for name, values in zip(names, parts, strict=True)
-    )
-    return AuditedAttribute(attribute._replace(categories=names), tuple(s.name for s in sources), parts)
-
-
-def audit_rates(audited: AuditedAttribute, measures: Mapping[str, Mapping[str, Pairs]], *, seed: int) -> dict[str, Any]:
-    """Return an attribute's section with its rates only, from the pairs of every measure by phase."""
-    attribute = audited.attribute
+def _audit_rates(attribute: Attribute, measures: Mapping[str, Mapping[str, Pairs]], *, seed: int) -> dict[str, Any]:
     counts = count_categories(attribute.codes, len(attribute.categories))
+    parts = attribute.values or [(name,) for name in attribute.categories]
     both = measures[BEFORE].items() if AFTER in measures else ()
     return {
         "name": attribute.name,
-        "columns": list(audited.columns),
-        "parts": {name: list(values) for name, values in zip(attribute.categories, audited.parts, strict=True)},
+        "columns": list(attribute.sources or (attribute.name,)),
+        "parts": dict(zip(attribute.categories, map(list, parts), strict=True)),
         "pool": dict(zip(attribute.categories, counts.counts.tolist(), strict=True)),
         "n_unknown": int(counts.n_unknown),
         "target": "",
@@ -142,38 +134,63 @@ def audit_rates(audited: AuditedAttribute, measures: Mapping[str, Mapping[str, P
     }
 
 
-def audit_market(market: AuditedMarket, config: AuditConfig) -> dict[str, Any]:
-    """Return the audit as plain data: one section an attribute, one row a posting.
+def audit_market(
+    postings: Sequence[Posting],
+    candidates: Sequence[Candidate],
+    config: AuditConfig,
+    *,
+    matcher: Matcher,
+    rewrites: Sequence[Rewrite] = (),
+) -> dict[str, Any]:
+    """Match the postings, and their rewrites if there are any (one a posting), and return the audit of the shortlists.
+
+    It is `audit_attributes`' with rows of the postings.
 
     Raises:
-        UserError: an unknown attribute, nothing to compare, or a target that does not fit.
+        UserError: an unknown attribute, nothing to compare, a target that does not fit, or a shortlist that does not
+            suit the number of candidates.
     """
-    k = market.phases[BEFORE].indices.shape[1]
-    if not 1 <= config.n_selected < k:
-        raise UserError(
-            f"selected={config.n_selected} of a shortlist of {k}: select at least 1 and fewer than {k}, or nobody is "
-            "turned down."
-        )
-    measures = {name: list_measures(phase, market.table, config) for name, phase in market.phases.items()}
-    scores = {}
+    if not 2 <= config.top <= len(candidates):
+        raise UserError(f"top={config.top} of {len(candidates)} candidates: use a number from 2 to {len(candidates)}.")
+    texts = {BEFORE: [normalize_spaces(posting.description) for posting in postings]}
+    if rewrites:
+        texts[AFTER] = [rewrite.text for rewrite in rewrites]
+    phases = {name: match_texts(matcher, of_phase, top=config.top) for name, of_phase in texts.items()}
+    counts = {"n_candidates": len(candidates), "n_selected": config.n_selected}
+    measures = {name: pair_measures(phase, **counts) for name, phase in phases.items()}
+    lists = {name: phase.indices for name, phase in phases.items()}
+    table, groups = AttributeTable.from_candidates(candidates), [posting.group for posting in postings]
+    failed = np.array([bool(rewrite.failed_checks) for rewrite in rewrites])
+    scores: dict[str, dict[str, np.ndarray]] = {}  # of each posting, by attribute and phase
 
-    def audit(audited: AuditedAttribute) -> dict[str, Any]:
-        section, scores[audited.attribute.name] = _audit_lists(market, config, audited)
-        return audit_rates(audited, measures, seed=config.seed) | section
+    def audit_lists(attribute: Attribute) -> dict[str, Any]:
+        section, scores[attribute.name] = _audit_lists(attribute, table, lists, config, groups=groups, failed=failed)
+        return section
 
-    sections, not_audited = audit_attributes(market.table, config, audit)
-    return {
-        "n_postings": len(market.postings),
-        "n_candidates": len(market.table.ids),
-        "top": k,
+    return audit_attributes(table, config, measures, audit_lists) | {
+        "n_postings": len(postings),
+        "top": config.top,
         "selected": config.n_selected,
-        "phases": list(market.phases),
-        "n_reached": {name: len(np.unique(i[i != NOBODY])) for name, (i, _) in market.phases.items()},
-        "medians": {name: median_of_members(*phase) for name, phase in market.phases.items()},
-        "attributes": sections,
-        "not_audited": not_audited,
-        "postings": _list_postings(market, scores),
+        "n_reached": {name: len(np.unique(rows[rows != NOBODY])) for name, rows in lists.items()},
+        "medians": {name: median_of_members(phase) for name, phase in phases.items()},
+        "postings": [
+            {"id": posting.id, "n_shortlisted": int((lists[BEFORE][g] != NOBODY).sum())}
+            | {f"score_{phase}": {name: float(of[phase][g]) for name, of in scores.items()} for phase in lists}
+            | ({"title": posting.title, "guardrail_failures": list(rewrites[g].failed_checks)} if rewrites else {})
+            for g, posting in enumerate(postings)
+        ],
     }
+
+
+def match_texts(matcher: Matcher, texts: Sequence[str], *, top: int) -> Matches:
+    """Return the shortlists of texts; an empty text reaches nobody."""
+    indices = np.full((len(texts), top), NOBODY, np.int64)
+    scores = np.full((len(texts), top), np.nan)
+    filled = [row for row, text in enumerate(texts) if text.strip()]
+    if filled:
+        matches = matcher.top_k([texts[row] for row in filled], top)
+        indices[filled], scores[filled] = matches.indices, matches.scores
+    return Matches(indices, scores)
 
 
 def choose_score(config: AuditConfig, name: str) -> RewardConfig:
@@ -190,31 +207,24 @@ def choose_score(config: AuditConfig, name: str) -> RewardConfig:
     return replace(score, ground="")
 
 
-def list_measures(phase: Matches, table: AttributeTable, config: AuditConfig) -> dict[str, Pairs]:
-    """Return the pairs of every measure of a phase."""
-    n = len(table.ids)
-    return {
-        "shortlisting": pair_shortlisting(phase.indices, n_candidates=n),
-        "selection": pair_selection(phase.indices, n_candidates=n, n_selected=config.n_selected),
-        "scoring": pair_scoring(phase.indices, phase.scores, n_candidates=n),
-    }
-
-
 def _audit_lists(
-    market: AuditedMarket, config: AuditConfig, audited: AuditedAttribute
+    attribute: Attribute,
+    table: AttributeTable,
+    lists: Mapping[str, Int[Array, "G k"]],
+    config: AuditConfig,
+    *,
+    groups: Sequence[str],
+    failed: Bool[Array, "G"],
 ) -> tuple[dict[str, Any], dict[str, Float[Array, "G"]]]:
-    """Return what a section says of the lists beside rates, and each posting's score by phase."""
-    attribute, seed, groups = audited.attribute, config.seed, [posting.group for posting in market.postings]
-    scorer = ShortlistScorer(market.table, choose_score(config, attribute.name))
-    term = replace(scorer.terms[0], attribute=attribute)
+    """Return what an attribute's section says of the lists beside rates, and each posting's score by phase."""
+    scorer = ShortlistScorer(table, choose_score(config, attribute.name))
+    (term,), seed = scorer.terms, config.seed
     targets = select_targets(term.targets, groups)
-    lists = {name: phase.indices for name, phase in market.phases.items()}
-    k = lists[BEFORE].shape[1]
     scores = {name: scorer.score_term(term, indices, groups) for name, indices in lists.items()}
-    floor = scorer.floor_of_term(term, k, groups, seed=seed)
-    summary = _summarize_scores(scores, market.rewrites, floor=floor, seed=seed)
+    floor = scorer.floor_of_term(term, config.top, groups, seed=seed)
+    summary = {"floor": floor, **_summarize_scores(scores, failed, floor=floor, seed=seed)}
     for name, indices in lists.items():
-        null, p_value = shuffle_scores(term, indices, targets, weights=scorer.weights(k), seed=seed)
+        null, p_value = shuffle_scores(term, indices, targets, weights=scorer.weights(config.top), seed=seed)
         summary |= null.spread(f"{name}_null") | {f"{name}_p": p_value}
     ranking, measures = tabulate_ranking(lists, term, targets, n_selected=config.n_selected, seed=seed)
     section = {
@@ -240,28 +250,15 @@ def _compose(
 
 
 def _summarize_scores(
-    scores: Mapping[str, Float[Array, "G"]], rewrites: Sequence[Rewrite], *, floor: float, seed: int
-) -> dict[str, Any]:
-    """Return mean scores with intervals over postings, the noise floor, scores net of it, and the paired gain."""
-    summary: dict[str, Any] = {"floor": floor}
+    scores: Mapping[str, Float[Array, "G"]], failed: Bool[Array, "G"], *, floor: float, seed: int
+) -> dict[str, float]:
+    """Return mean scores with intervals over postings, scores net of the noise floor, and the paired gain."""
+    summary = {}
     for name, values in scores.items():
-        mean = bootstrap_mean(values, seed=seed)
-        summary |= mean.spread(name) | {f"{name}_net": float(mean.value) - floor}
+        summary |= bootstrap_mean(values, seed=seed).spread(name)
+        summary[f"{name}_net"] = summary[name] - floor
     if AFTER in scores:
         gain = scores[AFTER] - scores[BEFORE]
-        failed = np.array([bool(rewrite.failed_checks) for rewrite in rewrites])
-        guarded = np.where(failed, np.minimum(gain, 0.0), gain)
-        for name, values in (("gain", gain), ("guarded_gain", guarded)):
-            summary |= bootstrap_mean(values, seed=seed).spread(name)
+        summary |= bootstrap_mean(gain, seed=seed).spread("gain")
+        summary |= bootstrap_mean(guard_gains(gain, failed), seed=seed).spread("guarded_gain")
     return summary
-
-
-def _list_postings(market: AuditedMarket, scores: dict[str, dict[str, Float[Array, "G"]]]) -> list[Row]:
-    rows: list[Row] = []
-    for g, posting in enumerate(market.postings):
-        rows.append({"id": posting.id, "n_shortlisted": int((market.phases[BEFORE].indices[g] != NOBODY).sum())})
-        for phase in market.phases:
-            rows[g][f"score_{phase}"] = {name: float(of_name[phase][g]) for name, of_name in scores.items()}
-        if market.rewrites:
-            rows[g] |= {"title": posting.title, "guardrail_failures": list(market.rewrites[g].failed_checks)}
-    return rows

@@ -8,36 +8,43 @@ r"""Audit who is shortlisted, selected and scored high, by declared attributes. 
 These audit the built-in sample market; your postings and candidates, before and after rewriting; a ready table of one
 row a candidate. Writes a new folder, all of it or nothing: report.html (one page that loads nothing), audit.json (every
 number), and one CSV table a rate, attribute and phase in the form of New York City Local Law 144. What each number
-means is at the end of the page. Formats: `ilqljax/hiring/postings/posting.py` (jobs, candidates),
-`ilqljax/hiring/audit/sources.py` (rewrites), `ilqljax/hiring/audit/ready_table.py` (scores).
+means is at the end of the page. Formats: `ilqljax/hiring/postings/posting.py` (jobs, candidates), `load_rewrites` in
+`ilqljax/hiring/audit/program.py` (rewrites), `ilqljax/hiring/audit/ready_table.py` (scores).
 """
 
 import argparse
+import ast
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import ilqljax.hiring.matching.http  # noqa: F401  (registers the matchers)
 from ilqljax.cli import add_options, read_options
-from ilqljax.data.files import check_new_folder, save_folder
+from ilqljax.config import BuildContext, build
+from ilqljax.data.files import check_checksum, check_new_folder, save_folder
+from ilqljax.data.json_lines import read_field, read_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.market import AuditConfig, audit_market
 from ilqljax.hiring.audit.ready_table import audit_ready_table, load_ready_table
-from ilqljax.hiring.audit.sources import (
-    MATCHERS,
-    SAMPLE,
-    build_market,
-    load_postings_and_candidates,
-    load_rewrites,
-    make_matcher,
-    parse_options,
-)
 from ilqljax.hiring.audit.tables import format_json, list_tables
+from ilqljax.hiring.data.prepare import choose_some
 from ilqljax.hiring.evaluation.record import Rewrite
+from ilqljax.hiring.guardrails import check_rewrite
+from ilqljax.hiring.matching.matcher import Matcher
+from ilqljax.hiring.postings.posting import Candidate, Posting, build_prompt, normalize_spaces
+from ilqljax.hiring.postings.sources import load_market
 from ilqljax.hiring.reward.distances import DISTANCE_NAMES
 from ilqljax.hiring.reward.scores import RewardConfig
 
 VERSION = 1
+SAMPLE = "sample"
+DEFAULT_POLICY = "rewrite"
+MATCHERS = ("tfidf", "encoder", "embeddings", "callable", "http")
 SCORE = ("distance", "target", "shares", "group_attribute", "smoothing", "ground", "weights")
-AUDIT, RENAMED = ("n_selected", "min_count", "seed"), {"n_selected": "selected"}
+LISTS, AUDIT, RENAMED = ("top", "n_selected"), ("min_count", "seed"), {"n_selected": "selected"}
 Facts = list[tuple[str, str]]
 
 
@@ -57,12 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sample", action="store_true", help="audit the built-in sample market")
     add("--plant", type=float, default=0.8, help="strength of the sample's planted correlation, 0 to 1")
     add("--attributes", default="", help="comma-separated, and every pair of them; all that are declared if left out")
-    add("--top", type=int, default=50, help="length of a shortlist")
     add("--max_postings", type=int, default=0, help="audit a random part of the postings of this size; 0 for all")
     add("--matcher", default="tfidf", help=f"what ranks: {', '.join(MATCHERS)}")
     add("--matcher_options", default="", help="the matcher's, such as path=DIR or url=http://..., comma-separated")
     add_options(parser, RewardConfig, SCORE, known={"distance": DISTANCE_NAMES})
-    add_options(parser, AuditConfig, AUDIT, renamed=RENAMED)
+    add_options(parser, AuditConfig, LISTS + AUDIT, renamed=RENAMED)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -94,10 +100,6 @@ def check_sources(args: argparse.Namespace) -> None:
         raise UserError("--scores_after is compared with --scores: give both.")
     if args.scores and (args.rewrites or args.candidates):
         raise UserError("--scores is a ready table: leave out --candidates and --rewrites, or give --jobs instead.")
-    if args.min_count < 0:
-        raise UserError(f"min_count={args.min_count}: use 0 to hide nothing, or the fewest people a cell may show.")
-    if not args.scores and not 1 <= args.selected < args.top:
-        raise UserError(f"selected={args.selected} of top={args.top}: select at least 1 and fewer than top.")
 
 
 def list_names(args: argparse.Namespace) -> tuple[str, ...]:
@@ -113,10 +115,11 @@ def make_config(args: argparse.Namespace, table: AttributeTable) -> AuditConfig:
     for name in names:
         table.attribute(name)
     score = read_options(args, RewardConfig, SCORE)
-    return read_options(args, AuditConfig, AUDIT, renamed=RENAMED, attributes=names, score=score)
+    options = AUDIT if args.scores else LISTS + AUDIT
+    return read_options(args, AuditConfig, options, renamed=RENAMED, attributes=names, score=score)
 
 
-def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[Rewrite, ...]]:
+def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Rewrite]]:
     """Audit a ready table."""
     ready, *after = (
         load_ready_table(path, attributes=list_names(args), allow_negative=args.allow_negative)
@@ -131,26 +134,25 @@ def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[
         ("Attributes", ", ".join(config.attributes)),
         ("Small cells", describe_hiding(args.min_count)),
     ]
-    return audit, facts, ()
+    return audit, facts, []
 
 
-def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[Rewrite, ...]]:
-    """Match postings to candidates and audit the shortlists."""
+def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Rewrite]]:
+    """Match postings to candidates and audit the shortlists; with rewrites, of the postings that have one only."""
     jobs = SAMPLE if args.sample else args.jobs
-    postings, candidates = load_postings_and_candidates(
-        jobs, args.candidates, max_postings=args.max_postings, seed=args.seed, plant=args.plant
-    )
+    known, candidates = load_jobs(args, jobs)
     config = make_config(args, AttributeTable.from_candidates(candidates))
-    rewrites = load_rewrites(args.rewrites, known=postings, policy=args.policy) if args.rewrites else {}
+    rewrite_of = load_rewrites(args.rewrites, known=known, policy=args.policy) if args.rewrites else {}
+    postings = [posting for posting in known if not rewrite_of or posting.id in rewrite_of]
+    rewrites = [rewrite_of[posting.id] for posting in postings if rewrite_of]
     matcher = make_matcher(args.matcher, candidates, options=parse_options(args.matcher_options))
-    market = build_market(postings, candidates, matcher=matcher, top=args.top, rewrites=rewrites)
-    audit = audit_market(market, config)
+    audit = audit_market(postings, candidates, config, matcher=matcher, rewrites=rewrites)
     people = args.candidates or ("sample" if args.sample else "the jobs' own source")
-    rewritten = f" that were rewritten, of {len(postings):,}" if len(market.postings) < len(postings) else ""
+    rewritten = f" that were rewritten, of {len(known):,}" if len(postings) < len(known) else ""
     part = f" (a random part, seed {args.seed})" if args.max_postings else ""
     reached = [f"{n:,} different people{f' {phase}' if rewrites else ''}" for phase, n in audit["n_reached"].items()]
     facts = [
-        ("Postings", f"{len(market.postings):,}{rewritten}{part}, from {jobs}"),
+        ("Postings", f"{len(postings):,}{rewritten}{part}, from {jobs}"),
         ("Candidates", f"{len(candidates):,}, from {people}"),
         ("Matcher", f"{args.matcher}: a shortlist of {args.top}, of which the first {args.selected} are selected"),
         ("On any shortlist", ", ".join(reached)),
@@ -159,12 +161,111 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, tuple[R
         ("Small cells", describe_hiding(args.min_count)),
         ("Seed", str(args.seed)),
     ]
-    if args.rewrites:
+    if rewrites:
         facts.insert(1, ("Rewrites", f"{len(rewrites):,}, from {args.rewrites}"))
     if SAMPLE in (jobs, args.candidates):
         note = f"generated; wording and groups go together with strength {args.plant:g} (0: not at all)"
         facts.append(("Sample", note))
-    return audit, facts, market.rewrites
+    return audit, facts, rewrites
+
+
+def load_jobs(args: argparse.Namespace, jobs: str) -> tuple[list[Posting], list[Candidate]]:
+    """Load the postings, or a random part of them, and the candidates; the jobs' own ones if none are named."""
+    path, people = ("" if name == SAMPLE else name for name in (jobs, args.candidates))
+    sample = {"seed": args.seed, "plant": args.plant}
+    market = load_market(path=path, candidates_path=people, **sample)
+    if args.candidates == SAMPLE and jobs != SAMPLE:
+        market = market._replace(candidates=load_market(**sample).candidates)
+    return choose_some(market.postings, args.max_postings, seed=args.seed), market.candidates
+
+
+def make_matcher(
+    name: str, candidates: Sequence[Candidate], *, options: Mapping[str, Any] = MappingProxyType({})
+) -> Matcher:
+    """Return a matcher of the candidates, with options of its own, such as an encoder's `path`.
+
+    A `UserError` is raised where the matcher or an option is unknown, or the matcher cannot rank these candidates.
+    """
+    if name not in MATCHERS:
+        raise UserError(f"Unknown matcher '{name}'. Known: {', '.join(MATCHERS)}.")
+    if name in ("encoder", "embeddings"):
+        import ilqljax.hiring.matching.encoders  # noqa: F401  (registers them; it needs jax, which the others do not)
+    source = build("matcher", {"name": name, **options}, context=BuildContext(), path="--matcher_options")
+    with tempfile.TemporaryDirectory() as folder:
+        return source.make(candidates, folder=Path(folder))
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """Read "path=DIR, max_length=128": numbers and True or False as such, everything else as text."""
+    options: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        key, equals, value = (word.strip() for word in part.partition("="))
+        if not equals or not key:
+            raise UserError(f"--matcher_options: {part!r} is not an assignment. Write key=value, separated by commas.")
+        try:
+            options[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[key] = value
+    return options
+
+
+def load_rewrites(path: str | Path, *, known: Sequence[Posting], policy: str = "") -> dict[str, Rewrite]:
+    """Load rewrites by posting id: a JSONL file of {"id", "text"}, or a run's `evaluation.jsonl`.
+
+    In an evaluation file ("posting_id", "rewrite", "policy", "guardrail_failures") one policy is audited. Guardrails
+    are checked here where the file does not say what failed.
+
+    Raises:
+        UserError: a malformed line, a posting that is not known or occurs twice, several policies and none named, or a
+            run's file that was changed since it was written.
+    """
+    check_checksum(path)
+    posting_of = {posting.id: posting for posting in known}
+    by_policy: dict[str, dict[str, Rewrite]] = {}
+    for number, row in read_json_lines(path):
+        where = f"{path}:{number}"
+        name = read_field(row, "policy", kind=str, where=where, default=DEFAULT_POLICY)
+        posting_id = read_field(row, "posting_id" if "posting_id" in row else "id", kind=str, where=where)
+        rewrites = by_policy.setdefault(name, {})
+        if posting_id not in posting_of:
+            raise UserError(f"{where}: there is no posting '{posting_id}' in the jobs. Remove the line or add the job.")
+        if posting_id in rewrites:
+            raise UserError(
+                f"{where}: the posting '{posting_id}' was already rewritten at {rewrites[posting_id].where}. Keep one."
+            )
+        text = read_field(row, "rewrite" if "rewrite" in row else "text", kind=str, where=where)
+        rewrites[posting_id] = _read_rewrite(row, posting_of[posting_id], text, policy=name, where=where)
+    if not by_policy:
+        raise UserError(f"{path}: holds no rewrite. Give lines of {{'id': ..., 'text': ...}}.")
+    names = ", ".join(map(repr, by_policy))
+    if policy and policy not in by_policy:
+        raise UserError(f"{path}: has no policy '{policy}'. It has: {names}.")
+    if not policy and len(by_policy) > 1:
+        raise UserError(f"{path}: holds rewrites of several policies. Name one with --policy: {names}.")
+    return by_policy[policy or next(iter(by_policy))]
+
+
+def _read_rewrite(row: Mapping, posting: Posting, text: str, *, policy: str, where: str) -> Rewrite:
+    prompt, text = build_prompt(posting), normalize_spaces(text)
+    if "guardrail_failures" in row:
+        names = read_field(row, "guardrail_failures", kind=list, where=where)
+        reasons = read_field(row, "guardrail_reasons", kind=list, where=where, default=[])
+        if not all(isinstance(value, str) for value in (*names, *reasons)):
+            raise UserError(f"{where}: 'guardrail_failures' and 'guardrail_reasons' must be lists of texts.")
+    else:
+        failures = check_rewrite(posting, text, prompt)
+        names, reasons = sorted({failure.check for failure in failures}), [failure.reason for failure in failures]
+    return Rewrite(
+        policy=policy,
+        posting_id=posting.id,
+        company=posting.company,
+        prompt=prompt,
+        original=normalize_spaces(posting.description),
+        text=text,
+        failed_checks=tuple(names),
+        reasons=tuple(reasons),
+        where=where,
+    )
 
 
 def describe_hiding(min_count: int) -> str:

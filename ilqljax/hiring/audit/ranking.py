@@ -16,7 +16,7 @@ functions `expected_*` give the value of a random order, exact where it says so,
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import scipy.special
@@ -35,17 +35,10 @@ from ilqljax.hiring.reward.diversity import (
     weigh_categories,
 )
 from ilqljax.hiring.reward.scores import ScoreTerm, codes_or_unknown
-from ilqljax.hiring.statistics import UNDEFINED, Estimate, bootstrap_mean, divide, mean_of_defined, split_draws
+from ilqljax.hiring.statistics import UNDEFINED, bootstrap_mean, divide, mean_of_defined, split_draws
 from ilqljax.types import Array
 
 SMOOTHING = 1.0
-
-
-class SkewRange(NamedTuple):
-    """Hold the smallest and the largest skew over categories: how far the worst treated and the favoured one are."""
-
-    smallest: Float[Array, "..."] | float
-    largest: Float[Array, "..."] | float
 
 
 def tabulate_ranking(
@@ -73,22 +66,24 @@ def tabulate_ranking(
         f"expected_skew_{at}": average(lambda q, at=at: expected_skew(q, at, pool=pool)) for at in (n_selected, k)
     }
     columns["expected_exposure"] = average(lambda q: divide(normalize_counts(pool.counts), q))
-    extremes = zip(*(expected_skew_range(target, n_selected, **draws) for target in distinct), strict=True)
-    smallest, largest = (float(np.average(values, weights=repeats)) for values in extremes)
+    lowest, highest = average(lambda q: expected_skew_range(q, n_selected, **draws)).tolist()
     has_ndkl = bool((targets > 0.0).all())
     measures: dict[str, Any] = {
-        "expected_min_skew": smallest,
-        "expected_max_skew": largest,
+        "expected_min_skew": lowest,
+        "expected_max_skew": highest,
         "expected_ndkl": float(average(lambda q: expected_ndkl(q, k, **draws))) if has_ndkl else math.nan,
     }
     for phase, of_phase in codes.items():
         for at in (n_selected, k):
             columns[f"skew_{at}_{phase}"] = mean_of_defined(skew(of_phase, targets, at))
         columns[f"exposure_{phase}"] = mean_of_defined(exposure_ratio(of_phase, targets))
-        found = skew_range(skew(of_phase, targets, n_selected))
-        measures[phase] = _mean(found.smallest, seed=seed).spread("min_skew")
-        measures[phase] |= _mean(found.largest, seed=seed).spread("max_skew")
-        measures[phase] |= (_mean(ndkl(of_phase, targets), seed=seed) if has_ndkl else UNDEFINED).spread("ndkl")
+        found = dict(zip(("min_skew", "max_skew"), skew_range(skew(of_phase, targets, n_selected)), strict=True))
+        found["ndkl"] = ndkl(of_phase, targets) if has_ndkl else np.full(len(targets), math.nan)
+        measures[phase] = {}
+        for name, values in found.items():
+            defined = values[np.isfinite(values)]
+            mean = bootstrap_mean(defined, seed=seed, n_resamples=2000) if len(defined) else UNDEFINED
+            measures[phase] |= mean.spread(name)
     return tabulate_columns(term.attribute.categories, columns), measures
 
 
@@ -100,21 +95,14 @@ def tabulate_columns(categories: Sequence[str], columns: Mapping[str, Sequence[f
     ]
 
 
-def _mean(values: Float[Array, "G"], *, seed: int) -> Estimate:
-    values = values[np.isfinite(values)]
-    return bootstrap_mean(values, seed=seed, n_resamples=2000) if len(values) else UNDEFINED
-
-
 def skew(
     codes: Int[Array, "... n"], target: Float[Array, "... C"], k: int, *, smoothing: float = SMOOTHING
 ) -> Float[Array, "... C"]:
     """Return each category's skew@k: ln(share among the first k / target share), smoothed (module docstring).
 
     0 is the target's share, ln 2 = 0.69 twice it, -ln 2 half of it. Undefined (NaN) where the target share is 0, or
-    where nobody known is among the first k: smoothing alone would make an empty list equal its target.
-
-    Raises:
-        UserError: k is not from 1 to the length of the lists.
+    where nobody known is among the first k: smoothing alone would make an empty list equal its target. A k beyond the
+    list raises a `UserError`.
     """
     codes, target = np.asarray(codes), np.asarray(target, float)
     if not 1 <= k <= codes.shape[-1]:
@@ -134,9 +122,12 @@ def skew_of_counts(
         return np.log(shares / target)
 
 
-def skew_range(skews: Float[Array, "... C"]) -> SkewRange:
-    """Return MinSkew and MaxSkew, over the categories whose skew is defined; NaN if none is."""
-    return SkewRange(np.fmin.reduce(skews, axis=-1), np.fmax.reduce(skews, axis=-1))
+def skew_range(skews: Float[Array, "... C"]) -> tuple[Float[Array, "..."] | float, Float[Array, "..."] | float]:
+    """Return MinSkew and MaxSkew, over the categories whose skew is defined; NaN if none is.
+
+    They say how far the worst treated and the favoured category are from the target.
+    """
+    return np.fmin.reduce(skews, axis=-1), np.fmax.reduce(skews, axis=-1)
 
 
 def ndkl(codes: Int[Array, "... n"], target: Float[Array, "... C"]) -> Float[Array, "..."] | float:
@@ -150,8 +141,7 @@ def ndkl(codes: Int[Array, "... n"], target: Float[Array, "... C"]) -> Float[Arr
     | a a  | ln 2, ln 2                 | 1, 0.631             | 0.693                         |
     | ? a  | (nobody known yet), ln 2   | -, 0.631             | 0.693: prefix 1 is left out   |
 
-    Raises:
-        UserError: a category of target 0 has members.
+    A category of target 0 that has members raises a `UserError`.
     """
     codes, target = np.asarray(codes), np.asarray(target, float)
     members = codes[..., None] == np.arange(target.shape[-1])  # [... n C]
@@ -183,10 +173,8 @@ def expected_skew(target: Float[Array, "C"], k: int, *, pool: CategoryCounts) ->
     """Return the skew@k that a random order has on average, exactly (hypergeometric), for each category.
 
     It is below 0 even for a perfectly fair order, because the logarithm punishes a missing member more than it rewards
-    one too many. Lists in which nobody is known are left out, as they have no skew.
-
-    Raises:
-        UserError: k members cannot be drawn from the pool.
+    one too many. Lists in which nobody is known are left out, as they have no skew. A k beyond the pool raises a
+    `UserError`, as in the other expectations.
     """
     colors = check_draw(k, pool=pool)
     known = int(colors[:-1].sum())
@@ -206,12 +194,12 @@ def expected_skew(target: Float[Array, "C"], k: int, *, pool: CategoryCounts) ->
 
 def expected_skew_range(
     target: Float[Array, "C"], k: int, *, pool: CategoryCounts, seed: int = 0, n_draws: int = 4000
-) -> SkewRange:
+) -> tuple[float, float]:
     """Return the MinSkew@k and MaxSkew@k that random orders with anybody known have on average (simulated)."""
     colors = check_draw(k, pool=pool)
     counts = np.random.default_rng(seed).multivariate_hypergeometric(colors, k, size=n_draws, method="marginals")
-    found = skew_range(skew_of_counts(counts[:, :-1], np.asarray(target, float)))
-    return SkewRange(*(float(mean_of_defined(values)) for values in found))
+    lowest, highest = skew_range(skew_of_counts(counts[:, :-1], np.asarray(target, float)))
+    return float(mean_of_defined(lowest)), float(mean_of_defined(highest))
 
 
 def expected_ndkl(

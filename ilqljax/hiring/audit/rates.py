@@ -1,30 +1,44 @@
-"""Rates and impact ratios of one measure and attribute, as rows: intervals, tests, chance, and what rewriting changed.
+"""Rates and impact ratios by category: what they are, their intervals and tests, and what chance alone gives.
 
-This is the one place where impact ratios are computed: for an audit, and for a run's `impact_ratios.csv`.
+This is the one place where impact ratios are computed: for an audit, and for a run's `impact_ratios.csv`. Vocabulary:
+New York City Local Law 144 (6 RCNY 5-300) and the four-fifths rule (29 CFR 1607.4(D)). A ratio averaged over postings
+would be far below 1 for perfectly fair labels, because ten selected of fifty leave small groups out by chance; so
+counts are pooled first, and an absent category has no ratio (undefined, never 0). Unknown members are counted apart
+and enter no rate. A category with under 2 % of the known assessed is listed with its n and rate but left out of the
+ratios.
 
-Two intervals stand beside each ratio. `ratio_low/high` counts postings and candidates (`crossed`) and is the one to
-read: it covers the ratio of another set of postings *and* of candidates in 93 to 97 % of samples
+**Intervals.** Two stand beside each ratio. `ratio_low/high` counts postings and candidates (`crossed`) and is the one
+to read: it covers the ratio of another set of postings *and* of candidates in 93 to 97 % of samples
 (`benchmarks/audit_coverage.py`). `postings_low/high` resamples postings only, for these very candidates; as a statement
-about other candidates it covers too seldom, in 85 to 95 %.
+about other candidates it covers too seldom, in 85 to 95 %. The Wilson intervals of the rates and `p_independent` treat
+assessments as independent, which they are not where people come back in many shortlists. `p_crossed` (against everyone
+else) uses the error of `ratio_low/high`, and `p_shuffled` shuffled labels; where they differ from `p_independent`,
+trust these.
 
-The Wilson intervals of the rates and `p_independent` treat assessments as independent, which they are not where people
-come back in many shortlists. `p_crossed` (against everyone else) uses the error of `ratio_low/high`, and `p_shuffled`
-shuffled labels (`impact_ratio`); where they differ from `p_independent`, trust these.
+**Chance**: labels are shuffled among the candidates who were assessed at all. A label stays with its candidate through
+all postings, so that people who are in many shortlists stay in many. The null says: among those who were assessed,
+labels have nothing to do with how often they were assessed and selected. It is exact for every measure and needs no
+model; a small p-value says that labels and outcomes go together, not why.
+
+Whoever was never assessed (nobody in shortlisting and in a ready table) has no part in a rate of those who were. Labels
+drawn from the whole pool would leave a small category with nobody assessed in many shuffles, hence without a rate, and
+such a shuffle is neither more nor less extreme than the data. Here every category keeps its number of different people.
+A number can still be undefined in a shuffle, where no known member is selected: such shuffles are left out of it and of
+its p-value, which is exact given that there is a number.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from enum import StrEnum
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Bool, Float, Int, Num
 from statsmodels.stats.multitest import multipletests
 
 from ilqljax.hiring.attributes import Attribute
 from ilqljax.hiring.audit.crossed import (
     Pairs,
     Tally,
-    category_totals,
     crossed_change,
     crossed_p_value,
     crossed_ratio,
@@ -32,22 +46,15 @@ from ilqljax.hiring.audit.crossed import (
     sum_shared,
     tally_pairs,
 )
-from ilqljax.hiring.audit.impact_ratio import (
-    JUDGED,
-    NO_REFERENCE,
-    find_eligible,
-    find_reference,
-    mark_category,
-    ratios_and_smallest,
-    ratios_to,
-    shuffle_labels,
-)
+from ilqljax.hiring.reward.diversity import diversity_score
+from ilqljax.hiring.reward.scores import ScoreTerm, codes_or_unknown
 from ilqljax.hiring.statistics import (
     UNDEFINED,
     Estimate,
-    TestResult,
     cluster_bootstrap,
     divide,
+    mean_of_defined,
+    quantiles_of_defined,
     two_proportion_test,
     wilson_interval,
 )
@@ -55,6 +62,90 @@ from ilqljax.types import Array
 
 Row = dict[str, Any]
 N_RESAMPLES = 2000
+FOUR_FIFTHS = 0.8
+MIN_SHARE = 0.02  # a smaller category may be left out of the ratios (6 RCNY 5-301)
+MIN_PEOPLE = 30  # a category or reference with fewer different people assessed is "insufficient data"
+NO_REFERENCE = -1
+TOLERANCE = 1e-12  # of ties: equal rates may differ in their last digit
+
+
+class Mark(StrEnum):
+    """Say how a category stands to the four-fifths rule."""
+
+    REFERENCE = "reference"
+    PASSED = "at least 0.8"
+    BELOW = "below 0.8"
+    INSUFFICIENT = "insufficient data"
+    EXCLUDED = "excluded, under 2 %"
+    UNDEFINED = "undefined"
+
+
+JUDGED = (Mark.REFERENCE, Mark.PASSED, Mark.BELOW)  # the marks of categories of enough members
+
+
+def find_eligible(assessed: Int[Array, "C"]) -> Bool[Array, "C"]:
+    """Return which categories enter the ratios: those with members, and at least 2 % of the known assessed."""
+    return (assessed > 0) & (assessed >= MIN_SHARE * assessed.sum())
+
+
+def find_reference(rates: Float[Array, "C"], eligible: Bool[Array, "C"]) -> int:
+    """Return the eligible category with the highest rate (the first of equals), or `NO_REFERENCE` if all are 0."""
+    if not (eligible & (rates > 0)).any():
+        return NO_REFERENCE
+    return int(np.argmax(np.where(eligible, rates, -np.inf)))
+
+
+def ratios_to(sums: Num[Array, "... F"], eligible: Bool[Array, "C"], reference: int) -> Float[Array, "... C"]:
+    """Return each eligible category's rate over the reference's, from counts assessed and then counts selected."""
+    n = len(eligible)
+    rates = divide(sums[..., n:], sums[..., :n])
+    over = rates[..., [reference]] if reference != NO_REFERENCE else np.nan
+    return np.where(eligible, divide(rates, over), np.nan)
+
+
+def ratios_and_smallest(
+    selected: Int[Array, "... C"], assessed: Int[Array, "... C"], eligible: Bool[Array, "C"]
+) -> Float[Array, "... C+1"]:
+    """Return each eligible category's rate over the highest of the same draw, and the smallest of these ratios.
+
+    A category of which a draw assesses nobody has no ratio in it and sets none. The smallest needs two ratios.
+    """
+    rates = np.where(eligible, divide(selected, assessed), np.nan)
+    ratios = divide(rates, np.fmax.reduce(rates, axis=-1, keepdims=True, initial=0.0))
+    smallest = np.fmin.reduce(ratios, axis=-1, keepdims=True, initial=np.inf)
+    comparable = (~np.isnan(ratios)).sum(axis=-1, keepdims=True) >= 2
+    return np.concatenate([ratios, np.where(comparable, smallest, np.nan)], axis=-1)
+
+
+def mark_categories(
+    selected: Int[Array, "C"],
+    assessed: Int[Array, "C"],
+    *,
+    people: Int[Array, "C"],
+    eligible: Bool[Array, "C"],
+    reference: int,
+) -> list[Mark]:
+    """Return how categories stand to the four-fifths rule, compared in integers: exactly 4/5 is not below it.
+
+    Whether a category has enough members is a matter of how many different people these are.
+    """
+
+    def mark(c: int) -> Mark:
+        if not eligible[c]:
+            return Mark.EXCLUDED if assessed[c] > 0 else Mark.UNDEFINED
+        if reference == NO_REFERENCE:
+            return Mark.UNDEFINED
+        if min(people[c], people[reference]) < MIN_PEOPLE:
+            return Mark.INSUFFICIENT
+        if c == reference:
+            return Mark.REFERENCE
+        is_below = 5 * int(selected[c]) * int(assessed[reference]) < 4 * int(selected[reference]) * int(assessed[c])
+        return Mark.BELOW if is_below else Mark.PASSED
+
+    return [mark(c) for c in range(len(assessed))]
+
+
+# --- Tables -----------------------------------------------------------------------------------------------------------
 
 
 def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str, Any]:
@@ -73,10 +164,7 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
     eligible = find_eligible(assessed)
     wilson = wilson_interval(selected, assessed)
     reference = find_reference(wilson.value, eligible)
-    marks = [
-        mark_category(c, selected, assessed, people=people, eligible=eligible, reference=reference)
-        for c in range(len(assessed))
-    ]
+    marks = mark_categories(selected, assessed, people=people, eligible=eligible, reference=reference)
     judged = np.isin(marks, JUDGED)
     null = shuffle_labels(tally, judged=judged, seed=seed)
     compared = _compare_categories(tally, eligible, reference, seed=seed)
@@ -104,27 +192,25 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
 
 def _compare_categories(tally: Tally, eligible: Bool[Array, "C"], reference: int, *, seed: int) -> list[Row]:
     """Return each category's ratios to the reference and to everyone else, with intervals and tests."""
-    assessed, selected = category_totals(tally)
+    assessed, selected = tally.totals()
     over_postings = _bootstrap([tally], lambda sums: ratios_to(sums, eligible, reference), seed=seed)
     numbers = np.arange(len(assessed))
     parts = [find_influence(tally, numbers == c) for c in numbers]
     rows = []
     for c, part in enumerate(parts):
         rest = find_influence(tally, numbers != c)
-        crossed, resampled, test = UNDEFINED, UNDEFINED, TestResult(math.nan, "")
+        crossed, resampled, p_value, test = UNDEFINED, UNDEFINED, np.nan, ""
         if reference not in (NO_REFERENCE, c) and eligible[c]:
             crossed, resampled = crossed_ratio(part, parts[reference]), over_postings.pick(c)
-            test = two_proportion_test(*(int(n[i]) for i in (c, reference) for n in (selected, assessed)))
+            p_value, test = two_proportion_test(*(int(n[i]) for i in (c, reference) for n in (selected, assessed)))
         rows.append(
             {
                 "impact_ratio": float(over_postings.value[c]),
-                "ratio_low": crossed.low,
-                "ratio_high": crossed.high,
-                "postings_low": float(resampled.low),
-                "postings_high": float(resampled.high),
+                **crossed.ends("ratio"),
+                **resampled.ends("postings"),
                 **crossed_ratio(part, rest).spread("versus_rest"),
-                "p_independent": test.p_value,
-                "test": test.method,
+                "p_independent": p_value,
+                "test": test,
                 "p_crossed": crossed_p_value(part, rest),
             }
         )
@@ -139,7 +225,7 @@ def tabulate_changes(before: Pairs, after: Pairs, attribute: Attribute, *, seed:
     """
     n = len(attribute.categories)
     old, new = (tally_pairs(pairs, attribute.codes, n_categories=n) for pairs in (before, after))
-    assessed, selected = category_totals(old)
+    assessed, selected = old.totals()
     eligible = find_eligible(assessed)
     reference = find_reference(wilson_interval(selected, assessed).value, eligible)
     if reference == NO_REFERENCE:
@@ -162,8 +248,7 @@ def tabulate_changes(before: Pairs, after: Pairs, attribute: Attribute, *, seed:
                 "category": category,
                 "reference": attribute.categories[reference],
                 **change.spread("change"),
-                "postings_low": float(over_postings.low[c]),
-                "postings_high": float(over_postings.high[c]),
+                **over_postings.pick(c).ends("postings"),
             }
         )
     return rows
@@ -184,11 +269,98 @@ def adjust_for_many(rows: Sequence[Row], *, name: str, adjusted: str) -> None:
 
 def _bootstrap(tallies: Sequence[Tally], statistic: Callable[..., Float[Array, "..."]], *, seed: int) -> Estimate:
     """Return a statistic of each category's counts, with intervals that resample postings; none in a ready table."""
-    rows = np.concatenate(
-        [part for tally in tallies for part in (tally.posting_assessed, tally.posting_selected)], axis=1
-    )
+    rows = np.hstack([part for tally in tallies for part in (tally.posting_assessed, tally.posting_selected)])
     if not len(rows):
-        totals = np.concatenate([part for tally in tallies for part in category_totals(tally)])
-        value = statistic(totals)
+        value = statistic(np.hstack([part for tally in tallies for part in tally.totals()]))
         return Estimate(value, *np.full((2, len(value)), np.nan))
     return cluster_bootstrap(rows, statistic, seed=seed, n_resamples=N_RESAMPLES)
+
+
+# --- Chance -----------------------------------------------------------------------------------------------------------
+
+
+class ShuffledNull(NamedTuple):
+    """Hold what shuffled labels give: means with 95 % ranges, and p-values."""
+
+    ratios: Estimate  # each category's impact ratio
+    smallest: Estimate  # the smallest impact ratio among the judged categories
+    p_values: Float[Array, "C"]  # of each category, two-sided: how often its rate is as far from the overall rate
+    p_smallest: float  # how often the smallest is as small: one test an attribute; NaN with fewer than two judged
+
+
+def shuffle_labels(tally: Tally, *, judged: Bool[Array, "C"], seed: int, n_shuffles: int = 2000) -> ShuffledNull:
+    """Shuffle the candidates' labels and return the null of a measure's impact ratios.
+
+    The smallest ratio is taken of the judged categories, those of enough people.
+    """
+    assessed, selected = tally.totals()
+    drawn_assessed, drawn_selected = _draw_totals(tally, seed=seed, n_shuffles=n_shuffles)
+    eligible = find_eligible(assessed)
+    observed = ratios_and_smallest(selected, assessed, judged)[-1]
+    draws = ratios_and_smallest(drawn_selected, drawn_assessed, eligible)
+    draws[:, -1] = ratios_and_smallest(drawn_selected, drawn_assessed, judged)[:, -1]
+    null = Estimate(mean_of_defined(draws), *quantiles_of_defined(draws, (0.025, 0.975)))
+    overall = divide(drawn_selected.sum(axis=1), drawn_assessed.sum(axis=1))
+    distance = abs(divide(drawn_selected, drawn_assessed) - overall[:, None])
+    seen = abs(divide(selected, assessed) - divide(selected.sum(), assessed.sum()))
+    return ShuffledNull(
+        Estimate(*(part[:-1] for part in null)),
+        null.pick(-1),
+        _find_p_values(distance, seen),
+        float(_find_p_values(-draws[:, -1], -observed)),
+    )
+
+
+def _find_p_values(draws: Float[Array, "R ..."], seen: Float[Array, "..."] | float) -> Float[Array, "..."]:
+    """Return how often a draw is as large as what was seen, which counts as a draw, of the draws that are defined."""
+    as_large, defined = (draws >= seen - TOLERANCE).sum(axis=0), (~np.isnan(draws)).sum(axis=0)
+    return np.where(np.isnan(seen), np.nan, (1 + as_large) / (1 + defined))
+
+
+def _draw_totals(tally: Tally, *, seed: int, n_shuffles: int) -> tuple[Int[Array, "R C"], Int[Array, "R C"]]:
+    """Draw each category's assessed and selected pairs, with labels shuffled among the assessed candidates."""
+    rng = np.random.default_rng(seed)
+    n_categories = tally.posting_assessed.shape[1]
+    people = np.bincount(tally.codes + 1, minlength=n_categories + 1)  # first: unknown
+    assessed, selected = tally.candidate_assessed, tally.candidate_selected
+    same_for_all = bool((assessed == assessed[:1]).all())
+    if same_for_all and selected.max(initial=0) <= 1:  # then only how many are selected matters
+        drawn = rng.multivariate_hypergeometric(people, int(selected.sum()), size=n_shuffles, method="marginals")[:, 1:]
+        return np.broadcast_to(people[1:] * assessed[:1].sum(), drawn.shape), drawn
+    active = np.flatnonzero(selected > 0) if same_for_all else np.flatnonzero(assessed > 0)
+    given = tally.codes if same_for_all else tally.codes[active]
+    totals = np.zeros((2, n_shuffles, n_categories + 1), np.int64)
+    for i in range(n_shuffles):
+        labels = given[rng.choice(len(given), len(active), replace=False)] + 1
+        for counts, total in zip((assessed, selected), totals, strict=True):
+            total[i] = np.bincount(labels, weights=counts[active], minlength=n_categories + 1)
+    if same_for_all:
+        totals[0] = people * assessed[0]
+    return totals[0, :, 1:], totals[1, :, 1:]
+
+
+def shuffle_scores(
+    term: ScoreTerm,
+    indices: Int[Array, "G k"],
+    targets: Float[Array, "G C"],
+    *,
+    weights: Float[Array, "k"] | None,
+    seed: int,
+    n_shuffles: int = 400,
+) -> tuple[Estimate, float]:
+    """Shuffle the candidates' labels and return the mean score over postings (mean and 95 % range), and its p-value.
+
+    Unlike the pooled rates, a score sees imbalances that cancel over postings: one posting's list all of one category
+    and the next one's all of another. The p-value is one-sided: lists are *less* like their targets than chance gives.
+    """
+    rng = np.random.default_rng(seed)
+
+    def average(codes: Int[Array, "N"]) -> float:
+        scores = diversity_score(codes_or_unknown(codes, indices), targets, distance=term.distance, weights=weights)
+        return float(np.mean(scores))
+
+    observed = average(term.attribute.codes)
+    draws = np.array([average(rng.permutation(term.attribute.codes)) for _ in range(n_shuffles)])
+    low, high = np.quantile(draws, (0.025, 0.975))
+    as_low = int((draws <= observed + TOLERANCE).sum())
+    return Estimate(float(draws.mean()), float(low), float(high)), (1 + as_low) / (1 + n_shuffles)

@@ -23,7 +23,7 @@ from ilqljax.data.files import read_bounded_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.crossed import pair_rows
-from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditConfig, audit_attributes, audit_rates
+from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditConfig, audit_attributes
 from ilqljax.types import Array
 
 ID, SCORE, SELECTED = "id", "score", "selected"
@@ -130,8 +130,7 @@ def _read_value(text: str, kind: str, *, where: str, allow_negative: bool) -> fl
 def match_tables(before: ReadyTable, after: ReadyTable) -> ReadyTable:
     """Return the second table with its rows in the order of the first.
 
-    Raises:
-        UserError: the tables hold different candidates, columns or categories, or a candidate changes category.
+    Different candidates, columns or categories, or a candidate who changes category, raise a `UserError`.
     """
     if not (before.has_ids and after.has_ids):
         raise UserError("Comparing two tables needs a column 'id' in both, which says who is who. Add it.")
@@ -163,32 +162,14 @@ def match_tables(before: ReadyTable, after: ReadyTable) -> ReadyTable:
 
 
 def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTable | None = None) -> dict[str, Any]:
-    """Return the audit of a ready table, in the form of `market.audit_market`, with rates only.
+    """Return the audit of a ready table (`market.audit_attributes`).
 
-    Every candidate is a cluster, so intervals hold for another sample of candidates.
-
-    With `after`, the same candidates scored another way are compared.
-
-    Raises:
-        UserError: an unknown attribute, or tables that do not belong together.
+    Every candidate is a cluster, so intervals hold for another sample of candidates. With `after`, the same candidates
+    scored another way are compared; tables that do not belong together raise a `UserError`.
     """
     phases = {BEFORE: ready} | ({AFTER: match_tables(ready, after)} if after else {})
     is_score = ready.kind == SCORE
     medians = {name: float(np.median(table.values)) for name, table in phases.items() if is_score}
     measure = "scoring" if is_score else "selection"
     pairs = {name: {measure: pair_rows(table.values > medians.get(name, 0.5))} for name, table in phases.items()}
-    sections, not_audited = audit_attributes(
-        ready.table, config, lambda audited: audit_rates(audited, pairs, seed=config.seed)
-    )
-    return {
-        "n_postings": 0,
-        "n_candidates": len(ready.values),
-        "top": 0,
-        "selected": 0,
-        "phases": list(phases),
-        "n_reached": {},
-        "medians": medians,
-        "attributes": sections,
-        "not_audited": not_audited,
-        "postings": [],
-    }
+    return audit_attributes(ready.table, config, pairs) | {"medians": medians}

@@ -6,10 +6,11 @@ by subtraction from the total, so the next smallest is hidden too; the same hold
 ("female / *", "* / north"). This is complementary suppression where it is obvious, not a proof of anonymity.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ilqljax.hiring.audit.impact_ratio import JUDGED
+from ilqljax.hiring.audit.rates import JUDGED
 
 UNKNOWN_CATEGORY = ""  # the unknown count is a cell like any other
 
@@ -36,11 +37,8 @@ def find_hidden(
         for row in [*table["rows"], {"category": UNKNOWN_CATEGORY, **table["unknown"]}]:
             cells[row["category"]] += [row["n_people"], row["n_people_selected"]]
     hidden = {category for category, counts in cells.items() if any(0 < count < min_count for count in counts)}
-    hidden |= {
-        name
-        for name, values in parts.items()
-        if any(value in given for value, given in zip(values, hidden_parts, strict=False))  # one attribute: none given
-    }
+    for place, given in enumerate(hidden_parts):
+        hidden |= {name for name, values in parts.items() if values[place] in given}
     smallest = {category: min((count for count in counts if count), default=0) for category, counts in cells.items()}
     lines = {frozenset(pool)}
     if hidden_parts:
@@ -69,31 +67,27 @@ def suppress(sections: Sequence[dict[str, Any]], *, min_count: int) -> None:
         tables = [table for of_phase in section["rates"].values() for table in of_phase.values()]
         pool = section["pool"] | {UNKNOWN_CATEGORY: section["n_unknown"]}
         hidden = find_hidden(tables, pool, min_count=min_count, parts=section["parts"], hidden_parts=given)
-        hidden_of[section["name"]] = hidden
         hide_cells(section, hidden)
+        hidden_of[section["name"]] = hidden
 
 
 def hide_cells(section: dict[str, Any], hidden: set[str]) -> None:
     """Remove the hidden categories from an attribute's section of the audit, in place; only their number is kept."""
     section["n_hidden"] = len(hidden)
-    for tables in section["rates"].values():
-        for table in tables.values():
-            if UNKNOWN_CATEGORY in hidden:
-                table["unknown"] = {}
-            if hidden:  # the smallest ratio may be that of a hidden category
-                judged = [row for row in table["rows"] if row["mark"] in JUDGED]
-                if judged and min(judged, key=lambda row: row["impact_ratio"])["category"] in hidden:
-                    table |= dict.fromkeys(("smallest_ratio", "p_smallest", "p_smallest_holm"), float("nan"))
-                if table["reference"] in hidden:
-                    table["reference"] = "(hidden)"
-            table["rows"] = [row for row in table["rows"] if row["category"] not in hidden]
-    for changes in section["changes"].values():
-        changes[:] = [row for row in changes if row["category"] not in hidden]
-        for row in changes:
-            row["reference"] = "(hidden)" if row["reference"] in hidden else row["reference"]
+    tables = [table for of_phase in section["rates"].values() for table in of_phase.values()]
+    changes = section["changes"].values()
+    for table in tables:  # whose smallest ratio may be that of a hidden category
+        judged = [row for row in table["rows"] if row["mark"] in JUDGED]
+        if judged and min(judged, key=lambda row: row["impact_ratio"])["category"] in hidden:
+            table |= dict.fromkeys(("smallest_ratio", "p_smallest", "p_smallest_holm"), float("nan"))
+    for compared in itertools.chain(tables, *changes):
+        if compared["reference"] in hidden:
+            compared["reference"] = "(hidden)"
+    for rows in (*(table["rows"] for table in tables), *changes, section["composition"], section["ranking"]):
+        rows[:] = [row for row in rows if row["category"] not in hidden]
     for name in ("pool", "parts"):
         section[name] = {category: value for category, value in section[name].items() if category not in hidden}
-    for name in ("composition", "ranking"):
-        section[name] = [row for row in section[name] if row["category"] not in hidden]
     if UNKNOWN_CATEGORY in hidden:
         section["n_unknown"] = None
+        for table in tables:
+            table["unknown"] = {}

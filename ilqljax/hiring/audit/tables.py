@@ -1,4 +1,4 @@
-"""Lay out an audit: rates as CSV in the form of Local Law 144's examples, the tables of its page, all of it as JSON.
+"""Lay out an audit: rates as CSV in the form of Local Law 144's examples, all as JSON, its page's tables and words.
 
 A CSV table has one row a category: its name (one column a part, in an intersection), the number of applicants, the
 number selected, the rate, the impact ratio, and a note. The last row is the unknown, which enters no rate. "Applicants"
@@ -10,18 +10,17 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ilqljax.data.pages import clean_text
-from ilqljax.hiring.audit.impact_ratio import Mark
-from ilqljax.hiring.audit.rates import Row
+from ilqljax.hiring.audit.rates import Mark, Row
 from ilqljax.hiring.audit.suppression import UNKNOWN_CATEGORY
 from ilqljax.hiring.reward.scores import CROSS
 
 RATE_NAMES = {"shortlisting": "Shortlisting Rate", "selection": "Selection Rate", "scoring": "Scoring Rate"}
 CHOSEN_NAMES = {"shortlisting": "# Shortlisted", "selection": "# Selected", "scoring": "# Above Median"}
+VERBS = {"shortlisting": "Shortlisted", "selection": "Selected", "scoring": "Scored above the median"}
 UNKNOWN_NAME = "Unknown"
 MARKS = {
     Mark.REFERENCE: "highest rate",
@@ -33,7 +32,7 @@ MARKS = {
     UNKNOWN_CATEGORY: "not in the calculation",
 }
 DASH = "–"
-LEVEL = "[95\u00a0%]"  # kept together by a space that does not break
+SIGNIFICANT = 0.05
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -99,120 +98,30 @@ def _plain(value: Any) -> Any:
 # --- The page ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Words:
-    """Mark a cell of words, which may wrap."""
+def show_ranking(
+    section: dict[str, Any], *, phases: Sequence[str], selected: int, top: int
+) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Return skew and exposure of each category, and the measures of whole lists, each beside its value by chance.
 
-    text: str
-    is_bold: bool = False
-
-    def __str__(self) -> str:
-        return self.text
-
-
-@dataclass(frozen=True)
-class Table:
-    """Hold a table as the page shows it (`templates/table.html.j2`); the first column names."""
-
-    caption: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str | Words]]
-
-    @property
-    def is_words(self) -> list[bool]:
-        """Which columns hold words."""
-        return [any(isinstance(row[i], Words) for row in self.rows) for i in range(len(self.header))]
-
-
-Columns = list[tuple[str, Callable[[Row], str | Words]]]  # a header, and what it shows of a row
-
-
-def _lay_out(caption: str, columns: Columns, rows: Sequence[Row]) -> Table:
-    return Table(caption, [name for name, _ in columns], [[show(row) for _, show in columns] for row in rows])
-
-
-def _read(name: str, ends: str = "") -> Callable[[Row], str]:
-    return lambda row: show_estimate(row, name, ends)
-
-
-def show_rates(measure: str, phase: str, table: dict[str, Any], *, has_postings: bool) -> Table:
-    """Return the main table of a measure: counts, rate, impact ratio with its interval, and what to make of it."""
-    columns: Columns = [
-        ("Category", lambda row: row["category"] or UNKNOWN_NAME),
-        ("# of applicants", lambda row: f"{row['n_assessed']:,}"),
-        (CHOSEN_NAMES[measure], lambda row: f"{row['n_selected']:,}"),
-        (f"{RATE_NAMES[measure]} {LEVEL}", lambda row: show_percent(row["rate"], row["rate_low"], row["rate_high"])),
-        (f"Impact ratio {LEVEL}", _read("impact_ratio", "ratio")),
-        ("Reading", lambda row: Words(MARKS[row["mark"]], is_bold=row["mark"] == Mark.BELOW)),
-        ("Different people", lambda row: f"{row['n_people']:,}"),
-    ]
-    caption = f"{RATE_NAMES[measure]}{phase and ', ' + phase}"
-    return _lay_out(caption, columns if has_postings else columns[:-1], list_rows(table))
-
-
-def show_tests(measure: str, phase: str, table: dict[str, Any], *, has_postings: bool) -> Table:
-    """Return the tests of a measure: each category against everyone else, what chance gives, raw and adjusted."""
-    columns: Columns = [
-        ("Category", lambda row: row["category"]),
-        (f"Rate / everyone else's {LEVEL}", _read("versus_rest")),
-        (f"Ratio by chance {LEVEL}", _read("null_ratio")),
-        ("p, shuffled labels", lambda row: show_p(row["p_shuffled"]).removeprefix("= ")),
-        ("p, Holm", lambda row: show_p(row["p_holm"]).removeprefix("= ")),
-        ("p, independent trials", lambda row: show_p(row["p_independent"]).removeprefix("= ")),
-        ("Test", lambda row: Words(row["test"] or DASH)),
-        ("Ratio's interval, postings only", lambda row: show_interval(row["postings_low"], row["postings_high"])),
-    ]
-    caption = f"Tests of the {RATE_NAMES[measure].lower()}{phase and ', ' + phase}"
-    return _lay_out(caption, columns if has_postings else columns[:-1], table["rows"])
-
-
-def show_changes(measure: str, changes: Sequence[Row], *, has_postings: bool) -> Table:
-    """Return how each category's ratio changed from before to after."""
-    columns: Columns = [
-        ("Category", lambda row: row["category"]),
-        ("Compared with", lambda row: Words(row["reference"])),
-        (f"Change {LEVEL}", _read("change")),
-        ("Postings only", lambda row: show_interval(row["postings_low"], row["postings_high"])),
-    ]
-    caption = f"{RATE_NAMES[measure]}: ratio after / ratio before (1 is no change)"
-    return _lay_out(caption, columns if has_postings else columns[:-1], changes)
-
-
-def show_ranking(section: dict[str, Any], *, phases: Sequence[str], selected: int, top: int) -> list[Table]:
-    """Return skew and exposure of each category, and the measures of whole lists, each beside its value by chance."""
-    columns: Columns = [("Category", lambda row: row["category"])]
+    That is two tables, each a caption, a header and rows.
+    """
+    names: dict[str, str] = {}  # of the columns, with their headers
     for at in (selected, top):
-        columns += [(f"skew@{at} {phase}", _read(f"skew_{at}_{phase}")) for phase in phases]
-        columns.append((f"skew@{at} by chance", _read(f"expected_skew_{at}")))
-    columns += [(f"exposure / target {phase}", _read(f"exposure_{phase}")) for phase in phases]
-    columns.append(("by chance", _read("expected_exposure")))
+        names |= {f"skew_{at}_{phase}": f"skew@{at} {phase}" for phase in phases}
+        names[f"expected_skew_{at}"] = f"skew@{at} by chance"
+    names |= {f"exposure_{phase}": f"exposure / target {phase}" for phase in phases}
+    names["expected_exposure"] = "by chance"
+    places = [[row["category"], *(show_estimate(row, name) for name in names)] for row in section["ranking"]]
     lists = section["lists"]
-    names = {"min_skew": f"MinSkew@{selected}", "max_skew": f"MaxSkew@{selected}", "ndkl": "NDKL"}
-    body = [
+    measures = {"min_skew": f"MinSkew@{selected}", "max_skew": f"MaxSkew@{selected}", "ndkl": "NDKL"}
+    whole = [
         [name, *(show_estimate(lists[phase], key) for phase in phases), show_estimate(lists, f"expected_{key}")]
-        for key, name in names.items()
+        for key, name in measures.items()
     ]
     return [
-        _lay_out("Places in the lists, mean over postings", columns, section["ranking"]),
-        Table("Whole lists, mean over postings [95 %]", ["Measure", *phases, "by chance"], body),
+        ("Places in the lists, mean over postings", ["Category", *names.values()], places),
+        ("Whole lists, mean over postings [95 %]", ["Measure", *phases, "by chance"], whole),
     ]
-
-
-def show_scores(scores: dict[str, Any], *, phases: Sequence[str]) -> Table:
-    """Return the diversity scores, their noise floor, and the gain."""
-    notes = {
-        phase: f"{show_number(scores[f'{phase}_net'])} net of chance; shuffled labels give "
-        f"{show_estimate(scores, f'{phase}_null')}, p {show_p(scores[f'{phase}_p'])}"
-        for phase in phases
-    }
-    rows = [(f"Mean score {phase}", phase, note) for phase, note in notes.items()]
-    rows.append(("Chance (noise floor)", "floor", "mean score of random shortlists"))
-    if "gain" in scores:
-        rows.append(("Gain", "gain", "after minus before, paired by posting"))
-        note = "a rewrite that fails a guardrail never counts as an improvement"
-        rows.append(("Guarded gain", "guarded_gain", note))
-    body = [[title, show_estimate(scores, name), Words(note)] for title, name, note in rows]
-    return Table("Diversity score", ["", f"Value {LEVEL}", "Note"], body)
 
 
 def show_estimate(row: Mapping[str, Any], name: str, ends: str = "") -> str:
@@ -248,3 +157,64 @@ def show_p(value: float) -> str:
 def _round(value: float) -> str:
     text = f"{value:.2f}"
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+
+
+# --- What was found ---------------------------------------------------------------------------------------------------
+
+
+def state_findings(audit: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the findings as sentences, by attribute: each rate, then the diversity score and what rewriting did."""
+    first, last = audit["phases"][0], audit["phases"][-1]
+    findings = {}
+    for section in audit["attributes"]:
+        sentences = []
+        for measure, table in section["rates"][first].items():
+            sentences.append(f"{VERBS[measure]}: {_describe(table)}")
+            if last != first:
+                lowest = _describe_lowest(section["rates"][last][measure])
+                later = f"the lowest is {lowest}" if lowest else "there is insufficient data to compare"
+                sentences[-1] += f" After, {later}."
+        if section["scores"]:
+            sentences.append(f"Diversity: {_describe_scores(section['scores'], last)}")
+        findings[section["name"]] = sentences
+    return findings
+
+
+def _describe_lowest(table: Mapping[str, Any]) -> str:
+    """Name the lowest impact ratio among the categories of enough people, with its interval; "" if there is none."""
+    judged = [row for row in table["rows"] if row["mark"] in (Mark.PASSED, Mark.BELOW)]
+    if not judged:
+        return ""
+    lowest = min(judged, key=lambda row: row["impact_ratio"])
+    text = f"{show_estimate(lowest, 'impact_ratio', 'ratio')}, of {lowest['category']}"
+    return text + (" (below four fifths)" if lowest["mark"] == Mark.BELOW else "")
+
+
+def _describe(table: Mapping[str, Any]) -> str:
+    lowest = _describe_lowest(table)
+    if not lowest:
+        return "insufficient data to compare categories."
+    text = f"the lowest impact ratio is {lowest}"
+    few = sum(row["mark"] in (Mark.INSUFFICIENT, Mark.EXCLUDED) for row in table["rows"])
+    text += f"; too little data for {few} {'category' if few == 1 else 'categories'}" if few else ""
+    if not math.isfinite(table["p_smallest"]):
+        return text + "."
+    is_low = table["p_smallest_holm"] < SIGNIFICANT
+    raw, adjusted = show_p(table["p_smallest"]), show_p(table["p_smallest_holm"])
+    verdict = "lower than chance gives" if is_low else "not clearly lower than by chance"
+    return f"{text}; {verdict} (under shuffled labels p {raw}; adjusted for the number of comparisons p {adjusted})."
+
+
+def _describe_scores(scores: Mapping[str, Any], last: str) -> str:
+    text = (
+        f"a shortlist's mean score is {scores['before']:.1f} where chance gives {scores['floor']:.1f}"
+        f" (p {show_p(scores['before_p'])} under shuffled labels)"
+    )
+    if "guarded_gain" not in scores:
+        return text + "."
+    low, high = scores["guarded_gain_low"], scores["guarded_gain_high"]
+    verdict = "an improvement" if low > 0 else "a deterioration" if high < 0 else "no clear change"
+    return text + (
+        f"; {last} rewriting it is {scores[last]:.1f}. The gain that counts no rewrite failing a guardrail as an "
+        f"improvement is {scores['guarded_gain']:+.1f} [{low:+.1f}, {high:+.1f}]: {verdict}."
+    )

@@ -177,7 +177,9 @@ def _choose_postings(
 
 
 def choose_some(rows: list[T], most: int, *, seed: int) -> list[T]:
-    """Return a seeded choice of at most so many rows, in their order; 0 is all."""
+    """Return a seeded choice of at most so many postings, in their order; 0 is all, and less a `UserError`."""
+    if most < 0:
+        raise UserError(f"max_postings={most}: use a number from 1 on, or 0 for all postings.")
     if not 0 < most < len(rows):
         return rows
     return [rows[i] for i in np.sort(np.random.default_rng(seed).choice(len(rows), size=most, replace=False))]

@@ -58,8 +58,7 @@ def tabulate_impact_ratios(
 ) -> list[Row]:
     """Tabulate impact ratios, one row per policy, attribute, category and phase ("before", then "after", rewriting).
 
-    A shortlist's members are assessed, its first `n_selected` selected. All attributes that the shortlists have are
-    reported if none is named.
+    All attributes that the shortlists have are reported if none is named.
 
     Raises:
         UserError: an unknown attribute or none at all, `n_selected` does not suit a shortlist's length, or a candidate
@@ -71,18 +70,17 @@ def tabulate_impact_ratios(
     coded, shortlists = _index_candidates(policies, names, n_selected=n_selected)
     tables: dict[tuple[str, bytes], dict[str, Any]] = {}  # all policies share the shortlists before rewriting
     rows: list[Row] = []
-    for policy in policies:
-        for attribute in coded:
-            of_phases = []
-            for phase in PHASES:
-                indices = shortlists[policy, phase]
-                key = (attribute.name, indices.tobytes())
-                if key not in tables:
-                    pairs = pair_selection(indices, n_candidates=len(attribute.codes), n_selected=n_selected)
-                    tables[key] = tabulate_rates(pairs, attribute, seed=seed)
-                front = {"policy": policy, "attribute": attribute.name, "phase": phase}
-                of_phases.append([front | row for row in _flatten(tables[key])])
-            rows += [row for both in zip(*of_phases, strict=True) for row in both]
+    for policy, attribute in itertools.product(policies, coded):
+        of_phases = []
+        for phase in PHASES:
+            indices = shortlists[policy, phase]
+            key = (attribute.name, indices.tobytes())
+            if key not in tables:
+                pairs = pair_selection(indices, n_candidates=len(attribute.codes), n_selected=n_selected)
+                tables[key] = tabulate_rates(pairs, attribute, seed=seed)
+            front = {"policy": policy, "attribute": attribute.name, "phase": phase}
+            of_phases.append([front | row for row in _flatten(tables[key])])
+        rows += itertools.chain(*zip(*of_phases, strict=True))
     return rows
 
 

@@ -14,7 +14,7 @@ training alone may be a weakness of that matcher, found. Guardrails check every 
 run has a clone or names a language model.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -62,9 +62,6 @@ class JudgeConfig:
         seed: of the choice, the bootstrap and the permutations.
         fluency: whose language model checks fluency (`language_model.make_fluency`): "bc", a directory, or "" for no
             check.
-
-    Raises:
-        UserError: `max_postings` is negative.
     """
 
     split: str = "test"
@@ -74,80 +71,70 @@ class JudgeConfig:
     seed: int = 0
     fluency: str = ""
 
-    def __post_init__(self) -> None:
-        if self.max_postings < 0:
-            raise UserError(f"max_postings={self.max_postings}: use a number from 1 on, or 0 for all postings.")
 
-
+@dataclass(frozen=True, eq=False)
 class HiringJudge:
-    """Judge rewriting policies on postings that none of them was trained on."""
+    """Judge rewriting policies on postings that none of them was trained on.
 
-    def __init__(
-        self,
-        config: JudgeConfig,
-        postings: Sequence[Posting],
-        reward: DiversityReward,
-        *,
-        data_mean: float,
-        held_out: HeldOut | None,
-        make_fluency: Callable[[TextPolicy | None], Fluency | None],
-    ) -> None:
-        """Hold the held-out postings and the matcher.
+    Attributes:
+        config: the options; its `n_selected` must suit the reward's shortlists, or a `UserError` is raised.
+        postings: each is judged once.
+        reward: of training: the matcher and its score.
+        data_mean: mean reward of the offline data's rewrites of these postings, near which a clone should score.
+        held_out: rewards too, where there is one.
+        make_fluency: makes the fluency check from the run's clone, or from None where it has none.
+    """
 
-        Args:
-            config: the options.
-            postings: each is judged once.
-            reward: of training: the matcher and its score.
-            data_mean: mean reward of the offline data's rewrites of these postings, near which a clone should score.
-            held_out: rewards too, where there is one.
-            make_fluency: makes the fluency check from the run's clone, or from None where it has none.
+    config: JudgeConfig
+    postings: Sequence[Posting]
+    reward: DiversityReward
+    data_mean: float
+    held_out: HeldOut | None
+    make_fluency: Callable[[TextPolicy | None], Fluency | None]
 
-        Raises:
-            UserError: `n_selected` does not suit the length of the reward's shortlists.
-        """
-        self.best_of, self.n_selected, self.seed = config.best_of, config.n_selected, config.seed
-        if not 1 <= self.n_selected < reward.config.k:
+    def __post_init__(self) -> None:
+        if not 1 <= self.config.n_selected < self.reward.config.k:
             raise UserError(
-                f"n_selected={self.n_selected} are to be selected of a shortlist of reward.k={reward.config.k}. Set "
-                "--config.evaluator.n_selected to a number from 1 on that is below --config.reward.k."
+                f"n_selected={self.config.n_selected} are to be selected of a shortlist of reward.k="
+                f"{self.reward.config.k}. Set --config.evaluator.n_selected to a number from 1 on that is below "
+                "--config.reward.k."
             )
-        self.postings = tuple(postings)
-        self.observations = [PostingObservation(build_prompt(p), posting=p) for p in postings]
-        self.reward, self.table = reward, reward.table
-        self.data_mean, self.held_out = data_mean, held_out
-        self.make_fluency, self.fluency = make_fluency, None
 
     def __call__(
         self, names: Sequence[str], make: Callable[..., TextPolicy], *, out_dir: Path
     ) -> tuple[list[dict], str]:
         """Act with every policy, write `evaluation.jsonl` and `impact_ratios.csv`, and return rows and a table."""
-        self.fluency = self.make_fluency(make(CLONE) if CLONE in names else None)
-        copies = [Generation(p.description, float("nan"), 0.0, 0.0, True) for p in self.postings]
-        policies = {"echo": self.make_rewrites("echo", copies)}
+        config, n = self.config, self.config.best_of
+        fluency = self.make_fluency(make(CLONE) if CLONE in names else None)
+        observations = [PostingObservation(build_prompt(p), posting=p) for p in self.postings]
+        written = {"echo": [Generation(p.description, float("nan"), 0.0, 0.0, True) for p in self.postings]}
         for name in names:
             policy = make(name)
-            policies[name] = self.make_rewrites(name, policy.choose_batch(self.observations))
-            if name == "bc" and self.best_of > 1:
-                policy = make(name, n_generations=self.best_of, beam_width=0)  # samples, not beams
-                best = f"bc best of {self.best_of}"
-                policies[best] = self.make_rewrites(best, self.choose_best(policy.generate_batch(self.observations)))
+            written[name] = policy.choose_batch(observations)
+            if name == CLONE and n > 1:
+                policy = make(name, n_generations=n, beam_width=0)  # samples, not beams
+                samples = policy.generate_batch(observations)
+                written[f"{name} best of {n}"] = list(map(self.choose_best, observations, samples))
+        policies = {name: self.make_rewrites(name, texts, fluency) for name, texts in written.items()}
         save_evaluations(out_dir / EVALUATION_FILE, policies)
-        save_rows(out_dir / IMPACT_FILE, tabulate_impact_ratios(policies, n_selected=self.n_selected, seed=self.seed))
-        return self.tabulate(policies)
+        ratios = tabulate_impact_ratios(policies, n_selected=config.n_selected, seed=config.seed)
+        save_rows(out_dir / IMPACT_FILE, ratios)
+        held_out = self.held_out.name if self.held_out else ""
+        rows = summarize_evaluations(policies, held_out_matcher=held_out, seed=config.seed)
+        floor = self.reward.estimate_noise_floor(seed=config.seed).value
+        table = format_table(rows, floor=floor, data_mean=self.data_mean, attribute=self.reward.config.attribute)
+        return rows, "\n".join([table, fluency.describe() if fluency else "fluency: not checked."])
 
-    def choose_best(self, samples: Sequence[Sequence[Generation]]) -> list[Generation]:
-        """Choose each posting's sample with the best reward."""
-        chosen = []
-        for observation, generations in zip(self.observations, samples, strict=True):
-            scores = self.reward.score([observation.prompt] * len(generations), [g.text for g in generations])
-            chosen.append(generations[int(np.argmax(scores))])
-        return chosen
+    def choose_best(self, observation: PostingObservation, samples: Sequence[Generation]) -> Generation:
+        """Choose the sample of a posting with the best reward."""
+        scores = self.reward.score([observation.prompt] * len(samples), [g.text for g in samples])
+        return samples[int(np.argmax(scores))]
 
-    def make_rewrites(self, name: str, generations: Sequence[Generation]) -> list[Rewrite]:
+    def make_rewrites(self, name: str, generations: Sequence[Generation], fluency: Fluency | None) -> list[Rewrite]:
         """Return the records of what one policy wrote, with both shortlists."""
         samples = [(g.text, g.advantage, g.log_probability) for g in generations]
         rewards = {TRAINING: self.reward} | ({HELD_OUT: self.held_out.reward} if self.held_out else {})
-        rewrites = make_rewrites(self.postings, samples, policy=name, rewards=rewards, fluency=self.fluency)
+        rewrites = make_rewrites(self.postings, samples, policy=name, rewards=rewards, fluency=fluency)
         before = self.reward.shortlists([r.original for r in rewrites])
         after = self.reward.shortlists([r.text for r in rewrites])
         return [
@@ -157,17 +144,9 @@ class HiringJudge:
 
     def show_shortlist(self, rows: np.ndarray) -> Shortlist:
         """Name a shortlist's members and their declared attributes, "" where unknown; an empty text has none."""
+        table, attributes = self.reward.table, {}
         members = [int(row) for row in rows if row >= 0]
-        attributes = {}
-        for name in self.table.names:
-            _, categories, codes = self.table.attribute(name)
-            attributes[name] = tuple(categories[code] if code >= 0 else "" for code in codes[members])
-        return Shortlist(tuple(self.table.ids[row] for row in members), attributes)
-
-    def tabulate(self, policies: Mapping[str, Sequence[Rewrite]]) -> tuple[list[dict], str]:
-        """Return the rows and the table of the final judgement."""
-        held_out = self.held_out.name if self.held_out else ""
-        rows = summarize_evaluations(policies, held_out_matcher=held_out, seed=self.seed)
-        floor, attribute = self.reward.estimate_noise_floor(seed=self.seed).value, self.reward.config.attribute
-        table = format_table(rows, floor=floor, data_mean=self.data_mean, attribute=attribute)
-        return rows, "\n".join([table, self.fluency.describe() if self.fluency else "fluency: not checked."])
+        for name in table.names:
+            attribute = table.attribute(name)
+            attributes[name] = tuple(attribute.categories[c] if c >= 0 else "" for c in attribute.codes[members])
+        return Shortlist(tuple(table.ids[row] for row in members), attributes)

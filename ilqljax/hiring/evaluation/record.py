@@ -24,6 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Bool, Float
+
 from ilqljax.data.files import check_checksum, save_with_checksum
 from ilqljax.data.json_lines import read_json_lines
 from ilqljax.errors import UserError
@@ -31,6 +34,7 @@ from ilqljax.hiring.environment import Reward
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.guardrails.fluency import Fluency
 from ilqljax.hiring.postings.posting import Posting, build_prompt, normalize_spaces
+from ilqljax.types import Array
 
 EVALUATION_FILE = "evaluation.jsonl"
 
@@ -58,11 +62,7 @@ _KINDS = {
 _SHORTLIST = {"ids": "a list of texts", "attributes": "an object"}
 # The other keys of a line, with the attributes they hold and what these must be.
 _FIELDS = {
-    "policy": ("policy", "text"),
-    "posting_id": ("posting_id", "text"),
-    "company": ("company", "text"),
-    "prompt": ("prompt", "text"),
-    "original": ("original", "text"),
+    **{name: (name, "text") for name in ("policy", "posting_id", "company", "prompt", "original")},
     "rewrite": ("text", "text"),
     "log_probability": ("log_probability", "a number or null"),
     "advantage": ("advantage", "a number"),
@@ -134,11 +134,7 @@ class Rewrite:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any], *, where: str) -> "Rewrite":
-        """Return the record of a line of an evaluation file.
-
-        Raises:
-            UserError: it is malformed or lacks a key.
-        """
+        """Return the record of a line of an evaluation file; a `UserError` says what is malformed or missing."""
         kinds = {key: kind for key, (_, kind) in _FIELDS.items() if key in row or key not in _OPTIONAL}
         roles = {role: keys for role, keys in _REWARDS.items() if role == TRAINING or row.keys() & set(keys)}
         finite = dict.fromkeys((key for keys in roles.values() for key in keys), "a finite number")
@@ -167,9 +163,7 @@ def make_rewrites(
     prompts = [build_prompt(posting) for posting in postings]
     originals = [normalize_spaces(posting.description) for posting in postings]
     texts = [normalize_spaces(text) for text, _, _ in samples]
-    scores = {
-        role: (reward.score(prompts, originals), reward.score(prompts, texts)) for role, reward in rewards.items()
-    }
+    scores = {role: [reward.score(prompts, part) for part in (originals, texts)] for role, reward in rewards.items()}
     fluent = fluency.compare(prompts, originals, texts).tolist() if fluency else [math.nan] * len(texts)
     rewrites = []
     for i, (posting, (_, advantage, log_probability)) in enumerate(zip(postings, samples, strict=True)):
@@ -193,6 +187,11 @@ def make_rewrites(
             )
         )
     return rewrites
+
+
+def guard_gains(gains: Float[Array, "G"], failed: Bool[Array, "G"]) -> Float[Array, "G"]:
+    """Return gains in which a rewrite that fails a guardrail never counts as an improvement: at most 0."""
+    return np.where(failed, np.minimum(gains, 0.0), gains)
 
 
 def save_evaluations(path: str | Path, policies: Mapping[str, Sequence[Rewrite]]) -> None:

@@ -5,41 +5,41 @@ A row holds rewards before and after, gains, copies, guardrails and entropies.
 
 import csv
 import io
+import itertools
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.stats
 
-from ilqljax.data.files import save_text
+from ilqljax.data.files import check_writable, save_text
 from ilqljax.errors import UserError
-from ilqljax.hiring.evaluation.record import HELD_OUT, TRAINING, Rewrite
-from ilqljax.hiring.reward.diversity import normalize_counts
-from ilqljax.hiring.statistics import bootstrap_mean, entropy, mean_and_standard_error
+from ilqljax.hiring.evaluation.record import HELD_OUT, TRAINING, Rewrite, guard_gains
+from ilqljax.hiring.statistics import bootstrap_mean
 
 Row = dict[str, Any]
 Policies = Mapping[str, Sequence[Rewrite]]
 PHASES = ("before", "after")
+LABELS = {"before": "original", "after": "rewrite"}
 CLONE, COPIES = "bc", "echo"
 
 
 def find_attributes(policies: Policies, names: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the attributes to report: the named ones, or all of the first record, in order; each must have them.
+    """Return the attributes to report: the named ones, or all of the first record, in order.
 
-    Raises:
-        UserError: a record lacks one of them.
+    A record that lacks one of them raises a `UserError`.
     """
     rewrites = [rewrite for rows in policies.values() for rewrite in rows]
     names = tuple(dict.fromkeys(names)) or tuple(sorted(rewrites[0].before.attributes))
-    for rewrite in rewrites:
-        for shortlist in (rewrite.before, rewrite.after):
-            for name in names:
-                if name not in shortlist.attributes:
-                    known = ", ".join(sorted(shortlist.attributes)) or "none"
-                    raise UserError(f"{rewrite.where}: no attribute '{name}' in a shortlist; known there: {known}.")
+    for rewrite, phase, name in itertools.product(rewrites, PHASES, names):
+        if name not in (attributes := getattr(rewrite, phase).attributes):
+            known = ", ".join(sorted(attributes)) or "none"
+            raise UserError(f"{rewrite.where}: no attribute '{name}' in a shortlist; known there: {known}.")
     return names
 
 
@@ -47,23 +47,23 @@ def distill_evaluations(policies: Policies, *, seed: int = 0) -> list[Row]:
     """Summarise each policy in one row: rewards, entropies, copies, lengths, guardrails and paired differences.
 
     A *guarded* difference counts a rewrite that fails a guardrail as min(difference, 0): never an improvement.
-    Intervals are 95 % bootstrap intervals over postings. Entropies are of the attribute's distribution pooled over
-    shortlists, in bits, unknown left out.
+    Errors are standard errors, intervals 95 % bootstrap intervals over postings. Entropies are of the attribute's
+    distribution pooled over shortlists, in bits, unknown left out; NaN where nobody is known.
     """
-    rows = []
+    rows, attributes = [], find_attributes(policies)
     for policy, rewrites in policies.items():
+        means = {
+            "copy_rate": [r.text.split() == r.original.split() for r in rewrites],
+            "guardrail_pass_rate": [not r.failed_checks for r in rewrites],
+            "words_original": [len(r.original.split()) for r in rewrites],
+            "words_rewrite": [len(r.text.split()) for r in rewrites],
+        }
         row: Row = {"policy": policy, "n_postings": len(rewrites)}
         row |= _summarize_rewards(rewrites, role=TRAINING, seed=seed)
-        row["copy_rate"] = float(np.mean([r.text.split() == r.original.split() for r in rewrites]))
-        row["guardrail_pass_rate"] = float(np.mean([not r.failed_checks for r in rewrites]))
-        row["words_original"] = float(np.mean([len(r.original.split()) for r in rewrites]))
-        row["words_rewrite"] = float(np.mean([len(r.text.split()) for r in rewrites]))
+        row |= {name: float(np.mean(values)) for name, values in means.items()}
+        for name, (phase, label) in itertools.product(attributes, LABELS.items()):
+            row[f"entropy_{name}_{label}"] = _measure_entropy(rewrites, phase, name)
         rows.append(row)
-    for name in find_attributes(policies):
-        entropies = _measure_entropies(policies, name)
-        for row in rows:
-            for phase, label in zip(PHASES, ("original", "rewrite"), strict=True):
-                row[f"entropy_{name}_{label}"] = entropies[row["policy"], phase]
     return rows
 
 
@@ -74,25 +74,22 @@ def summarize_evaluations(policies: Policies, *, held_out_matcher: str = "", see
     """
     rows = distill_evaluations(policies, seed=seed)
     for row in rows:
-        rewrites = policies[row["policy"]]
         row |= _compare_with_clone(policies, row["policy"], role=TRAINING, seed=seed)
         if held_out_matcher:
-            theirs = _summarize_rewards(rewrites, role=HELD_OUT, seed=seed)
+            theirs = _summarize_rewards(policies[row["policy"]], role=HELD_OUT, seed=seed)
             theirs |= _compare_with_clone(policies, row["policy"], role=HELD_OUT, seed=seed)
-            row |= {f"held_out_{key}": value for key, value in theirs.items()}
-            row["held_out_matcher"] = held_out_matcher
+            row |= {f"held_out_{key}": value for key, value in (theirs | {"matcher": held_out_matcher}).items()}
     return rows
 
 
 def _summarize_rewards(rewrites: Sequence[Rewrite], *, role: str, seed: int) -> Row:
-    before, after = (np.array(values) for values in zip(*(r.rewards[role] for r in rewrites), strict=True))
+    before, after = np.array([r.rewards[role] for r in rewrites]).T
     row: Row = {}
-    for label, values in (("original", before), ("rewrite", after)):
-        row[f"reward_{label}"], row[f"reward_{label}_error"] = mean_and_standard_error(values)
-    passed = np.array([not r.failed_checks for r in rewrites])
-    difference = after - before
-    guarded = np.where(passed, difference, np.minimum(difference, 0.0))
-    row |= bootstrap_mean(difference, seed=seed).spread("difference")
+    for label, values in zip(LABELS.values(), (before, after), strict=True):
+        row[f"reward_{label}"] = float(values.mean())
+        row[f"reward_{label}_error"] = float(scipy.stats.sem(values)) if len(values) > 1 else math.nan
+    guarded = guard_gains(after - before, np.array([bool(r.failed_checks) for r in rewrites]))
+    row |= bootstrap_mean(after - before, seed=seed).spread("difference")
     return row | bootstrap_mean(guarded, seed=seed).spread("guarded_difference")
 
 
@@ -105,20 +102,10 @@ def _compare_with_clone(policies: Policies, policy: str, *, role: str, seed: int
     return bootstrap_mean(gains, seed=seed).spread("over_bc")
 
 
-def _measure_entropies(policies: Policies, name: str) -> dict[tuple[str, str], float]:
-    """Return the entropy of an attribute over all shortlists of each (policy, phase); NaN where nobody is known."""
-    values = {
-        (policy, phase): [value.strip() for r in rewrites for value in getattr(r, phase).attributes[name]]
-        for policy, rewrites in policies.items()
-        for phase in PHASES
-    }
-    categories = sorted({value for part in values.values() for value in part} - {""})
-    if not categories:
-        return dict.fromkeys(values, math.nan)
-    return {
-        key: float(entropy(normalize_counts([part.count(category) for category in categories])))
-        for key, part in values.items()
-    }
+def _measure_entropy(rewrites: Sequence[Rewrite], phase: str, name: str) -> float:
+    known = Counter(value.strip() for r in rewrites for value in getattr(r, phase).attributes[name])
+    known.pop("", None)
+    return float(scipy.stats.entropy(list(known.values()), base=2)) if known else math.nan
 
 
 # --- Layout -----------------------------------------------------------------------------------------------------------
@@ -178,15 +165,14 @@ def format_distilled(rows: Sequence[Row]) -> str:
 
 
 def _describe_policy(row: Row) -> dict[str, str]:
-    labels = ("original", "rewrite")
     cells = {"": row["policy"], "postings": str(row["n_postings"])}
-    for label in labels:
+    for label in LABELS.values():
         cells[f"reward, {label}"] = f"{_show(row, f'reward_{label}')} +- {_show(row, f'reward_{label}_error')}"
     for name in ("difference", "guarded_difference"):
         cells[f"{name.replace('_', ' ')} [95 %]"] = _show(row, name, digits=2)
     for name, title in (("copy_rate", "copies"), ("guardrail_pass_rate", "pass guardrails")):
         cells[title] = f"{100 * row[name]:.1f} %"
-    for label in labels:
+    for label in LABELS.values():
         cells[f"words, {label}"] = f"{row[f'words_{label}']:.1f}"
     for key in row:
         if match := re.fullmatch("entropy_(.*)_(original|rewrite)", key):
@@ -221,24 +207,20 @@ def _show(row: Row, name: str, *, digits: int = 2) -> str:
 
 
 def check_save_path(path: str | Path) -> None:
-    """Raise a `UserError` unless rows can be saved under this name: an existing folder, and `.csv` or `.json`."""
-    path = Path(path)
-    if path.suffix not in (".csv", ".json"):
+    """Raise a `UserError` unless rows can be saved there, in a file whose name ends in .csv or .json."""
+    if Path(path).suffix not in (".csv", ".json"):
         raise UserError(f"{path}: the suffix must be .csv or .json, which chooses the format. Rename the file.")
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: there is no folder {path.parent}. Create it or choose another one.")
+    check_writable(path)
 
 
 def save_rows(path: str | Path, rows: Sequence[Row]) -> None:
     """Write rows as CSV or JSON by the suffix, whole or not at all; NaN becomes an empty cell or null.
 
-    Raises:
-        UserError: another suffix, or the file cannot be written.
+    Another suffix, or a file that cannot be written, raises a `UserError`.
     """
-    path = Path(path)
     check_save_path(path)
     rows = [{key: None if isinstance(v, float) and math.isnan(v) else v for key, v in row.items()} for row in rows]
-    if path.suffix == ".json":
+    if Path(path).suffix == ".json":
         text = json.dumps(rows, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     else:
         buffer = io.StringIO()
