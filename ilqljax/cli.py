@@ -187,9 +187,12 @@ def read_attributes(documented: Any) -> dict[str, str]:
 
     Each text is one line without its last full stop.
     """
-    classes = reversed(documented.__mro__) if isinstance(documented, type) else [documented]
-    texts = {}
-    for each in classes:
+    if isinstance(documented, type):
+        documented = (each for base in reversed(documented.__mro__) for each in (base, base.__init__))
+    else:
+        documented = (documented,)
+    texts: dict[str, str] = {}
+    for each in documented:
         section = [*re.split(r"\n(?:Attributes|Args):\n", inspect.cleandoc(each.__doc__ or "")), ""]
         entries = re.split(r"\n(?=\w+: )", textwrap.dedent(section[1].partition("\n\n")[0]))
         found = (entry.partition(": ") for entry in entries)

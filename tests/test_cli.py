@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 import pytest
 
@@ -162,6 +163,14 @@ def test_help_with_a_config_lists_every_option_with_its_value(capsys):
     values = diff_overrides({}, load_run_config("wordle:bc"))
     assert [f"--config.{key}={value!r}" for key, value in values.items() if f"--config.{key}=" not in shown] == []
     assert "  --config.train.lr=0.003\n      peak learning rate\n" in shown
+
+
+@pytest.mark.parametrize(
+    "name", ["workable", "workable:gpt2,dpo", "workable:callable,minilm", "hackernews", "wordle:psi"]
+)
+def test_help_with_a_config_says_what_every_option_is(capsys, name):
+    shown = show_help(capsys, "train", "--config", name).partition("and their values:\n")[2].splitlines()
+    assert [a for a, b in pairwise([*shown, ""]) if a.startswith("  --config") and not b.startswith(" " * 6)] == []
 
 
 def test_train_is_absls_program_and_gets_its_words_as_they_are(monkeypatch):

@@ -75,7 +75,12 @@ def build_data(
 
 @register("tokenizer", "trained_bpe")
 def build_trained_bpe(data: HiringData, *, vocab_size: int = 1400) -> Tokenizer:
-    """Train a byte-level BPE on each distinct text that training may read."""
+    """Train a byte-level BPE on each distinct text that training may read.
+
+    Args:
+        data: the prepared data.
+        vocab_size: most ids.
+    """
     observations = [*data.prepared.make_observations("train"), *data.practice]
     texts = dict.fromkeys(text for o in observations for text in (o.prompt, o.rewrite))
     return train_bpe(texts, vocab_size=vocab_size)
@@ -118,7 +123,12 @@ def build_dataset(
 
 @register("environment", "hiring")
 def build_environment(data: HiringData, *, split: str = "eval") -> Callable[[int], LanguageEnvironment]:
-    """Make the function from a number to the environment of the split's posting of that number (counted round)."""
+    """Make the function from a number to the environment of the split's posting of that number (counted round).
+
+    Args:
+        data: the prepared data.
+        split: "train", "eval" or "test".
+    """
     postings = data.prepared.select_postings(split)
     return lambda i: PostingEnvironment([postings[i % len(postings)]], data.reward)
 

@@ -65,7 +65,11 @@ def build_gpt2(tokenizer: Tokenizer, *, path: str = "", **options: Any) -> Built
 
 @register("tokenizer", "gpt2")
 def build_gpt2_tokenizer(*, path: str = "gpt2") -> Tokenizer:
-    """Load GPT-2's tokenizer from a directory (vocab.json, merges.txt), or from the hub where that is no directory."""
+    """Load GPT-2's tokenizer.
+
+    Args:
+        path: a directory with vocab.json and merges.txt, or a hub name.
+    """
     local = resolve_path(path)
     return GPT2Tokenizer.from_directory(local) if local.is_dir() else GPT2Tokenizer.from_pretrained(path)
 

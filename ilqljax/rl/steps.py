@@ -19,7 +19,12 @@ from ilqljax.types import Array, Batch, Counts, LossFn
 
 @dataclass(frozen=True)
 class TargetConfig:
-    """How targets follow: `polyak` of the way a step, or copied whole every `hard_update_every` steps (0: never)."""
+    """How targets follow the online networks.
+
+    Attributes:
+        polyak: share of the way that they go after every step.
+        hard_update_every: steps between copies of the whole; 0 copies never.
+    """
 
     polyak: float = 0.005
     hard_update_every: int = 0

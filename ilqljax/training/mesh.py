@@ -35,7 +35,13 @@ PARTITION_RULES: tuple[tuple[str, tuple[PartitionSpec, ...]], ...] = (
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each mesh axis; -1 (on one axis at most) takes what is left."""
+    """Devices along each mesh axis; -1 (on one axis at most) takes what is left.
+
+    Attributes:
+        data: devices that share a batch's rows.
+        fsdp: devices that share the rows and the parameters.
+        tensor: devices that share each layer.
+    """
 
     data: int = -1
     fsdp: int = 1

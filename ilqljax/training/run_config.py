@@ -88,7 +88,10 @@ class TrainConfig(OptimConfig):
 class WandbConfig:
     """Whether and where Weights & Biases gets the metrics too.
 
-    The mode is "online", "offline" or "disabled"; "" leaves it to the environment.
+    Attributes:
+        use_wandb: whether it does.
+        project: its project there.
+        mode: "online", "offline" or "disabled"; "" leaves it to the environment.
     """
 
     use_wandb: bool = False

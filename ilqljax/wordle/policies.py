@@ -69,7 +69,13 @@ class MixturePolicy(WordlePolicy):
     """Guess, with probability `p`, a random word that may still be hidden; else any word."""
 
     def __init__(self, words: WordList, rng: np.random.Generator | int = 0, *, p: float):
-        """Hold the probability, or raise a `UserError` if it is not from 0 to 1."""
+        """Hold the probability, or raise a `UserError` if it is not from 0 to 1.
+
+        Args:
+            words: what is guessed.
+            rng: the generator, or its seed.
+            p: how often the guess fits what is known.
+        """
         if not 0 <= p <= 1:
             raise UserError(f"p={p} is not a probability: give a number from 0 to 1")
         super().__init__(words, rng)

@@ -35,6 +35,12 @@ register("evaluator", "wordle")(WordleJudge)
 def build_fitting(policy: WordlePolicy, tokenizer: Tokenizer, *, n_games: int, seed: int = 0) -> ListRLDataset:
     """Play games of a mixture, and draw as many guesses that are sure to fit the colours, of each turn alike.
 
+    Args:
+        policy: the mixture.
+        tokenizer: makes rows of the guesses.
+        n_games: how many games, and how many guesses.
+        seed: of the hidden words, the guesses and the draw.
+
     Raises:
         UserError: the policy is not a mixture, or solved no game after its first guess.
     """
@@ -48,7 +54,14 @@ def build_fitting(policy: WordlePolicy, tokenizer: Tokenizer, *, n_games: int, s
 
 @register("dataset", "wordle_games")
 def build_games(policy: WordlePolicy, tokenizer: Tokenizer, *, n_games: int, seed: int = 0) -> ObservationDataset:
-    """Play a fixed number of a policy's games."""
+    """Play a fixed number of a policy's games.
+
+    Args:
+        policy: who plays.
+        tokenizer: makes rows of the games.
+        n_games: how many.
+        seed: of the hidden words and the guesses.
+    """
     return ObservationDataset(play_games(policy, n_games, seed=seed), tokenizer)
 
 
@@ -62,5 +75,10 @@ def build_adversarial(
 
 @register("environment", "wordle")
 def build_environment(words: WordList, *, seed: int = 0) -> Callable[[int], LanguageEnvironment]:
-    """Make the function from a number to an environment whose hidden words depend on it and the seed."""
+    """Make the function from a number to an environment whose hidden words depend on it and the seed.
+
+    Args:
+        words: what may be hidden.
+        seed: of the hidden words.
+    """
     return lambda i: make_environment(words, i, seed=seed)

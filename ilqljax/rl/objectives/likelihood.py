@@ -22,7 +22,11 @@ from ilqljax.types import Array, Batch, Counts, LossFn, Transitions
 
 @dataclass(frozen=True)
 class BCConfig:
-    """Behavioural cloning: cross entropy at actions, and `transition_weight` times it at other tokens."""
+    """Behavioural cloning: cross entropy at actions.
+
+    Attributes:
+        transition_weight: of the cross entropy at other tokens.
+    """
 
     transition_weight: float = 0.0
 
