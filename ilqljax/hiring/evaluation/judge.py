@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 
 from ilqljax.decoding.policy import Generation, TextPolicy
 from ilqljax.errors import UserError
@@ -31,6 +32,7 @@ from ilqljax.hiring.evaluation.record import (
     TRAINING,
     Rewrite,
     Shortlist,
+    load_evaluations,
     make_rewrites,
     save_evaluations,
 )
@@ -135,6 +137,12 @@ class HiringJudge:
         save_evaluations(out_dir / EVALUATION_FILE, policies)
         save_rows(out_dir / IMPACT_FILE, tabulate_impact_ratios(policies, n_selected=self.n_selected, seed=self.seed))
         return self.tabulate(policies)
+
+    def report_sections(self, rows: Sequence[dict], *, out_dir: Path) -> Markup:
+        """Return what the run's page shows of the judgement in a folder: gains, and rewrites of the last policy."""
+        from ilqljax.hiring.evaluation.page import render_sections  # here: matplotlib takes a second
+
+        return render_sections(load_evaluations(out_dir), rows)
 
     def choose_best(self, samples: Sequence[Sequence[Generation]]) -> list[Generation]:
         """Choose each posting's sample with the best reward."""
