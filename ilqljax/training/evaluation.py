@@ -84,13 +84,7 @@ def make_policy(config: RunConfig, built: BuiltModel, trained: Trained, **overri
 
 
 def evaluate_policies(
-    config: RunConfig,
-    built: BuiltModel,
-    policies: Mapping[str, Trained],
-    *,
-    judge: Judge,
-    run_dir: Path,
-    out_dir: Path,
+    config: RunConfig, built: BuiltModel, policies: Mapping[str, Trained], *, judge: Judge, run_dir: Path, out_dir: Path
 ) -> None:
     """Judge a run's policies, print the table, and write `results.json`, `results.txt` and `report.html` in `out_dir`.
 
