@@ -145,14 +145,11 @@ def test_gains_are_shown_by_policy_and_by_matcher():
     policies = make_policies("echo", "bc", "bc best of 4", "ilql", held_out=True)
     page = html.fromstring(make_sections(policies, held_out="minilm"))
     table = page.xpath("//section[h2/@id='gains']//table")[0]
-    header = [
-        "Policy",
-        *(f"{name} [95\u00a0%]" for name in ("gain", "guarded gain", "held-out gain", "held-out guarded gain")),
-    ]
+    header = ["Policy", "gain", "guarded gain", "held-out gain", "held-out guarded gain"]
     assert [th.text for th in table.iter("th")] == header
     rows = {tr[0].text: [td.text.split(" ")[0] for td in tr[1:]] for tr in table.find("tbody")}
-    assert rows["echo"][0] == "0.00" and list(rows) == list(policies)
-    assert rows["ilql"] == ["2.50", "2.00", "1.00", "0.83"]  # 15 / 6, without the 3 that failed; 1, and five of six
+    assert rows["echo"][0] == "+0.00" and list(rows) == list(policies)
+    assert rows["ilql"] == ["+2.50", "+2.00", "+1.00", "+0.83"]  # 15 / 6, without the 3 that failed; 1, and five of six
     (drawing,) = page.iter("svg")
     assert "ilql, held-out gain: 1.00 [1.00, 1.00]" in drawing.get("aria-label")
     assert "echo" not in drawing.get("aria-label").partition(";")[2]
@@ -194,13 +191,27 @@ def test_no_rewrite_is_chosen_twice_and_few_are_all_shown():
 
 
 def test_members_of_both_shortlists_are_counted_with_the_unknown_last():
-    rows = count_members(make_rewrite(0, 1.0)).rows
-    assert rows == [["gender: female", "0", "1"], ["gender: male", "2", "1"], ["gender: unknown", "1", "0"]]
+    counts = list(count_members(make_rewrite(0, 1.0)))
+    assert counts == [("gender", "female", 0, 1), ("gender", "male", 2, 1), ("gender", "", 1, 0)]
+    cells = [td.text for td in html.fromstring(make_sections(make_policies("ilql"))).xpath("//article")[0].iter("td")]
+    assert cells == ["gender: female", "0", "1", "gender: male", "2", "1", "gender: unknown", "1", "0"]
+
+
+def test_a_rewrite_is_shown_word_by_word():
+    page = html.fromstring(make_sections(make_policies("ilql")))
+    words = page.xpath("//article[1]/p[@class='diff']")[0]
+    assert [(each.tag, each.text) for each in words] == [
+        ("span", "We need a "),
+        ("del", "strong"),
+        ("ins", "kind"),
+        ("span", " nurse."),
+    ]
+    assert words.text_content() == "We need a strongkind nurse."
 
 
 def test_an_empty_rewrite_reaches_nobody():
     rewrite = make_rewrite(0, -170.0, text="", after=Shortlist((), {"gender": ()}))
-    assert [row[2] for row in count_members(rewrite).rows] == ["0", "0"]
+    assert [after for *_, after in count_members(rewrite)] == [0, 0]
     policies = {"ilql": [rewrite]}
     assert "We need a strong nurse." in html.fromstring(make_sections(policies)).text_content()
 

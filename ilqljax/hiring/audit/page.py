@@ -50,7 +50,7 @@ def format_page(audit: Mapping[str, Any], *, facts: Sequence[tuple[str, str]], r
         passed=[gain for gain, fail in zip(gains, failed, strict=True) if not fail],
         draw_gains=lambda: draw_gains(gains, failed, title=f"Gain in the score on {name} of every posting"),
         rewrites=[(audit["postings"][i], rewrites[i], gains[i]) for i in _choose_rewrites(gains, failed)],
-        compare=compare_texts,
+        compare=_compare,
     )
 
 
@@ -70,7 +70,7 @@ def _choose_rewrites(gains: Sequence[float], failed: Sequence[bool]) -> list[int
     return [*passed[:part], *[i for i in order if failed[i]][:part], *passed[part:][-part:]]
 
 
-def compare_texts(rewrite: Rewrite) -> list[tuple[str, str]]:
+def _compare(rewrite: Rewrite) -> list[tuple[str, str]]:
     """Return the pieces of a rewrite, each with the tag that shows whether it is old or new."""
     if max(len(rewrite.original), len(rewrite.text)) > MAX_COMPARED_CHARACTERS:
         return [("span", f"Longer than {MAX_COMPARED_CHARACTERS:,} characters: not compared.")]

@@ -4,46 +4,34 @@ The words, and how the five are chosen, stand in `templates/rewrites.html.j2`.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
 from ilqljax.data.drawings import draw_intervals
 from ilqljax.data.pages import render_page
-from ilqljax.hiring.audit.page import compare_texts
-from ilqljax.hiring.audit.tables import LEVEL, Table, show_number
+from ilqljax.hiring.edits.differences import diff_words
 from ilqljax.hiring.evaluation.record import Rewrite
-from ilqljax.hiring.evaluation.summary import COPIES, Policies, Row
+from ilqljax.hiring.evaluation.summary import COPIES, Policies, Row, show_interval
 
 GAINS = {"gain": "difference", "guarded gain": "guarded_difference"}  # the page's words for a row's
 
 
 def render_sections(policies: Policies, rows: Sequence[Row]) -> Markup:
     """Return the sections as HTML; the rows are those of `summarize_evaluations`."""
-    shown = [name for name in policies if " best of " not in name][-1]  # no matcher has chosen its rewrites
     held_out = rows[0].get("held_out_matcher", "")
     names = GAINS | ({f"held-out {word}": f"held_out_{name}" for word, name in GAINS.items()} if held_out else {})
-    gains = {
+    drawn = {
         row["policy"]: {word: (row[name], row[f"{name}_low"], row[f"{name}_high"]) for word, name in names.items()}
         for row in rows
+        if row["policy"] != COPIES
     }
-    header = ["Policy", *(f"{word} {LEVEL}" for word in names)]
-    cells = [[policy, *(show_number(*estimate) for estimate in of.values())] for policy, of in gains.items()]
-    drawn = {policy: of for policy, of in gains.items() if policy != COPIES}
-    page = render_page(
-        __package__,
-        "rewrites.html.j2",
-        drawing=draw_intervals(drawn, title="Gains over echo"),
-        gains=Table("Mean gain over echo", header, cells),
-        held_out=held_out,
-        shown=shown,
-        rewrites=policies[shown],
-        chosen=choose_rewrites(policies[shown]),
-        show_number=show_number,
-        compare_texts=compare_texts,
-        count_members=count_members,
-    )
-    return Markup(page)  # every text in it is escaped
+    shown = [name for name in policies if " best of " not in name][-1]  # no matcher has chosen its rewrites
+    values = {"names": names, "rows": rows, "held_out": held_out, "shown": shown, "rewrites": policies[shown]}
+    functions = {"show_interval": show_interval, "diff_words": diff_words, "count_members": count_members}
+    values["drawing"] = draw_intervals(drawn, title="Gains over echo")
+    values["chosen"] = choose_rewrites(policies[shown])
+    return Markup(render_page(__package__, "rewrites.html.j2", **values, **functions))  # every text in it is escaped
 
 
 def choose_rewrites(rewrites: Sequence[Rewrite]) -> list[tuple[str, Rewrite]]:
@@ -63,11 +51,9 @@ def choose_rewrites(rewrites: Sequence[Rewrite]) -> list[tuple[str, Rewrite]]:
     return list(chosen.values())
 
 
-def count_members(rewrite: Rewrite) -> Table:
-    """Count the members of a posting's shortlists by attribute and category, before and after."""
-    cells = []
+def count_members(rewrite: Rewrite) -> Iterator[tuple[str, str, int, int]]:
+    """Yield attribute, category ("" is unknown, and last), and how many shortlisted have it before and after."""
     for name in rewrite.before.attributes:
         before, after = (Counter(shortlist.attributes[name]) for shortlist in (rewrite.before, rewrite.after))
-        for category in sorted(before | after, key=lambda category: (not category, category)):  # the unknown last
-            cells.append([f"{name}: {category or 'unknown'}", str(before[category]), str(after[category])])
-    return Table(f"Shortlist of {rewrite.posting_id}", ["Members", "Before", "After"], cells)
+        for category in sorted(before | after, key=lambda category: (not category, category)):
+            yield name, category, before[category], after[category]
