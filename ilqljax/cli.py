@@ -33,6 +33,7 @@ LIBRARY = {
     "inspect": "ilqljax.training.commands.inspect_critic",
     "export": "ilqljax.training.commands.export",
     "import": "ilqljax.training.commands.import_original",
+    "completion": "ilqljax.training.commands.completion",
 }
 HELP = ("-h", "--help")
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -146,15 +147,9 @@ def add_options(
 ) -> None:
     """Add an option for each field of a dataclass, with its type and default, and the docstring's words as help.
 
-    A tuple is a text with commas between its items.
-
-    Args:
-        parser: takes the options.
-        config: the dataclass.
-        names: which fields; all but those that are dataclasses themselves if left out.
-        renamed: options that are not called as their field is.
-        known: what a field's value may be, for its help.
-        unset: says what counts where an option is not given, if not the field's default; there is no value then.
+    The fields are `names`, or all but those that are dataclasses themselves; a tuple is a text with commas between its
+    items. `renamed` are options that are not called as their field is, and `known` is what a field's value may be, for
+    its help. `unset` says what counts where an option is not given, if not the field's default; there is no value then.
     """
     texts, hints = read_attributes(config), typing.get_type_hints(config)
     for field in _select_fields(config, names):

@@ -1,4 +1,6 @@
-"""The one exception type that means: the user can fix this."""
+"""The one exception type that means: the user can fix this; and the refusals that most options need."""
+
+from collections.abc import Collection
 
 
 class UserError(ValueError):
@@ -7,3 +9,29 @@ class UserError(ValueError):
     The message says what was given, what was expected and what to change. Command-line programs print it as one line
     and exit with status 2; a library caller catches it like any `ValueError`.
     """
+
+
+def check_known(known: Collection[str], **given: str) -> None:
+    """Refuse an option, given by its name, whose value is not a known one."""
+    for name, value in given.items():
+        if value not in known:
+            listed = ", ".join(one or "''" for one in known)
+            raise UserError(f"{name}={value!r} is unknown. Known: {listed}.")
+
+
+def check_divisible(options: object, name: str, by: str) -> None:
+    """Refuse options, attributes by name, of which one does not divide the other."""
+    value, divisor = getattr(options, name), getattr(options, by)
+    if value % divisor:
+        raise UserError(f"{name}={value} is not divisible by {by}={divisor}. Change one of the two.")
+
+
+def check_range(options: object, bounds: str, *names: str) -> None:
+    """Refuse options, attributes by name, outside an interval such as "[0, 1)"; NaN is in none, inf in "[0, inf]"."""
+    low, high = map(float, bounds[1:-1].split(","))
+    for name in names:
+        value = getattr(options, name)
+        above = value >= low if bounds[0] == "[" else value > low
+        below = value <= high if bounds[-1] == "]" else value < high
+        if not (above and below):
+            raise UserError(f"{name}={value} is out of range. Give a number in {bounds}.")

@@ -30,6 +30,7 @@ from ilqljax.models.builders import BuiltModel
 from ilqljax.models.cpu import restart_with_huge_pages
 from ilqljax.rl.algorithms import Learner, select_acting_params
 from ilqljax.rl.steps import TrainState
+from ilqljax.training import processes
 from ilqljax.training.checkpoint import CheckpointStore
 from ilqljax.training.compilation import enable_compilation_cache
 from ilqljax.training.evaluation import (
@@ -41,15 +42,9 @@ from ilqljax.training.evaluation import (
     save_transform,
 )
 from ilqljax.training.loop import Stage, Start, say, train_stage
-from ilqljax.training.metrics import JsonlWriter, MultiWriter, TensorBoardWriter, WandbWriter
+from ilqljax.training.metrics import JsonlWriter, MetricWriter, TensorBoardWriter, WandbWriter
 from ilqljax.training.plan import Plan, plan_run
-from ilqljax.training.processes import (
-    broadcast_from_leader,
-    first_process_first,
-    gather_networks,
-    is_first_process,
-    start_processes,
-)
+from ilqljax.training.processes import broadcast_from_leader, gather_networks, is_first_process
 from ilqljax.training.run_config import RunConfig, load_run_config
 from ilqljax.training.runs import claim_run_dir, record_changes, save_tokenizer
 
@@ -62,16 +57,13 @@ FIRST_ALGORITHMS = (
 def train(config: Section, *, overrides: Mapping[str, Any] | None = None, command: str = "") -> Path:
     """Run the whole program for a config, to which defaults are added, and return the run's folder.
 
-    The `overrides` are what the user changed from the config file's values, and `command` is what the user typed, both
-    for the record.
-
-    Raises:
-        UserError: anything that the user can put right; before a device computes anything where possible (`plan_run`).
+    The `overrides` are what the user changed from the config file's values, and `command` what the user typed, for the
+    record. What the user can put right is a `UserError`, before a device computes anything where possible (`plan_run`).
     """
     started = time.monotonic()
     plan = plan_run(config, overrides=overrides)
     with claim_run_dir(plan.run_dir, plan.saved, overrides=plan.overrides, command=command) as run_dir:
-        with first_process_first():  # the others compare theirs
+        with processes.first_process_first():  # the others compare theirs
             save_tokenizer(run_dir, plan.built.tokenizer)
         say(f"run folder: {run_dir}")
         begun = [name for name in plan.stages if (run_dir / "checkpoints" / name).is_dir()]
@@ -132,7 +124,7 @@ def run_stage(plan: Plan, stage: Stage, run_dir: Path, start: Start, *, settles:
             seed=plan.config.seed,
             mesh=plan.mesh,
             store=store,
-            open_writer=lambda first: open_writers(plan.config, plan.saved, run_dir, stage.name, resume_step=first),
+            open_writers=lambda first: open_writers(plan.config, plan.saved, run_dir, stage.name, resume_step=first),
             start=start,
             play=play if stage.settings.n_rollouts else None,
             on_restored=settle,
@@ -154,17 +146,19 @@ def select_networks(built: BuiltModel, learner: Learner) -> tuple[dict, dict] | 
     return (built.networks.params, built.networks.target) if built.networks and same_kind else None
 
 
-def open_writers(config: RunConfig, saved: ConfigDict, run_dir: Path, name: str, *, resume_step: int) -> MultiWriter:
+def open_writers(
+    config: RunConfig, saved: ConfigDict, run_dir: Path, name: str, *, resume_step: int
+) -> list[MetricWriter]:
     """Open a stage's metric writers: JSONL and TensorBoard always, W&B when asked; only in the first process."""
     if not is_first_process():
-        return MultiWriter([])
+        return []
     folder, since = run_dir / "metrics" / name, {"resume_step": resume_step}
     # Also from step 0: a run that was killed before its first checkpoint has written records that come again.
     writers = [JsonlWriter(folder / "metrics.jsonl", **since), TensorBoardWriter(folder, **since)]
     if config.wandb.use_wandb:
         shown = {"name": f"{run_dir.name}-{name}", "config": saved.to_dict()}
         writers.append(WandbWriter(config.wandb.project, directory=run_dir, mode=config.wandb.mode, **shown))
-    return MultiWriter(writers)
+    return writers
 
 
 def read_config(argv: list[str]) -> tuple[ConfigDict, list[str]]:
@@ -210,7 +204,7 @@ def main(argv: list[str] | None = None) -> None:
         logging.getLogger("ilqljax").setLevel(logging.INFO)
         enable_compilation_cache()
         if distributed.value:
-            run_main(start_processes)
+            run_main(processes.start_processes)
             logging.getLogger("ilqljax").setLevel(logging.INFO if is_first_process() else logging.WARNING)
         overrides = config_flags.get_override_values(flags.FLAGS["config"])
         command = shlex.join(["ilqljax", "train", *words])

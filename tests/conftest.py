@@ -1,15 +1,17 @@
 """Eight virtual CPU devices, strict ranks, and the places where test data lives."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-# Tests build many equal programs anew; each is compiled once a session, whichever of pytest-xdist's processes needs it.
-if "PYTEST_XDIST_WORKER" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ilqljax-tests-xla-")
+# Compiling is what most tests spend their time on: with few optimizations, and each program once for all test runs.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ilqljax" / "tests"),
+)
 os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # programs that run in a test start no new process
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 

@@ -33,7 +33,7 @@ DATASET = ObservationDataset([answer(p, a, float(i)) for p in ("ab", "q") for i,
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_algorithm_trains_by_the_same_step_and_lowers_its_loss(name):
     learner = make_learner(name, MODEL, OPTIONS.get(name, {}))
-    rows = learner.fit_transform(DATASET).apply(DATASET)
+    rows = learner.algorithm.transform.fit(DATASET, learner.config).apply(DATASET)
     optimizer = optax.adam(1e-3)
     state = init_learner_state(learner, optimizer=optimizer, key=jax.random.key(0))
     step = jax.jit(make_train_step(learner.loss_fn, optimizer, target=TargetConfig(polyak=0.0)))

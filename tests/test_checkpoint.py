@@ -173,10 +173,10 @@ def test_other_shapes_names_and_types_are_listed(tmp_path):
         with pytest.raises(UserError) as raised:
             store.restore(template)
     message = str(raised.value)
-    assert "missing: b/d float32[4]" in message
-    assert "unexpected: b/c float32[4]" in message
-    assert "a is float32[2, 3], expected float32[2, 5]" in message
-    assert "e is float32[1], expected int32[1]" in message
+    assert "Missing: b/d." in message
+    assert "Unexpected: b/c." in message
+    assert "a: float32[2, 3], not float32[2, 5]" in message
+    assert "e: float32[1], not int32[1]" in message
 
 
 def test_half_written_checkpoint_is_ignored_and_then_cleared(tmp_path):

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, fields
@@ -17,7 +18,7 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.data.prepare import DataConfig
 from ilqljax.hiring.reward.scores import RewardConfig
 
-NAMES = ["train", "evaluate", "inspect", "export", "import", "rewrite", "audit", "play"]
+NAMES = ["train", "evaluate", "inspect", "export", "import", "completion", "rewrite", "audit", "play"]
 NAMES += ["data prepare", "data sample", "report policies", "report impact"]
 
 
@@ -56,7 +57,7 @@ def test_help_names_every_option_with_its_default_and_ends_with_an_example(capsy
     flat = " ".join(shown.split())
     parser = make_parser(name, command)
     for action in (a for a in parser._actions if a.help != argparse.SUPPRESS):
-        assert action.help and action.option_strings[0] in flat
+        assert action.help and (action.option_strings or [action.dest])[0] in flat
         if action.default not in (None, "", False, argparse.SUPPRESS):
             assert f"(default: {action.default})".replace(" ", "") in flat.replace(" ", "")
     assert "(default: )" not in flat and "==SUPPRESS==" not in flat
@@ -136,6 +137,22 @@ def test_old_spellings_mean_the_same_and_are_not_shown(capsys, name, old, new):
     assert parse(name, *old.split()) == parse(name, *new.split())
     shown = show_help(capsys, *name.split())
     assert not any(word in shown for word in old.split() if word.startswith("--") and word not in new.split())
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here to read the script")
+def test_a_shell_completes_commands_and_their_options(capsys, tmp_path):
+    run_command(["completion", "bash"])
+    script = tmp_path / "ilqljax"
+    script.write_text(capsys.readouterr().out)
+
+    def complete(*words):
+        line = f"source {script}; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _shtab_ilqljax"
+        done = subprocess.run(["bash", "-c", line + "; echo ${COMPREPLY[@]}"], capture_output=True, text=True)
+        return done.stdout.split()
+
+    assert {"train", "data", "audit"} <= set(complete("ilqljax", "''"))
+    assert complete("ilqljax", "data", "''") == ["prepare", "sample"]
+    assert "--run" in complete("ilqljax", "rewrite", "--")
 
 
 def test_help_with_a_config_lists_every_option_with_its_value(capsys):

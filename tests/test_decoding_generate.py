@@ -25,15 +25,6 @@ SHARED = ValueLMConfig(double_q=False, separate_policy=False, separate_target=Fa
 MIXED = ValueLMConfig(double_q=False, separate_policy=False, advanced_mlp=True)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Compile with few optimizations: compiling is what these tests spend their time on."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @functools.cache
 def make_networks(networks):
     """Return `(model, params, target)`, all networks different."""

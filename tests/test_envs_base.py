@@ -4,13 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from ilqljax.envs.base import (
-    LanguageEnvironment,
-    LanguageObservation,
-    Policy,
-    interact_environment,
-    interact_environments,
-)
+from ilqljax.envs.base import LanguageEnvironment, LanguageObservation, Policy, interact_environments
 
 
 @dataclass(frozen=True)
@@ -62,7 +56,7 @@ class Counter(Policy):
 
 
 def test_a_turn_holds_what_was_seen_before_the_action():
-    final, turns = interact_environment(Countdown(2), Counter())
+    ((final, turns),) = interact_environments([Countdown(2)], Counter())
     assert turns == [
         (Chat((("start", None),)), "x", 1.0, False),
         (Chat((("start", None), ("x", 1.0))), "xx", 2.0, True),
@@ -74,19 +68,19 @@ def test_a_dialogue_under_way_is_continued_and_not_reset():
     env = Countdown(3)
     env.reset()
     obs, _, _ = env.step("yyyy")
-    final, turns = interact_environment(env, Counter(), obs)
+    ((final, turns),) = interact_environments([env], Counter(), [obs])
     assert [turn.action for turn in turns] == ["xx", "xxx"]
     assert final.to_sequence()[0][1] == ("yyyy", 4.0)
 
 
 def test_a_finished_dialogue_has_no_turns():
-    assert interact_environment(Countdown(0), Counter()) == (Chat((("start", None),), True), [])
+    assert interact_environments([Countdown(0)], Counter()) == [(Chat((("start", None),), True), [])]
 
 
 def test_batched_interaction_equals_one_at_a_time():
     n_turns = (2, 0, 3, 1)
     together = interact_environments([Countdown(n) for n in n_turns], Counter())
-    assert together == [interact_environment(Countdown(n), Counter()) for n in n_turns]
+    assert together == [interact_environments([Countdown(n)], Counter())[0] for n in n_turns]
 
 
 def test_each_turn_is_one_batched_call_over_live_environments():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ilqljax.envs.base import Policy, interact_environment
+from ilqljax.envs.base import Policy, interact_environments
 from ilqljax.errors import UserError
 from ilqljax.hiring.environment import PostingEnvironment, PostingObservation
 from ilqljax.hiring.market.sample import make_market
@@ -52,7 +52,7 @@ def test_each_pass_draws_every_posting_once_in_a_seeded_order():
 
 
 def test_interaction_ends_after_one_scored_rewrite():
-    last, (turn,) = interact_environment(make_environment(), Answer())
+    ((last, (turn,)),) = interact_environments([make_environment()], Answer())
     assert (turn.action, turn.reward, turn.terminal) == ("three", -5.0, True)
     assert last.to_sequence() == ([(turn.obs.prompt, None), ("three", -5.0)], True)
 

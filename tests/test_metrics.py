@@ -1,6 +1,5 @@
 """Metric writers, metrics fetched one step late, and progress."""
 
-import contextlib
 import io
 import json
 import math
@@ -15,7 +14,6 @@ from ilqljax.errors import UserError
 from ilqljax.training.metrics import (
     DelayedMetrics,
     JsonlWriter,
-    MultiWriter,
     NonFiniteError,
     Pace,
     ProgressBar,
@@ -147,15 +145,6 @@ def test_wandb_gets_mode_name_and_metrics(tmp_path, monkeypatch):
 def test_unknown_wandb_mode_is_refused(tmp_path):
     with pytest.raises(UserError, match="Known: online, offline, disabled"):
         WandbWriter("p", directory=tmp_path, name="n", mode="on", config={})
-
-
-def test_multi_writer_writes_to_all_and_closes_all(tmp_path):
-    paths = [tmp_path / "a", tmp_path / "b"]
-    with contextlib.closing(MultiWriter([JsonlWriter(path) for path in paths])) as writer:
-        writer.write(1, {"x": 2})
-    assert [read_records(path) for path in paths] == [[{"step": 1, "x": 2.0}]] * 2
-    with pytest.raises(ValueError, match="closed file"):
-        writer.write(2, {})
 
 
 # --- Delayed metrics

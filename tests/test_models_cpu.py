@@ -35,15 +35,6 @@ PROGRAMS = ("train step", "preparation", "prefill", "sampler")
 CUDNN = "__cudnn$fmhaSoftmax"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Compile with few optimizations: compiling is what these tests spend their time on."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.fixture(autouse=True)
 def short_blocks(monkeypatch):
     """Rows of `LENGTH` tokens are two blocks of a CPU's attention."""

@@ -180,7 +180,7 @@ def test_old_and_prefixed_names_are_read(tmp_path):
     [
         ({"model_type": "mpnet"}, "model_type 'mpnet'; expected 'bert'"),
         ({"position_embedding_type": "relative_key"}, "only 'absolute' is supported"),
-        ({"hidden_act": "swish"}, "Unknown hidden_act 'swish'"),
+        ({"hidden_act": "swish"}, "hidden_act='swish' is unknown"),
         ({"num_hidden_layers": 3}, r"num_hidden_layers=3.* Missing: encoder.layer.2"),
         ({"num_hidden_layers": 1}, r"Unexpected: encoder.layer.1.*and 7 more"),
         ({"vocab_size": 99}, r"vocab_size=99.* embeddings.word_embeddings.weight: \(13, 16\), not \(99, 16\)"),
@@ -231,8 +231,8 @@ def test_sentence_transformers_part_that_is_not_computed_here_is_refused(tmp_pat
 def test_bad_setting_is_refused(tmp_path):
     save_bert(tmp_path)
     for options, message in (
-        ({"pooling": "max"}, "Unknown pooling 'max'"),
-        ({"dtype": "int8"}, "Unknown dtype 'int8'"),
+        ({"pooling": "max"}, "pooling='max' is unknown. Known: mean, cls, ''"),
+        ({"dtype": "int8"}, "dtype='int8' is unknown"),
         ({"max_length": 13}, "max_length=13: .* reads 3 to 12 tokens"),
         ({"max_length": 2}, "max_length=2"),
     ):

@@ -122,10 +122,10 @@ def test_state_has_one_structure_whatever_the_options():
         ({"schedule": "exp"}, "schedule='exp' is unknown. Known: constant, cosine, linear"),
         ({"schedule": "cosine"}, "leaves no step after the warm-up"),
         ({"schedule": "linear", "warmup_steps": 5, "total_steps": 5}, "leaves no step after the warm-up"),
-        ({"lr": -1.0}, "lr=-1.0 is negative"),
-        ({"lr": float("nan")}, "lr=nan is negative or not a number"),
-        ({"b1": 1.0}, "b1=1.0 is not in"),
-        ({"end_lr_fraction": 2.0}, "end_lr_fraction=2.0 is not in"),
+        ({"lr": -1.0}, "lr=-1.0 is out of range"),
+        ({"lr": float("nan")}, "lr=nan is out of range"),
+        ({"b1": 1.0}, "b1=1.0 is out of range"),
+        ({"end_lr_fraction": 2.0}, "end_lr_fraction=2.0 is out of range"),
     ],
 )
 def test_impossible_options_are_refused(options, message):

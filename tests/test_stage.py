@@ -1,6 +1,7 @@
 """One stage of training, around its steps: what it refuses to save, and where its policy acts."""
 
 import dataclasses
+import json
 from types import SimpleNamespace
 
 import jax
@@ -21,7 +22,7 @@ from ilqljax.training import loop
 from ilqljax.training.checkpoint import CheckpointStore
 from ilqljax.training.loop import Start, make_stage, train_stage
 from ilqljax.training.mesh import MeshConfig, make_mesh
-from ilqljax.training.metrics import MultiWriter, NonFiniteError
+from ilqljax.training.metrics import JsonlWriter, NonFiniteError
 from ilqljax.training.run_config import TrainConfig
 
 TOKENIZER = CharacterTokenizer("ab")
@@ -31,7 +32,7 @@ STATE = TrainState(0, {}, {}, {}, (), None)
 SETTINGS = TrainConfig(batch_size=2, length_buckets=(8,), n_rollouts=0)
 
 
-def clone(run_dir, monkeypatch, step, *, play=None, **settings):
+def clone(run_dir, monkeypatch, step, *, play=None, writers=(), **settings):
     """Run a stage whose steps are only what `step` makes of the state."""
 
     def step_fn(state, batch):
@@ -48,7 +49,7 @@ def clone(run_dir, monkeypatch, step, *, play=None, **settings):
             seed=0,
             mesh=make_mesh(MeshConfig(data=2)),
             store=store,
-            open_writer=lambda first: MultiWriter([]),
+            open_writers=lambda first: writers,
             play=play,
         )
 
@@ -62,6 +63,18 @@ def test_parameters_that_the_last_update_ruined_are_not_saved_over_good_ones(tmp
     folder = tmp_path / "checkpoints" / "bc"
     assert CheckpointStore(folder).steps() == [2]
     jax.tree.map(lambda x: np.testing.assert_array_equal(np.isfinite(x), True), restore_raw(folder)["params"])
+
+
+def test_all_writers_are_told_the_metrics_and_closed(tmp_path, monkeypatch):
+    files = [tmp_path / "a", tmp_path / "b"]
+    writers = [JsonlWriter(file) for file in files]
+    clone(tmp_path, monkeypatch, lambda state: state, writers=writers, total_steps=1, log_every=1)
+    first, second = ([json.loads(line) for line in file.read_text().splitlines()] for file in files)
+    assert first == second
+    assert first[0]["train/loss"] == 1.0 and first[1] == {"step": 1, "validation/loss": 1.0}
+    for writer in writers:
+        with pytest.raises(ValueError, match="closed file"):
+            writer.write(2, {})
 
 
 def test_every_evaluation_plays_the_same_games(tmp_path, monkeypatch):

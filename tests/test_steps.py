@@ -40,15 +40,6 @@ ADVANCED = ValueLMConfig(separate_policy=False, advanced_mlp=True)
 FULL = ILQLConfig(dm_weight=0.1, dm_margin=0.1, awac_weight=1.0, beta=0.5, transition_weight=0.3, discount=0.9)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Compile with few optimizations: compiling is what these tests spend their time on."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @dataclass(frozen=True)
 class Chat:
     """A dialogue: utterances with the agent's rewards, and whether it is over."""

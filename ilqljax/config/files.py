@@ -16,7 +16,7 @@ from ilqljax.errors import UserError
 
 
 def parse_arg(arg: str, **choices: tuple[str, ...]) -> types.SimpleNamespace:
-    """Read the comma list after a config file's colon as one pick per choice.
+    """Read the comma list after a config file's colon as one pick per choice, of which each has its own flags.
 
     `parse_arg(arg, algorithm=("bc+ilql", "bc", "ilql"), size=("tiny", "gpt2"))`:
 
@@ -26,12 +26,7 @@ def parse_arg(arg: str, **choices: tuple[str, ...]) -> types.SimpleNamespace:
     | "bc"        | bc        | tiny |
     | "gpt2,ilql" | ilql      | gpt2 |
 
-    Args:
-        arg: what follows the colon of `configs/task.py:arg`; may be empty.
-        **choices: for each choice its flags, all different; the first one is what an absent flag means.
-
-    Raises:
-        UserError: a flag is unknown, or two flags answer the same choice.
+    An unknown flag, or two that answer the same choice, are a `UserError`.
     """
     choice_of = {flag: choice for choice, flags in choices.items() for flag in flags}
     picked: dict[str, str] = {}
@@ -96,23 +91,27 @@ def load_config_file(path_with_arg: str) -> ConfigDict:
     path = find_config_file(name)
     package = f"ilqljax_configs:{path.parent}".replace(".", "_")  # no other module's name, so `configs` hides nothing
     if (path.parent / "__init__.py").is_file() and package not in sys.modules:
-        _import_file(package, path.parent / "__init__.py", submodule_search_locations=[str(path.parent)])
-    module = _import_file(f"{package}.{path.stem}" if package in sys.modules else path.stem, path)
+        import_file(package, path.parent / "__init__.py", keep=True, submodule_search_locations=[str(path.parent)])
+    module = import_file(f"{package}.{path.stem}" if package in sys.modules else path.stem, path)
     if not callable(getattr(module, "get_config", None)):
         raise UserError(f"Config file {path} defines no get_config(arg). Add it; it returns a ConfigDict.")
     return module.get_config(arg) if colon else module.get_config()
 
 
-def _import_file(name: str, path: Path, **options: Any) -> types.ModuleType:
+def import_file(name: str, path: Path, *, keep: bool = False, **options: Any) -> types.ModuleType:
+    """Run a Python file as the module `name`, which others can import too if `keep`; `options` are its spec's."""
     spec = importlib.util.spec_from_file_location(name, path, **options)
     if spec is None or spec.loader is None:
-        raise UserError(
-            f"Config file {path} is not a Python file. Give one that ends in .py and defines get_config(arg)."
-        )
+        raise UserError(f"{path} is not a Python file. Give one that ends in .py.")
     module = importlib.util.module_from_spec(spec)
-    if options:  # a package: its modules look it up by its name
+    if keep:  # also while it is being run: dataclasses look their module up
         sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        if keep:
+            del sys.modules[name]
+        raise
     return module
 
 
@@ -161,7 +160,7 @@ def diff_overrides(default: Section, actual: Section) -> dict[str, Any]:
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             flat |= _flatten(value, f"{prefix}{key}.")

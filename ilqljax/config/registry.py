@@ -12,27 +12,18 @@ name, built once for all that need it.
 import dataclasses
 import importlib
 import importlib.metadata
-import importlib.util
 import inspect
 import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from ilqljax.config.files import resolve_path
-from ilqljax.config.sections import (
-    Option,
-    Section,
-    check_arguments,
-    fill_defaults,
-    list_fields,
-    list_parameters,
-    suggest,
-    to_plain,
-)
+from ilqljax.config import sections
+from ilqljax.config.files import import_file, resolve_path
+from ilqljax.config.sections import Option, Section, list_fields, suggest, to_plain
 from ilqljax.errors import UserError
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Callable)
 TASKS = "ilqljax.tasks"  # the group of the entry points that name installed tasks
 
 
@@ -94,7 +85,7 @@ def register(kind: str, name: str, *, options: type | tuple[type, ...] = ()) -> 
 def _read_builder(function: Callable, options: type | tuple[type, ...]) -> Builder:
     if dataclasses.is_dataclass(function):
         return Builder(function, list_fields(function), {}, wants_context=False, documented=(function,))
-    parameters = list_parameters(function)
+    parameters = sections.list_parameters(function)
     wants_context = parameters.pop("context", None) is not None
     needs = {name: p for name, p in parameters.items() if not _is_plain(p.annotation)}
     found = {name: p for name, p in parameters.items() if name not in needs}
@@ -135,8 +126,7 @@ def load_tasks(imports: Iterable[str] = ()) -> None:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):  # one that the module itself needs
                 raise
             raise UserError(
-                f"config.imports names {name!r}, and there is no such module. Install its package, or give the path of "
-                "the Python file that registers the task."
+                f"config.imports names {name!r}, and there is no such module. Install it, or give the path of a file."
             ) from error
 
 
@@ -146,15 +136,8 @@ def _import_file(name: str) -> None:
     if not path.is_file():
         raise UserError(f"{name}: there is no such Python file. Give the path of the one that registers the task.")
     known = f"ilqljax_imports:{path}"  # no other module has this name, whatever files are called
-    if known in sys.modules:
-        return
-    module = importlib.util.module_from_spec(importlib.util.spec_from_file_location(known, path))
-    sys.modules[known] = module  # dataclasses look their module up while it is being run
-    try:
-        module.__spec__.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[known]
-        raise
+    if known not in sys.modules:
+        import_file(known, path, keep=True)
 
 
 def complete_section(kind: str, section: Section, *, path: str = "config") -> dict[str, Any]:
@@ -166,18 +149,15 @@ def complete_section(kind: str, section: Section, *, path: str = "config") -> di
         for key, value in plain.items()
         if is_named(value) and key in builder.needs
     }
-    return fill_defaults(builder.options, plain | nested)
+    return sections.fill_defaults(builder.options, plain | nested)
 
 
 def build(kind: str, section: Section, *, context: BuildContext, path: str = "config") -> Any:
-    """Build the object that a section names.
+    """Build the object that a section names; an unknown name or key, or something that is missing, is a `UserError`.
 
     Its options are checked as `from_section` checks fields. What the builder needs besides is the context's, or that of
     a section within this one, whose kind is its key, or the key's last word: `reward`, and `held_out_matcher` is a
     `matcher`.
-
-    Raises:
-        UserError: an unknown name or key, a value of the wrong type, or something needed that no section is of.
     """
     plain = to_plain(section)
     builder = find_builder(kind, plain, path=path)
@@ -187,7 +167,7 @@ def build(kind: str, section: Section, *, context: BuildContext, path: str = "co
     # All keys are checked before other objects are built, so that a misspelt one costs no work.
     what = f"{kind} {plain['name']!r}"
     known = builder.options | builder.needs
-    checked = check_arguments(known, arguments, path=path, what=what, unchecked=[*nested, *shared])
+    checked = sections.check_arguments(known, arguments, path=path, what=what, unchecked=[*nested, *shared])
     for key, value in nested.items():
         checked[key] = build(infer_kind(key), value, context=context, path=f"{path}.{key}")
     checked |= {name: context.build(name) for name in shared}

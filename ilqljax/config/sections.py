@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from ilqljax.errors import UserError
 
 T = TypeVar("T")
-Section = ConfigDict | Mapping[str, Any]
+Section: typing.TypeAlias = ConfigDict | Mapping[str, Any]
 REQUIRED = inspect.Parameter.empty
 NO_OPTION = types.MappingProxyType({"option": False})
 
@@ -31,15 +31,12 @@ class Option(typing.NamedTuple):
 
 
 def from_section(cls: type[T], section: Section, *, path: str = "config", hidden: bool = False) -> T:
-    """Make a dataclass instance from a config section, checking names and types.
+    """Make a dataclass instance from a config section; a wrong name or type is a `UserError` that says where it is.
 
     An int is taken for a float, a list for a tuple, and a section for a field that is itself a dataclass. Nothing else
     is converted: 0.5 for an int, "3" for a number or None for anything is refused.
 
     With `hidden`, fields with the metadata `NO_OPTION` may be given too, as in a file that a program wrote.
-
-    Raises:
-        UserError: an unknown or missing key, or a value of the wrong type; names its place below `path`.
     """
     fields = list_parameters(cls) if hidden else list_fields(cls)
     return cls(**check_arguments(fields, to_plain(section), path=path, what=cls.__name__))
@@ -81,9 +78,10 @@ def fill_defaults(options: Mapping[str, Option], values: Mapping[str, Any]) -> d
     for name, option in options.items():
         default = option.default
         if name not in values and default is not REQUIRED and default is not None:
-            filled[name] = dataclasses.asdict(default) if dataclasses.is_dataclass(default) else default
-        elif isinstance(values.get(name), Mapping) and dataclasses.is_dataclass(option.annotation):
-            filled[name] = fill_defaults(list_fields(option.annotation), values[name])
+            is_object = dataclasses.is_dataclass(default) and not isinstance(default, type)
+            filled[name] = dataclasses.asdict(default) if is_object else default
+        elif isinstance(values.get(name), Mapping) and dataclasses.is_dataclass(kind := option.annotation):
+            filled[name] = fill_defaults(list_fields(kind if isinstance(kind, type) else type(kind)), values[name])
     return filled
 
 
@@ -116,7 +114,7 @@ def _check_value(value: Any, expected: Any, *, path: str) -> Any:
         raise _wrong_type(value, expected, path=path)
     if value is None and expected is not types.NoneType:
         raise UserError(f"{path} is None. Give a value (0 or '' where it is to be off), or leave the key out.")
-    if dataclasses.is_dataclass(expected) and isinstance(value, Mapping):
+    if isinstance(expected, type) and dataclasses.is_dataclass(expected) and isinstance(value, Mapping):
         return from_section(expected, value, path=path)
     if origin is typing.Literal:
         if value not in args:

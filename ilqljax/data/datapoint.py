@@ -64,10 +64,8 @@ class TableTokenReward:
 
     def get_token_reward(self, tokens: Int[Array, "A"]) -> Float[np.ndarray, "A"]:
         if len(tokens) and np.max(tokens) >= len(self.table):
-            raise UserError(
-                f"the token reward table has {len(self.table)} entries and token id {np.max(tokens)} has none: "
-                "give one entry for each id of the vocabulary, special tokens included"
-            )
+            n, token = len(self.table), np.max(tokens)
+            raise UserError(f"the token reward table has {n} entries and token id {token} has none: give each id one")
         return self.table[tokens] * self.scale + self.shift
 
 
@@ -76,8 +74,7 @@ def _lay_out_dialogue(
 ) -> tuple[list[int], list[tuple[int, int]], int]:
     """Tokenize the utterances, shorten the first of the environment where needed, and join them.
 
-    Returns:
-        The tokens; for each utterance of the agent the closing token before it and its own; how many tokens were cut.
+    Returns the tokens; for each utterance of the agent the closing token before it and its own; how many were cut.
     """
     encoded = [list(tokenizer.encode(text)) for text, _ in sequence]
     length = 1 + sum(len(ids) + 1 for ids in encoded) + int(terminal)
@@ -174,10 +171,8 @@ class DataPoint:
         """Tokenize a dialogue and mark its states, actions and rewards.
 
         `token_reward` is paid for every action token; an utterance's reward r becomes (r - reward_shift) *
-        reward_scale; `max_length` is the most tokens that a row may have, 0 for no limit.
-
-        Raises:
-            UserError: a reward is not finite, or the dialogue cannot be cut down to `max_length`.
+        reward_scale; `max_length` is the most tokens that a row may have, 0 for no limit. It is a `UserError` if a
+        reward is not finite, or the dialogue cannot be cut down.
         """
         said, terminal = obs.to_sequence()
         sequence = [(text, None if r is None else (r - reward_shift) * reward_scale) for text, r in said]
@@ -220,11 +215,7 @@ def encode_prompt(obs: Dialogue, tokenizer: Tokenizer, *, max_length: int = 0) -
     """Encode what the agent sees before it acts: the dialogue so far, up to its last closing token.
 
     Before anyone has spoken that is `<a>`. Truncation is that of `DataPoint`, so training and acting see the same
-    prompt when both leave it the same room.
-
-    Raises:
-        ValueError: the dialogue is over.
-        UserError: the dialogue cannot be cut down to `max_length`.
+    prompt when both leave it the same room; a dialogue that is over is a `ValueError`.
     """
     sequence, terminal = obs.to_sequence()
     if terminal:
@@ -254,16 +245,7 @@ def collate(
         state_idxs    2     3     4     0
         terminals     0     0     0     1
 
-    Args:
-        datapoints: the rows.
-        length: tokens of a padded row, filled with `pad_id`.
-        n_actions: its token actions.
-        n_utterance_actions: its agent utterances.
-        pad_id: the token of the padding.
-        batch_size: rows of the batch; empty rows fill it up. 0 for as many as are given.
-
-    Raises:
-        ValueError: a row, or the number of rows, does not fit.
+    Empty rows fill the batch up to `batch_size`; 0 takes as many as are given. Rows that do not fit are a `ValueError`.
     """
     batch_size = batch_size or len(datapoints)
     if len(datapoints) > batch_size:
@@ -271,36 +253,31 @@ def collate(
     shape = (length, n_actions, n_utterance_actions)
     for row, point in enumerate(datapoints):
         if any(need > room for need, room in zip(point.sizes, shape, strict=True)):
-            raise ValueError(
-                f"row {row} has {point.sizes} tokens, actions and utterance actions and the padded shape has room for "
-                f"{shape}: choose a larger shape"
-            )
+            raise ValueError(f"row {row} has {point.sizes} tokens, actions and utterances, and room for {shape}")
 
     def pad(name: str, width: int, fill: int = 0, dtype: type = np.int32) -> np.ndarray:
-        padded = np.full((batch_size, width), fill, dtype)
+        padded: np.ndarray = np.full((batch_size, width), fill, dtype)
         for row, point in enumerate(datapoints):
             values = getattr(point, name)
             padded[row, : len(values)] = values
         return padded
 
-    def mark(name: str, width: int) -> Bool[np.ndarray, "B {width}"]:
-        marked = np.zeros((batch_size, width), bool)
-        for row, point in enumerate(datapoints):
-            marked[row, : len(getattr(point, name))] = True
-        return marked
+    def mark(column: int, width: int) -> Bool[np.ndarray, "B {width}"]:
+        sizes = [point.sizes[column] for point in datapoints] + [0] * (batch_size - len(datapoints))
+        return np.arange(width) < np.array(sizes)[:, None]
 
-    def pad_transitions(level: str, width: int) -> Transitions:
+    def pad_transitions(level: str, column: int, width: int) -> Transitions:
         return Transitions(
             state_idxs=pad(f"{level}state_idxs", width + 1),
             action_idxs=pad(f"{level}action_idxs", width),
             rewards=pad(f"{level}rewards", width, dtype=np.float32),
             terminals=pad(f"{level}terminals", width + 1, fill=1, dtype=np.float32),
-            action_mask=mark(f"{level}action_idxs", width),
+            action_mask=mark(column, width),
         )
 
     return Batch(
         tokens=pad("tokens", length, fill=pad_id),
-        token_mask=mark("tokens", length),
-        per_token=pad_transitions("", n_actions),
-        per_utterance=pad_transitions("utterance_", n_utterance_actions),
+        token_mask=mark(0, length),
+        per_token=pad_transitions("", 1, n_actions),
+        per_utterance=pad_transitions("utterance_", 2, n_utterance_actions),
     )

@@ -39,11 +39,7 @@ class RLDataset:
         reward_shift: float = 0.0,
         reward_scale: float = 1.0,
     ):
-        """Hold the settings; `infer_reward_scaling` gives a shift and a scale that standardise.
-
-        Raises:
-            UserError: the limit is negative, or the scaling could not be undone or would turn good into bad.
-        """
+        """Hold the settings; `infer_reward_scaling` gives a shift and a scale that standardise."""
         if max_length < 0:
             raise UserError(f"max_length={max_length} is negative: give the most tokens of a row, or 0 for no limit")
         if not (math.isfinite(reward_shift) and math.isfinite(reward_scale) and reward_scale > 0):
@@ -181,10 +177,7 @@ class ObservationDataset(ListRLDataset):
 def infer_reward_scaling(observations: Iterable[Dialogue]) -> tuple[float, float]:
     """Return the (reward_shift, reward_scale) that give utterance rewards mean 0 and standard deviation 1.
 
-    Equal rewards keep their unit: the scale is then 1. Infer it from training dialogues only.
-
-    Raises:
-        UserError: no utterance of the agent has a reward.
+    Equal rewards keep their unit: the scale is then 1. Infer it from training dialogues only; they must have rewards.
     """
     rewards = np.asarray([r for obs in observations for _, r in obs.to_sequence()[0] if r is not None], np.float64)
     if not len(rewards):

@@ -25,11 +25,7 @@ CHECKSUM = "ilqljax.sha256"  # of a safetensors file's arrays, in its metadata
 
 
 def read_bounded_lines(stream: BinaryIO, path: str | Path) -> Iterator[tuple[int, bytes]]:
-    """Yield `(line_number, line)` of a binary stream, holding no more than `MAX_LINE_BYTES` of it at a time.
-
-    Raises:
-        UserError: a line is longer.
-    """
+    """Yield `(line_number, line)` of a binary stream; one above `MAX_LINE_BYTES` is never held, but refused."""
     for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE_BYTES + 1), b""), start=1):
         if len(line) > MAX_LINE_BYTES:
             raise UserError(
@@ -42,8 +38,7 @@ def read_bounded_lines(stream: BinaryIO, path: str | Path) -> Iterator[tuple[int
 def read_json(path: str | Path, *, advice: str, kind: type = dict) -> Any:
     """Read a JSON file that holds an object (`dict`) or a list; `advice` says what to do where it is damaged.
 
-    Raises:
-        UserError: it is not there or cannot be read; or as `parse_json` says.
+    A file that is not there or cannot be read is a `UserError`, as is what `parse_json` refuses.
     """
     try:
         raw = Path(path).read_bytes()
@@ -57,8 +52,7 @@ def read_json(path: str | Path, *, advice: str, kind: type = dict) -> Any:
 def parse_json(raw: bytes | str, path: str | Path, *, advice: str, kind: type = dict, line: int = 1) -> Any:
     """Return the JSON object (`dict`) or list that a file holds, all of it or its part from `line` on.
 
-    Raises:
-        UserError: it is not UTF-8, is not JSON (names the line) or is of another kind.
+    What is not UTF-8, not JSON or of another kind is a `UserError` that names the line.
     """
     try:
         value = json.loads(raw if isinstance(raw, str) else raw.decode("utf-8-sig"))
@@ -77,11 +71,7 @@ def parse_json(raw: bytes | str, path: str | Path, *, advice: str, kind: type = 
 
 
 def read_arrays(path: str | Path, *, advice: str) -> dict[str, np.ndarray]:
-    """Read a safetensors file; one by `save_arrays` must hold what was written.
-
-    Raises:
-        UserError: it is missing, unreadable or incomplete, or holds other arrays than its checksum says.
-    """
+    """Read a safetensors file; one that is damaged, or is not what `save_arrays` wrote, is a `UserError`."""
     from safetensors import SafetensorError, safe_open
     from safetensors.numpy import load_file
 
@@ -134,11 +124,7 @@ def save_text(path: str | Path, text: str) -> None:
 
 
 def save_whole(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file or folder beside its place, and move it there.
-
-    Raises:
-        UserError: the file cannot be written; what stood there before still does.
-    """
+    """Let `write` make a file or folder beside its place, and move it there; where it cannot, the old one stays."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -174,8 +160,7 @@ def check_writable_folder(folder: str | Path) -> None:
 def fetch_snapshot(name: str, *, files: Sequence[str]) -> Path:
     """Return the local folder with a Hugging Face hub model's `files`, downloaded once and cached.
 
-    Raises:
-        UserError: the files are in neither the cache nor the hub.
+    Files that are in neither the cache nor the hub are a `UserError`.
     """
     from huggingface_hub import snapshot_download  # slow to import, and rarely needed
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -252,10 +237,8 @@ def save_folder(folder: str | Path, texts: Mapping[str, str]) -> None:
 def lock_path(path: str | Path, *, wait: bool = False) -> Iterator[Literal["held", "taken", "unsupported"]]:
     """Try to hold the lock of a folder, or of a file (made where it is missing), for the block.
 
-    The lock ends with the process, however that ends. A process that holds it is waited for if `wait`.
-
-    Yields:
-        "held", "taken" by another process, or "unsupported" by the system or the file system.
+    The lock ends with the process, however that ends. A process that holds it is waited for if `wait`. Yields "held",
+    "taken" (by another process), or "unsupported" (by the system or the file system).
     """
     if fcntl is None:
         yield "unsupported"

@@ -18,10 +18,8 @@ NOUNS = {str: "text", bool: "true or false", dict: "an object", list: "a list", 
 def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield `(line_number, object)` of a JSONL file, gzipped when its name ends in `.gz`; blank lines are skipped.
 
-    Half of a surrogate pair, which is not a character and cannot be written again, is read as U+FFFD.
-
-    Raises:
-        UserError: the file is missing, is not UTF-8, is cut off, or a line is too long or not a JSON object.
+    Half of a surrogate pair, which is not a character and cannot be written again, is read as U+FFFD. A file that is
+    missing or cut off, and a line that is too long or not a JSON object in UTF-8, are a `UserError`.
     """
     path = Path(path)
     if not path.is_file():
@@ -40,8 +38,7 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def read_field(row: Mapping[str, Any], name: str, *, kind: type, where: str, default: Any = ...) -> Any:
     """Return `row[name]` if it has the expected type, or `default` (when given) if it is absent or null.
 
-    Raises:
-        UserError: the field is required and missing, or of another type.
+    A required field that is missing, or one of another type, is a `UserError`.
     """
     value = row.get(name)
     if value is None:

@@ -32,27 +32,36 @@ from jaxtyping import Int
 
 from ilqljax.data.datapoint import DataPoint, collate
 from ilqljax.data.dataset import IterableRLDataset, ListRLDataset, RLDataset
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_range
 from ilqljax.types import Batch, Counts
 
 SMALLEST_ACTION_BUCKET = 16
 
 
-@dataclass(frozen=True)
-class _Batches:
-    """Hold what the batches of a loader have in common: their size, their shapes, and this host's share."""
+@dataclass(frozen=True, kw_only=True)
+class Batching:
+    """What the batches of a loader have in common: their size, their shapes, and this host's share.
+
+    Attributes:
+        batch_size: rows of the global batch.
+        length_buckets: row lengths to pad to, rising. All hosts pad to what the global batch needs.
+        action_buckets: numbers of actions to pad to, rising; by default powers of two from 16, capped by the length.
+            Utterance actions are padded to powers of two. So the shapes are few whatever the data.
+        n_hosts: hosts that share each batch.
+        host: which of them this is; host h gets the h-th block of rows.
+        pad_id: fills the rows; the dataset's tokenizer says which.
+    """
 
     batch_size: int
     length_buckets: Sequence[int]
-    action_buckets: Sequence[int]
-    n_hosts: int
-    host: int
+    action_buckets: Sequence[int] = ()
+    n_hosts: int = 1
+    host: int = 0
     pad_id: int
 
     def __post_init__(self) -> None:
         batch_size, n_hosts = self.batch_size, self.n_hosts
-        if batch_size < 1 or n_hosts < 1:
-            raise UserError(f"batch_size={batch_size} and n_hosts={n_hosts}: both must be at least 1")
+        check_range(self, "[1, inf)", "batch_size", "n_hosts")
         if batch_size % n_hosts:
             raise UserError(
                 f"batch_size={batch_size} is not divisible by the {n_hosts} hosts: use a multiple of {n_hosts}, such "
@@ -173,16 +182,17 @@ class TrainLoader:
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue from a state that `get_state` returned, with any number of hosts.
 
-        Raises:
-            UserError: the state is of a loader whose batches differ from this one's.
+        The state of a loader whose batches differ from this one's is a `UserError`.
         """
         expected = {*self._identity, "next_step"}
         if state.keys() != expected:
             raise UserError(f"the loader state has the fields {sorted(state)}: expected {sorted(expected)}")
-        differing = {name: (state[name], here) for name, here in self._identity.items() if state[name] != here}
-        if differing:
-            changes = ", ".join(f"{name} was {then} and is {here}" for name, (then, here) in differing.items())
-            raise UserError(f"the run cannot continue on other batches: {changes}. Restore these, or start a new run")
+        changes = [
+            f"{name} was {state[name]} and is {new}" for name, new in self._identity.items() if state[name] != new
+        ]
+        if changes:
+            listed = ", ".join(changes)
+            raise UserError(f"the run cannot continue on other batches: {listed}. Restore these, or start a new run")
         step = state["next_step"]
         if not isinstance(step, int) or step < 0:
             raise UserError(f"the loader state has next_step={step!r}: expected a whole number from 0 on")
@@ -190,36 +200,22 @@ class TrainLoader:
 
 
 def make_train_loader(
-    dataset: RLDataset,
-    *,
-    batch_size: int,
-    seed: int,
-    length_buckets: Sequence[int],
-    action_buckets: Sequence[int] = (),
-    n_hosts: int = 1,
-    host: int = 0,
-    sort_window: int = 1,
-    prefetch: int = 2,
+    dataset: RLDataset, *, seed: int, sort_window: int = 1, prefetch: int = 2, **batching: Any
 ) -> TrainLoader:
-    """Make the endless iterator over a dataset's training batches.
+    """Make the endless iterator over a dataset's training batches, `Batching` of the other keywords.
 
     Args:
         dataset: a `ListRLDataset`, read in epochs; or an `IterableRLDataset`, whose item j is drawn with the generator
             of (seed, j). A stream's rows are not sorted, and every host draws the whole batch to learn its shape.
-        batch_size: rows of the global batch.
         seed: decides the order.
-        length_buckets: row lengths to pad to, rising. All hosts pad to what the global batch needs.
-        action_buckets: numbers of actions to pad to, rising; by default powers of two from 16, capped by the length.
-            Utterance actions are padded to powers of two. So the shapes are few whatever the data.
-        n_hosts: hosts that share each batch.
-        host: which of them this is; host h gets the h-th block of rows.
         sort_window: how many batches are sorted by length together; 1 for none.
         prefetch: batches to prepare ahead in a thread; 0 for none.
 
     Raises:
         UserError: the dataset is empty, a row fits no bucket, or the hosts cannot share a batch evenly.
     """
-    batches = _Batches(batch_size, length_buckets, action_buckets, n_hosts, host, dataset.tokenizer.pad_id)
+    batches = Batching(**batching, pad_id=dataset.tokenizer.pad_id)
+    batch_size = batches.batch_size
     if sort_window < 1 or prefetch < 0 or seed < 0:
         raise UserError(f"{sort_window=}, {prefetch=}, {seed=}: the first must be at least 1, the others at least 0")
     identity = {"seed": seed, "batch_size": batch_size}
@@ -257,20 +253,13 @@ def expect_counts(dataset: ListRLDataset, *, batch_size: int) -> Counts:
     return Counts(*(np.float32(batch_size * number / dataset.size()) for number in dataset.count_rows()))
 
 
-def eval_batches(
-    dataset: ListRLDataset,
-    *,
-    batch_size: int,
-    length_buckets: Sequence[int],
-    action_buckets: Sequence[int] = (),
-    n_hosts: int = 1,
-    host: int = 0,
-) -> Iterator[Batch]:
-    """Return the batches that hold each row exactly once, in order; empty rows fill the last one.
+def eval_batches(dataset: ListRLDataset, **batching: Any) -> Iterator[Batch]:
+    """Return the batches (`Batching`) that hold each row exactly once, in order; empty rows fill the last one.
 
-    The arguments and errors are those of `make_train_loader`; mistakes are raised here, not at the first batch.
+    Errors are those of `make_train_loader`; they are raised here, not at the first batch.
     """
-    batches = _Batches(batch_size, length_buckets, action_buckets, n_hosts, host, dataset.tokenizer.pad_id)
+    batches = Batching(**batching, pad_id=dataset.tokenizer.pad_id)
+    batch_size = batches.batch_size
     batches.check_dataset(dataset)
 
     def load_batch(start: int) -> Batch:

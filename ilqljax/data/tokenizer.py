@@ -72,8 +72,7 @@ class Tokenizer(ABC):
     def decode(self, ids: Iterable[int], *, keep_special: bool = False) -> str:
         """Return the text of the ids; control tokens are dropped, or spelled out where `keep_special`.
 
-        Raises:
-            ValueError: an id is not in the vocabulary.
+        An id that is not in the vocabulary is a `ValueError`.
         """
         pieces, run = [], []
         for token in map(int, ids):
@@ -103,11 +102,7 @@ class CharacterTokenizer(Tokenizer):
     kind, fields = "character", ("charset", "unk")
 
     def __init__(self, charset: str, *, unk: bool = True, special_tokens: Sequence[str] = CHARACTER_ORDER):
-        """Number the characters in order, then the unknown character (where `unk`), then the control tokens.
-
-        Raises:
-            UserError: the set is empty or repeats a character.
-        """
+        """Number the distinct characters in order, then the unknown one (where `unk`), then the control tokens."""
         repeated = sorted({c for c in charset if charset.count(c) > 1})
         if not charset or repeated:
             raise UserError(f"charset={charset!r} repeats {repeated} or is empty: list each character once")
@@ -116,11 +111,7 @@ class CharacterTokenizer(Tokenizer):
         super().__init__(len(charset) + int(unk), special_tokens)
 
     def encode(self, text: str) -> list[int]:
-        """Return one id for each character.
-
-        Raises:
-            UserError: a character is not in the set and there is no id for unknown ones.
-        """
+        """Return one id for each character; one without an id is a `UserError`."""
         missing = sorted(set(text) - self._ids.keys())
         if missing and not self.unk:
             raise UserError(f"the characters {missing} are not in charset={self.charset!r}: add them or set unk=True")
@@ -143,20 +134,17 @@ class BPETokenizer(Tokenizer):
     ):
         """Hold the pieces in the order of their ids, and the merges in the order in which they apply.
 
-        Raises:
-            UserError: a byte is missing, a piece is repeated, or a merge uses or gives a piece that is not listed.
+        Pieces that are repeated, lack a byte or a part or product of a merge are a `UserError`.
         """
         ids = {piece: n for n, piece in enumerate(vocab)}
         missing = sorted(set(pre_tokenizers.ByteLevel.alphabet()) - ids.keys())
         if missing or len(ids) != len(vocab):
-            raise UserError(
-                f"the vocabulary has {len(vocab)} pieces, {len(vocab) - len(ids)} of them repeated, and lacks "
-                f"{len(missing)} of the {N_BYTES} bytes: each byte and each piece is needed exactly once"
-            )
+            n_twice = len(vocab) - len(ids)
+            raise UserError(f"the vocabulary lacks {len(missing)} bytes and repeats {n_twice} pieces: list each once")
         unlisted = [pair for pair in merges if len(pair) != 2 or not {*pair, "".join(pair)} <= ids.keys()]
         if unlisted:
             raise UserError(f"the merge {list(unlisted[0])} uses or gives a piece that the vocabulary does not list")
-        self.vocab, self.merges = tuple(vocab), tuple(tuple(pair) for pair in merges)
+        self.vocab, self.merges = tuple(vocab), tuple((first, second) for first, second in merges)
         # No control token is added to this object: it could then be read out of text.
         self._backend = tokenizers.Tokenizer(models.BPE(vocab=ids, merges=list(self.merges)))
         self._backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -184,18 +172,13 @@ class GPT2Tokenizer(BPETokenizer):
 
     @classmethod
     def from_directory(cls, path: str | os.PathLike) -> "GPT2Tokenizer":
-        """Read a directory with `tokenizer.json`, or with `vocab.json` and `merges.txt`.
-
-        Raises:
-            UserError: the directory or its files are missing, or they do not hold a byte-level BPE.
-        """
+        """Read a byte-level BPE's directory: `tokenizer.json`, or `vocab.json` and `merges.txt`."""
         path = Path(path)
         present = {file.name for file in path.iterdir()} if path.is_dir() else set()
         # Given no vocabulary at all, transformers makes an empty tokenizer and does not say so.
         if "tokenizer.json" not in present and not {"vocab.json", "merges.txt"} <= present:
             raise UserError(
-                f"{path} does not hold a GPT-2 tokenizer: expected a directory with tokenizer.json, "
-                "or with vocab.json and merges.txt"
+                f"{path} does not hold a GPT-2 tokenizer: expected tokenizer.json, or vocab.json and merges.txt"
             )
         from transformers import GPT2Tokenizer as TransformersTokenizer  # slow to import, and rarely needed
 
@@ -203,30 +186,22 @@ class GPT2Tokenizer(BPETokenizer):
         try:
             theirs = TransformersTokenizer.from_pretrained(str(path), local_files_only=True)
         except (OSError, ValueError) as error:
-            raise UserError(
-                f"transformers cannot read a GPT-2 tokenizer from {str(path)!r}: give a directory with vocab.json "
-                f"and merges.txt ({error})"
-            ) from error
-        content = json.loads(theirs.backend_tokenizer.to_str())
+            raise UserError(f"{path}: transformers cannot read it ({error}). Save the tokenizer again.") from error
+        content, problem = json.loads(theirs.backend_tokenizer.to_str()), ""
         model, splitter = content["model"], content["pre_tokenizer"] or {}
         if model["type"] != "BPE" or splitter.get("type") != "ByteLevel" or splitter["add_prefix_space"]:
-            raise UserError(
-                f"{str(path)!r} is a {model['type']} tokenizer split by {splitter}: expected GPT-2's byte-level BPE"
-            )
-        added = [token["content"] for token in content["added_tokens"] if token["content"] not in model["vocab"]]
-        if added:
-            raise UserError(f"{str(path)!r} adds the tokens {added} to its vocabulary: give the plain GPT-2 tokenizer")
-        if sorted(model["vocab"].values()) != list(range(len(model["vocab"]))):
-            raise UserError(f"the ids of {str(path)!r} are not 0 to {len(model['vocab']) - 1}, each once")
+            problem = f"is a {model['type']} tokenizer split by {splitter}"
+        elif added := [one["content"] for one in content["added_tokens"] if one["content"] not in model["vocab"]]:
+            problem = f"adds the tokens {added} to its vocabulary"
+        elif sorted(model["vocab"].values()) != list(range(len(model["vocab"]))):
+            problem = f"has other ids than 0 to {len(model['vocab']) - 1}, each once"
+        if problem:
+            raise UserError(f"{str(path)!r} {problem}: give GPT-2's plain byte-level BPE")
         return cls(sorted(model["vocab"], key=model["vocab"].get), model["merges"])
 
     @classmethod
     def from_pretrained(cls, name: str) -> "GPT2Tokenizer":
-        """Read a tokenizer by its name on the Hugging Face hub, such as "gpt2"; needs the network once.
-
-        Raises:
-            UserError: the hub cannot be reached or has no such tokenizer, or it is not a byte-level BPE.
-        """
+        """Read a tokenizer by its name on the Hugging Face hub, such as "gpt2"; needs the network once."""
         # transformers itself would build an empty tokenizer from a name that it cannot fetch.
         return cls.from_directory(fetch_snapshot(name, files=("vocab.json", "merges.txt")))
 

@@ -64,16 +64,14 @@ class BestRows(AllRows):
     def fit(cls, dataset: RLDataset, config: Any) -> Self:
         """Find the threshold of the best `config.top_fraction` of the rows, and not below `config.min_return`.
 
-        Raises:
-            UserError: no row of the training data is that good.
+        It is a `UserError` if no row of the training data is that good.
         """
         returns = np.array([total_return(dataset, row) for row in read_rows(dataset)])
         n_best = int(np.ceil(config.top_fraction * len(returns)))
         threshold = max(float(np.sort(returns)[-n_best]), config.min_return)
-        if returns.max() < threshold:
+        if (best := returns.max()) < threshold:
             raise UserError(
-                f"No training row has a return of at least min_return={config.min_return}; the best has "
-                f"{returns.max():.4g}. Lower min_return."
+                f"No training row reaches min_return={config.min_return}; the best has {best:.4g}. Lower it."
             )
         n_kept = np.sum(returns >= threshold)
         logger.info("best rows: %d of %d have a return of at least %.4g", n_kept, len(returns), threshold)
@@ -99,11 +97,7 @@ class BestOfStream(IterableRLDataset):
         self.stream, self.threshold = stream, threshold
 
     def sample_item(self, rng: np.random.Generator) -> DataPoint:
-        """Return the next row that reaches the threshold.
-
-        Raises:
-            UserError: `MAX_TRIES` rows in a row do not.
-        """
+        """Return the next row that reaches the threshold; if none of `MAX_TRIES` does, it is a `UserError`."""
         for _ in range(MAX_TRIES):
             point = self.stream.sample_item(rng)
             if total_return(self.stream, point) >= self.threshold:
@@ -134,11 +128,7 @@ class PreferencePairs(AllRows):
         return cls(config.min_gap, config.pairs_per_prompt, config.seed)
 
     def apply(self, dataset: RLDataset) -> RLDataset:
-        """Return the pairs as rows 2 i (better) and 2 i + 1 (worse).
-
-        Raises:
-            UserError: the dataset is a stream, or has no pair.
-        """
+        """Return the pairs as rows 2 i (better) and 2 i + 1 (worse); a stream, or no pair at all, is a `UserError`."""
         if not isinstance(dataset, ListRLDataset):
             raise UserError("Preference pairs need a dataset with a fixed list of rows, and this one is a stream.")
         answers: dict[str, list[tuple[float, int]]] = defaultdict(list)
@@ -190,9 +180,7 @@ class ReturnLabels(AllRows):
 
         They are the dialogues' own, the very numbers that labels are chosen by: without what a dataset pays for tokens,
         and not the rows', which are scaled and rounded, so that a return that is an edge is on one side of it always.
-
-        Raises:
-            UserError: the tokenizer cannot write the labels, or reads two of them as the same tokens.
+        Labels that the tokenizer cannot write, or cannot tell apart, are a `UserError`.
         """
         every, first = array("d"), array("d")
         for row in read_rows(dataset.with_view(_Reckoned)):
@@ -271,11 +259,7 @@ class _Labelled:
 
 
 def read_rows(dataset: RLDataset) -> Iterator[DataPoint]:
-    """Yield a dataset's rows, or of a stream `N_SAMPLED`, the same ones every time.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Yield a dataset's rows (there must be one), or of a stream `N_SAMPLED`, the same ones every time."""
     if isinstance(dataset, ListRLDataset):
         if not dataset.size():
             raise UserError("the dataset has no rows: check the file it was read from and the split it belongs to")

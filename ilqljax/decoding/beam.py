@@ -51,10 +51,8 @@ def make_beam_search(
     """Make the compiled search `search(networks, tokens [B P], lengths [B]) -> Beams`, of `width` beams per prompt.
 
     The rest is as in `make_generate`; of the config, `n_generations` and `rank_by` are not used. `max_length` is the
-    longest row, prompt and utterance together; 0 is as many positions as the model has.
-
-    Raises:
-        UserError: there are fewer tokens than beams, or no beam.
+    longest row, prompt and utterance together; 0 is as many positions as the model has. A width of none, or of more
+    beams than there are tokens, is a `UserError`.
     """
     vocab_size, n_head = model.backbone.config.vocab_size, model.backbone.config.n_head
     if not 0 < width <= vocab_size:

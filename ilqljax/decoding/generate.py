@@ -12,7 +12,7 @@ so that every row writes the same slot at the same step, and neither padding nor
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ class LoopState(NamedTuple):
     """What a decode loop carries. `hidden` and `caches` are keyed by trunk: policy, value, target."""
 
     step: Int[Array, ""]
-    found: NamedTuple
+    found: Any
     done: Bool[Array, "..."]
     hidden: dict
     caches: dict
@@ -111,7 +111,7 @@ def decode(
     *,
     steps: int,
     n: int,
-) -> NamedTuple:
+) -> Any:
     """Prefill, and let `choose` decide n rows for each prompt, a token a step, until all are done or `steps` are over.
 
     It returns each row's next token, and the state with what is found and done by now; `empty` and `done` are what
@@ -123,9 +123,11 @@ def decode(
     in_prompt = jnp.arange(n_columns + steps)[None] < row_lengths[:, None]
 
     def advance(state: LoopState) -> LoopState:
-        t = state.step
+        t, hidden, caches = state.step, {}, {}
         token, state = choose(state)
-        place, hidden, caches = place_token(in_prompt, n_columns, t), {}, {}
+        # It sees its row's prompt and the new tokens up to itself.
+        slots, new = jnp.arange(in_prompt.shape[1])[None], n_columns + t
+        place = CacheSlots(new, in_prompt | ((slots >= n_columns) & (slots <= new)))
         for role, trunk in networks.trunks.items():
             output = model.run_trunk(
                 trunk, token[:, None], (row_lengths + t)[:, None], cache=state.caches[role], slots=place
@@ -158,12 +160,6 @@ def split_hidden(model: ValueLM, hidden: Float[Array, "B D"], block_output: Floa
     """Return what the language-model head reads and what value heads read, of one position a row."""
     values_read = block_output if model.config.advanced_mlp else hidden
     return hidden, values_read.astype(jnp.float32)
-
-
-def place_token(in_prompt: Bool[Array, "N S"], n_columns: int, step: Int[Array, ""]) -> CacheSlots:
-    """Say where new token number `step` goes; it sees its row's prompt and the new tokens up to itself."""
-    slots, new = jnp.arange(in_prompt.shape[1])[None], n_columns + step
-    return CacheSlots(new, in_prompt | ((slots >= n_columns) & (slots <= new)))
 
 
 def repeat_rows(model: ValueLM, hidden: dict, caches: dict, n: int) -> tuple[dict, dict]:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known, check_range
 
 RANKINGS = ("advantage", "value", "log_probability", "policy+advantage", "policy+value")
 OLD_RANKINGS = {"both": "policy+advantage", "tilted": "policy+value"}  # of version 0.1
@@ -46,27 +46,15 @@ class DecodeConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rank_by", OLD_RANKINGS.get(self.rank_by, self.rank_by))
-        if not math.isfinite(self.temperature) or not math.isfinite(self.beta) or not self.clip > -math.inf:
+        check_known(RANKINGS, rank_by=self.rank_by)
+        check_range(self, "[1, inf)", "max_new_tokens", "n_generations")
+        check_range(self, "[0, inf)", "temperature", "top_k", "beam_width")
+        check_range(self, "(-inf, inf)", "beta")
+        check_range(self, "(-inf, inf]", "clip")
+        check_range(self, "(0, 1]", "top_p")
+        if self.beam_width and self.n_generations > 1:
             raise UserError(
-                f"temperature={self.temperature}, beta={self.beta}, clip={self.clip}: give a finite temperature and "
-                "beta, and a clip that is a number, or inf for none."
-            )
-        if self.rank_by not in RANKINGS:
-            raise UserError(f"rank_by={self.rank_by!r} is unknown. Use one of {', '.join(map(repr, RANKINGS))}.")
-        if self.max_new_tokens < 1 or self.n_generations < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise UserError(
-                f"{self} is out of range: max_new_tokens and n_generations are at least 1, temperature at least 0 "
-                "(0 is greedy), top_p in (0, 1]."
-            )
-        if self.top_k < 0:
-            raise UserError(f"top_k={self.top_k} is negative. Use 0 to keep all tokens, or the number to keep.")
-        if self.beam_width < 0 or (self.beam_width and self.n_generations > 1):
-            raise UserError(
-                f"beam_width={self.beam_width} with n_generations={self.n_generations}: a beam search finds beam_width "
-                "utterances by itself. Set n_generations=1, or beam_width=0 to sample."
+                f"beam_width={self.beam_width} finds utterances by itself: set n_generations=1, or beam_width=0."
             )
         if not self.exp_weights and not 0.0 <= self.beta <= 1.0:
-            raise UserError(
-                f"beta={self.beta} with exp_weights=False adds log(beta) or log(1 - beta). Use a beta from 0 to 1, or "
-                "exp_weights=True."
-            )
+            raise UserError(f"beta={self.beta} with exp_weights=False adds log(beta) or log(1 - beta): use 0 to 1.")

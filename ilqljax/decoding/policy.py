@@ -91,18 +91,13 @@ class TextPolicy(Policy):
 
         The tokenizer is the one the model was trained with; `view` says what the model is shown of an observation
         (`ilqljax.data.transforms.Transform.view`), and the target Q is clipped to `value_range`
-        (`ilqljax.rl.algorithms.Learner.value_range`).
-
-        Raises:
-            UserError: there is no room for a prompt, or no row in a call.
+        (`ilqljax.rl.algorithms.Learner.value_range`). A model without room for a prompt is a `UserError`.
         """
         ActingConfig(batch_size, tuple(length_buckets))
-        capacity = model.backbone.config.n_positions - config.max_new_tokens
+        n, room = config.max_new_tokens, model.backbone.config.n_positions
+        capacity = room - n
         if capacity < 1:
-            raise UserError(
-                f"max_new_tokens={config.max_new_tokens} leaves no room for a prompt in a model of "
-                f"{model.backbone.config.n_positions} positions. Lower max_new_tokens."
-            )
+            raise UserError(f"max_new_tokens={n} leaves a prompt no room in a model of {room} positions. Lower it.")
         self.model, self.config, self.tokenizer, self.view = model, config, tokenizer, view
         self.params, self.target = params, target
         self.max_prompt, self.batch_size = capacity, batch_size
@@ -115,7 +110,7 @@ class TextPolicy(Policy):
             "suppress_ids": (tokenizer.pad_id, tokenizer.bos_id, tokenizer.boa_id, tokenizer.eos_id),
             "value_range": value_range,
         }
-        self.judge = None
+        self.judge: Callable | None = None
         token_config = config
         if model.config.level == "utterance":
             # Its critic has no say in which token comes next, only in which utterance is best.
@@ -137,8 +132,7 @@ class TextPolicy(Policy):
     def choose_batch(self, observations: Sequence[LanguageObservation]) -> list[Generation]:
         """Return the best of `n_generations` utterances, or of `beam_width` beams, for each observation.
 
-        Raises:
-            UserError: the critic is asked to choose, and cannot (`check_choice`).
+        Errors are those of `check_choice`.
         """
         check_choice(self.config, level="token" if self.judge is None else "utterance")
         return [self.rank(generations)[0] for generations in self.generate_batch(observations)]
@@ -183,7 +177,7 @@ class TextPolicy(Policy):
         keys = jax.vmap(lambda number: jax.random.fold_in(self.key, number))(numbers[rows])
         samples = jax.device_get(self.generate(self.networks, tokens, lengths, keys))
         if self.judge is not None:
-            advantage, value = self.judge_utterances(tokens, lengths, samples)
+            advantage, value = self.judge_utterances(self.judge, tokens, lengths, samples)
             samples = samples._replace(advantage=advantage, value=value)
         return self.decode(samples)[: len(chosen)]
 
@@ -196,7 +190,7 @@ class TextPolicy(Policy):
         return Samples(beams.tokens.reshape(n, -1), found_lengths, beams.scores.reshape(n), np.zeros(n), np.zeros(n))
 
     def judge_utterances(
-        self, tokens: Int[np.ndarray, "B P"], lengths: Int[np.ndarray, "B"], samples: Samples
+        self, judge: Callable, tokens: Int[np.ndarray, "B P"], lengths: Int[np.ndarray, "B"], samples: Samples
     ) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
         """Return advantages and values under an utterance critic; a cut-off sample is closed at its last token."""
         n = self.config.n_generations
@@ -206,14 +200,10 @@ class TextPolicy(Policy):
         for row, start, end, utterance in zip(rows, starts, ends, samples.tokens, strict=True):
             row[start + 1 : end] = utterance[: end - start - 1]
             row[end] = self.tokenizer.eoa_id
-        return jax.device_get(self.judge(self.params, self.target, rows, starts, ends))
+        return jax.device_get(judge(self.params, self.target, rows, starts, ends))
 
     def decode(self, samples: Samples) -> list[list[Generation]]:
-        """Turn sampled tokens into text, grouped by prompt.
-
-        Raises:
-            UserError: a log-probability, an advantage or a value is NaN.
-        """
+        """Turn sampled tokens into text, grouped by prompt; a number that is NaN is a `UserError`."""
         if np.isnan([samples.log_probability, samples.advantage, samples.value]).any():
             raise UserError(
                 "The networks gave NaN instead of a log-probability, an advantage or a value: their parameters are not "
@@ -231,14 +221,10 @@ class TextPolicy(Policy):
 
 
 def check_choice(config: DecodeConfig, *, level: str, frozen: bool = False) -> None:
-    """Refuse to choose by a critic that has nothing to choose from or does not run.
+    """Refuse, with a `UserError`, to choose by a critic that has nothing to choose from or does not run.
 
     A critic of utterances (`level` "utterance") judges samples whatever `beta`. `frozen` says that the policy was only
     cloned, so that one sample shows nothing of such a critic.
-
-    Raises:
-        UserError: `rank_by` asks a critic of tokens, and `beta` is 0; or a critic of utterances gets one sample of a
-            frozen policy, or equal ones.
     """
     n = config.n_generations
     if level == "token" and n > 1 and config.rank_by in ("advantage", "value") and not config.beta:
@@ -252,10 +238,7 @@ def check_choice(config: DecodeConfig, *, level: str, frozen: bool = False) -> N
             "no say in one, nor in beams. Set decode.n_generations=8, for instance, and decode.beam_width=0."
         )
     if level == "utterance" and n > 1 and not config.temperature:
-        raise UserError(
-            f"decode.temperature=0 makes all {n} samples equal, and a critic of whole utterances chooses among "
-            "different ones. Set a temperature above 0."
-        )
+        raise UserError(f"decode.temperature=0 makes all {n} samples equal: a critic has no choice. Set it above 0.")
 
 
 def make_utterance_scores(

@@ -100,12 +100,9 @@ def filter_logits(
 ) -> Float[Array, "B V"]:
     """Return log-probabilities after temperature, top-k and nucleus (top-p) filtering; -inf where filtered out.
 
-    Args:
-        logits: the policy's logits.
-        temperature: divides the logits; 0 (greedy) leaves them alone.
-        top_k: keep the k likeliest tokens (0: all); ties with the k-th are kept.
-        top_p: keep the smallest set of likeliest tokens whose probability reaches this (Holtzman et al. 2020); the
-            likeliest token is always kept.
+    The temperature divides the logits; 0 (greedy) leaves them alone. `top_k` keeps the k likeliest tokens (0: all) and
+    those that tie with the k-th. `top_p` keeps the smallest set of likeliest tokens whose probability reaches it
+    (Holtzman et al. 2020), the likeliest token always.
     """
     if temperature:
         logits = logits / temperature

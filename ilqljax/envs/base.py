@@ -65,26 +65,14 @@ class Turn(NamedTuple):
     terminal: bool
 
 
-def interact_environment(
-    env: LanguageEnvironment, policy: Policy, obs: LanguageObservation | None = None
-) -> tuple[LanguageObservation, list[Turn]]:
-    """Let the policy act until the dialogue is over; return the last observation, and the turns in order.
-
-    The environment is reset unless its present observation `obs` is given, to continue a dialogue that is under way.
-    """
-    return interact_environments([env], policy, None if obs is None else [obs])[0]
-
-
 def interact_environments(
     envs: Sequence[LanguageEnvironment], policy: Policy, observations: Sequence[LanguageObservation] | None = None
 ) -> list[tuple[LanguageObservation, list[Turn]]]:
-    """Return what `interact_environment` returns for each of many distinct environments.
+    """Let a policy act in distinct environments until all dialogues are over: each one's last observation and turns.
 
-    Each turn is one `act_batch` call over those still alive; finished ones drop out.
-
-    Raises:
-        ValueError: an environment appears twice, the observations are not one per environment, or the policy
-            did not return one action per observation.
+    The environments are reset unless their present observations are given, to continue dialogues that are under way.
+    Each turn is one `act_batch` call over those still alive; finished ones drop out. An environment that appears twice,
+    or not one observation or action for each, is a `ValueError`.
     """
     if len({id(env) for env in envs}) != len(envs):
         raise ValueError("an environment appears twice in envs, so its dialogues would mix: pass distinct objects")

@@ -46,7 +46,16 @@ def build_gpt2(tokenizer: Tokenizer, *, path: str = "", **options: Any) -> Built
     check_same_tokenizer(local, tokenizer)
     numerics = {"dtype": config.dtype, "dropout": config.dropout}
     if (local / OPTIONS).is_file():
-        return build_from_networks(load_networks(local, **numerics), tokenizer, where=local, **execution)
+        networks = load_networks(local, **numerics)
+        backbone = networks.model.backbone.config
+        if backbone.vocab_size != tokenizer.vocab_size:  # the vocabulary cannot grow under a critic
+            raise UserError(
+                f"{local} has Q heads for {backbone.vocab_size} tokens and config.tokenizer gives "
+                f"{tokenizer.vocab_size}. Use the tokenizer that the model was trained with, or delete {OPTIONS} there "
+                "to start from its policy alone."
+            )
+        model = ValueLM(GPT2(replace(backbone, **execution)), networks.model.config)
+        return BuiltModel(model, tokenizer, policy_trunk(networks.params), networks)
     config, trunk = load_gpt2(str(local) if local.exists() else path, **numerics)
     check_vocabulary(path, config.vocab_size, tokenizer)
     trunk = resize_vocabulary(trunk, tokenizer.vocab_size)
@@ -67,24 +76,9 @@ def build_saved_tokenizer(*, path: str) -> Tokenizer:
     return load_tokenizer(resolve_path(path))
 
 
-def build_from_networks(networks: Networks, tokenizer: Tokenizer, *, where: Path, **execution: Any) -> BuiltModel:
-    """Build the model whose networks were loaded whole; the vocabulary cannot grow under a critic."""
-    found = networks.model.backbone.config.vocab_size
-    if found != tokenizer.vocab_size:
-        raise UserError(
-            f"{where} has Q heads for {found} tokens and config.tokenizer gives {tokenizer.vocab_size}. Use the "
-            f"tokenizer that the model was trained with, or delete {OPTIONS} there to start from its policy alone."
-        )
-    config = replace(networks.model.backbone.config, **execution)
-    model = ValueLM(GPT2(config), networks.model.config)
-    return BuiltModel(model, tokenizer, policy_trunk(networks.params), networks)
-
-
 def check_same_tokenizer(directory: Path, tokenizer: Tokenizer) -> None:
     """Refuse a model directory that was saved with another tokenizer: its token ids would mean something else."""
-    if not (directory / FILE_NAME).is_file():
-        return
-    if load_tokenizer(directory).fingerprint != tokenizer.fingerprint:
+    if (directory / FILE_NAME).is_file() and load_tokenizer(directory).fingerprint != tokenizer.fingerprint:
         raise UserError(
             f"{directory} was saved with another tokenizer than config.tokenizer gives. Start from the same data and "
             "vocab_size as the run that made it, or choose a model without ilqljax_tokenizer.json."

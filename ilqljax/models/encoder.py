@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from ilqljax.errors import UserError
+from ilqljax.errors import check_divisible, check_known
 from ilqljax.models.attention import attend
 from ilqljax.types import Array
 
@@ -54,13 +54,8 @@ class BertConfig:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.hidden_size % self.num_attention_heads:
-            raise UserError(
-                f"hidden_size={self.hidden_size} is not divisible by num_attention_heads={self.num_attention_heads}. "
-                "Change one of the two."
-            )
-        if self.hidden_act not in ACTIVATIONS:
-            raise UserError(f"Unknown hidden_act {self.hidden_act!r}. Known: {', '.join(ACTIVATIONS)}.")
+        check_divisible(self, "hidden_size", "num_attention_heads")
+        check_known(ACTIVATIONS, hidden_act=self.hidden_act)
 
 
 class BertLayer(nn.Module):
@@ -118,13 +113,9 @@ def layer_norm(config: BertConfig, name: str) -> nn.LayerNorm:
 def pool(
     hidden: Float[Array, "B T D"], mask: Bool[Array, "B T"], *, pooling: str, normalize: bool
 ) -> Float[Array, "B D"]:
-    """Make one float32 vector a text (module docstring).
+    """Make one float32 vector a text by `POOLINGS` (module docstring), of length 1 if `normalize`.
 
-    Args:
-        hidden: hidden states.
-        mask: which tokens count; a row without any gives zeros.
-        pooling: "mean" of the tokens that count, or "cls", the first token.
-        normalize: scale to length 1.
+    A row of which no token counts gives zeros.
     """
     hidden = hidden.astype(jnp.float32)
     if pooling == "cls":

@@ -9,7 +9,7 @@ in training. In decoding the caller says where the token's keys go and which slo
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from ilqljax.config.sections import NO_OPTION
-from ilqljax.errors import UserError
+from ilqljax.errors import check_divisible
 from ilqljax.models.attention import attend_cached, attend_causally
 from ilqljax.models.cpu import decoding as on_cpu
 from ilqljax.models.cpu import use_cpu_tricks
@@ -57,8 +57,7 @@ class GPT2Config:
     unroll: int = 1
 
     def __post_init__(self) -> None:
-        if self.n_embd % self.n_head:
-            raise UserError(f"n_embd={self.n_embd} is not divisible by n_head={self.n_head}. Change one of the two.")
+        check_divisible(self, "n_embd", "n_head")
 
     @property
     def head_size(self) -> int:
@@ -110,7 +109,7 @@ class Attention(nn.Module):
         query, key, value = jnp.moveaxis(qkv, (2, 3), (0, 2))  # each [B H T K]
         drop = nn.Dropout(c.dropout, deterministic=False) if c.dropout and not deterministic else None
         keys, values = (on_cpu.store(x) if use_cpu_tricks() else x for x in (key, value))
-        if cache_layer is None:
+        if slots is None:
             mixed = attend_causally(query, key, value, drop)
         else:
             # Written before it is read: the other way round both would be copied whole.
@@ -185,7 +184,7 @@ class GPT2(nn.Module):
         x = (wte[tokens] + wpe[positions]).astype(c.dtype)
         x = nn.Dropout(c.dropout, deterministic=deterministic)(x)
         return_kv = return_kv or cache is not None
-        layers = self.get_variable("params", "h")
+        layers: Any = self.get_variable("params", "h")
         if isinstance(layers, tuple):
             x, new_kv = on_cpu.run_layers(Block(c, return_kv, deterministic, parent=None), layers, x, cache, slots)
         else:

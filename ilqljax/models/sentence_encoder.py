@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ilqljax.data.files import hash_file
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known
 from ilqljax.models.cpu import use_cpu_tricks
 from ilqljax.models.encoder import POOLINGS, Bert, embed
 from ilqljax.models.io.encoder import find_encoder, load_bert, read_encoder_files
@@ -25,7 +25,6 @@ BATCH_SIZES = (1, 8)
 # Tokens of the largest batch: what fits a CPU's cache, or keeps an accelerator busy.
 CPU_BATCH_TOKENS, BATCH_TOKENS = 2048, 16384
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
-DTYPES = ("float32", "bfloat16")
 # Raised when the meaning of a vector changes.
 ENCODER_VERSION = 1
 
@@ -57,28 +56,21 @@ class SentenceEncoder:
             UserError: a setting is unknown, or the directory is not a complete encoder.
         """
         directory = find_encoder(str(path))
-        if pooling not in ("", *POOLINGS):
-            raise UserError(
-                f"Unknown pooling {pooling!r}. Known: {', '.join(POOLINGS)}, or '' for the directory's own."
-            )
-        if dtype not in DTYPES:
-            raise UserError(f"Unknown dtype {dtype!r}. Known: {', '.join(DTYPES)}.")
+        check_known((*POOLINGS, ""), pooling=pooling)
+        check_known(("float32", "bfloat16"), dtype=dtype)
         files = read_encoder_files(directory)
         config, params = load_bert(files.bert, dtype=dtype)
         longest = config.max_position_embeddings
         self.max_length = max_length or min(files.max_length or longest, longest)
         if not 2 < self.max_length <= longest:
-            raise UserError(
-                f"max_length={max_length}: {directory} reads 3 to {longest} tokens. Use one of these, or 0."
-            )
+            raise UserError(f"max_length={max_length}: {directory} reads 3 to {longest} tokens. Use these, or 0.")
         self.pooling, self.normalize, self._lower = pooling or files.pooling, files.normalize, files.lower
         self.width = config.hidden_size
         self.fingerprint = self._make_fingerprint(files.bert, dtype)
         self._model, self._params = Bert(config), jax.device_put(params)
         self._tokenizer = load_bert_tokenizer(files.bert, vocab_size=config.vocab_size)
         self._buckets = (*(b for b in BUCKETS if b < self.max_length), self.max_length)
-        usual = CPU_BATCH_TOKENS if use_cpu_tricks() else BATCH_TOKENS
-        self._batch_tokens = batch_tokens or usual
+        self._batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if use_cpu_tricks() else BATCH_TOKENS)
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Return one float32 vector a text; each depends on its own text only (up to float32 rounding)."""
@@ -96,13 +88,9 @@ class SentenceEncoder:
                 for j, row in enumerate(chosen):
                     tokens[j, : lengths[row]] = rows[row]
                 counts[: len(chosen)] = lengths[chosen]
-                vectors[chosen] = self._embed(tokens, counts)[: len(chosen)]
+                how = {"model": self._model, "pooling": self.pooling, "normalize": self.normalize}
+                vectors[chosen] = np.asarray(embed(self._params, tokens, counts, **how))[: len(chosen)]
         return Encoded(vectors, n_truncated)
-
-    def _embed(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        return np.asarray(
-            embed(self._params, tokens, lengths, model=self._model, pooling=self.pooling, normalize=self.normalize)
-        )
 
     def _tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
         if not texts:
@@ -125,11 +113,7 @@ class SentenceEncoder:
 
 
 def load_bert_tokenizer(directory: Path, *, vocab_size: int):
-    """Load a directory's tokenizer with transformers.
-
-    Raises:
-        UserError: there is none, or it has more tokens than the model.
-    """
+    """Load a directory's tokenizer with transformers; one with more tokens than the model is a `UserError`."""
     if not any((directory / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
         raise UserError(f"{directory} has neither tokenizer.json nor vocab.txt. Save the tokenizer there too.")
     from transformers import AutoTokenizer  # slow to import, and only needed here
@@ -139,8 +123,8 @@ def load_bert_tokenizer(directory: Path, *, vocab_size: int):
     except (OSError, ValueError) as error:
         raise UserError(f"{directory}: its tokenizer cannot be loaded ({error}). Save it again.") from error
     if len(tokenizer) > vocab_size:
+        n = len(tokenizer)
         raise UserError(
-            f"{directory}: the tokenizer has {len(tokenizer)} tokens and the model {vocab_size}. They do not belong "
-            "together; copy both from one model."
+            f"{directory}: the tokenizer has {n} tokens and the model {vocab_size}. Copy both from one model."
         )
     return tokenizer

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from ilqljax.config.sections import NO_OPTION
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known
 from ilqljax.models import heads
 from ilqljax.models.cpu import products as on_cpu
 from ilqljax.models.cpu import use_cpu_tricks
@@ -31,10 +31,24 @@ from ilqljax.types import Array
 Params = dict
 
 
+class BackboneConfig(Protocol):
+    """The sizes that heads, decoding and a run's plan read."""
+
+    vocab_size: int
+    n_positions: int
+    n_embd: int
+    n_head: int
+    dtype: str
+
+    @property
+    def inner_size(self) -> int:
+        """Width of a block's hidden layer."""
+
+
 class Backbone(Protocol):
     """What a trunk must offer; `ilqljax.models.gpt2.GPT2` is one."""
 
-    config: object
+    config: BackboneConfig
 
     def init(self, key: Array, tokens: Int[Array, "B T"]) -> dict:
         """Create `{"params": ...}`."""
@@ -75,8 +89,7 @@ class ValueLM:
     """A backbone with value heads, used functionally: every method takes the parameters it reads."""
 
     def __init__(self, backbone: Backbone, config: ValueLMConfig) -> None:
-        if config.level not in ("token", "utterance"):
-            raise UserError(f"level={config.level!r} is unknown. Use 'token' or 'utterance'.")
+        check_known(("token", "utterance"), level=config.level)
         self.backbone = backbone
         self.config = config
         head: Callable[[int, str], nn.Module] = heads.MLPHead
@@ -100,13 +113,9 @@ class ValueLM:
         return self.backbone.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
 
     def init_params(self, key: Array, *, trunk: Params | None = None, policy: Params | None = None) -> Params:
-        """Create an ILQL model's online parameters.
+        """Create an ILQL model's online parameters, the value trunk from `trunk` or at random.
 
-        Args:
-            key: PRNG key.
-            trunk: parameters to start the value trunk from; random where absent.
-            policy: parameters to start a separate policy trunk from; a copy of the value trunk's where absent, as in
-                the original.
+        A separate policy trunk starts from `policy`, or from a copy of the value trunk's, as in the original.
         """
         keys = jax.random.split(key, 4)
         trunk = self.init_trunk(keys[0]) if trunk is None else trunk
@@ -134,15 +143,7 @@ class ValueLM:
     ) -> HiddenStates:
         """Run the trunks that are needed: the policy's only if `policy`, and dropout never in the target's.
 
-        Args:
-            params: online parameters (see the module's docstring).
-            target: target parameters.
-            tokens: the batch's tokens.
-            policy: whether the policy's hidden states are wanted.
-            dropout_key: PRNG key for dropout; no dropout where it is absent.
-
-        Returns:
-            Hidden states; those of the target carry no gradient.
+        There is no dropout without a key. Hidden states of the target carry no gradient.
         """
         value_key, policy_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         online = self.run_trunk(params["trunk"], tokens, dropout_key=value_key)
@@ -176,7 +177,8 @@ class ValueLM:
 
     def compute_v(self, params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "..."]:
         """Compute V(s)."""
-        return self.v_head.apply({"params": params["v"]}, hidden)[..., 0]
+        values: Array = self.v_head.apply({"params": params["v"]}, hidden)
+        return values[..., 0]
 
     def compute_q_features(self, head_params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... F"]:
         """Compute the last features of a Q head; `heads.project`, `heads.take_outputs` or `finish_q` finish."""
@@ -203,15 +205,11 @@ class ValueLM:
     def compute_target_q_all(self, target: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Compute min over the target heads of Q(s, .) for every action, as decoding needs it.
 
-        Raises:
-            UserError: the heads are an utterance critic's, which has no value for a token.
+        The heads of an utterance critic, which has no value for a token, are a `UserError`.
         """
         values = [heads.project(target[n], self.compute_q_features(target[n], hidden)) for n in self.q_names]
         if values[0].shape[-1] != self.backbone.config.vocab_size:
-            raise UserError(
-                f"The critic has {values[0].shape[-1]} output(s) and the vocabulary {self.backbone.config.vocab_size} "
-                "tokens: an utterance critic cannot weigh tokens. Decode with beta=0."
-            )
+            raise UserError("The Q heads have one output: an utterance critic cannot weigh tokens. Decode with beta=0.")
         return jnp.min(jnp.stack(values), axis=0)
 
 

@@ -28,19 +28,10 @@ import jax
 import optax
 
 from ilqljax.config.sections import Section, from_section, to_plain
-from ilqljax.data.dataset import RLDataset
 from ilqljax.data.transforms import AllRows, BestRows, PreferencePairs, ReturnLabels, Transform
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known
 from ilqljax.models.value_lm import ValueLM
-from ilqljax.rl.objectives.likelihood import (
-    BCConfig,
-    DecisionTransformerConfig,
-    DPOConfig,
-    FilteredBCConfig,
-    make_bc_loss,
-    make_dpo_loss,
-)
-from ilqljax.rl.objectives.values import ILQLConfig, UtteranceILQLConfig, make_ilql_loss, unreached_paths
+from ilqljax.rl.objectives import likelihood, values
 from ilqljax.rl.steps import TrainState, init_state
 from ilqljax.types import UNCLIPPED, Array, LossFn
 
@@ -67,28 +58,26 @@ class Algorithm(NamedTuple):
     fixed: Mapping[str, Any] = MappingProxyType({})
 
 
-def make_critic_algorithm(**fixed: Any) -> Algorithm:
-    """Make a relative of ILQL, per token, from the options that set it apart."""
-    return Algorithm(ILQLConfig, make_ilql_loss, has_critic=True, fixed=fixed)
-
-
-def make_utterance_algorithm(**fixed: Any) -> Algorithm:
-    """Make a relative of ILQL with whole utterances as actions."""
-    return Algorithm(UtteranceILQLConfig, make_ilql_loss, has_critic=True, level="utterance", fixed=fixed)
+def make_critic_algorithm(level: str = "token", **fixed: Any) -> Algorithm:
+    """Make a relative of ILQL, per token or utterance, from the options that set it apart."""
+    config_class = values.ILQLConfig if level == "token" else values.UtteranceILQLConfig
+    return Algorithm(config_class, values.make_ilql_loss, has_critic=True, level=level, fixed=fixed)
 
 
 ALGORITHMS = {
-    "bc": Algorithm(BCConfig, make_bc_loss),
-    "filtered_bc": Algorithm(FilteredBCConfig, make_bc_loss, transform=BestRows),
+    "bc": Algorithm(likelihood.BCConfig, likelihood.make_bc_loss),
+    "filtered_bc": Algorithm(likelihood.FilteredBCConfig, likelihood.make_bc_loss, transform=BestRows),
     "ilql": make_critic_algorithm(),
-    "ilql_utterance": make_utterance_algorithm(),
+    "ilql_utterance": make_critic_algorithm("utterance"),
     "mc": make_critic_algorithm(backup="v", mc_returns=True, expectile=0.5),
     "sarsa": make_critic_algorithm(backup="v", mc_returns=False, expectile=0.5),
     "cql": make_critic_algorithm(backup="max", mc_returns=False, expectile=0.5),
     "psi": make_critic_algorithm(backup="soft", mc_returns=False, expectile=0.5),
-    "chai": make_utterance_algorithm(awac_weight=0.0),
-    "decision_transformer": Algorithm(DecisionTransformerConfig, make_bc_loss, transform=ReturnLabels),
-    "dpo": Algorithm(DPOConfig, make_dpo_loss, has_reference=True, transform=PreferencePairs),
+    "chai": make_critic_algorithm("utterance", awac_weight=0.0),
+    "decision_transformer": Algorithm(
+        likelihood.DecisionTransformerConfig, likelihood.make_bc_loss, transform=ReturnLabels
+    ),
+    "dpo": Algorithm(likelihood.DPOConfig, likelihood.make_dpo_loss, has_reference=True, transform=PreferencePairs),
 }
 
 
@@ -109,10 +98,6 @@ class Learner(NamedTuple):
         """What the critic's target Q is clipped to, in training as in acting."""
         return (self.config.value_min, self.config.value_max) if self.algorithm.has_critic else UNCLIPPED
 
-    def fit_transform(self, dataset: RLDataset) -> Transform:
-        """Fit the algorithm's transform to its training data, and return it; errors are the transform's."""
-        return self.algorithm.transform.fit(dataset, self.config)
-
 
 def make_learner(name: str, model: ValueLM, section: Section, *, path: str = "config.train.loss") -> Learner:
     """Look an algorithm up by name and read its options from a config section; errors are `read_options`'s."""
@@ -124,27 +109,25 @@ def make_learner(name: str, model: ValueLM, section: Section, *, path: str = "co
 def read_options(name: str, section: Section, *, path: str = "config.train.loss") -> tuple[Algorithm, Any]:
     """Look an algorithm up and check its options, before anything is built.
 
-    Raises:
-        UserError: the name is unknown, or the section has an option that the algorithm lacks or fixes otherwise.
+    An unknown name, and an option that the algorithm lacks or fixes otherwise, are a `UserError`.
     """
-    if name not in ALGORITHMS:
-        raise UserError(f"algorithm={name!r} is unknown. Known: {', '.join(ALGORITHMS)}.")
+    check_known(ALGORITHMS, algorithm=name)
     algorithm = ALGORITHMS[name]
-    values = to_plain(section)
+    given = to_plain(section)
     own = {field.name for field in dataclasses.fields(algorithm.config_class)}
     others = {field.name for a in ALGORITHMS.values() for field in dataclasses.fields(a.config_class)}
-    if foreign := sorted((set(values) & others) - own):
+    if foreign := sorted((set(given) & others) - own):
         raise UserError(
             f"{path} has {', '.join(foreign)}, which are options of other algorithms than {name!r}. Choose the "
             f"algorithm by the config's argument, as in --config configs/workable.py:{name}, which sets its options."
         )
     for key, value in algorithm.fixed.items():
-        if values.get(key, value) != value:
+        if given.get(key, value) != value:
             raise UserError(
-                f"{path}.{key}={values[key]!r}, but {key}={value!r} is what makes the algorithm {name!r}. Leave it "
+                f"{path}.{key}={given[key]!r}, but {key}={value!r} is what makes the algorithm {name!r}. Leave it "
                 "out, or choose algorithm='ilql', which leaves it free."
             )
-    return algorithm, from_section(algorithm.config_class, {**values, **algorithm.fixed}, path=path)
+    return algorithm, from_section(algorithm.config_class, {**given, **algorithm.fixed}, path=path)
 
 
 def init_learner_state(
@@ -155,18 +138,11 @@ def init_learner_state(
     trunk: dict | None = None,
     networks: tuple[dict, dict] | None = None,
 ) -> TrainState:
-    """Create an algorithm's training state.
+    """Create an algorithm's training state; `key` is of its first parameters and, later, of every step's randomness.
 
-    Args:
-        learner: the algorithm.
-        optimizer: of the trained parameters.
-        key: of the initial parameters and, later, of every step's randomness.
-        trunk: a language model (pretrained, or cloned from the data) that the policy and the value trunk start from;
-            random where absent.
-        networks: (params, target) that a critic starts from instead, heads and targets included.
-
-    Raises:
-        UserError: an algorithm without a critic was given networks.
+    The policy and the value trunk start from `trunk`, a language model (pretrained, or cloned from the data), or from
+    random parameters. A critic starts from `networks` (params, target) instead, heads and targets included; without a
+    critic these are a `UserError`.
     """
     if networks is not None and not learner.algorithm.has_critic:
         raise UserError("networks were given to an algorithm without a critic. Give its policy as trunk instead.")
@@ -194,4 +170,4 @@ def select_acting_params(state: TrainState) -> dict:
 
 def find_unreached(learner: Learner, state: TrainState) -> tuple[tuple[str, ...], ...]:
     """List the parameters that the loss never reads (`objectives.values.unreached_paths`)."""
-    return unreached_paths(learner.model, learner.config, state.params) if learner.algorithm.has_critic else ()
+    return values.unreached_paths(learner.model, learner.config, state.params) if learner.algorithm.has_critic else ()

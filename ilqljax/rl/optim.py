@@ -9,13 +9,10 @@ import optax
 from jaxtyping import Float, Int
 from optax.contrib import MuonDimensionNumbers, muon
 
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known, check_range
 from ilqljax.models import cpu
 from ilqljax.models.cpu import use_cpu_tricks
 from ilqljax.types import Array
-
-OPTIMIZERS = ("adamw", "muon")
-SCHEDULES = ("constant", "cosine", "linear")
 
 
 @dataclass(frozen=True)
@@ -49,18 +46,11 @@ class OptimConfig:
     max_grad_norm: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.optimizer not in OPTIMIZERS:
-            raise UserError(f"optimizer={self.optimizer!r} is unknown. Known: {', '.join(OPTIMIZERS)}.")
-        if self.schedule not in SCHEDULES:
-            raise UserError(f"schedule={self.schedule!r} is unknown. Known: {', '.join(SCHEDULES)}.")
-        for name in ("lr", "warmup_steps", "total_steps", "weight_decay", "eps", "max_grad_norm"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{name}={getattr(self, name)} is negative or not a number. Use 0 or more.")
-        for name in ("b1", "b2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} is not in [0, 1). Usual values are 0.9 and 0.999.")
-        if not 0 <= self.end_lr_fraction <= 1:
-            raise UserError(f"end_lr_fraction={self.end_lr_fraction} is not in [0, 1]. It is a share of lr.")
+        check_known(("adamw", "muon"), optimizer=self.optimizer)
+        check_known(("constant", "cosine", "linear"), schedule=self.schedule)
+        check_range(self, "[0, inf]", "lr", "warmup_steps", "total_steps", "weight_decay", "eps", "max_grad_norm")
+        check_range(self, "[0, 1)", "b1", "b2")
+        check_range(self, "[0, 1]", "end_lr_fraction")
         if self.schedule != "constant" and self.total_steps <= self.warmup_steps:
             raise UserError(
                 f"schedule={self.schedule!r} with total_steps={self.total_steps} and warmup_steps={self.warmup_steps} "
@@ -117,13 +107,9 @@ def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
 
     Gradients are clipped before the moments see them, as torch's `clip_grad_norm_` before `step` does.
     """
-    make = {"adamw": _make_adamw, "muon": _make_muon}[config.optimizer]
-    return optax.chain(clip_by_norm(config.max_grad_norm), make(config))
-
-
-def _make_adamw(config: OptimConfig) -> optax.GradientTransformation:
-    schedule = make_schedule(config)
-    return optax.adamw(schedule, b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay)
+    adam = {"b1": config.b1, "b2": config.b2, "eps": config.eps, "weight_decay": config.weight_decay}
+    rule = _make_muon(config) if config.optimizer == "muon" else optax.adamw(make_schedule(config), **adam)
+    return optax.chain(clip_by_norm(config.max_grad_norm), rule)
 
 
 def _make_muon(config: OptimConfig) -> optax.GradientTransformation:
@@ -131,8 +117,8 @@ def _make_muon(config: OptimConfig) -> optax.GradientTransformation:
 
     Muon moves a kernel by its momentum made orthogonal, all singular values about 1, so that directions whose gradients
     are small move as far as the others. Updates are scaled to a root mean square of 0.2 `config.lr` (Liu et al. 2025,
-    arXiv 2502.16982), about AdamW's, so that one learning rate serves both. Unlike in `_make_adamw`, AdamW looks ahead
-    here (Nesterov's momentum), as optax pairs the two.
+    arXiv 2502.16982), about AdamW's, so that one learning rate serves both. This AdamW looks ahead (Nesterov's
+    momentum), unlike "adamw", as optax pairs the two.
     """
 
     def find_axes(params: Any) -> Any:

@@ -12,24 +12,21 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Bool, Float, Int
 
-from ilqljax.errors import UserError
+from ilqljax.errors import check_range
 from ilqljax.rl.optim import global_norm
 from ilqljax.types import Array, Batch, Counts, LossFn
 
 
 @dataclass(frozen=True)
 class TargetConfig:
-    """How targets follow: `polyak` after every step, or copied whole every `hard_update_every` steps (0: never)."""
+    """How targets follow: `polyak` of the way a step, or copied whole every `hard_update_every` steps (0: never)."""
 
     polyak: float = 0.005
     hard_update_every: int = 0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.polyak <= 1.0 or self.hard_update_every < 0:
-            raise UserError(
-                f"{self} is out of range: polyak is the share of the way that targets go at a step, from 0 (they stay) "
-                "to 1 (they are copied), and hard_update_every a number of steps, or 0."
-            )
+        check_range(self, "[0, 1]", "polyak")
+        check_range(self, "[0, inf]", "hard_update_every")
 
 
 class TrainState(NamedTuple):
@@ -76,12 +73,8 @@ def update_target(target: dict, params: dict, *, polyak: Float[Array, ""] | floa
 
 def count_batch(batch: Batch) -> Counts:
     """Count what a batch's means divide by: actions, target tokens (all but each row's first), utterances, rows."""
-    masks = (
-        batch.per_token.action_mask,
-        batch.token_mask[:, 1:],
-        batch.per_utterance.action_mask,
-        batch.token_mask[:, 0],
-    )
+    acted, spoken = batch.per_token.action_mask, batch.per_utterance.action_mask
+    masks = (acted, batch.token_mask[:, 1:], spoken, batch.token_mask[:, 0])
     return Counts(*(mask.sum().astype(jnp.float32) for mask in masks))
 
 

@@ -25,7 +25,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known
+from ilqljax.models.io.tables import check_names
 from ilqljax.training.mesh import path_name
 from ilqljax.training.processes import is_first_process
 
@@ -44,8 +45,7 @@ class CheckpointStore:
 
         `save` ranks by the metric of that name, "" keeps no best step; its "min" or "max" is best, of equals the later.
         """
-        if mode not in ("min", "max"):
-            raise UserError(f"mode={mode!r} is unknown. Known: min, max.")
+        check_known(("min", "max"), mode=mode)
         self.directory = Path(directory).absolute()
         self._metric_name = metric_name
         self._mode = mode
@@ -61,13 +61,9 @@ class CheckpointStore:
     def save(self, step: int, state: Any, extra: dict[str, Any], *, metric: float | None = None) -> None:
         """Save in the background; returns as soon as the arrays are copied, and they may be donated.
 
+        The step must be above all of the folder. The state is a pytree of arrays and PRNG keys, `extra` what else a
+        resumed run needs, as JSON values. "best" compares the metric, a finite value; a step without one cannot be it.
         An error of the background write is raised by the next `save`, `wait` or `close`.
-
-        Args:
-            step: must be above all steps of the folder.
-            state: a pytree of arrays; PRNG keys are allowed.
-            extra: what else a resumed run needs, as JSON values.
-            metric: finite value that "best" compares; without it this step cannot become the best.
         """
         if metric is not None and not self._metric_name:
             raise ValueError("save was given a metric, but the store has no metric_name.")
@@ -79,8 +75,7 @@ class CheckpointStore:
         latest = writer.latest_step()
         if latest is not None and step <= latest:
             raise UserError(
-                f"Step {step} cannot be saved in {self.directory}, which already has step {latest}. "
-                "Resume from the last step, or use another folder."
+                f"{self.directory} already has step {latest}, so {step} cannot be saved. Resume, or use another folder."
             )
         self.wait()
         ranked = {} if metric is None else {"name": self._metric_name, "mode": self._mode, "value": float(metric)}
@@ -93,18 +88,11 @@ class CheckpointStore:
             raise RuntimeError(f"Orbax declined to save step {step} in {self.directory}.")
 
     def restore(self, template: Any, *, step: int | str = "last") -> tuple[Any, dict[str, Any], int]:
-        """Read a checkpoint into the structure, types and shardings of a template.
+        """Read a checkpoint, "last", "best" or a number, into a template: the state, the extra values and the step.
 
-        Args:
-            template: a state of arrays, or of `jax.ShapeDtypeStruct`s with shardings (those without one go to the first
-                device); a PRNG key must be a real one, which says its generator. It is not changed.
-            step: a number, "last" or "best".
-
-        Returns:
-            The state, the extra values and the step.
-
-        Raises:
-            UserError: there is no such complete checkpoint, its arrays are not those of the template, or it is damaged.
+        The template has its structure, types and shardings: a state of arrays, or of `jax.ShapeDtypeStruct`s (those
+        without a sharding go to the first device); a PRNG key must be a real one, which says its generator. It is not
+        changed. A checkpoint that is not there, is damaged or has other arrays is a `UserError`.
         """
         with self._open_reader() as reader:
             step = self._find_step(reader, step)
@@ -112,7 +100,12 @@ class CheckpointStore:
             with _report_damage(reader, step):
                 metadata = reader.item_metadata(step)["state"]
                 saved = getattr(metadata, "tree", metadata)
-            _check_same_arrays(saved, abstract, where=f"{self.directory / str(step)}")
+            kept, expected = (
+                {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in _name_leaves(tree).items()}
+                for tree in (saved, abstract)
+            )
+            refusal = f"Checkpoint {self.directory / str(step)} is of another model, optimizer or algorithm."
+            check_names(expected, kept, refusal=refusal, advice="Use the config that the checkpoint was saved with.")
             restored = _read_step(reader, step, state=ocp.args.StandardRestore(abstract))
         return jax.tree.map(_wrap_key, restored["state"], template), restored["extra"]["values"], step
 
@@ -284,33 +277,6 @@ def _report_damage(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
             f"Checkpoint {folder} is damaged or cannot be read ({type(error).__name__}: {reason}). Put a good copy in "
             "its place, or delete the folder to go on from the newest step that is left (without one, from the start)."
         ) from error
-
-
-def _check_same_arrays(saved: Any, wanted: Any, *, where: str) -> None:
-    """Refuse a checkpoint whose arrays are not those of the template, naming each one that differs (the first ten)."""
-    kept, wanted = (
-        {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in _name_leaves(tree).items()}
-        for tree in (saved, wanted)
-    )
-    problems = {
-        "missing": [f"{name} {wanted[name]}" for name in wanted if name not in kept],
-        "unexpected": [f"{name} {kept[name]}" for name in kept if name not in wanted],
-        "of another shape or type": [
-            f"{name} is {kept[name]}, expected {wanted[name]}"
-            for name in wanted
-            if name in kept and kept[name] != wanted[name]
-        ],
-    }
-    parts = [
-        f"{problem}: {'; '.join(names[:10])}" + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-        for problem, names in problems.items()
-        if names
-    ]
-    if parts:
-        raise UserError(
-            f"Checkpoint {where} is of another model, optimizer or algorithm. {'. '.join(parts)}. "
-            "Use the config that the checkpoint was saved with."
-        )
 
 
 def _name_leaves(tree: Any) -> dict[str, Any]:

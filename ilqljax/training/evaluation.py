@@ -45,20 +45,18 @@ class Trained(NamedTuple):
     target: dict
 
 
-class PolicyMaker(Protocol):
-    """Makes a trained policy by name; keywords override options of `DecodeConfig`."""
-
-    def __call__(self, name: str, **overrides: Any) -> TextPolicy: ...
-
-
 class Judge(Protocol):
     """A task's final judgement: acts with the policies, writes what they did into `out_dir`, returns rows and a table.
 
     It may have a method `report_sections(rows, *, out_dir)`, which returns what it adds to the run's page: HTML with
     headings from h2 on, as `markupsafe.Markup`.
+
+    `make` makes a trained policy by name; keywords override options of `DecodeConfig`.
     """
 
-    def __call__(self, names: Sequence[str], make: PolicyMaker, *, out_dir: Path) -> tuple[list[dict], str]: ...
+    def __call__(
+        self, names: Sequence[str], make: Callable[..., TextPolicy], *, out_dir: Path
+    ) -> tuple[list[dict], str]: ...
 
 
 def make_policy(config: RunConfig, built: BuiltModel, trained: Trained, **overrides: Any) -> TextPolicy:
@@ -147,12 +145,11 @@ def export_policy(directory: Path, built: BuiltModel, trained: Trained, *, criti
 
 def save_model(directory: Path, networks: Networks, tokenizer: Tokenizer | None) -> None:
     """Write networks, and the tokenizer beside them, if there is one."""
-    if tokenizer is None:
-        save_networks(directory, networks, special_ids={})
-        return
-    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eoa_id, "pad_token_id": tokenizer.pad_id}
+    ids = {}
+    if tokenizer is not None:
+        ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eoa_id, "pad_token_id": tokenizer.pad_id}
+        tokenizer.save(directory)
     save_networks(directory, networks, special_ids=ids)
-    tokenizer.save(directory)
 
 
 def save_transform(run_dir: Path, name: str, transform: Transform) -> None:
@@ -225,10 +222,8 @@ class OpenRun(NamedTuple):
 def open_run(run_dir: str | Path, *, imports: tuple[str, ...] = ()) -> OpenRun:
     """Open a finished or interrupted run with the tokenizer and the checkpoints that it saved.
 
-    Args:
-        run_dir: its folder.
-        imports: files and modules of the run's task, where it is not installed (`config.imports`). What the run itself
-            names is code of whoever trained it, and is imported only if it is given here too.
+    `imports` are files and modules of its task, where that is not installed (`config.imports`). What the run names
+    itself is code of whoever trained it, and is imported only if it is given here too.
     """
     folder, config = open_run_config(run_dir, imports=imports)
     # The saved tokenizer, not one trained again: ids must mean what they meant.
@@ -263,10 +258,7 @@ def evaluate_run(
 ) -> Path:
     """Judge a finished or interrupted run again, and return the folder with the results, `out_dir` or the run's.
 
-    The `overrides` are of `config.decode`, and `imports` as those of `open_run`.
-
-    Raises:
-        UserError: there is no such run, or its critic is asked to choose and cannot (`check_choice`).
+    The `overrides` are of `config.decode`, and `imports` as those of `open_run`; errors are its and `check_choice`'s.
     """
     run = open_run(run_dir, imports=imports)
     config = dataclasses.replace(run.config, decode=dataclasses.replace(run.config.decode, **(overrides or {})))

@@ -73,7 +73,7 @@ def fit(
         seed=seed,
         mesh=make_mesh(MeshConfig(data=1)),
         store=_MemoryStore(keep_best=settings.select == "best"),
-        open_writer=lambda first: SimpleNamespace(write=write, close=lambda: None),
+        open_writers=lambda first: [SimpleNamespace(write=write, close=lambda: None)],
         start=Start(trunk, networks),
         watch=watch and (lambda step, state: watch(step, select_acting_params(state), state.target)),
         watch_every=watch_every,
@@ -87,7 +87,8 @@ class _MemoryStore:
     def __init__(self, *, keep_best: bool) -> None:
         self.keep_best = keep_best
         self.best: tuple[float, int, Any] | None = None
-        self.latest_step = self.check_metrics = self.wait = lambda: None  # there is nothing from before
+        self.latest_step: Callable = lambda: None  # there is nothing from before
+        self.check_metrics = self.wait = self.latest_step
 
     def best_step(self) -> int | None:
         return self.best and self.best[1]

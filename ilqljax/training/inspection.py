@@ -90,14 +90,10 @@ def inspect_rows(
     length_buckets: Sequence[int] = (128, 256, 512, 1024),
     value_range: tuple[float, float] = UNCLIPPED,
 ) -> list[list[ActionValue]]:
-    """Return the values of every action of every row.
+    """Return the values of every action of every row under a model at the level of its critic's actions.
 
-    Args:
-        model: at the level of its critic's actions.
-        params: online parameters, the policy's included.
-        batch_size: rows of a compiled call.
-        length_buckets: row lengths to compile for; those above the model's positions are left out.
-        value_range: the target Q is clipped to it, as in training.
+    Rows are padded to `length_buckets`, as far as the model has positions, and computed `batch_size` at a time. The
+    target Q is clipped to `value_range`, as in training. Parameters without a critic are a `UserError`.
     """
     if "v" not in params:
         raise UserError("The policy has no critic to look into: it was cloned. Give a run of ilql or one of its kin.")
@@ -191,16 +187,13 @@ class NGram:
 def rank_ngrams(rows: Sequence[Sequence[ActionValue]], *, longest: int = 3, min_count: int = 3) -> list[NGram]:
     """Return the n-grams of 1 to `longest` tokens within an utterance, most liked first; ties go by their text.
 
-    As the original's `TopAdvantageNGrams`. Two rows "a b" and "a c" with the advantages (1, 3) and (2, 0), longest=2,
-    min_count=1 give
+    As the original's `TopAdvantageNGrams`; it is a `UserError` if none occurs `min_count` times. Two rows "a b" and
+    "a c" with the advantages (1, 3) and (2, 0), longest=2, min_count=1 give
 
     | n-gram    | b   | a b | a    | a c | c   |
     |-----------|-----|-----|------|-----|-----|
     | advantage | 3   | 2   | 1.5  | 1   | 0   |
     | count     | 1   | 1   | 2    | 1   | 1   |
-
-    Raises:
-        UserError: `longest` or `min_count` is not positive, or no n-gram occurs `min_count` times.
     """
     if longest < 1 or min_count < 1:
         raise UserError(f"longest={longest} and min_count={min_count}: both must be at least 1.")

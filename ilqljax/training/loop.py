@@ -10,7 +10,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -95,14 +95,13 @@ def make_stage(
     Rows that are not what the algorithm needs or fit no bucket, a microbatch that would tear a group of rows apart and
     a stream that is to be sorted are a `UserError`.
     """
-    transform = learner.fit_transform(rows)
+    transform = learner.algorithm.transform.fit(rows, learner.config)
     transformed = transform.apply(rows)
     size = settings.batch_size // settings.accumulate_steps
     if size % transformed.group_size:
         raise UserError(
             f"batch_size={settings.batch_size} in accumulate_steps={settings.accumulate_steps} gives microbatches of "
-            f"{size} rows, and rows come in groups of {transformed.group_size}. Make it a multiple of "
-            f"{transformed.group_size}."
+            f"{size} rows, and rows come in groups of {transformed.group_size}. Make it a multiple of that."
         )
     if settings.sort_window > 1 and not isinstance(transformed, ListRLDataset):
         raise UserError(
@@ -122,8 +121,7 @@ def compile_stage(
 ) -> tuple[TrainState, TrainState, Callable, Callable, Callable]:
     """Create the sharded state on the mesh and compile what the loop calls.
 
-    Returns:
-        The state, what checkpoints are read into, the step, the evaluation's step, and whether parameters are finite.
+    Returns the state, what checkpoints are read into, the step, the evaluation's step, and whether a state is finite.
     """
     learner, settings = stage.learner, stage.settings
     optimizer = make_optimizer(settings)
@@ -162,7 +160,7 @@ def train_stage(
     seed: int,
     mesh: Mesh,
     store: Store,
-    open_writer: Callable[[int], MetricWriter],
+    open_writers: Callable[[int], Sequence[MetricWriter]],
     start: Start = Start(),  # noqa: B008  (immutable)
     play: Callable[[TrainState], dict[str, float]] | None = None,
     on_restored: Callable[[], object] = lambda: None,
@@ -174,7 +172,7 @@ def train_stage(
     Args:
         key: of the first parameters and of every step's randomness.
         seed: of the batches' order.
-        open_writer: from the step that the stage continues at to what is told the metrics.
+        open_writers: from the step that the stage continues at to those that are told the metrics.
         start: what the networks start from.
         play: from a state to the metrics of its policy's rollouts, at each evaluation.
         on_restored: called before the first step, when the states that are there have been found to fit.
@@ -212,8 +210,9 @@ def train_stage(
     flops: dict[tuple[tuple[int, ...], ...], float] = {}  # operations of a step's products, by its batch's shape
     stream = None if is_first_process() else io.StringIO()
     bar = ProgressBar(settings.total_steps, initial=first, description=stage.name, stream=stream)
-    with CompilationCounter() as compilations, contextlib.closing(open_writer(first)) as writer, bar:
-        recorder = Recorder(stage, writer, bar, compilations)
+    with CompilationCounter() as compilations, contextlib.ExitStack() as opened, bar:
+        writers = [opened.enter_context(contextlib.closing(writer)) for writer in open_writers(first)]
+        recorder = Recorder(stage, writers, bar, compilations)
         if watch is not None:
             watch(first, state)
         for step in range(first + 1, settings.total_steps + 1):
@@ -252,10 +251,10 @@ def train_stage(
 
 @dataclass
 class Recorder:
-    """Take a stage's metrics, one step late, to its writer and its progress bar."""
+    """Take a stage's metrics, one step late, to its writers and its progress bar."""
 
     stage: Stage
-    writer: MetricWriter
+    writers: Sequence[MetricWriter]
     bar: ProgressBar
     compilations: CompilationCounter
     delayed: DelayedMetrics = field(default_factory=DelayedMetrics)
@@ -272,7 +271,7 @@ class Recorder:
     def show(self, step: int, results: dict[str, float]) -> None:
         """Record what an evaluation found, and put the main figures on the terminal."""
         if results:
-            self.writer.write(step, results)
+            self._write(step, results)
             wanted = ("validation/loss", "rollout/return", "rollout/return_standard_error")
             shown = ", ".join(f"{name} {results[name]:.4g}" for name in wanted if name in results)
             self.bar.message(f"{self.stage.name} step {step}: {shown}")
@@ -286,7 +285,11 @@ class Recorder:
         self.pace.count(tokens=metrics["tokens"], waited=metrics.pop("data_wait"), flops=n_flops)
         if step % self.stage.settings.log_every == 0 or step == self.stage.settings.total_steps:
             found = metrics | self.pace.read() | self.compilations.read()
-            self.writer.write(step, {f"train/{k}": v for k, v in found.items()})
+            self._write(step, {f"train/{k}": v for k, v in found.items()})
+
+    def _write(self, step: int, metrics: dict[str, float]) -> None:
+        for writer in self.writers:
+            writer.write(step, metrics)
 
 
 def say(text: str) -> None:

@@ -45,10 +45,7 @@ class MeshConfig:
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Make the mesh, with axes `data`, `fsdp`, `tensor`, of all devices of all processes unless others are given.
 
-    If the product of the sizes is smaller than what there is, the first devices are used.
-
-    Raises:
-        UserError: the sizes do not fit the devices.
+    If the product of the sizes is below the number of devices, the first are used; if above, it is a `UserError`.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = _fill_sizes(config, len(devices))

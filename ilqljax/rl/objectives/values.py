@@ -7,25 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known, check_range
 from ilqljax.models import chunks, heads
 from ilqljax.models.value_lm import ValueLM, compute_logits, policy_trunk
 from ilqljax.rl import losses
 from ilqljax.rl.objectives.likelihood import policy_loss, score_rows, taken_tokens
 from ilqljax.types import Array, Batch, LossFn, Transitions
-
-BACKUPS = ("v", "max", "soft")
-# Options that are shares, and what to say of one that is not.
-SHARES = {
-    "discount": "1 does not discount.",
-    "td_lambda": "Use 0 to bootstrap from V alone.",
-    "turn_lambda": "Use 0 to bootstrap from V alone where an utterance ends.",
-    "expectile": "0.5 is the mean; towards 1 it nears the best that the data has.",
-}
-# Options that turn the objective round, or make it no number, where they are negative.
-NOT_NEGATIVE = (
-    "v_weight", "q_weight", "cql_weight", "dm_weight", "awac_weight", "transition_weight", "clip_weight", "beta"
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,16 +73,12 @@ class ILQLConfig:
     detach_policy: bool = False
 
     def __post_init__(self) -> None:
-        if self.backup not in BACKUPS:
-            raise UserError(f"backup={self.backup!r} is unknown. Use one of {', '.join(map(repr, BACKUPS))}.")
-        for name, advice in SHARES.items():
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise UserError(f"{name}={getattr(self, name)} is not in [0, 1]. {advice}")
-        for name in NOT_NEGATIVE:
-            if not getattr(self, name) >= 0.0:
-                raise UserError(f"{name}={getattr(self, name)} is negative or not a number. Use 0 (off) or more.")
-        if not self.cql_temperature > 0.0:
-            raise UserError(f"cql_temperature={self.cql_temperature} is not positive. 1 is the usual one.")
+        check_known(("v", "max", "soft"), backup=self.backup)
+        check_range(self, "[0, 1]", "discount", "td_lambda", "turn_lambda", "expectile")
+        # What turns the objective round, or makes it no number, where it is negative.
+        check_range(self, "[0, inf]", "v_weight", "q_weight", "cql_weight", "dm_weight", "awac_weight")
+        check_range(self, "[0, inf]", "transition_weight", "clip_weight", "beta")
+        check_range(self, "(0, inf]", "cql_temperature")
         if not self.value_min < self.value_max:
             raise UserError(
                 f"value_min={self.value_min} is not below value_max={self.value_max}. -inf and inf do not clip."
@@ -160,7 +143,6 @@ def make_ilql_loss(model: ValueLM, config: ILQLConfig) -> LossFn:
             v_target = values[:, :-1]
         if config.mc_returns:
             v_target = losses.discounted_returns(moves.rewards, moves.action_mask, discount=config.discount)
-
         if config.td_lambda:
             v_next = jax.lax.stop_gradient(critic.v_next)
             td_lambda = config.td_lambda
@@ -175,22 +157,15 @@ def make_ilql_loss(model: ValueLM, config: ILQLConfig) -> LossFn:
             return losses.masked_mean(values, moves.action_mask, count=n_actions)
 
         td = losses.td_loss(critic.q_t, moves.rewards[None], critic.v_next[None], discount=config.discount)
-        terms = {
-            "v_loss": (
-                config.v_weight,
-                reduce(losses.expectile_loss(critic.v_t, v_target, expectile=config.expectile)),
-            ),
-            "q_loss": (config.q_weight, reduce(td.sum(0))),
-        }
+        v_loss = losses.expectile_loss(critic.v_t, v_target, expectile=config.expectile)
+        terms = {"v_loss": (config.v_weight, reduce(v_loss)), "q_loss": (config.q_weight, reduce(td.sum(0)))}
         if config.cql_weight:
             terms["cql_loss"] = (config.cql_weight, reduce(critic.cql.sum(0)))
         if config.dm_weight:
             terms["dm_loss"] = (config.dm_weight, reduce(critic.margin.sum(0)))
         if train_policy:
-            shared = "policy" not in params
-            policy_hidden = hidden.policy
-            if shared and config.detach_policy:
-                policy_hidden = jax.lax.stop_gradient(policy_hidden)
+            detached = "policy" not in params and config.detach_policy  # from a trunk that is shared
+            policy_hidden = jax.lax.stop_gradient(hidden.policy) if detached else hidden.policy
             token_loss = policy_loss(
                 policy_trunk(params),
                 policy_hidden,
