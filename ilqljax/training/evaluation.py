@@ -48,10 +48,9 @@ class Trained(NamedTuple):
 class Judge(Protocol):
     """A task's final judgement: acts with the policies, writes what they did into `out_dir`, returns rows and a table.
 
-    It may have a method `report_sections(rows, *, out_dir)`, which returns what it adds to the run's page: HTML with
-    headings from h2 on, as `markupsafe.Markup`.
-
-    `make` makes a trained policy by name; keywords override options of `DecodeConfig`.
+    `make` makes a trained policy by name; keywords override options of `DecodeConfig`. A judge may have a method
+    `report_sections(rows, *, out_dir)`, which returns what it adds to the run's page: HTML with headings from h2 on, as
+    `markupsafe.Markup`.
     """
 
     def __call__(
