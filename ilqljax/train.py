@@ -9,6 +9,7 @@ differs between algorithms is in `ilqljax.rl.algorithms`; each training is one c
 import logging
 import os
 import resource
+import shlex
 import sys
 import time
 import zlib
@@ -53,15 +54,15 @@ FIRST_ALGORITHMS = (
 )  # fmt: skip
 
 
-def train(config: Section, *, overrides: Mapping[str, Any] | None = None) -> Path:
+def train(config: Section, *, overrides: Mapping[str, Any] | None = None, command: str = "") -> Path:
     """Run the whole program for a config, to which defaults are added, and return the run's folder.
 
-    The `overrides` are what the user changed from the config file's values, for the record. What the user can put right
-    is a `UserError`, before a device computes anything where possible (`plan_run`).
+    The `overrides` are what the user changed from the config file's values, and `command` what the user typed, for the
+    record. What the user can put right is a `UserError`, before a device computes anything where possible (`plan_run`).
     """
     started = time.monotonic()
     plan = plan_run(config, overrides=overrides)
-    with claim_run_dir(plan.run_dir, plan.saved, overrides=plan.overrides) as run_dir:
+    with claim_run_dir(plan.run_dir, plan.saved, overrides=plan.overrides, command=command) as run_dir:
         with processes.first_process_first():  # the others compare theirs
             save_tokenizer(run_dir, plan.built.tokenizer)
         say(f"run folder: {run_dir}")
@@ -76,7 +77,7 @@ def train(config: Section, *, overrides: Mapping[str, Any] | None = None) -> Pat
                 settles = bool(plan.config.resume) and name == last_begun
                 policies[name] = run_stage(plan, stage, run_dir, Start(trunk, networks), settles=settles)
             export_policy(run_dir / "export" / "policy", plan.built, list(policies.values())[-1])
-            evaluate_policies(plan.config, plan.built, policies, judge=plan.judge, out_dir=run_dir)
+            evaluate_policies(plan.config, plan.built, policies, judge=plan.judge, run_dir=run_dir, out_dir=run_dir)
         except KeyboardInterrupt:
             say(f"the same command with --config.resume={run_dir} continues from the last checkpoint")
             raise
@@ -191,6 +192,8 @@ def main(argv: list[str] | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     distributed = flags.DEFINE_bool("distributed", False, "One of several processes that train together.")
 
+    words = sys.argv[1:] if argv is None else argv
+
     def parse(argv: list[str]) -> list[str]:
         run_main(lambda: parse_flags(argv))
         return argv[:1]
@@ -204,9 +207,10 @@ def main(argv: list[str] | None = None) -> None:
             run_main(processes.start_processes)
             logging.getLogger("ilqljax").setLevel(logging.INFO if is_first_process() else logging.WARNING)
         overrides = config_flags.get_override_values(flags.FLAGS["config"])
-        run_main(lambda: train(flags.FLAGS.config, overrides=overrides))
+        command = shlex.join(["ilqljax", "train", *words])
+        run_main(lambda: train(flags.FLAGS.config, overrides=overrides, command=command))
 
-    app.run(start, argv=["ilqljax.train", *(sys.argv[1:] if argv is None else argv)], flags_parser=parse)
+    app.run(start, argv=["ilqljax.train", *words], flags_parser=parse)
 
 
 if __name__ == "__main__":

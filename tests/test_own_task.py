@@ -88,7 +88,7 @@ def test_a_task_in_a_file_trains_and_is_judged_again_when_its_import_is_named(tm
         "mesh": {"data": 1},
     }
     run_dir = train(config)
-    assert "table of mine" in (run_dir / "results.txt").read_text()
+    assert all("table of mine" in (run_dir / name).read_text() for name in ("results.txt", "report.html"))
     with pytest.raises(UserError, match=r"its config imports .*mine\.py\. That is code of whoever trained it"):
         open_run(run_dir)
     run_command(["evaluate", "--run", str(run_dir), "--out", str(tmp_path / "again"), "--imports", str(file)])

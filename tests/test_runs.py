@@ -55,6 +55,14 @@ def test_runs_of_one_second_get_folders_of_their_own(config, tmp_path, monkeypat
     assert found == [stem, f"{stem}-2", f"{stem}-3"]
 
 
+def test_the_command_that_started_a_run_stays_with_it(config):
+    with runs.claim_run_dir(runs.choose_run_dir(config), config, overrides={}, command="ilqljax train x") as run_dir:
+        assert (run_dir / "command.txt").read_text() == "ilqljax train x\n"
+    config.resume = str(run_dir)
+    with runs.claim_run_dir(run_dir, config, overrides={}, command="another"):
+        assert (run_dir / "command.txt").read_text() == "ilqljax train x\n"
+
+
 def start(config, **overrides):
     with runs.claim_run_dir(runs.choose_run_dir(config), config, overrides=overrides) as run_dir:
         return run_dir

@@ -70,12 +70,15 @@ def unbroken(tmp_path_factory):
 
 def test_run_folder_holds_what_the_readme_promises(unbroken):
     _, run_dir = unbroken
-    for name in ("config.json", "results.json", "results.txt", "evaluation.jsonl", "impact_ratios.csv"):
+    names = ("config.json", "results.json", "results.txt", "evaluation.jsonl", "impact_ratios.csv", "report.html")
+    for name in names:
         assert (run_dir / name).stat().st_size > 0, name
     for name in ("tokenizer/ilqljax_tokenizer.json", "export/policy/model.safetensors", "export/policy/config.json"):
         assert (run_dir / name).is_file(), name
     assert "fluency: under the clone" in (run_dir / "results.txt").read_text()
     assert list((run_dir / "metrics" / "bc").glob("events*"))
+    page = (run_dir / "report.html").read_text()
+    assert all(text in page for text in ("ilql: return; rollout/return", "Gains over echo; bc, gain", "Largest gain"))
 
 
 def test_metrics_hold_every_logged_step_and_every_loss_term(unbroken):
@@ -200,6 +203,7 @@ def test_evaluating_again_gives_the_same_rewrites(unbroken, tmp_path):
     _, run_dir = unbroken
     evaluate_run(run_dir, out_dir=tmp_path / "again")
     assert (tmp_path / "again" / "evaluation.jsonl").read_text() == (run_dir / "evaluation.jsonl").read_text()
+    assert f"ilqljax evaluate --run {run_dir} --out {tmp_path}/again<" in (tmp_path / "again/report.html").read_text()
 
 
 def test_resuming_with_another_model_is_refused(unbroken, tmp_path):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from markupsafe import Markup
 
 from ilqljax.config import BuildContext, build, from_section
 from ilqljax.config.files import load_config_json, save_config_json
@@ -45,9 +46,11 @@ class Trained(NamedTuple):
 
 
 class Judge(Protocol):
-    """A task's final judgement: acts with the policies, writes what they did into `out_dir`, returns a table.
+    """A task's final judgement: acts with the policies, writes what they did into `out_dir`, returns rows and a table.
 
-    `make` makes a trained policy by name; keywords override options of `DecodeConfig`.
+    `make` makes a trained policy by name; keywords override options of `DecodeConfig`. A judge may have a method
+    `report_sections(rows, *, out_dir)`, which returns what it adds to the run's page: HTML with headings from h2 on, as
+    `markupsafe.Markup`.
     """
 
     def __call__(
@@ -78,9 +81,9 @@ def make_policy(config: RunConfig, built: BuiltModel, trained: Trained, **overri
 
 
 def evaluate_policies(
-    config: RunConfig, built: BuiltModel, policies: Mapping[str, Trained], *, judge: Judge, out_dir: Path
+    config: RunConfig, built: BuiltModel, policies: Mapping[str, Trained], *, judge: Judge, run_dir: Path, out_dir: Path
 ) -> None:
-    """Judge trained policies, print the table and write it to `results.json` and `results.txt` in `out_dir`.
+    """Judge a run's policies, print the table, and write `results.json`, `results.txt` and `report.html` in `out_dir`.
 
     The first of several processes does so; the others wait.
     """
@@ -93,6 +96,12 @@ def evaluate_policies(
         save_json(out_dir / "results.json", rows)
         save_text(out_dir / "results.txt", table + "\n")
         print(table, flush=True)
+        # Last, so that a drawing that fails loses no result; and matplotlib, imported here, takes a second.
+        from ilqljax.training.report import save_report
+
+        sections = judge.report_sections(rows, out_dir=out_dir) if hasattr(judge, "report_sections") else Markup()
+        have_critic = {name: trained.learner.algorithm.has_critic for name, trained in policies.items()}
+        save_report(out_dir, config, run_dir=run_dir, policies=have_critic, table=table, sections=sections)
 
     broadcast_from_leader(act)
 
@@ -258,5 +267,5 @@ def evaluate_run(
     judge = run.build_section("evaluator")
     out = Path(out_dir or run.folder)
     out.mkdir(parents=True, exist_ok=True)
-    evaluate_policies(config, run.built, run.policies, judge=judge, out_dir=out)
+    evaluate_policies(config, run.built, run.policies, judge=judge, run_dir=run.folder, out_dir=out)
     return out

@@ -5,6 +5,7 @@ config-1.json, overrides-1.json: what a run had before it was first resumed with
 tokenizer/         the tokenizer             checkpoints/     one Orbax folder per stage
 metrics/           JSONL and TensorBoard     export/          the policy for transformers
 evaluation.jsonl   every judged rewrite      results.json     the final table
+command.txt        what started the run      report.html      all of this on one page
 training.lock      who trains in it, or did  *.sha256         checksums of config.json and evaluation.jsonl
 """
 
@@ -33,7 +34,7 @@ from ilqljax.training.run_config import RunConfig, complete_config, find_differi
 
 logger = logging.getLogger(__name__)
 
-LOCK = "training.lock"
+LOCK, COMMAND = "training.lock", "command.txt"
 # Sections that a resumed run may change; the rest decides what the saved arrays and batches mean.
 CHANGEABLE = ("resume", "run_dir", "train", "pretrain", "decode", "evaluator", "wandb", "mesh", "environment")
 IDENTITY = ("resume", "run_dir")  # says which run it is, and stays as it was when the run began
@@ -66,12 +67,13 @@ def check_free(run_dir: Path) -> None:
 
 
 @contextlib.contextmanager
-def claim_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any]) -> Iterator[Path]:
+def claim_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any], command: str = "") -> Iterator[Path]:
     """Make a new run's folder, or take a resumed run's, and keep other processes from training in it for the block.
 
-    A new folder gets the resolved config and what was overridden; a resumed run's are left to `record_changes`. The
-    first of several processes does so for all; the others go on when it has. A folder that the user did not name gets
-    a number where another run took its name meanwhile; one that the user named and another run took is a `UserError`.
+    A new folder gets the resolved config, what was overridden, and the command if there was one; a resumed run's are
+    left to `record_changes`. The first of several processes does so for all; the others go on when it has. A folder
+    that the user did not name gets a number where another run took its name meanwhile; one that the user named and
+    another run took is a `UserError`.
     """
     with contextlib.ExitStack() as held:
 
@@ -82,6 +84,8 @@ def claim_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any
             if not config.resume:
                 check_free(folder)
                 save_json(folder / "overrides.json", overrides)
+                if command:
+                    save_text(folder / COMMAND, command + "\n")
                 save_config_json(config, folder / "config.json")
             return str(folder)
 

@@ -1,28 +1,25 @@
 """Lay the audit out as one page of HTML that needs nothing else: for a regulator to check and a recruiter to read.
 
 The page's words, and how its numbers are to be read, stand in `templates/report.html.j2`. Its plots are matplotlib's,
-as inline SVG: no script, nothing loaded, no meaning carried by colour alone. "Before" is a hollow circle or a hatched
-bar, "after" a filled diamond or a filled bar. The drawings are 340 points wide, so that their text keeps its size on a
-phone; it stays text, which the browser sets in its own font. Their y counts points from the top.
+as inline SVG (`ilqljax.data.drawings`). "Before" is a hollow circle or a hatched bar, "after" a filled diamond or a
+filled bar. Their y counts points from the top.
 """
 
-import io
 import math
-import re
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import matplotlib.style
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ilqljax.data.pages import clean_text, render_page
+from ilqljax.data.drawings import ALARM, BLUE, FAINT, INK, ORANGE, STYLE, WIDTH, embed, set_tip, shorten
+from ilqljax.data.pages import render_page
 from ilqljax.hiring.audit import tables
 from ilqljax.hiring.audit.market import AFTER, BEFORE
 from ilqljax.hiring.audit.rates import FOUR_FIFTHS, MIN_PEOPLE
@@ -38,31 +35,15 @@ MEASURE_TITLES = {
 }
 _TAGS = {"same": "span", "removed": "del", "added": "ins"}
 
-WIDTH, LEFT, RIGHT = 340, 10, 24
+LEFT, RIGHT = 10, 24
 LEGEND = 22  # points at the top
 MOST_RATIO = 2.0
-COLOURS = {"before": "#a04a00", "after": "#15599c"}
-INK, FAINT, ALARM = "#222222", "#767676", "#b00020"
-
-_STYLE = [
-    "default",  # and not what the user's own matplotlibrc says
-    {
-        "svg.fonttype": "none",
-        "text.parse_math": False,  # a "$" in a category is a "$"
-        "text.color": INK,
-        "font.sans-serif": ["DejaVu Sans"],
-        "font.size": 12,
-        "legend.fontsize": 12,
-        "hatch.linewidth": 1.4,
-    },
-]
+COLOURS = {"before": ORANGE, "after": BLUE}
 _MARKS = {phase: {"color": colour, "linestyle": "none", "markeredgewidth": 2} for phase, colour in COLOURS.items()}
 _MARKS["before"] |= {"marker": "o", "markersize": 9, "markerfacecolor": "white"}
 _MARKS["after"] |= {"marker": "D", "markersize": 6}
 _BARS = {phase: {"edgecolor": colour, "linewidth": 1, "facecolor": colour} for phase, colour in COLOURS.items()}
 _BARS["before"] |= {"facecolor": "white", "hatch": "////"}
-_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-_TIP = "tip "  # marks a group whose id is what a pointer shows
 
 
 def format_page(audit: Mapping[str, Any], *, facts: Sequence[tuple[str, str]], rewrites: Sequence[Rewrite] = ()) -> str:
@@ -118,7 +99,7 @@ def _compare(rewrite: Rewrite) -> list[tuple[str, str]]:
 # --- Plots ------------------------------------------------------------------------------------------------------------
 
 
-@matplotlib.style.context(_STYLE)
+@matplotlib.style.context(STYLE)
 def draw_ratios(rows_by_phase: dict[str, Sequence[dict[str, Any]]], *, title: str) -> Markup:
     """Draw each category's impact ratio with its interval, before and after, the line at 0.8 and the one at 1."""
     phases = list(rows_by_phase)
@@ -165,10 +146,10 @@ def _draw_ratio(axes: Axes, row: dict[str, Any] | None, y: float, phase: str, mo
         if high > most:
             axes.plot([most], [y], marker=">", markersize=9, color=COLOURS[phase])  # it goes on
     bar = axes.errorbar([x], [y], xerr=error, elinewidth=2, capsize=4, capthick=2, **_MARKS[phase])
-    _set_tip(words, *bar.get_children())
+    set_tip(words, *bar.get_children())
 
 
-@matplotlib.style.context(_STYLE)
+@matplotlib.style.context(STYLE)
 def draw_composition(rows: Sequence[dict[str, Any]], *, phases: Sequence[str], title: str) -> Markup:
     """Draw each category's share of the shortlists as bars, and its target as a tall tick."""
     values = [row[name] for row in rows for name in ("target", *phases)]
@@ -183,7 +164,7 @@ def draw_composition(rows: Sequence[dict[str, Any]], *, phases: Sequence[str], t
             top, share = y + 19 + 15 * j, row[phase]
             if math.isfinite(share):
                 bars = axes.barh([top], [share], height=11, align="edge", **_BARS[phase])
-                _set_tip(f"{row['category']}, {phase}: {100 * share:.1f} %", *bars)
+                set_tip(f"{row['category']}, {phase}: {100 * share:.1f} %", *bars)
                 axes.text(end, top + 9.5, f"{100 * share:.1f} %", ha="right")
         if math.isfinite(row["target"]):
             axes.text(end, y + 13, f"target {100 * row['target']:.1f} %", ha="right", color=FAINT)
@@ -196,7 +177,7 @@ def draw_composition(rows: Sequence[dict[str, Any]], *, phases: Sequence[str], t
     return _embed(axes, title)
 
 
-@matplotlib.style.context(_STYLE)
+@matplotlib.style.context(STYLE)
 def draw_gains(gains: Sequence[float], failed: Sequence[bool], *, title: str) -> Markup:
     """Draw the gain of every posting, sorted; a rewrite that fails a guardrail is hollow."""
     order = sorted(range(len(gains)), key=lambda i: -gains[i])
@@ -220,12 +201,6 @@ def draw_gains(gains: Sequence[float], failed: Sequence[bool], *, title: str) ->
     return _embed(axes, title)
 
 
-def shorten(text: str, most: int = 44) -> str:
-    """Return the text in one line, cut to a length, with an ellipsis where something was cut."""
-    text = " ".join(clean_text(text).split())
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
 def _make_axes(height: float, *, x_end: float, right: float) -> Axes:
     """Return axes without frame, from x = 0 at `LEFT` to x = `x_end` at `right` points from the right side."""
     axes = Figure(figsize=(WIDTH / 72, height / 72)).add_axes((LEFT / WIDTH, 0, (WIDTH - LEFT - right) / WIDTH, 1))
@@ -234,31 +209,12 @@ def _make_axes(height: float, *, x_end: float, right: float) -> Axes:
     return axes
 
 
-def _set_tip(words: str, *artists: Artist) -> None:
-    for artist in artists:
-        artist.set_gid(_TIP + clean_text(words))
-
-
 def _add_legend(axes: Axes, handles: list[Artist]) -> None:
     place = {"loc": "upper left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0, "borderpad": 0.2}
     axes.legend(handles=handles, ncols=len(handles), frameon=False, handletextpad=0.5, **place)
 
 
 def _embed(axes: Axes, title: str) -> Markup:
-    """Return what was drawn as an element of a page.
-
-    A file's style would hold for the whole page, and the ids of its groups would come twice; both go, and a group that
-    has a tip gets a title. Only matplotlib can have written what is replaced here: in a text, "<" is "&lt;".
-    """
-    title, file = clean_text(title), io.StringIO()
     for artist in axes.get_children():
         artist.set_clip_on(False)  # marks and lines may pass the end of an axis
-    with matplotlib.rc_context({"svg.hashsalt": title}), warnings.catch_warnings():  # equal drawings, equal bytes
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the browser's fonts count
-        axes.figure.savefig(file, format="svg", transparent=True, metadata=_NO_METADATA)
-    svg = file.getvalue()
-    svg = re.sub("<style.*?</style>", "", svg[svg.index("<svg ") :], flags=re.DOTALL)
-    svg = re.sub(f'<g id="{_TIP}([^"]*)">', r"<g><title>\1</title>", svg)
-    svg = re.sub('<g id="[^"]*">', "<g>", svg)
-    start, rest = svg.split(">", 1)
-    return Markup(f'{start} role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>{rest}')
+    return embed(axes.figure, title)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 
 from ilqljax.decoding.policy import Generation, TextPolicy
 from ilqljax.errors import UserError
@@ -31,6 +32,7 @@ from ilqljax.hiring.evaluation.record import (
     TRAINING,
     Rewrite,
     Shortlist,
+    load_evaluations,
     make_rewrites,
     save_evaluations,
 )
@@ -124,6 +126,12 @@ class HiringJudge:
         floor = self.reward.estimate_noise_floor(seed=config.seed).value
         table = format_table(rows, floor=floor, data_mean=self.data_mean, attribute=self.reward.config.attribute)
         return rows, "\n".join([table, fluency.describe() if fluency else "fluency: not checked."])
+
+    def report_sections(self, rows: Sequence[dict], *, out_dir: Path) -> Markup:
+        """Return what the run's page shows of the judgement in a folder: gains, and rewrites of the last policy."""
+        from ilqljax.hiring.evaluation.page import render_sections  # here: matplotlib takes a second
+
+        return render_sections(load_evaluations(out_dir), rows)
 
     def choose_best(self, observation: PostingObservation, samples: Sequence[Generation]) -> Generation:
         """Choose the sample of a posting with the best reward."""
