@@ -163,10 +163,10 @@ def test_a_clone_by_muon_on_all_axes_of_a_mesh_is_that_of_one_device_and_is_resu
 
 def test_a_run_killed_before_its_first_checkpoint_records_no_step_twice(tmp_path):
     config = make_config(tmp_path, "run")
-    with contextlib.closing(open_writers(read_run_config(config), config, tmp_path, "bc", resume_step=0)) as writer:
-        writer.write(1, {"train/loss": 2.0})
-    with contextlib.closing(open_writers(read_run_config(config), config, tmp_path, "bc", resume_step=0)) as writer:
-        writer.write(1, {"train/loss": 3.0})
+    for loss in (2.0, 3.0):
+        for writer in open_writers(read_run_config(config), config, tmp_path, "bc", resume_step=0):
+            with contextlib.closing(writer):
+                writer.write(1, {"train/loss": loss})
     assert (tmp_path / "metrics/bc/metrics.jsonl").read_text() == '{"step": 1, "train/loss": 3.0}\n'
 
 
