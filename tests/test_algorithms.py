@@ -30,7 +30,11 @@ OPTIONS = {"psi": {"beta": 2.0}, "decision_transformer": {"prefix": " "}}
 DATASET = ObservationDataset([answer(p, a, float(i)) for p in ("ab", "q") for i, a in enumerate("xyz")], TOKENIZER)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+# One of each kind every time: a policy, a critic, and preferences.
+TRAINED = [name if name in ("bc", "ilql", "dpo") else pytest.param(name, marks=pytest.mark.slow) for name in ALGORITHMS]
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_algorithm_trains_by_the_same_step_and_lowers_its_loss(name):
     learner = make_learner(name, MODEL, OPTIONS.get(name, {}))
     rows = learner.algorithm.transform.fit(DATASET, learner.config).apply(DATASET)

@@ -232,6 +232,7 @@ def test_without_data_the_program_says_how_to_try_it(tmp_path):
     assert "ilqljax audit --sample --out report" in done.stderr
 
 
+@pytest.mark.slow
 def test_sample_with_the_plant_finds_it_and_without_it_does_not(tmp_path):
     found = {}
     for plant in ("0.8", "0"):

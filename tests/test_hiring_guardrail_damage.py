@@ -116,12 +116,14 @@ def test_damage_is_caught_on_the_sample(damage, sample):
     assert n > 200 and rate >= 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_damage_is_caught_on_real_posts(damage, posts):
     rate, n = measure_detection(damage, posts)
     assert n > 100 and rate >= 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", ALL_OPERATORS)
 def test_honest_edits_of_real_posts_pass(operator, posts):
     n_failed = n = 0
@@ -133,6 +135,7 @@ def test_honest_edits_of_real_posts_pass(operator, posts):
     assert n_failed <= 0.01 * n
 
 
+@pytest.mark.slow
 def test_every_real_post_passes_as_it_is(shared_dir):
     for posting in load_hackernews(shared_dir / "data" / "hn_who_is_hiring.jsonl.gz")[::4]:
         flat = normalize_spaces(posting.description)

@@ -108,6 +108,7 @@ def read_steps(run_dir, name):
     return [json.loads(line)["step"] for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [STEPS - 1, 2 * STEPS - 1])
 def test_resumed_run_equals_the_unbroken_one(unbroken, monkeypatch, capsys, stop_after):
     tmp_path, run_dir = unbroken
@@ -139,6 +140,7 @@ def test_resumed_run_equals_the_unbroken_one(unbroken, monkeypatch, capsys, stop
     assert (again / "evaluation.jsonl").read_text() == (run_dir / "evaluation.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_a_clone_by_muon_on_all_axes_of_a_mesh_is_that_of_one_device_and_is_resumed(tmp_path):
     def run(name, mesh, resume=""):
         config = make_config(tmp_path, name, "bc")
@@ -276,6 +278,7 @@ def test_joint_training_is_the_main_stage_with_the_steps_of_both():
     assert (pretrain.total_steps, main.total_steps) == (1500, 0)
 
 
+@pytest.mark.slow
 def test_joint_training_skips_the_cloning_stage(tmp_path):
     config = make_config(tmp_path, "joint")
     config.train.loss.awac_weight = 1.0
@@ -285,6 +288,7 @@ def test_joint_training_skips_the_cloning_stage(tmp_path):
     assert "train/token_loss" in json.loads(lines[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["chai", "decision_transformer", "dpo"])
 def test_a_run_of_another_kind_of_algorithm_is_judged_again_alike(tmp_path, name):
     config = make_config(tmp_path, name, name)
@@ -313,6 +317,7 @@ def test_sorting_a_stream_is_refused_before_any_work(tmp_path):
     assert not (tmp_path / "sorted").exists()
 
 
+@pytest.mark.slow
 def test_losses_of_sorted_batches_average_to_the_mean_over_all_tokens(tmp_path):
     def train_clone(window):
         config = make_config(tmp_path, f"window{window}", "bc")
