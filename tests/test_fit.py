@@ -28,10 +28,10 @@ def test_a_short_training_learns_and_is_watched(name):
     seen = []
     settings = TrainConfig(total_steps=4, batch_size=2, lr=1e-2, log_every=1, **BUCKETS)
     watch = lambda step, params, target: seen.append(step)  # noqa: E731
-    fitted = fit(name, SMALL, ANSWERS, settings, watch=watch, watch_every=3)
+    fitted = fit(ANSWERS, name, model=SMALL, settings=settings, watch=watch, watch_every=3)
     assert seen == [0, 3, 4]  # the last step too
-    assert "reference" not in fitted.params
-    assert (fitted.target == {}) == (name != "ilql")
+    assert "reference" not in fitted.trained.params
+    assert (fitted.trained.target == {}) == (name != "ilql")
     assert [record["step"] for record in fitted.curve if "train/loss" in record] == [1, 2, 3, 4]
 
 
@@ -39,17 +39,17 @@ def test_a_training_is_watched_on_rows_of_its_own_and_returns_its_best_networks(
     settings = TrainConfig(total_steps=4, batch_size=2, lr=3.0, eval_every=1, select="best", **BUCKETS)
     seen = {}
     watch = lambda step, params, target: seen.update({step: jax.device_get(params)})  # noqa: E731
-    fitted = fit("bc", SMALL, ANSWERS, settings, validation=ANSWERS, watch=watch, watch_every=1)
+    fitted = fit(ANSWERS, "bc", model=SMALL, settings=settings, validation=ANSWERS, watch=watch, watch_every=1)
     losses = {record["step"]: record["validation/loss"] for record in fitted.curve if "validation/loss" in record}
     assert sorted(losses) == [1, 2, 3, 4]
     best = min(losses, key=lambda step: (losses[step], -step))
     assert best < 4  # such a rate makes it worse again
-    jax.tree.map(np.testing.assert_array_equal, fitted.params, seen[best])
+    jax.tree.map(np.testing.assert_array_equal, fitted.trained.params, seen[best])
 
 
 def test_a_watcher_can_end_a_training():
     settings = TrainConfig(total_steps=9, batch_size=2, log_every=1, **BUCKETS)
-    fitted = fit("bc", SMALL, ANSWERS, settings, watch=lambda step, *_: step == 2, watch_every=1)
+    fitted = fit(ANSWERS, "bc", model=SMALL, settings=settings, watch=lambda step, *_: step == 2, watch_every=1)
     assert [record["step"] for record in fitted.curve] == [1, 2]
 
 
@@ -58,7 +58,7 @@ def test_heads_are_trained_from_given_networks_over_a_trunk_that_is_left_alone()
     loss = {"detach_v": True, "detach_q": True}
     settings = TrainConfig(total_steps=3, batch_size=2, lr=1e-2, optimizer="muon", loss=loss, **BUCKETS)
     start = jax.device_get((params, SMALL.init_target(params)))
-    trained = fit("ilql", SMALL, ANSWERS, settings, networks=start).params
+    trained = fit(ANSWERS, "ilql", model=SMALL, settings=settings, networks=start).networks["params"]
     jax.tree.map(np.testing.assert_array_equal, trained["trunk"], start[0]["trunk"])
     moved = np.abs(trained["q1"]["dense_in"]["kernel"] - start[0]["q1"]["dense_in"]["kernel"])
     assert 0.0 < moved.max() < 0.1  # from these, not from those of seed 0
@@ -82,7 +82,8 @@ def test_a_sorted_training_sees_rows_of_like_length_and_divides_by_what_a_batch_
     monkeypatch.setattr(loop, "make_train_step", lambda *a, **k: counts.append(k["counts"]) or make_step(*a, **k))
     shapes = {"length_buckets": (8, 16), "action_buckets": (4,)}
     for window in (1, 4):
-        fit("bc", SMALL, dataset, TrainConfig(total_steps=4, batch_size=4, lr=1e-3, sort_window=window, **shapes))
+        settings = TrainConfig(total_steps=4, batch_size=4, lr=1e-3, sort_window=window, **shapes)
+        fit(dataset, "bc", model=SMALL, settings=settings)
     assert seen[4:].count(8) == seen[4:].count(16) == 2  # half of the rows are short
     assert seen[:4].count(16) > 2
     unsorted, of_sorted = counts
@@ -93,4 +94,4 @@ def test_a_sorted_training_sees_rows_of_like_length_and_divides_by_what_a_batch_
 def test_a_training_that_diverges_is_stopped():
     settings = TrainConfig(total_steps=4, batch_size=2, lr=float("inf"), **BUCKETS)
     with pytest.raises(NonFiniteError, match="loss is nan at step"):
-        fit("bc", SMALL, ANSWERS, settings)
+        fit(ANSWERS, "bc", model=SMALL, settings=settings)

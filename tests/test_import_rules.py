@@ -67,8 +67,15 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 OUTSIDE = [*CONFIGS, *sorted((ROOT / "scripts").glob("*.py")), *sorted((ROOT / "benchmarks").rglob("*.py"))]
 
 
+def is_for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
 def find_imports(node: ast.AST, *, nested: bool = True) -> Iterator[tuple[str, int]]:
-    """Yield the dotted names that are imported, and their lines; what is imported inside functions if `nested`."""
+    """Yield the dotted names that are imported, and their lines.
+
+    With `nested` also what is imported inside functions, or for type checkers only.
+    """
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
             yield from ((alias.name, child.lineno) for alias in child.names)
@@ -80,7 +87,7 @@ def find_imports(node: ast.AST, *, nested: bool = True) -> Iterator[tuple[str, i
             for alias in child.names:
                 full = f"{child.module}.{alias.name}"
                 yield full if full in SOURCES else child.module, child.lineno
-        elif nested or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+        elif nested or not (isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) or is_for_type_checkers(child)):
             yield from find_imports(child, nested=nested)
 
 
@@ -105,7 +112,8 @@ def import_pairs() -> Iterator[tuple[str, str, str]]:
 def test_the_table_lists_what_there_is_and_the_house_is_small():
     rooms = {room_of(name) for name in SOURCES} - {""}
     assert rooms <= set(LEVELS), "every module and package of ilqljax needs a place in ROWS"
-    entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    # py.typed is no module: it tells type checkers that the annotations are meant for them (PEP 561).
+    entries = [path for path in PACKAGE.iterdir() if path.name not in ("__pycache__", "py.typed")]
     assert len(entries) <= 18, sorted(path.name for path in entries)
 
 

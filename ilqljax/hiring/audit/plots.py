@@ -53,6 +53,12 @@ _TIP = "tip "  # marks a group whose id is what a pointer shows
 
 @matplotlib.style.context(_STYLE)
 def draw_ratios(rows_by_phase: dict[str, Sequence[dict[str, Any]]], *, title: str) -> Markup:
+    """Return `plot_ratios` as an element of a page."""
+    return _embed(plot_ratios(rows_by_phase), title)
+
+
+@matplotlib.style.context(_STYLE)
+def plot_ratios(rows_by_phase: dict[str, Sequence[dict[str, Any]]]) -> Axes:
     """Draw each category's impact ratio with its interval, before and after, the line at 0.8 and the one at 1."""
     phases = list(rows_by_phase)
     categories = [row["category"] for row in rows_by_phase[phases[0]]]
@@ -83,7 +89,7 @@ def draw_ratios(rows_by_phase: dict[str, Sequence[dict[str, Any]]], *, title: st
             _draw_ratio(axes, row, y + 11 + 15 * j, phase, most)
     if len(phases) > 1:
         _add_legend(axes, [Line2D([], [], label=phase, **_MARKS[phase]) for phase in phases])
-    return _embed(axes, title)
+    return axes
 
 
 def _draw_ratio(axes: Axes, row: dict[str, Any] | None, y: float, phase: str, most: float) -> None:

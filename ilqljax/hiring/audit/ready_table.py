@@ -11,7 +11,7 @@ Columns: the attributes, and either `score` (a number; the scoring rate is the s
 import csv
 import math
 from collections import namedtuple
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ from jaxtyping import Float
 from ilqljax.data.files import read_bounded_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
-from ilqljax.hiring.audit.crossed import pair_rows
+from ilqljax.hiring.audit.crossed import Pairs, pair_rows
 from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditConfig, audit_attributes, audit_rates
 from ilqljax.types import Array
 
 ID, SCORE, SELECTED = "id", "score", "selected"
 MIN_ROWS = 2
-_Candidate = namedtuple("_Candidate", ("id", "attributes"))
+Candidate = namedtuple("Candidate", ("id", "attributes"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ def load_ready_table(path: str | Path, *, attributes: Sequence[str] = (), allow_
         if row_id in seen:
             raise UserError(f"{where}: the id '{row_id}' was already used at {seen[row_id]}. Keep one row a candidate.")
         seen[row_id] = where
-        rows.append(_Candidate(row_id, {name: row[name] for name in columns}))
+        rows.append(Candidate(row_id, {name: row[name] for name in columns}))
         values.append(_read_value(row[kind], kind, where=where, allow_negative=allow_negative))
     if len(rows) < MIN_ROWS:
         raise UserError(f"{path}: holds {len(rows)} candidates. Give at least {MIN_ROWS} rows below the header.")
@@ -177,15 +177,27 @@ def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTab
     medians = {name: float(np.median(table.values)) for name, table in phases.items() if is_score}
     measure = "scoring" if is_score else "selection"
     pairs = {name: {measure: pair_rows(table.values > medians.get(name, 0.5))} for name, table in phases.items()}
+    return audit_pairs(ready.table, pairs, config, medians=medians)
+
+
+def audit_pairs(
+    table: AttributeTable,
+    pairs: Mapping[str, Mapping[str, Pairs]],
+    config: AuditConfig,
+    *,
+    medians: Mapping[str, float],
+) -> dict[str, Any]:
+    """Return the audit of given pairs, by phase and measure, in the form of `market.audit_market`, with rates only."""
     sections, not_audited = audit_attributes(
-        ready.table, config, lambda audited: audit_rates(audited, pairs, seed=config.seed)
+        table, config, lambda audited: audit_rates(audited, pairs, seed=config.seed)
     )
+    (some, *_) = pairs[BEFORE].values()
     return {
-        "n_postings": 0,
-        "n_candidates": len(ready.values),
+        "n_postings": some.selected.shape[0] if some.has_postings else 0,
+        "n_candidates": len(table.ids),
         "top": 0,
         "selected": 0,
-        "phases": list(phases),
+        "phases": list(pairs),
         "n_reached": {},
         "medians": medians,
         "attributes": sections,
