@@ -2,8 +2,12 @@
 
 import ast
 import functools
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import ilqljax
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "ilqljax"
@@ -176,6 +180,25 @@ def test_one_switch_knows_the_platform_and_one_room_orders_what_a_compiler_does(
     found = {name: find_names(path) for name, path in SOURCES.items()}
     assert {name for name, names in found.items() if names & asks} == {"ilqljax.models.cpu"}
     assert {name[:18] for name, names in found.items() if names & orders} == {"ilqljax.models.cpu"}
+
+
+def test_the_public_names_are_those_that_type_checkers_see():
+    (block,) = [node for node in ast.parse(SOURCES["ilqljax"].read_text()).body if is_for_type_checkers(node)]
+    shown = {alias.asname or alias.name: (node.module, alias.name) for node in block.body for alias in node.names}
+    homes = {}
+    for module, names in ilqljax._HOMES.items():
+        for own, _, public in (entry.partition("=") for entry in names.split()):
+            homes[public or own] = (f"ilqljax.{module}", own)
+    assert shown == homes
+    assert sorted(ilqljax.__all__) == sorted(homes)
+    for name in homes:
+        assert getattr(ilqljax, name) is getattr(sys.modules[homes[name][0]], homes[name][1])
+
+
+def test_importing_the_package_alone_loads_nothing_else():
+    code = "import sys, ilqljax; print([name for name in sys.modules if name.startswith(('ilqljax.', 'numpy', 'jax'))])"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
 
 
 def reach(name: str) -> set[str]:

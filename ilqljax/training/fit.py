@@ -30,6 +30,7 @@ from ilqljax.training.mesh import MeshConfig, make_mesh
 from ilqljax.training.run_config import TrainConfig
 
 FITTED = "fitted.json"  # beside the networks and the tokenizer
+BETA = 8.0  # weight of a critic's advantage, where rewards have deviation 1
 MOST_TOKENS = 1024  # ids of a tokenizer that is made here, and tokens of a row that no model limits
 JUDGING = {"n_generations": 8, "rank_by": "advantage"}  # how a critic of utterances acts
 NO_OPTIONS = MappingProxyType({})
@@ -216,7 +217,8 @@ def choose_options(
 ) -> tuple[ValueLM, TrainConfig, DecodeConfig]:
     """Choose what `fit` was not given, by the training rows and those beside them; errors are `from_section`'s."""
     given, acting = ({**(asdict(each) if is_dataclass(each) else each)} for each in (settings, decode))
-    found, options = read_options(algorithm, given.get("loss", {}), path="settings.loss")
+    loss = ({"beta": acting.get("beta", BETA)} if algorithm == "psi" else {}) | dict(given.get("loss", {}))
+    found, options = read_options(algorithm, loss, path="settings.loss")
     rows, transform = watched[0], found.transform.fit(watched[0], options)
     longest = max(int(transform.apply(data).lengths.max()) for data in watched)
     points = map(rows.get_item, range(rows.size()))
@@ -225,12 +227,11 @@ def choose_options(
         size = {"n_positions": longest + answer, "n_embd": 64, "n_layer": 2, "n_head": 4}
         model = ValueLM(GPT2(GPT2Config(rows.tokenizer.vocab_size, **size)), ValueLMConfig())
     judges = found.has_critic and found.level == "utterance"
-    acting = {"max_new_tokens": answer, "beta": 8.0, **(JUDGING if judges else {}), **acting}
+    acting = {"max_new_tokens": answer, "beta": BETA, **(JUDGING if judges else {}), **acting}
     how = {"total_steps": 500, "batch_size": 32, "lr": 2e-3, "target": {"polyak": 0.05}, "length_buckets": (longest,)}
     if found.has_critic and not judges:  # a reward at the end of a text is carried back in few updates
-        sought = {"beta": acting["beta"]} if algorithm == "psi" else {}
-        given["loss"] = {"cql_weight": 0.05, "td_lambda": 0.95, **sought, **given.get("loss", {})}
-    settings = from_section(TrainConfig, how | given, path="settings")
+        loss = {"cql_weight": 0.05, "td_lambda": 0.95} | loss
+    settings = from_section(TrainConfig, how | given | {"loss": loss}, path="settings")
     return model, settings, from_section(DecodeConfig, acting, path="decode")
 
 
