@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from numbers import Real
 from pathlib import Path
@@ -152,7 +152,9 @@ def fit(
         if validation is not None and not isinstance(validation, RLDataset):
             validation = ObservationDataset(read_dialogues(validation), rows.tokenizer, **rows.settings)
         watched = [rows] if validation is None else [rows, validation]
-        model, settings, decode = choose_options(algorithm, watched, model, settings, decode)
+        asked = {**(asdict(settings) if isinstance(settings, TrainConfig) else settings)}
+        model, settings, decode = choose_options(algorithm, watched, model, asked, decode)
+        _, cloning, _ = choose_options("bc", watched, model, asked | {"loss": {}}, {})
     elif model is None or tokenizer is not None or not isinstance(settings, TrainConfig):
         raise UserError("A ready dataset has a tokenizer. Give it model= and settings=TrainConfig(...), no tokenizer=.")
     elif not isinstance(decode, DecodeConfig):
@@ -161,8 +163,8 @@ def fit(
     learner = make_learner(algorithm, model, settings.loss)
     starts_from_policy = learner.algorithm.has_reference or not learner.trains_policy()
     if starts_from_policy and not ready and trunk is None and networks is None:
-        how = {"settings": replace(settings, loss={}), "seed": seed, "validation": validation}
-        trunk = fit(rows, "bc", model=model, **how).trained.params["policy"]
+        how = {"model": model, "settings": cloning, "seed": seed, "validation": validation}
+        trunk = fit(rows, "bc", **how).trained.params["policy"]
     stage = make_stage(algorithm, learner, settings, rows, validation)
 
     def write(step: int, metrics: Mapping[str, float]) -> None:
@@ -213,11 +215,11 @@ def make_rows(given: Iterable[Any], tokenizer: Tokenizer | None, model: ValueLM 
 
 
 def choose_options(
-    algorithm: str, watched: Sequence[ListRLDataset], model: ValueLM | None, settings: Any, decode: Any
+    algorithm: str, watched: Sequence[ListRLDataset], model: ValueLM | None, settings: dict[str, Any], decode: Any
 ) -> tuple[ValueLM, TrainConfig, DecodeConfig]:
     """Choose what `fit` was not given, by the training rows and those beside them; errors are `from_section`'s."""
-    given, acting = ({**(asdict(each) if is_dataclass(each) else each)} for each in (settings, decode))
-    loss = ({"beta": acting.get("beta", BETA)} if algorithm == "psi" else {}) | dict(given.get("loss", {}))
+    acting = {**(asdict(decode) if isinstance(decode, DecodeConfig) else decode)}
+    loss = ({"beta": acting.get("beta", BETA)} if algorithm == "psi" else {}) | dict(settings.get("loss", {}))
     found, options = read_options(algorithm, loss, path="settings.loss")
     rows, transform = watched[0], found.transform.fit(watched[0], options)
     longest = max(int(transform.apply(data).lengths.max()) for data in watched)
@@ -228,11 +230,12 @@ def choose_options(
         model = ValueLM(GPT2(GPT2Config(rows.tokenizer.vocab_size, **size)), ValueLMConfig())
     judges = found.has_critic and found.level == "utterance"
     acting = {"max_new_tokens": answer, "beta": BETA, **(JUDGING if judges else {}), **acting}
-    how = {"total_steps": 500, "batch_size": 32, "lr": 2e-3, "target": {"polyak": 0.05}, "length_buckets": (longest,)}
+    how = {"total_steps": 500, "batch_size": 32, "target": {"polyak": 0.05}, "length_buckets": (longest,)}
+    how["lr"] = 2e-4 if found.has_reference else 2e-3  # a policy that leaves its reference fast stops writing
     if found.has_critic and not judges:  # a reward at the end of a text is carried back in few updates
         loss = {"cql_weight": 0.05, "td_lambda": 0.95} | loss
-    settings = from_section(TrainConfig, how | given | {"loss": loss}, path="settings")
-    return model, settings, from_section(DecodeConfig, acting, path="decode")
+    chosen = from_section(TrainConfig, how | settings | {"loss": loss}, path="settings")
+    return model, chosen, from_section(DecodeConfig, acting, path="decode")
 
 
 class _MemoryStore:
