@@ -88,6 +88,16 @@ def test_people_who_come_back_count_once_and_postings_widen_the_intervals():
     assert np.isfinite([lower["ratio_low"], lower["postings_low"]]).all()
 
 
+def test_a_difference_from_a_hidden_category_is_not_told():
+    groups = [("a", 100, 50), ("b", 100, 48), ("c", 60, 46), ("d", 44, 44)]
+    frame = {"g": [g for g, n, _ in groups for _ in range(n)], "p": [i < k for _, n, k in groups for i in range(n)]}
+    shown, hidden = (audit_frame(frame, attributes=["g"], selected="p", min_count=n) for n in (0, 45))
+    assert [row["category"] for row in hidden.by_group] == ["a", "b"]  # "c" would give "d" away
+    assert shown.ratio() == hidden.ratio() == {"g": 0.48}
+    assert shown.difference() == {"g": pytest.approx(0.52)}
+    assert np.isnan(hidden.difference()["g"])
+
+
 def test_scores_are_compared_with_the_median_of_all():
     found = audit_frame({"sex": ["f", "f", "m", "m"], "s": [-1.0, 3, 2, 9]}, attributes=["sex"], score="s")
     assert [row["n_selected"] for row in found.by_group] == [1, 1]

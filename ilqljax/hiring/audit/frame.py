@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.crossed import Pairs
-from ilqljax.hiring.audit.impact_ratio import JUDGED
+from ilqljax.hiring.audit.impact_ratio import JUDGED, Mark
 from ilqljax.hiring.audit.market import BEFORE, AuditConfig
 from ilqljax.hiring.audit.rates import Row
 from ilqljax.hiring.audit.ready_table import Candidate, audit_pairs
@@ -41,8 +41,10 @@ class FrameAudit:
         """Return each attribute's highest rate minus its lowest, of the same categories; NaN where `ratio` is."""
         found = {}
         for name, table in _list_tables(self.audit):
-            rates = [row["rate"] for row in table["rows"] if row["mark"] in JUDGED]
-            found[name] = max(rates) - min(rates) if np.isfinite(table["smallest_ratio"]) else np.nan
+            rate_of = {row["mark"]: row["rate"] for row in table["rows"]}
+            low = min((row["rate"] for row in table["rows"] if row["mark"] in JUDGED), default=np.nan)
+            known = Mark.REFERENCE in rate_of and np.isfinite(table["smallest_ratio"])  # or one of the two is hidden
+            found[name] = rate_of[Mark.REFERENCE] - low if known else np.nan
         return found
 
     def to_html(self) -> str:
