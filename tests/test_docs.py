@@ -1,6 +1,7 @@
 """The documentation names what there is: the public API, every algorithm, every guardrail, and files that exist."""
 
 import importlib
+import pydoc
 import re
 import shlex
 from pathlib import Path
@@ -37,7 +38,9 @@ def read(name):
 
 def test_the_api_page_has_exactly_the_public_names():
     shown = re.findall(r"^::: (ilqljax\.\S+)$", read("api.md"), re.M)
-    assert sorted(name.rpartition(".")[2] for name in shown) == il.__all__
+    homes = {f"{each.__module__}.{each.__qualname__}" for each in (getattr(il, name) for name in il.__all__)}
+    found = {f"{each.__module__}.{each.__qualname__}" for each in map(pydoc.locate, shown)}
+    assert found == homes and len(shown) == len(homes)
 
 
 def test_every_algorithm_is_explained():

@@ -3,14 +3,18 @@
 import jax
 import numpy as np
 import pytest
-from dialogues import answer
+from dialogues import Talk, answer
 
 from ilqljax.data.dataset import ObservationDataset
 from ilqljax.data.tokenizer import CharacterTokenizer
+from ilqljax.envs.base import LanguageEnvironment, ListDialogue
+from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
+from ilqljax.rl.algorithms import ALGORITHMS, make_learner
+from ilqljax.training import fit as fitting
 from ilqljax.training import loop
-from ilqljax.training.fit import fit
+from ilqljax.training.fit import FITTED, choose_options, fit, load_fitted, make_rows
 from ilqljax.training.metrics import NonFiniteError
 from ilqljax.training.run_config import TrainConfig
 
@@ -28,10 +32,10 @@ def test_a_short_training_learns_and_is_watched(name):
     seen = []
     settings = TrainConfig(total_steps=4, batch_size=2, lr=1e-2, log_every=1, **BUCKETS)
     watch = lambda step, params, target: seen.append(step)  # noqa: E731
-    fitted = fit(name, SMALL, ANSWERS, settings, watch=watch, watch_every=3)
+    fitted = fit(ANSWERS, name, model=SMALL, settings=settings, watch=watch, watch_every=3)
     assert seen == [0, 3, 4]  # the last step too
-    assert "reference" not in fitted.params
-    assert (fitted.target == {}) == (name != "ilql")
+    assert "reference" not in fitted.trained.params
+    assert (fitted.trained.target == {}) == (name != "ilql")
     assert [record["step"] for record in fitted.curve if "train/loss" in record] == [1, 2, 3, 4]
 
 
@@ -39,17 +43,17 @@ def test_a_training_is_watched_on_rows_of_its_own_and_returns_its_best_networks(
     settings = TrainConfig(total_steps=4, batch_size=2, lr=3.0, eval_every=1, select="best", **BUCKETS)
     seen = {}
     watch = lambda step, params, target: seen.update({step: jax.device_get(params)})  # noqa: E731
-    fitted = fit("bc", SMALL, ANSWERS, settings, validation=ANSWERS, watch=watch, watch_every=1)
+    fitted = fit(ANSWERS, "bc", model=SMALL, settings=settings, validation=ANSWERS, watch=watch, watch_every=1)
     losses = {record["step"]: record["validation/loss"] for record in fitted.curve if "validation/loss" in record}
     assert sorted(losses) == [1, 2, 3, 4]
     best = min(losses, key=lambda step: (losses[step], -step))
     assert best < 4  # such a rate makes it worse again
-    jax.tree.map(np.testing.assert_array_equal, fitted.params, seen[best])
+    jax.tree.map(np.testing.assert_array_equal, fitted.trained.params, seen[best])
 
 
 def test_a_watcher_can_end_a_training():
     settings = TrainConfig(total_steps=9, batch_size=2, log_every=1, **BUCKETS)
-    fitted = fit("bc", SMALL, ANSWERS, settings, watch=lambda step, *_: step == 2, watch_every=1)
+    fitted = fit(ANSWERS, "bc", model=SMALL, settings=settings, watch=lambda step, *_: step == 2, watch_every=1)
     assert [record["step"] for record in fitted.curve] == [1, 2]
 
 
@@ -58,7 +62,7 @@ def test_heads_are_trained_from_given_networks_over_a_trunk_that_is_left_alone()
     loss = {"detach_v": True, "detach_q": True}
     settings = TrainConfig(total_steps=3, batch_size=2, lr=1e-2, optimizer="muon", loss=loss, **BUCKETS)
     start = jax.device_get((params, SMALL.init_target(params)))
-    trained = fit("ilql", SMALL, ANSWERS, settings, networks=start).params
+    trained = fit(ANSWERS, "ilql", model=SMALL, settings=settings, networks=start).networks["params"]
     jax.tree.map(np.testing.assert_array_equal, trained["trunk"], start[0]["trunk"])
     moved = np.abs(trained["q1"]["dense_in"]["kernel"] - start[0]["q1"]["dense_in"]["kernel"])
     assert 0.0 < moved.max() < 0.1  # from these, not from those of seed 0
@@ -82,7 +86,8 @@ def test_a_sorted_training_sees_rows_of_like_length_and_divides_by_what_a_batch_
     monkeypatch.setattr(loop, "make_train_step", lambda *a, **k: counts.append(k["counts"]) or make_step(*a, **k))
     shapes = {"length_buckets": (8, 16), "action_buckets": (4,)}
     for window in (1, 4):
-        fit("bc", SMALL, dataset, TrainConfig(total_steps=4, batch_size=4, lr=1e-3, sort_window=window, **shapes))
+        settings = TrainConfig(total_steps=4, batch_size=4, lr=1e-3, sort_window=window, **shapes)
+        fit(dataset, "bc", model=SMALL, settings=settings)
     assert seen[4:].count(8) == seen[4:].count(16) == 2  # half of the rows are short
     assert seen[:4].count(16) > 2
     unsorted, of_sorted = counts
@@ -93,4 +98,117 @@ def test_a_sorted_training_sees_rows_of_like_length_and_divides_by_what_a_batch_
 def test_a_training_that_diverges_is_stopped():
     settings = TrainConfig(total_steps=4, batch_size=2, lr=float("inf"), **BUCKETS)
     with pytest.raises(NonFiniteError, match="loss is nan at step"):
-        fit("bc", SMALL, ANSWERS, settings)
+        fit(ANSWERS, "bc", model=SMALL, settings=settings)
+
+
+MOODS = {"sad": "cheer up", "tired": "take a rest", "hungry": "eat"}
+TRIPLES = [(f"I am {mood}", said, float(said == fits)) for mood, fits in MOODS.items() for said in MOODS.values()]
+BRIEF = {"total_steps": 2, "batch_size": 4, "log_every": 1}
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return fit(TRIPLES, settings=BRIEF, validation=TRIPLES[:2], seed=3)
+
+
+def test_one_call_makes_what_is_needed_and_its_result_acts(fitted):
+    assert [sorted(record) for record in fitted.curve if "validation/loss" in record]
+    longest = max(len(fitted.tokenizer.encode(said)) for said in MOODS.values()) + 1
+    assert (fitted.decode.max_new_tokens, fitted.decode.beta) == (longest, 8.0)
+    texts = [fitted.act("I am sad") for _ in range(2)]
+    policy = fitted.policy()
+    assert texts == [policy.act(ListDialogue([("I am sad", None)], over=False)), policy.act("I am sad")]
+    assert fitted.policy(temperature=0.0).config.temperature == 0.0
+
+
+def test_a_policy_that_a_critic_steers_is_cloned_first(fitted):
+    clone = fit(TRIPLES, "bc", settings=BRIEF, validation=TRIPLES[:2], seed=3)
+    policy, random = fitted.networks["params"]["policy"], clone.trained.learner.model.init_trunk(jax.random.key(3))
+    jax.tree.map(np.testing.assert_array_equal, policy, clone.networks["params"]["policy"])
+    assert any(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), policy, random)))
+
+
+def test_what_was_saved_is_read_back_and_acts_alike(fitted, tmp_path):
+    fitted.save(tmp_path / "kept")
+    loaded = load_fitted(tmp_path / "kept")
+    jax.tree.map(np.testing.assert_array_equal, loaded.networks, jax.device_get(fitted.networks))
+    assert (loaded.curve, loaded.decode, loaded.seed) == (fitted.curve, fitted.decode, 3)
+    assert loaded.tokenizer.fingerprint == fitted.tokenizer.fingerprint
+    assert loaded.policy().generate_batch(["I am sad"]) == fitted.policy().generate_batch(["I am sad"])
+    with pytest.raises(UserError, match="not an empty folder"):
+        fitted.save(tmp_path / "kept")
+    (tmp_path / "kept" / FITTED).write_text("{}")
+    with pytest.raises(UserError, match="damaged or was changed"):
+        load_fitted(tmp_path / "kept")
+    with pytest.raises(UserError, match="Give a folder that Fitted"):
+        load_fitted(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_whole_is_not_there(fitted, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(fitting, "save_with_checksum", fail)
+    with pytest.raises(UserError, match="No space left"):
+        fitted.save(tmp_path / "kept")
+    assert list(tmp_path.iterdir()) == []
+
+
+class Once(LanguageEnvironment):
+    """Ask once, and pay 2 for anything."""
+
+    def reset(self):
+        self.seen = ListDialogue([("I am sad", None)], over=False)
+        return self.seen
+
+    def step(self, action):
+        self.seen = ListDialogue([("I am sad", None), (action, 2.0)])
+        return self.seen, 2.0, True
+
+    def is_terminal(self):
+        return self.seen.over
+
+
+def test_the_result_plays_environments(fitted):
+    found = fitted.evaluate([Once()])
+    assert (found["return"], found["turns"]) == (2.0, 1.0)
+
+
+@pytest.mark.parametrize("wrong", [("a", "b"), {"prompt": "a"}, "abc", ("a", "b", "1"), ("a", 1.0, "b")])
+def test_anything_but_a_dialogue_is_refused_and_shown(wrong):
+    with pytest.raises(UserError) as error:
+        fit([TRIPLES[0], wrong])
+    assert str(error.value).startswith(f"dialogue 1 is {wrong!r}. Give (prompt, text, reward)")
+
+
+@pytest.mark.parametrize("pair", ["ab", ("a",), ("a", "1"), (1.0, "a")])
+def test_a_dialogue_is_written_in_pairs(pair):
+    with pytest.raises(UserError, match="is not a text with its reward or None"):
+        ListDialogue([("a", None), pair])
+
+
+def test_a_ready_dataset_and_a_tokenizer_of_another_model_want_what_belongs_to_them():
+    with pytest.raises(UserError, match="Give it model= and settings=TrainConfig"):
+        fit(ANSWERS, settings=BRIEF, model=SMALL)
+    with pytest.raises(UserError, match=f"model: {WORDS_TOKENIZER.vocab_size} ids"):
+        fit(TRIPLES, model=SMALL)
+    with pytest.raises(UserError, match="steps is not an option of TrainConfig"):
+        fit(TRIPLES, settings={"steps": 3})
+
+
+def test_rewards_of_many_turns_are_scaled_and_not_shifted():
+    one = make_rows([answer("a", "b", 1.0), answer("a", "c", 5.0)], None, None)
+    assert (one.reward_shift, one.reward_scale) == (3.0, 0.5)
+    many = make_rows([Talk((("a", None), ("b", 1.0), ("c", 5.0))), answer("a", "c", 3.0)], None, None)
+    assert many.reward_shift == 0.0 and many.reward_scale == pytest.approx((3 / 8) ** 0.5)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_what_is_chosen_suits_every_algorithm_and_its_rows(name):
+    rows = make_rows(TRIPLES, None, None)
+    model, settings, decode = choose_options(name, [rows], None, BRIEF, {})
+    learner = make_learner(name, model, settings.loss)
+    stage = loop.make_stage(name, learner, settings, rows)
+    assert settings.length_buckets == (stage.rows.lengths.max(),)
+    assert model.backbone.config.n_positions == settings.length_buckets[0] + decode.max_new_tokens
+    assert (decode.n_generations > 1) == (learner.model.config.level == "utterance")

@@ -2,8 +2,12 @@
 
 import ast
 import functools
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import ilqljax
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "ilqljax"
@@ -67,8 +71,15 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 OUTSIDE = [*CONFIGS, *sorted((ROOT / "scripts").glob("*.py")), *sorted((ROOT / "benchmarks").rglob("*.py"))]
 
 
+def is_for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
 def find_imports(node: ast.AST, *, nested: bool = True) -> Iterator[tuple[str, int]]:
-    """Yield the dotted names that are imported, and their lines; what is imported inside functions if `nested`."""
+    """Yield the dotted names that are imported, and their lines.
+
+    With `nested` also what is imported inside functions, or for type checkers only.
+    """
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
             yield from ((alias.name, child.lineno) for alias in child.names)
@@ -80,7 +91,7 @@ def find_imports(node: ast.AST, *, nested: bool = True) -> Iterator[tuple[str, i
             for alias in child.names:
                 full = f"{child.module}.{alias.name}"
                 yield full if full in SOURCES else child.module, child.lineno
-        elif nested or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+        elif nested or not (isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) or is_for_type_checkers(child)):
             yield from find_imports(child, nested=nested)
 
 
@@ -105,7 +116,8 @@ def import_pairs() -> Iterator[tuple[str, str, str]]:
 def test_the_table_lists_what_there_is_and_the_house_is_small():
     rooms = {room_of(name) for name in SOURCES} - {""}
     assert rooms <= set(LEVELS), "every module and package of ilqljax needs a place in ROWS"
-    entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    # py.typed is no module: it tells type checkers that the annotations are meant for them (PEP 561).
+    entries = [path for path in PACKAGE.iterdir() if path.name not in ("__pycache__", "py.typed")]
     assert len(entries) <= 18, sorted(path.name for path in entries)
 
 
@@ -168,6 +180,25 @@ def test_one_switch_knows_the_platform_and_one_room_orders_what_a_compiler_does(
     found = {name: find_names(path) for name, path in SOURCES.items()}
     assert {name for name, names in found.items() if names & asks} == {"ilqljax.models.cpu"}
     assert {name[:18] for name, names in found.items() if names & orders} == {"ilqljax.models.cpu"}
+
+
+def test_the_public_names_are_those_that_type_checkers_see():
+    (block,) = [node for node in ast.parse(SOURCES["ilqljax"].read_text()).body if is_for_type_checkers(node)]
+    shown = {alias.asname or alias.name: (node.module, alias.name) for node in block.body for alias in node.names}
+    homes = {}
+    for module, names in ilqljax._HOMES.items():
+        for own, _, public in (entry.partition("=") for entry in names.split()):
+            homes[public or own] = (f"ilqljax.{module}", own)
+    assert shown == homes
+    assert sorted(ilqljax.__all__) == sorted(homes)
+    for name in homes:
+        assert getattr(ilqljax, name) is getattr(sys.modules[homes[name][0]], homes[name][1])
+
+
+def test_importing_the_package_alone_loads_nothing_else():
+    code = "import sys, ilqljax; print([name for name in sys.modules if name.startswith(('ilqljax.', 'numpy', 'jax'))])"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
 
 
 def reach(name: str) -> set[str]:

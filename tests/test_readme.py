@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-from dialogues import Talk, answer
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -15,12 +14,14 @@ def test_it_has_at_most_150_lines():
 
 
 @pytest.mark.slow
-def test_its_python_trains_and_acts():
+def test_its_python_prints_what_it_says(tmp_path, monkeypatch, capsys):
     (block,) = re.findall(r"```python\n(.*?)```", README, re.S)
-    names = {"dialogues": [answer("a", text, float(i)) for i, text in enumerate("abcabcab")]}
-    exec(compile(block.replace("1500", "2"), "README", "exec"), names)
-    texts = names["policy"].act_batch([Talk((("a", None),), terminal=False)])
-    assert len(texts) == 1 and isinstance(texts[0], str)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(block, "README", "exec"), names)
+    assert capsys.readouterr().out == "take a rest\n{'sex': 0.5}\n"
+    for mood, text in names["fitting"].items():
+        assert names["il"].load_fitted("moods").act(f"I am {mood}") == text
 
 
 def test_every_module_of_the_map_is_there():

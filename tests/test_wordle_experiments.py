@@ -5,6 +5,7 @@ import runpy
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import jax
@@ -17,7 +18,6 @@ from benchmarks.wordle.play import PlayConfig
 from benchmarks.wordle.results import Results
 from ilqljax.data.files import save_arrays
 from ilqljax.errors import UserError
-from ilqljax.training.fit import Fitted
 from ilqljax.wordle.environment import WordleObservation
 from ilqljax.wordle.evaluation import summarize_games
 from ilqljax.wordle.game import load_words
@@ -153,9 +153,9 @@ def test_critics_read_the_fitting_guesses_trunk_and_steer_the_named_policies(mon
     trunks = {name: experiment.model.init_trunk(jax.random.key(i)) for i, name in enumerate(play.CLONES)}
     seen, steered = [], []
 
-    def fit(name, model, rows, config, *, seed, networks):
-        seen.append((config.loss, networks[0]["trunk"]))
-        return Fitted(*networks, curve=[])
+    def fit(rows, name, *, model, settings, seed, networks):
+        seen.append((settings.loss, networks[0]["trunk"]))
+        return SimpleNamespace(networks=dict(zip(("params", "target"), networks, strict=True)))
 
     def make_policy(networks, **how):
         steered.append((networks["params"]["policy"], how))
@@ -188,9 +188,9 @@ def test_critics_read_the_fitting_guesses_trunk_and_steer_the_named_policies(mon
 def test_clones_start_from_each_other_and_no_two_share_a_seed(monkeypatch, tmp_path):
     seen = []
 
-    def fit(name, model, rows, config, *, seed, trunk):
+    def fit(rows, name, *, model, settings, seed, trunk):
         seen.append((seed, rows, trunk))
-        return Fitted({"policy": model.init_trunk(jax.random.key(seed))}, {}, curve=[])
+        return SimpleNamespace(networks={"params": {"policy": model.init_trunk(jax.random.key(seed))}})
 
     monkeypatch.setattr(play, "fit", fit)
     experiments = [make_experiment(tmp_path, seed=seed) for seed in (0, 1)]

@@ -126,7 +126,8 @@ class Case:
             loss={"expectile": expectile, "cql_weight": config.cql, "discount": DISCOUNT},
         )
         every = max(1, config.steps // 25)
-        fit("ilql", self.model, self.dataset, fit_config, seed=self.seed, watch=watch, watch_every=every)
+        how = {"model": self.model, "settings": fit_config, "seed": self.seed}
+        fit(self.dataset, "ilql", **how, watch=watch, watch_every=every)
         return {"steps": [s for s, _ in curve], "shares": [v for _, v in curve], "seconds": time.monotonic() - started}
 
 

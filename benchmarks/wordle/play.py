@@ -236,8 +236,9 @@ class Experiment:
             best = np.argsort(-games.returns, kind="stable")[: max(1, int(config.keep * games.size()))]
             rows, settings = SelectedRows(games, best), {"steps": config.filtered_steps}
         how = self.configure(lr=config.lr, **settings)
-        fitted = fit("bc", self.model, rows, how, seed=len(CLONES) * self.seed + number, trunk=trunk)
-        return fitted.params["policy"]
+        seed = len(CLONES) * self.seed + number
+        fitted = fit(rows, "bc", model=self.model, settings=how, seed=seed, trunk=trunk)
+        return fitted.networks["params"]["policy"]
 
     def train_critic(self, name: str) -> dict:
         """Train one of `CRITICS` from the trunk of the fitting guesses; all see the same rows in the same order."""
@@ -246,7 +247,7 @@ class Experiment:
         start = (params, self.model.init_target(params))
         loss = config.critic_loss(name)
         how = self.configure(steps=config.steps, lr=config.critic_lr, polyak=config.polyak, loss=loss)
-        return fit("ilql", self.model, self.games, how, seed=self.seed, networks=start).networks
+        return fit(self.games, "ilql", model=self.model, settings=how, seed=self.seed, networks=start).networks
 
     def configure(self, **settings: Any) -> TrainConfig:
         """Settle what all trainings share."""

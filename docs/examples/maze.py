@@ -117,8 +117,8 @@ def run(*, n_walks: int = 4000, steps: int = 1500, n_games: int = 512, seed: int
 
     def train(name: str, walks: list[MazeObservation], trunk: dict | None = None, **loss: float) -> il.Fitted:
         how = {"total_steps": steps, "batch_size": 32, "lr": 3e-3, "target": il.TargetConfig(polyak=0.1)}
-        settings = il.TrainConfig(**how, **buckets, loss=loss)
-        return il.fit(name, model, il.ObservationDataset(walks, tokenizer), settings, seed=seed, trunk=trunk)
+        settings, rows = il.TrainConfig(**how, **buckets, loss=loss), il.ObservationDataset(walks, tokenizer)
+        return il.fit(rows, name, model=model, settings=settings, seed=seed, trunk=trunk)
 
     def judge(fitted: il.Fitted, beta: float = 0.0) -> float:
         config = il.DecodeConfig(max_new_tokens=2, beta=beta)
@@ -129,7 +129,7 @@ def run(*, n_walks: int = 4000, steps: int = 1500, n_games: int = 512, seed: int
     # Without the conservative term, tokens that no walk has (a place where a move should be) keep the values that they
     # were born with, which are higher than those of any move.
     critic = {"expectile": 0.8, "cql_weight": 0.1, "discount": 0.99, "td_lambda": 0.5}
-    ilql = train("ilql", walks, bc.params["policy"], **critic)
+    ilql = train("ilql", walks, bc.networks["params"]["policy"], **critic)
     distances = find_distances()
     return {
         "data": -float(np.mean([len(walked.moves) for walked in walks])),

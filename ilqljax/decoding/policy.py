@@ -17,7 +17,7 @@ from ilqljax.decoding.beam import make_beam_search
 from ilqljax.decoding.generate import Samples, make_generate
 from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.sampling import prepare_for_decoding
-from ilqljax.envs.base import LanguageObservation, Policy
+from ilqljax.envs.base import LanguageObservation, ListDialogue, Policy
 from ilqljax.errors import UserError
 from ilqljax.models.value_lm import ValueLM
 from ilqljax.types import UNCLIPPED, Array
@@ -121,15 +121,15 @@ class TextPolicy(Policy):
         if config.beam_width:
             self.search = make_shared_search(model, token_config, width=config.beam_width, **ids)
 
-    def act(self, obs: LanguageObservation) -> str:
+    def act(self, obs: LanguageObservation | str) -> str:
         """Return one utterance."""
         return self.act_batch([obs])[0]
 
-    def act_batch(self, observations: Sequence[LanguageObservation]) -> list[str]:
+    def act_batch(self, observations: Sequence[LanguageObservation | str]) -> list[str]:
         """Return the text of what `choose_batch` chooses for each observation."""
         return [chosen.text for chosen in self.choose_batch(observations)]
 
-    def choose_batch(self, observations: Sequence[LanguageObservation]) -> list[Generation]:
+    def choose_batch(self, observations: Sequence[LanguageObservation | str]) -> list[Generation]:
         """Return the best of `n_generations` utterances, or of `beam_width` beams, for each observation.
 
         Errors are those of `check_choice`.
@@ -149,9 +149,12 @@ class TextPolicy(Policy):
         by = "log_probability" if self.config.beam_width else self.config.rank_by
         return sorted(generations, key=scores[by], reverse=True)
 
-    def generate_batch(self, observations: Sequence[LanguageObservation]) -> list[list[Generation]]:
-        """Find utterances for each observation; prompts too long for the model lose their start."""
-        views = [self.view(obs) for obs in observations]
+    def generate_batch(self, observations: Sequence[LanguageObservation | str]) -> list[list[Generation]]:
+        """Find utterances for each observation; prompts too long for the model lose their start.
+
+        A text alone is a dialogue in which nothing else has been said.
+        """
+        views = [self.view(ListDialogue([(o, None)], over=False) if isinstance(o, str) else o) for o in observations]
         prompts = [encode_prompt(shown, self.tokenizer, max_length=self.max_prompt) for shown in views]
         numbers = np.arange(self.n_acted, self.n_acted + len(prompts))
         self.n_acted += len(prompts)

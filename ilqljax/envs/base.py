@@ -6,7 +6,11 @@ text is a `Policy`. Environments and policies know nothing of tokens: that is `i
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
+
+from ilqljax.errors import UserError
 
 
 class LanguageObservation(ABC):
@@ -26,6 +30,27 @@ class LanguageObservation(ABC):
     def metadata(self) -> dict[str, Any]:
         """Return what a report wants to know and the model must not see, such as the identity of a posting."""
         return {}
+
+
+@dataclass(frozen=True)
+class ListDialogue(LanguageObservation):
+    """Hold a dialogue as (text, reward) pairs, None for what the agent did not write; else a `UserError`."""
+
+    sequence: Sequence[tuple[str, float | None]]
+    over: bool = True
+
+    def __post_init__(self) -> None:
+        for pair in self.sequence:
+            match pair:
+                case (str(), None | Real()):
+                    continue
+            raise UserError(f"{pair!r} is not a text with its reward or None. Give pairs such as ('hello', None).")
+
+    def to_sequence(self) -> tuple[list[tuple[str, float | None]], bool]:
+        return list(self.sequence), self.over
+
+    def __str__(self) -> str:
+        return "\n".join(text for text, _ in self.sequence)
 
 
 class LanguageEnvironment(ABC):

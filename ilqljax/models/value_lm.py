@@ -13,7 +13,7 @@ A backbone is seen only through `Backbone`: hidden states and a cache.
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -31,30 +31,19 @@ from ilqljax.types import Array
 Params = dict
 
 
-class BackboneConfig(Protocol):
-    """The sizes that heads, decoding and a run's plan read."""
-
-    vocab_size: int
-    n_positions: int
-    n_embd: int
-    n_head: int
-    dtype: str
-
-    @property
-    def inner_size(self) -> int:
-        """Width of a block's hidden layer."""
-
-
 class Backbone(Protocol):
-    """What a trunk must offer; `ilqljax.models.gpt2.GPT2` is one."""
+    """What a trunk must offer; `ilqljax.models.gpt2.GPT2` is one.
 
-    config: BackboneConfig
+    Its config tells `vocab_size`, `n_positions`, `n_embd`, `n_head`, `inner_size` and `dtype`.
+    """
 
-    def init(self, key: Array, tokens: Int[Array, "B T"]) -> dict:
-        """Create `{"params": ...}`."""
+    config: Any
 
-    def apply(self, variables: dict, tokens: Int[Array, "B T"], *args: object, **kwargs: object) -> TrunkOutput:
-        """Compute hidden states, as `GPT2.__call__` documents."""
+    def init(self, *args: Any, **kwargs: Any) -> Any:
+        """Create `{"params": ...}` from a key and tokens [B T]."""
+
+    def apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute hidden states, a `TrunkOutput`, as `GPT2.__call__` documents."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from ilqljax.data.files import save_text
 from ilqljax.data.loader import eval_batches
 from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.data.transforms import Transform
-from ilqljax.decoding.policy import TextPolicy, check_choice
+from ilqljax.decoding.options import DecodeConfig
+from ilqljax.decoding.policy import ActingConfig, TextPolicy, check_choice
 from ilqljax.envs.base import LanguageEnvironment, Policy, interact_environments
 from ilqljax.errors import UserError
 from ilqljax.models.builders import BuiltModel
@@ -44,6 +45,29 @@ class Trained(NamedTuple):
     params: dict
     target: dict
 
+    def make_policy(
+        self, decode: DecodeConfig, tokenizer: Tokenizer, seed: int, acting: ActingConfig, **overrides: Any
+    ) -> TextPolicy:
+        """Make a policy that acts as `decode` says, with `overrides` of its options.
+
+        Without a critic there is no advantage: its weight is 0, and where samples are to be chosen by it, one is drawn.
+        """
+        if not self.learner.algorithm.has_critic:
+            chosen = {"n_generations": 1} if decode.rank_by in ("advantage", "value") else {}
+            overrides = {"beta": 0.0} | chosen | overrides
+        return TextPolicy(
+            self.learner.model,
+            dataclasses.replace(decode, **overrides),
+            tokenizer,
+            params=self.params,
+            target=self.target,
+            view=self.transform.view,
+            value_range=self.learner.value_range,
+            seed=seed,
+            batch_size=acting.batch_size,
+            length_buckets=acting.length_buckets,
+        )
+
 
 class Judge(Protocol):
     """A task's final judgement: acts with the policies, writes what they did into `out_dir`, returns rows and a table.
@@ -59,25 +83,8 @@ class Judge(Protocol):
 
 
 def make_policy(config: RunConfig, built: BuiltModel, trained: Trained, **overrides: Any) -> TextPolicy:
-    """Make a policy that acts as `config.decode` says.
-
-    Without a critic there is no advantage: its weight is 0, and where samples are to be chosen by it, one is drawn.
-    """
-    if not trained.learner.algorithm.has_critic:
-        chosen = {"n_generations": 1} if config.decode.rank_by in ("advantage", "value") else {}
-        overrides = {"beta": 0.0} | chosen | overrides
-    return TextPolicy(
-        trained.learner.model,
-        dataclasses.replace(config.decode, **overrides),
-        built.tokenizer,
-        params=trained.params,
-        target=trained.target,
-        view=trained.transform.view,
-        value_range=trained.learner.value_range,
-        seed=config.seed,
-        batch_size=config.acting.batch_size,
-        length_buckets=config.acting.length_buckets,
-    )
+    """Make a policy that acts as `config.decode` says (`Trained.make_policy`)."""
+    return trained.make_policy(config.decode, built.tokenizer, config.seed, config.acting, **overrides)
 
 
 def evaluate_policies(
@@ -208,6 +215,10 @@ class OpenRun(NamedTuple):
         if name not in self.policies:
             raise UserError(f"{self.folder} has no checkpoint of {name!r}. It has {', '.join(self.policies)}.")
         return name
+
+    def make_policy(self, name: str = "", **overrides: Any) -> TextPolicy:
+        """Make the policy that `select_policy` names act as the run's config says, with overrides of its decoding."""
+        return make_policy(self.config, self.built, self.select_policy(name), **overrides)
 
     def build_section(self, name: str) -> Any:
         """Build the section of that name; raise a `UserError` if the run's task has none."""

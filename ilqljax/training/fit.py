@@ -1,44 +1,121 @@
-"""Train in memory, from Python: an algorithm by name, a model, a dataset."""
+"""Train in memory, from Python: dialogues in, a policy that acts out, kept in a folder and read back."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from numbers import Real
+from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
 
 import jax
 
-from ilqljax.data.dataset import ListRLDataset, RLDataset
-from ilqljax.models.value_lm import ValueLM
-from ilqljax.rl.algorithms import make_learner, select_acting_params
+from ilqljax.config import from_section
+from ilqljax.data.datapoint import EXCERPT, Dialogue
+from ilqljax.data.dataset import ListRLDataset, ObservationDataset, RLDataset, infer_reward_scaling
+from ilqljax.data.files import check_checksum, check_new_folder, read_json, save_whole, save_with_checksum
+from ilqljax.data.tokenizer import Tokenizer, load_tokenizer, train_bpe
+from ilqljax.decoding.options import DecodeConfig
+from ilqljax.decoding.policy import ActingConfig, TextPolicy
+from ilqljax.envs.base import LanguageEnvironment, LanguageObservation, ListDialogue
+from ilqljax.errors import UserError
+from ilqljax.models.gpt2 import GPT2, GPT2Config
+from ilqljax.models.io.networks import Networks, load_networks
+from ilqljax.models.value_lm import ValueLM, ValueLMConfig
+from ilqljax.rl.algorithms import make_learner, read_options, select_acting_params
+from ilqljax.training.evaluation import Trained, evaluate_rollouts, save_model
 from ilqljax.training.loop import Start, make_stage, train_stage
 from ilqljax.training.mesh import MeshConfig, make_mesh
 from ilqljax.training.run_config import TrainConfig
 
+FITTED = "fitted.json"  # beside the networks and the tokenizer
+BETA = 8.0  # weight of a critic's advantage, where rewards have deviation 1
+MOST_TOKENS = 1024  # ids of a tokenizer that is made here, and tokens of a row that no model limits
+JUDGING = {"n_generations": 8, "rank_by": "advantage"}  # how a critic of utterances acts
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+Written = Dialogue | tuple[str, str, float]  # the latter a prompt, a text and its reward
 
-class Fitted(NamedTuple):
-    """The online networks, the target networks ({} without a critic), and what was recorded on the way.
 
-    A record of the curve has "step", and metrics such as "train/loss", "validation/loss".
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A trained policy that acts.
+
+    The curve is what was recorded on the way: "step", and metrics such as "train/loss" and "validation/loss".
     """
 
-    params: dict
-    target: dict
+    algorithm: str
+    trained: Trained
+    tokenizer: Tokenizer
+    decode: DecodeConfig
+    seed: int
     curve: list[dict[str, float]]
 
     @property
     def networks(self) -> dict[str, dict]:
-        """The networks as keywords of `ilqljax.decoding.policy.TextPolicy`."""
-        return {"params": self.params, "target": self.target}
+        """The networks as keywords of `TextPolicy`: "params", and "target", which is {} without a critic."""
+        return {"params": self.trained.params, "target": self.trained.target}
+
+    def policy(self, **overrides: Any) -> TextPolicy:
+        """Make a policy; the overrides are options of `DecodeConfig`."""
+        return self.trained.make_policy(self.decode, self.tokenizer, self.seed, ActingConfig(), **overrides)
+
+    _policy = cached_property(policy)
+
+    def act(self, said: str | LanguageObservation) -> str:
+        """Return an answer to a text, or to a dialogue that is not over; each call draws a new one."""
+        return self._policy.act(said)
+
+    def evaluate(self, environments: Sequence[LanguageEnvironment], **overrides: Any) -> dict[str, float]:
+        """Play every environment once (`ilqljax.training.evaluation.evaluate_rollouts`)."""
+        return evaluate_rollouts(environments, self.policy(**overrides))
+
+    def save(self, folder: str | Path) -> None:
+        """Write a new folder, whole or not at all, for `load_fitted` and as a GPT-2 for transformers.
+
+        Raises:
+            UserError: the folder is not empty, or cannot be written.
+        """
+        check_new_folder(folder)
+        learner, transform, *networks = self.trained
+        named = {"options": learner.config, "transform": transform, "decode": self.decode}
+        facts = {name: getattr(self, name) for name in ("algorithm", "seed", "curve")}
+        facts |= {name: asdict(each) for name, each in named.items()} | {"dtype": learner.model.backbone.config.dtype}
+
+        def write(temporary: Path) -> None:
+            save_model(temporary, Networks(learner.model, *networks), self.tokenizer)
+            save_with_checksum(temporary / FITTED, json.dumps(facts, indent=1) + "\n")
+
+        save_whole(Path(folder).absolute(), write)
+
+
+def load_fitted(folder: str | Path) -> Fitted:
+    """Read back what `Fitted.save` wrote.
+
+    Raises:
+        UserError: a file is missing, damaged, or was changed.
+    """
+    path = Path(folder) / FITTED
+    check_checksum(path)
+    facts = read_json(path, advice="Give a folder that Fitted.save wrote; open_run opens a run's.")
+    model, *networks = load_networks(folder, dtype=facts["dtype"])
+    learner = make_learner(facts["algorithm"], model, facts["options"], path=str(path))
+    transform = from_section(learner.algorithm.transform, facts["transform"], path=str(path))
+    decode = from_section(DecodeConfig, facts["decode"], path=str(path))
+    trained = Trained(learner, transform, *networks)
+    return Fitted(facts["algorithm"], trained, load_tokenizer(folder), decode, facts["seed"], facts["curve"])
 
 
 def fit(
-    name: str,
-    model: ValueLM,
-    dataset: RLDataset,
-    settings: TrainConfig,
+    dialogues: Iterable[Written] | RLDataset,
+    algorithm: str = "ilql",
     *,
+    model: ValueLM | None = None,
+    tokenizer: Tokenizer | None = None,
+    settings: TrainConfig | Mapping[str, Any] = NO_OPTIONS,
+    decode: DecodeConfig | Mapping[str, Any] = NO_OPTIONS,
     seed: int = 0,
-    validation: ListRLDataset | None = None,
+    validation: Iterable[Written] | ListRLDataset | None = None,
     trunk: dict | None = None,
     networks: tuple[dict, dict] | None = None,
     watch: Callable[[int, dict, dict], bool | None] | None = None,
@@ -46,23 +123,51 @@ def fit(
 ) -> Fitted:
     """Train an algorithm of `ilqljax.rl.algorithms` on one device; progress goes to stderr.
 
+    For dialogues, what is not given is made: a tokenizer of their texts, a GPT-2 of two layers, settings, and, for an
+    algorithm that starts from a policy, a clone, trained first and alike. A critic sees their rewards with deviation 1
+    and, where each dialogue has one, mean 0.
+
     Args:
-        settings: how long and how; `loss` holds the algorithm's options. `select="best"` returns the networks of the
-            lowest validation loss.
-        seed: of the parameters and the batches' order.
+        dialogues: (prompt, text, reward) each, a `ListDialogue`, or anything with `to_sequence` and `metadata`; or a
+            ready dataset, which is trained on as it is and needs `model` and a `TrainConfig`.
+        settings: how long and how; `loss` holds the algorithm's options. For dialogues, what a mapping
+            or `loss` leaves out is chosen. `select="best"` returns the networks of the lowest validation loss.
+        decode: how the result acts; a mapping likewise.
+        seed: of the parameters, the batches' order, and acting.
         validation: rows whose loss is evaluated every `settings.eval_every` steps.
-        trunk: a language model to start from; random where absent.
+        trunk: a language model to start from; without a clone or this one, random.
         networks: (params, target) that a critic starts from instead.
         watch: called with the step, the parameters and the targets, at step 0, every `watch_every` steps and the last.
             Where it returns True the training ends.
         watch_every: steps between these calls.
 
     Raises:
-        UserError: an algorithm without a critic was given networks, an option is wrong, or the rows do not suit it.
+        UserError: a dialogue is none, a ready dataset lacks what it needs, an algorithm without a critic was given
+            networks, an option is wrong, or the rows do not suit it.
         NonFiniteError: the loss of a step is NaN or infinite.
     """
+    rows: Any = dialogues
+    held_out: Any = validation
+    ready = isinstance(rows, RLDataset)
+    if not ready:
+        rows = make_rows(rows, tokenizer, model)
+        if held_out is not None and not isinstance(held_out, RLDataset):
+            held_out = ObservationDataset(read_dialogues(held_out), rows.tokenizer, **rows.settings)
+        watched = [rows] if held_out is None else [rows, held_out]
+        asked = {**(asdict(settings) if isinstance(settings, TrainConfig) else settings)}
+        model, settings, decode = choose_options(algorithm, watched, model, asked, decode)
+        _, cloning, _ = choose_options("bc", watched, model, asked | {"loss": {}}, {})
+    elif model is None or tokenizer is not None or not isinstance(settings, TrainConfig):
+        raise UserError("A ready dataset has a tokenizer. Give it model= and settings=TrainConfig(...), no tokenizer=.")
+    elif not isinstance(decode, DecodeConfig):
+        decode = from_section(DecodeConfig, decode, path="decode")
     settings, curve = replace(settings, n_rollouts=0), []
-    stage = make_stage(name, make_learner(name, model, settings.loss), settings, dataset, validation)
+    learner = make_learner(algorithm, model, settings.loss)
+    starts_from_policy = learner.algorithm.has_reference or not learner.trains_policy()
+    if starts_from_policy and not ready and trunk is None and networks is None:
+        cloned = fit(rows, "bc", model=model, settings=cloning, seed=seed, validation=held_out)
+        trunk = cloned.trained.params["policy"]
+    stage = make_stage(algorithm, learner, settings, rows, held_out)
 
     def write(step: int, metrics: Mapping[str, float]) -> None:
         curve.append({"step": step} | {name: float(value) for name, value in metrics.items()})
@@ -75,10 +180,65 @@ def fit(
         store=_MemoryStore(keep_best=settings.select == "best"),
         open_writers=lambda first: [SimpleNamespace(write=write, close=lambda: None)],
         start=Start(trunk, networks),
-        watch=watch and (lambda step, state: watch(step, select_acting_params(state), state.target)),
+        watch=None if watch is None else lambda step, state: watch(step, select_acting_params(state), state.target),
         watch_every=watch_every,
     )
-    return Fitted(select_acting_params(state), state.target, curve)
+    trained = Trained(learner, stage.transform, select_acting_params(state), state.target)
+    return Fitted(algorithm, trained, rows.tokenizer, decode, seed, curve)
+
+
+def read_dialogues(given: Iterable[Any]) -> list[Dialogue]:
+    """Return what `fit` takes as dialogues; raise a `UserError` at anything else."""
+    found: list[Dialogue] = []
+    for one in given:
+        match one:
+            case Dialogue():
+                found.append(one)
+            case (str(prompt), str(text), Real() as reward):
+                found.append(ListDialogue([(prompt, None), (text, float(reward))]))
+            case _:
+                shape = "(prompt, text, reward), or ListDialogue([(text, its reward or None), ...])"
+                raise UserError(f"dialogue {len(found)} is {repr(one)[:EXCERPT]}. Give {shape}.")
+    return found
+
+
+def make_rows(given: Iterable[Any], tokenizer: Tokenizer | None, model: ValueLM | None) -> ObservationDataset:
+    """Tokenize dialogues as `fit` says; a `UserError` where the model is not the tokenizer's."""
+    dialogues = read_dialogues(given)
+    said = [dialogue.to_sequence()[0] for dialogue in dialogues]
+    tokenizer = tokenizer or train_bpe((text for one in said for text, _ in one), vocab_size=MOST_TOKENS)
+    size = GPT2Config(tokenizer.vocab_size, MOST_TOKENS) if model is None else model.backbone.config
+    if size.vocab_size != tokenizer.vocab_size:
+        raise UserError(f"model: {size.vocab_size} ids, tokenizer: {tokenizer.vocab_size}. Give two of one vocabulary.")
+    shift, scale = infer_reward_scaling(dialogues)
+    if any(sum(reward is not None for _, reward in one) != 1 for one in said):
+        shift = 0.0  # it would pay for length
+    return ObservationDataset(dialogues, tokenizer, max_length=size.n_positions, reward_shift=shift, reward_scale=scale)
+
+
+def choose_options(
+    algorithm: str, watched: Sequence[ListRLDataset], model: ValueLM | None, settings: dict[str, Any], decode: Any
+) -> tuple[ValueLM, TrainConfig, DecodeConfig]:
+    """Choose what `fit` was not given, by the training rows and those beside them; errors are `from_section`'s."""
+    acting = {**(asdict(decode) if isinstance(decode, DecodeConfig) else decode)}
+    loss = ({"beta": acting.get("beta", BETA)} if algorithm == "psi" else {}) | dict(settings.get("loss", {}))
+    found, options = read_options(algorithm, loss, path="settings.loss")
+    rows, transform = watched[0], found.transform.fit(watched[0], options)
+    changed: list[Any] = [transform.apply(data) for data in watched]  # lists of rows, as those are
+    longest = max(int(data.lengths.max()) for data in changed)
+    points = map(rows.get_item, range(rows.size()))
+    answer = max(int((p.utterance_action_idxs - p.utterance_state_idxs[:-1]).max(initial=1)) for p in points)
+    if model is None:
+        size: dict[str, Any] = {"n_positions": longest + answer, "n_embd": 64, "n_layer": 2, "n_head": 4}
+        model = ValueLM(GPT2(GPT2Config(rows.tokenizer.vocab_size, **size)), ValueLMConfig())
+    judges = found.has_critic and found.level == "utterance"
+    acting = {"max_new_tokens": answer, "beta": BETA, **(JUDGING if judges else {}), **acting}
+    how = {"total_steps": 500, "batch_size": 32, "target": {"polyak": 0.05}, "length_buckets": (longest,)}
+    how["lr"] = 2e-4 if found.has_reference else 2e-3  # a policy that leaves its reference fast stops writing
+    if found.has_critic and not judges:  # a reward at the end of a text is carried back in few updates
+        loss = {"cql_weight": 0.05, "td_lambda": 0.95} | loss
+    chosen = from_section(TrainConfig, how | settings | {"loss": loss}, path="settings")
+    return model, chosen, from_section(DecodeConfig, acting, path="decode")
 
 
 class _MemoryStore:
@@ -98,5 +258,6 @@ class _MemoryStore:
             self.best = metric, step, jax.device_get(state._replace(key=jax.random.key_data(state.key)))
 
     def restore(self, template: Any, *, step: str = "last") -> tuple[Any, dict[str, Any], int]:
+        assert self.best is not None, "nothing was saved"
         _, best, state = self.best
         return state._replace(key=jax.random.wrap_key_data(state.key)), {}, best

@@ -101,6 +101,12 @@ def _compare(rewrite: Rewrite) -> list[tuple[str, str]]:
 
 @matplotlib.style.context(STYLE)
 def draw_ratios(rows_by_phase: dict[str, Sequence[dict[str, Any]]], *, title: str) -> Markup:
+    """Return `plot_ratios` as an element of a page."""
+    return _embed(plot_ratios(rows_by_phase), title)
+
+
+@matplotlib.style.context(STYLE)
+def plot_ratios(rows_by_phase: dict[str, Sequence[dict[str, Any]]]) -> Axes:
     """Draw each category's impact ratio with its interval, before and after, the line at 0.8 and the one at 1."""
     phases = list(rows_by_phase)
     categories = [row["category"] for row in rows_by_phase[phases[0]]]
@@ -131,7 +137,7 @@ def draw_ratios(rows_by_phase: dict[str, Sequence[dict[str, Any]]], *, title: st
             _draw_ratio(axes, row, y + 11 + 15 * j, phase, most)
     if len(phases) > 1:
         _add_legend(axes, [Line2D([], [], label=phase, **_MARKS[phase]) for phase in phases])
-    return _embed(axes, title)
+    return _release(axes)
 
 
 def _draw_ratio(axes: Axes, row: dict[str, Any] | None, y: float, phase: str, most: float) -> None:
@@ -214,7 +220,12 @@ def _add_legend(axes: Axes, handles: list[Artist]) -> None:
     axes.legend(handles=handles, ncols=len(handles), frameon=False, handletextpad=0.5, **place)
 
 
-def _embed(axes: Axes, title: str) -> Markup:
+def _release(axes: Axes) -> Axes:
+    """Let marks and lines pass the end of an axis."""
     for artist in axes.get_children():
-        artist.set_clip_on(False)  # marks and lines may pass the end of an axis
-    return embed(axes.figure, title)
+        artist.set_clip_on(False)
+    return axes
+
+
+def _embed(axes: Axes, title: str) -> Markup:
+    return embed(_release(axes).figure, title)

@@ -28,7 +28,7 @@ from ilqljax.types import Array
 
 ID, SCORE, SELECTED = "id", "score", "selected"
 MIN_ROWS = 2
-_Candidate = namedtuple("_Candidate", ("id", "attributes"))
+Candidate = namedtuple("Candidate", ("id", "attributes"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ def load_ready_table(path: str | Path, *, attributes: Sequence[str] = (), allow_
         if row_id in seen:
             raise UserError(f"{where}: the id '{row_id}' was already used at {seen[row_id]}. Keep one row a candidate.")
         seen[row_id] = where
-        rows.append(_Candidate(row_id, {name: row[name] for name in columns}))
+        rows.append(Candidate(row_id, {name: row[name] for name in columns}))
         values.append(_read_value(row[kind], kind, where=where, allow_negative=allow_negative))
     if len(rows) < MIN_ROWS:
         raise UserError(f"{path}: holds {len(rows)} candidates. Give at least {MIN_ROWS} rows below the header.")

@@ -1,0 +1,158 @@
+"""Audit a data frame from Python: a row a decision, with columns of attributes and of a score or a selection."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from ilqljax.errors import UserError
+from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.audit.crossed import Pairs
+from ilqljax.hiring.audit.market import BEFORE, AuditConfig, audit_attributes
+from ilqljax.hiring.audit.rates import JUDGED, Mark, Row
+from ilqljax.hiring.audit.ready_table import Candidate
+from ilqljax.hiring.statistics import wilson_interval
+
+MISSING = ("None", "nan", "NaT", "<NA>")  # how the values that stand for none are written
+
+
+@dataclass(frozen=True, eq=False)
+class FrameAudit:
+    """What an audit found, in the manner of fairlearn's `MetricFrame`.
+
+    Attributes:
+        overall: n_assessed, n_selected, and the rate with its 95 % interval, unknown categories included.
+        by_group: a row an attribute and category: counts, rate, impact ratio, 95 % intervals, tests, and a mark.
+        audit: every number, as `ilqljax.hiring.audit.market.audit_market` returns them.
+    """
+
+    overall: Row
+    by_group: list[Row]
+    audit: dict[str, Any]
+
+    def ratio(self) -> dict[str, float]:
+        """Return each attribute's lowest impact ratio, of categories of 30 people or more; NaN with fewer than two."""
+        return {name: table["smallest_ratio"] for name, table in _list_tables(self.audit)}
+
+    def difference(self) -> dict[str, float]:
+        """Return each attribute's highest rate minus its lowest, of the same categories; NaN where `ratio` is."""
+        found = {}
+        for name, table in _list_tables(self.audit):
+            rate_of = {row["mark"]: row["rate"] for row in table["rows"]}
+            low = min((row["rate"] for row in table["rows"] if row["mark"] in JUDGED), default=np.nan)
+            known = Mark.REFERENCE in rate_of and np.isfinite(table["smallest_ratio"])  # or one of the two is hidden
+            found[name] = rate_of[Mark.REFERENCE] - low if known else np.nan
+        return found
+
+    def to_html(self) -> str:
+        """Return the page that `ilqljax audit` writes, which loads nothing."""
+        from ilqljax.hiring.audit.page import format_page  # matplotlib takes a second
+
+        facts = [("Decisions", f"{self.overall['n_assessed']:,}"), ("People", f"{self.audit['n_candidates']:,}")]
+        return format_page(self.audit, facts=facts)
+
+    def plot(self, attribute: str) -> Any:
+        """Return a matplotlib figure of an attribute's impact ratios with intervals; "sex x race" is that of a pair."""
+        from ilqljax.hiring.audit.page import plot_ratios  # matplotlib takes a second
+
+        rows = [row for row in self.by_group if row["attribute"] == attribute]
+        if not rows:
+            raise UserError(f"{attribute!r} has no row. {sorted({row['attribute'] for row in self.by_group})} have.")
+        return plot_ratios({BEFORE: rows}).figure
+
+
+def audit_frame(
+    frame: Any,
+    *,
+    attributes: Sequence[str],
+    score: str = "",
+    selected: str = "",
+    posting: str = "",
+    person: str = "",
+    min_count: int = 0,
+    seed: int = 0,
+) -> FrameAudit:
+    """Audit who is selected, or scores above the median of all, by declared attributes and every pair of them.
+
+    Args:
+        frame: a pandas DataFrame, a mapping of columns, or a list of mappings.
+        attributes: columns of categories; None, NaN and "" are unknown.
+        score: a column of finite numbers; or
+        selected: one of 0 and 1, or of False and True.
+        posting: which posting a row was decided for; intervals then count postings too.
+        person: whom it is about; without this column every row is somebody else.
+        min_count: hide categories of fewer people; 0 hides none.
+        seed: of the bootstrap and the shuffles.
+
+    Raises:
+        UserError: a column is missing, a value is none of these, or a person is twice in a posting or changes category.
+    """
+    outcome, wanted = score or selected, "a finite number" if score else "0 or 1"
+    if bool(score) == bool(selected) or isinstance(attributes, str) or not attributes:
+        raise UserError(f"{attributes=}, {score=}, {selected=}: give a list of attributes, and score or selected.")
+    columns = read_columns(frame, [name for name in (*attributes, outcome, posting, person) if name])
+    try:
+        values = np.array(columns[outcome], float)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"column {outcome!r}: {error}. Each value is to be {wanted}: fill it in, or drop the row."
+        ) from None
+    known = np.isfinite(values) if score else np.isin(values, (0, 1))
+    if not known.all():
+        row = known.argmin()
+        raise UserError(f"row {row}: {outcome}={columns[outcome][row]!r} is not {wanted}. Fill it in, or drop it.")
+    postings, people = columns.get(posting, [""] * len(values)), columns.get(person, range(len(values)))
+    declared: dict[Any, dict[str, str]] = {}
+    for i, who in enumerate(people):
+        own = {name: _read_category(columns[name][i]) for name in attributes}
+        if declared.setdefault(who, own) != own:
+            raise UserError(f"row {i}: {who!r} is {own}, and was {declared[who]}. A person has one category of each.")
+    places, median = [_number(postings), _number(people)], float(np.median(values)) if score else 0.5
+    assessed = csr_array((np.ones(len(values), np.int64), places))
+    if assessed.max() > 1:
+        twice = list(declared)[assessed.argmax() % len(declared)]
+        raise UserError(f"{twice!r} is twice in one posting, or without postings in the frame. Keep one row.")
+    chosen = csr_array(((values > median).astype(np.int64), places))
+    chosen.eliminate_zeros()
+    pairs = Pairs(chosen, assessed if posting else None, has_postings=bool(posting))
+    table = AttributeTable.from_candidates(Candidate(str(who), own) for who, own in declared.items())
+    config = AuditConfig(tuple(attributes), min_count=min_count, seed=seed)
+    measures, medians = {"scoring" if score else "selection": pairs}, {BEFORE: median} if score else {}
+    audit = audit_attributes(table, config, {BEFORE: measures}) | {"medians": medians}
+    audit["n_postings"] = chosen.shape[0] if posting else 0
+    by_group = [{"attribute": name, **row} for name, rates in _list_tables(audit) for row in rates["rows"]]
+    n, n_selected = len(values), int(chosen.sum())
+    overall = {"n_assessed": n, "n_selected": n_selected, **wilson_interval(n_selected, n).spread("rate")}
+    return FrameAudit(overall, by_group, audit)
+
+
+def _list_tables(audit: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [(section["name"], *section["rates"][BEFORE].values()) for section in audit["attributes"]]
+
+
+def read_columns(frame: Any, wanted: Sequence[str]) -> dict[str, list]:
+    """Return the columns of what `audit_frame` takes; a `UserError` where it is something else, or lacks one."""
+    if not isinstance(frame, Mapping) and hasattr(frame, "to_dict"):
+        frame = frame.to_dict("list")
+    if not isinstance(frame, Mapping):
+        rows = list(frame)
+        if not all(isinstance(row, Mapping) for row in rows):
+            raise UserError(f"{type(frame).__name__} is no frame. Give a DataFrame, a mapping of columns, or mappings.")
+        frame = {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
+    if lacking := [name for name in wanted if name not in frame]:
+        raise UserError(f"The frame has no column {lacking[0]!r}. It has {', '.join(map(repr, frame)) or 'none'}.")
+    columns = {name: list(frame[name]) for name in wanted}
+    if len(sizes := {len(column) for column in columns.values()}) > 1 or sizes == {0}:
+        raise UserError(f"The columns have {sorted(sizes)} rows. Give as many of each, and at least one.")
+    return columns
+
+
+def _read_category(value: Any) -> str:
+    return "" if not isinstance(value, str) and str(value) in MISSING else str(value)
+
+
+def _number(keys: Sequence) -> list[int]:
+    number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    return [number[key] for key in keys]
