@@ -158,7 +158,7 @@ def test_bad_embedding_names_the_line(tmp_path, vector, message):
     ("section", "message"),
     [
         ({"name": "encoder", "path": "no/such/folder"}, "no such directory"),
-        ({"name": "encoder", "metric": "l1", "path": "x"}, "Unknown metric 'l1'"),
+        ({"name": "encoder", "metric": "l1", "path": "x"}, "metric='l1' is unknown"),
         ({"name": "callable", "function": ""}, "does not name a function"),
         ({"name": "http", "url": ""}, "url='' is not a matcher's address"),
         ({"name": "tfidf", "path": "x"}, "config.path is not an option of matcher 'tfidf'"),

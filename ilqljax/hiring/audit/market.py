@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_range
 from ilqljax.hiring.attributes import Attribute, AttributeTable
 from ilqljax.hiring.audit.crossed import NOBODY, Pairs, median_of_members, pair_measures
 from ilqljax.hiring.audit.ranking import tabulate_columns, tabulate_ranking
@@ -62,8 +62,7 @@ class AuditConfig:
                 f"selected={self.n_selected} of top={self.top}: select at least 1 and fewer than top, or nobody is "
                 "turned down."
             )
-        if self.min_count < 0:
-            raise UserError(f"min_count={self.min_count}: use 0 to hide nothing, or the fewest people a cell may show.")
+        check_range(self, "[0, inf)", "min_count")
 
 
 def audit_attributes(

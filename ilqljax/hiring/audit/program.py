@@ -25,7 +25,7 @@ from ilqljax.cli import add_options, read_options
 from ilqljax.config import BuildContext, build
 from ilqljax.data.files import check_checksum, check_new_folder, save_folder
 from ilqljax.data.json_lines import read_field, read_json_lines
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.market import AuditConfig, audit_market
 from ilqljax.hiring.audit.ready_table import audit_ready_table, load_ready_table
@@ -186,8 +186,7 @@ def make_matcher(
 
     A `UserError` is raised where the matcher or an option is unknown, or the matcher cannot rank these candidates.
     """
-    if name not in MATCHERS:
-        raise UserError(f"Unknown matcher '{name}'. Known: {', '.join(MATCHERS)}.")
+    check_known(MATCHERS, matcher=name)
     if name in ("encoder", "embeddings"):
         import ilqljax.hiring.matching.encoders  # noqa: F401  (registers them; it needs jax, which the others do not)
     source = build("matcher", {"name": name, **options}, context=BuildContext(), path="--matcher_options")

@@ -18,7 +18,7 @@ import numpy as np
 from ilqljax.config.sections import NO_OPTION
 from ilqljax.data.files import hash_file
 from ilqljax.data.json_lines import save_json_lines
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known, check_range
 from ilqljax.hiring.data.folders import check_target, recover_folder, replace_folder
 from ilqljax.hiring.data.prepared import (
     CANDIDATES,
@@ -104,13 +104,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "operators", self.operators or tuple(OPERATORS))
         require_operators(self.operators)
-        if self.splits not in SPLIT_CHOICES:
-            raise UserError(f"Unknown splits '{self.splits}'. Known: {', '.join(SPLIT_CHOICES)}.")
-        if self.max_postings < 0 or self.max_words < -1:
-            raise UserError(
-                f"max_postings={self.max_postings}, max_words={self.max_words}: use 0 for no limit (max_words also "
-                "-1, the source's default)."
-            )
+        check_known(SPLIT_CHOICES, splits=self.splits)
+        check_range(self, "[0, inf)", "max_postings")
+        check_range(self, "[-1, inf)", "max_words")
 
 
 def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSource | None = None) -> PreparedData:

@@ -20,7 +20,7 @@ from typing import Any
 
 from ilqljax.data.files import hash_file, hash_text, read_json, save_text
 from ilqljax.data.json_lines import read_json_lines
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.data.splits import Manifest, load_manifest
 from ilqljax.hiring.environment import PostingObservation
@@ -63,8 +63,7 @@ class PreparedData:
 
     def select_postings(self, split: str) -> list[Posting]:
         """Return a split's postings, or raise a `UserError` if there is no such split."""
-        if split not in self.manifest.splits:
-            raise UserError(f"{self.folder}: no split '{split}'. Known: {', '.join(self.manifest.splits)}.")
+        check_known(self.manifest.splits, split=split)
         chosen = set(self.manifest.splits[split])
         return [posting for posting in self.postings if posting.id in chosen]
 

@@ -22,7 +22,7 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.matching.matcher import CheckedMatcher, Matches, check_k, join_matches, select_top_k
 from ilqljax.types import Array
 
@@ -59,7 +59,7 @@ class DenseIndex:
         At most `max_block` of them are multiplied at a time. No candidate, a value that is not finite, a vector that is
         too long and an unknown metric raise a `UserError`.
         """
-        check_metric(metric)
+        check_known(METRICS, metric=metric)
         vectors = check_shape(vectors, name="The candidates' vectors")
         if not len(vectors):
             raise UserError("The list of candidates is empty. A matcher needs at least one candidate.")
@@ -258,12 +258,6 @@ def _pick(values: Int[Array, "B N"], at: Int[Array, "B K"]) -> Int[Array, "B K"]
 def score_exactly(query: Float[Array, "D"], rows: Float[Array, "n D"]) -> Float[Array, "n"]:
     """Multiply float32 vectors in float64, each row by the same sequence of sums: equal rows get equal scores."""
     return (rows.astype(np.float64) * query.astype(np.float64)).sum(axis=-1)
-
-
-def check_metric(metric: str) -> None:
-    """Raise a `UserError` unless a metric is one of `METRICS`."""
-    if metric not in METRICS:
-        raise UserError(f"Unknown metric {metric!r}. Known: {', '.join(METRICS)}.")
 
 
 def check_shape(vectors: Float[Array, "B D"], *, name: str) -> np.ndarray:
