@@ -18,11 +18,10 @@ from ilqljax.hiring.audit.crossed import (
     sum_shared,
     tally_pairs,
 )
-from ilqljax.hiring.audit.market import match_texts
 from ilqljax.hiring.audit.program import make_matcher
 from ilqljax.hiring.audit.rates import find_eligible, ratios_and_smallest, shuffle_labels, tabulate_rates
 from ilqljax.hiring.market.sample import make_market
-from ilqljax.hiring.matching.matcher import Matches
+from ilqljax.hiring.matching.matcher import Matches, match_texts
 
 N_SAMPLES = 200
 
@@ -56,7 +55,7 @@ def pair_shortlisting(indices, *, n_candidates):
 
 def pair_market(postings, candidates, *, top):
     """Return the pairs of shortlisting of a market."""
-    matches = match_texts(make_matcher("tfidf", candidates), [p.description for p in postings], top=top)
+    matches = match_texts(make_matcher("tfidf", candidates), [p.description for p in postings], top)
     return pair_measures(matches, n_candidates=len(candidates), n_selected=10)["shortlisting"]
 
 

@@ -121,7 +121,7 @@ def test_groups_of_postings_have_their_own_target(data, tmp_path):
     ("change", "message"),
     [
         (["--attributes", "sex"], r"Unknown attribute 'sex'\. The candidates declare: gender, region"),
-        (["--top", "301"], r"top=301 of 300 candidates"),
+        (["--top", "301"], r"k=301 was asked for, but there are 300 candidates"),
         (["--selected", "20"], r"selected=20 of top=20"),
         (["--selected", "0"], r"selected=0"),
         (["--matcher", "magic"], r"matcher='magic' is unknown\. Known: tfidf"),

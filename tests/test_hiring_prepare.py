@@ -14,11 +14,11 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.data import prepare
 from ilqljax.hiring.data.prepare import DataConfig, prepare_data
 from ilqljax.hiring.data.prepared import format_summary, load_prepared
-from ilqljax.hiring.environment import PostingEnvironment
 from ilqljax.hiring.market.sample import make_market
 from ilqljax.hiring.postings.posting import save_candidates, save_postings
 from ilqljax.hiring.postings.sources import detect_source, load_market
 from ilqljax.hiring.reward.scores import RewardConfig
+from ilqljax.hiring.task import HiringData, build_environment
 
 SMALL = DataConfig(n_postings=24, n_candidates=120, reward=RewardConfig(k=10))
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,8 +56,8 @@ def test_loaded_folder_equals_the_prepared_one(prepared):
 def test_observations_and_environment_cover_the_split(prepared):
     assert len(prepared.make_observations("train")) == len(prepared.select_rewrites("train"))
     postings = prepared.select_postings("test")
-    env = PostingEnvironment(postings, prepared.make_reward())
-    assert sorted(env.reset().posting.id for _ in postings) == sorted(p.id for p in postings)
+    make_environment = build_environment(HiringData(prepared, SMALL, n_practice=0), split="test")
+    assert [make_environment(i).reset().posting for i in range(len(postings) + 1)] == [*postings, postings[0]]
     with pytest.raises(UserError, match=r"split='tets' is unknown\. Known: train, eval, test"):
         prepared.select_postings("tets")
 

@@ -5,24 +5,18 @@ or absent is *unknown*: code -1, kept apart from every category, reported as a c
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
 from ilqljax.errors import UserError
+from ilqljax.hiring.postings.posting import Candidate
 from ilqljax.types import Array
 
 UNKNOWN = -1
-
-
-class HasAttributes(Protocol):
-    """Describe what the table needs of a candidate: an id, and attribute values by name."""
-
-    id: str
-    attributes: Mapping[str, str]
 
 
 class Attribute(NamedTuple):
@@ -48,7 +42,7 @@ class AttributeTable:
         return tuple(self.columns)
 
     @classmethod
-    def from_candidates(cls, candidates: Iterable[HasAttributes]) -> "AttributeTable":
+    def from_candidates(cls, candidates: Iterable[Candidate]) -> "AttributeTable":
         """Build the table from candidates, in their order; a value that is not text raises a `UserError`."""
         candidates = list(candidates)
         ids = tuple(candidate.id for candidate in candidates)

@@ -28,11 +28,9 @@ import scipy.stats
 from jaxtyping import Bool, Float, Int, Num
 from scipy.sparse import csr_array
 
-from ilqljax.hiring.matching.matcher import Matches
+from ilqljax.hiring.matching.matcher import NOBODY, Matches
 from ilqljax.hiring.statistics import LEVEL, Estimate, divide
 from ilqljax.types import Array
-
-NOBODY = -1
 
 
 class Pairs(NamedTuple):

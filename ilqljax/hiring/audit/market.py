@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float, Int
 
 from ilqljax.errors import UserError, check_range
 from ilqljax.hiring.attributes import Attribute, AttributeTable
-from ilqljax.hiring.audit.crossed import NOBODY, Pairs, median_of_members, pair_measures
+from ilqljax.hiring.audit.crossed import Pairs, median_of_members, pair_measures
 from ilqljax.hiring.audit.ranking import tabulate_columns, tabulate_ranking
 from ilqljax.hiring.audit.rates import adjust_for_many, shuffle_scores, tabulate_changes, tabulate_rates
 from ilqljax.hiring.audit.suppression import suppress
 from ilqljax.hiring.evaluation.record import Rewrite, guard_gains
-from ilqljax.hiring.matching.matcher import Matcher, Matches
+from ilqljax.hiring.matching.matcher import NOBODY, Matcher, match_texts
 from ilqljax.hiring.postings.posting import Candidate, Posting, normalize_spaces
 from ilqljax.hiring.reward.diversity import count_categories, normalize_counts
 from ilqljax.hiring.reward.scores import (
@@ -149,12 +149,10 @@ def audit_market(
         UserError: an unknown attribute, nothing to compare, a target that does not fit, or a shortlist that does not
             suit the number of candidates.
     """
-    if not 2 <= config.top <= len(candidates):
-        raise UserError(f"top={config.top} of {len(candidates)} candidates: use a number from 2 to {len(candidates)}.")
     texts = {BEFORE: [normalize_spaces(posting.description) for posting in postings]}
     if rewrites:
         texts[AFTER] = [rewrite.text for rewrite in rewrites]
-    phases = {name: match_texts(matcher, of_phase, top=config.top) for name, of_phase in texts.items()}
+    phases = {name: match_texts(matcher, of_phase, config.top) for name, of_phase in texts.items()}
     counts = {"n_candidates": len(candidates), "n_selected": config.n_selected}
     measures = {name: pair_measures(phase, **counts) for name, phase in phases.items()}
     lists = {name: phase.indices for name, phase in phases.items()}
@@ -179,17 +177,6 @@ def audit_market(
             for g, posting in enumerate(postings)
         ],
     }
-
-
-def match_texts(matcher: Matcher, texts: Sequence[str], *, top: int) -> Matches:
-    """Return the shortlists of texts; an empty text reaches nobody."""
-    indices = np.full((len(texts), top), NOBODY, np.int64)
-    scores = np.full((len(texts), top), np.nan)
-    filled = [row for row, text in enumerate(texts) if text.strip()]
-    if filled:
-        matches = matcher.top_k([texts[row] for row in filled], top)
-        indices[filled], scores[filled] = matches.indices, matches.scores
-    return Matches(indices, scores)
 
 
 def choose_score(config: AuditConfig, name: str) -> RewardConfig:

@@ -221,8 +221,7 @@ def load_rewrites(path: str | Path, *, known: Sequence[Posting], policy: str = "
     check_checksum(path)
     posting_of = {posting.id: posting for posting in known}
     by_policy: dict[str, dict[str, Rewrite]] = {}
-    for number, row in read_json_lines(path):
-        where = f"{path}:{number}"
+    for where, row in read_json_lines(path):
         name = read_field(row, "policy", kind=str, where=where, default=DEFAULT_POLICY)
         posting_id = read_field(row, "posting_id" if "posting_id" in row else "id", kind=str, where=where)
         rewrites = by_policy.setdefault(name, {})

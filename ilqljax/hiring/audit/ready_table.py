@@ -10,7 +10,6 @@ Columns: the attributes, and either `score` (a number; the scoring rate is the s
 
 import csv
 import math
-from collections import namedtuple
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +23,11 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.crossed import pair_rows
 from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditConfig, audit_attributes
+from ilqljax.hiring.postings.posting import Candidate
 from ilqljax.types import Array
 
 ID, SCORE, SELECTED = "id", "score", "selected"
 MIN_ROWS = 2
-_Candidate = namedtuple("_Candidate", ("id", "attributes"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +67,7 @@ def load_ready_table(path: str | Path, *, attributes: Sequence[str] = (), allow_
         if row_id in seen:
             raise UserError(f"{where}: the id '{row_id}' was already used at {seen[row_id]}. Keep one row a candidate.")
         seen[row_id] = where
-        rows.append(_Candidate(row_id, {name: row[name] for name in columns}))
+        rows.append(Candidate(row_id, "", {name: row[name] for name in columns}))
         values.append(_read_value(row[kind], kind, where=where, allow_negative=allow_negative))
     if len(rows) < MIN_ROWS:
         raise UserError(f"{path}: holds {len(rows)} candidates. Give at least {MIN_ROWS} rows below the header.")

@@ -17,7 +17,7 @@ import numpy as np
 
 from ilqljax.config.sections import NO_OPTION
 from ilqljax.data.files import hash_file
-from ilqljax.data.json_lines import save_json_lines
+from ilqljax.data.json_lines import read_json_lines, save_json_lines
 from ilqljax.errors import UserError, check_known, check_range
 from ilqljax.hiring.data.folders import check_target, recover_folder, replace_folder
 from ilqljax.hiring.data.prepared import (
@@ -40,7 +40,6 @@ from ilqljax.hiring.postings.posting import (
     Market,
     Posting,
     build_prompt,
-    list_lines,
     normalize_spaces,
     save_candidates,
     save_postings,
@@ -278,7 +277,7 @@ def load_samples(path: str | Path, *, train_ids: Collection[str]) -> dict[str, l
     """
     known = frozenset(train_ids)
     samples: dict[str, dict[str, str]] = {}
-    for where, row in list_lines(path):
+    for where, row in read_json_lines(path):
         for name in ("posting_id", "text", "source"):
             if not isinstance(row.get(name), str) or not row[name].strip():
                 raise UserError(f"{where}: '{name}' is {row.get(name)!r}. Give a string that is not empty.")

@@ -29,9 +29,10 @@ from jaxtyping import Int
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import Attribute, encode_values
-from ilqljax.hiring.audit.crossed import NOBODY, pair_selection
+from ilqljax.hiring.audit.crossed import pair_selection
 from ilqljax.hiring.audit.rates import Row, tabulate_rates
 from ilqljax.hiring.evaluation.summary import PHASES, Policies, find_attributes
+from ilqljax.hiring.matching.matcher import NOBODY
 from ilqljax.types import Array
 
 UNKNOWN_ROW = "(unknown)"

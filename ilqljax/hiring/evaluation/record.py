@@ -214,8 +214,8 @@ def load_evaluations(path: str | Path) -> dict[str, list[Rewrite]]:
         raise UserError(f"{path}: no such file. Give the folder of a run, or of `ilqljax evaluate --out`.")
     check_checksum(path)
     policies: dict[str, dict[str, Rewrite]] = {}
-    for number, row in read_json_lines(path):
-        rewrite = Rewrite.from_json(row, where=f"{path}:{number}")
+    for where, row in read_json_lines(path):
+        rewrite = Rewrite.from_json(row, where=where)
         known = policies.setdefault(rewrite.policy, {}).setdefault(rewrite.posting_id, rewrite)
         if known is not rewrite:
             raise UserError(

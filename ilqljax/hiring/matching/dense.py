@@ -152,17 +152,13 @@ class DenseIndex:
 
     def _search_fully(self, query: Float[Array, "D"], k: int, least: float) -> Matches:
         """Search all candidates on the host; those whose float32 score is below `least` are known not to be among k."""
-        rows, scores = np.empty(0, np.int64), np.empty(0, np.float32)
+        rows, scores = [], []
         for start in range(0, self.n_candidates, HOST_BLOCK):
             part = self._take(np.arange(start, min(start + HOST_BLOCK, self.n_candidates)))
             near = np.flatnonzero(part @ query >= least)
-            rows = np.concatenate([rows, start + near])
-            scores = np.concatenate([scores, score_exactly(query, part[near]).astype(np.float32)])
-            if len(rows) > k:
-                best = _keep_best(rows, scores, k)
-                order = np.argsort(best.indices[0])  # rows must increase for ties to go by the lower one
-                rows, scores = best.indices[0, order], best.scores[0, order]
-        return _keep_best(rows, scores, k)
+            rows.append(start + near)
+            scores.append(score_exactly(query, part[near]))
+        return _keep_best(np.concatenate(rows), np.concatenate(scores), k)
 
     def _take(self, rows: Int[Array, "n"]) -> Float[Array, "n D"]:
         device, local = np.divmod(rows, self._rows)

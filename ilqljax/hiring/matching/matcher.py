@@ -28,6 +28,7 @@ from ilqljax.types import Array
 # Letters and digits, then any + and # that end the word: "c++" and "c#" stay whole, "a+b" is two words.
 WORD = re.compile(r"[^\W_]+(?:[+#]++(?!\w))?")
 
+NOBODY = -1
 _INDEX_BITS = 32
 _INDEX_MASK = (1 << _INDEX_BITS) - 1
 
@@ -84,6 +85,15 @@ class CheckedMatcher:
 
     def _rank(self, texts: Sequence[str], k: int) -> Matches:
         raise NotImplementedError
+
+
+def match_texts(matcher: Matcher, texts: Sequence[str], k: int) -> Matches:
+    """Return each text's k best candidates; an empty text reaches nobody (`NOBODY`), with scores that are NaN."""
+    indices, scores = np.full((len(texts), k), NOBODY, np.int64), np.full((len(texts), k), np.nan)
+    filled = [row for row, text in enumerate(texts) if text.strip()]
+    if filled:
+        indices[filled], scores[filled] = matcher.top_k([texts[row] for row in filled], k)
+    return Matches(indices, scores)
 
 
 def join_matches(parts: Iterable[Matches], k: int) -> Matches:

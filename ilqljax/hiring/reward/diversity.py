@@ -4,7 +4,7 @@ Members whose attribute is unknown are counted apart and left out of every distr
 undefined (NaN).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -149,12 +149,16 @@ def noise_floor(
 def _draw_masses(
     rng: np.random.Generator, colors: Int[Array, "C+1"], k: int, *, size: int, weights: Float[Array, "k"] | None
 ) -> Num[Array, "R C"]:
-    counts = rng.multivariate_hypergeometric(colors, k, size=size, method="marginals")
     if weights is None:
-        return counts[:, :-1]
-    codes = np.tile(np.arange(len(colors)), size)  # the last color is unknown: no category of `weigh_categories`
-    members = np.repeat(codes, counts.ravel()).reshape(size, k)
-    return weigh_categories(rng.permuted(members, axis=1), len(colors) - 1, weights=weights)
+        return rng.multivariate_hypergeometric(colors, k, size=size, method="marginals")[:, :-1]
+    return weigh_categories(draw_codes(rng, colors, k, size=size), len(colors) - 1, weights=weights)
+
+
+def draw_codes(rng: np.random.Generator, colors: Int[Array, "C+1"], k: int, *, size: int) -> Int[Array, "R k"]:
+    """Draw lists of k distinct members of a pool (`check_draw`), in a random order."""
+    counts = rng.multivariate_hypergeometric(colors, k, size=size, method="marginals")
+    codes = np.tile(np.append(np.arange(len(colors) - 1), UNKNOWN), size)
+    return rng.permuted(np.repeat(codes, counts.ravel()).reshape(size, k), axis=1)
 
 
 def check_draw(k: int, *, pool: CategoryCounts) -> Int[Array, "C+1"]:
@@ -174,14 +178,18 @@ def exact_noise_floor(target: Float[Array, "C"], k: int, *, pool: CategoryCounts
     over categories, so its mean needs no joint law: E = sum_n P(n) sum_c E|x_c / n - target_c| / 2. A shortlist of
     nobody known scores -100, as in `diversity_score`.
     """
+    mean = 0.0
+    for n, chance, x, p in list_draws(k, pool=pool):
+        mean += chance * (0.5 * (p * np.abs(x / n - target)).sum() if n else 1.0)
+    return -100.0 * float(mean)
+
+
+def list_draws(k: int, *, pool: CategoryCounts) -> Iterator[tuple[int, float, Int[Array, "x 1"], Float[Array, "x C"]]]:
+    """Yield each number n of known members among k drawn, its probability, and those of each category's count x."""
     colors = check_draw(k, pool=pool)
     known = int(colors[:-1].sum())
     sizes = np.arange(max(0, k - int(colors[-1])), min(k, known) + 1)
     chances = scipy.stats.hypergeom(int(colors.sum()), known, k).pmf(sizes)
-    mean = 0.0
     for n, chance in zip(sizes, chances, strict=True):
         x = np.arange(n + 1)[:, None]
-        p = scipy.stats.hypergeom(known, colors[:-1], n).pmf(x) if n else np.zeros((1, len(target)))
-        distance = 0.5 * (p * np.abs(x / n - target)).sum() if n else 1.0
-        mean += chance * distance
-    return -100.0 * float(mean)
+        yield n, chance, x, scipy.stats.hypergeom(known, colors[:-1], n).pmf(x)
