@@ -11,7 +11,6 @@ from ilqljax.hiring.audit.ranking import (
     expected_skew,
     expected_skew_range,
     exposure_ratio,
-    exposure_share,
     ndkl,
     skew,
     skew_range,
@@ -94,8 +93,8 @@ def test_alternating_order_has_a_lower_ndkl_than_blocks():
 def test_exposure_by_hand():
     """The docstring's list a b b: weights 1, 0.631, 0.5."""
     weights = [1.0, 1 / np.log2(3), 0.5]
-    np.testing.assert_allclose(exposure_share(np.array([0, 1, 1]), 2), [1 / sum(weights), 1 - 1 / sum(weights)])
-    np.testing.assert_allclose(exposure_ratio(np.array([0, 1, 1]), HALF)[0], 2 / sum(weights))
+    found = exposure_ratio(np.array([0, 1, 1]), np.array([0.5, 0.25]))
+    np.testing.assert_allclose(found, [2 / sum(weights), 4 - 4 / sum(weights)])
 
 
 def test_expected_values_are_means_over_every_order():
@@ -103,7 +102,8 @@ def test_expected_values_are_means_over_every_order():
     pool = count_categories(codes, 3)
     every = np.array(list(permutations(codes)))
     np.testing.assert_allclose(expected_skew(THREE, 3, pool=pool), skew(every, THREE, 3).mean(axis=0), atol=1e-12)
-    np.testing.assert_allclose(normalize_counts(pool.counts), exposure_share(every, 3).mean(axis=0), atol=1e-12)
+    shares = (exposure_ratio(every, THREE) * THREE).mean(axis=0)
+    np.testing.assert_allclose(normalize_counts(pool.counts), shares, atol=1e-12)
     spread = ndkl(every[:, :3], THREE)
     assert expected_ndkl(THREE, 3, pool=pool) == pytest.approx(spread.mean(), abs=4 * spread.std() / np.sqrt(4000))
     found, expected = skew_range(skew(every, THREE, 3)), expected_skew_range(THREE, 3, pool=pool)

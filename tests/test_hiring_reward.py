@@ -166,7 +166,7 @@ def test_a_file_of_another_kind_is_kept_aside(tmp_path, caplog):
 
 
 def test_cache_in_a_missing_folder_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"the folder .* does not exist. Create it"):
+    with pytest.raises(UserError, match=r"cannot be used .* Make the file and its folder, which must exist, writable"):
         make_reward(cache_path=tmp_path / "nowhere" / "r.sqlite")
 
 

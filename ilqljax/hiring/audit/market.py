@@ -17,7 +17,7 @@ from ilqljax.hiring.audit.suppression import suppress
 from ilqljax.hiring.evaluation.record import Rewrite, guard_gains
 from ilqljax.hiring.matching.matcher import NOBODY, Matcher, match_texts
 from ilqljax.hiring.postings.posting import Candidate, Posting, normalize_spaces
-from ilqljax.hiring.reward.diversity import count_categories, normalize_counts
+from ilqljax.hiring.reward.diversity import count_categories, pool_share
 from ilqljax.hiring.reward.scores import (
     CROSS,
     RewardConfig,
@@ -227,12 +227,9 @@ def _compose(
     lists: Mapping[str, Int[Array, "G k"]], attribute: Attribute, targets: Float[Array, "G C"]
 ) -> dict[str, Sequence[float]]:
     """Return each category's share of all shortlists together, beside its target (averaged over postings)."""
-
-    def share(codes: Int[Array, "..."]) -> Float[Array, "C"]:
-        return normalize_counts(count_categories(codes.ravel(), len(attribute.categories)).counts)
-
-    shares = {name: share(codes_or_unknown(attribute.codes, indices)) for name, indices in lists.items()}
-    return {"pool": share(attribute.codes), "target": [column.mean() for column in targets.T], **shares}
+    n = len(attribute.categories)
+    shares = {name: pool_share(codes_or_unknown(attribute.codes, rows), n) for name, rows in lists.items()}
+    return {"pool": pool_share(attribute.codes, n), "target": [column.mean() for column in targets.T], **shares}
 
 
 def _summarize_scores(

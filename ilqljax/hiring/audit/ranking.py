@@ -147,19 +147,15 @@ def ndkl(codes: Int[Array, "... n"], target: Float[Array, "... C"]) -> Float[Arr
     return divide((np.where(known, divergence, 0.0) * weights).sum(axis=-1), weights.sum(axis=-1))[()]
 
 
-def exposure_share(codes: Int[Array, "... n"], n_categories: int) -> Float[Array, "... C"]:
-    """Return each category's share of the exposure 1 / log2(1 + rank) that known members hold; NaN if there is none.
-
-    Worked: in the list a b b the weights are 1, 0.631 and 0.5, so a holds 1 / 2.131 = 0.469 of it.
-    """
-    codes = np.asarray(codes)
-    return normalize_counts(weigh_categories(codes, n_categories, weights=exposure_weights(codes.shape[-1])))
-
-
 def exposure_ratio(codes: Int[Array, "... n"], target: Float[Array, "... C"]) -> Float[Array, "... C"]:
-    """Return each category's exposure share over its target share: 1 is proportional; NaN where the target is 0."""
-    target = np.asarray(target, float)
-    return divide(exposure_share(codes, target.shape[-1]), target)
+    """Return each category's share of the exposure 1 / log2(1 + rank) of known members, over its target share.
+
+    1 is proportional; NaN where the target is 0 or nobody is known. Worked: in the list a b b the weights are 1, 0.631
+    and 0.5, so a holds 1 / 2.131 = 0.469 of the exposure.
+    """
+    codes, target = np.asarray(codes), np.asarray(target, float)
+    weights = exposure_weights(codes.shape[-1])
+    return divide(normalize_counts(weigh_categories(codes, target.shape[-1], weights=weights)), target)
 
 
 def expected_skew(target: Float[Array, "C"], k: int, *, pool: CategoryCounts) -> Float[Array, "C"]:

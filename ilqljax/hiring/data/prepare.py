@@ -32,7 +32,7 @@ from ilqljax.hiring.data.prepared import (
     make_reward,
     save_summary,
 )
-from ilqljax.hiring.data.splits import check_leakage, make_manifest, save_manifest, split_postings
+from ilqljax.hiring.data.splits import check_leakage, save_manifest, split_postings
 from ilqljax.hiring.edits.operators import ALL_OPERATORS, OPERATORS, require_operators, rewrite_posting
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
@@ -204,7 +204,7 @@ def _fill_folder(
     save_candidates(folder / CANDIDATES, candidates)
     save_json_lines(folder / OFFLINE, map(asdict, rows))
     made_of = [folder / name for name in (JOBS, CANDIDATES, OFFLINE)]
-    save_manifest(folder / SPLITS, make_manifest(postings, splits, seed=config.seed, files=made_of))
+    save_manifest(folder / SPLITS, postings, splits, seed=config.seed, files=made_of)
     summary = {
         **facts,
         "matcher": source.name,

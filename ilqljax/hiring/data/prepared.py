@@ -22,7 +22,7 @@ from ilqljax.data.files import hash_file, hash_text, read_json, save_text
 from ilqljax.data.json_lines import read_json_lines
 from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.attributes import AttributeTable
-from ilqljax.hiring.data.splits import Manifest, load_manifest
+from ilqljax.hiring.data.splits import Manifest
 from ilqljax.hiring.environment import PostingObservation
 from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
 from ilqljax.hiring.postings.posting import Candidate, Posting, load_candidates, load_postings, map_groups
@@ -110,13 +110,12 @@ def load_prepared(folder: str | Path) -> PreparedData:
             f"{folder}: is not a prepared data folder (no {SUMMARY}). Run `ilqljax data prepare` to make it."
         )
     _check_hashes(folder, {SPLITS: summary["splits_sha256"]})
-    _check_hashes(folder, read_json(folder / SPLITS, advice=PREPARE_AGAIN)["file_hashes"])
-    postings = load_postings(folder / JOBS)
-    manifest = load_manifest(folder / SPLITS, postings=postings)
+    manifest = Manifest(**read_json(folder / SPLITS, advice=PREPARE_AGAIN))
+    _check_hashes(folder, manifest.file_hashes)
     rows = [ScoredRewrite(**row) for _, row in read_json_lines(folder / OFFLINE)]
     return PreparedData(
         folder=folder,
-        postings=tuple(postings),
+        postings=tuple(load_postings(folder / JOBS)),
         candidates=tuple(load_candidates(folder / CANDIDATES)),
         manifest=manifest,
         rewrites=tuple(replace(row, guardrail_failures=tuple(row.guardrail_failures)) for row in rows),

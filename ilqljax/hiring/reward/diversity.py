@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, Num
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import UNKNOWN
+from ilqljax.hiring.matching.matcher import check_k
 from ilqljax.hiring.reward.distances import Distance, total_variation
 from ilqljax.hiring.statistics import Estimate, divide, split_draws
 from ilqljax.types import Array
@@ -47,12 +48,9 @@ def normalize_counts(counts: Num[Array, "... C"]) -> Float[Array, "... C"]:
     return divide(counts, counts.sum(axis=-1, keepdims=True))
 
 
-def pool_share(codes: Int[Array, "N"], n_categories: int) -> Float[Array, "C"]:
-    """Return the share of each category among the pool's known members; if there are none, raise a `UserError`."""
-    shares = normalize_counts(count_categories(codes, n_categories).counts)
-    if np.isnan(shares).any() or not shares.size:
-        raise UserError("The pool's share is undefined: no candidate declares this attribute. Use another attribute.")
-    return shares
+def pool_share(codes: Int[Array, "..."], n_categories: int) -> Float[Array, "C"]:
+    """Return the share of each category among all known members; NaN throughout where nobody is known."""
+    return normalize_counts(count_categories(np.ravel(codes), n_categories).counts)
 
 
 def fixed_target(shares: Mapping[str, float], categories: Sequence[str]) -> Float[Array, "C"]:
@@ -164,10 +162,7 @@ def draw_codes(rng: np.random.Generator, colors: Int[Array, "C+1"], k: int, *, s
 def check_draw(k: int, *, pool: CategoryCounts) -> Int[Array, "C+1"]:
     """Return the pool's counts, unknown last, or raise a `UserError` if k members cannot be drawn from it."""
     colors = np.append(pool.counts, pool.n_unknown).astype(np.int64)
-    if not 1 <= k <= colors.sum():
-        raise UserError(
-            f"A shortlist of k={k} cannot be drawn from {colors.sum()} candidates. Use 1 to {colors.sum()}."
-        )
+    check_k(k, n_candidates=colors.sum())
     return colors
 
 

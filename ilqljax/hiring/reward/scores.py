@@ -30,7 +30,6 @@ from ilqljax.hiring.reward.diversity import (
     exposure_weights,
     fixed_target,
     noise_floor,
-    normalize_counts,
     pool_share,
 )
 from ilqljax.hiring.statistics import Estimate
@@ -257,13 +256,12 @@ def make_targets(
         )
     targets = {}
     for code, group in enumerate(group_codes.categories):
-        counts = count_categories(attribute.codes[group_codes.codes == code], n_categories).counts
-        if not counts.any():
+        targets[group] = pool_share(attribute.codes[group_codes.codes == code], n_categories)
+        if np.isnan(targets[group]).any():
             raise UserError(
                 f"No candidate of the group '{group}' declares '{attribute.name}', so its target is undefined. Give "
                 "fixed shares for this group, or use another target."
             )
-        targets[group] = normalize_counts(counts)
     return targets
 
 
