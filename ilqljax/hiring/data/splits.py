@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,16 +21,6 @@ MAX_SENTENCE_POSTINGS = 50  # a sentence in more of them is boilerplate
 
 _SENTENCE_END = re.compile(r"[.!?…]+\s+|\n+")
 _PUNCTUATION = re.compile(r"[^\w\s]+")
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """Record a split: which posting is where, and the SHA-256 of each posting (by id) and data file (by name)."""
-
-    seed: int
-    splits: Mapping[str, Sequence[str]]
-    posting_hashes: Mapping[str, str]
-    file_hashes: Mapping[str, str] = field(default_factory=dict)
 
 
 def split_postings(
@@ -163,12 +153,12 @@ def save_manifest(
     seed: int,
     files: Sequence[str | Path] = (),
 ) -> None:
-    """Write the manifest of a split as JSON, whole or not at all; `files` are hashed under their names."""
+    """Write a split's manifest as JSON: which posting is where, and the SHA-256 of each posting and of `files`."""
     used = {posting_id for ids in splits.values() for posting_id in ids}
-    manifest = Manifest(
-        seed=seed,
-        splits=splits,
-        posting_hashes={p.id: hash_text(json.dumps(asdict(p), sort_keys=True)) for p in postings if p.id in used},
-        file_hashes={Path(file).name: hash_file(file) for file in files},
-    )
-    save_text(path, json.dumps(asdict(manifest), indent=1) + "\n")
+    manifest = {
+        "seed": seed,
+        "splits": splits,
+        "posting_hashes": {p.id: hash_text(json.dumps(asdict(p), sort_keys=True)) for p in postings if p.id in used},
+        "file_hashes": {Path(file).name: hash_file(file) for file in files},
+    }
+    save_text(path, json.dumps(manifest, indent=1) + "\n")

@@ -98,11 +98,6 @@ def parse_prompt(prompt: str) -> Posting:
     return Posting(id="", remote=values.get("Remote") == "yes", **known)
 
 
-def map_groups(postings: Iterable[Posting]) -> dict[str, str]:
-    """Return each posting's job group by its prompt, which is what a reward sees of a posting."""
-    return {build_prompt(posting): posting.group for posting in postings}
-
-
 class VectorReader:
     """Read a file's embeddings, and remember how long the first one was, and where, to refuse another length."""
 
