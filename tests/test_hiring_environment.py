@@ -47,12 +47,12 @@ def test_interaction_ends_after_one_scored_rewrite():
     assert last.to_sequence() == ([(turn.obs.prompt, None), ("three", -5.0)], True)
 
 
-def test_set_state_continues_the_given_posting():
+def test_reset_opens_the_posting_again():
     env = make_environment()
-    env.set_state(PostingObservation(build_prompt(POSTINGS[3]), posting=POSTINGS[3]))
+    assert env.reset().prompt == build_prompt(POSTINGS[0]) and not env.is_terminal()
     observation, _, _ = env.step("text")
-    assert observation.posting == POSTINGS[3] and env.is_terminal()
-    env.set_state(PostingObservation("other"))
+    assert observation.posting == POSTINGS[0] and env.is_terminal()
+    env.reset()
     assert not env.is_terminal()
 
 

@@ -58,14 +58,10 @@ class PostingEnvironment(LanguageEnvironment):
         self._observation = PostingObservation(build_prompt(self.posting), posting=self.posting)
         return self._observation
 
-    def set_state(self, observation: PostingObservation) -> None:
-        """Continue from an observation, whichever posting it is of."""
-        self._observation = observation
-
     def step(self, action: str) -> tuple[PostingObservation, float, bool]:
         """Take the rewrite; return the final observation, its reward, and True (`ValueError`: none is open)."""
         if self._observation is None or self.is_terminal():
-            raise ValueError("there is no posting to rewrite: call reset() or set_state() first")
+            raise ValueError("there is no posting to rewrite: call reset() first")
         before = self._observation
         reward = float(self.reward.score([before.prompt], [action])[0])
         self._observation = PostingObservation(before.prompt, action, reward, before.posting)

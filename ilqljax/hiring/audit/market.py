@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ilqljax.errors import UserError, check_range
+from ilqljax.errors import check_range
 from ilqljax.hiring.attributes import Attribute, AttributeTable
 from ilqljax.hiring.audit.crossed import Pairs, median_of_members, pair_measures
 from ilqljax.hiring.audit.ranking import tabulate_columns, tabulate_ranking
 from ilqljax.hiring.audit.rates import adjust_for_many, shuffle_scores, tabulate_changes, tabulate_rates
 from ilqljax.hiring.audit.suppression import suppress
 from ilqljax.hiring.evaluation.record import Rewrite, guard_gains
-from ilqljax.hiring.matching.matcher import NOBODY, Matcher, match_texts
+from ilqljax.hiring.matching.matcher import NOBODY, Matcher, check_selected, match_texts
 from ilqljax.hiring.postings.posting import Candidate, Posting, normalize_spaces
 from ilqljax.hiring.reward.diversity import count_categories, pool_share
 from ilqljax.hiring.reward.scores import (
@@ -57,11 +57,7 @@ class AuditConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.n_selected < self.top:
-            raise UserError(
-                f"selected={self.n_selected} of top={self.top}: select at least 1 and fewer than top, or nobody is "
-                "turned down."
-            )
+        check_selected(self.n_selected, self.top, where=f"selected={self.n_selected} of top={self.top}")
         check_range(self, "[0, inf)", "min_count")
 
 
@@ -212,24 +208,18 @@ def _audit_lists(
     for name, indices in lists.items():
         null, p_value = shuffle_scores(term, indices, targets, weights=scorer.weights(config.top), seed=seed)
         summary |= null.spread(f"{name}_null") | {f"{name}_p": p_value}
+    n = len(attribute.categories)  # whose shares of all shortlists together stand beside the mean target
+    shares = {"pool": pool_share(attribute.codes, n), "target": [column.mean() for column in targets.T]}
+    shares |= {name: pool_share(codes_or_unknown(attribute.codes, rows), n) for name, rows in lists.items()}
     ranking, measures = tabulate_ranking(lists, term, targets, n_selected=config.n_selected, seed=seed)
     section = {
         "target": scorer.config.target,
-        "composition": tabulate_columns(attribute.categories, _compose(lists, attribute, targets)),
+        "composition": tabulate_columns(attribute.categories, shares),
         "ranking": ranking,
         "lists": measures,
         "scores": summary,
     }
     return section, scores
-
-
-def _compose(
-    lists: Mapping[str, Int[Array, "G k"]], attribute: Attribute, targets: Float[Array, "G C"]
-) -> dict[str, Sequence[float]]:
-    """Return each category's share of all shortlists together, beside its target (averaged over postings)."""
-    n = len(attribute.categories)
-    shares = {name: pool_share(codes_or_unknown(attribute.codes, rows), n) for name, rows in lists.items()}
-    return {"pool": pool_share(attribute.codes, n), "target": [column.mean() for column in targets.T], **shares}
 
 
 def _summarize_scores(

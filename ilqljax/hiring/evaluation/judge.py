@@ -22,7 +22,6 @@ import numpy as np
 from markupsafe import Markup
 
 from ilqljax.decoding.policy import Generation, TextPolicy
-from ilqljax.errors import UserError
 from ilqljax.hiring.environment import PostingObservation
 from ilqljax.hiring.evaluation.impact import tabulate_impact_ratios
 from ilqljax.hiring.evaluation.record import (
@@ -38,6 +37,7 @@ from ilqljax.hiring.evaluation.record import (
 from ilqljax.hiring.evaluation.summary import format_table, save_rows, summarize_evaluations
 from ilqljax.hiring.guardrails.fluency import Fluency
 from ilqljax.hiring.guardrails.language_model import CLONE
+from ilqljax.hiring.matching.matcher import check_selected
 from ilqljax.hiring.postings.posting import Posting, build_prompt
 from ilqljax.hiring.reward.reward import DiversityReward
 
@@ -89,12 +89,8 @@ class HiringJudge:
     make_fluency: Callable[[TextPolicy | None], Fluency | None]
 
     def __post_init__(self) -> None:
-        if not 1 <= self.config.n_selected < self.reward.config.k:
-            raise UserError(
-                f"n_selected={self.config.n_selected} are to be selected of a shortlist of reward.k="
-                f"{self.reward.config.k}. Set --config.evaluator.n_selected to a number from 1 on that is below "
-                "--config.reward.k."
-            )
+        where = "config.evaluator.n_selected and config.reward.k"
+        check_selected(self.config.n_selected, self.reward.config.k, where=where)
 
     def __call__(
         self, names: Sequence[str], make: Callable[..., TextPolicy], *, out_dir: Path

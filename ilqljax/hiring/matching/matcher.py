@@ -69,11 +69,8 @@ class MatcherSource(Protocol):
         ...
 
 
-class CheckedMatcher:
+class CheckedMatcher(Matcher):
     """Check what a matcher is asked; a subclass has the attributes of `Matcher`, and ranks in `_rank`."""
-
-    fingerprint: str
-    n_candidates: int
 
     def top_k(self, texts: Sequence[str], k: int) -> Matches:
         """Return each text's k best candidates; a wrong k, texts or answer of a user's matcher raise a `UserError`."""
@@ -134,6 +131,15 @@ def check_k(k: int, *, n_candidates: int) -> None:
         raise UserError(
             f"A shortlist of k={k} was asked for, but there are {n_candidates} candidates. "
             f"Use a k from 1 to {n_candidates}, or give more candidates."
+        )
+
+
+def check_selected(n_selected: int, k: int, *, where: str) -> None:
+    """Raise a `UserError`, which `where` begins, unless 1 <= n_selected < k."""
+    if not 1 <= n_selected < k:
+        raise UserError(
+            f"{where}: {n_selected} are to be selected of a shortlist of {k}. Select 1 to {k - 1} of it, or nobody is "
+            "turned down."
         )
 
 
