@@ -17,10 +17,10 @@ import numpy as np
 from ilqljax.cli import run_main
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.crossed import pair_measures
-from ilqljax.hiring.audit.market import match_texts
 from ilqljax.hiring.audit.program import make_matcher
 from ilqljax.hiring.audit.rates import tabulate_rates
 from ilqljax.hiring.market.sample import make_market
+from ilqljax.hiring.matching.matcher import match_texts
 
 INTERVALS = {
     "ratio, postings and candidates": ("ratio_low", "ratio_high"),
@@ -36,7 +36,7 @@ def count_sample(args: argparse.Namespace, seed: int) -> dict[tuple[str, str, st
         seed=seed, n_postings=args.postings, n_candidates=args.candidates, plant=args.plant
     )
     table = AttributeTable.from_candidates(candidates)
-    matches = match_texts(make_matcher("tfidf", candidates), [p.description for p in postings], top=args.top)
+    matches = match_texts(make_matcher("tfidf", candidates), [p.description for p in postings], args.top)
     shares = {}
     for measure, pairs in pair_measures(matches, n_candidates=len(candidates), n_selected=args.selected).items():
         for name in table.names:

@@ -9,7 +9,6 @@ import scipy.stats
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.crossed import (
     crossed_change,
-    crossed_p_value,
     crossed_ratio,
     find_influence,
     pair_measures,
@@ -18,11 +17,10 @@ from ilqljax.hiring.audit.crossed import (
     sum_shared,
     tally_pairs,
 )
-from ilqljax.hiring.audit.market import match_texts
 from ilqljax.hiring.audit.program import make_matcher
 from ilqljax.hiring.audit.rates import find_eligible, ratios_and_smallest, shuffle_labels, tabulate_rates
 from ilqljax.hiring.market.sample import make_market
-from ilqljax.hiring.matching.matcher import Matches
+from ilqljax.hiring.matching.matcher import Matches, match_texts
 
 N_SAMPLES = 200
 
@@ -56,7 +54,7 @@ def pair_shortlisting(indices, *, n_candidates):
 
 def pair_market(postings, candidates, *, top):
     """Return the pairs of shortlisting of a market."""
-    matches = match_texts(make_matcher("tfidf", candidates), [p.description for p in postings], top=top)
+    matches = match_texts(make_matcher("tfidf", candidates), [p.description for p in postings], top)
     return pair_measures(matches, n_candidates=len(candidates), n_selected=10)["shortlisting"]
 
 
@@ -91,7 +89,7 @@ def test_interval_over_both_is_a_slow_twins():
     people = min(np.bincount(codes[assessed.any(axis=0) & (codes >= 0)]))
     postings, candidates = corrected(e.sum(axis=1), 12), corrected(e.sum(axis=0), people)
     variance = max(postings + candidates - (e**2).sum(), postings, candidates)
-    estimate = crossed_ratio(a, b)
+    estimate, _ = crossed_ratio(a, b)
     t = scipy.stats.t.ppf(0.975, df=min(12, people) - 1)
     expected = estimate.value * np.exp([-t * np.sqrt(variance), t * np.sqrt(variance)])
     np.testing.assert_allclose([estimate.low, estimate.high], expected, rtol=1e-10)
@@ -101,7 +99,7 @@ def test_candidates_whom_nobody_assessed_change_nothing():
     indices, codes = draw_shortlists(0, n_postings=12, k=8, n_candidates=40), draw_codes(1, n=60)
     few = influences(pair_selection(indices, n_candidates=40, n_selected=3), codes[:40])
     many = influences(pair_selection(indices, n_candidates=60, n_selected=3), codes)
-    assert crossed_ratio(*few) == crossed_ratio(*many) and crossed_p_value(*few) == crossed_p_value(*many)
+    assert crossed_ratio(*few) == crossed_ratio(*many)
 
 
 def test_interval_of_a_ready_table_is_the_delta_methods():
@@ -111,8 +109,9 @@ def test_interval_of_a_ready_table_is_the_delta_methods():
     a, b = influences(pair_rows(selected), codes)
     error = np.sqrt((0.75 / 10 + 0.5 / 30) * 40 / 39)
     half = scipy.stats.t.ppf(0.975, df=39) * error
-    np.testing.assert_allclose(tuple(crossed_ratio(a, b)), [0.5, 0.5 * np.exp(-half), 0.5 * np.exp(half)])
-    assert crossed_p_value(a, b) == pytest.approx(2 * scipy.stats.t.sf(np.log(2) / error, df=39))
+    estimate, p_value = crossed_ratio(a, b)
+    np.testing.assert_allclose(tuple(estimate), [0.5, 0.5 * np.exp(-half), 0.5 * np.exp(half)])
+    assert p_value == pytest.approx(2 * scipy.stats.t.sf(np.log(2) / error, df=39))
 
 
 def test_copies_of_a_posting_add_nothing_to_what_is_known_of_the_candidates():
@@ -122,7 +121,7 @@ def test_copies_of_a_posting_add_nothing_to_what_is_known_of_the_candidates():
     copies = influences(pair_shortlisting(np.tile(indices, (30, 1)), n_candidates=200), codes)
     errors = [np.sqrt((part[0].candidates ** 2).sum() + (part[1].candidates ** 2).sum()) for part in (once, copies)]
     assert errors[0] == pytest.approx(errors[1])
-    wide = crossed_ratio(*copies)
+    wide, _ = crossed_ratio(*copies)
     assert np.log(wide.high / wide.low) > 2 * 1.96 * errors[1]
 
 
@@ -162,15 +161,15 @@ def test_shared_pairs_of_shortlisting_are_a_slow_twins():
 
 def test_rate_of_zero_has_a_ratio_and_no_interval():
     a, b = influences(pair_rows(np.array([False, False, True, True])), np.array([0, 0, 1, 1]))
-    estimate = crossed_ratio(a, b)
-    assert estimate.value == 0.0 and np.isnan(estimate.low) and np.isnan(crossed_p_value(a, b))
+    estimate, p_value = crossed_ratio(a, b)
+    assert estimate.value == 0.0 and np.isnan(estimate.low) and np.isnan(p_value)
 
 
 def test_shuffled_labels_have_the_law_of_every_permutation():
     codes, indices = np.array([0, 0, 0, 1, 1, -1]), np.array([[0, 1, 3], [0, 4, 5], [0, 1, 2]])
     tally = tally_pairs(pair_selection(indices, n_candidates=6, n_selected=2), codes, n_categories=2)
     eligible = find_eligible(np.array([5, 2]))
-    null = shuffle_labels(tally, judged=eligible, seed=0, n_shuffles=4000)
+    null, _ = shuffle_labels(tally, judged=eligible, seed=0, n_shuffles=4000)
     draws = []
     for labels in set(permutations(codes)):
         counts = [
@@ -179,7 +178,7 @@ def test_shuffled_labels_have_the_law_of_every_permutation():
         ]
         draws.append(ratios_and_smallest(np.array([counts[1]]), np.array([counts[0]]), eligible)[0])
     expected = np.nanmean(np.array(draws), axis=0)
-    np.testing.assert_allclose([*null.ratios.value, null.smallest.value], expected, atol=0.02)
+    np.testing.assert_allclose(null.value, expected, atol=0.02)
 
 
 def test_shuffling_one_row_a_candidate_is_the_same_drawn_either_way():
@@ -189,10 +188,10 @@ def test_shuffling_one_row_a_candidate_is_the_same_drawn_either_way():
     every, twice = np.ones(3, bool), np.where(chosen[None, :], np.arange(70), -1).repeat(2, axis=0)
     fast = tally_pairs(pair_rows(chosen), codes, n_categories=3)
     slow = tally_pairs(pair_shortlisting(twice, n_candidates=70), codes, n_categories=3)
-    fast = shuffle_labels(fast, judged=every, seed=0, n_shuffles=4000)
-    slow = shuffle_labels(slow, judged=every, seed=1, n_shuffles=4000)
-    np.testing.assert_allclose(fast.ratios.value, slow.ratios.value, atol=0.02)
-    np.testing.assert_allclose(fast.p_values, slow.p_values, atol=0.04)
+    fast, fast_p = shuffle_labels(fast, judged=every, seed=0, n_shuffles=4000)
+    slow, slow_p = shuffle_labels(slow, judged=every, seed=1, n_shuffles=4000)
+    np.testing.assert_allclose(fast.value[:-1], slow.value[:-1], atol=0.02)
+    np.testing.assert_allclose(fast_p[:-1], slow_p[:-1], atol=0.04)
 
 
 def test_category_of_few_people_is_tested_among_those_who_were_assessed():
@@ -204,17 +203,17 @@ def test_category_of_few_people_is_tested_among_those_who_were_assessed():
     half = [0, 1, 2, 3, 4, 499, 500, 501, 502, 998]
     shortlist = np.array([*half, 5, 6, 7, 8, 503, 504, 505, 506, 507, 999])
     pairs = pair_selection(np.tile(shortlist, (40, 1)), n_candidates=1000, n_selected=10)
-    null = shuffle_labels(tally_pairs(pairs, codes, n_categories=3), judged=np.ones(3, bool), seed=0)
-    assert null.p_values[2] == 1.0 and null.p_smallest > 0.5
-    assert np.isfinite(null.ratios).all() and np.isfinite(null.smallest).all()
+    null, p_values = shuffle_labels(tally_pairs(pairs, codes, n_categories=3), judged=np.ones(3, bool), seed=0)
+    assert p_values[2] == 1.0 and p_values[-1] > 0.5
+    assert np.isfinite(null).all()
 
 
 def test_shuffle_that_selects_nobody_known_counts_for_nothing():
     """Of 4 known people among 40 one is selected; 90 % of the shuffles select none, and in the others a ratio is 0."""
     codes = np.repeat([0, 1, -1], [2, 2, 36])
     pairs = pair_rows(np.arange(40) == 0)
-    null = shuffle_labels(tally_pairs(pairs, codes, n_categories=2), judged=np.ones(2, bool), seed=0)
-    assert null.p_smallest == 1.0
+    _, p_values = shuffle_labels(tally_pairs(pairs, codes, n_categories=2), judged=np.ones(2, bool), seed=0)
+    assert p_values[-1] == 1.0
 
 
 @pytest.mark.slow

@@ -1,12 +1,11 @@
 """Declared attributes become codes; unknown stays apart."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.postings.posting import Candidate
 
 
 def make_table() -> AttributeTable:
@@ -17,9 +16,7 @@ def make_table() -> AttributeTable:
         {"gender": "", "region": "south"},
         {"gender": "female", "region": "north"},
     ]
-    return AttributeTable.from_candidates(
-        SimpleNamespace(id=f"c{i}", attributes=attributes) for i, attributes in enumerate(declared)
-    )
+    return AttributeTable.from_candidates(Candidate(f"c{i}", "", attributes) for i, attributes in enumerate(declared))
 
 
 def test_empty_blank_and_missing_values_are_unknown():
@@ -49,11 +46,11 @@ def test_intersection_of_one_attribute_is_refused():
 
 def test_value_that_is_not_text_names_the_candidate():
     with pytest.raises(UserError, match=r"candidate 'a', attribute 'age'.*41"):
-        AttributeTable.from_candidates([SimpleNamespace(id="a", attributes={"age": 41})])
+        AttributeTable.from_candidates([Candidate("a", "", {"age": 41})])
 
 
 def test_candidates_without_attributes_give_a_table_without_columns():
-    table = AttributeTable.from_candidates([SimpleNamespace(id="a", attributes={})])
+    table = AttributeTable.from_candidates([Candidate("a", "", {})])
     assert table.names == () and table.ids == ("a",)
 
 

@@ -162,5 +162,5 @@ def test_bad_queries_and_settings_are_refused():
         index.top_k(np.full((1, 3), np.nan), 1)
     with pytest.raises(UserError, match="k=4"):
         index.top_k(np.ones((1, 3)), 4)
-    with pytest.raises(UserError, match=r"Unknown metric 'l2'"):
+    with pytest.raises(UserError, match=r"metric='l2' is unknown"):
         DenseIndex(np.eye(3), metric="l2")

@@ -11,7 +11,6 @@ from ilqljax.hiring.audit.ranking import (
     expected_skew,
     expected_skew_range,
     exposure_ratio,
-    exposure_share,
     ndkl,
     skew,
     skew_range,
@@ -23,37 +22,33 @@ THREE = np.array([0.5, 0.3, 0.2])
 
 
 def test_skew_by_hand():
-    """Three of four against a half: ln 1.5 and ln 0.5; with one member more, split as the target, ln 1.4 and ln 0.6."""
+    """Three of four against a half, with one member more, split as the target: ln(3.5 / 2.5) and ln(1.5 / 2.5)."""
     codes = np.array([0, 0, 1, 0, 1, 1])
-    np.testing.assert_allclose(skew(codes, HALF, 4, smoothing=0.0), [np.log(1.5), np.log(0.5)])
     np.testing.assert_allclose(skew(codes, HALF, 4), [np.log(1.4), np.log(0.6)])
 
 
-def test_list_that_equals_the_target_has_no_skew_whatever_the_smoothing():
+def test_list_that_equals_the_target_has_no_skew():
     codes = np.repeat([0, 1, 2], [5, 3, 2])
     np.testing.assert_allclose(skew(codes, THREE, 10), np.zeros(3), atol=1e-12)
 
 
-def test_absent_category_is_finite_with_smoothing_and_infinite_without():
-    codes = np.zeros(4, int)
-    np.testing.assert_allclose(skew(codes, HALF, 4)[1], np.log((0.5 / 5) / 0.5))
-    assert skew(codes, HALF, 4, smoothing=0.0)[1] == -np.inf
+def test_absent_category_has_a_finite_skew():
+    np.testing.assert_allclose(skew(np.zeros(4, int), HALF, 4)[1], np.log((0.5 / 5) / 0.5))
 
 
 def test_unknown_members_belong_to_no_category():
     np.testing.assert_allclose(skew(np.array([0, -1, 1, -1]), HALF, 4), [0.0, 0.0], atol=1e-12)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 1.0])
-def test_list_of_nobody_known_has_no_skew_whatever_the_smoothing(smoothing):
-    skews = skew(np.array([[-1, -1, 0], [0, -1, 0]]), HALF, 2, smoothing=smoothing)
+def test_list_of_nobody_known_has_no_skew():
+    skews = skew(np.array([[-1, -1, 0], [0, -1, 0]]), HALF, 2)
     assert np.isnan(skews[0]).all() and not np.isnan(skews[1]).any()
 
 
 def test_category_without_a_target_share_has_no_skew_and_is_left_out_of_the_range():
-    skews = skew(np.array([0, 1, 2]), np.array([0.5, 0.5, 0.0]), 3, smoothing=0.0)
+    skews = skew(np.array([0, 1, 2]), np.array([0.5, 0.5, 0.0]), 3)
     assert np.isnan(skews[2])
-    assert skew_range(skews) == pytest.approx((np.log(2 / 3), np.log(2 / 3)))
+    assert skew_range(skews) == pytest.approx((np.log(1.5 / 4 / 0.5), np.log(1.5 / 4 / 0.5)))
 
 
 def test_min_and_max_skew_are_the_extremes():
@@ -98,8 +93,8 @@ def test_alternating_order_has_a_lower_ndkl_than_blocks():
 def test_exposure_by_hand():
     """The docstring's list a b b: weights 1, 0.631, 0.5."""
     weights = [1.0, 1 / np.log2(3), 0.5]
-    np.testing.assert_allclose(exposure_share(np.array([0, 1, 1]), 2), [1 / sum(weights), 1 - 1 / sum(weights)])
-    np.testing.assert_allclose(exposure_ratio(np.array([0, 1, 1]), HALF)[0], 2 / sum(weights))
+    found = exposure_ratio(np.array([0, 1, 1]), np.array([0.5, 0.25]))
+    np.testing.assert_allclose(found, [2 / sum(weights), 4 - 4 / sum(weights)])
 
 
 def test_expected_values_are_means_over_every_order():
@@ -107,7 +102,8 @@ def test_expected_values_are_means_over_every_order():
     pool = count_categories(codes, 3)
     every = np.array(list(permutations(codes)))
     np.testing.assert_allclose(expected_skew(THREE, 3, pool=pool), skew(every, THREE, 3).mean(axis=0), atol=1e-12)
-    np.testing.assert_allclose(normalize_counts(pool.counts), exposure_share(every, 3).mean(axis=0), atol=1e-12)
+    shares = (exposure_ratio(every, THREE) * THREE).mean(axis=0)
+    np.testing.assert_allclose(normalize_counts(pool.counts), shares, atol=1e-12)
     spread = ndkl(every[:, :3], THREE)
     assert expected_ndkl(THREE, 3, pool=pool) == pytest.approx(spread.mean(), abs=4 * spread.std() / np.sqrt(4000))
     found, expected = skew_range(skew(every, THREE, 3)), expected_skew_range(THREE, 3, pool=pool)

@@ -71,7 +71,7 @@ def test_star_is_the_target_of_every_other_group():
         ({"target": "fixed", "shares": "f=-1, m=2"}, "number from 0 on"),
         ({"target": "fixed", "shares": "f"}, "'f' is not name=number"),
         ({"target": "group"}, "one section a job group"),
-        ({"target": "half"}, "Unknown target 'half'"),
+        ({"target": "half"}, "target='half' is unknown"),
         ({"shares": "f=0.9, m=0.1"}, r"target='uniform' takes no shares, got 'f=0\.9, m=0\.1'\. Set target='fixed'"),
         ({"target": "pool", "shares": "f=0.9, m=0.1"}, "target='pool' takes no shares"),
         (
@@ -83,7 +83,7 @@ def test_star_is_the_target_of_every_other_group():
         ({"smoothing": 0.1}, r"smoothing=0\.1 is of distance='kullback_leibler', got 'total_variation'"),
         ({**NO_SMOOTHING, "target": "fixed", "shares": "f=1, m=0"}, "smoothing=0 is infinite.*share of 'm' is 0"),
         ({**NO_SMOOTHING, "target": "group", "group_attribute": "job"}, "smoothing=0 is infinite.*share of 'm' is 0"),
-        ({"weights": "log"}, "Unknown weights 'log'"),
+        ({"weights": "log"}, "weights='log' is unknown"),
         ({"attribute": ","}, "names none"),
         ({"attribute": "age"}, "Unknown attribute 'age'"),
     ],

@@ -18,7 +18,7 @@ from ilqljax.hiring.data.prepare import DataConfig, prepare_data
 from ilqljax.hiring.environment import PostingObservation
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.guardrails.fluency import PASS_SHARE, calibrate_fluency
-from ilqljax.hiring.guardrails.language_model import TextLikelihood, make_fluency
+from ilqljax.hiring.guardrails.language_model import make_fluency, score_texts
 from ilqljax.hiring.proposals import judge_samples
 from ilqljax.hiring.reward.scores import RewardConfig
 from ilqljax.hiring.task import HiringData, build_judge
@@ -50,7 +50,8 @@ def observe(rows) -> list[PostingObservation]:
 
 def test_a_likelihood_is_the_mean_over_what_was_said_whatever_the_batch(data, policy):
     observations = observe(data.rewrites[:6])
-    found = TextLikelihood.from_policy(policy).score(observations)
+    parts = {"model": policy.model, "trunk": policy.params["policy"], "tokenizer": policy.tokenizer}
+    found = score_texts(observations, batch_size=4, **parts)
     for observation, value in zip(observations, found, strict=True):
         row = DataPoint.from_observation(observation, policy.tokenizer, max_length=320)
         trunk = policy.params["policy"]
@@ -58,7 +59,7 @@ def test_a_likelihood_is_the_mean_over_what_was_said_whatever_the_batch(data, po
         logs = np.asarray(jax.nn.log_softmax(compute_logits(trunk, hidden)[0]), np.float64)
         expected = np.mean([logs[i, row.tokens[i + 1]] for i in row.action_idxs])
         assert value == pytest.approx(expected, rel=1e-5)
-    assert TextLikelihood.from_policy(policy).score([]).size == 0
+    assert score_texts([], **parts).size == 0
 
 
 def test_the_settings_name_the_clone_a_directory_or_nothing(data, policy, tmp_path):

@@ -14,7 +14,7 @@ DATA = SimpleNamespace(
         Posting("2", "", f"Oslo, full time.\n{OWN}", "Blue Oak"),
         Posting("3", "", f"Elm.\n{OWN.replace('drone', 'boat')}"),
     ),
-    manifest=SimpleNamespace(splits={"train": ["1"], "eval": ["2"], "test": ["3"]}),
+    splits={"train": ["1"], "eval": ["2"], "test": ["3"]},
 )
 
 

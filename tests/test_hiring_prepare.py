@@ -14,11 +14,11 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.data import prepare
 from ilqljax.hiring.data.prepare import DataConfig, prepare_data
 from ilqljax.hiring.data.prepared import format_summary, load_prepared
-from ilqljax.hiring.environment import PostingEnvironment
 from ilqljax.hiring.market.sample import make_market
 from ilqljax.hiring.postings.posting import save_candidates, save_postings
 from ilqljax.hiring.postings.sources import detect_source, load_market
 from ilqljax.hiring.reward.scores import RewardConfig
+from ilqljax.hiring.task import HiringData, build_environment
 
 SMALL = DataConfig(n_postings=24, n_candidates=120, reward=RewardConfig(k=10))
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,9 +56,9 @@ def test_loaded_folder_equals_the_prepared_one(prepared):
 def test_observations_and_environment_cover_the_split(prepared):
     assert len(prepared.make_observations("train")) == len(prepared.select_rewrites("train"))
     postings = prepared.select_postings("test")
-    env = PostingEnvironment(postings, prepared.make_reward())
-    assert sorted(env.reset().posting.id for _ in postings) == sorted(p.id for p in postings)
-    with pytest.raises(UserError, match=r"no split 'tets'\. Known: train, eval, test"):
+    make_environment = build_environment(HiringData(prepared, SMALL, n_practice=0), split="test")
+    assert [make_environment(i).reset().posting for i in range(len(postings) + 1)] == [*postings, postings[0]]
+    with pytest.raises(UserError, match=r"split='tets' is unknown\. Known: train, eval, test"):
         prepared.select_postings("tets")
 
 
@@ -121,14 +121,14 @@ def test_folder_that_was_not_prepared_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"operators": ("neutralise",)}, r"Unknown rewriting operators \['neutralise'\]"),
-        ({"source": "kaggle"}, r"Unknown source 'kaggle'\. Known: sample, jobs"),
+        ({"operators": ("neutralise",)}, r"operators='neutralise' is unknown"),
+        ({"source": "kaggle"}, r"source='kaggle' is unknown\. Known: sample, jobs"),
         ({"source": "jobs"}, r"source='jobs' needs the path"),
         ({"source": "sample", "path": "x"}, r"takes no path"),
         ({"path": "no/such/file.jsonl"}, r"file\.jsonl: no such file"),
         ({"max_words": 5}, r"have more than 5 words\. Raise max_words"),
         ({"splits": "given"}, r"the source has no index files"),
-        ({"splits": "random"}, r"Unknown splits 'random'"),
+        ({"splits": "random"}, r"splits='random' is unknown"),
         ({"reward": RewardConfig(k=500)}, r"k=500"),
         ({"reward": RewardConfig(attribute="age")}, r"Unknown attribute 'age'"),
         ({"max_postings": -1}, r"max_postings=-1"),

@@ -122,7 +122,7 @@ def test_sample_wording_gets_the_operators_code_throughout(operator, code):
 
 
 def test_unknown_operator_lists_the_known_ones():
-    with pytest.raises(UserError, match=r"\['shorten'\]\. Known: original, neutralize"):
+    with pytest.raises(UserError, match=r"operators='shorten' is unknown\. Known: original, neutralize"):
         rewrite_posting(Posting("p", "", "Text."), operators=["shorten"])
 
 

@@ -15,8 +15,8 @@ LARGEST_FLOAT32 = (2.0 - 2.0**-23) * 2.0**127
 NOUNS = {str: "text", bool: "true or false", dict: "an object", list: "a list", int: "a whole number"}
 
 
-def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield `(line_number, object)` of a JSONL file, gzipped when its name ends in `.gz`; blank lines are skipped.
+def read_json_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield `("path:line", object)` of a JSONL file, gzipped when its name ends in `.gz`; blank lines are skipped.
 
     Half of a surrogate pair, which is not a character and cannot be written again, is read as U+FFFD. A file that is
     missing or cut off, and a line that is too long or not a JSON object in UTF-8, are a `UserError`.
@@ -30,7 +30,7 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for number, raw in read_bounded_lines(lines, path):
                 if raw.strip():
                     row = parse_json(raw.rstrip(), path, line=number, advice=ADVICE)
-                    yield number, replace_half_characters(row) if b"\\ud" in raw.lower() else row
+                    yield f"{path}:{number}", replace_half_characters(row) if b"\\ud" in raw.lower() else row
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise UserError(f"{path}:{number + 1}: not a complete gzip file ({error}). Copy the file again.") from error
 

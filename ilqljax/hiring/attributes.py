@@ -5,24 +5,18 @@ or absent is *unknown*: code -1, kept apart from every category, reported as a c
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
 from ilqljax.errors import UserError
+from ilqljax.hiring.postings.posting import Candidate
 from ilqljax.types import Array
 
 UNKNOWN = -1
-
-
-class HasAttributes(Protocol):
-    """Describe what the table needs of a candidate: an id, and attribute values by name."""
-
-    id: str
-    attributes: Mapping[str, str]
 
 
 class Attribute(NamedTuple):
@@ -48,14 +42,26 @@ class AttributeTable:
         return tuple(self.columns)
 
     @classmethod
-    def from_candidates(cls, candidates: Iterable[HasAttributes]) -> "AttributeTable":
-        """Build the table from candidates, in their order; a value that is not text raises a `UserError`."""
+    def from_candidates(cls, candidates: Iterable[Candidate], *, names: Iterable[str] = ()) -> "AttributeTable":
+        """Build the table from candidates, in their order; a value that is not text raises a `UserError`.
+
+        White space around a value is ignored. The attributes are all that a candidate declares, and `names`.
+        """
         candidates = list(candidates)
         ids = tuple(candidate.id for candidate in candidates)
         columns = {}
-        for name in sorted({name for candidate in candidates for name in candidate.attributes}):
+        for name in sorted({*names, *(name for candidate in candidates for name in candidate.attributes)}):
             values = [candidate.attributes.get(name, "") for candidate in candidates]
-            columns[name] = Attribute(name, *encode_values(values, ids=ids, name=name))
+            for candidate_id, value in zip(ids, values, strict=True):
+                if not isinstance(value, str):
+                    raise UserError(
+                        f"candidate '{candidate_id}', attribute '{name}': expected text, got {value!r}. Write the "
+                        'category as text, or "" if unknown.'
+                    )
+            stripped = [value.strip() for value in values]
+            categories = tuple(sorted(set(stripped) - {""}))
+            code_of = {category: code for code, category in enumerate(categories)} | {"": UNKNOWN}
+            columns[name] = Attribute(name, categories, np.array([code_of[value] for value in stripped], np.int32))
             columns[name].codes.flags.writeable = False
         return cls(ids, columns)
 
@@ -89,22 +95,3 @@ class AttributeTable:
         joined = Counter(map(" / ".join, values))
         categories = tuple(" / ".join(v if joined[" / ".join(v)] == 1 else map(repr, v)) for v in values)
         return Attribute(" x ".join(names), categories, codes, tuple(names), values)
-
-
-def encode_values(
-    values: Sequence[Any], *, ids: Sequence[str] = (), name: str = ""
-) -> tuple[tuple[str, ...], Int[Array, "N"]]:
-    """Return the sorted categories among the values, and each value's code (-1 for empty text or white space).
-
-    White space around a value is ignored. A value that is not text raises a `UserError`, which says whose it is.
-    """
-    for row, value in enumerate(values):
-        if not isinstance(value, str):
-            raise UserError(
-                f"candidate '{ids[row]}', attribute '{name}': expected text, got {value!r}. Write the category "
-                'as text, or "" if unknown.'
-            )
-    stripped = [value.strip() for value in values]
-    categories = tuple(sorted(set(stripped) - {""}))
-    code_of = {category: code for code, category in enumerate(categories)} | {"": UNKNOWN}
-    return categories, np.array([code_of[value] for value in stripped], np.int32)

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 from jaxtyping import Float
 
 from ilqljax.envs.base import LanguageEnvironment, LanguageObservation
-from ilqljax.errors import UserError
 from ilqljax.hiring.postings.posting import Posting, build_prompt, normalize_spaces
 from ilqljax.types import Array
 
@@ -49,34 +47,21 @@ class PostingObservation(LanguageObservation):
 
 
 class PostingEnvironment(LanguageEnvironment):
-    """Hand out every posting once a pass, in a seeded order, and score what is written."""
+    """Hand out a posting, and score what is written."""
 
-    def __init__(self, postings: Sequence[Posting], reward: Reward, *, seed: int = 0):
-        """Hold the postings, of which there must be one; the order of pass n depends on the seed and n only."""
-        if not postings:
-            raise UserError("An environment needs at least one posting. Is the split empty?")
-        self.postings, self.reward, self.seed = tuple(postings), reward, seed
-        self._n_drawn = 0
-        self._order: list[int] = []
+    def __init__(self, posting: Posting, reward: Reward):
+        """Hold the posting and what scores its rewrites."""
+        self.posting, self.reward = posting, reward
         self._observation: PostingObservation | None = None
 
     def reset(self) -> PostingObservation:
-        n_pass, position = divmod(self._n_drawn, len(self.postings))
-        if position == 0:
-            self._order = np.random.default_rng([self.seed, n_pass]).permutation(len(self.postings)).tolist()
-        self._n_drawn += 1
-        posting = self.postings[self._order[position]]
-        self._observation = PostingObservation(build_prompt(posting), posting=posting)
+        self._observation = PostingObservation(build_prompt(self.posting), posting=self.posting)
         return self._observation
-
-    def set_state(self, observation: PostingObservation) -> None:
-        """Continue from an observation, whichever posting it is of."""
-        self._observation = observation
 
     def step(self, action: str) -> tuple[PostingObservation, float, bool]:
         """Take the rewrite; return the final observation, its reward, and True (`ValueError`: none is open)."""
         if self._observation is None or self.is_terminal():
-            raise ValueError("there is no posting to rewrite: call reset() or set_state() first")
+            raise ValueError("there is no posting to rewrite: call reset() first")
         before = self._observation
         reward = float(self.reward.score([before.prompt], [action])[0])
         self._observation = PostingObservation(before.prompt, action, reward, before.posting)

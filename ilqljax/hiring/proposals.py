@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ilqljax.data.files import hash_text
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.attributes import Attribute
 from ilqljax.hiring.evaluation.record import TRAINING, Rewrite, make_rewrites
 from ilqljax.hiring.guardrails.fluency import Fluency
@@ -52,7 +52,7 @@ def judge_samples(
     Equal texts count once. `rank_by` sorts the safe improvements: "reward" asks the matcher, "advantage" the critic.
     `policy` names who wrote them, and `fluency` is a check beside the guardrails.
     """
-    check_ranking(rank_by)
+    check_known(RANKINGS, rank_by=rank_by)
     original = normalize_spaces(posting.description)
     original_reward = float(reward.score([build_prompt(posting)], [original])[0])
     distinct = list({normalize_spaces(text): (a, logp) for text, a, logp in reversed(samples)}.items())[::-1]
@@ -69,12 +69,6 @@ def judge_samples(
     return Rewriting(posting, original, original_reward, tuple(safe), tuple(refused))
 
 
-def check_ranking(rank_by: str) -> None:
-    """Raise a `UserError` for an unknown ranking of improvements."""
-    if rank_by not in RANKINGS:
-        raise UserError(f"rank_by={rank_by!r} is unknown. Use {' or '.join(map(repr, RANKINGS))}.")
-
-
 def describe_shortlist(codes: Int[Array, "k"], attribute: Attribute) -> tuple[Int[Array, "C"], int, Float[Array, "C"]]:
     """Return a shortlist's members by category, how many are unknown, and impact ratios of getting onto it.
 
@@ -89,8 +83,7 @@ def describe_shortlist(codes: Int[Array, "k"], attribute: Attribute) -> tuple[In
 
 def log_decision(path: str | Path, decision: str, rewriting: Rewriting, *, run: str, time: str) -> None:
     """Append one decision to a JSON Lines file: what was shown, what was decided, when, and by which run."""
-    if decision not in DECISIONS:
-        raise UserError(f"decision={decision!r} is unknown. Known: {', '.join(DECISIONS)}.")
+    check_known(DECISIONS, decision=decision)
     best = rewriting.safe[0]
     line = {"time": time, "decision": decision, "posting_id": rewriting.posting.id} | {
         "original_sha256": hash_text(rewriting.original),

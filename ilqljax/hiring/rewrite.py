@@ -6,12 +6,12 @@ from pathlib import Path
 
 from ilqljax.data.datapoint import encode_prompt
 from ilqljax.data.files import parse_json, replace_half_characters
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.edits.differences import diff_words
 from ilqljax.hiring.environment import PostingObservation
 from ilqljax.hiring.guardrails.language_model import CLONE, make_fluency
 from ilqljax.hiring.postings.posting import Posting, build_prompt, parse_posting
-from ilqljax.hiring.proposals import Rewriting, check_ranking, describe_shortlist, judge_samples
+from ilqljax.hiring.proposals import RANKINGS, Rewriting, describe_shortlist, judge_samples
 from ilqljax.hiring.task import HiringData
 from ilqljax.training.evaluation import OpenRun, make_policy
 
@@ -31,7 +31,7 @@ def rewrite_with_run(
         UserError: the run has no such policy, `n` is not positive, the ranking is unknown or asks a critic that does
             not run, or the posting is too long for the model.
     """
-    check_ranking(rank_by)
+    check_known(RANKINGS, rank_by=rank_by)
     trained = run.select_policy(policy)
     if n < 1:
         raise UserError(f"n={n}: sample at least one rewrite.")

@@ -16,7 +16,7 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.data.practice import make_practice
 from ilqljax.hiring.data.prepare import DataConfig, PreparedData, choose_some, prepare_data
 from ilqljax.hiring.environment import PostingEnvironment, PostingObservation
-from ilqljax.hiring.evaluation.judge import HeldOut, HiringJudge, JudgeConfig
+from ilqljax.hiring.evaluation.judge import HiringJudge, JudgeConfig
 from ilqljax.hiring.guardrails.language_model import make_fluency, require_source
 from ilqljax.hiring.matching import encoders, http  # noqa: F401  (registers the matchers)
 from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
@@ -130,7 +130,9 @@ def build_environment(data: HiringData, *, split: str = "eval") -> Callable[[int
         split: "train", "eval" or "test".
     """
     postings = data.prepared.select_postings(split)
-    return lambda i: PostingEnvironment([postings[i % len(postings)]], data.reward)
+    if not postings:
+        raise UserError(f"An environment needs at least one posting, and the split {split!r} is empty.")
+    return lambda i: PostingEnvironment(postings[i % len(postings)], data.reward)
 
 
 @register("evaluator", "hiring", options=JudgeConfig)
@@ -149,14 +151,14 @@ def build_judge(data: HiringData, *, held_out_matcher: MatcherSource | None = No
     """
     config, prepared = JudgeConfig(**options), data.prepared
     require_source(config.fluency, prepared)
-    held_out = None
+    held_out, name = None, ""
     if held_out_matcher is not None:
         if held_out_matcher.fingerprint == data.matcher.fingerprint:
             raise UserError(
                 f"The held-out matcher ({held_out_matcher.name}) is the one that training is rewarded by, so it holds "
                 "nothing out. Choose another, or leave evaluator.held_out_matcher away."
             )
-        held_out = HeldOut(held_out_matcher.name, prepared.make_reward(held_out_matcher))
+        held_out, name = prepared.make_reward(held_out_matcher), held_out_matcher.name
     # Files are often in order of time: their first postings are not like the rest.
     postings = choose_some(prepared.select_postings(config.split), config.max_postings, seed=config.seed)
     judged = {posting.id for posting in postings}
@@ -166,5 +168,6 @@ def build_judge(data: HiringData, *, held_out_matcher: MatcherSource | None = No
         data.reward,
         data_mean=float(np.mean([r.reward for r in prepared.select_rewrites(config.split) if r.posting_id in judged])),
         held_out=held_out,
+        held_out_matcher=name,
         make_fluency=lambda clone: make_fluency(config.fluency, prepared, clone=clone),
     )

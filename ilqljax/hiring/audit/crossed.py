@@ -28,11 +28,9 @@ import scipy.stats
 from jaxtyping import Bool, Float, Int, Num
 from scipy.sparse import csr_array
 
-from ilqljax.hiring.matching.matcher import Matches
+from ilqljax.hiring.matching.matcher import NOBODY, Matches
 from ilqljax.hiring.statistics import LEVEL, Estimate, divide
 from ilqljax.types import Array
-
-NOBODY = -1
 
 
 class Pairs(NamedTuple):
@@ -136,23 +134,19 @@ def find_influence(tally: Tally, chosen: Bool[Array, "C"]) -> Influence:
     return Influence(float(np.log(rate)), by_posting, by_candidate, int(selected), rate, members)
 
 
-def crossed_ratio(a: Influence, b: Influence) -> Estimate:
-    """Return the ratio of two rates with its interval over postings and candidates (module docstring).
+def crossed_ratio(a: Influence, b: Influence) -> tuple[Estimate, float]:
+    """Return the ratio of two rates with its interval over postings and candidates, and the p-value of equal rates.
 
-    The interval is symmetric on the log scale, with Student's t of the scarcest kind of cluster. It is undefined (NaN)
-    where a rate is 0 or there are fewer than two clusters of a kind.
+    The interval (module docstring) is symmetric on the log scale, with Student's t of the scarcest kind of cluster. It
+    is undefined (NaN) where a rate is 0 or there are fewer than two clusters of a kind. The p-value is two-sided, by
+    the same error; NaN where that is undefined.
     """
-    value = float(divide(a.rate, b.rate))
-    error, freedom = _log_error(a, b)
-    return _interval(value, np.log(value) if value > 0 else np.nan, error, freedom)
-
-
-def crossed_p_value(a: Influence, b: Influence) -> float:
-    """Return the two-sided p-value of equal rates, by the same error as the interval; NaN where that is undefined."""
-    error, freedom = _log_error(a, b)
-    if not (error > 0 and freedom > 0):
-        return np.nan
-    return float(2 * scipy.stats.t.sf(abs(a.log_rate - b.log_rate) / error, df=freedom))
+    value, p_value = float(divide(a.rate, b.rate)), np.nan
+    pairs, members = _pair_variance(a) + _pair_variance(b), [int(part.members.sum()) for part in (a, b)]
+    error, freedom = _combine(a.postings - b.postings, a.candidates - b.candidates, pairs, members=members)
+    if error > 0 and freedom > 0:
+        p_value = float(2 * scipy.stats.t.sf(abs(a.log_rate - b.log_rate) / error, df=freedom))
+    return _interval(value, np.log(value) if value > 0 else np.nan, error, freedom), p_value
 
 
 def crossed_change(
@@ -199,12 +193,6 @@ def _count_shared(some: csr_array | None, other: csr_array | None, members: Bool
 def _pair_variance(part: Influence) -> float:
     # The sum over pairs of (s - r a)^2 / S^2: S (1 - r)^2 + (A - S) r^2 over S^2, which is (1 - r) / S.
     return (1.0 - part.rate) / part.selected if part.selected else np.nan
-
-
-def _log_error(a: Influence, b: Influence) -> tuple[float, int]:
-    pairs = _pair_variance(a) + _pair_variance(b)
-    members = [int(part.members.sum()) for part in (a, b)]
-    return _combine(a.postings - b.postings, a.candidates - b.candidates, pairs, members=members)
 
 
 def _combine(

@@ -12,7 +12,7 @@ from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.crossed import Pairs
 from ilqljax.hiring.audit.market import BEFORE, AuditConfig, audit_attributes
 from ilqljax.hiring.audit.rates import JUDGED, Mark, Row
-from ilqljax.hiring.audit.ready_table import Candidate
+from ilqljax.hiring.postings.posting import Candidate
 from ilqljax.hiring.statistics import wilson_interval
 
 MISSING = ("None", "nan", "NaT", "<NA>")  # how the values that stand for none are written
@@ -117,7 +117,7 @@ def audit_frame(
     chosen = csr_array(((values > median).astype(np.int64), places))
     chosen.eliminate_zeros()
     pairs = Pairs(chosen, assessed if posting else None, has_postings=bool(posting))
-    table = AttributeTable.from_candidates(Candidate(str(who), own) for who, own in declared.items())
+    table = AttributeTable.from_candidates(Candidate(str(who), "", own) for who, own in declared.items())
     config = AuditConfig(tuple(attributes), min_count=min_count, seed=seed)
     measures, medians = {"scoring" if score else "selection": pairs}, {BEFORE: median} if score else {}
     audit = audit_attributes(table, config, {BEFORE: measures}) | {"medians": medians}

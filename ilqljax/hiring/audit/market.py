@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ilqljax.errors import UserError
+from ilqljax.errors import check_range
 from ilqljax.hiring.attributes import Attribute, AttributeTable
-from ilqljax.hiring.audit.crossed import NOBODY, Pairs, median_of_members, pair_measures
+from ilqljax.hiring.audit.crossed import Pairs, median_of_members, pair_measures
 from ilqljax.hiring.audit.ranking import tabulate_columns, tabulate_ranking
 from ilqljax.hiring.audit.rates import adjust_for_many, shuffle_scores, tabulate_changes, tabulate_rates
 from ilqljax.hiring.audit.suppression import suppress
 from ilqljax.hiring.evaluation.record import Rewrite, guard_gains
-from ilqljax.hiring.matching.matcher import Matcher, Matches
+from ilqljax.hiring.matching.matcher import NOBODY, Matcher, check_selected, match_texts
 from ilqljax.hiring.postings.posting import Candidate, Posting, normalize_spaces
-from ilqljax.hiring.reward.diversity import count_categories, normalize_counts
+from ilqljax.hiring.reward.diversity import count_categories, pool_share
 from ilqljax.hiring.reward.scores import (
     CROSS,
     RewardConfig,
@@ -57,13 +57,8 @@ class AuditConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.n_selected < self.top:
-            raise UserError(
-                f"selected={self.n_selected} of top={self.top}: select at least 1 and fewer than top, or nobody is "
-                "turned down."
-            )
-        if self.min_count < 0:
-            raise UserError(f"min_count={self.min_count}: use 0 to hide nothing, or the fewest people a cell may show.")
+        check_selected(self.n_selected, self.top, where=f"selected={self.n_selected} of top={self.top}")
+        check_range(self, "[0, inf)", "min_count")
 
 
 def audit_attributes(
@@ -150,12 +145,10 @@ def audit_market(
         UserError: an unknown attribute, nothing to compare, a target that does not fit, or a shortlist that does not
             suit the number of candidates.
     """
-    if not 2 <= config.top <= len(candidates):
-        raise UserError(f"top={config.top} of {len(candidates)} candidates: use a number from 2 to {len(candidates)}.")
     texts = {BEFORE: [normalize_spaces(posting.description) for posting in postings]}
     if rewrites:
         texts[AFTER] = [rewrite.text for rewrite in rewrites]
-    phases = {name: match_texts(matcher, of_phase, top=config.top) for name, of_phase in texts.items()}
+    phases = {name: match_texts(matcher, of_phase, config.top) for name, of_phase in texts.items()}
     counts = {"n_candidates": len(candidates), "n_selected": config.n_selected}
     measures = {name: pair_measures(phase, **counts) for name, phase in phases.items()}
     lists = {name: phase.indices for name, phase in phases.items()}
@@ -180,17 +173,6 @@ def audit_market(
             for g, posting in enumerate(postings)
         ],
     }
-
-
-def match_texts(matcher: Matcher, texts: Sequence[str], *, top: int) -> Matches:
-    """Return the shortlists of texts; an empty text reaches nobody."""
-    indices = np.full((len(texts), top), NOBODY, np.int64)
-    scores = np.full((len(texts), top), np.nan)
-    filled = [row for row, text in enumerate(texts) if text.strip()]
-    if filled:
-        matches = matcher.top_k([texts[row] for row in filled], top)
-        indices[filled], scores[filled] = matches.indices, matches.scores
-    return Matches(indices, scores)
 
 
 def choose_score(config: AuditConfig, name: str) -> RewardConfig:
@@ -226,27 +208,18 @@ def _audit_lists(
     for name, indices in lists.items():
         null, p_value = shuffle_scores(term, indices, targets, weights=scorer.weights(config.top), seed=seed)
         summary |= null.spread(f"{name}_null") | {f"{name}_p": p_value}
+    n = len(attribute.categories)  # whose shares of all shortlists together stand beside the mean target
+    shares = {"pool": pool_share(attribute.codes, n), "target": [column.mean() for column in targets.T]}
+    shares |= {name: pool_share(codes_or_unknown(attribute.codes, rows), n) for name, rows in lists.items()}
     ranking, measures = tabulate_ranking(lists, term, targets, n_selected=config.n_selected, seed=seed)
     section = {
         "target": scorer.config.target,
-        "composition": tabulate_columns(attribute.categories, _compose(lists, attribute, targets)),
+        "composition": tabulate_columns(attribute.categories, shares),
         "ranking": ranking,
         "lists": measures,
         "scores": summary,
     }
     return section, scores
-
-
-def _compose(
-    lists: Mapping[str, Int[Array, "G k"]], attribute: Attribute, targets: Float[Array, "G C"]
-) -> dict[str, Sequence[float]]:
-    """Return each category's share of all shortlists together, beside its target (averaged over postings)."""
-
-    def share(codes: Int[Array, "..."]) -> Float[Array, "C"]:
-        return normalize_counts(count_categories(codes.ravel(), len(attribute.categories)).counts)
-
-    shares = {name: share(codes_or_unknown(attribute.codes, indices)) for name, indices in lists.items()}
-    return {"pool": share(attribute.codes), "target": [column.mean() for column in targets.T], **shares}
 
 
 def _summarize_scores(

@@ -2,7 +2,7 @@
 
 The page's words, and how its numbers are to be read, stand in `templates/report.html.j2`. Its plots are matplotlib's,
 as inline SVG (`ilqljax.data.drawings`). "Before" is a hollow circle or a hatched bar, "after" a filled diamond or a
-filled bar. Their y counts points from the top.
+filled bar.
 """
 
 import math
@@ -35,8 +35,6 @@ MEASURE_TITLES = {
 }
 _TAGS = {"same": "span", "removed": "del", "added": "ins"}
 
-LEFT, RIGHT = 10, 24
-LEGEND = 22  # points at the top
 MOST_RATIO = 2.0
 COLOURS = {"before": ORANGE, "after": BLUE}
 _MARKS = {phase: {"color": colour, "linestyle": "none", "markeredgewidth": 2} for phase, colour in COLOURS.items()}
@@ -102,57 +100,38 @@ def _compare(rewrite: Rewrite) -> list[tuple[str, str]]:
 @matplotlib.style.context(STYLE)
 def draw_ratios(rows_by_phase: dict[str, Sequence[dict[str, Any]]], *, title: str) -> Markup:
     """Return `plot_ratios` as an element of a page."""
-    return _embed(plot_ratios(rows_by_phase), title)
+    return embed(plot_ratios(rows_by_phase).figure, title)
 
 
 @matplotlib.style.context(STYLE)
 def plot_ratios(rows_by_phase: dict[str, Sequence[dict[str, Any]]]) -> Axes:
     """Draw each category's impact ratio with its interval, before and after, the line at 0.8 and the one at 1."""
-    phases = list(rows_by_phase)
-    categories = [row["category"] for row in rows_by_phase[phases[0]]]
     ratios = {
         phase: {row["category"]: row for row in rows if math.isfinite(row["impact_ratio"])}
         for phase, rows in rows_by_phase.items()
     }
+    categories = [row["category"] for row in next(iter(rows_by_phase.values()))]
     ends = [row["ratio_high"] for rows in rows_by_phase.values() for row in rows] + [1.15]
     most = min(MOST_RATIO, max(end for end in ends if math.isfinite(end)))
-    top, step = (LEGEND if len(phases) > 1 else 0) + 16, 20 + 15 * len(phases)
-    height = top + step * len(categories) + 28
-    axes = _make_axes(height, x_end=most, right=RIGHT)
-    axes.plot([1.0, 1.0], [top, height - 20], color=FAINT, linewidth=1)
-    axes.text(1.0, top - 4, " 1")
-    axes.plot([FOUR_FIFTHS] * 2, [top, height - 20], color=ALARM, linewidth=1, dashes=(5, 3))
-    axes.text(FOUR_FIFTHS, top - 4, "0.8 ", ha="right", color=ALARM)
-    for tick in (0.0, 0.5, 1.0, 1.5, 2.0):
-        if tick <= most:
-            axes.text(tick, height - 6, f"{tick:g}", ha="center", color=FAINT)
-    for i, category in enumerate(categories):
-        y = top + 17 + i * step
-        axes.text(0.0, y, shorten(category), weight="bold")
-        rows = [ratios[phase].get(category) for phase in phases]
-        if not any(rows):
-            axes.text(0.0, y + 15, "no ratio (see the table)", color=FAINT)
+    axes, places = _make_axes(categories, list(ratios), most=most, letters=44)
+    axes.axvline(1.0, color=FAINT, linewidth=1)
+    axes.axvline(FOUR_FIFTHS, color=ALARM, linewidth=1, dashes=(5, 3))
+    axes.set_xticks([tick for tick in (0.0, 0.5, FOUR_FIFTHS, 1.0, 1.5, 2.0) if tick <= most])
+    axes.xaxis.set_major_formatter("{x:g}")
+    for (category, phase), y in places.items():
+        if category not in ratios[phase]:
+            axes.text(0.0, y, f"{phase}: no ratio (see the table)", color=FAINT, va="center")
             continue
-        for j, (phase, row) in enumerate(zip(phases, rows, strict=True)):
-            _draw_ratio(axes, row, y + 11 + 15 * j, phase, most)
-    if len(phases) > 1:
-        _add_legend(axes, [Line2D([], [], label=phase, **_MARKS[phase]) for phase in phases])
-    return _release(axes)
-
-
-def _draw_ratio(axes: Axes, row: dict[str, Any] | None, y: float, phase: str, most: float) -> None:
-    if row is None:
-        axes.text(0.0, y + 4, f"{phase}: no ratio (see the table)", color=FAINT)
-        return
-    ratio, low, high = row["impact_ratio"], row["ratio_low"], row["ratio_high"]
-    words, error, x = f"{row['category']}, {phase}: {ratio:.2f}", None, min(ratio, most)
-    if math.isfinite(low):
-        words += f" [{low:.2f}, {high:.2f}]"
-        error = [[max(0.0, x - low)], [max(0.0, min(high, most) - x)]]
-        if high > most:
-            axes.plot([most], [y], marker=">", markersize=9, color=COLOURS[phase])  # it goes on
-    bar = axes.errorbar([x], [y], xerr=error, elinewidth=2, capsize=4, capthick=2, **_MARKS[phase])
-    set_tip(words, *bar.get_children())
+        ratio, low, high = (ratios[phase][category][name] for name in ("impact_ratio", "ratio_low", "ratio_high"))
+        words, error, x = f"{category}, {phase}: {ratio:.2f}", None, min(ratio, most)
+        if math.isfinite(low):
+            words += f" [{low:.2f}, {high:.2f}]"
+            error = [[max(0.0, x - low)], [max(0.0, min(high, most) - x)]]
+            if high > most:
+                axes.plot([most], [y], marker=">", markersize=9, color=COLOURS[phase])  # it goes on
+        bar = axes.errorbar([x], [y], xerr=error, elinewidth=2, capsize=4, capthick=2, **_MARKS[phase])
+        set_tip(words, *bar.get_children())
+    return _finish(axes, [Line2D([], [], label=phase, **_MARKS[phase]) for phase in ratios if len(ratios) > 1])
 
 
 @matplotlib.style.context(STYLE)
@@ -160,72 +139,62 @@ def draw_composition(rows: Sequence[dict[str, Any]], *, phases: Sequence[str], t
     """Draw each category's share of the shortlists as bars, and its target as a tall tick."""
     values = [row[name] for row in rows for name in ("target", *phases)]
     most = max([value for value in values if math.isfinite(value)], default=1.0) or 1.0
-    right, step = 58, 24 + 15 * len(phases)
-    axes = _make_axes(LEGEND + step * len(rows) + 4, x_end=most, right=right)
-    end = most * (WIDTH - LEFT - 2) / (WIDTH - LEFT - right)  # of the numbers, which stand right of the bars
-    for i, row in enumerate(rows):
-        y = LEGEND + i * step
-        axes.text(0.0, y + 13, shorten(row["category"], 30), weight="bold")
-        for j, phase in enumerate(phases):
-            top, share = y + 19 + 15 * j, row[phase]
-            if math.isfinite(share):
-                bars = axes.barh([top], [share], height=11, align="edge", **_BARS[phase])
-                set_tip(f"{row['category']}, {phase}: {100 * share:.1f} %", *bars)
-                axes.text(end, top + 9.5, f"{100 * share:.1f} %", ha="right")
+    axes, places = _make_axes([row["category"] for row in rows], phases, most=1.25 * most, letters=30)
+    axes.set_axis_off()
+    for row in rows:
+        ys = [places[row["category"], phase] for phase in phases]
+        for y, phase in zip(ys, phases, strict=True):
+            if math.isfinite(row[phase]):
+                bars = axes.barh([y], [row[phase]], height=0.75, **_BARS[phase])
+                set_tip(f"{row['category']}, {phase}: {100 * row[phase]:.1f} %", *bars)
+                axes.text(1.25 * most, y, f"{100 * row[phase]:.1f} %", ha="right", va="center")
         if math.isfinite(row["target"]):
-            axes.text(end, y + 13, f"target {100 * row['target']:.1f} %", ha="right", color=FAINT)
-            ends = [y + 16, y + 19 + 15 * len(phases)]
-            axes.plot([row["target"]] * 2, ends, color=INK, linewidth=2.5)
+            text = f"target {100 * row['target']:.1f} %"
+            axes.text(1.25 * most, ys[0] - 1, text, ha="right", va="center", color=FAINT)
+            axes.plot([row["target"]] * 2, [ys[0] - 0.6, ys[-1] + 0.5], color=INK, linewidth=2.5)
     names = phases if len(phases) > 1 else ["shortlists as they are"]
     target = {"marker": "|", "markersize": 14, "markeredgewidth": 2.5, "linestyle": "none"}
     bars = [Patch(label=name, **_BARS[phase]) for name, phase in zip(names, phases, strict=True)]
-    _add_legend(axes, [*bars, Line2D([], [], label="target", color=INK, **target)])
-    return _embed(axes, title)
+    return _embed(axes, title, [*bars, Line2D([], [], label="target", color=INK, **target)])
 
 
 @matplotlib.style.context(STYLE)
 def draw_gains(gains: Sequence[float], failed: Sequence[bool], *, title: str) -> Markup:
     """Draw the gain of every posting, sorted; a rewrite that fails a guardrail is hollow."""
-    order = sorted(range(len(gains)), key=lambda i: -gains[i])
-    most = max((abs(gain) for gain in gains), default=0.0) or 1.0
-    height, middle, room, n = 170, 85, 70, max(1, len(gains))
+    order, n = sorted(range(len(gains)), key=lambda i: -gains[i]), max(1, len(gains))
     colours = [FAINT if gains[i] == 0 else COLOURS["after" if gains[i] > 0 else "before"] for i in order]
-    axes = _make_axes(height, x_end=n, right=LEFT)
-    axes.bar(
-        range(len(order)),
-        [-room * gains[i] / most for i in order],  # less is higher up
-        bottom=middle,
-        align="edge",
-        color=["white" if failed[i] else colour for i, colour in zip(order, colours, strict=True)],
-        edgecolor=colours,
-        linewidth=min(1.0, 0.3 * (WIDTH - 2 * LEFT) / n),
-    )
-    axes.plot([0, n], [middle, middle], color=INK, linewidth=1)
-    axes.text(0, 11, f"gain, up to {most:.1f}", color=FAINT)
-    axes.text(0, height - 3, "best", color=FAINT)
-    axes.text(n, height - 3, "worst", ha="right", color=FAINT)
+    axes = Figure(figsize=(WIDTH / 72, 2.4), layout="constrained").subplots()
+    look = {"align": "edge", "edgecolor": colours, "linewidth": min(1.0, 96 / n)}
+    faces = ["white" if failed[i] else colour for i, colour in zip(order, colours, strict=True)]
+    axes.bar(range(len(order)), [gains[i] for i in order], color=faces, **look)
+    axes.axhline(0.0, color=INK, linewidth=1)
+    axes.set(xlim=(0, n), xticks=[], ylabel="gain", xlabel="postings, best to worst")
     return _embed(axes, title)
 
 
-def _make_axes(height: float, *, x_end: float, right: float) -> Axes:
-    """Return axes without frame, from x = 0 at `LEFT` to x = `x_end` at `right` points from the right side."""
-    axes = Figure(figsize=(WIDTH / 72, height / 72)).add_axes((LEFT / WIDTH, 0, (WIDTH - LEFT - right) / WIDTH, 1))
-    axes.set(xlim=(0.0, x_end), ylim=(height, 0.0), autoscale_on=False)
-    axes.set_axis_off()
-    return axes
+def _make_axes(
+    categories: Sequence[str], phases: Sequence[str], *, most: float, letters: int
+) -> tuple[Axes, dict[tuple[str, str], float]]:
+    """Return axes from 0 to `most` with the categories' names, and how many lines down each one's phases stand."""
+    n = 1 + len(phases)
+    figure = Figure(figsize=(WIDTH / 72, 0.8 + 0.21 * n * len(categories)), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlim=(0.0, most), ylim=(n * len(categories), 0.0))
+    axes.yaxis.set_visible(False)
+    axes.spines[["left", "right", "top"]].set_visible(False)
+    for i, category in enumerate(categories):
+        axes.text(0.0, n * i + 0.5, shorten(category, letters), weight="bold", va="center")
+    return axes, {(c, phase): n * i + 1.5 + j for i, c in enumerate(categories) for j, phase in enumerate(phases)}
 
 
-def _add_legend(axes: Axes, handles: list[Artist]) -> None:
-    place = {"loc": "upper left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0, "borderpad": 0.2}
-    axes.legend(handles=handles, ncols=len(handles), frameon=False, handletextpad=0.5, **place)
-
-
-def _release(axes: Axes) -> Axes:
-    """Let marks and lines pass the end of an axis."""
+def _finish(axes: Axes, handles: Sequence[Artist] = ()) -> Axes:
+    """Let marks and lines pass the end of an axis, and add a legend of the handles, if there are any."""
     for artist in axes.get_children():
         artist.set_clip_on(False)
+    if handles:
+        axes.figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False)
     return axes
 
 
-def _embed(axes: Axes, title: str) -> Markup:
-    return embed(_release(axes).figure, title)
+def _embed(axes: Axes, title: str, handles: Sequence[Artist] = ()) -> Markup:
+    return embed(_finish(axes, handles).figure, title)

@@ -25,7 +25,7 @@ from ilqljax.cli import add_options, read_options
 from ilqljax.config import BuildContext, build
 from ilqljax.data.files import check_checksum, check_new_folder, save_folder
 from ilqljax.data.json_lines import read_field, read_json_lines
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.market import AuditConfig, audit_market
 from ilqljax.hiring.audit.ready_table import audit_ready_table, load_ready_table
@@ -186,8 +186,7 @@ def make_matcher(
 
     A `UserError` is raised where the matcher or an option is unknown, or the matcher cannot rank these candidates.
     """
-    if name not in MATCHERS:
-        raise UserError(f"Unknown matcher '{name}'. Known: {', '.join(MATCHERS)}.")
+    check_known(MATCHERS, matcher=name)
     if name in ("encoder", "embeddings"):
         import ilqljax.hiring.matching.encoders  # noqa: F401  (registers them; it needs jax, which the others do not)
     source = build("matcher", {"name": name, **options}, context=BuildContext(), path="--matcher_options")
@@ -222,8 +221,7 @@ def load_rewrites(path: str | Path, *, known: Sequence[Posting], policy: str = "
     check_checksum(path)
     posting_of = {posting.id: posting for posting in known}
     by_policy: dict[str, dict[str, Rewrite]] = {}
-    for number, row in read_json_lines(path):
-        where = f"{path}:{number}"
+    for where, row in read_json_lines(path):
         name = read_field(row, "policy", kind=str, where=where, default=DEFAULT_POLICY)
         posting_id = read_field(row, "posting_id" if "posting_id" in row else "id", kind=str, where=where)
         rewrites = by_policy.setdefault(name, {})

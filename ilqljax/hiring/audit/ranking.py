@@ -20,17 +20,17 @@ from typing import Any
 
 import numpy as np
 import scipy.special
-import scipy.stats
 from jaxtyping import Float, Int
 
 from ilqljax.errors import UserError
-from ilqljax.hiring.attributes import UNKNOWN
 from ilqljax.hiring.audit.rates import Row
 from ilqljax.hiring.reward.diversity import (
     CategoryCounts,
     check_draw,
     count_categories,
+    draw_codes,
     exposure_weights,
+    list_draws,
     normalize_counts,
     weigh_categories,
 )
@@ -95,9 +95,7 @@ def tabulate_columns(categories: Sequence[str], columns: Mapping[str, Sequence[f
     ]
 
 
-def skew(
-    codes: Int[Array, "... n"], target: Float[Array, "... C"], k: int, *, smoothing: float = SMOOTHING
-) -> Float[Array, "... C"]:
+def skew(codes: Int[Array, "... n"], target: Float[Array, "... C"], k: int) -> Float[Array, "... C"]:
     """Return each category's skew@k: ln(share among the first k / target share), smoothed (module docstring).
 
     0 is the target's share, ln 2 = 0.69 twice it, -ln 2 half of it. Undefined (NaN) where the target share is 0, or
@@ -107,19 +105,14 @@ def skew(
     codes, target = np.asarray(codes), np.asarray(target, float)
     if not 1 <= k <= codes.shape[-1]:
         raise UserError(f"skew@{k} of a list of {codes.shape[-1]}: use a k from 1 to {codes.shape[-1]}.")
-    counts = count_categories(codes[..., :k], target.shape[-1]).counts
-    return skew_of_counts(counts, target, smoothing=smoothing)
+    return skew_of_counts(count_categories(codes[..., :k], target.shape[-1]).counts, target)
 
 
-def skew_of_counts(
-    counts: Int[Array, "... C"], target: Float[Array, "... C"], *, smoothing: float = SMOOTHING
-) -> Float[Array, "... C"]:
+def skew_of_counts(counts: Int[Array, "... C"], target: Float[Array, "... C"]) -> Float[Array, "... C"]:
     """Return each category's skew from its count among the members of known category; NaN without any."""
     target = np.where(target > 0.0, target, np.nan)
     known = counts.sum(axis=-1, keepdims=True)
-    shares = divide(counts + smoothing * target, np.where(known > 0, known + smoothing, np.nan))
-    with np.errstate(divide="ignore"):  # without smoothing an absent category is at minus infinity
-        return np.log(shares / target)
+    return np.log(divide(counts + SMOOTHING * target, np.where(known > 0, known + SMOOTHING, np.nan)) / target)
 
 
 def skew_range(skews: Float[Array, "... C"]) -> tuple[Float[Array, "..."] | float, Float[Array, "..."] | float]:
@@ -154,19 +147,15 @@ def ndkl(codes: Int[Array, "... n"], target: Float[Array, "... C"]) -> Float[Arr
     return divide((np.where(known, divergence, 0.0) * weights).sum(axis=-1), weights.sum(axis=-1))[()]
 
 
-def exposure_share(codes: Int[Array, "... n"], n_categories: int) -> Float[Array, "... C"]:
-    """Return each category's share of the exposure 1 / log2(1 + rank) that known members hold; NaN if there is none.
-
-    Worked: in the list a b b the weights are 1, 0.631 and 0.5, so a holds 1 / 2.131 = 0.469 of it.
-    """
-    codes = np.asarray(codes)
-    return normalize_counts(weigh_categories(codes, n_categories, weights=exposure_weights(codes.shape[-1])))
-
-
 def exposure_ratio(codes: Int[Array, "... n"], target: Float[Array, "... C"]) -> Float[Array, "... C"]:
-    """Return each category's exposure share over its target share: 1 is proportional; NaN where the target is 0."""
-    target = np.asarray(target, float)
-    return divide(exposure_share(codes, target.shape[-1]), target)
+    """Return each category's share of the exposure 1 / log2(1 + rank) of known members, over its target share.
+
+    1 is proportional; NaN where the target is 0 or nobody is known. Worked: in the list a b b the weights are 1, 0.631
+    and 0.5, so a holds 1 / 2.131 = 0.469 of the exposure.
+    """
+    codes, target = np.asarray(codes), np.asarray(target, float)
+    weights = exposure_weights(codes.shape[-1])
+    return divide(normalize_counts(weigh_categories(codes, target.shape[-1], weights=weights)), target)
 
 
 def expected_skew(target: Float[Array, "C"], k: int, *, pool: CategoryCounts) -> Float[Array, "C"]:
@@ -176,20 +165,15 @@ def expected_skew(target: Float[Array, "C"], k: int, *, pool: CategoryCounts) ->
     one too many. Lists in which nobody is known are left out, as they have no skew. A k beyond the pool raises a
     `UserError`, as in the other expectations.
     """
-    colors = check_draw(k, pool=pool)
-    known = int(colors[:-1].sum())
-    sizes = np.arange(max(1, k - int(colors[-1])), min(k, known) + 1)
-    chances = scipy.stats.hypergeom(int(colors.sum()), known, k).pmf(sizes)
     target = np.asarray(target, float)
     safe = np.where(target > 0.0, target, np.nan)
-    mean = np.zeros(len(target))
-    for n, chance in zip(sizes, chances, strict=True):
-        x = np.arange(n + 1)[:, None]
-        p = scipy.stats.hypergeom(known, colors[:-1], n).pmf(x)
-        with np.errstate(divide="ignore", invalid="ignore"):
+    mean, chances = np.zeros(len(target)), []
+    for n, chance, x, p in list_draws(k, pool=pool):
+        if n:
             logs = np.log((x + SMOOTHING * safe) / (n + SMOOTHING) / safe)
-        mean += chance * np.where(p > 0.0, p * logs, 0.0).sum(axis=0)
-    return np.where(target > 0.0, divide(mean, chances.sum()), np.nan)
+            mean += chance * np.where(p > 0.0, p * logs, 0.0).sum(axis=0)
+            chances.append(chance)
+    return np.where(target > 0.0, divide(mean, np.sum(chances)), np.nan)
 
 
 def expected_skew_range(
@@ -207,11 +191,7 @@ def expected_ndkl(
 ) -> float:
     """Return the NDKL that random lists of n members of the pool have on average (simulated); it is above 0."""
     colors = check_draw(n, pool=pool)
-    labels = np.append(np.arange(len(colors) - 1), UNKNOWN)
     rng = np.random.default_rng(seed)
-    found = []
-    for size in split_draws(n_draws, width=n * len(colors)):
-        counts = rng.multivariate_hypergeometric(colors, n, size=size, method="marginals")
-        codes = np.repeat(np.tile(labels, size), counts.ravel()).reshape(size, n)
-        found.append(ndkl(rng.permuted(codes, axis=1), target))
+    sizes = split_draws(n_draws, width=n * len(colors))
+    found = [ndkl(draw_codes(rng, colors, n, size=size), target) for size in sizes]
     return float(mean_of_defined(np.concatenate(found)))

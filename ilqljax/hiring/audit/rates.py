@@ -29,7 +29,7 @@ its p-value, which is exact given that there is a number.
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
@@ -40,7 +40,6 @@ from ilqljax.hiring.audit.crossed import (
     Pairs,
     Tally,
     crossed_change,
-    crossed_p_value,
     crossed_ratio,
     find_influence,
     sum_shared,
@@ -166,7 +165,7 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
     reference = find_reference(wilson.value, eligible)
     marks = mark_categories(selected, assessed, people=people, eligible=eligible, reference=reference)
     judged = np.isin(marks, JUDGED)
-    null = shuffle_labels(tally, judged=judged, seed=seed)
+    null, p_values = shuffle_labels(tally, judged=judged, seed=seed)
     compared = _compare_categories(tally, eligible, reference, seed=seed)
     rows = [
         {
@@ -174,8 +173,8 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
             **{name: int(values[c + 1]) for name, values in counts.items()},
             **wilson.pick(c).spread("rate"),
             **compared[c],
-            **null.ratios.pick(c).spread("null_ratio"),
-            "p_shuffled": float(null.p_values[c]),
+            **null.pick(c).spread("null_ratio"),
+            "p_shuffled": float(p_values[c]),
             "mark": str(marks[c]),
         }
         for c, category in enumerate(attribute.categories)
@@ -185,8 +184,8 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
         "unknown": {name: int(values[0]) for name, values in counts.items()},
         "reference": attribute.categories[reference] if reference != NO_REFERENCE else "",
         "smallest_ratio": float(ratios_and_smallest(selected, assessed, judged)[-1]),
-        **null.smallest.spread("null_smallest"),
-        "p_smallest": null.p_smallest,
+        **null.pick(-1).spread("null_smallest"),
+        "p_smallest": float(p_values[-1]),
     }
 
 
@@ -198,20 +197,20 @@ def _compare_categories(tally: Tally, eligible: Bool[Array, "C"], reference: int
     parts = [find_influence(tally, numbers == c) for c in numbers]
     rows = []
     for c, part in enumerate(parts):
-        rest = find_influence(tally, numbers != c)
+        versus_rest, p_crossed = crossed_ratio(part, find_influence(tally, numbers != c))
         crossed, resampled, p_value, test = UNDEFINED, UNDEFINED, np.nan, ""
         if reference not in (NO_REFERENCE, c) and eligible[c]:
-            crossed, resampled = crossed_ratio(part, parts[reference]), over_postings.pick(c)
+            crossed, resampled = crossed_ratio(part, parts[reference])[0], over_postings.pick(c)
             p_value, test = two_proportion_test(*(int(n[i]) for i in (c, reference) for n in (selected, assessed)))
         rows.append(
             {
                 "impact_ratio": float(over_postings.value[c]),
                 **crossed.ends("ratio"),
                 **resampled.ends("postings"),
-                **crossed_ratio(part, rest).spread("versus_rest"),
+                **versus_rest.spread("versus_rest"),
                 "p_independent": p_value,
                 "test": test,
-                "p_crossed": crossed_p_value(part, rest),
+                "p_crossed": p_crossed,
             }
         )
     return rows
@@ -279,19 +278,14 @@ def _bootstrap(tallies: Sequence[Tally], statistic: Callable[..., Float[Array, "
 # --- Chance -----------------------------------------------------------------------------------------------------------
 
 
-class ShuffledNull(NamedTuple):
-    """Hold what shuffled labels give: means with 95 % ranges, and p-values."""
+def shuffle_labels(
+    tally: Tally, *, judged: Bool[Array, "C"], seed: int, n_shuffles: int = 2000
+) -> tuple[Estimate, Float[Array, "C+1"]]:
+    """Shuffle the candidates' labels; return a measure's impact ratios then (mean and 95 % range), and p-values.
 
-    ratios: Estimate  # each category's impact ratio
-    smallest: Estimate  # the smallest impact ratio among the judged categories
-    p_values: Float[Array, "C"]  # of each category, two-sided: how often its rate is as far from the overall rate
-    p_smallest: float  # how often the smallest is as small: one test an attribute; NaN with fewer than two judged
-
-
-def shuffle_labels(tally: Tally, *, judged: Bool[Array, "C"], seed: int, n_shuffles: int = 2000) -> ShuffledNull:
-    """Shuffle the candidates' labels and return the null of a measure's impact ratios.
-
-    The smallest ratio is taken of the judged categories, those of enough people.
+    Each is of every category, and then of the smallest ratio among the judged ones, those of enough people. A
+    category's p-value, two-sided, is how often its rate is as far from the overall rate, that of the smallest how often
+    it is as small: one test an attribute; NaN with fewer than two judged.
     """
     assessed, selected = tally.totals()
     drawn_assessed, drawn_selected = _draw_totals(tally, seed=seed, n_shuffles=n_shuffles)
@@ -303,12 +297,7 @@ def shuffle_labels(tally: Tally, *, judged: Bool[Array, "C"], seed: int, n_shuff
     overall = divide(drawn_selected.sum(axis=1), drawn_assessed.sum(axis=1))
     distance = abs(divide(drawn_selected, drawn_assessed) - overall[:, None])
     seen = abs(divide(selected, assessed) - divide(selected.sum(), assessed.sum()))
-    return ShuffledNull(
-        Estimate(*(part[:-1] for part in null)),
-        null.pick(-1),
-        _find_p_values(distance, seen),
-        float(_find_p_values(-draws[:, -1], -observed)),
-    )
+    return null, np.append(_find_p_values(distance, seen), _find_p_values(-draws[:, -1], -observed))
 
 
 def _find_p_values(draws: Float[Array, "R ..."], seen: Float[Array, "..."] | float) -> Float[Array, "..."]:

@@ -10,7 +10,6 @@ Columns: the attributes, and either `score` (a number; the scoring rate is the s
 
 import csv
 import math
-from collections import namedtuple
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +20,14 @@ from jaxtyping import Float
 
 from ilqljax.data.files import read_bounded_lines
 from ilqljax.errors import UserError
-from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.attributes import Attribute, AttributeTable
 from ilqljax.hiring.audit.crossed import pair_rows
 from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditConfig, audit_attributes
+from ilqljax.hiring.postings.posting import Candidate
 from ilqljax.types import Array
 
 ID, SCORE, SELECTED = "id", "score", "selected"
 MIN_ROWS = 2
-Candidate = namedtuple("Candidate", ("id", "attributes"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +67,7 @@ def load_ready_table(path: str | Path, *, attributes: Sequence[str] = (), allow_
         if row_id in seen:
             raise UserError(f"{where}: the id '{row_id}' was already used at {seen[row_id]}. Keep one row a candidate.")
         seen[row_id] = where
-        rows.append(Candidate(row_id, {name: row[name] for name in columns}))
+        rows.append(Candidate(row_id, "", {name: row[name] for name in columns}))
         values.append(_read_value(row[kind], kind, where=where, allow_negative=allow_negative))
     if len(rows) < MIN_ROWS:
         raise UserError(f"{path}: holds {len(rows)} candidates. Give at least {MIN_ROWS} rows below the header.")
@@ -139,26 +138,24 @@ def match_tables(before: ReadyTable, after: ReadyTable) -> ReadyTable:
             f"The table before has the columns {', '.join((*before.table.names, before.kind))}, the one after "
             f"{', '.join((*after.table.names, after.kind))}. Give both the same columns."
         )
-    for name, old in before.table.columns.items():
-        differing = set(old.categories) ^ set(after.table.columns[name].categories)
-        if differing:
-            raise UserError(
-                f"The categories {sorted(differing)} of '{name}' are in one of the two tables only. Spell categories "
-                "alike in both, and keep the same candidates."
-            )
     missing = sorted(set(before.table.ids) ^ set(after.table.ids))
     if missing:
         raise UserError(f"The candidate '{missing[0]}' is in one of the two tables only. Give both the same ids.")
     row_of = {row_id: row for row, row_id in enumerate(after.table.ids)}
     order = np.array([row_of[row_id] for row_id in before.table.ids])
-    moved = [old.codes != after.table.columns[name].codes[order] for name, old in before.table.columns.items()]
+    columns = ((before.table.columns[name], after.table.columns[name]) for name in before.table.names)
+    moved = [_decode(old) != _decode(new)[order] for old, new in columns]
     changed = np.flatnonzero(np.any(moved, axis=0))
     if changed.size:
         raise UserError(
             f"The candidate '{before.table.ids[changed[0]]}' has other categories before than after. Categories are of "
-            "the person: make them equal."
+            "the person: make them equal, and spell them alike."
         )
     return ReadyTable(before.table, after.values[order], after.kind, after.has_ids)
+
+
+def _decode(attribute: Attribute) -> np.ndarray:
+    return np.array([*attribute.categories, ""])[attribute.codes]  # code -1 is the last: unknown
 
 
 def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTable | None = None) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def _clear(temporary: Path, *, home: Path) -> None:
 def _hand_over(part: Path, home: Path) -> bool:
     """Add a folder's rewards to the cache in `home`, if there is one; return whether what is left has no worth."""
     scored, cache = part / REWARDS, home / REWARDS
-    is_scored = scored.is_file() and RewardCache(scored).count() > 0
+    is_scored = scored.is_file() and bool(RewardCache(scored).load_all())
     damaged = list(part.glob(f"{REWARDS}.damaged-*"))
     if not is_scored and not damaged:
         return True

@@ -57,7 +57,7 @@ def _shorten(posting: Posting, *, max_words: int) -> Posting:
 
 def select_practice(data: PreparedData, postings: Sequence[Posting]) -> list[Posting]:
     """Keep the postings that no tie holds to a held-out one (`splits.find_ties`) and that the data does not have."""
-    train = set(data.manifest.splits["train"])
+    train = set(data.splits["train"])
     held_out = [p for p in data.postings if p.id not in train]
     ids = {p.id for p in data.postings}
     texts = {normalize_spaces(p.description) for p in data.postings}

@@ -17,8 +17,8 @@ import numpy as np
 
 from ilqljax.config.sections import NO_OPTION
 from ilqljax.data.files import hash_file
-from ilqljax.data.json_lines import save_json_lines
-from ilqljax.errors import UserError
+from ilqljax.data.json_lines import read_json_lines, save_json_lines
+from ilqljax.errors import UserError, check_known, check_range
 from ilqljax.hiring.data.folders import check_target, recover_folder, replace_folder
 from ilqljax.hiring.data.prepared import (
     CANDIDATES,
@@ -32,7 +32,7 @@ from ilqljax.hiring.data.prepared import (
     make_reward,
     save_summary,
 )
-from ilqljax.hiring.data.splits import check_leakage, make_manifest, save_manifest, split_postings
+from ilqljax.hiring.data.splits import check_leakage, save_manifest, split_postings
 from ilqljax.hiring.edits.operators import ALL_OPERATORS, OPERATORS, require_operators, rewrite_posting
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
@@ -40,7 +40,6 @@ from ilqljax.hiring.postings.posting import (
     Market,
     Posting,
     build_prompt,
-    list_lines,
     normalize_spaces,
     save_candidates,
     save_postings,
@@ -104,13 +103,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "operators", self.operators or tuple(OPERATORS))
         require_operators(self.operators)
-        if self.splits not in SPLIT_CHOICES:
-            raise UserError(f"Unknown splits '{self.splits}'. Known: {', '.join(SPLIT_CHOICES)}.")
-        if self.max_postings < 0 or self.max_words < -1:
-            raise UserError(
-                f"max_postings={self.max_postings}, max_words={self.max_words}: use 0 for no limit (max_words also "
-                "-1, the source's default)."
-            )
+        check_known(SPLIT_CHOICES, splits=self.splits)
+        check_range(self, "[0, inf)", "max_postings")
+        check_range(self, "[-1, inf)", "max_words")
 
 
 def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSource | None = None) -> PreparedData:
@@ -209,7 +204,7 @@ def _fill_folder(
     save_candidates(folder / CANDIDATES, candidates)
     save_json_lines(folder / OFFLINE, map(asdict, rows))
     made_of = [folder / name for name in (JOBS, CANDIDATES, OFFLINE)]
-    save_manifest(folder / SPLITS, make_manifest(postings, splits, seed=config.seed, files=made_of))
+    save_manifest(folder / SPLITS, postings, splits, seed=config.seed, files=made_of)
     summary = {
         **facts,
         "matcher": source.name,
@@ -282,7 +277,7 @@ def load_samples(path: str | Path, *, train_ids: Collection[str]) -> dict[str, l
     """
     known = frozenset(train_ids)
     samples: dict[str, dict[str, str]] = {}
-    for where, row in list_lines(path):
+    for where, row in read_json_lines(path):
         for name in ("posting_id", "text", "source"):
             if not isinstance(row.get(name), str) or not row[name].strip():
                 raise UserError(f"{where}: '{name}' is {row.get(name)!r}. Give a string that is not empty.")

@@ -20,12 +20,11 @@ from typing import Any
 
 from ilqljax.data.files import hash_file, hash_text, read_json, save_text
 from ilqljax.data.json_lines import read_json_lines
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.attributes import AttributeTable
-from ilqljax.hiring.data.splits import Manifest, load_manifest
 from ilqljax.hiring.environment import PostingObservation
 from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
-from ilqljax.hiring.postings.posting import Candidate, Posting, load_candidates, load_postings, map_groups
+from ilqljax.hiring.postings.posting import Candidate, Posting, build_prompt, load_candidates, load_postings
 from ilqljax.hiring.reward.reward import DiversityReward
 from ilqljax.hiring.reward.scores import RewardConfig
 
@@ -56,16 +55,15 @@ class PreparedData:
     folder: Path
     postings: tuple[Posting, ...]
     candidates: tuple[Candidate, ...]
-    manifest: Manifest
+    splits: Mapping[str, Sequence[str]]  # ids by the name of the split
     rewrites: tuple[ScoredRewrite, ...]
     reward_config: RewardConfig
     summary: Mapping[str, Any]
 
     def select_postings(self, split: str) -> list[Posting]:
         """Return a split's postings, or raise a `UserError` if there is no such split."""
-        if split not in self.manifest.splits:
-            raise UserError(f"{self.folder}: no split '{split}'. Known: {', '.join(self.manifest.splits)}.")
-        chosen = set(self.manifest.splits[split])
+        check_known(self.splits, split=split)
+        chosen = set(self.splits[split])
         return [posting for posting in self.postings if posting.id in chosen]
 
     def select_rewrites(self, split: str) -> list[ScoredRewrite]:
@@ -98,7 +96,8 @@ def make_reward(
 ) -> DiversityReward:
     """Return the reward of postings' rewrites under a matcher of the candidates, with a folder's cache and vectors."""
     table, matcher = AttributeTable.from_candidates(candidates), source.make(candidates, folder=folder)
-    return DiversityReward(matcher, table, config, cache_path=folder / REWARDS, group_of=map_groups(postings))
+    group_of = {build_prompt(posting): posting.group for posting in postings}
+    return DiversityReward(matcher, table, config, cache_path=folder / REWARDS, group_of=group_of)
 
 
 def load_prepared(folder: str | Path) -> PreparedData:
@@ -111,15 +110,14 @@ def load_prepared(folder: str | Path) -> PreparedData:
             f"{folder}: is not a prepared data folder (no {SUMMARY}). Run `ilqljax data prepare` to make it."
         )
     _check_hashes(folder, {SPLITS: summary["splits_sha256"]})
-    _check_hashes(folder, read_json(folder / SPLITS, advice=PREPARE_AGAIN)["file_hashes"])
-    postings = load_postings(folder / JOBS)
-    manifest = load_manifest(folder / SPLITS, postings=postings)
+    manifest = read_json(folder / SPLITS, advice=PREPARE_AGAIN)
+    _check_hashes(folder, manifest["file_hashes"])
     rows = [ScoredRewrite(**row) for _, row in read_json_lines(folder / OFFLINE)]
     return PreparedData(
         folder=folder,
-        postings=tuple(postings),
+        postings=tuple(load_postings(folder / JOBS)),
         candidates=tuple(load_candidates(folder / CANDIDATES)),
-        manifest=manifest,
+        splits=manifest["splits"],
         rewrites=tuple(replace(row, guardrail_failures=tuple(row.guardrail_failures)) for row in rows),
         reward_config=RewardConfig(**summary["config"]["reward"]),
         summary=summary,

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ilqljax.data.files import hash_file, hash_text, read_json, save_text
+from ilqljax.data.files import hash_file, hash_text, save_text
 from ilqljax.errors import UserError
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
 
@@ -21,16 +21,6 @@ MAX_SENTENCE_POSTINGS = 50  # a sentence in more of them is boilerplate
 
 _SENTENCE_END = re.compile(r"[.!?…]+\s+|\n+")
 _PUNCTUATION = re.compile(r"[^\w\s]+")
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """Record a split: which posting is where, and the SHA-256 of each posting (by id) and data file (by name)."""
-
-    seed: int
-    splits: Mapping[str, Sequence[str]]
-    posting_hashes: Mapping[str, str]
-    file_hashes: Mapping[str, str] = field(default_factory=dict)
 
 
 def split_postings(
@@ -155,41 +145,20 @@ def check_leakage(splits: Mapping[str, Sequence[str]], postings: Sequence[Postin
             )
 
 
-def hash_posting(posting: Posting) -> str:
-    """Return the SHA-256 of a posting's fields."""
-    return hash_text(json.dumps(asdict(posting), sort_keys=True))
-
-
-def make_manifest(
-    postings: Sequence[Posting], splits: Mapping[str, Sequence[str]], *, seed: int, files: Sequence[str | Path] = ()
-) -> Manifest:
-    """Make the manifest of a split; `files` are hashed under their names without folder."""
+def save_manifest(
+    path: str | Path,
+    postings: Sequence[Posting],
+    splits: Mapping[str, Sequence[str]],
+    *,
+    seed: int,
+    files: Sequence[str | Path] = (),
+) -> None:
+    """Write a split's manifest as JSON: which posting is where, and the SHA-256 of each posting and of `files`."""
     used = {posting_id for ids in splits.values() for posting_id in ids}
-    return Manifest(
-        seed=seed,
-        splits={name: list(ids) for name, ids in splits.items()},
-        posting_hashes={posting.id: hash_posting(posting) for posting in postings if posting.id in used},
-        file_hashes={Path(file).name: hash_file(file) for file in files},
-    )
-
-
-def save_manifest(path: str | Path, manifest: Manifest) -> None:
-    """Write a manifest as JSON, whole or not at all."""
-    save_text(path, json.dumps(asdict(manifest), indent=1) + "\n")
-
-
-def load_manifest(path: str | Path, *, postings: Sequence[Posting]) -> Manifest:
-    """Load a manifest, or raise a `UserError` if it is malformed, a posting changed or is gone, or the splits leak."""
-    advice = "Run `ilqljax data prepare` to make it again."
-    try:
-        manifest = Manifest(**read_json(path, advice=advice))
-    except TypeError as error:
-        raise UserError(f"{path}: is not a split manifest ({error}). {advice}") from error
-    check_leakage(manifest.splits, postings)
-    changed = [p.id for p in postings if manifest.posting_hashes.get(p.id, hash_posting(p)) != hash_posting(p)]
-    if changed:
-        raise UserError(
-            f"{path}: {len(changed)} postings changed since the split was made, first '{changed[0]}'. "
-            "Prepare the data again."
-        )
-    return manifest
+    manifest = {
+        "seed": seed,
+        "splits": splits,
+        "posting_hashes": {p.id: hash_text(json.dumps(asdict(p), sort_keys=True)) for p in postings if p.id in used},
+        "file_hashes": {Path(file).name: hash_file(file) for file in files},
+    }
+    save_text(path, json.dumps(manifest, indent=1) + "\n")

@@ -14,7 +14,7 @@ from zlib import crc32
 
 import numpy as np
 
-from ilqljax.errors import UserError
+from ilqljax.errors import check_known
 from ilqljax.hiring.edits.coded_words import CODED_WORD, make_replacements
 from ilqljax.hiring.market.sample import EXCLUSIONARY_SENTENCES
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
@@ -212,6 +212,5 @@ def rewrite_posting(
 
 def require_operators(names: Sequence[str]) -> None:
     """Raise a `UserError` that lists the known operators if a name is unknown."""
-    unknown = [name for name in names if name not in ALL_OPERATORS]
-    if unknown:
-        raise UserError(f"Unknown rewriting operators {unknown}. Known: {', '.join(ALL_OPERATORS)}.")
+    for name in names:
+        check_known(ALL_OPERATORS, operators=name)

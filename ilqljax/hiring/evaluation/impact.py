@@ -28,10 +28,12 @@ import numpy as np
 from jaxtyping import Int
 
 from ilqljax.errors import UserError
-from ilqljax.hiring.attributes import Attribute, encode_values
-from ilqljax.hiring.audit.crossed import NOBODY, pair_selection
+from ilqljax.hiring.attributes import Attribute, AttributeTable
+from ilqljax.hiring.audit.crossed import pair_selection
 from ilqljax.hiring.audit.rates import Row, tabulate_rates
 from ilqljax.hiring.evaluation.summary import PHASES, Policies, find_attributes
+from ilqljax.hiring.matching.matcher import NOBODY, check_selected
+from ilqljax.hiring.postings.posting import Candidate
 from ilqljax.types import Array
 
 UNKNOWN_ROW = "(unknown)"
@@ -94,11 +96,8 @@ def _index_candidates(
     people: dict[str, tuple[tuple[str, ...], str]] = {}  # their values, and where these were first
     for rewrite, phase in ((r, phase) for rewrites in policies.values() for phase in PHASES for r in rewrites):
         shortlist, where = getattr(rewrite, phase), rewrite.where
-        if shortlist.ids and not 1 <= n_selected < len(shortlist.ids):
-            raise UserError(
-                f"{where}: {n_selected} are to be selected of a shortlist of {len(shortlist.ids)}. "
-                f"Pass --selected with a number from 1 to {len(shortlist.ids) - 1}."
-            )
+        if shortlist.ids:
+            check_selected(n_selected, len(shortlist.ids), where=where)
         if len(set(shortlist.ids)) < len(shortlist.ids):
             raise UserError(f"{where}: a candidate is twice in the shortlist {phase}. List each one once.")
         values = zip(*(shortlist.attributes[name] for name in names), strict=True)
@@ -109,14 +108,15 @@ def _index_candidates(
                     f"{where}: candidate '{candidate}' has {dict(zip(names, given, strict=True))}, but had "
                     f"{dict(zip(names, known, strict=True))} at {place}. An id names one person."
                 )
-    columns = zip(*(values for values, _ in people.values()), strict=True) if people else [()] * len(names)
+    declared = [Candidate(name, "", dict(zip(names, values, strict=True))) for name, (values, _) in people.items()]
+    table = AttributeTable.from_candidates(declared, names=names)
     row_of = {candidate: row for row, candidate in enumerate(people)}
     shortlists = {}
     for policy, phase in itertools.product(policies, PHASES):
         lists = [[row_of[candidate] for candidate in getattr(r, phase).ids] for r in policies[policy]]
         places = list(itertools.zip_longest(*lists, fillvalue=NOBODY))
         shortlists[policy, phase] = np.array(places, np.int64).reshape(len(places), len(lists)).T
-    return [Attribute(name, *encode_values(values)) for name, values in zip(names, columns, strict=True)], shortlists
+    return [table.attribute(name) for name in names], shortlists
 
 
 def _flatten(table: Mapping[str, Any]) -> list[Row]:

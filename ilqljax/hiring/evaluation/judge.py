@@ -17,13 +17,11 @@ run has a clone or names a language model.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
 from ilqljax.decoding.policy import Generation, TextPolicy
-from ilqljax.errors import UserError
 from ilqljax.hiring.environment import PostingObservation
 from ilqljax.hiring.evaluation.impact import tabulate_impact_ratios
 from ilqljax.hiring.evaluation.record import (
@@ -39,17 +37,11 @@ from ilqljax.hiring.evaluation.record import (
 from ilqljax.hiring.evaluation.summary import format_table, save_rows, summarize_evaluations
 from ilqljax.hiring.guardrails.fluency import Fluency
 from ilqljax.hiring.guardrails.language_model import CLONE
+from ilqljax.hiring.matching.matcher import check_selected
 from ilqljax.hiring.postings.posting import Posting, build_prompt
 from ilqljax.hiring.reward.reward import DiversityReward
 
 IMPACT_FILE = "impact_ratios.csv"
-
-
-class HeldOut(NamedTuple):
-    """A matcher that training never asked: its name, and the reward under it."""
-
-    name: str
-    reward: DiversityReward
 
 
 @dataclass(frozen=True)
@@ -83,7 +75,8 @@ class HiringJudge:
         postings: each is judged once.
         reward: of training: the matcher and its score.
         data_mean: mean reward of the offline data's rewrites of these postings, near which a clone should score.
-        held_out: rewards too, where there is one.
+        held_out: the reward under a matcher that training never asked, where there is one.
+        held_out_matcher: that matcher's name, "" where there is none.
         make_fluency: makes the fluency check from the run's clone, or from None where it has none.
     """
 
@@ -91,16 +84,13 @@ class HiringJudge:
     postings: Sequence[Posting]
     reward: DiversityReward
     data_mean: float
-    held_out: HeldOut | None
+    held_out: DiversityReward | None
+    held_out_matcher: str
     make_fluency: Callable[[TextPolicy | None], Fluency | None]
 
     def __post_init__(self) -> None:
-        if not 1 <= self.config.n_selected < self.reward.config.k:
-            raise UserError(
-                f"n_selected={self.config.n_selected} are to be selected of a shortlist of reward.k="
-                f"{self.reward.config.k}. Set --config.evaluator.n_selected to a number from 1 on that is below "
-                "--config.reward.k."
-            )
+        where = "config.evaluator.n_selected and config.reward.k"
+        check_selected(self.config.n_selected, self.reward.config.k, where=where)
 
     def __call__(
         self, names: Sequence[str], make: Callable[..., TextPolicy], *, out_dir: Path
@@ -121,8 +111,7 @@ class HiringJudge:
         save_evaluations(out_dir / EVALUATION_FILE, policies)
         ratios = tabulate_impact_ratios(policies, n_selected=config.n_selected, seed=config.seed)
         save_rows(out_dir / IMPACT_FILE, ratios)
-        held_out = self.held_out.name if self.held_out else ""
-        rows = summarize_evaluations(policies, held_out_matcher=held_out, seed=config.seed)
+        rows = summarize_evaluations(policies, held_out_matcher=self.held_out_matcher, seed=config.seed)
         floor = self.reward.estimate_noise_floor(seed=config.seed).value
         table = format_table(rows, floor=floor, data_mean=self.data_mean, attribute=self.reward.config.attribute)
         return rows, "\n".join([table, fluency.describe() if fluency else "fluency: not checked."])
@@ -141,7 +130,7 @@ class HiringJudge:
     def make_rewrites(self, name: str, generations: Sequence[Generation], fluency: Fluency | None) -> list[Rewrite]:
         """Return the records of what one policy wrote, with both shortlists."""
         samples = [(g.text, g.advantage, g.log_probability) for g in generations]
-        rewards = {TRAINING: self.reward} | ({HELD_OUT: self.held_out.reward} if self.held_out else {})
+        rewards = {TRAINING: self.reward} | ({HELD_OUT: self.held_out} if self.held_out else {})
         rewrites = make_rewrites(self.postings, samples, policy=name, rewards=rewards, fluency=fluency)
         before = self.reward.shortlists([r.original for r in rewrites])
         after = self.reward.shortlists([r.text for r in rewrites])

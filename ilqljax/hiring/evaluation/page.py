@@ -28,10 +28,9 @@ def render_sections(policies: Policies, rows: Sequence[Row]) -> Markup:
     }
     shown = [name for name in policies if " best of " not in name][-1]  # no matcher has chosen its rewrites
     values = {"names": names, "rows": rows, "held_out": held_out, "shown": shown, "rewrites": policies[shown]}
-    functions = {"show_interval": show_interval, "diff_words": diff_words, "count_members": count_members}
-    values["drawing"] = draw_intervals(drawn, title="Gains over echo")
-    values["chosen"] = choose_rewrites(policies[shown])
-    return Markup(render_page(__package__, "rewrites.html.j2", **values, **functions))  # every text in it is escaped
+    values |= {"drawing": draw_intervals(drawn, title="Gains over echo"), "chosen": choose_rewrites(policies[shown])}
+    values |= {"show_interval": show_interval, "diff_words": diff_words, "count_members": count_members}
+    return Markup(render_page(__package__, "rewrites.html.j2", **values))  # every text in it is escaped
 
 
 def choose_rewrites(rewrites: Sequence[Rewrite]) -> list[tuple[str, Rewrite]]:

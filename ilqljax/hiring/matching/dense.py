@@ -22,7 +22,7 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.matching.matcher import CheckedMatcher, Matches, check_k, join_matches, select_top_k
 from ilqljax.types import Array
 
@@ -59,7 +59,7 @@ class DenseIndex:
         At most `max_block` of them are multiplied at a time. No candidate, a value that is not finite, a vector that is
         too long and an unknown metric raise a `UserError`.
         """
-        check_metric(metric)
+        check_known(METRICS, metric=metric)
         vectors = check_shape(vectors, name="The candidates' vectors")
         if not len(vectors):
             raise UserError("The list of candidates is empty. A matcher needs at least one candidate.")
@@ -152,17 +152,13 @@ class DenseIndex:
 
     def _search_fully(self, query: Float[Array, "D"], k: int, least: float) -> Matches:
         """Search all candidates on the host; those whose float32 score is below `least` are known not to be among k."""
-        rows, scores = np.empty(0, np.int64), np.empty(0, np.float32)
+        rows, scores = [], []
         for start in range(0, self.n_candidates, HOST_BLOCK):
             part = self._take(np.arange(start, min(start + HOST_BLOCK, self.n_candidates)))
             near = np.flatnonzero(part @ query >= least)
-            rows = np.concatenate([rows, start + near])
-            scores = np.concatenate([scores, score_exactly(query, part[near]).astype(np.float32)])
-            if len(rows) > k:
-                best = _keep_best(rows, scores, k)
-                order = np.argsort(best.indices[0])  # rows must increase for ties to go by the lower one
-                rows, scores = best.indices[0, order], best.scores[0, order]
-        return _keep_best(rows, scores, k)
+            rows.append(start + near)
+            scores.append(score_exactly(query, part[near]))
+        return _keep_best(np.concatenate(rows), np.concatenate(scores), k)
 
     def _take(self, rows: Int[Array, "n"]) -> Float[Array, "n D"]:
         device, local = np.divmod(rows, self._rows)
@@ -258,12 +254,6 @@ def _pick(values: Int[Array, "B N"], at: Int[Array, "B K"]) -> Int[Array, "B K"]
 def score_exactly(query: Float[Array, "D"], rows: Float[Array, "n D"]) -> Float[Array, "n"]:
     """Multiply float32 vectors in float64, each row by the same sequence of sums: equal rows get equal scores."""
     return (rows.astype(np.float64) * query.astype(np.float64)).sum(axis=-1)
-
-
-def check_metric(metric: str) -> None:
-    """Raise a `UserError` unless a metric is one of `METRICS`."""
-    if metric not in METRICS:
-        raise UserError(f"Unknown metric {metric!r}. Known: {', '.join(METRICS)}.")
 
 
 def check_shape(vectors: Float[Array, "B D"], *, name: str) -> np.ndarray:

@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 
 from ilqljax.config import register
 from ilqljax.data.files import read_arrays, save_arrays
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.data.prepared import VECTORS
-from ilqljax.hiring.matching.dense import DenseIndex, DenseMatcher, check_metric, prepare_vectors
+from ilqljax.hiring.matching.dense import METRICS, DenseIndex, DenseMatcher, prepare_vectors
 from ilqljax.hiring.matching.matcher import Matcher, hash_texts
 from ilqljax.hiring.postings.posting import Candidate
 from ilqljax.models.sentence_encoder import SentenceEncoder
@@ -55,7 +55,7 @@ class EncoderSource:
     metric: str = "cosine"
 
     def __post_init__(self) -> None:
-        check_metric(self.metric)
+        check_known(METRICS, metric=self.metric)
         _ = self.encoder  # a directory that cannot be read is reported now
 
     @cached_property

@@ -33,7 +33,7 @@ import httpx
 import tenacity
 
 from ilqljax.config import register
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_range
 from ilqljax.hiring.matching.matcher import CheckedMatcher, Matcher, Matches, hash_texts, join_matches
 from ilqljax.hiring.matching.user_supplied import check_answers, number_ids
 from ilqljax.hiring.postings.posting import Candidate
@@ -87,14 +87,9 @@ class HttpSource:
                 "The url holds a user name or password, which would be written to the run's config. "
                 "Set token_variable to the name of an environment variable instead."
             )
-        for name in ("batch_size", "max_concurrent", "max_answer_bytes"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1.")
-        if not 0.0 < self.timeout_s < float("inf") or self.n_retries < 0 or not 0.0 <= self.backoff_s < float("inf"):
-            raise UserError(
-                f"timeout_s={self.timeout_s}, n_retries={self.n_retries}, backoff_s={self.backoff_s}: give a time "
-                "above 0 and no negative numbers."
-            )
+        check_range(self, "[1, inf)", "batch_size", "max_concurrent", "max_answer_bytes")
+        check_range(self, "(0, inf)", "timeout_s")
+        check_range(self, "[0, inf)", "n_retries", "backoff_s")
 
     @property
     def name(self) -> str:

@@ -28,8 +28,7 @@ from ilqljax.types import Array
 # Letters and digits, then any + and # that end the word: "c++" and "c#" stay whole, "a+b" is two words.
 WORD = re.compile(r"[^\W_]+(?:[+#]++(?!\w))?")
 
-_INDEX_BITS = 32
-_INDEX_MASK = (1 << _INDEX_BITS) - 1
+NOBODY = -1
 
 
 class Matches(NamedTuple):
@@ -70,11 +69,8 @@ class MatcherSource(Protocol):
         ...
 
 
-class CheckedMatcher:
+class CheckedMatcher(Matcher):
     """Check what a matcher is asked; a subclass has the attributes of `Matcher`, and ranks in `_rank`."""
-
-    fingerprint: str
-    n_candidates: int
 
     def top_k(self, texts: Sequence[str], k: int) -> Matches:
         """Return each text's k best candidates; a wrong k, texts or answer of a user's matcher raise a `UserError`."""
@@ -84,6 +80,15 @@ class CheckedMatcher:
 
     def _rank(self, texts: Sequence[str], k: int) -> Matches:
         raise NotImplementedError
+
+
+def match_texts(matcher: Matcher, texts: Sequence[str], k: int) -> Matches:
+    """Return each text's k best candidates; an empty text reaches nobody (`NOBODY`), with scores that are NaN."""
+    indices, scores = np.full((len(texts), k), NOBODY, np.int64), np.full((len(texts), k), np.nan)
+    filled = [row for row, text in enumerate(texts) if text.strip()]
+    if filled:
+        indices[filled], scores[filled] = matcher.top_k([texts[row] for row in filled], k)
+    return Matches(indices, scores)
 
 
 def join_matches(parts: Iterable[Matches], k: int) -> Matches:
@@ -107,9 +112,17 @@ def select_top_k(scores: Float[Array, "B N"], k: int) -> Matches:
     Scores are compared as float32. Those that are equal in exact arithmetic but were summed in another order then tie,
     provided that they were computed in float64. A k that is not from 1 to N, and a NaN, raise a `UserError`.
     """
-    scores = np.asarray(scores)
-    check_k(k, n_candidates=scores.shape[-1])
-    return _unpack(_largest(_pack(scores, first_index=0), k))
+    scores = np.asarray(scores).astype(np.float32) + np.float32(0.0)  # the sum turns -0.0 into 0.0
+    n = scores.shape[-1]
+    check_k(k, n_candidates=n)
+    if np.isnan(scores).any():
+        raise UserError("The matcher returned a score that is NaN; it cannot be ranked. Every score must be a number.")
+    least = np.partition(scores, n - k, axis=1)[:, n - k]
+    rows = np.empty((len(scores), k), np.int64)
+    for i, own in enumerate(scores):
+        near = np.flatnonzero(own >= least[i])
+        rows[i] = near[np.argsort(-own[near], kind="stable")[:k]]
+    return Matches(rows, np.take_along_axis(scores, rows, axis=1))
 
 
 def check_k(k: int, *, n_candidates: int) -> None:
@@ -118,6 +131,15 @@ def check_k(k: int, *, n_candidates: int) -> None:
         raise UserError(
             f"A shortlist of k={k} was asked for, but there are {n_candidates} candidates. "
             f"Use a k from 1 to {n_candidates}, or give more candidates."
+        )
+
+
+def check_selected(n_selected: int, k: int, *, where: str) -> None:
+    """Raise a `UserError`, which `where` begins, unless 1 <= n_selected < k."""
+    if not 1 <= n_selected < k:
+        raise UserError(
+            f"{where}: {n_selected} are to be selected of a shortlist of {k}. Select 1 to {k - 1} of it, or nobody is "
+            "turned down."
         )
 
 
@@ -166,17 +188,19 @@ class TfidfMatcher(CheckedMatcher):
     def _rank(self, texts: Sequence[str], k: int) -> Matches:
         vectors = self._vectorizer.transform(texts)
         blocks = range(0, len(texts), self._text_block)
-        return _unpack(np.concatenate([self._search(vectors[at : at + self._text_block], k) for at in blocks]))
+        return join_matches([self._search(vectors[at : at + self._text_block], k) for at in blocks], k)
 
-    def _search(self, vectors: scipy.sparse.csr_matrix, k: int) -> Int[Array, "B k"]:
+    def _search(self, vectors: scipy.sparse.csr_matrix, k: int) -> Matches:
         # Sparse candidates times dense texts: each non-zero of a candidate updates all texts of the block at once,
         # which is several times faster than sparse times sparse when common words occur in most candidates.
         dense = np.ascontiguousarray(vectors.toarray().T)  # [V B]
-        best = np.empty((dense.shape[1], 0), np.int64)
+        best = Matches(np.empty((dense.shape[1], 0), np.int64), np.empty((dense.shape[1], 0), np.float32))
         for start in range(0, self.n_candidates, self._candidate_block):
             scores = (self._candidates[start : start + self._candidate_block] @ dense).T  # [B n]
-            keys = _largest(_pack(scores, first_index=start), k)
-            best = _largest(np.concatenate([best, keys], axis=1), k)
+            near = select_top_k(scores, min(k, scores.shape[1]))
+            rows = np.concatenate([best.indices, start + near.indices], axis=1)
+            at, top = select_top_k(np.concatenate([best.scores, near.scores], axis=1), min(k, rows.shape[1]))
+            best = Matches(np.take_along_axis(rows, at, axis=1), top)
         return best
 
 
@@ -189,33 +213,3 @@ def check_texts(texts: Sequence[str], *, name: str) -> None:
     """Raise a `UserError` unless `texts` is a sequence of texts (and not one text, whose letters would be matched)."""
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{name} must be a list of texts, got {texts!r:.60}. Put a single text into a list.")
-
-
-def _pack(scores: Float[Array, "B N"], *, first_index: int) -> Int[Array, "B N"]:
-    """Pack a float32 score (high bits) and an index (low bits, reversed) into one integer that sorts as the pair does.
-
-    | score | index | high bits       | low bits    |                                        |
-    |-------|-------|-----------------|-------------|----------------------------------------|
-    | 0.5   | 3     | bits of 0.5     | 2^32 - 1 - 3 | best: higher score                     |
-    | 0.0   | 1     | 0               | 2^32 - 1 - 1 | next: of equal scores, the lower index |
-    | 0.0   | 2     | 0               | 2^32 - 1 - 2 | last                                   |
-    """
-    scores = scores.astype(np.float32) + np.float32(0.0)  # the sum turns -0.0 into 0.0, which must tie with it
-    if np.isnan(scores).any():
-        raise UserError("The matcher returned a score that is NaN; it cannot be ranked. Every score must be a number.")
-    bits = scores.view(np.int32)
-    bits ^= (bits >> 31) & 0x7FFFFFFF  # makes the integers of negative floats increase as the floats do
-    last = _INDEX_MASK - first_index
-    return (bits.astype(np.int64) << _INDEX_BITS) | np.arange(last, last - scores.shape[1], -1, dtype=np.int64)
-
-
-def _unpack(keys: Int[Array, "B k"]) -> Matches:
-    bits = (keys >> _INDEX_BITS).astype(np.int32)
-    bits ^= (bits >> 31) & 0x7FFFFFFF
-    return Matches(indices=_INDEX_MASK - (keys & _INDEX_MASK), scores=bits.view(np.float32))
-
-
-def _largest(keys: Int[Array, "B N"], k: int) -> Int[Array, "B k"]:
-    if keys.shape[1] > k:
-        keys = np.partition(keys, keys.shape[1] - k, axis=1)[:, -k:]
-    return np.sort(keys, axis=1)[:, ::-1]

@@ -16,10 +16,10 @@ from html.entities import html5
 from pathlib import Path
 from typing import Any
 
-from ilqljax.data.json_lines import read_field, read_fields, read_objects
+from ilqljax.data.json_lines import read_field, read_fields, read_json_lines, read_objects
 from ilqljax.errors import UserError
 from ilqljax.hiring.postings.html import strip_html
-from ilqljax.hiring.postings.posting import Posting, list_dataset, list_lines, normalize_spaces, read_rows, require_rows
+from ilqljax.hiring.postings.posting import Posting, list_dataset, normalize_spaces, read_rows, require_rows
 from ilqljax.hiring.word_files import load_words
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def load_hackernews(path: str | Path) -> list[Posting]:
     if Path(path).is_dir():
         rows, is_prepared = list_dataset(Path(path)), True
     else:
-        rows, keys = list_lines(path), next((row.keys() for _, row in list_lines(path)), set())
+        rows, keys = read_json_lines(path), next((row.keys() for _, row in read_json_lines(path)), set())
         is_prepared = RAW_KEYS.isdisjoint(keys - {"text"}) and not PREPARED_KEYS.isdisjoint(keys)
     if is_prepared:
         rows = ((where, {**row, "id": str(number)}) for number, (where, row) in enumerate(rows))

@@ -98,11 +98,6 @@ def parse_prompt(prompt: str) -> Posting:
     return Posting(id="", remote=values.get("Remote") == "yes", **known)
 
 
-def map_groups(postings: Iterable[Posting]) -> dict[str, str]:
-    """Return each posting's job group by its prompt, which is what a reward sees of a posting."""
-    return {build_prompt(posting): posting.group for posting in postings}
-
-
 class VectorReader:
     """Read a file's embeddings, and remember how long the first one was, and where, to refuse another length."""
 
@@ -156,13 +151,8 @@ def require_rows(rows: list, *, name: str, path: str | Path) -> list:
     return rows
 
 
-def list_lines(path: str | Path) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Yield where it stands and what it holds of each line of a JSONL file."""
-    return ((f"{path}:{number}", row) for number, row in read_json_lines(path))
-
-
 def list_dataset(folder: Path) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Yield the same of a Hugging Face dataset that was saved to disk; a row's number is its id.
+    """Yield where it stands and what it holds of each row of a saved Hugging Face dataset; a row's number is its id.
 
     Raises:
         UserError: the folder is missing or is not a dataset, or the package `datasets` is not installed.
@@ -189,7 +179,7 @@ def parse_posting(row: Mapping[str, Any], *, where: str) -> Posting:
 
 def load_postings(path: str | Path) -> list[Posting]:
     """Load `jobs.jsonl`; the errors are those of `parse_posting` and `read_rows`."""
-    return read_rows(list_lines(path), parse_posting, name="posting", path=path)
+    return read_rows(read_json_lines(path), parse_posting, name="posting", path=path)
 
 
 def load_candidates(path: str | Path) -> list[Candidate]:
@@ -203,7 +193,7 @@ def load_candidates(path: str | Path) -> list[Candidate]:
         attributes = read_fields(values["attributes"], declared, where=f"{where}: attributes")
         return Candidate(values["id"], values["text"], attributes, vectors.read(row, where=where))
 
-    return read_rows(list_lines(path), read, name="candidate", path=path)
+    return read_rows(read_json_lines(path), read, name="candidate", path=path)
 
 
 def save_postings(path: str | Path, postings: Iterable[Posting]) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ilqljax.data.json_lines import read_json_lines
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.market.sample import make_market
 from ilqljax.hiring.postings import hackernews, workable
 from ilqljax.hiring.postings.posting import Market, load_candidates, load_postings
@@ -59,8 +59,7 @@ def load_market(
     An unknown source, a path that does not go with it, and bad data raise a `UserError`.
     """
     source, sample = source or detect_source(path), {"seed": seed, "n_candidates": n_candidates, "plant": plant}
-    if source not in SOURCES:
-        raise UserError(f"Unknown source '{source}'. Known: {', '.join(SOURCES)}.")
+    check_known(SOURCES, source=source)
     if source == "sample":
         if str(path):
             raise UserError(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ilqljax.data.files import read_json
-from ilqljax.data.json_lines import read_field, read_fields, read_objects
+from ilqljax.data.json_lines import read_field, read_fields, read_json_lines, read_objects
 from ilqljax.errors import UserError
 from ilqljax.hiring.postings.html import strip_html
 from ilqljax.hiring.postings.posting import (
@@ -25,7 +25,6 @@ from ilqljax.hiring.postings.posting import (
     Posting,
     VectorReader,
     list_dataset,
-    list_lines,
     normalize_spaces,
     read_rows,
     require_rows,
@@ -61,7 +60,7 @@ def load_raw_workable(path: str | Path) -> tuple[list[Posting], list[Candidate]]
                     countries.setdefault(candidate.id, set()).add(country)
         return _read_job(read_field(row, "job", kind=dict, where=where), where=f"{where}: job")
 
-    postings = read_rows(list_lines(path), read, name="job", path=path)
+    postings = read_rows(read_json_lines(path), read, name="job", path=path)
     torn = [name for name in candidates if len(countries.get(name, ())) > 1]
     if torn:
         message = "%s: %d applicants declare several countries and count as unknown, first %r: %s"

@@ -54,10 +54,6 @@ class RewardCache:
     def __init__(self, path: str | Path):
         """Create the file if need be; raise a `UserError` if it is not a reward cache or cannot be written."""
         self.path = Path(path)
-        if not self.path.parent.is_dir():
-            raise UserError(
-                f"{self.path}: the folder {self.path.parent} does not exist. Create it or choose another cache_path."
-            )
         self._run(lambda connection: connection.execute(f"{_SELECT} LIMIT 1").fetchall())
 
     def load(self, keys: Sequence[bytes]) -> dict[bytes, float]:
@@ -86,10 +82,6 @@ class RewardCache:
         """Add rewards, all or none; a key that another process added meanwhile keeps its value."""
         self._run(lambda connection: _insert(connection, rewards))
 
-    def count(self) -> int:
-        """Return how many rewards there are."""
-        return self._run(lambda connection: connection.execute("SELECT count(*) FROM scores").fetchone()[0])
-
     def take_over(self, path: str | Path) -> None:
         """Add the sound rewards of another cache's file."""
         self.save(RewardCache(path).load_all())
@@ -106,8 +98,8 @@ class RewardCache:
             return self._open(action)
         except (sqlite3.DatabaseError, OSError) as error:
             raise UserError(
-                f"{self.path}: the reward cache cannot be used ({error}). Make the file and its folder writable, or "
-                "choose another cache_path."
+                f"{self.path}: the reward cache cannot be used ({error}). Make the file and its folder, which must "
+                "exist, writable, or choose another cache_path."
             ) from error
 
     def _open(self, action: Callable[[sqlite3.Connection], T]) -> T:

@@ -9,7 +9,7 @@ import scipy.sparse
 import scipy.special
 from jaxtyping import Float
 
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known
 from ilqljax.types import Array
 
 Distance = Callable[[Float[Array, "... C"], Float[Array, "... C"]], Float[Array, "..."] | float]
@@ -181,8 +181,7 @@ def make_distance(
 
     An unknown name, and an option out of its range or of another distance, raise a `UserError`.
     """
-    if name not in DISTANCE_NAMES:
-        raise UserError(f"Unknown distance '{name}'. Known: {', '.join(DISTANCE_NAMES)}.")
+    check_known(DISTANCE_NAMES, distance=name)
     for option, owner, is_set in (
         (f"ground='{ground}'", "wasserstein", ground.strip()),
         (f"smoothing={smoothing}", "kullback_leibler", smoothing != DEFAULT_SMOOTHING),

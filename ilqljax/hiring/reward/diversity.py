@@ -4,7 +4,7 @@ Members whose attribute is unknown are counted apart and left out of every distr
 undefined (NaN).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, Num
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import UNKNOWN
+from ilqljax.hiring.matching.matcher import check_k
 from ilqljax.hiring.reward.distances import Distance, total_variation
 from ilqljax.hiring.statistics import Estimate, divide, split_draws
 from ilqljax.types import Array
@@ -47,12 +48,9 @@ def normalize_counts(counts: Num[Array, "... C"]) -> Float[Array, "... C"]:
     return divide(counts, counts.sum(axis=-1, keepdims=True))
 
 
-def pool_share(codes: Int[Array, "N"], n_categories: int) -> Float[Array, "C"]:
-    """Return the share of each category among the pool's known members; if there are none, raise a `UserError`."""
-    shares = normalize_counts(count_categories(codes, n_categories).counts)
-    if np.isnan(shares).any() or not shares.size:
-        raise UserError("The pool's share is undefined: no candidate declares this attribute. Use another attribute.")
-    return shares
+def pool_share(codes: Int[Array, "..."], n_categories: int) -> Float[Array, "C"]:
+    """Return the share of each category among all known members; NaN throughout where nobody is known."""
+    return normalize_counts(count_categories(np.ravel(codes), n_categories).counts)
 
 
 def fixed_target(shares: Mapping[str, float], categories: Sequence[str]) -> Float[Array, "C"]:
@@ -149,21 +147,22 @@ def noise_floor(
 def _draw_masses(
     rng: np.random.Generator, colors: Int[Array, "C+1"], k: int, *, size: int, weights: Float[Array, "k"] | None
 ) -> Num[Array, "R C"]:
-    counts = rng.multivariate_hypergeometric(colors, k, size=size, method="marginals")
     if weights is None:
-        return counts[:, :-1]
-    codes = np.tile(np.arange(len(colors)), size)  # the last color is unknown: no category of `weigh_categories`
-    members = np.repeat(codes, counts.ravel()).reshape(size, k)
-    return weigh_categories(rng.permuted(members, axis=1), len(colors) - 1, weights=weights)
+        return rng.multivariate_hypergeometric(colors, k, size=size, method="marginals")[:, :-1]
+    return weigh_categories(draw_codes(rng, colors, k, size=size), len(colors) - 1, weights=weights)
+
+
+def draw_codes(rng: np.random.Generator, colors: Int[Array, "C+1"], k: int, *, size: int) -> Int[Array, "R k"]:
+    """Draw lists of k distinct members of a pool (`check_draw`), in a random order."""
+    counts = rng.multivariate_hypergeometric(colors, k, size=size, method="marginals")
+    codes = np.tile(np.append(np.arange(len(colors) - 1), UNKNOWN), size)
+    return rng.permuted(np.repeat(codes, counts.ravel()).reshape(size, k), axis=1)
 
 
 def check_draw(k: int, *, pool: CategoryCounts) -> Int[Array, "C+1"]:
     """Return the pool's counts, unknown last, or raise a `UserError` if k members cannot be drawn from it."""
     colors = np.append(pool.counts, pool.n_unknown).astype(np.int64)
-    if not 1 <= k <= colors.sum():
-        raise UserError(
-            f"A shortlist of k={k} cannot be drawn from {colors.sum()} candidates. Use 1 to {colors.sum()}."
-        )
+    check_k(k, n_candidates=colors.sum())
     return colors
 
 
@@ -174,14 +173,18 @@ def exact_noise_floor(target: Float[Array, "C"], k: int, *, pool: CategoryCounts
     over categories, so its mean needs no joint law: E = sum_n P(n) sum_c E|x_c / n - target_c| / 2. A shortlist of
     nobody known scores -100, as in `diversity_score`.
     """
+    mean = 0.0
+    for n, chance, x, p in list_draws(k, pool=pool):
+        mean += chance * (0.5 * (p * np.abs(x / n - target)).sum() if n else 1.0)
+    return -100.0 * float(mean)
+
+
+def list_draws(k: int, *, pool: CategoryCounts) -> Iterator[tuple[int, float, Int[Array, "x 1"], Float[Array, "x C"]]]:
+    """Yield each number n of known members among k drawn, its probability, and those of each category's count x."""
     colors = check_draw(k, pool=pool)
     known = int(colors[:-1].sum())
     sizes = np.arange(max(0, k - int(colors[-1])), min(k, known) + 1)
     chances = scipy.stats.hypergeom(int(colors.sum()), known, k).pmf(sizes)
-    mean = 0.0
     for n, chance in zip(sizes, chances, strict=True):
         x = np.arange(n + 1)[:, None]
-        p = scipy.stats.hypergeom(known, colors[:-1], n).pmf(x) if n else np.zeros((1, len(target)))
-        distance = 0.5 * (p * np.abs(x / n - target)).sum() if n else 1.0
-        mean += chance * distance
-    return -100.0 * float(mean)
+        yield n, chance, x, scipy.stats.hypergeom(known, colors[:-1], n).pmf(x)

@@ -17,14 +17,13 @@ from jaxtyping import Float, Int
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.guardrails import check_rewrite, is_damaged
-from ilqljax.hiring.matching.matcher import Matcher, check_k, hash_texts
+from ilqljax.hiring.matching.matcher import NOBODY, Matcher, check_k, hash_texts, match_texts
 from ilqljax.hiring.postings.posting import parse_prompt
 from ilqljax.hiring.reward.cache import MemoryCache, RewardCache
 from ilqljax.hiring.reward.scores import RewardConfig, ShortlistScorer
 from ilqljax.hiring.statistics import Estimate
 from ilqljax.types import Array
 
-NO_CANDIDATE = -1
 # A cached reward is only valid for the code that computed it; raise this when the meaning of a reward changes.
 REWARD_VERSION = 1
 # Asked and saved in one go, so what a failure costs; more where a matcher has a larger `texts_at_once`.
@@ -87,11 +86,7 @@ class DiversityReward:
 
     def shortlists(self, texts: Sequence[str]) -> Int[Array, "B k"]:
         """Return the row numbers of each text's k best candidates, best first; -1 throughout for an empty text."""
-        indices = np.full((len(texts), self.config.k), NO_CANDIDATE, np.int64)
-        filled = [row for row, text in enumerate(texts) if text.strip()]
-        if filled:
-            indices[filled] = self.matcher.top_k([texts[row] for row in filled], self.config.k).indices
-        return indices
+        return match_texts(self.matcher, texts, self.config.k).indices
 
     def estimate_noise_floor(self, *, seed: int = 0) -> Estimate:
         """Return the score of random shortlists: its mean, and the range that holds 95 % of them."""
@@ -100,7 +95,7 @@ class DiversityReward:
     def _compute(self, pairs: Sequence[tuple[str, str]]) -> Float[Array, "B"]:
         rewards = np.full(len(pairs), self.config.empty_reward, np.float64)
         indices = self.shortlists([text for text, _ in pairs])
-        filled = np.flatnonzero(indices[:, 0] != NO_CANDIDATE)
+        filled = np.flatnonzero(indices[:, 0] != NOBODY)
         if filled.size:
             rewards[filled] = self.scorer.score(indices[filled], [pairs[row][1] for row in filled])
         return rewards

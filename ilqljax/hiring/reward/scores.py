@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_known, check_range
 from ilqljax.hiring.attributes import UNKNOWN, Attribute, AttributeTable
 from ilqljax.hiring.reward.distances import DEFAULT_SMOOTHING, DISTANCE_NAMES, Distance, make_distance, parse_numbers
 from ilqljax.hiring.reward.diversity import (
@@ -30,7 +30,6 @@ from ilqljax.hiring.reward.diversity import (
     exposure_weights,
     fixed_target,
     noise_floor,
-    normalize_counts,
     pool_share,
 )
 from ilqljax.hiring.statistics import Estimate
@@ -85,12 +84,11 @@ class RewardConfig:
     guardrail_penalty: float = 0.0
 
     def __post_init__(self) -> None:
-        choices = {"distance": DISTANCE_NAMES, "target": TARGETS, "compat": COMPATS, "weights": WEIGHTS}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise UserError(f"Unknown {name} '{getattr(self, name)}'. Known: {', '.join(map(repr, known))}.")
-        if not 0.0 <= self.guardrail_penalty < float("inf"):
-            raise UserError(f"guardrail_penalty={self.guardrail_penalty}: use a number from 0 on; it is subtracted.")
+        check_known(DISTANCE_NAMES, distance=self.distance)
+        check_known(TARGETS, target=self.target)
+        check_known(COMPATS, compat=self.compat)
+        check_known(WEIGHTS, weights=self.weights)
+        check_range(self, "[0, inf)", "guardrail_penalty")  # it is subtracted
 
     @property
     def measured_by(self) -> str:
@@ -258,13 +256,12 @@ def make_targets(
         )
     targets = {}
     for code, group in enumerate(group_codes.categories):
-        counts = count_categories(attribute.codes[group_codes.codes == code], n_categories).counts
-        if not counts.any():
+        targets[group] = pool_share(attribute.codes[group_codes.codes == code], n_categories)
+        if np.isnan(targets[group]).any():
             raise UserError(
                 f"No candidate of the group '{group}' declares '{attribute.name}', so its target is undefined. Give "
                 "fixed shares for this group, or use another target."
             )
-        targets[group] = normalize_counts(counts)
     return targets
 
 

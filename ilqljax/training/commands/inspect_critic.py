@@ -88,7 +88,6 @@ def run(args: argparse.Namespace) -> None:
 
 def read_texts(path: str) -> Iterator[JudgedText]:
     """Read texts of the user's own."""
-    for number, line in read_json_lines(Path(path)):
-        where = f"{path}:{number}"
+    for where, line in read_json_lines(path):
         prompt, text = (read_field(line, name, kind=str, where=where) for name in ("prompt", "text"))
         yield JudgedText(prompt, text, read_field(line, "reward", kind=float, where=where, default=0.0))
