@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks.wordle.adversarial import make_adversarial_games
 from benchmarks.wordle.multistep import pair_first_guesses
 from ilqljax.data.dataset import ObservationDataset, SelectedRows
 from ilqljax.data.loader import make_train_loader
@@ -14,7 +15,6 @@ from ilqljax.wordle.data import (
     MixtureGames,
     WordleStream,
     balance_turns,
-    make_adversarial_games,
     make_tokenizer,
     play_game,
     play_games,
