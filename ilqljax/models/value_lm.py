@@ -7,13 +7,13 @@ Parameters are plain nested dicts, and which networks exist is which keys the di
     params  {"policy"}                                 a BC model: a language model and nothing else
     target  {"trunk"?, "q1", "q2"?}                    slow copies; without "trunk" they read the online trunk
 
-A backbone is seen only through `Backbone`: hidden states and a cache.
+A backbone is seen only through what `ilqljax.models.gpt2.GPT2` has too: `init`, `apply`, and the sizes in its `config`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -25,36 +25,10 @@ from ilqljax.errors import UserError, check_known
 from ilqljax.models import heads
 from ilqljax.models.cpu import products as on_cpu
 from ilqljax.models.cpu import use_cpu_tricks
-from ilqljax.models.gpt2 import TrunkOutput
+from ilqljax.models.gpt2 import GPT2, TrunkOutput
 from ilqljax.types import Array
 
 Params = dict
-
-
-class BackboneConfig(Protocol):
-    """The sizes that heads, decoding and a run's plan read."""
-
-    vocab_size: int
-    n_positions: int
-    n_embd: int
-    n_head: int
-    dtype: str
-
-    @property
-    def inner_size(self) -> int:
-        """Width of a block's hidden layer."""
-
-
-class Backbone(Protocol):
-    """What a trunk must offer; `ilqljax.models.gpt2.GPT2` is one."""
-
-    config: BackboneConfig
-
-    def init(self, key: Array, tokens: Int[Array, "B T"]) -> dict:
-        """Create `{"params": ...}`."""
-
-    def apply(self, variables: dict, tokens: Int[Array, "B T"], *args: object, **kwargs: object) -> TrunkOutput:
-        """Compute hidden states, as `GPT2.__call__` documents."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +62,7 @@ class HiddenStates(NamedTuple):
 class ValueLM:
     """A backbone with value heads, used functionally: every method takes the parameters it reads."""
 
-    def __init__(self, backbone: Backbone, config: ValueLMConfig) -> None:
+    def __init__(self, backbone: GPT2, config: ValueLMConfig) -> None:
         check_known(("token", "utterance"), level=config.level)
         self.backbone = backbone
         self.config = config
@@ -112,11 +86,8 @@ class ValueLM:
         """Create the parameters of one trunk."""
         return self.backbone.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
 
-    def init_params(self, key: Array, *, trunk: Params | None = None, policy: Params | None = None) -> Params:
-        """Create an ILQL model's online parameters, the value trunk from `trunk` or at random.
-
-        A separate policy trunk starts from `policy`, or from a copy of the value trunk's, as in the original.
-        """
+    def init_params(self, key: Array, *, trunk: Params | None = None) -> Params:
+        """Create an ILQL model's online parameters, the trunks from `trunk` or at random; they start equal."""
         keys = jax.random.split(key, 4)
         trunk = self.init_trunk(keys[0]) if trunk is None else trunk
         hidden = jnp.zeros((1, self.backbone.config.n_embd))
@@ -124,7 +95,7 @@ class ValueLM:
         for name, head_key in zip(self.q_names, keys[2:], strict=False):
             params[name] = self.q_head.init(head_key, hidden)["params"]
         if self.config.separate_policy:
-            params["policy"] = trunk if policy is None else policy
+            params["policy"] = trunk
         return params
 
     def init_target(self, params: Params) -> Params:
@@ -171,7 +142,7 @@ class ValueLM:
             kwargs |= {"rngs": {"dropout": dropout_key}, "deterministic": False}
         return self.backbone.apply({"params": trunk}, tokens, *args, **kwargs)
 
-    def select_hidden(self, output: TrunkOutput) -> Float[Array, "B T D"]:
+    def select_hidden(self, output: TrunkOutput) -> Float[Array, "B ... D"]:
         """Pick what value heads read, in float32: after the final layer norm, or before it (`advanced_mlp`)."""
         return (output.block_output if self.config.advanced_mlp else output.hidden).astype(jnp.float32)
 

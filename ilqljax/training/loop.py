@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ilqljax.data.dataset import ListRLDataset, RLDataset
 from ilqljax.data.loader import eval_batches, expect_counts, make_train_loader
@@ -26,7 +26,7 @@ from ilqljax.rl.optim import make_optimizer
 from ilqljax.rl.steps import TrainState, are_finite, make_eval_step, make_train_step
 from ilqljax.training.compilation import CompilationCounter, count_product_flops
 from ilqljax.training.evaluation import evaluate_loss
-from ilqljax.training.mesh import batch_sharding, infer_param_shardings, replicated_sharding, shard_batch
+from ilqljax.training.mesh import batch_sharding, infer_param_shardings, shard_batch
 from ilqljax.training.metrics import MetricWriter, NonFiniteError, ProgressBar, Recorder
 from ilqljax.training.processes import check_same, is_first_process
 from ilqljax.training.run_config import TrainConfig
@@ -136,7 +136,7 @@ def compile_stage(
     # `state` itself is donated to the steps.
     template = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
     template = template._replace(key=jax.jit(lambda: jax.random.key(0), out_shardings=shardings.key)())
-    replicated = replicated_sharding(mesh)
+    replicated = NamedSharding(mesh, PartitionSpec())  # on every device whole
     step = make_train_step(
         learner.loss_fn,
         optimizer,

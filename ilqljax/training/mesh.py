@@ -110,11 +110,6 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def replicated_sharding(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of what every device holds whole."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Raise a `UserError` unless the devices on `data` and `fsdp` can share the rows of all processes evenly."""
     n_data, n_fsdp = (mesh.shape[axis] for axis in BATCH_AXES)
