@@ -1,6 +1,7 @@
 """Metrics on their way out: fetched one step late, written to files and services, shown as progress."""
 
 import collections
+import contextlib
 import json
 import math
 import sys
@@ -165,7 +166,7 @@ class Pace:
         }
 
 
-class ProgressBar:
+class ProgressBar(contextlib.AbstractContextManager):
     """Show step, loss, tokens and operations per second, and time left on stderr.
 
     A terminal gets a bar; anything else (a log file, CI) a line now and then. The rates are those of the last updates,
@@ -189,9 +190,6 @@ class ProgressBar:
         self._last_line, self._line_at = "", clock()
         how = {"desc": description, "bar_format": LAYOUT, "disable": not self._stream.isatty()}
         self._bar = tqdm(total=total, initial=initial, file=self._stream, **how)
-
-    def __enter__(self) -> "ProgressBar":
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self._bar.close()
