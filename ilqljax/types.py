@@ -12,26 +12,12 @@ Letters used in every shape annotation:
 """
 
 import math
-import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
 from jaxtyping import Bool, Float, Int
 
-if TYPE_CHECKING:
-    Array: TypeAlias = Any  # a type checker takes both kinds of arrays; the shapes are for readers and for jaxtyping
-else:
-
-    class _AnyArray(type):
-        def __instancecheck__(cls, value: object) -> bool:
-            return isinstance(value, np.ndarray) or (
-                "jax" in sys.modules and isinstance(value, sys.modules["jax"].Array)
-            )
-
-    class Array(metaclass=_AnyArray):
-        """Stand for `jax.Array | np.ndarray` without importing jax, which NumPy-level code does without."""
-
+Array: TypeAlias = Any  # `jax.Array | np.ndarray`, without importing jax, which NumPy-level code does without
 
 # A range that clips no value.
 UNCLIPPED = (-math.inf, math.inf)

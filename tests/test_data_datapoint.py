@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ilqljax.data.datapoint import ConstantTokenReward, DataPoint, TableTokenReward, collate, encode_prompt
+from ilqljax.data.datapoint import DataPoint, collate, encode_prompt
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.envs.base import LanguageObservation
 from ilqljax.errors import UserError
@@ -43,8 +44,8 @@ def make_point(*sequence, terminal=True, **options):
 
 def make_golden_points(case):
     dialogues = [Chat(dialogue["sequence"], dialogue["terminal"]) for dialogue in case["dialogues"]]
-    reward = ConstantTokenReward(case["token_reward"])
-    return [DataPoint.from_observation(dialogue, TOKENIZER, token_reward=reward) for dialogue in dialogues]
+    pay = partial(np.full_like, fill_value=case["token_reward"], dtype=np.float64)
+    return [DataPoint.from_observation(dialogue, TOKENIZER, token_reward=pay) for dialogue in dialogues]
 
 
 def check_golden_case(case):
@@ -190,26 +191,15 @@ def test_a_reward_that_is_not_finite_is_refused(reward):
 def test_a_table_pays_each_action_token_and_the_closing_token():
     table = np.zeros(TOKENIZER.vocab_size)
     table[TOKENIZER.encode("c")[0]], table[TOKENIZER.eoa_id] = 2.0, 3.0
-    point = make_point(("ab", None), ("c", 0.5), token_reward=TableTokenReward(table, 10.0, shift=1.0))
+    point = make_point(("ab", None), ("c", 0.5), token_reward=lambda tokens: table[tokens] * 10.0 + 1.0)
     assert point.rewards.tolist() == [21.0, 31.5]
     assert point.utterance_rewards.tolist() == [52.5]
 
 
-def test_a_table_without_the_control_tokens_is_refused():
-    reward = TableTokenReward(np.zeros(60))
-    with pytest.raises(UserError, match="has 60 entries and token id 63 has none"):
-        make_point(("ab", None), ("c", 0.5), token_reward=reward)
-
-
 def test_a_token_reward_that_returns_its_own_array_is_not_written_to():
-    class Own:
-        array = np.zeros(2)
-
-        def get_token_reward(self, tokens):
-            return self.array[: len(tokens)]
-
-    make_point(("ab", None), ("c", 0.5), token_reward=Own())
-    assert not Own.array.any()
+    own = np.zeros(2)
+    make_point(("ab", None), ("c", 0.5), token_reward=lambda tokens: own[: len(tokens)])
+    assert not own.any()
 
 
 def test_a_prompt_ends_at_its_last_closing_token():

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from ilqljax.data.datapoint import ConstantTokenReward
 from ilqljax.data.dataset import (
     IterableRLDataset,
     ListRLDataset,
@@ -49,7 +48,7 @@ def test_rows_are_read_by_number():
 def test_sizes_are_tokens_actions_and_utterances():
     dataset = ObservationDataset(CHATS, TOKENIZER)
     assert dataset.row_sizes.tolist() == [[9, 2, 1], [8, 3, 1], [5, 1, 1]]
-    assert dataset.lengths.tolist() == [9, 8, 5]
+    assert dataset.row_sizes[:, 0].tolist() == [9, 8, 5]
 
 
 def test_an_empty_dataset_has_no_sizes():
@@ -59,17 +58,17 @@ def test_an_empty_dataset_has_no_sizes():
 @pytest.mark.parametrize("choose", [lambda dataset: dataset, lambda dataset: SelectedRows(dataset, [0, 1, 2])])
 def test_sizes_of_a_changed_view_are_its_own_though_the_origin_had_counted(choose):
     dataset = choose(ObservationDataset(CHATS, TOKENIZER))
-    assert dataset.lengths.tolist() == [9, 8, 5]
+    assert dataset.row_sizes[:, 0].tolist() == [9, 8, 5]
     longer = dataset.with_view(lambda chat: Chat(chat.prompt + "hh", chat.answer, chat.reward))
-    assert longer.lengths.tolist() == [11, 10, 7]
+    assert longer.row_sizes[:, 0].tolist() == [11, 10, 7]
     assert [len(longer.get_item(i).tokens) for i in range(3)] == [11, 10, 7]
-    assert dataset.lengths.tolist() == [9, 8, 5]
+    assert dataset.row_sizes[:, 0].tolist() == [9, 8, 5]
 
 
 def test_truncated_rows_and_tokens_are_counted():
     dataset = ObservationDataset(CHATS, TOKENIZER, max_length=7)
-    assert (dataset.n_truncated, dataset.n_truncated_tokens) == (2, 3)
-    assert dataset.lengths.tolist() == [7, 7, 5]
+    assert dataset.n_truncated == 2
+    assert dataset.row_sizes[:, 0].tolist() == [7, 7, 5]
     assert dataset.get_item(0).rewards.tolist() == [0, -10]
 
 
@@ -83,14 +82,8 @@ def test_utterance_rewards_are_shifted_then_scaled():
     assert [dataset.get_item(i).utterance_rewards.tolist() for i in range(3)] == [[5.0], [-5.0], [-90.0]]
 
 
-def test_unscale_gives_back_the_rewards():
-    dataset = ObservationDataset(CHATS, TOKENIZER, reward_shift=-20.0, reward_scale=0.5)
-    rewards = [dataset.unscale(float(dataset.get_item(i).utterance_rewards[0])) for i in range(3)]
-    assert rewards == [chat.reward for chat in CHATS]
-
-
 def test_token_rewards_are_not_scaled():
-    dataset = ObservationDataset(CHATS, TOKENIZER, token_reward=ConstantTokenReward(-1.0), reward_scale=0.5)
+    dataset = ObservationDataset(CHATS, TOKENIZER, token_reward=lambda tokens: -np.ones(len(tokens)), reward_scale=0.5)
     assert dataset.get_item(0).rewards.tolist() == [-1.0, -6.0]
 
 

@@ -1,6 +1,7 @@
 """What algorithms make of a dataset: the best rows, pairs of rows, rows that tell their return."""
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +9,6 @@ from dialogues import Talk, answer
 
 from ilqljax.config import from_section
 from ilqljax.data import transforms
-from ilqljax.data.datapoint import ConstantTokenReward
 from ilqljax.data.dataset import IterableRLDataset, ObservationDataset, infer_reward_scaling
 from ilqljax.data.loader import eval_batches, make_train_loader
 from ilqljax.data.tokenizer import CharacterTokenizer
@@ -187,7 +187,9 @@ def test_labels_do_not_know_what_a_dataset_pays_for_tokens():
     talks = [GAME, *(answer("a", "b" * (9 - n), float(-n)) for n in range(8))]
     config = DecisionTransformerConfig(n_labels=4, prefix=" ")
     plain, paid = (
-        ReturnLabels.fit(make_dataset(talks, token_reward=ConstantTokenReward(reward)), config)
+        ReturnLabels.fit(
+            make_dataset(talks, token_reward=partial(np.full_like, fill_value=reward, dtype=float)), config
+        )
         for reward in (0.0, -1.0)
     )
     assert plain == paid
@@ -198,7 +200,7 @@ def test_labels_do_not_know_what_a_dataset_pays_for_tokens():
 def test_acting_asks_for_the_label_of_the_best_rows_where_many_tie(standardise, n_ones):
     talks = [answer("a", "b", float(i < n_ones)) for i in range(10)]
     shift, scale = infer_reward_scaling(talks) if standardise else (0.0, 1.0)
-    token_reward = ConstantTokenReward(0.0 if standardise else -0.01)
+    token_reward = partial(np.full_like, fill_value=0.0 if standardise else -0.01, dtype=float)
     dataset = make_dataset(talks, reward_shift=shift, reward_scale=scale, token_reward=token_reward)
     labels = ReturnLabels.fit(dataset, DecisionTransformerConfig(prefix=" "))
     prompts = [raw[: raw.index("</s>")] for raw in raws(labels.apply(dataset))]

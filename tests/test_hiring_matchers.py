@@ -40,7 +40,7 @@ def bert(tmp_path_factory):
 
 
 def with_embeddings(source, candidates=CANDIDATES):
-    vectors = source.encoder.encode([c.text for c in candidates]).vectors
+    vectors = source.encoder.encode([c.text for c in candidates])
     return [dataclasses.replace(c, embedding=array("f", v)) for c, v in zip(candidates, vectors, strict=True)]
 
 
@@ -71,7 +71,7 @@ def test_http_matcher_is_built_from_its_address_and_asks_nothing_yet(tmp_path):
 
 def test_encoder_ranks_by_the_cosine_of_its_vectors(tmp_path, bert):
     matcher = EncoderSource(path=str(bert)).make(CANDIDATES, folder=tmp_path)
-    vectors = SentenceEncoder(bert).encode([*TEXTS, "nurse"]).vectors.astype(np.float64)
+    vectors = SentenceEncoder(bert).encode([*TEXTS, "nurse"]).astype(np.float64)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     scores = vectors[:-1] @ vectors[-1]
     matches = matcher.top_k(["nurse"], 5)

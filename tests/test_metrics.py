@@ -11,16 +11,17 @@ import jax.numpy as jnp
 import pytest
 
 from ilqljax.errors import UserError
+from ilqljax.training.compilation import CompilationCounter
 from ilqljax.training.metrics import (
-    DelayedMetrics,
     JsonlWriter,
     NonFiniteError,
     Pace,
     ProgressBar,
+    Recorder,
     TensorBoardWriter,
     WandbWriter,
-    format_count,
 )
+from ilqljax.training.run_config import TrainConfig
 
 
 def read_records(path):
@@ -147,22 +148,51 @@ def test_unknown_wandb_mode_is_refused(tmp_path):
         WandbWriter("p", directory=tmp_path, name="n", mode="on", config={})
 
 
-# --- Delayed metrics
+# --- Metrics fetched one step late
+
+REST = {"tokens": 1, "flops": 0.0, "data_wait": 0.0}  # what the loop adds to a loss's own metrics
 
 
-def test_metrics_come_back_one_step_late():
-    delayed = DelayedMetrics()
-    assert delayed.push(1, {"loss": jnp.float32(0.5)}) is None
-    assert delayed.push(2, {"loss": jnp.float32(0.25)}) == (1, {"loss": 0.5})
-    assert delayed.flush() == (2, {"loss": 0.25})
-    assert delayed.flush() is None
+class Records(list):
+    def write(self, step, metrics):
+        self.append((step, metrics))
 
 
-def test_fetched_metrics_are_plain_floats():
-    delayed = DelayedMetrics()
-    delayed.push(1, {"loss": jnp.float32(1), "tokens": jnp.int32(3), "lr": 0.5})
-    _, values = delayed.flush()
-    assert {name: type(value) for name, value in values.items()} == {"loss": float, "tokens": float, "lr": float}
+def make_recorder(records, *, log_every=1, total_steps=100):
+    settings = TrainConfig(total_steps=total_steps, log_every=log_every)
+    bar = ProgressBar(total_steps, "bc", stream=io.StringIO())
+    return Recorder(settings, writers=[records], bar=bar, compilations=CompilationCounter())
+
+
+def test_metrics_are_recorded_one_step_late():
+    records = Records()
+    recorder = make_recorder(records)
+    recorder.push(1, {"loss": jnp.float32(0.5), **REST})
+    assert records == []
+    recorder.push(2, {"loss": jnp.float32(0.25), **REST})
+    assert records == [(1, {"train/loss": 0.5, "train/tokens": 1.0})]
+    recorder.flush()
+    recorder.flush()
+    assert [(step, metrics["train/loss"]) for step, metrics in records] == [(1, 0.5), (2, 0.25)]
+
+
+def test_recorded_metrics_are_plain_floats():
+    records = Records()
+    recorder = make_recorder(records)
+    recorder.push(1, REST | {"loss": jnp.float32(1), "tokens": jnp.int32(3), "lr": 0.5})
+    recorder.flush()
+    ((_, values),) = records
+    types_of = {name: type(value) for name, value in values.items()}
+    assert types_of == {"train/loss": float, "train/tokens": float, "train/lr": float}
+
+
+def test_steps_are_written_as_often_as_the_settings_say_and_at_the_end():
+    records = Records()
+    recorder = make_recorder(records, log_every=3, total_steps=7)
+    for step in range(1, 8):
+        recorder.push(step, {"loss": 1.0, **REST})
+    recorder.flush()
+    assert [step for step, _ in records] == [3, 6, 7]
 
 
 def test_push_does_not_wait_for_the_step_it_is_given():
@@ -173,34 +203,40 @@ def test_push_does_not_wait_for_the_step_it_is_given():
         def __array__(self, dtype=None, copy=None):
             raise AssertionError("fetched in the step that made it")
 
-    delayed = DelayedMetrics()
-    delayed.push(1, {"loss": jnp.float32(0)})
-    delayed.push(2, {"loss": Pending()})
+    recorder = make_recorder(Records())
+    recorder.push(1, {"loss": jnp.float32(0), **REST})
+    recorder.push(2, {"loss": Pending(), **REST})
 
 
 @pytest.mark.parametrize("name", ["loss", "v_loss"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_non_finite_loss_stops_naming_the_step(name, value):
-    delayed = DelayedMetrics()
-    delayed.push(7, {"v": jnp.float32(1), name: jnp.float32(value)})
+    records = Records()
+    recorder = make_recorder(records)
+    recorder.push(7, {"loss": 1.0, "v": jnp.float32(1), **REST, name: jnp.float32(value)})
     with pytest.raises(NonFiniteError, match=f"^{name} is {value} at step 7. .*lower learning rate") as raised:
-        delayed.push(8, {"loss": jnp.float32(1)})
+        recorder.push(8, {"loss": jnp.float32(1), **REST})
     assert isinstance(raised.value, FloatingPointError)
     assert isinstance(raised.value, UserError)
+    assert records == []
 
 
 def test_other_metrics_may_be_non_finite():
-    delayed = DelayedMetrics()
-    delayed.push(1, {"loss": 1.0, "target_q": jnp.float32(jnp.inf)})
-    assert delayed.flush() == (1, {"loss": 1.0, "target_q": math.inf})
+    records = Records()
+    recorder = make_recorder(records)
+    recorder.push(1, {"loss": 1.0, "target_q": jnp.float32(jnp.inf), **REST})
+    recorder.flush()
+    assert records[0][1]["train/target_q"] == math.inf
 
 
 def test_sharded_metrics_are_fetched():
     mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     value = jax.device_put(jnp.float32(3), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
-    delayed = DelayedMetrics()
-    delayed.push(1, {"loss": value})
-    assert delayed.flush() == (1, {"loss": 3.0})
+    records = Records()
+    recorder = make_recorder(records)
+    recorder.push(1, {"loss": value, **REST})
+    recorder.flush()
+    assert records[0][1]["train/loss"] == 3.0
 
 
 # --- Progress
@@ -216,25 +252,25 @@ class Clock:
 
 def test_log_file_gets_a_line_per_interval_and_a_last_one():
     stream, clock = io.StringIO(), Clock()
-    with ProgressBar(100, description="bc", stream=stream, clock=clock) as bar:
+    with ProgressBar(100, "bc", stream=stream, clock=clock) as bar:
         for step in range(1, 8):
             clock.now += 10
-            bar.update(step, tokens=500, loss=2.0)
+            bar.update(step, tokens=500, loss=2.0, flops=0.0)
     assert stream.getvalue().splitlines() == [
-        "bc: 3/100, loss 2, 50 tokens/s, 16:10 left",
-        "bc: 6/100, loss 2, 50 tokens/s, 15:40 left",
-        "bc: 7/100, loss 2, 50 tokens/s, 15:30 left",
+        "bc: 3/100, loss 2, 50.0 tokens/s, 0.00FLOP/s, 16:10 left",
+        "bc: 6/100, loss 2, 50.0 tokens/s, 0.00FLOP/s, 15:40 left",
+        "bc: 7/100, loss 2, 50.0 tokens/s, 0.00FLOP/s, 15:30 left",
     ]
 
 
 def test_rates_leave_out_the_first_step_which_compiles():
     stream, clock = io.StringIO(), Clock()
-    with ProgressBar(3, stream=stream, clock=clock) as bar:
+    with ProgressBar(3, "bc", stream=stream, clock=clock) as bar:
         clock.now = 1000.0
-        bar.update(1, tokens=10, flops=7e12)
+        bar.update(1, tokens=10, loss=1.0, flops=7e12)
         clock.now = 1001.0
-        bar.update(2, tokens=10, flops=2e12)
-    assert stream.getvalue().splitlines()[-1] == "2/3, 10 tokens/s, 2TFLOP/s, 00:01 left"
+        bar.update(2, tokens=10, loss=1.0, flops=2e12)
+    assert stream.getvalue().splitlines()[-1] == "bc: 2/3, loss 1, 10.0 tokens/s, 2.00TFLOP/s, 00:01 left"
 
 
 def test_terminal_gets_a_bar():
@@ -243,28 +279,23 @@ def test_terminal_gets_a_bar():
             return True
 
     stream, clock = Terminal(), Clock()
-    with ProgressBar(4, initial=2, stream=stream, clock=clock) as bar:
-        bar.update(3, tokens=5, loss=1.0)
+    with ProgressBar(4, "bc", initial=2, stream=stream, clock=clock) as bar:
+        bar.update(3, tokens=5, loss=1.0, flops=0.0)
         clock.now = 1.0
         bar.message("evaluating")
-        bar.update(4, tokens=5, loss=0.5)
+        bar.update(4, tokens=5, loss=0.5, flops=0.0)
     text = stream.getvalue()
     assert "evaluating" in text
-    assert "4/4, loss 0.5, 5 tokens/s" in text
-
-
-@pytest.mark.parametrize(("value", "text"), [(3.0, "3"), (950.0, "950"), (12_345.0, "12.3k"), (4_560_000.0, "4.56M")])
-def test_counts_have_three_digits(value, text):
-    assert format_count(value) == text
+    assert "4/4, loss 0.5, 5.00 tokens/s" in text
 
 
 def test_pace_is_that_of_the_steps_between_restarts():
     now = [0.0]
     pace = Pace(clock=lambda: now[0])
 
-    def run(seconds, **step):
+    def run(seconds, flops=0.0, **step):
         now[0] += seconds
-        pace.count(**step)
+        pace.count(flops=flops, **step)
 
     run(100.0, tokens=8, waited=50.0)  # the step that compiles only starts the clock
     assert pace.read() == {}

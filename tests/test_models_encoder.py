@@ -89,19 +89,20 @@ def test_neighbours_and_batch_size_change_no_vector(tmp_path):
     save_bert(tmp_path)
     encoder = SentenceEncoder(tmp_path, batch_tokens=120)
     texts = ["nurse", "python sql " * 3, "a", "the night nurse", ""] * 9
-    together = encoder.encode(texts).vectors
-    alone = np.concatenate([encoder.encode([text]).vectors for text in texts[:5]])
+    together = encoder.encode(texts)
+    alone = np.concatenate([encoder.encode([text]) for text in texts[:5]])
     np.testing.assert_allclose(together, np.tile(alone, (9, 1)), atol=1e-6)
-    assert np.isfinite(together).all() and encoder.encode([]).vectors.shape == (0, 16)
+    assert np.isfinite(together).all() and encoder.encode([]).shape == (0, 16)
 
 
-def test_long_texts_lose_their_end_but_not_the_closing_token_and_are_counted(tmp_path):
+def test_long_texts_lose_their_end_but_not_the_closing_token_and_are_counted(tmp_path, caplog):
     save_bert(tmp_path)
     encoder = SentenceEncoder(tmp_path, max_length=5)
-    encoded = encoder.encode(["nurse care night python sql", "nurse care night", "nurse care"])
-    assert encoded.n_truncated == 1
-    np.testing.assert_allclose(encoded.vectors[0], encoded.vectors[1], atol=1e-6)
-    assert encoder._tokenize(["nurse care night python sql"])[0] == [[2, 5, 6, 7, 3]]
+    with caplog.at_level("INFO"):
+        vectors = encoder.encode(["nurse care night python sql", "nurse care night", "nurse care"])
+    assert "1 of 3 texts cut to 5 tokens" in caplog.text
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
+    assert encoder._tokenize(["nurse care night python sql"]) == [[2, 5, 6, 7, 3]]
 
 
 def test_compilations_are_bounded_by_buckets_and_batch_sizes(tmp_path):
@@ -117,7 +118,7 @@ def test_compilations_are_bounded_by_buckets_and_batch_sizes(tmp_path):
 def test_half_a_surrogate_pair_is_read_as_an_unknown_word(tmp_path):
     save_bert(tmp_path)
     encoder = SentenceEncoder(tmp_path)
-    np.testing.assert_allclose(*encoder.encode(["nurse \ud800", "nurse ?"]).vectors, atol=1e-6)
+    np.testing.assert_allclose(*encoder.encode(["nurse \ud800", "nurse ?"]), atol=1e-6)
 
 
 @pytest.mark.parametrize(("mode", "pooling"), [("mean_tokens", "mean"), ("cls_token", "cls")])
@@ -128,7 +129,7 @@ def test_sentence_transformers_directory_says_how_to_pool(tmp_path, mode, poolin
     save_modules(tmp_path, pooling=mode)
     encoder = SentenceEncoder(tmp_path)
     assert (encoder.pooling, encoder.normalize, encoder.max_length) == (pooling, True, 8)
-    np.testing.assert_allclose(np.linalg.norm(encoder.encode(["nurse"]).vectors, axis=1), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(encoder.encode(["nurse"]), axis=1), 1.0, rtol=1e-6)
 
 
 def test_bert_may_lie_in_a_folder_of_its_own(tmp_path):
@@ -141,8 +142,8 @@ def test_bert_may_lie_in_a_folder_of_its_own(tmp_path):
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "sentence_bert_config.json").unlink()
     encoder, plain = SentenceEncoder(folder), SentenceEncoder(tmp_path / "made")
-    vector = plain.encode(["nurse"]).vectors[0]
-    np.testing.assert_allclose(encoder.encode(["nurse"]).vectors[0], vector / np.linalg.norm(vector), atol=1e-6)
+    vector = plain.encode(["nurse"])[0]
+    np.testing.assert_allclose(encoder.encode(["nurse"])[0], vector / np.linalg.norm(vector), atol=1e-6)
 
 
 def test_newer_pooling_files_name_one_mode(tmp_path):
@@ -258,7 +259,7 @@ def test_missing_package_says_what_to_install(monkeypatch):
 def test_layers_in_bfloat16_are_close_and_give_float32(tmp_path):
     save_bert(tmp_path)
     texts = ["nurse care night", "python sql"]
-    whole, half = (SentenceEncoder(tmp_path, dtype=d).encode(texts).vectors for d in ("float32", "bfloat16"))
+    whole, half = (SentenceEncoder(tmp_path, dtype=d).encode(texts) for d in ("float32", "bfloat16"))
     assert half.dtype == np.float32
     np.testing.assert_allclose(half, whole, atol=0.1)
 
@@ -278,13 +279,14 @@ TEXTS = (
 
 
 @needs_minilm
-def test_real_weights_give_transformers_numbers_and_rank_similar_texts_first():
+def test_real_weights_give_transformers_numbers_and_rank_similar_texts_first(caplog):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     encoder = SentenceEncoder("minilm")
     assert (encoder.width, encoder.max_length, encoder.pooling, encoder.normalize) == (384, 256, "mean", True)
-    encoded = encoder.encode(TEXTS)
-    assert encoded.n_truncated == 1
-    similarity = encoded.vectors @ encoded.vectors.T - 2 * np.eye(len(TEXTS))
+    with caplog.at_level("INFO"):
+        vectors = encoder.encode(TEXTS)
+    assert f"1 of {len(TEXTS)} texts cut to 256 tokens" in caplog.text
+    similarity = vectors @ vectors.T - 2 * np.eye(len(TEXTS))
     assert similarity.argmax(axis=1)[:4].tolist() == [2, 3, 0, 1]
 
     folder = find_encoder("minilm")
@@ -295,4 +297,4 @@ def test_real_weights_give_transformers_numbers_and_rank_similar_texts_first():
         hidden = theirs(**batch).last_hidden_state
     weights = batch["attention_mask"][:, :, None].float()
     expected = torch.nn.functional.normalize((hidden * weights).sum(1) / weights.sum(1), dim=1)
-    np.testing.assert_allclose(encoded.vectors, expected.numpy(), atol=2e-6)
+    np.testing.assert_allclose(vectors, expected.numpy(), atol=2e-6)

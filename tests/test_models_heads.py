@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
-from ilqljax.models.heads import MLPHead, ResidualMLPHead, apply_features, project, take_outputs, torch_uniform
+from ilqljax.models.heads import TORCH_UNIFORM, MLPHead, ResidualMLPHead, apply_features, project, take_outputs
 
 B, A, D, V = 2, 3, 4, 7
 
@@ -93,7 +93,7 @@ def test_hidden_layers_have_the_original_widths():
 
 
 def test_weights_start_uniform_within_one_over_the_root_of_the_inputs():
-    kernel = np.asarray(torch_uniform()(jax.random.key(0), (64, 128)))
+    kernel = np.asarray(TORCH_UNIFORM(jax.random.key(0), (64, 128)))
     bound = 64**-0.5
     assert np.abs(kernel).max() <= bound
     assert kernel.std() == pytest.approx(bound / 3**0.5, rel=0.03)  # standard error of the deviation: 0.5 %

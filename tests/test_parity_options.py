@@ -29,13 +29,13 @@ POINT = DataPoint.from_observation(Dialogue([["a", None], ["cd", 2.0]], True), T
 def test_a_table_of_token_rewards_has_several_spellings(spelling):
     reward, notes = make_token_reward(spelling, TOKENIZER)
     assert notes == ()
-    np.testing.assert_allclose(reward.get_token_reward(np.array([0, 1, 7])), [-0.5, 0.5, 1.5])
+    np.testing.assert_allclose(reward(np.array([0, 1, 7])), [-0.5, 0.5, 1.5])
 
 
 @pytest.mark.parametrize("spelling", [-0.25, {"c": -0.25}, {"constant": -0.5, "scale": 0.5}])
 def test_a_constant_token_reward_has_several_spellings(spelling):
     reward, _ = make_token_reward(spelling, TOKENIZER)
-    np.testing.assert_allclose(reward.get_token_reward(np.array([0, 7])), [-0.25, -0.25])
+    np.testing.assert_allclose(reward(np.array([0, 7])), [-0.25, -0.25])
 
 
 def test_an_option_of_a_token_reward_that_is_unknown_is_noted():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ilqljax.errors import UserError
 from ilqljax.training.mesh import (
@@ -14,7 +14,6 @@ from ilqljax.training.mesh import (
     check_batch_size,
     infer_param_shardings,
     make_mesh,
-    replicated_sharding,
     shard_batch,
 )
 
@@ -149,7 +148,7 @@ def test_moments_and_targets_are_split_as_their_parameters():
 
 def test_prng_key_is_replicated():
     mesh = make_mesh(MeshConfig())
-    assert infer_param_shardings({"key": jax.random.key(0)}, mesh)["key"] == replicated_sharding(mesh)
+    assert infer_param_shardings({"key": jax.random.key(0)}, mesh)["key"] == NamedSharding(mesh, PartitionSpec())
 
 
 @pytest.mark.parametrize("sizes", [{"data": 8}, {"data": 1, "fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}])

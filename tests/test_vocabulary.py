@@ -9,7 +9,7 @@ from ilqljax.models.cpu import compile_for
 from ilqljax.models.cpu.products import transpose_kernels
 from ilqljax.models.dense import Dense, apply_dense
 from ilqljax.rl.objectives.likelihood import score_rows, token_cross_entropy
-from ilqljax.training.mesh import MeshConfig, batch_sharding, make_mesh, replicated_sharding
+from ilqljax.training.mesh import MeshConfig, batch_sharding, make_mesh
 
 
 @pytest.mark.usefixtures("each_way")
@@ -168,7 +168,7 @@ def test_every_device_works_on_its_own_rows_of_every_chunk(monkeypatch):
     monkeypatch.setattr(chunks, "MAX_LOGITS", 50 * 32)  # 64 rows: two chunks of 32
     mesh = make_mesh(MeshConfig())
     x, ids = jax.device_put((jnp.ones((64, 6)), jnp.arange(64) % 50), batch_sharding(mesh))
-    kernel = jax.device_put(jnp.ones((6, 50)), replicated_sharding(mesh))
+    kernel = jax.device_put(jnp.ones((6, 50)), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
     def loss(x, kernel):
         return score_rows(x, kernel, None, ids).log_normalizer.sum()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks.wordle.adversarial import make_adversarial_games
 from benchmarks.wordle.multistep import pair_first_guesses
 from ilqljax.data.dataset import ObservationDataset, SelectedRows
 from ilqljax.data.loader import make_train_loader
@@ -14,7 +15,6 @@ from ilqljax.wordle.data import (
     MixtureGames,
     WordleStream,
     balance_turns,
-    make_adversarial_games,
     make_tokenizer,
     play_game,
     play_games,
@@ -108,11 +108,11 @@ def test_balanced_turns_show_guesses_of_every_number_alike():
     guesses = FittingGuesses(games)
     rows = balance_turns(guesses, 1199, seed=3)
     assert rows.size() == 1199
-    assert np.bincount(rows.lengths // 12).tolist() == [0, *[200] * 5, 199]
-    assert sorted(balance_turns(guesses, 7, seed=3).lengths // 12) == [1, 1, 2, 3, 4, 5, 6]
+    assert np.bincount(rows.row_sizes[:, 0] // 12).tolist() == [0, *[200] * 5, 199]
+    assert sorted(balance_turns(guesses, 7, seed=3).row_sizes[:, 0] // 12) == [1, 1, 2, 3, 4, 5, 6]
     for i in range(0, 1199, 13):
         row = rows.get_item(i)
-        assert (len(row.tokens), len(row.action_idxs)) == (rows.lengths[i], 6)
+        assert (len(row.tokens), len(row.action_idxs)) == (rows.row_sizes[:, 0][i], 6)
     np.testing.assert_array_equal(rows.rows, balance_turns(guesses, 1199, seed=3).rows)
     assert (rows.rows != balance_turns(guesses, 1199, seed=4).rows).any()
 
@@ -121,7 +121,7 @@ def test_first_guesses_are_those_of_all_games_not_of_the_few_solved_at_once():
     games = make_games(0.5, 2000)
     assert (games.n_guesses == 1).sum() < 30
     rows = balance_turns(FittingGuesses(games), 1200, seed=3)
-    firsts = [rows.get_item(i).raw for i in np.flatnonzero(rows.lengths < 26)]
+    firsts = [rows.get_item(i).raw for i in np.flatnonzero(rows.row_sizes[:, 0] < 26)]
     # 200 drawn of 2,000 with replacement are some 190 games; their colours tell them apart.
     assert len(set(firsts)) > 150
 
@@ -145,7 +145,7 @@ def test_sizes_of_a_changed_view_are_those_of_its_rows(make):
         (len(row.tokens), len(row.action_idxs), len(row.utterance_action_idxs)) for row in map(rows.get_item, range(20))
     ]
     np.testing.assert_array_equal(rows.row_sizes[:20], expected)
-    assert rows.lengths.max() <= 14
+    assert rows.row_sizes[:, 0].max() <= 14
 
 
 def test_no_games_are_refused():
@@ -220,4 +220,4 @@ def test_labelled_games_fit_the_decision_transformers_bucket_and_model():
     config = load_run_config("configs/wordle.py:decision_transformer")
     rows = ObservationDataset(play_games(MixturePolicy(WORDS, p=0.0), 20, seed=0), make_tokenizer())
     labels = ReturnLabels((-3.0,), target=0.0, prefix=config.train.loss.prefix)
-    assert max(labels.apply(rows).lengths) == max(config.train.length_buckets) <= config.model.n_positions
+    assert labels.apply(rows).row_sizes[:, 0].max() == max(config.train.length_buckets) <= config.model.n_positions

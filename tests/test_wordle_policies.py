@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from benchmarks.wordle.adversarial import RepeatPolicy
 from ilqljax.errors import UserError
 from ilqljax.wordle.data import play_games
 from ilqljax.wordle.environment import WordleObservation, compute_returns
@@ -15,8 +16,6 @@ from ilqljax.wordle.policies import (
     InformationPolicy,
     MixturePolicy,
     RandomPolicy,
-    RepeatPolicy,
-    WrongPolicy,
     compute_information,
 )
 
@@ -44,14 +43,6 @@ def fitting():
 
 def test_consistent_guesses_may_all_be_hidden():
     assert draw(ConsistentPolicy(WORDS)) == fitting()
-
-
-def test_wrong_guesses_cannot_be_hidden():
-    assert not draw(WrongPolicy(WORDS)) & fitting()
-
-
-def test_wrong_guesses_anything_before_anything_is_known():
-    assert WrongPolicy(WORDS).act(WordleObservation()) in WORDS.numbers
 
 
 def test_repeat_keeps_to_the_first_guesses():

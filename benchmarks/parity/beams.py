@@ -89,4 +89,6 @@ def find_prompts(case: Case, n_prompts: int) -> list[np.ndarray] | None:
 def read_beam(case: Case, tokens: np.ndarray) -> str:
     """Spell a beam as the original does: up to its `</a>`, other control tokens spelled out, ends stripped."""
     closed = len(tokens) > 0 and tokens[-1] == case.tokenizer.eoa_id
-    return case.tokenizer.decode(tokens[:-1] if closed else tokens, keep_special=True).strip()
+    spelled = {case.tokenizer.n_text + i: token for i, token in enumerate(case.tokenizer.special_tokens)}
+    pieces = [spelled.get(token) or case.tokenizer.decode([token]) for token in tokens.tolist()]
+    return "".join(pieces[:-1] if closed else pieces).strip()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ilqljax.data.datapoint import ConstantTokenReward, TableTokenReward, TokenReward
+from ilqljax.data.datapoint import TokenReward
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.decoding.options import DecodeConfig
 from ilqljax.errors import UserError
@@ -136,7 +136,7 @@ def make_token_reward(value: Any, tokenizer: CharacterTokenizer) -> tuple[TokenR
     in the original. The object around it may spell its parts in several ways (`TABLE_KEYS` and those after it).
     """
     if value is None or isinstance(value, (int, float)):
-        return ConstantTokenReward(float(value or 0.0)), ()
+        return lambda tokens: np.full(len(tokens), float(value or 0.0)), ()
     if isinstance(value, list):
         value = {"table": value}
     if not isinstance(value, Mapping):
@@ -152,7 +152,8 @@ def make_token_reward(value: Any, tokenizer: CharacterTokenizer) -> tuple[TokenR
     elif table is None:
         table, rest = rest, {}
     notes = tuple(f"token_reward's {key!r} is unknown and was ignored" for key in rest)
-    return TableTokenReward(fill_table(table, tokenizer), float(scale), shift=float(shift)), notes
+    paid = fill_table(table, tokenizer) * float(scale) + float(shift)
+    return lambda tokens: paid[tokens], notes
 
 
 def take_first(settings: dict[str, Any], keys: tuple[str, ...], default: Any) -> Any:
@@ -172,7 +173,7 @@ def fill_table(table: Any, tokenizer: CharacterTokenizer) -> np.ndarray:
     by_id = all(isinstance(key, int) or key.isdecimal() for key in entries)
     for key, reward in entries.items():
         index = int(key) if by_id else {**characters, **special}.get(key, -1)
-        if not 0 <= index < tokenizer.vocab_size or not isinstance(reward, (int, float)):
+        if not 0 <= index < tokenizer.vocab_size or not isinstance(reward, (int, float)) or not math.isfinite(reward):
             raise UserError(
                 f"token_reward's entry {key!r}: {reward!r} is not a number for one of the "
                 f"{tokenizer.vocab_size} tokens."

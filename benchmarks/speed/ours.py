@@ -110,7 +110,7 @@ def make_batches(work: RaggedWork) -> Callable[[int], Iterator[Batch]]:
 
     def load(number: int) -> Iterator[Batch]:
         first = number % work.n_rounds * n
-        numbers = first + np.argsort(rows.lengths[first : first + n], kind="stable")
+        numbers = first + np.argsort(rows.row_sizes[first : first + n, 0], kind="stable")
         return eval_batches(SelectedRows(rows, numbers), batch_size=work.batch_size, **BUCKETS)
 
     return load

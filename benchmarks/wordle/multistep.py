@@ -1,6 +1,6 @@
 """Multi-step against one-step on the adversarial Wordle set: does Q prefer the expert's first guess?
 
-For each expectile and seed an ILQL critic is trained on the adversarial set (`ilqljax.wordle.data`), and the
+For each expectile and seed an ILQL critic is trained on the adversarial set (`benchmarks.wordle.adversarial`), and the
 share of cases with Q(expert's first guess) > Q(sub-optimal first guess) is recorded on the way. Beside the curves
 stands what a table with these rows would say (`benchmarks.wordle.table`).
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.wordle.adversarial import EXPERT, SUBOPTIMAL, make_adversarial_games
 from benchmarks.wordle.options import check_positive, check_seeds
 from benchmarks.wordle.plots import Line, draw_lines
 from benchmarks.wordle.results import Results
@@ -29,7 +30,7 @@ from ilqljax.errors import UserError
 from ilqljax.rl.objectives.values import ILQLConfig
 from ilqljax.rl.steps import TargetConfig
 from ilqljax.training.fit import fit
-from ilqljax.wordle.data import EXPERT, SUBOPTIMAL, make_adversarial_games, make_tokenizer
+from ilqljax.wordle.data import make_tokenizer
 from ilqljax.wordle.environment import WordleObservation
 from ilqljax.wordle.game import WordList, load_words
 

@@ -243,7 +243,7 @@ class Experiment:
     def train_critic(self, name: str) -> dict:
         """Train one of `CRITICS` from the trunk of the fitting guesses; all see the same rows in the same order."""
         config, trunk = self.config, self.clone(FITTING)
-        params = self.model.init_params(jax.random.key(self.seed), trunk=trunk, policy=trunk)
+        params = self.model.init_params(jax.random.key(self.seed), trunk=trunk)
         start = (params, self.model.init_target(params))
         loss = config.critic_loss(name)
         how = self.configure(steps=config.steps, lr=config.critic_lr, polyak=config.polyak, loss=loss)

@@ -6,7 +6,7 @@ A row is `<s>` (`<a>` when the agent speaks first), then the utterances, each cl
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -31,42 +31,13 @@ class Dialogue(Protocol):
         """Return what reports want to know about the dialogue."""
 
 
-@runtime_checkable
-class TokenReward(Protocol):
-    """Describe a reward paid for every action token, on top of the utterances' rewards."""
-
-    def get_token_reward(self, tokens: Int[Array, "A"]) -> Float[np.ndarray, "A"]:
-        """Return the reward of each action token, the closing `</a>` included."""
+# From an utterance's tokens, the closing `</a>` included, to what each earns on top of the utterances' rewards.
+TokenReward = Callable[[Int[Array, "A"]], Float[np.ndarray, "A"]]
 
 
-@dataclass(frozen=True)
-class ConstantTokenReward:
-    """Pay the same for every action token; a small negative value favours brevity."""
-
-    value: float = 0.0
-
-    def get_token_reward(self, tokens: Int[Array, "A"]) -> Float[np.ndarray, "A"]:
-        return np.full(len(tokens), self.value, np.float64)
-
-
-NO_TOKEN_REWARD = ConstantTokenReward()
-
-
-class TableTokenReward:
-    """Pay each action token what a table says, for instance its log-frequency: table[id] * scale + shift."""
-
-    def __init__(self, table: Float[Array, "V"], scale: float = 1.0, *, shift: float = 0.0):
-        """Hold a table with one entry for each id of the vocabulary, special tokens included."""
-        self.table = np.asarray(table, np.float64)
-        if self.table.ndim != 1 or not np.isfinite(self.table).all():
-            raise UserError(f"the token reward table of shape {self.table.shape} must be one finite number for each id")
-        self.scale, self.shift = scale, shift
-
-    def get_token_reward(self, tokens: Int[Array, "A"]) -> Float[np.ndarray, "A"]:
-        if len(tokens) and np.max(tokens) >= len(self.table):
-            n, token = len(self.table), np.max(tokens)
-            raise UserError(f"the token reward table has {n} entries and token id {token} has none: give each id one")
-        return self.table[tokens] * self.scale + self.shift
+def pay_nothing(tokens: Int[Array, "A"]) -> Float[np.ndarray, "A"]:
+    """Return a token reward of 0 for every token."""
+    return np.zeros(len(tokens))
 
 
 def _lay_out_dialogue(
@@ -163,7 +134,7 @@ class DataPoint:
         obs: Dialogue,
         tokenizer: Tokenizer,
         *,
-        token_reward: TokenReward = NO_TOKEN_REWARD,
+        token_reward: TokenReward = pay_nothing,
         max_length: int = 0,
         reward_shift: float = 0.0,
         reward_scale: float = 1.0,
@@ -185,7 +156,7 @@ class DataPoint:
         starts, ends = np.asarray(agent_spans, np.int32).reshape(-1, 2).T
         positions = [np.arange(start, end, dtype=np.int32) for start, end in agent_spans]
         # Copies in double precision: the utterance rewards are added to them.
-        earned = [np.array(token_reward.get_token_reward(tokens[span + 1]), np.float64) for span in positions]
+        earned = [np.array(token_reward(tokens[span + 1]), np.float64) for span in positions]
         for rewards, utterance_reward in zip(earned, (r for _, r in sequence if r is not None), strict=True):
             rewards[-1] += utterance_reward
         action_idxs = np.concatenate([np.zeros(0, np.int32), *positions])

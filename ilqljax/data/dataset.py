@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Int
 
-from ilqljax.data.datapoint import NO_TOKEN_REWARD, DataPoint, Dialogue, TokenReward
+from ilqljax.data.datapoint import DataPoint, Dialogue, TokenReward, pay_nothing
 from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.errors import UserError
 from ilqljax.types import Counts
@@ -22,7 +22,7 @@ class RLDataset:
     """Hold what turns a dialogue into a row: the tokenizer, the length limit and the rewards' units.
 
     Utterance rewards become (r - reward_shift) * reward_scale, so that a critic sees numbers near 1 whatever the task's
-    unit; token rewards are left as they are. Reports undo it with `unscale`.
+    unit; token rewards are left as they are.
 
     Attributes:
         group_size: rows that belong together: rows n group_size to (n + 1) group_size - 1 share a batch, side by side.
@@ -35,7 +35,7 @@ class RLDataset:
         tokenizer: Tokenizer,
         *,
         max_length: int = 0,
-        token_reward: TokenReward = NO_TOKEN_REWARD,
+        token_reward: TokenReward = pay_nothing,
         reward_shift: float = 0.0,
         reward_scale: float = 1.0,
     ):
@@ -69,10 +69,6 @@ class RLDataset:
             dialogue = view(dialogue)
         return DataPoint.from_observation(dialogue, self.tokenizer, **self.settings)
 
-    def unscale(self, reward: float) -> float:
-        """Return an utterance's reward in the task's own unit."""
-        return reward / self.reward_scale + self.reward_shift
-
 
 class ListRLDataset(RLDataset, ABC):
     """Hold rows that can be read by number."""
@@ -94,11 +90,6 @@ class ListRLDataset(RLDataset, ABC):
         """Count what means over all rows divide by; target tokens are all but a row's first."""
         sizes = self.row_sizes
         return Counts(*map(np.float32, (sizes[:, 1].sum(), (sizes[:, 0] - 1).sum(), sizes[:, 2].sum(), self.size())))
-
-    @property
-    def lengths(self) -> Int[np.ndarray, "N"]:
-        """Return each row's number of tokens."""
-        return self.row_sizes[:, 0]
 
 
 class SelectedRows(ListRLDataset):
@@ -138,7 +129,6 @@ class ObservationDataset(ListRLDataset):
 
     Attributes:
         n_truncated: rows that lost part of their prompt.
-        n_truncated_tokens: tokens they lost together.
     """
 
     def __init__(self, observations: Iterable[Dialogue], tokenizer: Tokenizer, **settings: Any):
@@ -163,9 +153,7 @@ class ObservationDataset(ListRLDataset):
                 self._rows.append(self.encode(observation))
             except UserError as error:
                 raise UserError(f"observation {i}: {error}") from error
-        truncated = [row.metadata["truncated_tokens"] for row in self._rows]
-        self.n_truncated = sum(n > 0 for n in truncated)
-        self.n_truncated_tokens = sum(truncated)
+        self.n_truncated = sum(row.metadata["truncated_tokens"] > 0 for row in self._rows)
 
     def get_item(self, i: int) -> DataPoint:
         return self._rows[i]

@@ -221,9 +221,8 @@ def make_train_loader(
     identity = {"seed": seed, "batch_size": batch_size}
     if isinstance(dataset, ListRLDataset):
         batches.check_dataset(dataset)
-        pick_rows = _make_row_plan(
-            dataset.lengths, batch_size=batch_size, seed=seed, sort_window=sort_window, group_size=dataset.group_size
-        )
+        order = {"seed": seed, "sort_window": sort_window, "group_size": dataset.group_size}
+        pick_rows = _make_row_plan(dataset.row_sizes[:, 0], batch_size=batch_size, **order)
         row_sizes = zlib.crc32(dataset.row_sizes.tobytes())
         identity |= {"sort_window": sort_window, "rows": dataset.size(), "row_sizes": row_sizes}
 

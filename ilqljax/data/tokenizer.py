@@ -69,21 +69,12 @@ class Tokenizer(ABC):
     def _decode_text(self, ids: list[int]) -> str:
         """Return the text of ids that are not control tokens."""
 
-    def decode(self, ids: Iterable[int], *, keep_special: bool = False) -> str:
-        """Return the text of the ids; control tokens are dropped, or spelled out where `keep_special`.
-
-        An id that is not in the vocabulary is a `ValueError`.
-        """
-        pieces, run = [], []
-        for token in map(int, ids):
-            if not 0 <= token < self.vocab_size:
-                raise ValueError(f"token id {token} is not in the vocabulary of {self.vocab_size}: mask such logits")
-            if token < self.n_text:
-                run.append(token)
-            elif keep_special:
-                pieces += [self._decode_text(run), self.special_tokens[token - self.n_text]]
-                run = []
-        return "".join([*pieces, self._decode_text(run)])
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of the ids, without control tokens; one that is not in the vocabulary is a `ValueError`."""
+        tokens = list(map(int, ids))
+        if unknown := [token for token in tokens if not 0 <= token < self.vocab_size]:
+            raise ValueError(f"token id {unknown[0]} is not in the vocabulary of {self.vocab_size}: mask such logits")
+        return self._decode_text([token for token in tokens if token < self.n_text])
 
     def to_json(self) -> dict[str, Any]:
         """Return all there is to save; `kind` says which class reads it."""

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
+from types import SimpleNamespace
 from typing import Any, Self
 
 import numpy as np
@@ -183,7 +184,7 @@ class ReturnLabels(AllRows):
         Labels that the tokenizer cannot write, or cannot tell apart, are a `UserError`.
         """
         every, first = array("d"), array("d")
-        for row in read_rows(dataset.with_view(_Reckoned)):
+        for row in read_rows(dataset.with_view(_reckon)):
             to_go = row.metadata["to_go"]
             every.extend(to_go)
             first.extend(to_go[:1])
@@ -217,18 +218,11 @@ def _count_down(total: float, rewards: list[float]) -> list[float]:
     return [total - sum(rewards[:n]) for n in range(len(rewards) + 1)]
 
 
-@dataclass(frozen=True)
-class _Reckoned:
+def _reckon(dialogue: Dialogue) -> Dialogue:
     """Show a dialogue as it is; its metadata tell the return to go of each of the agent's utterances."""
-
-    dialogue: Dialogue
-
-    def to_sequence(self) -> tuple[list[tuple[str, float | None]], bool]:
-        return self.dialogue.to_sequence()
-
-    def metadata(self) -> dict[str, Any]:
-        rewards = [reward for _, reward in self.to_sequence()[0] if reward is not None]
-        return {**self.dialogue.metadata(), "to_go": _count_down(sum(rewards), rewards)[:-1]}
+    rewards = [reward for _, reward in dialogue.to_sequence()[0] if reward is not None]
+    told = {"to_go": _count_down(sum(rewards), rewards)[:-1]}
+    return SimpleNamespace(to_sequence=dialogue.to_sequence, metadata=lambda: told)
 
 
 @dataclass(frozen=True)

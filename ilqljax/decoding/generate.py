@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 
 from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.sampling import ActingNetworks, make_token_scores, sample_tokens
-from ilqljax.models.gpt2 import CacheSlots, take_cache_rows
+from ilqljax.models.gpt2 import CacheSlots, TrunkOutput, take_cache_rows
 from ilqljax.models.value_lm import ValueLM
 from ilqljax.types import UNCLIPPED, Array
 
@@ -132,7 +132,7 @@ def decode(
             output = model.run_trunk(
                 trunk, token[:, None], (row_lengths + t)[:, None], cache=state.caches[role], slots=place
             )
-            hidden[role] = split_hidden(model, output.hidden[:, 0], output.block_output[:, 0])
+            hidden[role] = pick_hidden(model, output, lambda x: x[:, 0])
             caches[role] = output.cache
         return LoopState(t + 1, state.found, state.done, hidden, caches)
 
@@ -147,19 +147,17 @@ def prefill(
     hidden, caches = {}, {}
     for role, trunk in trunks.items():
         output = model.run_trunk(trunk, tokens, return_kv=True)
-        last, last_block = (
-            jnp.take_along_axis(x, lengths[:, None, None] - 1, axis=1)[:, 0]
-            for x in (output.hidden, output.block_output)
+        hidden[role] = pick_hidden(
+            model, output, lambda x: jnp.take_along_axis(x, lengths[:, None, None] - 1, axis=1)[:, 0]
         )
-        hidden[role] = split_hidden(model, last, last_block)
         caches[role] = jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, room), (0, 0)]), output.cache)
     return hidden, caches
 
 
-def split_hidden(model: ValueLM, hidden: Float[Array, "B D"], block_output: Float[Array, "B D"]) -> tuple[Array, Array]:
-    """Return what the language-model head reads and what value heads read, of one position a row."""
-    values_read = block_output if model.config.advanced_mlp else hidden
-    return hidden, values_read.astype(jnp.float32)
+def pick_hidden(model: ValueLM, output: TrunkOutput, pick: Callable[[Array], Array]) -> tuple[Array, Array]:
+    """Return what the language-model head reads and what value heads read, of the position that is picked a row."""
+    picked = TrunkOutput(pick(output.hidden), pick(output.block_output), None)
+    return picked.hidden, model.select_hidden(picked)
 
 
 def repeat_rows(model: ValueLM, hidden: dict, caches: dict, n: int) -> tuple[dict, dict]:

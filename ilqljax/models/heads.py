@@ -13,6 +13,9 @@ from jaxtyping import Float, Int
 from ilqljax.models.dense import Dense, apply_dense
 from ilqljax.types import Array
 
+# torch's default for a linear layer's weights: +-1 / sqrt(inputs).
+TORCH_UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
 
 class MLPHead(nn.Module):
     """Linear(D, 2D), ReLU, Linear(2D, n_outputs), as in the original."""
@@ -52,12 +55,7 @@ class ResidualMLPHead(nn.Module):
 
 def dense(features: int, dtype: str, *, out_dtype: str = "", name: str) -> Dense:
     """Make a linear layer with torch's default initialisation of the weights, and zero bias."""
-    return Dense(features, dtype, out_dtype, kernel_init=torch_uniform(), name=name)
-
-
-def torch_uniform() -> nn.initializers.Initializer:
-    """Make torch's default for a linear layer's weights: uniform in +-1 / sqrt(inputs)."""
-    return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+    return Dense(features, dtype, out_dtype, kernel_init=TORCH_UNIFORM, name=name)
 
 
 def apply_features(head: nn.Module, params: dict, x: Float[Array, "... D"]) -> Float[Array, "... F"]:

@@ -5,9 +5,9 @@ sizes, so the encoder compiles at most three times a bucket.
 """
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -18,7 +18,8 @@ from ilqljax.errors import UserError, check_known
 from ilqljax.models.cpu import use_cpu_tricks
 from ilqljax.models.encoder import POOLINGS, Bert, embed
 from ilqljax.models.io.encoder import find_encoder, load_bert, read_encoder_files
-from ilqljax.types import Array
+
+logger = logging.getLogger(__name__)
 
 BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 BATCH_SIZES = (1, 8)
@@ -27,13 +28,6 @@ CPU_BATCH_TOKENS, BATCH_TOKENS = 2048, 16384
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 # Raised when the meaning of a vector changes.
 ENCODER_VERSION = 1
-
-
-class Encoded(NamedTuple):
-    """Vectors of texts, and how many of the texts were cut to the longest that the encoder reads."""
-
-    vectors: Float[Array, "B D"]
-    n_truncated: int
 
 
 class SentenceEncoder:
@@ -48,7 +42,7 @@ class SentenceEncoder:
             path: a directory (`encoder_weights`), or "minilm".
             pooling: "mean" or "cls"; "" takes what the directory says.
             max_length: longest text in tokens, [CLS] and [SEP] included; 0 takes what the directory says, or else all
-                positions. Longer texts lose their end, and are counted.
+                positions. Longer texts lose their end, and how many is logged.
             dtype: of the activations: "float32" or "bfloat16".
             batch_tokens: tokens of the largest batch; 0 takes 2,048 on a CPU and 16,384 elsewhere.
 
@@ -72,9 +66,9 @@ class SentenceEncoder:
         self._buckets = (*(b for b in BUCKETS if b < self.max_length), self.max_length)
         self._batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if use_cpu_tricks() else BATCH_TOKENS)
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
+    def encode(self, texts: Sequence[str]) -> Float[np.ndarray, "B D"]:
         """Return one float32 vector a text; each depends on its own text only (up to float32 rounding)."""
-        rows, n_truncated = self._tokenize(texts)
+        rows = self._tokenize(texts)
         vectors = np.empty((len(rows), self.width), np.float32)
         lengths = np.array([len(row) for row in rows], np.int32)
         bucket_of = np.searchsorted(self._buckets, lengths)
@@ -90,18 +84,19 @@ class SentenceEncoder:
                 counts[: len(chosen)] = lengths[chosen]
                 how = {"model": self._model, "pooling": self.pooling, "normalize": self.normalize}
                 vectors[chosen] = np.asarray(embed(self._params, tokens, counts, **how))[: len(chosen)]
-        return Encoded(vectors, n_truncated)
+        return vectors
 
-    def _tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
+    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
-            return [], 0
+            return []
         # JSON can hold half a surrogate pair, which is no text that a tokenizer takes.
         given = [text.encode("utf-8", "replace").decode() for text in texts]
         given = [text.lower() for text in given] if self._lower else given
         rows = self._tokenizer(given, truncation=False, padding=False, verbose=False)["input_ids"]
-        n_truncated = sum(len(row) > self.max_length for row in rows)
+        if n_truncated := sum(len(row) > self.max_length for row in rows):
+            logger.info("%d of %d texts cut to %d tokens", n_truncated, len(texts), self.max_length)
         # The closing [SEP] stays, as in sentence-transformers.
-        return [r if len(r) <= self.max_length else [*r[: self.max_length - 1], r[-1]] for r in rows], n_truncated
+        return [r if len(r) <= self.max_length else [*r[: self.max_length - 1], r[-1]] for r in rows]
 
     def _make_fingerprint(self, bert: Path, dtype: str) -> str:
         settings = [ENCODER_VERSION, self.pooling, self.normalize, self.max_length, self._lower, dtype]

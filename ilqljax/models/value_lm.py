@@ -7,7 +7,7 @@ Parameters are plain nested dicts, and which networks exist is which keys the di
     params  {"policy"}                                 a BC model: a language model and nothing else
     target  {"trunk"?, "q1", "q2"?}                    slow copies; without "trunk" they read the online trunk
 
-A backbone is seen only through `Backbone`: hidden states and a cache.
+A backbone is seen only through `Backbone`: hidden states, a cache, and the sizes in its config.
 """
 
 from collections.abc import Callable
@@ -101,11 +101,8 @@ class ValueLM:
         """Create the parameters of one trunk."""
         return self.backbone.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
 
-    def init_params(self, key: Array, *, trunk: Params | None = None, policy: Params | None = None) -> Params:
-        """Create an ILQL model's online parameters, the value trunk from `trunk` or at random.
-
-        A separate policy trunk starts from `policy`, or from a copy of the value trunk's, as in the original.
-        """
+    def init_params(self, key: Array, *, trunk: Params | None = None) -> Params:
+        """Create an ILQL model's online parameters, the trunks from `trunk` or at random; they start equal."""
         keys = jax.random.split(key, 4)
         trunk = self.init_trunk(keys[0]) if trunk is None else trunk
         hidden = jnp.zeros((1, self.backbone.config.n_embd))
@@ -113,7 +110,7 @@ class ValueLM:
         for name, head_key in zip(self.q_names, keys[2:], strict=False):
             params[name] = self.q_head.init(head_key, hidden)["params"]
         if self.config.separate_policy:
-            params["policy"] = trunk if policy is None else policy
+            params["policy"] = trunk
         return params
 
     def init_target(self, params: Params) -> Params:
@@ -160,7 +157,7 @@ class ValueLM:
             kwargs |= {"rngs": {"dropout": dropout_key}, "deterministic": False}
         return self.backbone.apply({"params": trunk}, tokens, *args, **kwargs)
 
-    def select_hidden(self, output: TrunkOutput) -> Float[Array, "B T D"]:
+    def select_hidden(self, output: TrunkOutput) -> Float[Array, "B ... D"]:
         """Pick what value heads read, in float32: after the final layer norm, or before it (`advanced_mlp`)."""
         return (output.block_output if self.config.advanced_mlp else output.hidden).astype(jnp.float32)
 

@@ -153,7 +153,7 @@ def init_learner_state(
         frozen = {"reference": policy} if learner.algorithm.has_reference else {}
         return init_state({"policy": policy}, target={}, frozen=frozen, optimizer=optimizer, key=step_key)
     if networks is None:
-        params = model.init_params(init_key, trunk=trunk, policy=trunk)
+        params = model.init_params(init_key, trunk=trunk)
         target = model.init_target(params)
     else:
         params, target = (dict(tree) for tree in networks)

@@ -33,7 +33,7 @@ from ilqljax.training.processes import is_first_process
 _TRASH = "trash"
 
 
-class CheckpointStore:
+class CheckpointStore(contextlib.AbstractContextManager):
     """The checkpoints of one run's folder.
 
     Nothing on disk changes before the first `save`, so that a store may be opened on the folder of a running training.
@@ -51,9 +51,6 @@ class CheckpointStore:
         self._mode = mode
         self._metrics: dict[int, dict[str, Any]] = {}
         self._writer: ocp.CheckpointManager | None = None
-
-    def __enter__(self) -> "CheckpointStore":
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()

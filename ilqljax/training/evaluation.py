@@ -122,12 +122,9 @@ def evaluate_loss(
     actions (or tokens): a short last batch weighs what it holds.
     """
     counts = dataset.count_rows()
-    totals: dict[str, float] = {}
-    for batch in eval_batches(dataset, **batching):
-        metrics = jax.device_get(eval_step(state, shard_batch(batch, mesh), counts))
-        for name, value in metrics.items():
-            totals[name] = totals.get(name, 0.0) + float(value)
-    return totals
+    batches = eval_batches(dataset, **batching)
+    shares = [jax.device_get(eval_step(state, shard_batch(batch, mesh), counts)) for batch in batches]
+    return {name: sum(float(share[name]) for share in shares) for name in shares[0]}
 
 
 def evaluate_rollouts(environments: Sequence[LanguageEnvironment], policy: Policy) -> dict[str, float]:

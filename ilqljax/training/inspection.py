@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from ilqljax.data.dataset import ListRLDataset
 from ilqljax.data.loader import eval_batches
@@ -42,7 +41,7 @@ class ActionValue:
     text: str
     utterance: int
     v: float
-    q: tuple[float, ...]
+    q: list[float]
     target_q: float
     advantage: float
     log_probability: float
@@ -54,18 +53,15 @@ class ActionValue:
         return [" / ".join(f"{value:.3f}" for value in values) for values in shown]
 
 
-BatchValues = tuple[Float[Array, "B A"], Float[Array, "heads B A"], Float[Array, "B A"], Float[Array, "B A"]]
-
-
-def make_value_step(model: ValueLM, *, value_range: tuple[float, float]) -> Callable[[dict, dict, Batch], BatchValues]:
+def make_value_step(model: ValueLM, *, value_range: tuple[float, float]) -> Callable[[dict, dict, Batch], tuple]:
     """Make the compiled function from networks and a batch to V, Q, target Q and log-probabilities of its actions.
 
-    Actions are tokens, or utterances; entries where there is no action mean nothing.
+    These are [B A], Q [heads B A]. Actions are tokens, or utterances; entries where there is no action mean nothing.
     """
     # Without weights on the terms that look over the vocabulary, nothing else of the options matters here.
     config = ILQLConfig(cql_weight=0.0, value_min=value_range[0], value_max=value_range[1])
 
-    def values(params: dict, target: dict, batch: Batch) -> BatchValues:
+    def values(params: dict, target: dict, batch: Batch) -> tuple[Array, Array, Array, Array]:
         hidden = model.compute_hidden(params, target, batch.tokens, policy=True)
         critic = compute_critic(model, config, params, target, batch, hidden)
         moves = batch.per_token
@@ -105,22 +101,11 @@ def inspect_rows(
         v, q, target_q, log_probability = jax.device_get(step(params, target, batch))
         rewards, numbers = select_transitions(model, batch).rewards, np.asarray(number_utterances(batch))
         for row in range(min(batch_size, dataset.size() - len(rows))):
+            # In the order of the fields; what is left after the last action is padding.
+            columns = (v[row], q[:, row].T, target_q[row], target_q[row] - v[row], log_probability[row], rewards[row])
+            values = zip(*(column.tolist() for column in columns), strict=True)
             actions = read_actions(model, dataset.tokenizer, batch, numbers, row)
-            rows.append(
-                [
-                    ActionValue(
-                        text=text,
-                        utterance=utterance,
-                        v=float(v[row, i]),
-                        q=tuple(map(float, q[:, row, i])),
-                        target_q=float(target_q[row, i]),
-                        advantage=float(target_q[row, i] - v[row, i]),
-                        log_probability=float(log_probability[row, i]),
-                        reward=float(rewards[row, i]),
-                    )
-                    for i, (text, utterance) in enumerate(actions)
-                ]
-            )
+            rows.append([ActionValue(*action, *found) for action, found in zip(actions, values, strict=False)])
     return rows
 
 

@@ -11,11 +11,10 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ilqljax.data.dataset import ListRLDataset, RLDataset
 from ilqljax.data.loader import eval_batches, expect_counts, make_train_loader
@@ -27,11 +26,13 @@ from ilqljax.rl.optim import make_optimizer
 from ilqljax.rl.steps import TrainState, are_finite, make_eval_step, make_train_step
 from ilqljax.training.compilation import CompilationCounter, count_product_flops
 from ilqljax.training.evaluation import evaluate_loss
-from ilqljax.training.mesh import batch_sharding, infer_param_shardings, replicated_sharding, shard_batch
-from ilqljax.training.metrics import DelayedMetrics, MetricWriter, NonFiniteError, Pace, ProgressBar
+from ilqljax.training.mesh import batch_sharding, infer_param_shardings, shard_batch
+from ilqljax.training.metrics import MetricWriter, NonFiniteError, ProgressBar, Recorder
 from ilqljax.training.processes import check_same, is_first_process
 from ilqljax.training.run_config import TrainConfig
 from ilqljax.types import Array
+
+SHOWN = ("validation/loss", "rollout/return", "rollout/return_standard_error")  # on the terminal
 
 
 class Stage(NamedTuple):
@@ -135,7 +136,7 @@ def compile_stage(
     # `state` itself is donated to the steps.
     template = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
     template = template._replace(key=jax.jit(lambda: jax.random.key(0), out_shardings=shardings.key)())
-    replicated = replicated_sharding(mesh)
+    replicated = NamedSharding(mesh, PartitionSpec())  # on every device whole
     step = make_train_step(
         learner.loss_fn,
         optimizer,
@@ -209,10 +210,10 @@ def train_stage(
     say(f"{stage.name}: {count_parameters(state.params):,} parameters, {done}, {dict(mesh.shape)} devices")
     flops: dict[tuple[tuple[int, ...], ...], float] = {}  # operations of a step's products, by its batch's shape
     stream = None if is_first_process() else io.StringIO()
-    bar = ProgressBar(settings.total_steps, initial=first, description=stage.name, stream=stream)
+    bar = ProgressBar(settings.total_steps, stage.name, initial=first, stream=stream)
     with CompilationCounter() as compilations, contextlib.ExitStack() as opened, bar:
         writers = [opened.enter_context(contextlib.closing(writer)) for writer in open_writers(first)]
-        recorder = Recorder(stage, writers, bar, compilations)
+        recorder = Recorder(settings, writers=writers, bar=bar, compilations=compilations)
         if watch is not None:
             watch(first, state)
         for step in range(first + 1, settings.total_steps + 1):
@@ -237,7 +238,10 @@ def train_stage(
                 if not finite_fn(state.params):
                     raise NonFiniteError(f"parameters are NaN or infinite after step {step}")
                 results = evaluate(state) if evaluating else {}
-                recorder.show(step, results)
+                if results:
+                    recorder.write(step, results)
+                    shown = ", ".join(f"{name} {results[name]:.4g}" for name in SHOWN if name in results)
+                    bar.message(f"{stage.name} step {step}: {shown}")
                 metric = results.get("rollout/return" if stage.best_is_return else "validation/loss")
                 store.save(step, state, {"loader": loader.get_state()}, metric=metric)
                 recorder.pace.restart()
@@ -247,49 +251,6 @@ def train_stage(
         if settings.select == "best" and store.best_step() is not None:
             state, _, _ = store.restore(template, step="best")
     return state
-
-
-@dataclass
-class Recorder:
-    """Take a stage's metrics, one step late, to its writers and its progress bar."""
-
-    stage: Stage
-    writers: Sequence[MetricWriter]
-    bar: ProgressBar
-    compilations: CompilationCounter
-    delayed: DelayedMetrics = field(default_factory=DelayedMetrics)
-    pace: Pace = field(default_factory=Pace)
-
-    def push(self, step: int, metrics: dict) -> None:
-        """Take over a step's metrics, and record those of the step before; errors are those of `DelayedMetrics`."""
-        self._record(self.delayed.push(step, metrics))
-
-    def flush(self) -> None:
-        """Record the metrics still held, if any; waits for the device."""
-        self._record(self.delayed.flush())
-
-    def show(self, step: int, results: dict[str, float]) -> None:
-        """Record what an evaluation found, and put the main figures on the terminal."""
-        if results:
-            self._write(step, results)
-            wanted = ("validation/loss", "rollout/return", "rollout/return_standard_error")
-            shown = ", ".join(f"{name} {results[name]:.4g}" for name in wanted if name in results)
-            self.bar.message(f"{self.stage.name} step {step}: {shown}")
-
-    def _record(self, fetched: tuple[int, dict[str, float]] | None) -> None:
-        if fetched is None:
-            return
-        step, metrics = fetched
-        n_flops = metrics.pop("flops")
-        self.bar.update(step, tokens=int(metrics["tokens"]), loss=metrics["loss"], flops=n_flops)
-        self.pace.count(tokens=metrics["tokens"], waited=metrics.pop("data_wait"), flops=n_flops)
-        if step % self.stage.settings.log_every == 0 or step == self.stage.settings.total_steps:
-            found = metrics | self.pace.read() | self.compilations.read()
-            self._write(step, {f"train/{k}": v for k, v in found.items()})
-
-    def _write(self, step: int, metrics: dict[str, float]) -> None:
-        for writer in self.writers:
-            writer.write(step, metrics)
 
 
 def say(text: str) -> None:

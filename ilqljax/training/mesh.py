@@ -110,11 +110,6 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def replicated_sharding(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of what every device holds whole."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Raise a `UserError` unless the devices on `data` and `fsdp` can share the rows of all processes evenly."""
     n_data, n_fsdp = (mesh.shape[axis] for axis in BATCH_AXES)
@@ -158,18 +153,17 @@ def path_name(path: tuple) -> str:
 
 
 def _partition(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+
+    def count(axes: str | tuple[str, ...] | None) -> int:
+        return math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()))
+
     layouts = next((layouts for pattern, layouts in PARTITION_RULES if re.search(pattern, name)), ())
     if not layouts or len(shape) < len(layouts[0]):
         return PartitionSpec()
     specs = [(None,) * (len(shape) - len(layout)) + tuple(layout) for layout in layouts]
     kept = [
-        tuple(axes if size % _count_devices(axes, mesh) == 0 else None for size, axes in zip(shape, spec, strict=True))
+        tuple(axes if size % count(axes) == 0 else None for size, axes in zip(shape, spec, strict=True))
         for spec in specs
     ]
     whole = [fit for fit, spec in zip(kept, specs, strict=True) if fit == spec]
     return PartitionSpec(*(whole or kept)[0])
-
-
-def _count_devices(axes: str | tuple[str, ...] | None, mesh: Mesh) -> int:
-    names = (axes,) if isinstance(axes, str) else axes or ()
-    return math.prod(mesh.shape[axis] for axis in names)

@@ -1,11 +1,12 @@
 """Metrics on their way out: fetched one step late, written to files and services, shown as progress."""
 
 import collections
+import contextlib
 import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -14,8 +15,11 @@ from tqdm import tqdm
 
 from ilqljax.data.files import parse_json, save_text
 from ilqljax.errors import UserError, check_known
+from ilqljax.training.compilation import CompilationCounter
+from ilqljax.training.run_config import TrainConfig
 
 SECONDS_BETWEEN_LINES = 30.0  # of progress, where there is no terminal
+LAYOUT = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"  # where there is one
 
 
 class MetricWriter(Protocol):
@@ -122,42 +126,6 @@ class NonFiniteError(UserError, FloatingPointError):
         )
 
 
-class DelayedMetrics:
-    """Hold a step's device metrics until the next step is under way, so that fetching them never stalls the loop.
-
-    | call               | returns              | on the device meanwhile |
-    |--------------------|----------------------|-------------------------|
-    | `push(1, metrics)` | None                 | step 1                  |
-    | `push(2, metrics)` | (1, floats)          | step 2                  |
-    | `flush()`          | (2, floats)          | nothing                 |
-
-    Either raises a `NonFiniteError` where a loss of the step that it would return is NaN or infinite.
-    """
-
-    def __init__(self) -> None:
-        self._held: tuple[int, Mapping[str, Any]] | None = None
-
-    def push(self, step: int, metrics: Mapping[str, Any]) -> tuple[int, dict[str, float]] | None:
-        """Take over a step's scalars and return those of the step before, if there is one."""
-        for value in metrics.values():
-            if hasattr(value, "copy_to_host_async"):
-                value.copy_to_host_async()
-        fetched = self.flush()
-        self._held = (step, metrics)
-        return fetched
-
-    def flush(self) -> tuple[int, dict[str, float]] | None:
-        """Return the metrics still held, if any; waits for the device."""
-        if self._held is None:
-            return None
-        (step, metrics), self._held = self._held, None
-        values = {name: float(np.asarray(value)) for name, value in metrics.items()}
-        for name, value in values.items():
-            if (name == "loss" or name.endswith("_loss")) and not math.isfinite(value):
-                raise NonFiniteError(f"{name} is {value} at step {step}")
-        return step, values
-
-
 class Pace:
     """Measure how fast steps follow each other: what the metrics say of tokens per second, and of time lost to data.
 
@@ -175,7 +143,7 @@ class Pace:
         self._since: float | None = None
         self._steps: list[tuple[float, float, float]] = []
 
-    def count(self, *, tokens: float, waited: float, flops: float = 0.0) -> None:
+    def count(self, *, tokens: float, waited: float, flops: float) -> None:
         """Count a step that has just ended: its tokens, seconds it waited for its batch, operations of its products."""
         if self._since is None:
             self._since = self._clock()
@@ -198,7 +166,7 @@ class Pace:
         }
 
 
-class ProgressBar:
+class ProgressBar(contextlib.AbstractContextManager):
     """Show step, loss, tokens and operations per second, and time left on stderr.
 
     A terminal gets a bar; anything else (a log file, CI) a line now and then. The rates are those of the last updates,
@@ -208,9 +176,9 @@ class ProgressBar:
     def __init__(
         self,
         total: int,
+        description: str,
         *,
         initial: int = 0,
-        description: str = "",
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -220,31 +188,29 @@ class ProgressBar:
         self._done = np.zeros(2)  # tokens and operations
         self._recent: collections.deque[np.ndarray] = collections.deque(maxlen=50)  # time, step, tokens, operations
         self._last_line, self._line_at = "", clock()
-        self._bar = None
-        if self._stream.isatty():
-            layout = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
-            self._bar = tqdm(total=total, initial=initial, desc=description, file=self._stream, bar_format=layout)
-
-    def __enter__(self) -> "ProgressBar":
-        return self
+        how = {"desc": description, "bar_format": LAYOUT, "disable": not self._stream.isatty()}
+        self._bar = tqdm(total=total, initial=initial, file=self._stream, **how)
 
     def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        elif self._last_line:
+        self._bar.close()
+        if self._last_line:
             self.message(self._last_line)
 
-    def update(self, step: int, *, tokens: int, loss: float | None = None, flops: float = 0.0) -> None:
-        """Show that `step` steps are done, the latest of which had so many tokens and operations (0: not shown)."""
+    def update(self, step: int, *, tokens: float, loss: float, flops: float) -> None:
+        """Show that `step` steps are done, the latest of which had so many tokens and operations."""
         self._done += (tokens, flops)
         self._recent.append(np.array([self._clock(), step, *self._done]))
-        status = self._describe(loss)
-        if self._bar is not None:
+        status = f"loss {loss:.4g}"
+        seconds, steps, tokens, flops = self._recent[-1] - self._recent[0]
+        if seconds > 0:
+            rates = (tqdm.format_sizeof(tokens / seconds), tqdm.format_sizeof(flops / seconds))
+            left = tqdm.format_interval((self._total - step) * seconds / steps)
+            status += ", {} tokens/s, {}FLOP/s, {} left".format(*rates, left)
+        if not self._bar.disable:
             self._bar.set_postfix_str(status, refresh=False)
             self._bar.update(step - self._bar.n)
             return
-        title = f"{self._description}: " if self._description else ""
-        self._last_line = ", ".join(filter(None, (f"{title}{step}/{self._total}", status)))
+        self._last_line = f"{self._description}: {step}/{self._total}, {status}"
         if self._clock() >= self._line_at + SECONDS_BETWEEN_LINES:
             self.message(self._last_line)
             self._last_line, self._line_at = "", self._clock()
@@ -254,21 +220,59 @@ class ProgressBar:
         tqdm.write(text, file=self._stream)
         self._stream.flush()
 
-    def _describe(self, loss: float | None) -> str:
-        seconds, steps, tokens, flops = self._recent[-1] - self._recent[0]
-        parts = [] if loss is None else [f"loss {loss:.4g}"]
-        if seconds > 0 and steps > 0:
-            parts.append(f"{format_count(tokens / seconds)} tokens/s")
-            if flops > 0:
-                parts.append(f"{format_count(flops / seconds)}FLOP/s")
-            left = (self._total - self._recent[-1][1]) * seconds / steps
-            parts.append(f"{tqdm.format_interval(left)} left")
-        return ", ".join(parts)
 
+class Recorder:
+    """Take a training's metrics to its writers and its progress bar.
 
-def format_count(value: float) -> str:
-    """Write a number with three digits and a suffix: 950, 12.3k, 4.56M."""
-    for size, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{suffix}"
-    return f"{value:.3g}"
+    A step's stay on the device until the next step is under way, so that fetching them never stalls the loop.
+
+    | call               | records | on the device meanwhile |
+    |--------------------|---------|-------------------------|
+    | `push(1, metrics)` | nothing | step 1                  |
+    | `push(2, metrics)` | step 1  | step 2                  |
+    | `flush()`          | step 2  | nothing                 |
+
+    Either raises a `NonFiniteError` where a loss of the step that it would record is NaN or infinite.
+    """
+
+    def __init__(
+        self,
+        settings: TrainConfig,
+        *,
+        writers: Sequence[MetricWriter],
+        bar: ProgressBar,
+        compilations: CompilationCounter,
+    ) -> None:
+        """Begin; the settings say which steps are written."""
+        self.settings, self.writers, self.bar, self.compilations = settings, writers, bar, compilations
+        self.pace = Pace()
+        self._held: tuple[int, Mapping[str, Any]] | None = None
+
+    def push(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Take over a step's scalars, and record those of the step before."""
+        for value in metrics.values():
+            if hasattr(value, "copy_to_host_async"):
+                value.copy_to_host_async()
+        self.flush()
+        self._held = (step, metrics)
+
+    def flush(self) -> None:
+        """Record the metrics still held, if any; waits for the device."""
+        if self._held is None:
+            return
+        (step, metrics), self._held = self._held, None
+        values = {name: float(np.asarray(value)) for name, value in metrics.items()}
+        for name, value in values.items():
+            if (name == "loss" or name.endswith("_loss")) and not math.isfinite(value):
+                raise NonFiniteError(f"{name} is {value} at step {step}")
+        work = {"tokens": values["tokens"], "flops": values.pop("flops")}
+        self.bar.update(step, loss=values["loss"], **work)
+        self.pace.count(waited=values.pop("data_wait"), **work)
+        if step % self.settings.log_every == 0 or step == self.settings.total_steps:
+            found = values | self.pace.read() | self.compilations.read()
+            self.write(step, {f"train/{name}": value for name, value in found.items()})
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Have all writers write."""
+        for writer in self.writers:
+            writer.write(step, metrics)

@@ -96,13 +96,7 @@ class WordleEnvironment(LanguageEnvironment):
     def set_state(self, observation: WordleObservation) -> WordleObservation:
         """Continue from a position: the hidden word is drawn uniformly from those that explain its colours."""
         check_position(observation)
-        fitting = np.flatnonzero(self.words.find_consistent(observation.guesses, observation.colours))
-        if not len(fitting):
-            raise UserError(
-                f"no word of the list explains these colours: {str(observation)!r}. Give a position of a game that was "
-                "played with this list."
-            )
-        self.hidden = int(self.rng.choice(fitting))
+        self.hidden = int(self.rng.choice(self.words.list_consistent(observation.guesses, observation.colours)))
         self.state = observation
         return observation
 

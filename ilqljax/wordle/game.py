@@ -117,6 +117,14 @@ class WordList:
                 consistent &= self.colour_all(guess) == CODES[pattern]
         return consistent
 
+    def list_consistent(self, guesses: Sequence[str], colours: Sequence[str]) -> Int[np.ndarray, "N"]:
+        """Return the numbers of the words that `find_consistent` marks, or raise a `UserError` if there is none."""
+        fitting = np.flatnonzero(self.find_consistent(guesses, colours))
+        if not len(fitting):
+            position = ", ".join(map(" ".join, zip(guesses, colours, strict=True)))
+            raise UserError(f"no word of the list explains these colours: {position}. Give the list of the game.")
+        return fitting
+
 
 def load_words(source: str = "") -> WordList:
     """Load a list of words.

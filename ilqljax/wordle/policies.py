@@ -5,9 +5,7 @@
 | random word      | any word of the list                                                                      |
 | random consistent| any word that may still be hidden                                                         |
 | mixture(p)       | with probability p a consistent word, else any word                                       |
-| repeat           | one of its own earlier guesses (any word first)                                           |
 | information gain | the consistent word whose colours tell most about the hidden word; ties are drawn         |
-| wrong            | a word that cannot be hidden (any word where all still can)                               |
 """
 
 import copy
@@ -47,11 +45,8 @@ class WordlePolicy(Policy):
         """Return the number of the next guess in the list."""
 
     def find_consistent(self, obs: WordleObservation) -> Int[np.ndarray, "N"]:
-        """Return the numbers of the words that may still be hidden, or raise a `UserError` if there is none."""
-        fitting = np.flatnonzero(self.words.find_consistent(obs.guesses, obs.colours))
-        if not len(fitting):
-            raise UserError(f"no word of this list explains {str(obs)!r}: give the policy the list of the game")
-        return fitting
+        """Return the numbers of the words that may still be hidden; errors are those of `WordList.list_consistent`."""
+        return self.words.list_consistent(obs.guesses, obs.colours)
 
     def draw_any(self) -> int:
         """Return any word's number."""
@@ -90,27 +85,6 @@ class ConsistentPolicy(MixturePolicy):
 
     def __init__(self, words: WordList, rng: np.random.Generator | int = 0):
         super().__init__(words, rng, p=1.0)
-
-
-class RepeatPolicy(WordlePolicy):
-    """Guess again one of the game's first `first` guesses (0: of all); any word where there is none of the list."""
-
-    def __init__(self, words: WordList, rng: np.random.Generator | int = 0, *, first: int = 0):
-        super().__init__(words, rng)
-        self.first = first
-
-    def choose(self, obs: WordleObservation) -> int:
-        numbers = self.words.numbers
-        earlier = [numbers[guess] for guess in obs.guesses[: self.first or None] if guess in numbers]
-        return int(self.rng.choice(earlier)) if earlier else self.draw_any()
-
-
-class WrongPolicy(WordlePolicy):
-    """Guess a word that cannot be hidden; any word while all can."""
-
-    def choose(self, obs: WordleObservation) -> int:
-        wrong = np.flatnonzero(~self.words.find_consistent(obs.guesses, obs.colours))
-        return int(self.rng.choice(wrong)) if len(wrong) else self.draw_any()
 
 
 class InformationPolicy(WordlePolicy):

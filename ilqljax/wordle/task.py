@@ -12,7 +12,6 @@ from ilqljax.wordle.data import (
     MixtureGames,
     WordleStream,
     balance_turns,
-    make_adversarial_games,
     make_tokenizer,
     play_games,
 )
@@ -63,14 +62,6 @@ def build_games(policy: WordlePolicy, tokenizer: Tokenizer, *, n_games: int, see
         seed: of the hidden words and the guesses.
     """
     return ObservationDataset(play_games(policy, n_games, seed=seed), tokenizer)
-
-
-@register("dataset", "wordle_adversarial")
-def build_adversarial(
-    words: WordList, tokenizer: Tokenizer, *, n_experts: int, seed: int = 0, keep_short: bool = True
-) -> ObservationDataset:
-    """Play the adversarial set: five games of its own and, where it is long enough, five branches per expert game."""
-    return ObservationDataset(make_adversarial_games(words, n_experts, seed=seed, keep_short=keep_short), tokenizer)
 
 
 @register("environment", "wordle")

@@ -84,19 +84,12 @@ class EncoderSource:
             n_vectors=len(texts),
         )
         index = DenseIndex(vectors, metric=self.metric)
-        return DenseMatcher(index, self.encode, fingerprint=f"encoder-{self.metric}-{source[:32]}")
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the texts' vectors; how many texts were cut is logged."""
-        encoded = self.encoder.encode(texts)
-        if encoded.n_truncated:
-            logger.info("%d of %d texts cut to %d tokens", encoded.n_truncated, len(texts), self.encoder.max_length)
-        return encoded.vectors
+        return DenseMatcher(index, self.encoder.encode, fingerprint=f"encoder-{self.metric}-{source[:32]}")
 
     def _encode_all(self, texts: Sequence[str]) -> np.ndarray:
         logger.info("encoding %d candidates with %s", len(texts), self.name)
         starts = range(0, len(texts), TEXTS_AT_A_TIME)
-        return np.concatenate([self.encode(texts[at : at + TEXTS_AT_A_TIME]) for at in starts])
+        return np.concatenate([self.encoder.encode(texts[at : at + TEXTS_AT_A_TIME]) for at in starts])
 
 
 @register("matcher", "embeddings")
@@ -132,11 +125,11 @@ class EmbeddingsSource(EncoderSource):
             self._check_encoder(candidates, vectors)
         source = hashlib.sha256(self.fingerprint.encode() + vectors.tobytes()).hexdigest()
         index = DenseIndex(vectors, metric=self.metric)
-        return DenseMatcher(index, self.encode, fingerprint=f"embeddings-{source[:32]}")
+        return DenseMatcher(index, self.encoder.encode, fingerprint=f"embeddings-{source[:32]}")
 
     def _check_encoder(self, candidates: Sequence[Candidate], vectors: np.ndarray) -> None:
         chosen = np.unique(np.linspace(0, len(candidates) - 1, N_CHECKED).astype(int))
-        ours = prepare_vectors(self.encoder.encode([candidates[i].text for i in chosen]).vectors, metric="cosine")
+        ours = prepare_vectors(self.encoder.encode([candidates[i].text for i in chosen]), metric="cosine")
         cosines = (ours * prepare_vectors(vectors[chosen], metric="cosine")).sum(axis=1)
         worst = int(cosines.argmin())
         if cosines[worst] < LEAST_COSINE:

@@ -9,30 +9,12 @@ rewards of the run's own rows, are in the unit that the critic was trained in. M
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ilqljax.cli import add_run
 from ilqljax.data.files import check_writable_folder, save_text
 from ilqljax.data.json_lines import read_field, read_json_lines
-
-
-@dataclass(frozen=True)
-class JudgedText:
-    """Hold a text of the user's as a dialogue: a prompt, an answer and its reward."""
-
-    prompt: str
-    text: str
-    reward: float
-
-    def to_sequence(self) -> tuple[list[tuple[str, float | None]], bool]:
-        """Return the prompt and the text with its reward, and that the dialogue is over."""
-        return [(self.prompt, None), (self.text, self.reward)], True
-
-    def metadata(self) -> dict[str, Any]:
-        """Return nothing: reports know no more than the text."""
-        return {}
+from ilqljax.envs.base import ListDialogue
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,8 +68,9 @@ def run(args: argparse.Namespace) -> None:
     print(f"values.txt, heatmap.html and ngrams.txt are in {out}")
 
 
-def read_texts(path: str) -> Iterator[JudgedText]:
-    """Read texts of the user's own."""
+def read_texts(path: str) -> Iterator[ListDialogue]:
+    """Read texts of the user's own as dialogues that are over: a prompt, an answer and its reward."""
     for where, line in read_json_lines(path):
         prompt, text = (read_field(line, name, kind=str, where=where) for name in ("prompt", "text"))
-        yield JudgedText(prompt, text, read_field(line, "reward", kind=float, where=where, default=0.0))
+        reward = read_field(line, "reward", kind=float, where=where, default=0.0)
+        yield ListDialogue([(prompt, None), (text, reward)])
