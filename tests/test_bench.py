@@ -41,6 +41,7 @@ def test_searching_costs_one_product():
     assert RewardWork("r", 1000).flops == 2 * 256 * 1000 * 384
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("item", SMALL_WORK, ids=lambda item: item.name)
 def test_each_kind_of_item_runs(item):
     run = make_run(item)

@@ -272,6 +272,7 @@ def damage_every_file(folder: Path, damage: str) -> None:
     assert refused, damage
 
 
+@pytest.mark.slow
 def test_damage_to_any_file_is_refused_or_changes_nothing(tmp_path):
     # In a process of its own: after a read that failed, Orbax's other reads report to an event loop that is closed, and
     # what they raise would fail whatever test runs then.

@@ -55,6 +55,7 @@ def test_a_walk_is_a_dialogue_that_ends_at_the_way_out(maze):
     assert not maze.MazeObservation(("L",)).to_sequence()[1]
 
 
+@pytest.mark.slow
 def test_the_example_trains_and_plays(maze):
     scores = maze.run(n_walks=64, steps=2, n_games=16)
     assert list(scores) == ["data", "bc", "filtered bc", "ilql", "optimum"]

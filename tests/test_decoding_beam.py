@@ -78,6 +78,7 @@ def search_slowly(model, params, target, prompt, config, *, width, limit):
     return beams
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

@@ -286,6 +286,7 @@ def test_sign_weights_of_beta_1_keep_good_tokens_or_else_the_policy(limit):
     np.testing.assert_array_equal(found.scores, np.where(good | ~some, policy, -np.inf))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("networks", [SEPARATE, SHARED, MIXED])
 def test_layers_with_arrays_of_their_own_sample_the_same(networks):
     model, params, target = make_networks(networks)

@@ -296,6 +296,7 @@ def test_beams_and_several_samples_at_once_are_refused():
 # The range of values.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "value"), [({}, 1.0), ({"beam_width": 2}, 0.0)])  # beams tell no value
 def test_a_target_q_clipped_to_a_point_leaves_the_policy(networks, options, value):
     flat = make_policy(networks, beta=3.0, value_range=(1.0, 1.0), **options).generate_batch(OBSERVATIONS)
@@ -332,6 +333,7 @@ class Answered(Said):
         return [(self.text, None), (self.answer, 0.0)], True
 
 
+@pytest.mark.slow
 def test_an_utterance_is_judged_as_it_is_in_training(utterance_policy):
     policy = utterance_policy
     model = ValueLM(MODEL.backbone, ValueLMConfig(level="utterance"))

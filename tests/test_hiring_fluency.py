@@ -48,6 +48,7 @@ def observe(rows) -> list[PostingObservation]:
     return [PostingObservation(row.prompt, row.text, 0.0) for row in rows]
 
 
+@pytest.mark.slow
 def test_a_likelihood_is_the_mean_over_what_was_said_whatever_the_batch(data, policy):
     observations = observe(data.rewrites[:6])
     parts = {"model": policy.model, "trunk": policy.params["policy"], "tokenizer": policy.tokenizer}

@@ -46,6 +46,7 @@ HOSTILE = (
 # fmt: on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", HOSTILE)
 @pytest.mark.parametrize("read", [strip_html, lambda text: decode_text(f"{text}<p>")], ids=["html", "api"])
 def test_hostile_megabyte_is_read_in_seconds(part, read):

@@ -27,12 +27,14 @@ def test_blocks_equal_the_whole_square_and_its_gradients(block):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_blocks_do_not_overflow_on_huge_scores():
     query, keys, values, d_out = draw(1, 1, 8, 4)
     out, vjp = jax.vjp(lambda *x: on_cpu.attend_in_blocks(*x, 4), 200 * query, 200 * keys, values)
     assert all(np.isfinite(x).all() for x in (out, *vjp(d_out)))
 
 
+@pytest.mark.slow
 def test_blocks_keep_half_precision():
     whole, half = draw(1, 2, 40, 16), draw(1, 2, 40, 16, dtype=jnp.bfloat16)
     expected, expected_vjp = jax.vjp(attend_whole, *whole[:3])

@@ -116,6 +116,7 @@ def test_those_markers_are_in_a_program_for_a_cpu(name):
     assert all(marker in text for marker in wanted.get(name, ["kernel_t"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train step", "prefill", "sampler"])
 def test_causal_attention_in_half_precision_is_cudnns_on_a_gpu_and_only_there(name):
     text = lower(name, dtype="bfloat16", platform="cuda")
@@ -144,6 +145,7 @@ def test_on_a_gpu_networks_are_taken_as_they_are_and_caches_stacked_in_the_activ
     assert {(x.shape, x.dtype.name) for x in jax.tree.leaves(caches)} == {(shape, "bfloat16")}
 
 
+@pytest.mark.slow
 def test_both_ways_give_the_same_loss_gradients_and_samples():
     networks = ValueLMConfig(double_q=False, separate_policy=False, separate_target=False)  # the least to compile
     model, batch = make_model("float32", networks), make_batch()

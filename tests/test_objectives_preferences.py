@@ -76,6 +76,7 @@ def test_loss_equals_the_slow_twin(params):
     assert float(metrics["accuracy"]) == np.mean(np.array(margins) > 0)
 
 
+@pytest.mark.slow
 def test_filler_rows_and_padding_change_nothing(params):
     loss = make_dpo_loss(MODEL, DPOConfig())
     values = []
@@ -103,6 +104,7 @@ def test_training_prefers_the_better_answers_and_leaves_the_reference_alone():
     assert set(select_acting_params(state)) == {"policy"}
 
 
+@pytest.mark.slow
 def test_microbatches_of_pairs_equal_the_whole_batch():
     learner, state = make_state()
     batch = make_batch(batch_size=4)

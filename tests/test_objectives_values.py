@@ -110,6 +110,7 @@ def test_turn_lambda_mixes_in_more_of_the_value_where_an_utterance_ends(within, 
     assert float(metrics["q_loss"]) == pytest.approx(float(np.mean((goal - q) ** 2)), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backup", ["max", "soft"])
 def test_backups_send_no_gradient_into_targets_or_policy(backup):
     model, params, target = make_networks(SEPARATE)

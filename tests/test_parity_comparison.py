@@ -83,6 +83,7 @@ def change_arrays(folder: Path, **changes) -> None:
     np.savez(folder / "bc_single.npz", **{key: value for key, value in arrays.items() if value is not None})
 
 
+@pytest.mark.slow
 def test_one_wrong_number_makes_the_exit_status_1(folder, monkeypatch, capsys):
     change_arrays(folder, loss__total=np.float64(1.0), extra__thing=np.zeros(2))
     assert run_script(str(folder), monkeypatch=monkeypatch) == 1

@@ -30,6 +30,7 @@ def test_all_quantities_equal_the_original(name):
     check(LOCAL, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHARED_CASES)
 def test_all_quantities_equal_the_original_on_all_cases(name, shared_dir):
     check(shared_dir / "golden", name)

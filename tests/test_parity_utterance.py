@@ -104,6 +104,7 @@ def test_an_unknown_level_lists_the_known_ones(model):
         model.at_level("word")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["token", "utterance"])
 def test_padding_of_an_unfinished_row_is_counted_as_the_original_does(model, level):
     model = model.at_level(level)

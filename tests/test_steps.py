@@ -460,6 +460,7 @@ def test_remat_and_unrolled_layers_leave_the_numbers(stepped):
     assert_same_step(jit_step(remat=True, unroll=2)(make_state(), BATCH), stepped)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [MeshConfig(data=8), MeshConfig(data=2, fsdp=2, tensor=2)], ids=["data", "all axes"])
 def test_eight_devices_give_the_numbers_of_one(stepped, sizes):
     mesh = make_mesh(sizes)

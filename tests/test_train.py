@@ -186,6 +186,7 @@ def test_the_critic_of_a_run_is_shown_on_its_own_rows_and_on_the_users(unbroken,
     assert "<b>apply" not in (tmp_path / "texts" / "heatmap.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_rewriting_program_answers_for_any_posting_of_a_run(unbroken, tmp_path, capsys):
     _, run_dir = unbroken
     job = tmp_path / "job.txt"
@@ -201,6 +202,7 @@ def test_the_rewriting_program_answers_for_any_posting_of_a_run(unbroken, tmp_pa
         run_command(command)
 
 
+@pytest.mark.slow
 def test_evaluating_again_gives_the_same_rewrites(unbroken, tmp_path):
     _, run_dir = unbroken
     evaluate_run(run_dir, out_dir=tmp_path / "again")
@@ -308,6 +310,7 @@ def test_microbatches_that_tear_pairs_apart_are_refused_before_any_step(tmp_path
     assert not (tmp_path / "pairs").exists()
 
 
+@pytest.mark.slow
 def test_sorting_a_stream_is_refused_before_any_work(tmp_path):
     config = load_run_config("configs/wordle.py")
     config.run_dir = str(tmp_path / "sorted")
@@ -376,6 +379,7 @@ def test_unknown_option_of_the_loss_is_refused_with_the_known_ones(tmp_path):
     assert not (tmp_path / "typo").exists()
 
 
+@pytest.mark.slow
 def test_converted_clone_is_the_policy_that_ilql_starts_from(unbroken, tmp_path, monkeypatch):
     data_dir, run_dir = unbroken
     converted = tmp_path / "clone"
@@ -392,6 +396,7 @@ def test_converted_clone_is_the_policy_that_ilql_starts_from(unbroken, tmp_path,
     jax.tree.map(np.testing.assert_array_equal, policy, clone)
 
 
+@pytest.mark.slow
 def test_an_exported_critic_goes_on_with_its_heads_and_targets(unbroken, tmp_path, monkeypatch):
     data_dir, run_dir = unbroken
     exported = tmp_path / "exported"

@@ -21,6 +21,7 @@ def check(folder: Path) -> None:
     assert sum(row.compared for row in rows) > 30 * len(cases["cases"])
 
 
+@pytest.mark.slow
 def test_ours_equals_the_twin_with_advanced_heads_and_a_table_of_token_rewards():
     settings = list(json.loads((MADE / "cases.json").read_text())["cases"].values())
     assert any(case["model"]["advanced_mlp"] and isinstance(case["token_reward"], dict) for case in settings)

@@ -94,6 +94,7 @@ def test_policies_rank_as_they_know_more():
     assert means == sorted(means)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "n_words, make, figure",
     [
