@@ -145,6 +145,7 @@ def test_plots_hold_with_nothing_defined():
     assert "<svg" in draw_gains([], [], title="t")
 
 
+@pytest.mark.slow
 def test_echo_is_no_improvement(tmp_path):
     """DOMAIN 2.13: a rewrite equal to its original gains nothing, and the page does not claim it does."""
     postings, _ = make_market(seed=1)

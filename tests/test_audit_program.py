@@ -46,6 +46,7 @@ def test_own_files_give_a_page_numbers_and_tables(data, tmp_path):
     assert names >= {"report.html", "audit.json", "selection_gender_before.csv", "scoring_gender_by_region_before.csv"}
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_bytes(data, tmp_path):
     for name in ("a", "b"):
         run(*jobs_arguments(data), "--attributes", "gender", out=tmp_path / name)
@@ -76,6 +77,7 @@ def test_evaluation_file_of_a_run_is_read_with_its_own_flags(data, tmp_path):
     assert result["postings"][0]["guardrail_failures"] == ["company_kept"]
 
 
+@pytest.mark.slow
 def test_gibberish_that_scores_better_is_no_improvement(tmp_path):
     """DOMAIN 2.12: the neutral words alone match a mixed shortlist; the guardrails fail them, so nothing is gained."""
     postings, _ = make_market(seed=0)
@@ -86,6 +88,7 @@ def test_gibberish_that_scores_better_is_no_improvement(tmp_path):
     assert scores["gain_low"] > 0 and scores["guarded_gain"] <= 0
 
 
+@pytest.mark.slow
 def test_empty_rewrite_reaches_nobody(data, tmp_path):
     save_json_lines(tmp_path / "r.jsonl", [{"id": "job-0000", "text": " "}, {"id": "job-0001", "text": "A nurse."}])
     result = run(*jobs_arguments(data), "--rewrites", tmp_path / "r.jsonl", out=tmp_path / "out")
@@ -193,6 +196,7 @@ def test_pair_of_attributes_that_nobody_declares_together_is_named_and_left_out(
     assert "Not audited, for nobody declares both: race x sex." in page
 
 
+@pytest.mark.slow
 def test_rewrites_that_reach_nobody_have_no_skew(data, tmp_path):
     postings, _ = make_market(seed=0, n_postings=15, n_candidates=1)
     save_json_lines(tmp_path / "r.jsonl", [{"id": p.id, "text": ""} for p in postings])

@@ -174,6 +174,7 @@ def test_own_time_leaves_out_what_runs_inside():
     assert sum_own_time(events) == {"loop": 10 - 4 + 1, "product": 4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("critic", "wanted"), [(True, {"value heads"}), (False, set())])
 def test_every_product_of_a_step_belongs_to_a_named_part(critic, wanted):
     step, state, batch = make_step(TrainWork("x", 2, 16, 8, critic=critic, sizes=TINY))

@@ -100,6 +100,7 @@ def test_beams_are_those_of_a_slow_search(model, networks, config):
     assert 0 < closed < 9  # else the case says nothing of beams that close beside others that do not
 
 
+@pytest.mark.slow
 def test_a_row_depends_neither_on_its_neighbours_nor_on_padding(model, networks):
     search = make_search(model, DecodeConfig(max_new_tokens=6, beta=1.5))
     together = search(*networks, *pad_prompts(PROMPTS, 12))

@@ -230,6 +230,7 @@ def test_sampling_frequencies_match_the_filtered_softmax():
     assert (expected > 0.02).sum() >= 3
 
 
+@pytest.mark.slow
 def test_half_precision_activations_give_nearly_the_same_sums():
     _, params, target = make_networks(SHARED)
     model = ValueLM(GPT2(dataclasses.replace(TRUNK, dtype="bfloat16")), SHARED)

@@ -273,6 +273,7 @@ def test_beams_are_those_of_the_search_best_first(networks):
         assert generations[0].text == TOKENIZER.decode(beams.tokens[0, 0, :length].tolist())
 
 
+@pytest.mark.slow
 def test_beams_do_not_depend_on_neighbours_or_padding(networks):
     together = make_policy(networks, beam_width=2, batch_size=4, length_buckets=(12,)).generate_batch(OBSERVATIONS)
     policy = make_policy(networks, beam_width=2, batch_size=1, length_buckets=(4, 8))

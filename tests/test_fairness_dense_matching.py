@@ -42,6 +42,7 @@ def test_search_equals_a_full_sort(n, width, k, metric):
     assert matches.scores.dtype == np.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_devices", [1, 3, 8])
 @pytest.mark.parametrize("max_block", [1, 40, 8192])
 def test_blocks_and_devices_change_nothing(n_devices, max_block):

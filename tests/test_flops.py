@@ -33,6 +33,7 @@ def test_nothing_is_counted_twice_through_jit_checkpoint_and_own_gradients():
     assert count_product_flops(gradient, A, B) == 3 * PRODUCT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("critic", [True, False])
 def test_a_training_step_costs_what_the_benchmark_derives(critic):
     work = TrainWork("x", 2, 64, 32, critic=critic, sizes=Sizes(width=32, n_layer=3, n_head=2, n_positions=64))

@@ -63,6 +63,7 @@ def test_a_likelihood_is_the_mean_over_what_was_said_whatever_the_batch(data, po
     assert score_texts([], **parts).size == 0
 
 
+@pytest.mark.slow
 def test_the_settings_name_the_clone_a_directory_or_nothing(data, policy, tmp_path):
     assert make_fluency("", data, clone=policy) is None
     assert make_fluency("bc", data, clone=None) is None

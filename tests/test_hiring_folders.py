@@ -108,6 +108,7 @@ prepare_data(SMALL, out_dir={str(out)!r}, matcher=BreakingMatcher(last={last}, e
     assert killed.returncode == -9, killed.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attempt", [prepare_and_fail, prepare_and_be_killed])
 def test_what_was_scored_before_an_attempt_ended_is_not_asked_again(tmp_path, monkeypatch, attempt):
     monkeypatch.setattr(reward, "PAIRS_AT_A_TIME", 20)
@@ -224,6 +225,7 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monke
     assert read_folder(tmp_path / "out") == before and list_shown(tmp_path) == ["out"]
 
 
+@pytest.mark.slow
 def test_killed_between_its_two_renames_a_process_loses_nothing_and_leaves_nothing(tmp_path, monkeypatch):
     out = tmp_path / "out"
     first = prepare_data(SMALL, out_dir=out)

@@ -18,6 +18,7 @@ def attend_whole(query, keys, values):
     return attention.attend(query, keys, values, causal)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [4, 5, 11, 20])  # of 11 tokens: ragged, one short, exact, and one block alone
 def test_blocks_equal_the_whole_square_and_its_gradients(block):
     *qkv, d_out = draw(2, 3, 11, 4)

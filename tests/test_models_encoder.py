@@ -105,6 +105,7 @@ def test_long_texts_lose_their_end_but_not_the_closing_token_and_are_counted(tmp
     assert encoder._tokenize(["nurse care night python sql"]) == [[2, 5, 6, 7, 3]]
 
 
+@pytest.mark.slow
 def test_compilations_are_bounded_by_buckets_and_batch_sizes(tmp_path):
     save_bert(tmp_path, max_position_embeddings=70)
     encoder = SentenceEncoder(tmp_path, batch_tokens=1280)

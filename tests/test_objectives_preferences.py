@@ -92,6 +92,7 @@ def make_state(**options):
     return learner, init_learner_state(learner, optimizer=optax.adam(1e-2), key=jax.random.key(0), trunk=trunk)
 
 
+@pytest.mark.slow
 def test_training_prefers_the_better_answers_and_leaves_the_reference_alone():
     learner, state = make_state(beta=0.5)
     step = jax.jit(make_train_step(learner.loss_fn, optax.adam(1e-2), target=TargetConfig()))

@@ -274,6 +274,7 @@ def test_environment_tokens_are_skipped(critic):
 # Masks.
 
 
+@pytest.mark.slow
 def test_more_padding_changes_neither_loss_nor_gradients(full):
     (_, metrics), gradients = full()
     (_, more_metrics), more_gradients = full(make_batch(length=27, n_actions=16, batch_size=11))
@@ -471,6 +472,7 @@ def test_eight_devices_give_the_numbers_of_one(stepped, sizes):
     assert_same_step((state, metrics), stepped)
 
 
+@pytest.mark.slow
 def test_attention_in_blocks_and_scores_in_chunks_on_eight_devices_give_the_numbers_of_one(stepped, monkeypatch):
     # Rows of 20 tokens in blocks of 8, 104 actions in chunks of at most 60.
     monkeypatch.setattr(attention, "BLOCK", 8)

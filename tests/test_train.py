@@ -172,6 +172,7 @@ def test_a_run_killed_before_its_first_checkpoint_records_no_step_twice(tmp_path
     assert (tmp_path / "metrics/bc/metrics.jsonl").read_text() == '{"step": 1, "train/loss": 3.0}\n'
 
 
+@pytest.mark.slow
 def test_the_critic_of_a_run_is_shown_on_its_own_rows_and_on_the_users(unbroken, tmp_path, monkeypatch):
     _, run_dir = unbroken
     script = Path(__file__).parents[1] / "scripts" / "inspect_critic.py"

@@ -50,6 +50,7 @@ def test_the_filler_of_a_chunk_contributes_nothing_even_where_its_scores_are_hug
     np.testing.assert_array_equal(jax.grad(loss)(bias), [3.0, 0.0, 0.0, 0.0])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("each_way")
 @pytest.mark.parametrize("max_logits", [50 * 7, 50 * 20])  # three chunks, or one
 @pytest.mark.parametrize("axis", [0, 1])

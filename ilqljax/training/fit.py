@@ -225,7 +225,7 @@ def choose_options(
     found, options = read_options(algorithm, loss, path="settings.loss")
     rows, transform = watched[0], found.transform.fit(watched[0], options)
     changed: list[Any] = [transform.apply(data) for data in watched]  # lists of rows, as those are
-    longest = max(int(data.lengths.max()) for data in changed)
+    longest = max(data.get_item(i).sizes[0] for data in changed for i in range(data.size()))
     points = map(rows.get_item, range(rows.size()))
     answer = max(int((p.utterance_action_idxs - p.utterance_state_idxs[:-1]).max(initial=1)) for p in points)
     if model is None:
