@@ -291,6 +291,14 @@ def test_repository_root_holds_this_test():
     assert find_root() == Path(__file__).resolve().parents[1]
 
 
+def test_a_project_that_ilqljax_is_installed_in_is_not_its_repository(tmp_path, monkeypatch):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    installed = tmp_path / ".venv/lib/python3.11/site-packages/ilqljax/config/files.py"
+    monkeypatch.setattr("ilqljax.config.files.__file__", str(installed))
+    assert find_root() is None
+
+
 def test_empty_path_is_refused():
     with pytest.raises(UserError, match="path is empty"):
         resolve_path("")

@@ -57,11 +57,9 @@ def resolve_path(path: str | Path, *, root: Path | None = None) -> Path:
 
 
 def find_root() -> Path | None:
-    """Find the repository root: the folder above the package with `configs/` and `pyproject.toml`; None without one."""
-    for folder in Path(__file__).resolve().parents:
-        if (folder / "configs").is_dir() and (folder / "pyproject.toml").is_file():
-            return folder
-    return None
+    """Find the repository root: the folder with the package, `configs/` and `pyproject.toml`; None for a wheel's."""
+    folder = Path(__file__).resolve().parents[2]
+    return folder if (folder / "configs").is_dir() and (folder / "pyproject.toml").is_file() else None
 
 
 def find_config_file(name: str) -> Path:
