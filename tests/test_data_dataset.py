@@ -99,7 +99,7 @@ def test_equal_rewards_keep_their_unit():
 
 
 def test_nothing_to_standardise_is_refused():
-    with pytest.raises(UserError, match="no utterance has a reward"):
+    with pytest.raises(UserError, match="no utterance of an agent with a reward"):
         infer_reward_scaling([])
 
 

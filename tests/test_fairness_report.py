@@ -149,7 +149,7 @@ def test_a_record_is_what_its_line_says():
     assert (rewrite.reward, rewrite.gain, rewrite.text) == (-10.0, 20.0, "We need a kind nurse.")
     assert (rewrite.failed_checks, rewrite.reasons) == (("length",), ("too short", "far too short"))
     assert rewrite.to_json() == line
-    assert Rewrite.from_json(json.loads(json.dumps(rewrite.to_json())), where="elsewhere") == rewrite
+    assert Rewrite.from_json(json.loads(json.dumps(rewrite.to_json())), where="elsewhere").to_json() == line
 
 
 def test_a_line_of_an_older_file_has_no_held_out_reward_and_no_reasons():

@@ -315,11 +315,11 @@ def test_judged_postings_are_a_seeded_choice_in_their_order(prepared, bert):
     assert choose(0, 0) == choose(len(every), 1) == choose(len(every) + 1, 1) == every
     assert chosen[0] == choose(2, 0) and set().union(*chosen) - set(every[:2])
     assert all(len(ids) == 2 and every.index(ids[0]) < every.index(ids[1]) for ids in chosen)
-    with pytest.raises(UserError, match="max_postings=-1: use a number from 1 on, or 0 for all"):
+    with pytest.raises(UserError, match=r"max_postings=-1 is out of range\. Give a number in \[0, inf\)"):
         choose(-1, 0)
 
 
-@pytest.mark.parametrize("n_selected", [0, 10, 11])
+@pytest.mark.parametrize("n_selected", [10, 11])
 def test_selection_that_is_no_part_of_a_shortlist_is_refused_before_training(prepared, bert, n_selected):
     data = HiringData(prepared, SMALL, n_practice=0, matcher=EncoderSource(path=str(bert)))
     message = rf"evaluator\.n_selected and config\.reward\.k: {n_selected} are to be selected of a shortlist of 10\."

@@ -169,6 +169,8 @@ def infer_reward_scaling(observations: Iterable[Dialogue]) -> tuple[float, float
     """
     rewards = np.asarray([r for obs in observations for _, r in obs.to_sequence()[0] if r is not None], np.float64)
     if not len(rewards):
-        raise UserError("no utterance has a reward to standardise: give the agent's utterances one")
+        raise UserError("there is no utterance of an agent with a reward: give dialogues, and their rewards")
+    if not np.isfinite(rewards).all():
+        raise UserError(f"a reward is {rewards[~np.isfinite(rewards)][0]}: give the agent's utterances finite numbers")
     deviation = float(rewards.std())
     return float(rewards.mean()), 1.0 / deviation if deviation > 0 else 1.0

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from ilqljax.config.sections import NO_OPTION
-from ilqljax.errors import check_divisible
+from ilqljax.errors import check_divisible, check_known, check_range
 from ilqljax.models.attention import attend_cached, attend_causally
 from ilqljax.models.cpu import decoding as on_cpu
 from ilqljax.models.cpu import use_cpu_tricks
@@ -57,6 +57,11 @@ class GPT2Config:
     unroll: int = 1
 
     def __post_init__(self) -> None:
+        check_range(self, "[1, inf)", "n_positions", "n_embd", "n_layer", "n_head", "unroll")
+        check_range(self, "[0, inf)", "n_inner")
+        check_range(self, "[0, 1)", "dropout")
+        check_range(self, "(0, inf)", "layer_norm_epsilon")
+        check_known(("float32", "bfloat16", "float16"), dtype=self.dtype)
         check_divisible(self, "n_embd", "n_head")
 
     @property

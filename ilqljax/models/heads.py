@@ -33,8 +33,8 @@ class MLPHead(nn.Module):
 class ResidualMLPHead(nn.Module):
     """The original's `advanced_mlp`: output(LN2(x + ff2(gelu(ff1(LN1(x)))))), with the exact (erf) GELU.
 
-    It reads the last block's output *before* the final layer norm (golden/README.md of the original's numbers). The
-    hidden layer is `n_inner` wide, as a block's; 0 is four times the input.
+    It reads the last block's output *before* the final layer norm. The hidden layer is `n_inner` wide, as a block's; 0
+    is four times the input.
     """
 
     n_outputs: int

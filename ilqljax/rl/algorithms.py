@@ -125,7 +125,7 @@ def read_options(name: str, section: Section, *, path: str = "config.train.loss"
         if given.get(key, value) != value:
             raise UserError(
                 f"{path}.{key}={given[key]!r}, but {key}={value!r} is what makes the algorithm {name!r}. Leave it "
-                "out, or choose algorithm='ilql', which leaves it free."
+                "out, or choose another algorithm."
             )
     return algorithm, from_section(algorithm.config_class, {**given, **algorithm.fixed}, path=path)
 

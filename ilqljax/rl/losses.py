@@ -36,8 +36,8 @@ def expectile_loss(
 ) -> Float[Array, "*B A"]:
     """Regress `v_t` on the `expectile` of `target` (ILQL eq. 4): |expectile - 1(target < v)| (target - v)^2.
 
-    An expectile of 0.5 is half the squared error's minimiser, the mean; towards 1 it approaches the maximum over the
-    actions in the data. No gradient flows into `target`.
+    At an expectile of 0.5 this is half the squared error, which the mean minimises; towards 1 its minimiser approaches
+    the maximum over the actions in the data. No gradient flows into `target`.
     """
     difference = jax.lax.stop_gradient(target) - v_t
     return jnp.where(difference < 0.0, 1.0 - expectile, expectile) * jnp.square(difference)

@@ -54,7 +54,7 @@ class OptimConfig:
         if self.schedule != "constant" and self.total_steps <= self.warmup_steps:
             raise UserError(
                 f"schedule={self.schedule!r} with total_steps={self.total_steps} and warmup_steps={self.warmup_steps} "
-                "leaves no step after the warm-up. Set total_steps above warmup_steps, or schedule='constant'."
+                "leaves no step after the warm-up. Set warmup_steps=-1 (a twentieth), or schedule='constant'."
             )
 
 

@@ -1,6 +1,6 @@
 """The training loop, the only one: an algorithm's loss over a dataset until its steps are done.
 
-`ilqljax.training.plan` runs it with checkpoints and writers, `ilqljax.training.fit` in memory. Checkpoints hold the
+`ilqljax.train.run_stage` runs it with checkpoints and writers, `ilqljax.training.fit` in memory. Checkpoints hold the
 whole state and the loader's position, so that a killed stage continues as if nothing had been; metrics are fetched one
 step late, so that the loop never waits for the device.
 """

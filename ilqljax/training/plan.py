@@ -47,7 +47,11 @@ class Plan:
 
 
 def plan_run(config: Section, *, overrides: Mapping[str, Any] | None = None) -> Plan:
-    """Check a config, prepare its data, and settle what the run will do; arguments and errors are those of `train`."""
+    """Check a config, prepare its data, and settle what the run will do; arguments are those of `ilqljax.train.train`.
+
+    Raises:
+        UserError: an option, the data, the tokenizer, the model or the run's folder does not fit, or nothing is to do.
+    """
     saved = complete_config(config)
     settings = read_run_config(saved)
     pretrain, main = settings.settle_stages()

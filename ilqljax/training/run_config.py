@@ -71,6 +71,7 @@ class TrainConfig(OptimConfig):
     loss: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_range(self, "[0, inf)", "total_steps")
         if self.warmup_steps == -1:
             object.__setattr__(self, "warmup_steps", self.total_steps // 20)
         if self.total_steps:  # a skipped stage needs no valid schedule
@@ -97,6 +98,9 @@ class WandbConfig:
     use_wandb: bool = False
     project: str = "ilqljax"
     mode: str = ""
+
+    def __post_init__(self) -> None:
+        check_known(("", "online", "offline", "disabled"), mode=self.mode)
 
 
 @dataclass(frozen=True)

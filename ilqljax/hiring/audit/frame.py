@@ -53,8 +53,12 @@ class FrameAudit:
         facts = [("Decisions", f"{self.overall['n_assessed']:,}"), ("People", f"{self.audit['n_candidates']:,}")]
         return format_page(self.audit, facts=facts)
 
-    def plot(self, attribute: str) -> Any:
-        """Return a matplotlib figure of an attribute's impact ratios with intervals; "sex x race" is that of a pair."""
+    def plot(self, attribute: str = "") -> Any:
+        """Return a matplotlib figure of an attribute's impact ratios with intervals, of the first one if none is named.
+
+        "sex x race" names a pair.
+        """
+        attribute = attribute or self.by_group[0]["attribute"]
         from ilqljax.hiring.audit.page import plot_ratios  # matplotlib takes a second
 
         rows = [row for row in self.by_group if row["attribute"] == attribute]
@@ -89,9 +93,13 @@ def audit_frame(
     Raises:
         UserError: a column is missing, a value is none of these, or a person is twice in a posting or changes category.
     """
+    if not all(isinstance(name, str) for name in (score, selected, posting, person)):
+        raise UserError("score, selected, posting and person are names of columns, such as score='score'.")
+    if isinstance(attributes, str) or not attributes:
+        raise UserError(f"{attributes=}: give a list of columns, such as ['sex'].")
+    if bool(score) == bool(selected):
+        raise UserError(f"{score=}, {selected=}: give one of the two, the name of a column.")
     outcome, wanted = score or selected, "a finite number" if score else "0 or 1"
-    if bool(score) == bool(selected) or isinstance(attributes, str) or not attributes:
-        raise UserError(f"{attributes=}, {score=}, {selected=}: give a list of attributes, and score or selected.")
     columns = read_columns(frame, [name for name in (*attributes, outcome, posting, person) if name])
     try:
         values = np.array(columns[outcome], float)

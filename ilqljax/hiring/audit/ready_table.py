@@ -9,6 +9,7 @@ Columns: the attributes, and either `score` (a number; the scoring rate is the s
 """
 
 import csv
+import gzip
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from ilqljax.types import Array
 
 ID, SCORE, SELECTED = "id", "score", "selected"
 MIN_ROWS = 2
+MOST_CATEGORIES = 50  # of a column that the user did not name as an attribute
+SAVE_AS = "Save it as comma-separated text in UTF-8; in Excel that is 'CSV UTF-8 (comma delimited)'."
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +74,16 @@ def load_ready_table(path: str | Path, *, attributes: Sequence[str] = (), allow_
         values.append(_read_value(row[kind], kind, where=where, allow_negative=allow_negative))
     if len(rows) < MIN_ROWS:
         raise UserError(f"{path}: holds {len(rows)} candidates. Give at least {MIN_ROWS} rows below the header.")
-    return ReadyTable(AttributeTable.from_candidates(rows), np.array(values), kind, ID in header)
+    table = AttributeTable.from_candidates(rows)
+    many = [name for name in columns if len(table.attribute(name).categories) > MOST_CATEGORIES and not attributes]
+    if many:  # names and free text: the report would publish them
+        raise UserError(f"{path}: column '{many[0]}' has too many values for an attribute. Give --attributes A,B.")
+    return ReadyTable(table, np.array(values), kind, ID in header)
 
 
 def _read_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield the place and the cells of each row that has any."""
-    with path.open("rb") as stream:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
         reader = csv.reader(line.decode("utf-8-sig") for _, line in read_bounded_lines(stream, path))
         try:
             for cells in filter(None, reader):
@@ -85,20 +92,27 @@ def _read_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
             raise UserError(f"{path}:{reader.line_num}: not CSV ({error}). Save the table as CSV again.") from error
         except UnicodeDecodeError as error:
             raise UserError(
-                f"{path}:{reader.line_num + 1}: byte {error.start} is not UTF-8. Save the file as UTF-8 "
-                "(iconv -t UTF-8 converts it)."
+                f"{path}:{reader.line_num + 1}: byte {error.start} is not UTF-8. {SAVE_AS} (iconv -f CP1252 -t UTF-8 "
+                "converts a file of an older Excel)."
             ) from error
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error}). Copy it again.") from error
 
 
 def _check_header(header: list[str], attributes: Sequence[str], *, where: str) -> tuple[list[str], str]:
     if not header:
         raise UserError(f"{where}: the file is empty. Give a header and one row a candidate.")
+    if header[0].startswith("PK"):
+        raise UserError(f"{where}: this is an Excel workbook or another archive, not text. {SAVE_AS}")
+    if len(header) == 1 and (mark := next((mark for mark in ";\t|" if mark in header[0]), "")):
+        raise UserError(f"{where}: the cells seem to be separated by {mark!r} instead of a comma. {SAVE_AS}")
     if len(set(header)) < len(header):
         raise UserError(f"{where}: a column name occurs twice in {header}. Rename one of the two.")
     kinds = [name for name in (SCORE, SELECTED) if name in header]
     if len(kinds) != 1:
         raise UserError(
-            f"{where}: needs exactly one of the columns '{SCORE}' and '{SELECTED}', got {header}. Rename or drop one."
+            f"{where}: needs exactly one of the columns '{SCORE}' (numbers) and '{SELECTED}' (0 or 1), spelt so, got "
+            f"{header}. Rename or drop one."
         )
     columns = list(attributes) or [name for name in header if name not in (ID, SCORE, SELECTED)]
     lacking = [f"'{name}'" for name in columns if name not in header] or ([] if columns else ["of an attribute"])
@@ -111,13 +125,13 @@ def _check_header(header: list[str], attributes: Sequence[str], *, where: str) -
 
 def _read_value(text: str, kind: str, *, where: str, allow_negative: bool) -> float:
     if kind == SELECTED and text not in ("0", "1"):
-        raise UserError(f"{where}: selected='{text}', expected 0 or 1.")
+        raise UserError(f"{where}: selected='{text}', expected 0 or 1. Write 1 for yes and 0 for no.")
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"{where}: score='{text}' is not a finite number. Fill it in, or delete the row.")
+        raise UserError(f"{where}: score='{text}' is not a finite number such as 0.5. Mend it, or delete the row.")
     if value < 0 and not allow_negative:
         raise UserError(
             f"{where}: score={text} is negative, which often stands for a missing score. Delete such rows, or pass "

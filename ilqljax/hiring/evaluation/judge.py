@@ -22,6 +22,8 @@ import numpy as np
 from markupsafe import Markup
 
 from ilqljax.decoding.policy import Generation, TextPolicy
+from ilqljax.errors import check_known, check_range
+from ilqljax.hiring.data.splits import SPLIT_NAMES
 from ilqljax.hiring.environment import PostingObservation
 from ilqljax.hiring.evaluation.impact import tabulate_impact_ratios
 from ilqljax.hiring.evaluation.record import (
@@ -64,6 +66,11 @@ class JudgeConfig:
     max_postings: int = 0
     seed: int = 0
     fluency: str = ""
+
+    def __post_init__(self) -> None:
+        check_known(SPLIT_NAMES, split=self.split)
+        check_range(self, "[0, inf)", "best_of", "max_postings")
+        check_range(self, "[1, inf)", "n_selected")
 
 
 @dataclass(frozen=True, eq=False)
