@@ -66,6 +66,7 @@ def test_rewrites_are_paired_by_posting_and_flagged(data, tmp_path):
     assert (tmp_path / "out" / "selection_gender_after.csv").is_file()
 
 
+@pytest.mark.slow
 def test_evaluation_file_of_a_run_is_read_with_its_own_flags(data, tmp_path):
     postings, _ = make_market(seed=0, n_postings=15, n_candidates=1)
     row = {"posting_id": postings[0].id, "rewrite": postings[0].description, "guardrail_failures": ["company_kept"]}

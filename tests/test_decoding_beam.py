@@ -171,6 +171,7 @@ def test_an_utterance_critic_cannot_weigh_tokens(model, networks):
         search(params, utterance.init_target(params), jnp.zeros((1, 2), jnp.int32), jnp.array([2]))
 
 
+@pytest.mark.slow
 def test_layers_with_arrays_of_their_own_find_the_same_beams(model, networks):
     config = DecodeConfig(max_new_tokens=6, beta=1.5)
     unrolled = ValueLM(GPT2(dataclasses.replace(model.backbone.config, unroll=2)), model.config)

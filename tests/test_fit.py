@@ -27,6 +27,7 @@ BUCKETS = {"length_buckets": (16,), "action_buckets": (4,)}
 ANSWERS = ObservationDataset([answer("ab", text, float(i)) for i, text in enumerate("cdefgh")], WORDS_TOKENIZER)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bc", "filtered_bc", "ilql", "dpo"])
 def test_a_short_training_learns_and_is_watched(name):
     seen = []

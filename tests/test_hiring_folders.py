@@ -373,6 +373,7 @@ def garble(file):
     file.write_bytes(b"\xff" + file.read_bytes()[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [lose, cut, garble])
 @pytest.mark.parametrize("name", ["offline.jsonl", "summary.json", "splits.json", "jobs.jsonl", "candidates.jsonl"])
 def test_a_damaged_file_is_made_again_and_asks_nothing(tmp_path, name, damage, caplog):

@@ -31,6 +31,7 @@ def make_networks(config):
     return Networks(model, params, target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_networks_come_back_to_the_bit(kind, tmp_path):
     networks = make_networks(KINDS[kind])

@@ -452,6 +452,7 @@ def assert_same_step(got, expected):
     assert_close(jax.device_get(state.target), expected_state.target, rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_accumulated_microbatches_equal_the_whole_batch(stepped):
     # The rows' numbers of actions differ, so a mean of the microbatches' means would not do.
     assert_same_step(jit_step(accumulate_steps=2)(make_state(), BATCH), stepped)

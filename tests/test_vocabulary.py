@@ -12,6 +12,7 @@ from ilqljax.rl.objectives.likelihood import score_rows, token_cross_entropy
 from ilqljax.training.mesh import MeshConfig, batch_sharding, make_mesh
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("each_way")
 @pytest.mark.parametrize("max_logits", [9 * 3, 9 * 7])  # 7 rows of 9 scores: three chunks, the last padded; or one
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
