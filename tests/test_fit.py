@@ -212,6 +212,6 @@ def test_what_is_chosen_suits_every_algorithm_and_its_rows(name):
     model, settings, decode = choose_options(name, [rows], None, BRIEF, {})
     learner = make_learner(name, model, settings.loss)
     stage = loop.make_stage(name, learner, settings, rows)
-    assert settings.length_buckets == (max(stage.rows.get_item(i).sizes[0] for i in range(stage.rows.size())),)
+    assert settings.length_buckets == (stage.rows.row_sizes[:, 0].max(),)
     assert model.backbone.config.n_positions == settings.length_buckets[0] + decode.max_new_tokens
     assert (decode.n_generations > 1) == (learner.model.config.level == "utterance")

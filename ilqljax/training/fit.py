@@ -156,7 +156,6 @@ def fit(
         watched = [rows] if held_out is None else [rows, held_out]
         asked = {**(asdict(settings) if isinstance(settings, TrainConfig) else settings)}
         model, settings, decode = choose_options(algorithm, watched, model, asked, decode)
-        _, cloning, _ = choose_options("bc", watched, model, asked | {"loss": {}}, {})
     elif model is None or tokenizer is not None or not isinstance(settings, TrainConfig):
         raise UserError("A ready dataset has a tokenizer. Give it model= and settings=TrainConfig(...), no tokenizer=.")
     elif not isinstance(decode, DecodeConfig):
@@ -165,6 +164,7 @@ def fit(
     learner = make_learner(algorithm, model, settings.loss)
     starts_from_policy = learner.algorithm.has_reference or not learner.trains_policy()
     if starts_from_policy and not ready and trunk is None and networks is None:
+        _, cloning, _ = choose_options("bc", watched, model, asked | {"loss": {}}, {})
         cloned = fit(rows, "bc", model=model, settings=cloning, seed=seed, validation=held_out)
         trunk = cloned.trained.params["policy"]
     stage = make_stage(algorithm, learner, settings, rows, held_out)
@@ -225,7 +225,7 @@ def choose_options(
     found, options = read_options(algorithm, loss, path="settings.loss")
     rows, transform = watched[0], found.transform.fit(watched[0], options)
     changed: list[Any] = [transform.apply(data) for data in watched]  # lists of rows, as those are
-    longest = max(data.get_item(i).sizes[0] for data in changed for i in range(data.size()))
+    longest = max(int(data.row_sizes[:, 0].max()) for data in changed)
     points = map(rows.get_item, range(rows.size()))
     answer = max(int((p.utterance_action_idxs - p.utterance_state_idxs[:-1]).max(initial=1)) for p in points)
     if model is None:
