@@ -16,7 +16,6 @@ PACKAGE = ROOT / "ilqljax"
 # row do not know each other. A room is a module or a package of `ilqljax`.
 ROWS = (
     ("errors",),
-    ("types",),
     ("data", "envs"),
     ("config", "cli"),
     ("models",),
@@ -46,7 +45,7 @@ ONLY_IN = {
 # NumPy-level code, which a user's machine without an accelerator runs, may not pull jax in when it is imported; nor
 # may a command, whose --help is to be quick. What acts, what searches on devices and what registers everything
 # (`task`) is not data code.
-NUMPY_LEVEL = ("ilqljax.cli", "ilqljax.data", "ilqljax.envs", "ilqljax.hiring", "ilqljax.types", "ilqljax.wordle")
+NUMPY_LEVEL = ("ilqljax.cli", "ilqljax.data", "ilqljax.envs", "ilqljax.hiring", "ilqljax.wordle")
 NUMPY_LEVEL += ("ilqljax.decoding.options", "ilqljax.training.commands")
 USES_JAX = (
     "ilqljax.data.loader",
@@ -87,7 +86,7 @@ def find_imports(node: ast.AST, *, nested: bool = True) -> Iterator[tuple[str, i
             if child.level:  # only a config's neighbours, whose folder has another name in a wheel
                 yield "." * child.level + (child.module or ""), child.lineno
                 continue
-            # `from ilqljax.models import heads` imports a module, `from ilqljax.types import Array` does not.
+            # `from ilqljax.models import heads` imports a module, `from ilqljax.data.types import Array` does not.
             for alias in child.names:
                 full = f"{child.module}.{alias.name}"
                 yield full if full in SOURCES else child.module, child.lineno
@@ -116,8 +115,7 @@ def import_pairs() -> Iterator[tuple[str, str, str]]:
 def test_the_table_lists_what_there_is_and_the_house_is_small():
     rooms = {room_of(name) for name in SOURCES} - {""}
     assert rooms <= set(LEVELS), "every module and package of ilqljax needs a place in ROWS"
-    # py.typed is no module: it tells type checkers that the annotations are meant for them (PEP 561).
-    entries = [path for path in PACKAGE.iterdir() if path.name not in ("__pycache__", "py.typed")]
+    entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
     assert len(entries) <= 18, sorted(path.name for path in entries)
 
 

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from ilqljax.data.datapoint import DataPoint, collate
 from ilqljax.data.tokenizer import CharacterTokenizer
+from ilqljax.data.types import Counts
 from ilqljax.errors import UserError
 from ilqljax.models import chunks
 from ilqljax.models.cpu import attention
@@ -27,7 +28,6 @@ from ilqljax.rl.objectives.likelihood import BCConfig
 from ilqljax.rl.objectives.values import ILQLConfig
 from ilqljax.rl.steps import TargetConfig, TrainState, count_batch, init_state, make_train_step, sum_microbatches
 from ilqljax.training.mesh import MeshConfig, infer_param_shardings, make_mesh, shard_batch
-from ilqljax.types import Counts
 
 TOKENIZER = CharacterTokenizer(string.ascii_lowercase + " .,!?'-")  # 40 ids
 TRUNK = GPT2Config(vocab_size=TOKENIZER.vocab_size, n_positions=32, n_embd=16, n_layer=2, n_head=2)

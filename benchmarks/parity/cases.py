@@ -13,11 +13,11 @@ from benchmarks.parity.options import make_token_reward, translate_options, tran
 from benchmarks.parity.original_batch import cut_end
 from ilqljax.data.datapoint import DataPoint, collate
 from ilqljax.data.tokenizer import CharacterTokenizer
+from ilqljax.data.types import Batch
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.io.original import params_from_original
 from ilqljax.models.value_lm import ValueLM
-from ilqljax.types import Batch
 
 MOVES = ("state_idxs", "action_idxs", "rewards", "terminals")
 BATCH = ("tokens", "attn_mask", *MOVES, *(f"u_{name}" for name in MOVES))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from ilqljax.data.datapoint import DataPoint
-from ilqljax.types import Transitions
+from ilqljax.data.types import Transitions
 
 
 def cut_end(point: DataPoint, max_length: int) -> DataPoint:

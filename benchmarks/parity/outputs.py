@@ -13,12 +13,12 @@ from benchmarks.parity.cases import MOVES, Case
 from benchmarks.parity.comparison import Comparison, compare_texts, relative_error
 from benchmarks.parity.options import translate_acting
 from benchmarks.parity.training import CAST
+from ilqljax.data.types import Array, Batch
 from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.sampling import advantage_term, filter_logits
 from ilqljax.models.value_lm import compute_logits, policy_trunk
 from ilqljax.rl.objectives.likelihood import token_weights
 from ilqljax.rl.objectives.values import ILQLConfig, compute_critic, select_transitions, weigh_actions
-from ilqljax.types import Array, Batch
 
 DATAPOINT_FIELDS = ("tokens", *MOVES, *(f"utterance_{name}" for name in MOVES))
 

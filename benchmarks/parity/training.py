@@ -10,12 +10,12 @@ from benchmarks.parity.cases import Case
 from benchmarks.parity.comparison import TOLERANCE_AFTER_STEPS, Comparison, compare_trees, relative_error, select
 from benchmarks.parity.options import translate_optimizer
 from benchmarks.parity.original_batch import count_padding
+from ilqljax.data.types import LossFn
 from ilqljax.models.io.original import params_from_original
 from ilqljax.rl.algorithms import Learner, make_learner
 from ilqljax.rl.objectives.values import ILQLConfig, select_transitions, unreached_paths
 from ilqljax.rl.optim import make_optimizer
 from ilqljax.rl.steps import TargetConfig, TrainState, count_batch, init_state, make_train_step
-from ilqljax.types import LossFn
 
 NO_CRITIC = {"v_weight": 0.0, "q_weight": 0.0, "cql_weight": 0.0, "dm_weight": 0.0}
 CAST = "utterance rewards cast to integers, as the original does (DOMAIN 2.4); our training uses floats"

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.speed.clock import measure_seconds
+from ilqljax.data.types import Array
 from ilqljax.models.dense import apply_dense
-from ilqljax.types import Array
 
 KERNEL = (768, 3072)  # of GPT-2 small's MLP
 ROWS = (1, 8, 32)

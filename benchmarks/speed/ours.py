@@ -21,6 +21,7 @@ from benchmarks.speed.work import (
 from ilqljax.data.dataset import ObservationDataset, SelectedRows
 from ilqljax.data.loader import eval_batches, expect_counts, make_train_loader
 from ilqljax.data.tokenizer import CharacterTokenizer
+from ilqljax.data.types import Batch, Transitions
 from ilqljax.decoding.generate import DecodeConfig, make_generate
 from ilqljax.decoding.sampling import prepare_for_decoding
 from ilqljax.hiring.matching.dense import DenseIndex
@@ -29,7 +30,6 @@ from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.rl.algorithms import find_unreached, init_learner_state, make_learner
 from ilqljax.rl.optim import OptimConfig, make_optimizer
 from ilqljax.rl.steps import TargetConfig, TrainState, make_train_step
-from ilqljax.types import Batch, Transitions
 
 # What rows of real lengths are padded to.
 BUCKETS = {"length_buckets": (256, 384, 512), "action_buckets": (128, 192, 256)}

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ilqljax.data.tokenizer import AGENT_END, AGENT_START, DIALOGUE_END, ENV_END, ENV_START, Tokenizer
+from ilqljax.data.types import Array, Batch, Transitions
 from ilqljax.errors import UserError
-from ilqljax.types import Array, Batch, Transitions
 
 EXCERPT = 60  # characters of an offending text that an error message shows
 

@@ -12,8 +12,8 @@ from jaxtyping import Int
 
 from ilqljax.data.datapoint import DataPoint, Dialogue, TokenReward, pay_nothing
 from ilqljax.data.tokenizer import Tokenizer
+from ilqljax.data.types import Counts
 from ilqljax.errors import UserError
-from ilqljax.types import Counts
 
 View = Callable[[Dialogue], Dialogue]  # from a dialogue to how it is shown to the model
 

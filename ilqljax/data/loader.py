@@ -32,8 +32,8 @@ from jaxtyping import Int
 
 from ilqljax.data.datapoint import DataPoint, collate
 from ilqljax.data.dataset import IterableRLDataset, ListRLDataset, RLDataset
+from ilqljax.data.types import Batch, Counts
 from ilqljax.errors import UserError, check_range
-from ilqljax.types import Batch, Counts
 
 SMALLEST_ACTION_BUCKET = 16
 

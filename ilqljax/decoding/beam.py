@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from ilqljax.data.types import UNCLIPPED, Array
 from ilqljax.decoding.generate import LoopState, decode
 from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.sampling import ActingNetworks, make_token_scores
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import take_cache_rows
 from ilqljax.models.value_lm import ValueLM
-from ilqljax.types import UNCLIPPED, Array
 
 
 class Beams(NamedTuple):

@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from ilqljax.data.types import UNCLIPPED, Array
 from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.sampling import ActingNetworks, make_token_scores, sample_tokens
 from ilqljax.models.gpt2 import CacheSlots, TrunkOutput, take_cache_rows
 from ilqljax.models.value_lm import ValueLM
-from ilqljax.types import UNCLIPPED, Array
 
 
 class Samples(NamedTuple):

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from ilqljax.data.datapoint import Dialogue, encode_prompt
 from ilqljax.data.dataset import View
 from ilqljax.data.tokenizer import Tokenizer
+from ilqljax.data.types import UNCLIPPED, Array
 from ilqljax.decoding.beam import make_beam_search
 from ilqljax.decoding.generate import Samples, make_generate
 from ilqljax.decoding.options import DecodeConfig
@@ -20,7 +21,6 @@ from ilqljax.decoding.sampling import prepare_for_decoding
 from ilqljax.envs.base import LanguageObservation, ListDialogue, Policy
 from ilqljax.errors import UserError
 from ilqljax.models.value_lm import ValueLM
-from ilqljax.types import UNCLIPPED, Array
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from ilqljax.data.types import UNCLIPPED, Array
 from ilqljax.decoding.options import DecodeConfig
 from ilqljax.models.cpu import decoding as on_cpu
 from ilqljax.models.cpu import use_cpu_tricks
 from ilqljax.models.value_lm import ValueLM, compute_logits, policy_trunk
-from ilqljax.types import UNCLIPPED, Array
 
 
 class ActingNetworks(NamedTuple):

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from ilqljax.data.types import Array
 from ilqljax.errors import UserError
 from ilqljax.hiring.postings.posting import Candidate
-from ilqljax.types import Array
 
 UNKNOWN = -1
 

@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 from jaxtyping import Float
 
+from ilqljax.data.types import Array
 from ilqljax.envs.base import LanguageEnvironment, LanguageObservation
 from ilqljax.hiring.postings.posting import Posting, build_prompt, normalize_spaces
-from ilqljax.types import Array
 
 
 class Reward(Protocol):

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ilqljax.data.files import hash_text
+from ilqljax.data.types import Array
 from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.attributes import Attribute
 from ilqljax.hiring.evaluation.record import TRAINING, Rewrite, make_rewrites
@@ -21,7 +22,6 @@ from ilqljax.hiring.postings.posting import Posting, build_prompt, normalize_spa
 from ilqljax.hiring.reward.diversity import count_categories
 from ilqljax.hiring.reward.reward import DiversityReward
 from ilqljax.hiring.statistics import divide
-from ilqljax.types import Array
 
 DECISIONS = ("accept", "reject", "skip")
 RANKINGS = ("reward", "advantage")

@@ -12,8 +12,8 @@ import scipy.stats
 from jaxtyping import Float, Num
 from statsmodels.stats.proportion import proportion_confint, proportions_ztest
 
+from ilqljax.data.types import Array
 from ilqljax.errors import UserError
-from ilqljax.types import Array
 
 LEVEL = 0.95  # of every interval
 MIN_EXPECTED_COUNT = 5  # below this in any cell, the normal approximation gives way to Fisher's exact test

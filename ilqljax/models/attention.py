@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
+from ilqljax.data.types import Array
 from ilqljax.models.cpu import attention as on_cpu
 from ilqljax.models.cpu import find_platform, use_cpu_tricks
-from ilqljax.types import Array
 
 
 def attend(

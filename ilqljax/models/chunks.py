@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from ilqljax.types import Array
+from ilqljax.data.types import Array
 
 # An array over the vocabulary is built for at most this many entries at a time (float32: 128 MiB).
 MAX_LOGITS = 2**25

@@ -4,9 +4,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from ilqljax.data.types import Array
 from ilqljax.models.cpu import products as on_cpu
 from ilqljax.models.cpu import use_cpu_tricks
-from ilqljax.types import Array
 
 
 class Dense(nn.Module):

@@ -22,9 +22,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from ilqljax.data.types import Array
 from ilqljax.errors import check_divisible, check_known
 from ilqljax.models.attention import attend
-from ilqljax.types import Array
 
 ACTIVATIONS = {
     "gelu": partial(nn.gelu, approximate=False),

@@ -17,12 +17,12 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from ilqljax.config.sections import NO_OPTION
+from ilqljax.data.types import Array
 from ilqljax.errors import check_divisible, check_known, check_range
 from ilqljax.models.attention import attend_cached, attend_causally
 from ilqljax.models.cpu import decoding as on_cpu
 from ilqljax.models.cpu import use_cpu_tricks
 from ilqljax.models.dense import Dense
-from ilqljax.types import Array
 
 
 @dataclass(frozen=True)

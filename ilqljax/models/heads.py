@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from ilqljax.data.types import Array
 from ilqljax.models.dense import Dense, apply_dense
-from ilqljax.types import Array
 
 # torch's default for a linear layer's weights: +-1 / sqrt(inputs).
 TORCH_UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")

@@ -21,12 +21,12 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from ilqljax.config.sections import NO_OPTION
+from ilqljax.data.types import Array
 from ilqljax.errors import UserError, check_known
 from ilqljax.models import heads
 from ilqljax.models.cpu import products as on_cpu
 from ilqljax.models.cpu import use_cpu_tricks
 from ilqljax.models.gpt2 import TrunkOutput
-from ilqljax.types import Array
 
 Params = dict
 

@@ -29,11 +29,11 @@ import optax
 
 from ilqljax.config.sections import Section, from_section, to_plain
 from ilqljax.data.transforms import AllRows, BestRows, PreferencePairs, ReturnLabels, Transform
+from ilqljax.data.types import UNCLIPPED, Array, LossFn
 from ilqljax.errors import UserError, check_known
 from ilqljax.models.value_lm import ValueLM
 from ilqljax.rl.objectives import likelihood, values
 from ilqljax.rl.steps import TrainState, init_state
-from ilqljax.types import UNCLIPPED, Array, LossFn
 
 
 class Algorithm(NamedTuple):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from ilqljax.types import Array
+from ilqljax.data.types import Array
 
 
 def masked_mean(values: Float[Array, "..."], mask: Bool[Array, "..."], *, count: Float[Array, ""]) -> Float[Array, ""]:

@@ -9,10 +9,10 @@ import optax
 from jaxtyping import Float, Int
 from optax.contrib import MuonDimensionNumbers, muon
 
+from ilqljax.data.types import Array
 from ilqljax.errors import UserError, check_known, check_range
 from ilqljax.models import cpu
 from ilqljax.models.cpu import use_cpu_tricks
-from ilqljax.types import Array
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The training state, and the one step that runs any algorithm: gradient, optimizer update and target update.
 
-An algorithm adds a loss function (`ilqljax.types.LossFn`) and nothing else; `ilqljax.rl.objectives` holds them.
+An algorithm adds a loss function (`ilqljax.data.types.LossFn`) and nothing else; `ilqljax.rl.objectives` holds them.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Bool, Float, Int
 
+from ilqljax.data.types import Array, Batch, Counts, LossFn
 from ilqljax.errors import check_range
 from ilqljax.rl.optim import global_norm
-from ilqljax.types import Array, Batch, Counts, LossFn
 
 
 @dataclass(frozen=True)

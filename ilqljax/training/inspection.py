@@ -12,12 +12,12 @@ import numpy as np
 from ilqljax.data.dataset import ListRLDataset
 from ilqljax.data.loader import eval_batches
 from ilqljax.data.pages import render_page
+from ilqljax.data.types import UNCLIPPED, Array, Batch
 from ilqljax.errors import UserError
 from ilqljax.models.value_lm import ValueLM, policy_trunk
 from ilqljax.rl import losses
 from ilqljax.rl.objectives.likelihood import taken_tokens, token_cross_entropy
 from ilqljax.rl.objectives.values import ILQLConfig, compute_critic, number_utterances, select_transitions
-from ilqljax.types import UNCLIPPED, Array, Batch
 
 COLUMNS = ("token", "advantage", "V", "target Q", "Q", "log p", "reward")
 WIDTHS = (9, 9, 9, 19, 9, 9)

@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ilqljax.data.dataset import ListRLDataset, RLDataset
 from ilqljax.data.loader import eval_batches, expect_counts, make_train_loader
 from ilqljax.data.transforms import Transform
+from ilqljax.data.types import Array
 from ilqljax.errors import UserError
 from ilqljax.models.builders import count_parameters
 from ilqljax.rl.algorithms import Learner, find_unreached, init_learner_state
@@ -30,7 +31,6 @@ from ilqljax.training.mesh import batch_sharding, infer_param_shardings, shard_b
 from ilqljax.training.metrics import MetricWriter, NonFiniteError, ProgressBar, Recorder
 from ilqljax.training.processes import check_same, is_first_process
 from ilqljax.training.run_config import TrainConfig
-from ilqljax.types import Array
 
 SHOWN = ("validation/loss", "rollout/return", "rollout/return_standard_error")  # on the terminal
 

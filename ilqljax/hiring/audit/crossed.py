@@ -28,9 +28,9 @@ import scipy.stats
 from jaxtyping import Bool, Float, Int, Num
 from scipy.sparse import csr_array
 
+from ilqljax.data.types import Array
 from ilqljax.hiring.matching.matcher import NOBODY, Matches
 from ilqljax.hiring.statistics import LEVEL, Estimate, divide
-from ilqljax.types import Array
 
 
 class Pairs(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from ilqljax.data.types import Array
 from ilqljax.errors import check_range
 from ilqljax.hiring.attributes import Attribute, AttributeTable
 from ilqljax.hiring.audit.crossed import Pairs, median_of_members, pair_measures
@@ -28,7 +29,6 @@ from ilqljax.hiring.reward.scores import (
     select_targets,
 )
 from ilqljax.hiring.statistics import bootstrap_mean
-from ilqljax.types import Array
 
 BEFORE, AFTER = "before", "after"
 

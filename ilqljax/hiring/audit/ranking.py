@@ -22,6 +22,7 @@ import numpy as np
 import scipy.special
 from jaxtyping import Float, Int
 
+from ilqljax.data.types import Array
 from ilqljax.errors import UserError
 from ilqljax.hiring.audit.rates import Row
 from ilqljax.hiring.reward.diversity import (
@@ -36,7 +37,6 @@ from ilqljax.hiring.reward.diversity import (
 )
 from ilqljax.hiring.reward.scores import ScoreTerm, codes_or_unknown
 from ilqljax.hiring.statistics import UNDEFINED, bootstrap_mean, divide, mean_of_defined, split_draws
-from ilqljax.types import Array
 
 SMOOTHING = 1.0
 

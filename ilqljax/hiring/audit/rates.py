@@ -35,6 +35,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 from statsmodels.stats.multitest import multipletests
 
+from ilqljax.data.types import Array
 from ilqljax.hiring.attributes import Attribute
 from ilqljax.hiring.audit.crossed import (
     Pairs,
@@ -57,7 +58,6 @@ from ilqljax.hiring.statistics import (
     two_proportion_test,
     wilson_interval,
 )
-from ilqljax.types import Array
 
 Row = dict[str, Any]
 N_RESAMPLES = 2000

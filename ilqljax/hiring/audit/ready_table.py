@@ -20,12 +20,12 @@ import numpy as np
 from jaxtyping import Float
 
 from ilqljax.data.files import read_bounded_lines
+from ilqljax.data.types import Array
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import Attribute, AttributeTable
 from ilqljax.hiring.audit.crossed import pair_rows
 from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditConfig, audit_attributes
 from ilqljax.hiring.postings.posting import Candidate
-from ilqljax.types import Array
 
 ID, SCORE, SELECTED = "id", "score", "selected"
 MIN_ROWS = 2

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from ilqljax.data.types import Array
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import Attribute, AttributeTable
 from ilqljax.hiring.audit.crossed import pair_selection
@@ -34,7 +35,6 @@ from ilqljax.hiring.audit.rates import Row, tabulate_rates
 from ilqljax.hiring.evaluation.summary import PHASES, Policies, find_attributes
 from ilqljax.hiring.matching.matcher import NOBODY, check_selected
 from ilqljax.hiring.postings.posting import Candidate
-from ilqljax.types import Array
 
 UNKNOWN_ROW = "(unknown)"
 SMALLEST_ROW = "(smallest ratio)"

@@ -29,12 +29,12 @@ from jaxtyping import Bool, Float
 
 from ilqljax.data.files import check_checksum, save_with_checksum
 from ilqljax.data.json_lines import read_json_lines
+from ilqljax.data.types import Array
 from ilqljax.errors import UserError
 from ilqljax.hiring.environment import Reward
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.guardrails.fluency import Fluency
 from ilqljax.hiring.postings.posting import Posting, build_prompt, normalize_spaces
-from ilqljax.types import Array
 
 EVALUATION_FILE = "evaluation.jsonl"
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from ilqljax.data.types import Array
 from ilqljax.errors import UserError
 from ilqljax.hiring.data.prepared import PreparedData
 from ilqljax.hiring.environment import PostingObservation
 from ilqljax.hiring.guardrails import Failure
-from ilqljax.types import Array
 
 PASS_SHARE = 0.99
 

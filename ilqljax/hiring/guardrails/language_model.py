@@ -13,6 +13,7 @@ from ilqljax.data.datapoint import Dialogue
 from ilqljax.data.dataset import ObservationDataset, View
 from ilqljax.data.loader import eval_batches
 from ilqljax.data.tokenizer import FILE_NAME, GPT2Tokenizer, Tokenizer, load_tokenizer
+from ilqljax.data.types import Array, Batch
 from ilqljax.decoding.policy import TextPolicy, identity_view
 from ilqljax.errors import UserError
 from ilqljax.hiring.data.prepared import PreparedData
@@ -20,7 +21,6 @@ from ilqljax.hiring.guardrails.fluency import Fluency, calibrate_fluency, select
 from ilqljax.models.builders import build_gpt2
 from ilqljax.models.value_lm import ValueLM, policy_trunk
 from ilqljax.rl.objectives.likelihood import sum_log_probability
-from ilqljax.types import Array, Batch
 
 CLONE = "bc"
 

@@ -22,9 +22,9 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
+from ilqljax.data.types import Array
 from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.matching.matcher import CheckedMatcher, Matches, check_k, join_matches, select_top_k
-from ilqljax.types import Array
 
 METRICS = ("cosine", "dot")
 AXIS = "candidates"

@@ -18,13 +18,13 @@ from safetensors import SafetensorError, safe_open
 
 from ilqljax.config import register
 from ilqljax.data.files import read_arrays, save_arrays
+from ilqljax.data.types import Array
 from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.data.prepared import VECTORS
 from ilqljax.hiring.matching.dense import METRICS, DenseIndex, DenseMatcher, prepare_vectors
 from ilqljax.hiring.matching.matcher import Matcher, hash_texts
 from ilqljax.hiring.postings.posting import Candidate
 from ilqljax.models.sentence_encoder import SentenceEncoder
-from ilqljax.types import Array
 
 logger = logging.getLogger(__name__)
 

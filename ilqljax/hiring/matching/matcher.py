@@ -21,9 +21,9 @@ import scipy.sparse
 from jaxtyping import Float, Int
 
 from ilqljax.config import register
+from ilqljax.data.types import Array
 from ilqljax.errors import UserError
 from ilqljax.hiring.postings.posting import Candidate
-from ilqljax.types import Array
 
 # Letters and digits, then any + and # that end the word: "c++" and "c#" stay whole, "a+b" is two words.
 WORD = re.compile(r"[^\W_]+(?:[+#]++(?!\w))?")

@@ -9,8 +9,8 @@ import scipy.sparse
 import scipy.special
 from jaxtyping import Float
 
+from ilqljax.data.types import Array
 from ilqljax.errors import UserError, check_known
-from ilqljax.types import Array
 
 Distance = Callable[[Float[Array, "... C"], Float[Array, "... C"]], Float[Array, "..."] | float]
 DEFAULT_SMOOTHING = 0.01

@@ -11,12 +11,12 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Float, Int, Num
 
+from ilqljax.data.types import Array
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import UNKNOWN
 from ilqljax.hiring.matching.matcher import check_k
 from ilqljax.hiring.reward.distances import Distance, total_variation
 from ilqljax.hiring.statistics import Estimate, divide, split_draws
-from ilqljax.types import Array
 
 
 class CategoryCounts(NamedTuple):

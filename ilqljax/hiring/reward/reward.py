@@ -14,6 +14,7 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Float, Int
 
+from ilqljax.data.types import Array
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.guardrails import check_rewrite, is_damaged
@@ -22,7 +23,6 @@ from ilqljax.hiring.postings.posting import parse_prompt
 from ilqljax.hiring.reward.cache import MemoryCache, RewardCache
 from ilqljax.hiring.reward.scores import RewardConfig, ShortlistScorer
 from ilqljax.hiring.statistics import Estimate
-from ilqljax.types import Array
 
 # A cached reward is only valid for the code that computed it; raise this when the meaning of a reward changes.
 REWARD_VERSION = 1

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from ilqljax.data.types import Array
 from ilqljax.errors import UserError, check_known, check_range
 from ilqljax.hiring.attributes import UNKNOWN, Attribute, AttributeTable
 from ilqljax.hiring.reward.distances import DEFAULT_SMOOTHING, DISTANCE_NAMES, Distance, make_distance, parse_numbers
@@ -33,7 +34,6 @@ from ilqljax.hiring.reward.diversity import (
     pool_share,
 )
 from ilqljax.hiring.statistics import Estimate
-from ilqljax.types import Array
 
 TARGETS = ("pool", "uniform", "fixed", "group")
 ANY_GROUP = "*"

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ilqljax.types import Array
+from ilqljax.data.types import Array
 
 P, R = ParamSpec("P"), TypeVar("R")
 

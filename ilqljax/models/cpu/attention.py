@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from ilqljax.data.types import Array
 from ilqljax.models.cpu import trick
 from ilqljax.models.cpu.products import is_half
-from ilqljax.types import Array
 
 # Queries of a block. Half of the square is masked: at 512 tokens blocks of 128 compute 62 % of it.
 BLOCK = 128

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from ilqljax.data.types import Array
 from ilqljax.models.cpu import trick
 from ilqljax.models.cpu.products import transpose_kernels
-from ilqljax.types import Array
 
 
 @partial(jax.jit, static_argnames="split")

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Float, Int
 
+from ilqljax.data.types import Array
 from ilqljax.models.chunks import Scores, count_chunks, join_rows, reduce_scores, scan_vocabulary, split_rows
 from ilqljax.models.cpu import trick
-from ilqljax.types import Array
 
 
 def is_half(dtype: jax.typing.DTypeLike) -> bool:

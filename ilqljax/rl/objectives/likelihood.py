@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from ilqljax.data.types import Array, Batch, Counts, LossFn, Transitions
 from ilqljax.errors import check_range
 from ilqljax.models.chunks import Scores, reduce_scores, scan_vocabulary
 from ilqljax.models.cpu import products as on_cpu
 from ilqljax.models.cpu import use_cpu_tricks
 from ilqljax.models.value_lm import ValueLM, policy_trunk
 from ilqljax.rl import losses
-from ilqljax.types import Array, Batch, Counts, LossFn, Transitions
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from ilqljax.data.types import Array, Batch, LossFn, Transitions
 from ilqljax.errors import UserError, check_known, check_range
 from ilqljax.models import chunks, heads
 from ilqljax.models.value_lm import ValueLM, compute_logits, policy_trunk
 from ilqljax.rl import losses
 from ilqljax.rl.objectives.likelihood import policy_loss, score_rows, taken_tokens
-from ilqljax.types import Array, Batch, LossFn, Transitions
 
 
 @dataclass(frozen=True)
