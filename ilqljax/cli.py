@@ -10,7 +10,6 @@ imports jax inside its functions only, so that help is quick.
 import argparse
 import ast
 import dataclasses
-import difflib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -23,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, find_close
 
 T = TypeVar("T")
 
@@ -79,8 +78,7 @@ def show_commands(words: Sequence[str], commands: Mapping[str, str]) -> None:
     if words[n_known:] and words[n_known] not in HELP:
         missing = "" if commands.keys() - LIBRARY else " Those of tasks are missing: run pip install -e . once more."
         unknown = " ".join(words[: n_known + 1])
-        close = difflib.get_close_matches(unknown, shown, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = find_close(unknown, shown)
         raise UserError(f"Unknown command {unknown!r}.{hint} Commands: {', '.join(shown)}.{missing}")
     width = max(map(len, shown))
     lines = [f"  {name:<{width}}  {read_docstring(module).splitlines()[0]}" for name, module in shown.items()]
@@ -192,12 +190,9 @@ def read_attributes(documented: Any) -> dict[str, str]:
 
     Each text is one line without its last full stop.
     """
-    if isinstance(documented, type):
-        documented = (each for base in reversed(documented.__mro__) for each in (base, base.__init__))
-    else:
-        documented = (documented,)
+    classes = reversed(documented.__mro__) if isinstance(documented, type) else ()
     texts: dict[str, str] = {}
-    for each in documented:
+    for each in [part for base in classes for part in (base, base.__init__)] or [documented]:
         section = [*re.split(r"\n(?:Attributes|Args):\n", inspect.cleandoc(each.__doc__ or "")), ""]
         entries = re.split(r"\n(?=\w+: )", textwrap.dedent(section[1].partition("\n\n")[0]))
         found = (entry.partition(": ") for entry in entries)

@@ -1,6 +1,7 @@
 """The one exception type that means: the user can fix this; and the refusals that most options need."""
 
-from collections.abc import Collection
+import difflib
+from collections.abc import Collection, Iterable
 
 
 class UserError(ValueError):
@@ -9,6 +10,12 @@ class UserError(ValueError):
     The message says what was given, what was expected and what to change. Command-line programs print it as one line
     and exit with status 2; a library caller catches it like any `ValueError`.
     """
+
+
+def find_close(name: str, known: Iterable[str]) -> str:
+    """Word the closest of the known names; "" where none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def check_known(known: Collection[str], **given: str) -> None:

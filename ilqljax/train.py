@@ -14,7 +14,6 @@ import sys
 import time
 import zlib
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from ilqljax.rl.algorithms import Learner, select_acting_params
 from ilqljax.rl.steps import TrainState
 from ilqljax.training import processes
 from ilqljax.training.checkpoint import CheckpointStore
+from ilqljax.training.commands.train import find_config
 from ilqljax.training.compilation import enable_compilation_cache
 from ilqljax.training.evaluation import (
     Trained,
@@ -166,8 +166,7 @@ def open_writers(
 
 def read_config(argv: list[str]) -> tuple[ConfigDict, list[str]]:
     """Load the config file that the command line names, with all defaults; return it and the other arguments."""
-    words = [word for argument in argv for word in argument.split("=", 1)]
-    name = next((b for a, b in pairwise(words) if a in ("--config", "-config")), "")
+    name = find_config(argv)
     if not name:
         return ConfigDict(), argv
     config = load_run_config(name)

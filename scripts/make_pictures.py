@@ -17,17 +17,16 @@ import matplotlib
 import matplotlib.style
 from matplotlib.figure import Figure
 
+from ilqljax.data.drawings import ALARM, BLUE, FAINT, ORANGE, STYLE
 from ilqljax.data.files import read_json
 
 ADVICE = "Give the folder that the command wrote."
 TITLES = {"shortlisting": "Shortlisted", "selection": "Selected", "scoring": "Scored above the median"}
-INK, FAINT, CHANCE, ALARM, BLUE = "#222222", "#767676", "#d5d9de", "#b00020", "#15599c"
-STYLE = {
-    "svg.fonttype": "none",
+CHANCE = "#d5d9de"
+PLAIN = {
     "svg.hashsalt": "ilqljax",  # equal bytes for equal numbers
-    "text.parse_math": False,
-    "font.sans-serif": ["DejaVu Sans"],
     "font.size": 11,
+    "legend.fontsize": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.spines.left": False,
@@ -40,7 +39,7 @@ def draw_gains(results: list[dict[str, Any]]) -> Figure:
     rows = [row for row in results if row["policy"] != "echo"]
     figure = Figure(figsize=(7.2, 0.55 * len(rows) + 1.1), layout="constrained")
     axes = figure.add_subplot()
-    kinds = {"difference": ("gain", "o", BLUE), "guarded_difference": ("guarded gain", "D", "#a04a00")}
+    kinds = {"difference": ("gain", "o", BLUE), "guarded_difference": ("guarded gain", "D", ORANGE)}
     for shift, (name, (label, marker, colour)) in zip((-0.15, 0.15), kinds.items(), strict=True):
         values = [row[name] for row in rows]
         errors = [[row[name] - row[f"{name}_low"] for row in rows], [row[f"{name}_high"] - row[name] for row in rows]]
@@ -93,7 +92,7 @@ def main() -> None:
     args = parser.parse_args()
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    with matplotlib.style.context(["default", STYLE]):
+    with matplotlib.style.context([*STYLE, PLAIN]):
         gains = draw_gains(read_json(Path(args.run) / "results.json", advice=ADVICE, kind=list))
         gains.savefig(out / "gains.svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
         draw_ratios(read_json(Path(args.audit) / "audit.json", advice=ADVICE)).savefig(

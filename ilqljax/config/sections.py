@@ -6,7 +6,6 @@ A field or parameter is an option, and its annotation says which values it takes
 
 import contextlib
 import dataclasses
-import difflib
 import inspect
 import types
 import typing
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, find_close
 
 T = TypeVar("T")
 Section: typing.TypeAlias = ConfigDict | Mapping[str, Any]
@@ -154,6 +153,4 @@ def _wrong_type(value: Any, expected: Any, *, path: str) -> UserError:
 def suggest(name: str, known: Iterable[str]) -> str:
     """Word the closest match, if there is one, and the known names."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"{hint} Known: {', '.join(known) or 'none'}."
+    return f"{find_close(name, known)} Known: {', '.join(known) or 'none'}."

@@ -58,9 +58,9 @@ class FrameAudit:
 
         "sex x race" names a pair.
         """
-        attribute = attribute or self.by_group[0]["attribute"]
         from ilqljax.hiring.audit.page import plot_ratios  # matplotlib takes a second
 
+        attribute = attribute or self.by_group[0]["attribute"]
         rows = [row for row in self.by_group if row["attribute"] == attribute]
         if not rows:
             raise UserError(f"{attribute!r} has no row. {sorted({row['attribute'] for row in self.by_group})} have.")

@@ -23,20 +23,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--distributed", action="store_true", help="one of several processes that train together")
 
 
+def find_config(words: Sequence[str]) -> str:
+    """Return the config that the words of a command line name; "" where they name none."""
+    parts = [part for word in words for part in word.split("=", 1)]
+    return next((value for option, value in pairwise(parts) if option in ("--config", "-config")), "")
+
+
 def describe(words: Sequence[str]) -> str:
     """List all options of the config that the words name, with their values and what they are."""
-    parts = [part for word in words for part in word.split("=", 1)]
-    named = [value for option, value in pairwise(parts) if option == "--config"]
-    if not named:
+    name = find_config(words)
+    if not name:
         return ""
     from ilqljax.rl.algorithms import ALGORITHMS
     from ilqljax.training.run_config import RunConfig, load_run_config
 
-    config = load_run_config(named[-1]).to_dict()
+    config = load_run_config(name).to_dict()
     losses = {"pretrain": ALGORITHMS["bc"], "train": ALGORITHMS[config["algorithm"]]}
     known = {f"--config.{stage}.loss": algorithm.config_class for stage, algorithm in losses.items()}
     lines = describe_section(config, [RunConfig], "--config", known)
-    return "\n".join(["", "", f"options of {named[-1]}, and their values:", *lines])
+    return "\n".join(["", "", f"options of {name}, and their values:", *lines])
 
 
 def describe_section(
