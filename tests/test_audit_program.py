@@ -54,6 +54,7 @@ def test_same_seed_gives_the_same_bytes(data, tmp_path):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
 
+@pytest.mark.slow
 def test_rewrites_are_paired_by_posting_and_flagged(data, tmp_path):
     postings, _ = make_market(seed=0, n_postings=15, n_candidates=1)
     rows = [{"id": p.id, "text": p.description} for p in postings[:4]] + [{"id": postings[4].id, "text": "gibberish"}]

@@ -111,6 +111,7 @@ def test_a_row_depends_neither_on_its_neighbours_nor_on_padding(model, networks)
         np.testing.assert_allclose(alone.scores[0], together.scores[row], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_nothing_follows_the_closing_token(model, networks):
     found = make_search(model, DecodeConfig(max_new_tokens=8))(*networks, *pad_prompts(PROMPTS, 7))
     tokens, lengths = np.asarray(found.tokens), np.asarray(found.lengths)

@@ -82,6 +82,7 @@ def policy(compiled):
     return compiled
 
 
+@pytest.mark.slow
 def test_grouping_into_batches_changes_nothing(policy):
     together = policy.generate_batch(OBSERVATIONS)
     policy.n_acted = 0
@@ -352,6 +353,7 @@ def test_an_utterance_is_judged_as_it_is_in_training(utterance_policy):
             assert generation.value == pytest.approx(float(critic.target_q_t[0, 0]), rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_critic_of_utterances_chooses_among_samples_of_the_language_model(utterance_policy):
     generations = utterance_policy.generate_batch(OBSERVATIONS)
     for ranked in map(utterance_policy.rank, generations):

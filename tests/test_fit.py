@@ -124,6 +124,7 @@ def test_one_call_makes_what_is_needed_and_its_result_acts(fitted):
     assert fitted.policy(temperature=0.0).config.temperature == 0.0
 
 
+@pytest.mark.slow
 def test_a_policy_that_a_critic_steers_is_cloned_first(fitted):
     clone = fit(TRIPLES, "bc", settings=BRIEF, validation=TRIPLES[:2], seed=3)
     policy, random = fitted.networks["params"]["policy"], clone.trained.learner.model.init_trunk(jax.random.key(3))

@@ -316,6 +316,7 @@ def test_another_version_of_the_code_prepares_again_and_asks_nothing(tmp_path, m
     assert asked and not asked_again and second.rewrites == first.rewrites
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after"),
     [

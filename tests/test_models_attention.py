@@ -58,6 +58,7 @@ def test_long_rows_go_in_blocks_and_short_ones_do_not(monkeypatch):
     assert lengths == [on_cpu.BLOCK + 1]
 
 
+@pytest.mark.slow
 def test_an_accelerators_own_attention_is_causal_and_equals_the_whole_square():
     *qkv, d_out = draw(2, 3, 11, 4)
     with compile_for("tpu"):

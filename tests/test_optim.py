@@ -180,6 +180,7 @@ def update_once(optimizer, gradients, params):
     return optimizer.update(gradients, optimizer.init(params), params)[0]
 
 
+@pytest.mark.slow
 def test_muon_moves_hidden_kernels_by_their_orthogonal_momentum():
     config = OptimConfig("muon", lr=1e-2, weight_decay=0.0)
     gradients = draw_block()

@@ -83,6 +83,7 @@ def test_the_utterance_losses_are_those_of_a_numpy_twin(model, learned):
     assert float(metrics["q_loss"]) == pytest.approx(np.mean(q_loss), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_train_step_moves_everything_that_the_loss_reads(learned):
     learner, state = learned
     step = jax.jit(make_train_step(learner.loss_fn, optax.sgd(0.1), target=TargetConfig()))

@@ -148,6 +148,7 @@ def make_experiment(folder, *, seed=0, **options):
     return play.Experiment(SMALL, load_words(), results, seed=seed, **options)
 
 
+@pytest.mark.slow
 def test_critics_read_the_fitting_guesses_trunk_and_steer_the_named_policies(monkeypatch, tmp_path):
     experiment = make_experiment(tmp_path, betas=[1.0, 4.0], best_of=3)
     trunks = {name: experiment.model.init_trunk(jax.random.key(i)) for i, name in enumerate(play.CLONES)}
