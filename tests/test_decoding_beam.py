@@ -11,8 +11,9 @@ from ilqljax.decoding.beam import make_beam_search
 from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.sampling import prepare_for_decoding
 from ilqljax.errors import UserError
+from ilqljax.models.backbone import compute_logits
 from ilqljax.models.gpt2 import GPT2, GPT2Config
-from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits, policy_trunk
+from ilqljax.models.value_lm import ValueLM, ValueLMConfig, policy_trunk
 
 VOCAB, PAD = 11, 9
 ENDS = (0, 5, 10)

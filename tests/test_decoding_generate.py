@@ -12,8 +12,9 @@ import pytest
 from ilqljax.decoding.generate import DecodeConfig, make_generate, prefill
 from ilqljax.decoding.sampling import make_token_scores, prepare_for_decoding
 from ilqljax.errors import UserError
+from ilqljax.models.backbone import compute_logits
 from ilqljax.models.gpt2 import GPT2, GPT2Config
-from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits, policy_trunk
+from ilqljax.models.value_lm import ValueLM, ValueLMConfig, policy_trunk
 
 V, N_NEW, FULL_WIDTH = 40, 5, 16
 TRUNK = GPT2Config(vocab_size=V, n_positions=24, n_embd=16, n_layer=2, n_head=2)

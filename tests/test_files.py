@@ -119,13 +119,13 @@ def test_arrays_of_a_cut_off_file_are_refused(tmp_path, kept):
 
 
 def test_a_model_whose_files_are_cut_off_is_refused(tmp_path):
-    from ilqljax.models.io.hf import load_gpt2
+    from ilqljax.models.io.hf import load_language_model
 
     sizes = {"vocab_size": 8, "n_positions": 8, "n_embd": 4, "n_layer": 1, "n_head": 1}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", **sizes}))
     (tmp_path / "model.safetensors").write_bytes(b"\x08")
     with pytest.raises(UserError, match=r"model\.safetensors: is not a complete safetensors file.*Save the model"):
-        load_gpt2(str(tmp_path))
+        load_language_model(str(tmp_path))
 
 
 def test_a_lock_is_one_process_at_a_time_and_ends_with_its_block(tmp_path):

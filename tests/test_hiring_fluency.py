@@ -22,9 +22,10 @@ from ilqljax.hiring.guardrails.language_model import make_fluency, score_texts
 from ilqljax.hiring.proposals import judge_samples
 from ilqljax.hiring.reward.scores import RewardConfig
 from ilqljax.hiring.task import HiringData, build_judge
+from ilqljax.models.backbone import compute_logits
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.io.networks import Networks, save_networks
-from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits
+from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 
 
 @pytest.fixture(scope="module")

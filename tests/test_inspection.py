@@ -17,8 +17,9 @@ from dialogues import Talk, answer
 from ilqljax.data.dataset import ObservationDataset
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
+from ilqljax.models.backbone import compute_logits
 from ilqljax.models.gpt2 import GPT2, GPT2Config
-from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits
+from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.training import evaluation as evaluate
 from ilqljax.training.inspection import (
     ActionValue,

@@ -13,17 +13,17 @@ import pytest
 
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
+from ilqljax.models.backbone import CacheSlots, KVCache, compute_logits
 from ilqljax.models.builders import build_gpt2, check_vocabulary
-from ilqljax.models.gpt2 import GPT2, CacheSlots, GPT2Config, KVCache
+from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.io.hf import (
     find_model,
-    load_gpt2,
+    load_language_model,
     resize_vocabulary,
-    save_gpt2,
+    save_language_model,
     trunk_from_torch,
     trunk_to_torch,
 )
-from ilqljax.models.value_lm import compute_logits
 
 CONFIG = GPT2Config(vocab_size=40, n_positions=12, n_embd=16, n_layer=2, n_head=2)
 SHAPES = {
@@ -158,7 +158,7 @@ def test_logits_and_cache_equal_those_of_transformers(shape, tmp_path):
 
     config = SHAPES[shape]
     trunk, tokens = make_trunk(config), make_tokens(config)
-    save_gpt2(tmp_path / "ours", config, trunk, special_ids=SPECIAL_IDS)
+    save_language_model(tmp_path / "ours", config, trunk, special_ids=SPECIAL_IDS)
     theirs = GPT2LMHeadModel.from_pretrained(tmp_path / "ours", local_files_only=True).eval()
     with torch.no_grad():
         expected = theirs(torch.from_numpy(tokens), use_cache=True)
@@ -172,14 +172,14 @@ def test_logits_and_cache_equal_those_of_transformers(shape, tmp_path):
 
     # And back: what transformers saves, under its own choice of names, is read as the same parameters.
     theirs.save_pretrained(tmp_path / "theirs")
-    loaded_config, loaded = load_gpt2(str(tmp_path / "theirs"))
-    assert loaded_config == config
+    backbone, loaded = load_language_model(str(tmp_path / "theirs"))
+    assert backbone.config == config
     jax.tree.map(np.testing.assert_array_equal, loaded, trunk)
 
 
 @pytest.fixture
 def saved(trunk, tmp_path):
-    save_gpt2(tmp_path / "model", CONFIG, trunk, special_ids=SPECIAL_IDS)
+    save_language_model(tmp_path / "model", CONFIG, trunk, special_ids=SPECIAL_IDS)
     return tmp_path / "model"
 
 
@@ -187,9 +187,9 @@ def saved(trunk, tmp_path):
 def test_saved_trunk_loads_bit_for_bit(shape, tmp_path):
     config = SHAPES[shape]
     trunk = make_trunk(config)
-    save_gpt2(tmp_path, config, trunk, special_ids=SPECIAL_IDS)
-    loaded_config, loaded = load_gpt2(str(tmp_path))
-    assert loaded_config == config
+    save_language_model(tmp_path, config, trunk, special_ids=SPECIAL_IDS)
+    backbone, loaded = load_language_model(str(tmp_path))
+    assert backbone.config == config
     jax.tree.map(np.testing.assert_array_equal, loaded, trunk)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
 
@@ -203,36 +203,36 @@ def test_saved_config_is_what_transformers_reads(saved):
 
 
 def test_numerics_are_chosen_when_loading(saved):
-    config, _ = load_gpt2(str(saved), dtype="bfloat16", dropout=0.1)
-    assert (config.dtype, config.dropout) == ("bfloat16", 0.1)
+    backbone, _ = load_language_model(str(saved), dtype="bfloat16", dropout=0.1)
+    assert (backbone.config.dtype, backbone.config.dropout) == ("bfloat16", 0.1)
 
 
 @pytest.mark.parametrize("prefix", ["", "transformer."])
 def test_names_with_and_without_transformer_are_read(trunk, prefix):
-    weights = trunk_to_torch(trunk, prefix=prefix)
+    weights = {prefix + name.removeprefix("transformer."): w for name, w in trunk_to_torch(trunk, CONFIG).items()}
     # Buffers and the tied head that older files carry.
     weights |= {f"{prefix}h.0.attn.bias": np.ones(1), f"{prefix}h.1.attn.masked_bias": np.ones(1)}
     weights["lm_head.weight"] = np.ones(1)
-    jax.tree.map(np.testing.assert_array_equal, trunk_from_torch(weights), trunk)
+    jax.tree.map(np.testing.assert_array_equal, trunk_from_torch(weights, CONFIG), trunk)
 
 
 def test_layers_keep_their_order():
     config = GPT2Config(vocab_size=3, n_positions=2, n_embd=2, n_layer=11, n_head=1)  # "10" sorts before "2" as text
     trunk = make_trunk(config)
-    jax.tree.map(np.testing.assert_array_equal, trunk_from_torch(trunk_to_torch(trunk)), trunk)
+    jax.tree.map(np.testing.assert_array_equal, trunk_from_torch(trunk_to_torch(trunk, config), config), trunk)
 
 
 def test_missing_and_unexpected_names_are_listed(trunk):
-    weights = trunk_to_torch(trunk)
+    weights = trunk_to_torch(trunk, CONFIG)
     del weights["transformer.h.1.mlp.c_fc.bias"]
     weights["transformer.h.0.adapter.weight"] = np.ones(1)
     with pytest.raises(UserError, match=r"Missing: h\.1\.mlp\.c_fc\.bias\. Unexpected: h\.0\.adapter\.weight\."):
-        trunk_from_torch(weights)
+        trunk_from_torch(weights, CONFIG)
 
 
 def test_no_layers_at_all_are_refused():
     with pytest.raises(UserError, match=r"Missing: h\.0\.attn"):
-        trunk_from_torch({})
+        trunk_from_torch({}, CONFIG)
 
 
 def edit_config(directory, **changes):
@@ -243,7 +243,12 @@ def edit_config(directory, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "llama"}, r"model_type 'llama'; expected 'gpt2'"),
+        ({"model_type": "bloom"}, r"model_type 'bloom'; the covered ones are gpt2, llama, mistral, qwen2, qwen3"),
+        (
+            {"quantization_config": {"quant_method": "awq"}},
+            r"quantised by awq\. Choose the model",
+        ),
+        ({"n_embd": "16"}, r"has a value of another type"),
         ({"activation_function": "relu"}, r"activation_function='relu'"),
         ({"n_layer": 3}, r"n_layer=3.* Missing: h\.2\."),  # the file has two
         ({"vocab_size": 50}, r"vocab_size=50.* wte\.weight: \(40, 16\), not \(50, 16\)"),  # the file has 40
@@ -253,24 +258,24 @@ def edit_config(directory, **changes):
 def test_config_that_the_model_does_not_follow_is_refused(saved, changes, message):
     edit_config(saved, **changes)
     with pytest.raises(UserError, match=message):
-        load_gpt2(str(saved))
+        load_language_model(str(saved))
 
 
 def test_config_that_is_not_json_is_refused_by_name(saved):
     (saved / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json"):
-        load_gpt2(str(saved))
+        load_language_model(str(saved))
 
 
 def test_missing_weights_file_is_refused(saved):
     (saved / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"model\.safetensors is missing"):
-        load_gpt2(str(saved))
+        load_language_model(str(saved))
 
 
 def test_directory_that_is_missing_or_empty_is_refused(tmp_path):
     for directory in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(UserError, match=r"holds no config\.json.*GPT-2 directory or a hub name"):
+        with pytest.raises(UserError, match=r"holds no config\.json.*a model's directory or a hub name"):
             find_model(str(directory))
 
 
@@ -286,8 +291,8 @@ def test_hub_name_that_cannot_be_fetched_is_refused(monkeypatch):
 def test_save_replaces_an_older_model_whole(trunk, saved):
     shutil.copy(saved / "config.json", saved / "note.json")  # other files stay
     small = SHAPES["n_inner set"]
-    save_gpt2(saved, small, make_trunk(small), special_ids=SPECIAL_IDS)
-    assert load_gpt2(str(saved))[0] == small
+    save_language_model(saved, small, make_trunk(small), special_ids=SPECIAL_IDS)
+    assert load_language_model(str(saved))[0].config == small
     assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors", "note.json"]
 
 
@@ -331,7 +336,7 @@ def test_embeddings_of_more_tokens_than_the_tokenizers_are_refused_unless_they_a
 
 def test_a_directory_of_another_tokenizers_model_is_not_built(tmp_path):
     large = replace(CONFIG, vocab_size=300)
-    save_gpt2(tmp_path, large, make_trunk(large), special_ids=SPECIAL_IDS)
+    save_language_model(tmp_path, large, make_trunk(large), special_ids=SPECIAL_IDS)
     with pytest.raises(UserError, match=r"knows 300 tokens and config\.tokenizer gives 13"):
         build_gpt2(CharacterTokenizer("abcdef"), path=str(tmp_path))
 

@@ -12,8 +12,9 @@ from dialogues import answer
 from ilqljax.data.datapoint import DataPoint, collate
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
+from ilqljax.models.backbone import compute_logits
 from ilqljax.models.gpt2 import GPT2, GPT2Config
-from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits
+from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.rl.algorithms import init_learner_state, make_learner, select_acting_params
 from ilqljax.rl.losses import dpo_loss
 from ilqljax.rl.objectives.likelihood import DPOConfig, make_dpo_loss

@@ -11,8 +11,9 @@ from dialogues import Talk, answer
 from ilqljax.data.datapoint import DataPoint, collate
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
+from ilqljax.models.backbone import compute_logits
 from ilqljax.models.gpt2 import GPT2, GPT2Config
-from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits, policy_trunk
+from ilqljax.models.value_lm import ValueLM, ValueLMConfig, policy_trunk
 from ilqljax.rl.losses import soft_value
 from ilqljax.rl.objectives.likelihood import BCConfig, DecisionTransformerConfig, FilteredBCConfig
 from ilqljax.rl.objectives.values import ILQLConfig, UtteranceILQLConfig, compute_critic, make_ilql_loss

@@ -13,7 +13,7 @@ import pytest
 from ilqljax.data.files import save_with_checksum
 from ilqljax.hiring.evaluation.record import load_evaluations
 from ilqljax.hiring.matching.matcher import TfidfMatcher
-from ilqljax.models.io.hf import load_gpt2
+from ilqljax.models.io.hf import load_language_model
 from ilqljax.train import train
 from ilqljax.training.checkpoint import CheckpointStore
 from ilqljax.training.evaluation import evaluate_run, open_run
@@ -62,7 +62,7 @@ def test_its_evaluation_file_is_read(old_run):
 def test_its_networks_are_those_that_it_exported(old_run):
     run = open_run(old_run)
     assert list(run.policies) == ["bc", "ilql"] and run.config.decode.rank_by == "policy+advantage"
-    _, exported = load_gpt2(str(old_run / "export" / "policy"))
+    _, exported = load_language_model(str(old_run / "export" / "policy"))
     acting = run.select_policy("ilql").params["policy"]
     np.testing.assert_array_equal(exported["wte"], acting["wte"])
 

@@ -18,10 +18,11 @@ from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.data.types import Counts
 from ilqljax.errors import UserError
 from ilqljax.models import chunks
+from ilqljax.models.backbone import compute_logits
 from ilqljax.models.cpu import attention
 from ilqljax.models.gpt2 import GPT2, GPT2Config
-from ilqljax.models.io.hf import load_gpt2, save_gpt2
-from ilqljax.models.value_lm import ValueLM, ValueLMConfig, compute_logits, policy_trunk
+from ilqljax.models.io.hf import load_language_model, save_language_model
+from ilqljax.models.value_lm import ValueLM, ValueLMConfig, policy_trunk
 from ilqljax.rl.algorithms import find_unreached, init_learner_state, make_learner
 from ilqljax.rl.objectives import likelihood, values
 from ilqljax.rl.objectives.likelihood import BCConfig
@@ -630,8 +631,8 @@ def test_policy_starts_as_the_loaded_language_model(algorithm, networks, options
 def loaded(tmp_path_factory):
     """A language model read from disk, and its compiled logits."""
     folder = tmp_path_factory.mktemp("gpt2")
-    save_gpt2(folder, TRUNK, make_params(SEPARATE)[0]["policy"], special_ids={})
-    trunk = load_gpt2(str(folder))[1]
+    save_language_model(folder, TRUNK, make_params(SEPARATE)[0]["policy"], special_ids={})
+    trunk = load_language_model(str(folder))[1]
     model = make_model()
     return trunk, jax.jit(lambda trunk: compute_logits(trunk, model.run_trunk(trunk, BATCH.tokens).hidden))
 

@@ -16,7 +16,8 @@ from benchmarks.parity.training import CAST
 from ilqljax.data.types import Array, Batch
 from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.sampling import advantage_term, filter_logits
-from ilqljax.models.value_lm import compute_logits, policy_trunk
+from ilqljax.models.backbone import compute_logits
+from ilqljax.models.value_lm import policy_trunk
 from ilqljax.rl.objectives.likelihood import token_weights
 from ilqljax.rl.objectives.values import ILQLConfig, compute_critic, select_transitions, weigh_actions
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, Literal
@@ -70,24 +70,62 @@ def parse_json(raw: bytes | str, path: str | Path, *, advice: str, kind: type = 
     return value
 
 
-def read_arrays(path: str | Path, *, advice: str) -> dict[str, np.ndarray]:
-    """Read a safetensors file; one that is damaged, or is not what `save_arrays` wrote, is a `UserError`."""
-    from safetensors import SafetensorError, safe_open
-    from safetensors.numpy import load_file
+class StoredArrays(Mapping[str, np.ndarray]):
+    """The arrays of safetensors files, by name; each is read when it is asked for, and not kept.
 
-    try:
-        with safe_open(path, "numpy") as file:
-            expected = (file.metadata() or {}).get(CHECKSUM)
-        arrays = load_file(path)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing. {advice}") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error}). {advice}") from error
-    except SafetensorError as error:
-        raise UserError(f"{path}: is not a complete safetensors file ({error}). {advice}") from error
-    if expected is not None and hash_arrays(arrays) != expected:
-        raise UserError(f"{path}: its arrays are not those that were written (a damaged disk or copy). {advice}")
-    return arrays
+    Attributes:
+        shapes: of the arrays, by name.
+    """
+
+    def __init__(self, paths: Sequence[Path], *, advice: str) -> None:
+        """Read the files' headers; `advice` says what to do where a file is damaged.
+
+        A file that is missing, damaged, or not what `save_arrays` wrote, and a name in two files, are a `UserError`.
+        """
+        self._advice = advice
+        self._files: dict[str, Path] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        for path in paths:
+            with self._open(path) as file:
+                expected = (file.metadata() or {}).get(CHECKSUM)
+                shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            if twice := sorted(shapes.keys() & self.shapes.keys()):
+                raise UserError(f"{path}: has {twice[0]}, which is in {self._files[twice[0]]} too. {advice}")
+            self.shapes |= shapes
+            self._files |= dict.fromkeys(shapes, path)
+            if expected is not None and hash_arrays(self, shapes) != expected:
+                raise UserError(
+                    f"{path}: its arrays are not those that were written (a damaged disk or copy). {advice}"
+                )
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        with self._open(self._files[name]) as file:  # anew each time: an open file's pages would stay in memory
+            return file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    @contextlib.contextmanager
+    def _open(self, path: Path) -> Iterator[Any]:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "numpy") as file:
+                yield file
+        except FileNotFoundError as error:
+            raise UserError(f"{path} is missing. {self._advice}") from error
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error}). {self._advice}") from error
+        except SafetensorError as error:
+            raise UserError(f"{path}: is not a complete safetensors file ({error}). {self._advice}") from error
+
+
+def read_arrays(path: str | Path, *, advice: str) -> dict[str, np.ndarray]:
+    """Read a safetensors file whole; errors are those of `StoredArrays`."""
+    return dict(StoredArrays([Path(path)], advice=advice))
 
 
 def save_arrays(
@@ -109,10 +147,11 @@ def save_arrays(
     save_whole(path, write)
 
 
-def hash_arrays(arrays: Mapping[str, np.ndarray]) -> str:
-    """Return the SHA-256 of arrays' names, types, shapes and bytes, whatever their order."""
+def hash_arrays(arrays: Mapping[str, np.ndarray], names: Iterable[str] | None = None) -> str:
+    """Return the SHA-256 of arrays' names, types, shapes and bytes, whatever their order; of those with `names`."""
     digest = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
+    for name in sorted(arrays if names is None else names):
+        array = arrays[name]
         digest.update(json.dumps([name, array.dtype.name, array.shape]).encode())
         digest.update(np.asarray(array, order="C").reshape(-1).view(np.uint8))
     return digest.hexdigest()
@@ -157,16 +196,17 @@ def check_writable_folder(folder: str | Path) -> None:
         raise UserError(f"{folder}: cannot be written. Choose a folder that you may write to, or that you may make.")
 
 
-def fetch_snapshot(name: str, *, files: Sequence[str]) -> Path:
+def fetch_snapshot(name: str, *, files: Sequence[str], optional: Sequence[str] = ()) -> Path:
     """Return the local folder with a Hugging Face hub model's `files`, downloaded once and cached.
 
-    Files that are in neither the cache nor the hub are a `UserError`.
+    What fits the patterns `optional` comes with them. Files that are in neither the cache nor the hub are a
+    `UserError`.
     """
     from huggingface_hub import snapshot_download  # slow to import, and rarely needed
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=list(files)))
+        folder = Path(snapshot_download(name, allow_patterns=[*files, *optional]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"{name!r} is neither a directory here nor a model that could be fetched from the hub ({error}). "

@@ -21,7 +21,7 @@ from ilqljax.decoding.generate import LoopState, decode
 from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.sampling import ActingNetworks, make_token_scores
 from ilqljax.errors import UserError
-from ilqljax.models.gpt2 import take_cache_rows
+from ilqljax.models.backbone import take_cache_rows
 from ilqljax.models.value_lm import ValueLM
 
 
@@ -54,7 +54,7 @@ def make_beam_search(
     longest row, prompt and utterance together; 0 is as many positions as the model has. A width of none, or of more
     beams than there are tokens, is a `UserError`.
     """
-    vocab_size, n_head = model.backbone.config.vocab_size, model.backbone.config.n_head
+    vocab_size, n_kv_head = model.backbone.config.vocab_size, model.backbone.config.n_kv_head
     if not 0 < width <= vocab_size:
         raise UserError(f"width={width} is not in 1 to {vocab_size}, the size of the vocabulary. Choose a width in it.")
     score = make_token_scores(model, config, suppress_ids=suppress_ids, value_range=value_range)
@@ -85,7 +85,7 @@ def make_beam_search(
             rows = (jnp.arange(n_rows)[:, None] * width + parents).reshape(-1)
 
             def take_new_slots(x: Array) -> Array:
-                return x.at[..., n_columns:, :].set(take_cache_rows(x[..., n_columns:, :], rows, n_head=n_head))
+                return x.at[..., n_columns:, :].set(take_cache_rows(x[..., n_columns:, :], rows, n_kv_head=n_kv_head))
 
             caches = jax.tree.map(take_new_slots, state.caches)
             return token.reshape(-1), state._replace(found=beams, done=done, caches=caches)

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from ilqljax.data.types import UNCLIPPED, Array
 from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.sampling import ActingNetworks, make_token_scores, sample_tokens
-from ilqljax.models.gpt2 import CacheSlots, TrunkOutput, take_cache_rows
+from ilqljax.models.backbone import CacheSlots, TrunkOutput, take_cache_rows
 from ilqljax.models.value_lm import ValueLM
 
 
@@ -166,8 +166,8 @@ def repeat_rows(model: ValueLM, hidden: dict, caches: dict, n: int) -> tuple[dic
         return hidden, caches
     n_rows = jax.tree.leaves(hidden)[0].shape[0]
     rows = jnp.repeat(jnp.arange(n_rows), n)
-    n_head = model.backbone.config.n_head
-    caches = jax.tree.map(lambda x: take_cache_rows(x, rows, n_head=n_head), caches)
+    n_kv_head = model.backbone.config.n_kv_head
+    caches = jax.tree.map(lambda x: take_cache_rows(x, rows, n_kv_head=n_kv_head), caches)
     return jax.tree.map(lambda x: x[rows], hidden), caches
 
 

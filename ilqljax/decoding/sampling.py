@@ -9,9 +9,10 @@ from jaxtyping import Float, Int
 
 from ilqljax.data.types import UNCLIPPED, Array
 from ilqljax.decoding.options import DecodeConfig
+from ilqljax.models.backbone import compute_logits
 from ilqljax.models.cpu import decoding as on_cpu
 from ilqljax.models.cpu import use_cpu_tricks
-from ilqljax.models.value_lm import ValueLM, compute_logits, policy_trunk
+from ilqljax.models.value_lm import ValueLM, policy_trunk
 
 
 class ActingNetworks(NamedTuple):

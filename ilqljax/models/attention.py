@@ -38,14 +38,16 @@ def attend(
 
 def attend_causally(
     query: Float[Array, "B H T K"],
-    keys: Float[Array, "B H T K"],
-    values: Float[Array, "B H T K"],
+    keys: Float[Array, "B G T K"],
+    values: Float[Array, "B G T K"],
     dropout: nn.Module | None = None,
 ) -> Float[Array, "B H T K"]:
-    """Attend to a token itself and those before it."""
+    """Attend to a token itself and those before it; each head of keys serves H / G neighbouring heads of queries."""
     length = query.shape[2]
     if dropout is None and not use_cpu_tricks():
         return _attend_fused(query, keys, values)
+    if query.shape[1] != keys.shape[1]:
+        keys, values = (jnp.repeat(x, query.shape[1] // x.shape[1], axis=1) for x in (keys, values))
     if dropout is None and length > on_cpu.BLOCK:
         return on_cpu.attend_in_blocks(query, keys, values, on_cpu.BLOCK)
     causal = jnp.tril(jnp.ones((length, length), bool))[None, None]
@@ -62,12 +64,14 @@ def _attend_fused(query: Array, keys: Array, values: Array) -> Array:
 
 def attend_cached(
     query: Float[Array, "B H 1 K"],
-    keys: Float[Array, "B H S K"] | Float[Array, "BH S K"],
-    values: Float[Array, "B H S K"] | Float[Array, "BH S K"],
+    keys: Float[Array, "B G S K"] | Float[Array, "BG S K"],
+    values: Float[Array, "B G S K"] | Float[Array, "BG S K"],
     seen: Bool[Array, "B S"],
 ) -> Float[Array, "B H 1 K"]:
     """Attend of one new token to the cache's slots that it sees."""
     if use_cpu_tricks():  # its cache has rows and heads as one axis
-        flat, mask = query.reshape(-1, 1, query.shape[-1]), jnp.repeat(seen, query.shape[1], axis=0)[:, None]
-        return attend(flat, keys, values, mask).reshape(query.shape)
-    return attend(query, keys, values, seen[:, None, None])
+        grouped = query.reshape(len(keys), -1, query.shape[-1])
+        mask = jnp.repeat(seen, len(keys) // len(seen), axis=0)[:, None]
+    else:
+        grouped, mask = query.reshape(*keys.shape[:2], -1, query.shape[-1]), seen[:, None, None]
+    return attend(grouped, keys, values, mask).reshape(query.shape)

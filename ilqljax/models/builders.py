@@ -1,5 +1,6 @@
 """Models and tokenizers by name, for configs."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +13,12 @@ from ilqljax.config.registry import split_options
 from ilqljax.data.tokenizer import FILE_NAME, GPT2Tokenizer, Tokenizer, load_tokenizer
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
-from ilqljax.models.io.hf import load_gpt2, resize_vocabulary
+from ilqljax.models.io.hf import load_language_model, resize_vocabulary
 from ilqljax.models.io.networks import OPTIONS, Networks, load_networks
+from ilqljax.models.llama import Llama, LlamaConfig
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, policy_trunk
 
+NUMERICS = ("dtype", "dropout", "remat", "unroll")  # what a pretrained model's own config does not decide
 MAX_PADDING = 128  # embeddings are padded to a multiple of at most this, for speed
 
 
@@ -30,37 +33,71 @@ class BuiltModel(NamedTuple):
 
 @register("model", "gpt2", options=(GPT2Config, ValueLMConfig))
 def build_gpt2(tokenizer: Tokenizer, *, path: str = "", **options: Any) -> BuiltModel:
-    """Build a GPT-2 with value heads.
+    """Build a GPT-2 with value heads, or a pretrained model of any covered architecture (`load_pretrained`).
 
     Args:
         tokenizer: decides the vocabulary's size.
-        path: a GPT-2 directory or hub name to load; its size then overrides the sizes here. "" starts from random
+        path: a model's directory or hub name to load; its size then overrides the sizes here. "" starts from random
             parameters. A directory with a critic's networks too (`io.networks`) decides which networks there are.
         **options: those of `GPT2Config` and `ValueLMConfig`.
     """
-    sizes, heads = split_options(options, GPT2Config, ValueLMConfig)
-    config, heads = GPT2Config(vocab_size=tokenizer.vocab_size, **sizes), ValueLMConfig(**heads)
+    return _build(GPT2, GPT2Config, tokenizer, path, options)
+
+
+@register("model", "llama", options=(LlamaConfig, ValueLMConfig))
+def build_llama(tokenizer: Tokenizer, *, path: str = "", **options: Any) -> BuiltModel:
+    """Build a Llama with value heads, or a pretrained model of any covered architecture (`load_pretrained`).
+
+    Args:
+        tokenizer: decides the vocabulary's size.
+        path: a model's directory or hub name to load; its size then overrides the sizes here. "" starts from random
+            parameters. A directory with a critic's networks too (`io.networks`) decides which networks there are.
+        **options: those of `LlamaConfig` and `ValueLMConfig`.
+    """
+    return _build(Llama, LlamaConfig, tokenizer, path, options)
+
+
+def _build(
+    backbone: Callable[..., Any], sizes_class: type, tokenizer: Tokenizer, path: str, options: dict[str, Any]
+) -> BuiltModel:
+    sizes, heads = split_options(options, sizes_class, ValueLMConfig)
+    config, heads = sizes_class(vocab_size=tokenizer.vocab_size, **sizes), ValueLMConfig(**heads)
     if not path:
-        return BuiltModel(ValueLM(GPT2(config), heads), tokenizer, None)
-    local, execution = resolve_path(path), {"remat": config.remat, "unroll": config.unroll}
+        return BuiltModel(ValueLM(backbone(config), heads), tokenizer, None)
+    return load_pretrained(path, tokenizer, heads, **{name: getattr(config, name) for name in NUMERICS})
+
+
+def load_pretrained(path: str, tokenizer: Tokenizer, heads: ValueLMConfig, **numerics: Any) -> BuiltModel:
+    """Load a model to start from: a language model, or all of a critic's networks.
+
+    Args:
+        path: a directory, or a hub name.
+        tokenizer: whose rows the embeddings are to have; those of control tokens that the model lacks are added.
+        heads: which networks there are to be, where the directory does not say.
+        **numerics: options of the backbone's config, as in `hf.load_language_model`.
+
+    Raises:
+        UserError: the model cannot be read, or was trained with another tokenizer.
+    """
+    local = resolve_path(path)
     check_same_tokenizer(local, tokenizer)
-    numerics = {"dtype": config.dtype, "dropout": config.dropout}
     if (local / OPTIONS).is_file():
         networks = load_networks(local, **numerics)
-        backbone = networks.model.backbone.config
-        if backbone.vocab_size != tokenizer.vocab_size:  # the vocabulary cannot grow under a critic
+        n_rows = networks.model.backbone.config.vocab_size
+        if n_rows != tokenizer.vocab_size:  # the vocabulary cannot grow under a critic
             raise UserError(
-                f"{local} has Q heads for {backbone.vocab_size} tokens and config.tokenizer gives "
-                f"{tokenizer.vocab_size}. Use the tokenizer that the model was trained with, or delete {OPTIONS} there "
-                "to start from its policy alone."
+                f"{local} has Q heads for {n_rows} tokens and config.tokenizer gives {tokenizer.vocab_size}. Use the "
+                f"tokenizer that the model was trained with, or delete {OPTIONS} there to start from its policy alone."
             )
-        model = ValueLM(GPT2(replace(backbone, **execution)), networks.model.config)
-        return BuiltModel(model, tokenizer, policy_trunk(networks.params), networks)
-    config, trunk = load_gpt2(str(local) if local.exists() else path, **numerics)
-    check_vocabulary(path, config.vocab_size, tokenizer)
-    trunk = resize_vocabulary(trunk, tokenizer.vocab_size)
-    config = replace(config, vocab_size=tokenizer.vocab_size, **execution)
-    return BuiltModel(ValueLM(GPT2(config), heads), tokenizer, trunk)
+        return BuiltModel(networks.model, tokenizer, policy_trunk(networks.params), networks)
+    backbone, trunk = load_language_model(str(local) if local.exists() else path, **numerics)
+    n_rows = backbone.config.vocab_size
+    check_vocabulary(path, n_rows, tokenizer)
+    # Rows past the text's own are padding, unless a run of ours made them.
+    trained = n_rows == tokenizer.vocab_size or (local / FILE_NAME).is_file()
+    trunk = resize_vocabulary(trunk, tokenizer.vocab_size, n_text=0 if trained else tokenizer.n_text)
+    backbone = type(backbone)(replace(backbone.config, vocab_size=tokenizer.vocab_size))
+    return BuiltModel(ValueLM(backbone, heads), tokenizer, trunk)
 
 
 @register("tokenizer", "gpt2")

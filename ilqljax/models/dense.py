@@ -17,21 +17,26 @@ class Dense(nn.Module):
         dtype: of what is multiplied.
         out_dtype: of the outputs, and of the sums; "" is `dtype`.
         kernel_init: of the kernel.
+        use_bias: whether there is a bias.
     """
 
     features: int
     dtype: str = "float32"
     out_dtype: str = ""
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B F"]:
-        """Multiply by the kernel and add the bias."""
+        """Multiply by the kernel and add the bias, if any."""
         if self.has_variable("params", "kernel_t"):  # laid out for acting on a CPU
             layer = {"kernel_t": self.get_variable("params", "kernel_t")}
         else:
             layer = {"kernel": self.param("kernel", self.kernel_init, (x.shape[-1], self.features))}
-        layer["bias"] = self.param("bias", nn.initializers.zeros, (self.features,))  # second, as in flax: it draws too
+        if self.use_bias:
+            layer["bias"] = self.param(
+                "bias", nn.initializers.zeros, (self.features,)
+            )  # second, as in flax: it draws too
         return apply_dense(layer, x, self.dtype, self.out_dtype)
 
 
@@ -39,8 +44,8 @@ def apply_dense(
     layer: dict, x: Float[Array, "*B D"], dtype: str = "float32", out_dtype: str = ""
 ) -> Float[Array, "*B F"]:
     """Apply a linear layer's parameters, as `Dense` does."""
-    out_dtype = out_dtype or dtype
+    out_dtype, bias = out_dtype or dtype, layer.get("bias")
     if use_cpu_tricks():
         return on_cpu.apply_dense(layer, x, dtype, out_dtype)
     product = jnp.matmul(x.astype(dtype), layer["kernel"].astype(dtype), preferred_element_type=out_dtype)
-    return product + layer["bias"].astype(out_dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+    return product if bias is None else product + bias.astype(out_dtype).reshape((1,) * (x.ndim - 1) + (-1,))

@@ -9,19 +9,15 @@ in training. In decoding the caller says where the token's keys go and which slo
 """
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 
 from ilqljax.config.sections import NO_OPTION
 from ilqljax.data.types import Array
 from ilqljax.errors import check_divisible, check_known, check_range
-from ilqljax.models.attention import attend_cached, attend_causally
-from ilqljax.models.cpu import decoding as on_cpu
-from ilqljax.models.cpu import use_cpu_tricks
+from ilqljax.models.backbone import CacheSlots, KVCache, TrunkOutput, run_blocks, self_attend
 from ilqljax.models.dense import Dense
 
 
@@ -65,6 +61,11 @@ class GPT2Config:
         check_divisible(self, "n_embd", "n_head")
 
     @property
+    def n_kv_head(self) -> int:
+        """Heads of keys and values: one for each of queries."""
+        return self.n_head
+
+    @property
     def head_size(self) -> int:
         """Width of one attention head."""
         return self.n_embd // self.n_head
@@ -73,32 +74,6 @@ class GPT2Config:
     def inner_size(self) -> int:
         """Width of a block's hidden layer: `n_inner`, or 4 x `n_embd` where that is 0."""
         return self.n_inner or 4 * self.n_embd
-
-
-class KVCache(NamedTuple):
-    """Keys and values of the tokens seen so far, in slots: a slot's number is storage, not a position.
-
-    On a CPU rows and heads are one axis, [L BH S K], and the layers of a trunk that is laid out for acting have arrays
-    of their own, L times [BH S K] (`ilqljax.models.cpu.decoding`).
-    """
-
-    keys: Float[Array, "L B H S K"] | Float[Array, "L BH S K"] | tuple[Float[Array, "BH S K"], ...]
-    values: Float[Array, "L B H S K"] | Float[Array, "L BH S K"] | tuple[Float[Array, "BH S K"], ...]
-
-
-class CacheSlots(NamedTuple):
-    """Where one new token's keys and values go, in all rows, and which slots it sees: `seen` should hold its own."""
-
-    new: Int[Array, ""]
-    seen: Bool[Array, "B S"]
-
-
-class TrunkOutput(NamedTuple):
-    """What a trunk computes: hidden states after and before the final layer norm, and the cache with what is new."""
-
-    hidden: Float[Array, "B T D"]
-    block_output: Float[Array, "B T D"]
-    cache: KVCache | None
 
 
 class Attention(nn.Module):
@@ -113,19 +88,9 @@ class Attention(nn.Module):
         qkv = dense(c, 3 * c.n_embd, name="c_attn")(x).reshape(batch, length, 3, c.n_head, c.head_size)
         query, key, value = jnp.moveaxis(qkv, (2, 3), (0, 2))  # each [B H T K]
         drop = nn.Dropout(c.dropout, deterministic=False) if c.dropout and not deterministic else None
-        keys, values = (on_cpu.store(x) if use_cpu_tricks() else x for x in (key, value))
-        if slots is None:
-            mixed = attend_causally(query, key, value, drop)
-        else:
-            # Written before it is read: the other way round both would be copied whole.
-            keys, values = (
-                jax.lax.dynamic_update_slice_in_dim(old, new, slots.new, axis=-2)
-                for old, new in zip(cache_layer, (keys, values), strict=True)
-            )
-            mixed = attend_cached(query, keys, values, slots.seen)
-        mixed = jnp.swapaxes(mixed, 1, 2).reshape(batch, length, c.n_embd)
+        mixed, new_kv = self_attend(query, key, value, cache_layer, slots, drop)
         out = dense(c, c.n_embd, scale=(2 * c.n_layer) ** -0.5, name="c_proj")(mixed)
-        return out, (keys, values) if return_kv else None
+        return out, new_kv if return_kv else None
 
 
 class MLP(nn.Module):
@@ -189,33 +154,8 @@ class GPT2(nn.Module):
         x = (wte[tokens] + wpe[positions]).astype(c.dtype)
         x = nn.Dropout(c.dropout, deterministic=deterministic)(x)
         return_kv = return_kv or cache is not None
-        layers: Any = self.get_variable("params", "h")
-        if isinstance(layers, tuple):
-            x, new_kv = on_cpu.run_layers(Block(c, return_kv, deterministic, parent=None), layers, x, cache, slots)
-        else:
-            x, new_kv = self.scan_layers(x, cache, slots, return_kv=return_kv, deterministic=deterministic)
-        return TrunkOutput(layer_norm(c, "ln_f")(x), x, KVCache(*new_kv) if return_kv else None)
-
-    def scan_layers(self, x, cache, slots, *, return_kv, deterministic):
-        """Run the blocks of stacked parameters."""
-        c = self.config
-        block = nn.remat(Block, prevent_cse=False) if c.remat else Block
-        layers = nn.scan(
-            block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast),
-            length=c.n_layer,
-            unroll=c.unroll,
-        )
-        return layers(c, return_kv, deterministic, name="h")(x, cache and tuple(cache), slots)
-
-
-def take_cache_rows(x: Float[Array, "..."], rows: Int[Array, "N"], *, n_head: int) -> Float[Array, "..."]:
-    """Pick rows of a cache's array by number, each with all its heads."""
-    if use_cpu_tricks():
-        return on_cpu.take_cache_rows(x, rows, n_head)
-    return jnp.take(x, rows, axis=-4, mode="clip")
+        x, new_kv = run_blocks(self, Block, x, cache, slots, return_kv=return_kv, deterministic=deterministic)
+        return TrunkOutput(layer_norm(c, "ln_f")(x), x, new_kv)
 
 
 def dense(config: GPT2Config, features: int, *, name: str, scale: float = 1.0) -> Dense:

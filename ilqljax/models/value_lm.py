@@ -7,13 +7,13 @@ Parameters are plain nested dicts, and which networks exist is which keys the di
     params  {"policy"}                                 a BC model: a language model and nothing else
     target  {"trunk"?, "q1", "q2"?}                    slow copies; without "trunk" they read the online trunk
 
-A backbone is seen only through `Backbone`: hidden states, a cache, and the sizes in its config.
+A backbone is seen only through `ilqljax.models.backbone.Backbone`: hidden states, a cache, and sizes.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -24,26 +24,9 @@ from ilqljax.config.sections import NO_OPTION
 from ilqljax.data.types import Array
 from ilqljax.errors import UserError, check_known
 from ilqljax.models import heads
-from ilqljax.models.cpu import products as on_cpu
-from ilqljax.models.cpu import use_cpu_tricks
-from ilqljax.models.gpt2 import TrunkOutput
+from ilqljax.models.backbone import Backbone, TrunkOutput
 
 Params = dict
-
-
-class Backbone(Protocol):
-    """What a trunk must offer; `ilqljax.models.gpt2.GPT2` is one.
-
-    Its config tells `vocab_size`, `n_positions`, `n_embd`, `n_head`, `inner_size` and `dtype`.
-    """
-
-    config: Any
-
-    def init(self, *args: Any, **kwargs: Any) -> Any:
-        """Create `{"params": ...}` from a key and tokens [B T]."""
-
-    def apply(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute hidden states, a `TrunkOutput`, as `GPT2.__call__` documents."""
 
 
 @dataclass(frozen=True)
@@ -202,11 +185,3 @@ class ValueLM:
 def policy_trunk(params: Params) -> Params:
     """Return the trunk whose language model is the policy."""
     return params["policy"] if "policy" in params else params["trunk"]
-
-
-def compute_logits(trunk: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
-    """Apply the tied language-model head: float32 logits from hidden states of any dtype."""
-    wte = trunk["wte"].astype(hidden.dtype)
-    if use_cpu_tricks():
-        return on_cpu.compute_logits(hidden, wte)
-    return jnp.matmul(hidden, wte.T, preferred_element_type=jnp.float32)

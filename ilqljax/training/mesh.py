@@ -25,10 +25,10 @@ BATCH_AXES = ("data", "fsdp")
 # Column-parallel layers split their outputs over `tensor`, the row-parallel ones after them their inputs. A vocabulary
 # is often odd: then the other axis takes both mesh axes.
 PARTITION_RULES: tuple[tuple[str, tuple[PartitionSpec, ...]], ...] = (
-    (r"(^|/)(c_proj|ff2)/kernel$", (PartitionSpec("tensor", "fsdp"),)),
+    (r"(^|/)(c_proj|o_proj|down_proj|ff2)/kernel$", (PartitionSpec("tensor", "fsdp"),)),
     (r"(^|/)dense_out/kernel$", (PartitionSpec("fsdp", "tensor"), PartitionSpec(("fsdp", "tensor"), None))),
     (r"(^|/)kernel$", (PartitionSpec("fsdp", "tensor"),)),
-    (r"(^|/)wte$", (PartitionSpec("tensor", "fsdp"), PartitionSpec(None, ("fsdp", "tensor")))),
+    (r"(^|/)(wte|lm_head)$", (PartitionSpec("tensor", "fsdp"), PartitionSpec(None, ("fsdp", "tensor")))),
     (r"(^|/)wpe$", (PartitionSpec(None, "fsdp"),)),
 )
 

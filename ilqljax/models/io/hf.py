@@ -1,91 +1,85 @@
-"""GPT-2 weights to and from the form that transformers reads: a directory of `config.json` and `model.safetensors`.
+"""Language models to and from the form that transformers reads: a directory of `config.json` and safetensors files.
 
-torch's GPT-2 keeps its dense layers as `Conv1D` with weights [in, out], which is our kernel's layout: nothing is
-transposed, layers are only stacked.
+What the arrays of a model are called, and what its config says, is in `ilqljax.models.io.families`.
 """
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ilqljax.data.files import fetch_snapshot, save_arrays, save_text
 from ilqljax.errors import UserError
+from ilqljax.models.backbone import Backbone
 from ilqljax.models.gpt2 import GPT2Config
-from ilqljax.models.io.tables import build_tree, flatten, read_pretrained
+from ilqljax.models.io.families import FAMILIES, find_family
+from ilqljax.models.io.tables import INDEX, WEIGHTS, Renamed, build_tree, flatten, open_weights, read_settings
+from ilqljax.models.llama import LlamaConfig
 
-NAMES = {
-    "wte.weight": ("wte", "V D"),
-    "wpe.weight": ("wpe", "P D"),
-    "h.{i}.ln_1.weight": ("h/ln_1/scale", "D"),
-    "h.{i}.ln_1.bias": ("h/ln_1/bias", "D"),
-    "h.{i}.attn.c_attn.weight": ("h/attn/c_attn/kernel", "D 3D"),
-    "h.{i}.attn.c_attn.bias": ("h/attn/c_attn/bias", "3D"),
-    "h.{i}.attn.c_proj.weight": ("h/attn/c_proj/kernel", "D D"),
-    "h.{i}.attn.c_proj.bias": ("h/attn/c_proj/bias", "D"),
-    "h.{i}.ln_2.weight": ("h/ln_2/scale", "D"),
-    "h.{i}.ln_2.bias": ("h/ln_2/bias", "D"),
-    "h.{i}.mlp.c_fc.weight": ("h/mlp/c_fc/kernel", "D I"),
-    "h.{i}.mlp.c_fc.bias": ("h/mlp/c_fc/bias", "I"),
-    "h.{i}.mlp.c_proj.weight": ("h/mlp/c_proj/kernel", "I D"),
-    "h.{i}.mlp.c_proj.bias": ("h/mlp/c_proj/bias", "D"),
-    "ln_f.weight": ("ln_f/scale", "D"),
-    "ln_f.bias": ("ln_f/bias", "D"),
-}
-SIZES = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
-# What transformers' GPT-2 can be told to do otherwise, and ours cannot.
-SUPPORTED_SETTINGS = {
-    "activation_function": "gelu_new",
-    "scale_attn_weights": True,
-    "scale_attn_by_inverse_layer_idx": False,
-    "tie_word_embeddings": True,
-}
-# Buffers and the tied head that checkpoints may carry and that hold nothing of their own.
-REDUNDANT_SUFFIXES = (".attn.bias", ".attn.masked_bias", "lm_head.weight")
+Config = GPT2Config | LlamaConfig
 
 
-def trunk_from_torch(
-    weights: Mapping[str, np.ndarray], *, config: GPT2Config | None = None, where: str = "weights"
-) -> dict:
-    """Build a trunk's parameters from GPT-2 weights under torch's names; errors are those of `build_tree`.
+def load_language_model(name: str, **numerics: Any) -> tuple[Backbone, dict]:
+    """Load a model from a directory or, when online, from a hub name: its backbone and float32 parameters.
 
-    The names are such as `h.0.attn.c_attn.weight` or `transformer.h.0.attn.c_attn.weight`. `config` is the size that it
-    must have, any where absent; messages call the weights `where`.
+    `numerics` are options of the backbone's config that the model's own does not decide: `dtype`, `remat`, `unroll`,
+    and GPT-2's `dropout`.
+
+    Raises:
+        UserError: there is no such model, it is damaged, or it is of another architecture or form than those covered.
     """
-    arrays = {n.removeprefix("transformer."): w for n, w in weights.items() if not n.endswith(REDUNDANT_SUFFIXES)}
-    if config is None:
-        n_layer = 1 + max((int(name.split(".")[1]) for name in arrays if name.startswith("h.")), default=0)
-        return build_tree(arrays, NAMES, layers=n_layer, where=where)
-    sizes = {"V": config.vocab_size, "P": config.n_positions, "D": config.n_embd, "I": config.inner_size}
-    return build_tree(arrays, NAMES, layers=config.n_layer, sizes=sizes, where=f"{where} (of {config})")
+    directory = find_model(name)
+    settings = read_settings(directory, required={kind: family.required for kind, family in FAMILIES.items()})
+    config = read_config(settings, where=str(directory / "config.json"), **numerics)
+    trunk = trunk_from_torch(open_weights(directory), config, where=f"{directory}'s weights")
+    return find_family(config).backbone(config), trunk
 
 
-def trunk_to_torch(trunk: Mapping, *, prefix: str = "transformer.") -> dict[str, np.ndarray]:
-    """Name a trunk's parameters as torch's GPT-2 does; the inverse of `trunk_from_torch`."""
-    flat, weights = flatten(trunk), {}
-    for name, (path, _) in NAMES.items():
+def read_config(settings: Mapping[str, Any], *, where: str, **numerics: Any) -> Config:
+    """Read a backbone's config from the settings of a `config.json`, which messages call `where`."""
+    family = FAMILIES[settings["model_type"]]
+    cls = GPT2Config if family is FAMILIES["gpt2"] else LlamaConfig
+    if numerics.get("dropout") and cls is LlamaConfig:
+        raise UserError(f"{where}: config.model.dropout={numerics['dropout']} is an option of GPT-2. Leave it at 0.")
+    known = {name: value for name, value in numerics.items() if name in cls.__dataclass_fields__}
+    try:
+        return cls(**family.read(settings, where), **known)
+    except TypeError as error:
+        raise UserError(f"{where} has a value of another type than a number or a flag ({error}).") from error
+
+
+def trunk_from_torch(weights: Mapping[str, np.ndarray], config: Config, *, where: str = "weights") -> dict:
+    """Build a trunk's parameters from arrays under transformers' names; errors are those of `build_tree`.
+
+    Names may be those of the whole model or of its trunk (`transformer.h.0...` or `h.0...`). Messages call the weights
+    `where`. Stored arrays (`ilqljax.data.files.StoredArrays`) are read one by one.
+    """
+    family = find_family(config)
+    redundant = (*family.redundant, "lm_head.weight") if getattr(config, "tied", True) else family.redundant
+    names = {name.removeprefix(family.prefix): name for name in weights if not name.endswith(redundant)}
+    return build_tree(
+        Renamed(weights, names),
+        family.table(config),
+        layers=config.n_layer,
+        sizes=family.sizes(config),
+        where=f"{where} (of {config})",
+        transposed=family.transposed,
+    )
+
+
+def trunk_to_torch(trunk: Mapping, config: Config) -> dict[str, np.ndarray]:
+    """Name a trunk's parameters as transformers does in a whole model; the inverse of `trunk_from_torch`."""
+    family, flat, weights = find_family(config), flatten(trunk), {}
+    for name, (path, _) in family.table(config).items():
         array = np.asarray(flat[path], np.float32)
+        if family.transposed and path.endswith("kernel"):
+            array = array.swapaxes(-1, -2)
+        prefix = "" if name.startswith("lm_head.") else family.prefix
         for i, part in enumerate(array if "{i}" in name else [array]):
             weights[prefix + name.format(i=i)] = np.ascontiguousarray(part)
     return weights
-
-
-def load_gpt2(name: str, *, dtype: str = "float32", dropout: float = 0.0) -> tuple[GPT2Config, dict]:
-    """Load a GPT-2 from a directory (`config.json`, `model.safetensors`) or, when online, from a hub name.
-
-    Errors are those of `find_model`, `read_pretrained` and `build_tree`.
-    """
-    directory = find_model(name)
-    settings, arrays = read_pretrained(directory, model_type="gpt2", sizes=SIZES, supported=SUPPORTED_SETTINGS)
-    config = GPT2Config(
-        **{key: settings[key] for key in SIZES},
-        n_inner=settings.get("n_inner") or 0,
-        layer_norm_epsilon=settings.get("layer_norm_epsilon", 1e-5),
-        dropout=dropout,
-        dtype=dtype,
-    )
-    return config, trunk_from_torch(arrays, config=config, where=f"{directory}/model.safetensors")
 
 
 def find_model(name: str) -> Path:
@@ -94,47 +88,36 @@ def find_model(name: str) -> Path:
     if (directory / "config.json").is_file():
         return directory
     if directory.exists() or name.startswith((".", "/", "~")):
-        raise UserError(f"{directory} holds no config.json. Give a GPT-2 directory or a hub name such as 'gpt2'.")
-    return fetch_snapshot(name, files=("config.json", "model.safetensors"))
+        raise UserError(f"{directory} holds no config.json. Give a model's directory or a hub name such as 'gpt2'.")
+    return fetch_snapshot(name, files=("config.json",), optional=("*.safetensors", INDEX))
 
 
-def resize_vocabulary(trunk: Mapping, vocab_size: int, *, seed: int = 0) -> dict:
-    """Grow (or cut) the token embeddings to `vocab_size`; new rows are the mean row plus a little seeded noise.
+def resize_vocabulary(trunk: Mapping, vocab_size: int, *, n_text: int = 0, seed: int = 0) -> dict:
+    """Grow (or cut) the embeddings and the language-model head to `vocab_size` rows.
 
-    Starting at the mean keeps the logits of new tokens ordinary, so a pretrained model's distribution hardly moves.
+    Rows from `n_text` on (0: from the end) are new: the mean of those before plus a little seeded noise. Starting at
+    the mean keeps the logits of new tokens ordinary, so a pretrained model's distribution hardly moves (Hewitt 2021).
     """
-    wte = np.asarray(trunk["wte"])
-    extra = vocab_size - wte.shape[0]
-    if extra > 0:
-        noise = np.random.default_rng(seed).normal(0.0, 0.02 * wte.std(), (extra, wte.shape[1]))
-        wte = np.concatenate([wte, (wte.mean(0) + noise).astype(wte.dtype)])
-    return {**trunk, "wte": wte[:vocab_size]}
+    resized = dict(trunk)
+    for name in ("wte", "lm_head"):
+        if name in trunk:
+            known = np.asarray(trunk[name])[: min(n_text or vocab_size, vocab_size)]
+            extra = vocab_size - len(known)
+            noise = np.random.default_rng(seed).normal(0.0, 0.02 * known.std(), (extra, known.shape[1]))
+            resized[name] = np.concatenate([known, (known.mean(0) + noise).astype(known.dtype)]) if extra else known
+    return resized
 
 
-def save_gpt2(directory: str | Path, config: GPT2Config, trunk: Mapping, *, special_ids: Mapping[str, int]) -> None:
-    """Write a trunk as a directory that transformers' `GPT2LMHeadModel.from_pretrained` loads.
+def save_language_model(
+    directory: str | Path, config: Config, trunk: Mapping, *, special_ids: Mapping[str, int]
+) -> None:
+    """Write a trunk as a directory that transformers' `AutoModelForCausalLM.from_pretrained` loads.
 
     The directory is created where it is missing, and files in it are replaced whole. `special_ids` are
     `bos_token_id`, `eos_token_id` and `pad_token_id` for `config.json`.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    settings = {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        "activation_function": "gelu_new",
-        "vocab_size": config.vocab_size,
-        "n_positions": config.n_positions,
-        "n_ctx": config.n_positions,
-        "n_embd": config.n_embd,
-        "n_layer": config.n_layer,
-        "n_head": config.n_head,
-        "n_inner": config.n_inner or None,
-        "layer_norm_epsilon": config.layer_norm_epsilon,
-        **dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), config.dropout),
-        "tie_word_embeddings": True,
-        "dtype": "float32",
-        **special_ids,
-    }
-    save_arrays(directory / "model.safetensors", trunk_to_torch(trunk), metadata={"format": "pt"})
+    settings = {**find_family(config).write(config), "dtype": "float32", **special_ids}
+    save_arrays(directory / WEIGHTS, trunk_to_torch(trunk, config), metadata={"format": "pt"})
     save_text(directory / "config.json", json.dumps(settings, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""A model in a folder, without pickle: the policy as transformers' GPT-2, the critic beside it.
+"""A model in a folder, without pickle: the policy as transformers' own, the critic beside it.
 
 | file                                | holds                                                                        |
 |-------------------------------------|------------------------------------------------------------------------------|
@@ -11,15 +11,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from ilqljax.config import from_section
 from ilqljax.data.files import read_arrays, read_json, save_arrays, save_text
-from ilqljax.models.gpt2 import GPT2
-from ilqljax.models.io.hf import load_gpt2, save_gpt2
+from ilqljax.models.io.hf import load_language_model, save_language_model
 from ilqljax.models.io.tables import WRONG_ARRAYS, check_names, flatten, unflatten
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, policy_trunk
 
@@ -35,10 +34,10 @@ class Networks(NamedTuple):
 
 
 def save_networks(directory: str | Path, networks: Networks, *, special_ids: Mapping[str, int]) -> None:
-    """Write a model's folder, made where it is missing; its files are replaced whole (`hf.save_gpt2`)."""
+    """Write a model's folder, made where it is missing; its files are replaced whole (`hf.save_language_model`)."""
     directory = Path(directory)
     params, target = jax.device_get((networks.params, networks.target))
-    save_gpt2(directory, networks.model.backbone.config, policy_trunk(params), special_ids=special_ids)
+    save_language_model(directory, networks.model.backbone.config, policy_trunk(params), special_ids=special_ids)
     if "v" not in params:
         (directory / NETWORKS).unlink(missing_ok=True)
         (directory / OPTIONS).unlink(missing_ok=True)
@@ -49,18 +48,19 @@ def save_networks(directory: str | Path, networks: Networks, *, special_ids: Map
     save_text(directory / OPTIONS, json.dumps(asdict(networks.model.config), indent=2) + "\n")
 
 
-def load_networks(directory: str | Path, *, dtype: str = "float32", dropout: float = 0.0) -> Networks:
+def load_networks(directory: str | Path, **numerics: Any) -> Networks:
     """Read a model's folder; one with a language model alone gives a policy alone.
 
-    A folder without a GPT-2, or with a damaged file or other networks than it names, is a `UserError`.
+    `numerics` are those of `hf.load_language_model`. A folder without a language model, or with a damaged file or other
+    networks than it names, is a `UserError`.
     """
     directory = Path(directory)
-    config, trunk = load_gpt2(str(directory), dtype=dtype, dropout=dropout)
+    backbone, trunk = load_language_model(str(directory), **numerics)
     if not (directory / OPTIONS).exists() and not (directory / NETWORKS).exists():
-        return Networks(ValueLM(GPT2(config), ValueLMConfig()), {"policy": trunk}, {})
+        return Networks(ValueLM(backbone, ValueLMConfig()), {"policy": trunk}, {})
     advice = f"A critic is in both {OPTIONS} and {NETWORKS}: export the model again."
     options = read_json(directory / OPTIONS, advice=advice)
-    model = ValueLM(GPT2(config), from_section(ValueLMConfig, options, path=str(directory / OPTIONS), hidden=True))
+    model = ValueLM(backbone, from_section(ValueLMConfig, options, path=str(directory / OPTIONS), hidden=True))
     found = unflatten(read_arrays(directory / NETWORKS, advice=advice))
     params, target = found.get("params", {}), found.get("target", {})
     params["policy" if model.config.separate_policy else "trunk"] = trunk

@@ -20,9 +20,9 @@ import numpy as np
 
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
-from ilqljax.models.io.hf import trunk_from_torch
+from ilqljax.models.io.families import GPT2_FAMILY, GPT2_NAMES
 from ilqljax.models.io.networks import Networks, check_networks
-from ilqljax.models.io.tables import unflatten
+from ilqljax.models.io.tables import build_tree, unflatten
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 
 TRUNKS = {"model": "params/trunk", "lm_policy": "params/policy", "lm_target": "target/trunk"}
@@ -44,12 +44,19 @@ def params_from_original(weights: Mapping[str, np.ndarray], *, where: str = "wei
     known = {"pi", *TRUNKS, *HEADS}
     if unexpected := sorted(groups.keys() - known):
         raise UserError(f"{where} has unexpected names: {unexpected}. Known groups: {sorted(known)}.")
-    flat = {TRUNKS[g]: trunk_from_torch(groups[g], where=f"{where} ({g}.*)") for g in TRUNKS if g in groups}
+    flat = {TRUNKS[g]: trunk_from_original(groups[g], where=f"{where} ({g}.*)") for g in TRUNKS if g in groups}
     flat |= {HEADS[g]: head_from_original(groups[g], name=g) for g in HEADS if g in groups}
     if "model" in groups and "v" not in groups:
         flat["params/policy"] = flat.pop("params/trunk")
     trees = unflatten(flat)
     return trees.get("params", {}), trees.get("target", {})
+
+
+def trunk_from_original(weights: Mapping[str, np.ndarray], *, where: str) -> dict:
+    """Build a GPT-2 of the size that its weights have; errors are those of `build_tree`."""
+    arrays = {name: array for name, array in weights.items() if not name.endswith(GPT2_FAMILY.redundant)}
+    n_layer = 1 + max((int(name.split(".")[1]) for name in arrays if name.startswith("h.")), default=0)
+    return build_tree(arrays, GPT2_NAMES, layers=n_layer, where=where)
 
 
 def group_names(weights: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:

@@ -7,7 +7,7 @@ stands for that of every layer; these arrays are stacked on a leading axis:
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from ilqljax.data.files import read_arrays, read_json
+from ilqljax.data.files import StoredArrays, read_json
 from ilqljax.errors import UserError
 
 # The leaves of nested dicts by their path, `params/v/dense_in/kernel`, and back.
 flatten, unflatten = partial(flatten_dict, sep="/"), partial(unflatten_dict, sep="/")
 Table = Mapping[str, tuple[str, str]]
 MAX_LISTED = 9
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+SAVE_AGAIN = "Save the model with `save_pretrained(..., safe_serialization=True)`."
 WRONG_ARRAYS = "does not hold the model's arrays."
 
 
@@ -48,22 +50,53 @@ def build_tree(
     Raises:
         UserError: names are missing or unexpected, or shapes do not fit each other.
     """
+    shapes = list_shapes(arrays)
     sizes, expected, tree = dict(sizes), {}, {}
     for name, (_, letters) in table.items():
         axes = re.findall(r"(\d*)([A-Z])", letters)
         names = [name.format(i=i) for i in range(layers)] if "{i}" in name else [name]
-        found = np.shape(arrays.get(names[0]))
+        found = shapes.get(names[0], ())
         for (factor, letter), size in zip(axes, found, strict=False):
             sizes.setdefault(letter, size // int(factor or 1))
         expected |= dict.fromkeys(names, tuple(int(factor or 1) * sizes.get(letter, 0) for factor, letter in axes))
-    check_names(expected, {name: np.shape(array) for name, array in arrays.items()}, refusal=f"{where} {WRONG_ARRAYS}")
+    check_names(expected, shapes, refusal=f"{where} {WRONG_ARRAYS}")
     for name, (path, _) in table.items():
-        if "{i}" in name:
-            array = np.stack([np.asarray(arrays[name.format(i=i)], np.float32) for i in range(layers)])
-        else:
-            array = np.asarray(arrays[name], np.float32)
-        tree[path] = array.swapaxes(-1, -2) if transposed and path.endswith("kernel") else array
+        turned = transposed and path.endswith("kernel")
+        if "{i}" not in name:
+            tree[path] = np.array(_turn(arrays[name], turned), np.float32)
+            continue
+        for i in range(layers):  # one at a time: together with their stack they would be the model twice
+            array = _turn(arrays[name.format(i=i)], turned)
+            stack = tree.setdefault(path, np.empty((layers, *array.shape), np.float32))
+            stack[i] = array
     return unflatten(tree)
+
+
+def _turn(array: np.ndarray, turned: bool) -> np.ndarray:
+    return np.asarray(array).T if turned else np.asarray(array)
+
+
+class Renamed(Mapping[str, np.ndarray]):
+    """Arrays under other names, each read from the arrays given when it is asked for."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], names: Mapping[str, str]) -> None:
+        """Give each of `names` the array of the old name that it maps to."""
+        self._arrays, self._names, shapes = arrays, names, list_shapes(arrays)
+        self.shapes = {new: shapes[old] for new, old in names.items()}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._arrays[self._names[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def list_shapes(arrays: Mapping[str, np.ndarray]) -> Mapping[str, tuple[int, ...]]:
+    """Return the shapes of arrays by name; those of files tell them without being read (`StoredArrays.shapes`)."""
+    return arrays.shapes if hasattr(arrays, "shapes") else {name: np.shape(array) for name, array in arrays.items()}
 
 
 def check_names(
@@ -89,27 +122,56 @@ def _list(names: list[str]) -> str:
     return ", ".join(names[:MAX_LISTED]) + more or "none"
 
 
-def read_pretrained(
-    directory: Path, *, model_type: str, sizes: tuple[str, ...], supported: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Read `config.json` and `model.safetensors`, as transformers saves a model.
+def read_settings(directory: Path, *, required: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Read a `config.json` as transformers saves it.
 
     Args:
-        directory: where they are.
-        model_type: the one that the config must name.
-        sizes: keys that it must have.
-        supported: of what it may be told to do otherwise, the only values that are computed here.
+        directory: where it is.
+        required: keys that it must have, by the `model_type` that it may name.
 
     Raises:
-        UserError: a file is missing or damaged, or the model is another one.
+        UserError: it is missing or damaged, or of another or a quantised model.
     """
-    path, advice = directory / "config.json", "Save the model with `save_pretrained(..., safe_serialization=True)`."
-    settings = read_json(path, advice=advice)
-    if settings.get("model_type") != model_type:
-        raise UserError(f"{path} has model_type {settings.get('model_type')!r}; expected {model_type!r}.")
-    if missing := [key for key in sizes if key not in settings]:
+    path = directory / "config.json"
+    settings = read_json(path, advice=SAVE_AGAIN)
+    kind = settings.get("model_type")
+    if kind not in required:
+        raise UserError(f"{path} has model_type {kind!r}; the covered ones are {', '.join(sorted(required))}.")
+    if missing := [key for key in required[kind] if key not in settings]:
         raise UserError(f"{path} lacks {', '.join(missing)}. Save the model again with its full config.")
+    if quantised := settings.get("quantization_config"):
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+        raise UserError(f"{path} is of a model quantised by {method}. Choose the model that it was made from.")
+    return settings
+
+
+def check_settings(settings: Mapping[str, Any], supported: Mapping[str, Any], *, where: str) -> None:
+    """Refuse settings other than, of what a model may be told to do otherwise, the only values computed here."""
     for key, value in supported.items():
         if settings.get(key, value) != value:
-            raise UserError(f"{path} asks for {key}={settings[key]!r}; only {value!r} is supported.")
-    return settings, read_arrays(directory / "model.safetensors", advice=advice)
+            raise UserError(f"{where} asks for {key}={settings[key]!r}; only {value!r} is supported.")
+
+
+def open_weights(directory: Path) -> StoredArrays:
+    """Open a model's `model.safetensors`, or the files that its `model.safetensors.index.json` lists.
+
+    Files that are missing or damaged, and weights that are only there as a pickle, are a `UserError`.
+    """
+    index = directory / INDEX
+    if (directory / WEIGHTS).is_file() or not index.is_file():
+        if not (directory / WEIGHTS).is_file() and (pickles := sorted(directory.glob("pytorch_model*.bin"))):
+            raise UserError(
+                f"{directory} holds its weights as {pickles[0].name}, a pickle, which could run any program and is not "
+                f"read. {SAVE_AGAIN}"
+            )
+        return StoredArrays([directory / WEIGHTS], advice=SAVE_AGAIN)
+    listed = read_json(index, advice=SAVE_AGAIN).get("weight_map")
+    if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
+        raise UserError(f"{index} has no weight_map from arrays to files. {SAVE_AGAIN}")
+    if outside := sorted(name for name in set(listed.values()) if Path(name).name != name):
+        raise UserError(f"{index} names {outside[0]!r}, which is not a file beside it. {SAVE_AGAIN}")
+    arrays = StoredArrays([directory / name for name in sorted(set(listed.values()))], advice=SAVE_AGAIN)
+    check_names(
+        dict.fromkeys(listed, "an array"), dict.fromkeys(arrays, "an array"), refusal=f"{index} is of other files."
+    )
+    return arrays

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 
 from ilqljax.data.types import Array, Batch, Counts, LossFn, Transitions
 from ilqljax.errors import check_range
+from ilqljax.models.backbone import output_embedding
 from ilqljax.models.chunks import Scores, reduce_scores, scan_vocabulary
 from ilqljax.models.cpu import products as on_cpu
 from ilqljax.models.cpu import use_cpu_tricks
@@ -172,9 +173,9 @@ def token_weights(
 
 
 def token_cross_entropy(trunk: dict, hidden: Float[Array, "B A D"], targets: Int[Array, "B A"]) -> Float[Array, "B A"]:
-    """Compute -log softmax(logits)[target] with the tied head; logits exist for a chunk of rows only."""
+    """Compute -log softmax(logits)[target] with the language-model head; logits exist for a chunk of rows only."""
     rows = hidden.reshape(-1, hidden.shape[-1])
-    scores = score_rows(rows, trunk["wte"], None, targets.reshape(-1), axis=1)
+    scores = score_rows(rows, output_embedding(trunk), None, targets.reshape(-1), axis=1)
     return (scores.log_normalizer - scores.taken).reshape(targets.shape)
 
 

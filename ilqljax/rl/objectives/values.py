@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Int
 from ilqljax.data.types import Array, Batch, LossFn, Transitions
 from ilqljax.errors import UserError, check_known, check_range
 from ilqljax.models import chunks, heads
-from ilqljax.models.value_lm import ValueLM, compute_logits, policy_trunk
+from ilqljax.models.backbone import compute_logits
+from ilqljax.models.value_lm import ValueLM, policy_trunk
 from ilqljax.rl import losses
 from ilqljax.rl.objectives.likelihood import policy_loss, score_rows, taken_tokens
 
@@ -303,8 +304,9 @@ def unreached_paths(model: ValueLM, config: ILQLConfig, params: dict) -> tuple[t
     policy_in_trunk = config.awac_weight > 0 and "policy" not in params
     if config.detach_v and config.detach_q and not policy_in_trunk:
         return (("trunk",),)
-    if config.detach_v and config.detach_q and config.detach_policy:  # what is left is the tied head
-        return tuple(("trunk", name) for name in params["trunk"] if name != "wte")
+    if config.detach_v and config.detach_q and config.detach_policy:  # what is left is the language-model head
+        head = "lm_head" if "lm_head" in params["trunk"] else "wte"
+        return tuple(("trunk", name) for name in params["trunk"] if name != head)
     if model.config.advanced_mlp and not policy_in_trunk:
         return (("trunk", "ln_f"),)
     return ()

@@ -1,0 +1,143 @@
+"""What every backbone shares: its interface, key/value caches, self-attention with or without one, and stacked layers.
+
+A backbone is one file (`gpt2`, `llama`): a config, a flax module from tokens to hidden states, and its blocks. What
+runs it (losses, decoding, heads, meshes) sees `Backbone` alone. Its parameters are a dict, in which
+
+    wte [V D]        token embeddings, and the language-model head where there is no other
+    lm_head [V D]    a head of its own, which lies as the embeddings do
+    h/...            the blocks' parameters, stacked on a leading axis L
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
+
+from ilqljax.data.types import Array
+from ilqljax.models.attention import attend_cached, attend_causally
+from ilqljax.models.cpu import decoding as on_cpu
+from ilqljax.models.cpu import products, use_cpu_tricks
+
+
+class Backbone(Protocol):
+    """What a trunk must offer; `ilqljax.models.gpt2.GPT2` and `ilqljax.models.llama.Llama` do.
+
+    Its config tells `vocab_size`, `n_positions`, `n_embd`, `n_layer`, `n_kv_head`, `inner_size`, `dropout`, `dtype` and
+    `unroll`.
+    """
+
+    config: Any
+
+    def init(self, *args: Any, **kwargs: Any) -> Any:
+        """Create `{"params": ...}` from a key and tokens [B T]."""
+
+    def apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute hidden states, a `TrunkOutput`, as `GPT2.__call__` documents."""
+
+
+class KVCache(NamedTuple):
+    """Keys and values of the tokens seen so far, in slots: a slot's number is storage, not a position.
+
+    On a CPU rows and heads are one axis, [L BH S K], and the layers of a trunk that is laid out for acting have arrays
+    of their own, L times [BH S K] (`ilqljax.models.cpu.decoding`).
+    """
+
+    keys: Float[Array, "L B H S K"] | Float[Array, "L BH S K"] | tuple[Float[Array, "BH S K"], ...]
+    values: Float[Array, "L B H S K"] | Float[Array, "L BH S K"] | tuple[Float[Array, "BH S K"], ...]
+
+
+class CacheSlots(NamedTuple):
+    """Where one new token's keys and values go, in all rows, and which slots it sees: `seen` should hold its own."""
+
+    new: Int[Array, ""]
+    seen: Bool[Array, "B S"]
+
+
+class TrunkOutput(NamedTuple):
+    """What a trunk computes: hidden states after and before the final norm, and the cache with what is new."""
+
+    hidden: Float[Array, "B T D"]
+    block_output: Float[Array, "B T D"]
+    cache: KVCache | None
+
+
+def self_attend(
+    query: Float[Array, "B H T K"],
+    key: Float[Array, "B G T K"],
+    value: Float[Array, "B G T K"],
+    cache_layer: tuple[Array, Array] | None,
+    slots: CacheSlots | None,
+    dropout: nn.Module | None = None,
+) -> tuple[Float[Array, "B T HK"], tuple[Array, Array]]:
+    """Attend causally over whole rows, or with `slots` of one new token over a layer of a cache, which it joins.
+
+    Each of the G heads of keys and values serves H / G neighbouring heads of queries (grouped-query attention, Ainslie
+    et al. 2023, arXiv 2305.13245). Returns what is mixed, and keys and values as a cache's layer.
+    """
+    keys, values = (on_cpu.store(x) if use_cpu_tricks() else x for x in (key, value))
+    if slots is None:
+        mixed = attend_causally(query, key, value, dropout)
+    else:
+        # Written before it is read: the other way round both would be copied whole.
+        keys, values = (
+            jax.lax.dynamic_update_slice_in_dim(old, new, slots.new, axis=-2)
+            for old, new in zip(cache_layer, (keys, values), strict=True)
+        )
+        mixed = attend_cached(query, keys, values, slots.seen)
+    mixed = jnp.swapaxes(mixed, 1, 2)
+    return mixed.reshape(*mixed.shape[:2], -1), (keys, values)
+
+
+def run_blocks(
+    trunk: nn.Module,
+    block: Callable[..., nn.Module],
+    x: Float[Array, "B T D"],
+    cache: KVCache | None,
+    *shared: Any,
+    return_kv: bool,
+    deterministic: bool,
+) -> tuple[Float[Array, "B T D"], KVCache | None]:
+    """Run a trunk's blocks, within its `__call__`: hidden states, and keys and values if `return_kv`.
+
+    A block is made of the trunk's config, `return_kv` and `deterministic`, and maps hidden states, its layer of the
+    cache and what all layers share to hidden states and its keys and values. Parameters may be laid out for acting
+    (`ilqljax.models.cpu.decoding.split_layers`).
+    """
+    c = trunk.config
+    layers: Any = trunk.get_variable("params", "h")
+    if isinstance(layers, tuple):
+        x, new_kv = on_cpu.run_layers(block(c, return_kv, deterministic, parent=None), layers, x, cache, *shared)
+    else:
+        stack = nn.scan(
+            nn.remat(block, prevent_cse=False) if c.remat else block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, *[nn.broadcast] * len(shared)),
+            length=c.n_layer,
+            unroll=c.unroll,
+        )
+        x, new_kv = stack(c, return_kv, deterministic, name="h")(x, cache and tuple(cache), *shared)
+    return x, KVCache(*new_kv) if return_kv else None
+
+
+def take_cache_rows(x: Float[Array, "..."], rows: Int[Array, "N"], *, n_kv_head: int) -> Float[Array, "..."]:
+    """Pick rows of a cache's array by number, each with all its heads."""
+    if use_cpu_tricks():
+        return on_cpu.take_cache_rows(x, rows, n_kv_head)
+    return jnp.take(x, rows, axis=-4, mode="clip")
+
+
+def output_embedding(trunk: dict) -> Float[Array, "V D"]:
+    """Return the language-model head of a trunk: its own, or else the token embeddings."""
+    return trunk["lm_head"] if "lm_head" in trunk else trunk["wte"]
+
+
+def compute_logits(trunk: dict, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
+    """Apply the language-model head: float32 logits from hidden states of any dtype."""
+    head = output_embedding(trunk).astype(hidden.dtype)
+    if use_cpu_tricks():
+        return products.compute_logits(hidden, head)
+    return jnp.matmul(hidden, head.T, preferred_element_type=jnp.float32)
