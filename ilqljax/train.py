@@ -27,6 +27,7 @@ from ilqljax.config.sections import Section
 from ilqljax.errors import UserError
 from ilqljax.models.builders import BuiltModel
 from ilqljax.models.cpu import restart_with_huge_pages
+from ilqljax.models.value_lm import policy_trunk
 from ilqljax.rl.algorithms import Learner, select_acting_params
 from ilqljax.rl.steps import TrainState
 from ilqljax.training import processes
@@ -74,7 +75,7 @@ def train(config: Section, *, overrides: Mapping[str, Any] | None = None, comman
         policies: dict[str, Trained] = {}
         try:
             for name, stage in plan.stages.items():
-                trunk = policies["bc"].params["policy"] if policies else plan.built.pretrained
+                trunk = policy_trunk(policies["bc"].params) if policies else plan.built.pretrained
                 networks = None if policies else select_networks(plan.built, stage.learner)
                 # Once the last stage's checkpoints fit, nothing refuses the config that a resumed run goes on with.
                 settles = bool(plan.config.resume) and name == last_begun

@@ -118,7 +118,7 @@ def decode(
     holds before the first step. Returns what is found after the last.
     """
     n_columns = tokens.shape[1]
-    hidden, caches = repeat_rows(model, *prefill(model, networks.trunks, tokens, lengths, room=steps), n)
+    hidden, caches = repeat_rows(model, *prefill(model, networks.join_trunks(), tokens, lengths, room=steps), n)
     row_lengths = jnp.repeat(lengths, n)
     in_prompt = jnp.arange(n_columns + steps)[None] < row_lengths[:, None]
 
@@ -128,7 +128,7 @@ def decode(
         # It sees its row's prompt and the new tokens up to itself.
         slots, new = jnp.arange(in_prompt.shape[1])[None], n_columns + t
         place = CacheSlots(new, in_prompt | ((slots >= n_columns) & (slots <= new)))
-        for role, trunk in networks.trunks.items():
+        for role, trunk in networks.join_trunks().items():
             output = model.run_trunk(
                 trunk, token[:, None], (row_lengths + t)[:, None], cache=state.caches[role], slots=place
             )

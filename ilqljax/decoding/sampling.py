@@ -12,6 +12,7 @@ from ilqljax.decoding.options import DecodeConfig
 from ilqljax.models.backbone import compute_logits
 from ilqljax.models.cpu import decoding as on_cpu
 from ilqljax.models.cpu import use_cpu_tricks
+from ilqljax.models.lora import join_adapter, merge_adapter
 from ilqljax.models.value_lm import ValueLM, policy_trunk
 
 
@@ -20,12 +21,17 @@ class ActingNetworks(NamedTuple):
 
     `trunks` are keyed by role: "policy", and where there is a critic with a trunk of its own, "value" and "target"; a
     trunk that two roles share appears once. `v` and `q` are the online V head and the target Q heads, {} without a
-    critic.
+    critic. `base` is the trunk whose adapters `trunks` are, {} where they are whole (`join_trunks`).
     """
 
     trunks: dict
     v: dict
     q: dict
+    base: dict
+
+    def join_trunks(self) -> dict:
+        """Return the whole trunks by role."""
+        return {role: join_adapter(self.base, t) for role, t in self.trunks.items()} if self.base else self.trunks
 
 
 def prepare_for_decoding(model: ValueLM, params: dict, target: dict, *, critic: bool) -> ActingNetworks:
@@ -34,15 +40,20 @@ def prepare_for_decoding(model: ValueLM, params: dict, target: dict, *, critic: 
     `target` is {} for a BC model; `critic` says whether the critic has a say (`DecodeConfig.beta` is not 0). On a CPU
     the networks are laid out for products of few rows.
     """
-    trunks = {"policy": policy_trunk(params)}
+    if critic and "base" in params:  # one copy of the base for all
+        base, trunks = params["base"], {"policy": params.get("policy", params.get("trunk"))}
+    else:
+        base, trunks = {}, {"policy": merge_adapter(policy_trunk(params))}
     if critic and "policy" in params:
-        trunks["value"] = params["trunk"]
+        trunks["value"] = params.get("trunk", {})
     if critic and "trunk" in target:
         trunks["target"] = target["trunk"]
     q = {name: target[name] for name in model.q_names} if critic else {}
     if use_cpu_tricks():
-        trunks, q = on_cpu.lay_out(trunks, q, split=model.backbone.config.unroll >= model.backbone.config.n_layer)
-    return jax.device_put(ActingNetworks(trunks, params["v"] if critic else {}, q))
+        split = model.backbone.config.unroll >= model.backbone.config.n_layer
+        trunks, q = on_cpu.lay_out({**trunks, "base": base}, q, split=split)
+        base = trunks.pop("base")
+    return jax.device_put(ActingNetworks(trunks, params["v"] if critic else {}, q, base))
 
 
 class TokenScores(NamedTuple):
@@ -74,7 +85,7 @@ def make_token_scores(
     suppressed = jnp.asarray(suppress_ids, jnp.int32)
 
     def score(networks: ActingNetworks, hidden: dict) -> TokenScores:
-        logits = compute_logits(networks.trunks["policy"], hidden["policy"][0])
+        logits = compute_logits(networks.join_trunks()["policy"], hidden["policy"][0])
         logits = logits.at[:, suppressed].set(-jnp.inf)
         scores = filter_logits(logits, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
         log_probabilities = jax.nn.log_softmax(logits, axis=-1)

@@ -130,14 +130,35 @@ def take_cache_rows(x: Float[Array, "..."], rows: Int[Array, "N"], *, n_kv_head:
     return jnp.take(x, rows, axis=-4, mode="clip")
 
 
-def output_embedding(trunk: dict) -> Float[Array, "V D"]:
-    """Return the language-model head of a trunk: its own, or else the token embeddings."""
-    return trunk["lm_head"] if "lm_head" in trunk else trunk["wte"]
+def embed(trunk: nn.Module, wte: Float[Array, "V D"], tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+    """Look tokens up, within a trunk's `__call__`; an adapter may have rows of its own (`ilqljax.models.lora`)."""
+    if not trunk.has_variable("params", "wte_rows"):
+        return wte[tokens]
+    rows: Any = trunk.get_variable("params", "wte_rows")
+    n_kept = len(wte) - len(rows)
+    return jnp.where((tokens >= n_kept)[..., None], rows[jnp.maximum(tokens - n_kept, 0)], wte[tokens])
+
+
+def output_embedding(trunk: dict) -> tuple[Float[Array, "V D"], Float[Array, "N D"] | None]:
+    """Return the language-model head of a trunk, its own or the token embeddings, and what its last N rows are.
+
+    None is the head's own rows.
+    """
+    name = "lm_head" if "lm_head" in trunk else "wte"
+    return trunk[name], trunk.get(f"{name}_rows")
 
 
 def compute_logits(trunk: dict, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
     """Apply the language-model head: float32 logits from hidden states of any dtype."""
-    head = output_embedding(trunk).astype(hidden.dtype)
+    head, rows = output_embedding(trunk)
+    logits = _multiply_by_rows(hidden, head)
+    if rows is None:
+        return logits
+    # Not of an embedding put together, which would be copied at every token.
+    return jnp.concatenate([logits[..., : len(head) - len(rows)], _multiply_by_rows(hidden, rows)], axis=-1)
+
+
+def _multiply_by_rows(hidden: Float[Array, "... D"], rows: Float[Array, "V D"]) -> Float[Array, "... V"]:
     if use_cpu_tricks():
-        return products.compute_logits(hidden, head)
-    return jnp.matmul(hidden, head.T, preferred_element_type=jnp.float32)
+        return products.compute_logits(hidden, rows.astype(hidden.dtype))
+    return jnp.matmul(hidden, rows.astype(hidden.dtype).T, preferred_element_type=jnp.float32)

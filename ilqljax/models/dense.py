@@ -37,15 +37,23 @@ class Dense(nn.Module):
             layer["bias"] = self.param(
                 "bias", nn.initializers.zeros, (self.features,)
             )  # second, as in flax: it draws too
+        if self.has_variable("params", "lora_a"):
+            layer |= {name: self.get_variable("params", name) for name in ("lora_scale", "lora_a", "lora_b")}
         return apply_dense(layer, x, self.dtype, self.out_dtype)
 
 
 def apply_dense(
     layer: dict, x: Float[Array, "*B D"], dtype: str = "float32", out_dtype: str = ""
 ) -> Float[Array, "*B F"]:
-    """Apply a linear layer's parameters, as `Dense` does."""
+    """Apply a linear layer's parameters, as `Dense` does, and its low-rank adapter (`ilqljax.models.lora`), if any."""
     out_dtype, bias = out_dtype or dtype, layer.get("bias")
     if use_cpu_tricks():
-        return on_cpu.apply_dense(layer, x, dtype, out_dtype)
-    product = jnp.matmul(x.astype(dtype), layer["kernel"].astype(dtype), preferred_element_type=out_dtype)
-    return product if bias is None else product + bias.astype(out_dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+        out = on_cpu.apply_dense(layer, x, dtype, out_dtype)
+    else:
+        out = jnp.matmul(x.astype(dtype), layer["kernel"].astype(dtype), preferred_element_type=out_dtype)
+        out = out if bias is None else out + bias.astype(out_dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+    if "lora_a" in layer:
+        inner = apply_dense({"kernel": layer["lora_a"]}, x, dtype)
+        update = apply_dense({"kernel": layer["lora_b"]}, inner, dtype, out_dtype)
+        out = out + layer["lora_scale"].astype(out_dtype) * update
+    return out

@@ -17,7 +17,7 @@ from jaxtyping import Int
 from ilqljax.config.sections import NO_OPTION
 from ilqljax.data.types import Array
 from ilqljax.errors import check_divisible, check_known, check_range
-from ilqljax.models.backbone import CacheSlots, KVCache, TrunkOutput, run_blocks, self_attend
+from ilqljax.models.backbone import CacheSlots, KVCache, TrunkOutput, embed, run_blocks, self_attend
 from ilqljax.models.dense import Dense
 
 
@@ -151,7 +151,7 @@ class GPT2(nn.Module):
         wpe = self.param("wpe", nn.initializers.normal(0.01), (c.n_positions, c.n_embd))
         if positions is None:
             positions = jnp.arange(tokens.shape[1])[None]
-        x = (wte[tokens] + wpe[positions]).astype(c.dtype)
+        x = (embed(self, wte, tokens) + wpe[positions]).astype(c.dtype)
         x = nn.Dropout(c.dropout, deterministic=deterministic)(x)
         return_kv = return_kv or cache is not None
         x, new_kv = run_blocks(self, Block, x, cache, slots, return_kv=return_kv, deterministic=deterministic)

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from ilqljax.config.sections import NO_OPTION
 from ilqljax.data.types import Array
 from ilqljax.errors import UserError, check_divisible, check_known, check_range
-from ilqljax.models.backbone import CacheSlots, KVCache, TrunkOutput, run_blocks, self_attend
+from ilqljax.models.backbone import CacheSlots, KVCache, TrunkOutput, embed, run_blocks, self_attend
 from ilqljax.models.dense import Dense
 
 
@@ -205,11 +205,11 @@ class Llama(nn.Module):
             self.param("lm_head", nn.initializers.normal(0.02), (c.vocab_size, c.n_embd))
         if positions is None:
             positions = jnp.arange(tokens.shape[1])[None]
-        angles = positions[..., None] * rotary_frequencies(c)
+        angles = positions[..., None] * rotary_frequencies(c)[None, None]
         x, new_kv = run_blocks(
             self,
             Block,
-            wte[tokens].astype(c.dtype),
+            embed(self, wte, tokens).astype(c.dtype),
             cache,
             slots,
             (jnp.cos(angles), jnp.sin(angles)),

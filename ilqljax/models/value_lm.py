@@ -7,6 +7,9 @@ Parameters are plain nested dicts, and which networks exist is which keys the di
     params  {"policy"}                                 a BC model: a language model and nothing else
     target  {"trunk"?, "q1", "q2"?}                    slow copies; without "trunk" they read the online trunk
 
+With adapters (`ilqljax.models.lora`) "base" is the one frozen trunk, and "trunk" and "policy" are adapters of it;
+without "trunk" the value heads read the base as it is.
+
 A backbone is seen only through `ilqljax.models.backbone.Backbone`: hidden states, a cache, and sizes.
 """
 
@@ -22,8 +25,8 @@ from jaxtyping import Float, Int
 
 from ilqljax.config.sections import NO_OPTION
 from ilqljax.data.types import Array
-from ilqljax.errors import UserError, check_known
-from ilqljax.models import heads
+from ilqljax.errors import UserError, check_known, check_range
+from ilqljax.models import heads, lora
 from ilqljax.models.backbone import Backbone, TrunkOutput
 
 Params = dict
@@ -38,15 +41,36 @@ class ValueLMConfig:
         separate_policy: a trunk of its own for the policy.
         separate_target: a slow copy of the value trunk, not only of its heads.
         advanced_mlp: the original's residual heads.
+        lora_rank: rank of the low-rank adapters that are trained in place of a trunk that stays as it is; 0 trains the
+            trunk itself.
+        lora_alpha: an adapter's update is multiplied by `lora_alpha / lora_rank`.
+        lora_targets: linear layers that get adapters, such as ("q_proj", "v_proj"); () is all of the blocks.
+        frozen_value: the value heads read the frozen trunk without an adapter; needs `lora_rank`.
         level: what an action is: "token" (Q has one output per vocabulary entry) or "utterance" (Q is one number, read
             where the utterance ends); in a run the algorithm says which.
+        n_new_rows: last rows of the embeddings, of the control tokens, which adapters train whole.
     """
 
     double_q: bool = True
     separate_policy: bool = True
     separate_target: bool = True
     advanced_mlp: bool = False
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+    lora_targets: tuple[str, ...] = ()
+    frozen_value: bool = False
     level: str = field(default="token", metadata=NO_OPTION)
+    n_new_rows: int = field(default=6, metadata=NO_OPTION)
+
+    def __post_init__(self) -> None:
+        check_range(self, "[0, inf)", "lora_rank", "n_new_rows")
+        check_range(self, "(0, inf)", "lora_alpha")
+        check_known(("token", "utterance"), level=self.level)
+        if self.frozen_value and not (self.lora_rank and self.separate_policy):
+            raise UserError(
+                "frozen_value=True leaves the value trunk as it is, so that the policy needs adapters of its own. Set "
+                "lora_rank (16, say) and separate_policy=True, or frozen_value=False."
+            )
 
 
 class HiddenStates(NamedTuple):
@@ -61,7 +85,6 @@ class ValueLM:
     """A backbone with value heads, used functionally: every method takes the parameters it reads."""
 
     def __init__(self, backbone: Backbone, config: ValueLMConfig) -> None:
-        check_known(("token", "utterance"), level=config.level)
         self.backbone = backbone
         self.config = config
         head: Callable[[int, str], nn.Module] = heads.MLPHead
@@ -81,15 +104,28 @@ class ValueLM:
         return ("q1", "q2") if self.config.double_q else ("q1",)
 
     def init_trunk(self, key: Array) -> Params:
-        """Create the parameters of one trunk."""
-        return self.backbone.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+        """Create the parameters of one trunk, with an adapter where the config asks for one."""
+        return self.adapt_trunk(key, self.backbone.init(key, jnp.zeros((1, 1), jnp.int32))["params"])
+
+    def adapt_trunk(self, key: Array, trunk: Params) -> Params:
+        """Give a trunk an adapter where the config asks for one and it has none yet."""
+        c = self.config
+        if not c.lora_rank or lora.split_adapter(trunk)[1]:
+            return trunk
+        return lora.attach_adapter(
+            key, trunk, rank=c.lora_rank, alpha=c.lora_alpha, targets=c.lora_targets, n_rows=c.n_new_rows
+        )
 
     def init_params(self, key: Array, *, trunk: Params | None = None) -> Params:
         """Create an ILQL model's online parameters, the trunks from `trunk` or at random; they start equal."""
         keys = jax.random.split(key, 4)
-        trunk = self.init_trunk(keys[0]) if trunk is None else trunk
+        trunk = self.init_trunk(keys[0]) if trunk is None else self.adapt_trunk(keys[0], trunk)
         hidden = jnp.zeros((1, self.backbone.config.n_embd))
-        params = {"trunk": trunk, "v": self.v_head.init(keys[1], hidden)["params"]}
+        params = {"v": self.v_head.init(keys[1], hidden)["params"]}
+        if self.config.lora_rank:
+            params["base"], trunk = lora.split_adapter(trunk)
+        if not self.config.frozen_value:
+            params["trunk"] = trunk
         for name, head_key in zip(self.q_names, keys[2:], strict=False):
             params[name] = self.q_head.init(head_key, hidden)["params"]
         if self.config.separate_policy:
@@ -98,7 +134,8 @@ class ValueLM:
 
     def init_target(self, params: Params) -> Params:
         """Copy what the target networks start from."""
-        names = (*self.q_names, *(("trunk",) if self.config.separate_target else ()))
+        separate = self.config.separate_target and "trunk" in params
+        names = (*self.q_names, *(("trunk",) if separate else ()))
         return {name: params[name] for name in names}
 
     def compute_hidden(
@@ -115,15 +152,16 @@ class ValueLM:
         There is no dropout without a key. Hidden states of the target carry no gradient.
         """
         value_key, policy_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        online = self.run_trunk(params["trunk"], tokens, dropout_key=value_key)
+        online = self.run_trunk(get_trunk(params, "trunk"), tokens, dropout_key=value_key)
         if "trunk" in target:
-            slow = self.select_hidden(self.run_trunk(jax.lax.stop_gradient(target["trunk"]), tokens))
+            slow_trunk = get_trunk({**params, "trunk": target["trunk"]}, "trunk")
+            slow = self.select_hidden(self.run_trunk(jax.lax.stop_gradient(slow_trunk), tokens))
         else:
             slow = self.select_hidden(online)
         policy_hidden = None
         if policy:
             separate = "policy" in params
-            output = self.run_trunk(params["policy"], tokens, dropout_key=policy_key) if separate else online
+            output = self.run_trunk(policy_trunk(params), tokens, dropout_key=policy_key) if separate else online
             policy_hidden = output.hidden
         return HiddenStates(self.select_hidden(online), jax.lax.stop_gradient(slow), policy_hidden)
 
@@ -184,4 +222,23 @@ class ValueLM:
 
 def policy_trunk(params: Params) -> Params:
     """Return the trunk whose language model is the policy."""
-    return params["policy"] if "policy" in params else params["trunk"]
+    return get_trunk(params, "policy" if "policy" in params else "trunk")
+
+
+def get_trunk(params: Params, name: str) -> Params:
+    """Return the trunk of a name; where there is a base, that is the base with the adapter of that name, if any."""
+    return lora.join_adapter(params["base"], params.get(name, {})) if "base" in params else params[name]
+
+
+def merge_adapters(model: ValueLM, params: Params, target: Params) -> tuple[ValueLM, Params, Params]:
+    """Fold adapters into trunks of their own: networks as they are without adapters, which compute the same."""
+    if "base" not in params:
+        return model, params, target
+    names = {"policy", "trunk"} & params.keys() | ({"trunk"} if "v" in params else set())
+    trunks = {name: lora.merge_adapter(get_trunk(params, name)) for name in names}
+    if "trunk" in target:
+        slow = lora.merge_adapter(get_trunk({**params, "trunk": target["trunk"]}, "trunk"))
+        target = {**target, "trunk": slow}
+    merged = {name: tree for name, tree in params.items() if name != "base"} | trunks
+    plain = replace(model.config, lora_rank=0, frozen_value=False, separate_target="trunk" in target)
+    return ValueLM(model.backbone, plain), merged, target

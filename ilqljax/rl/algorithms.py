@@ -31,6 +31,7 @@ from ilqljax.config.sections import Section, from_section, to_plain
 from ilqljax.data.transforms import AllRows, BestRows, PreferencePairs, ReturnLabels, Transform
 from ilqljax.data.types import UNCLIPPED, Array, LossFn
 from ilqljax.errors import UserError, check_known
+from ilqljax.models.lora import split_adapter
 from ilqljax.models.value_lm import ValueLM
 from ilqljax.rl.objectives import likelihood, values
 from ilqljax.rl.steps import TrainState, init_state
@@ -149,17 +150,20 @@ def init_learner_state(
     init_key, step_key = jax.random.split(key)
     model = learner.model
     if not learner.algorithm.has_critic:
-        policy = model.init_trunk(init_key) if trunk is None else trunk
-        frozen = {"reference": policy} if learner.algorithm.has_reference else {}
+        policy = model.init_trunk(init_key) if trunk is None else model.adapt_trunk(init_key, trunk)
+        frozen = {}
+        if model.config.lora_rank:
+            frozen["base"], policy = split_adapter(policy)
+        if learner.algorithm.has_reference:
+            frozen["reference"] = policy
         return init_state({"policy": policy}, target={}, frozen=frozen, optimizer=optimizer, key=step_key)
     if networks is None:
         params = model.init_params(init_key, trunk=trunk)
         target = model.init_target(params)
     else:
         params, target = (dict(tree) for tree in networks)
-    frozen = {}
-    if "policy" in params and not learner.trains_policy():
-        frozen = {"policy": params.pop("policy")}
+    kept = ("base", *(() if learner.trains_policy() else ("policy",)))
+    frozen = {name: params.pop(name) for name in kept if name in params}
     return init_state(params, target=target, frozen=frozen, optimizer=optimizer, key=step_key)
 
 

@@ -22,7 +22,7 @@ from ilqljax.envs.base import LanguageEnvironment, LanguageObservation, ListDial
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.io.networks import Networks, load_networks
-from ilqljax.models.value_lm import ValueLM, ValueLMConfig
+from ilqljax.models.value_lm import ValueLM, ValueLMConfig, policy_trunk
 from ilqljax.rl.algorithms import make_learner, read_options, select_acting_params
 from ilqljax.training.evaluation import Trained, evaluate_rollouts, save_model
 from ilqljax.training.loop import Start, make_stage, train_stage
@@ -166,7 +166,7 @@ def fit(
     if starts_from_policy and not ready and trunk is None and networks is None:
         _, cloning, _ = choose_options("bc", watched, model, asked | {"loss": {}}, {})
         cloned = fit(rows, "bc", model=model, settings=cloning, seed=seed, validation=held_out)
-        trunk = cloned.trained.params["policy"]
+        trunk = policy_trunk(cloned.trained.params)
     stage = make_stage(algorithm, learner, settings, rows, held_out)
 
     def write(step: int, metrics: Mapping[str, float]) -> None:

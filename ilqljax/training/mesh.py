@@ -26,6 +26,10 @@ BATCH_AXES = ("data", "fsdp")
 # is often odd: then the other axis takes both mesh axes.
 PARTITION_RULES: tuple[tuple[str, tuple[PartitionSpec, ...]], ...] = (
     (r"(^|/)(c_proj|o_proj|down_proj|ff2)/kernel$", (PartitionSpec("tensor", "fsdp"),)),
+    (r"(^|/)(c_proj|o_proj|down_proj|ff2)/lora_a$", (PartitionSpec("tensor", None),)),
+    (r"(^|/)(c_proj|o_proj|down_proj|ff2)/lora_b$", (PartitionSpec(None, "fsdp"),)),
+    (r"(^|/)lora_a$", (PartitionSpec("fsdp", None),)),
+    (r"(^|/)lora_b$", (PartitionSpec(None, "tensor"),)),
     (r"(^|/)dense_out/kernel$", (PartitionSpec("fsdp", "tensor"), PartitionSpec(("fsdp", "tensor"), None))),
     (r"(^|/)kernel$", (PartitionSpec("fsdp", "tensor"),)),
     (r"(^|/)(wte|lm_head)$", (PartitionSpec("tensor", "fsdp"), PartitionSpec(None, ("fsdp", "tensor")))),

@@ -18,7 +18,8 @@ def lay_out(trunks: dict, heads: dict, *, split: bool) -> tuple[dict, dict]:
 
     These are copies of what they replace, made here once; within a sampler they would be made for every batch.
     """
-    return {role: split_layers(trunk) if split else trunk for role, trunk in trunks.items()}, transpose_kernels(heads)
+    split_trunks = {role: split_layers(trunk) if split and trunk else trunk for role, trunk in trunks.items()}
+    return split_trunks, transpose_kernels(heads)
 
 
 @trick

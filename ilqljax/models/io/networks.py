@@ -20,7 +20,7 @@ from ilqljax.config import from_section
 from ilqljax.data.files import read_arrays, read_json, save_arrays, save_text
 from ilqljax.models.io.hf import load_language_model, save_language_model
 from ilqljax.models.io.tables import WRONG_ARRAYS, check_names, flatten, unflatten
-from ilqljax.models.value_lm import ValueLM, ValueLMConfig, policy_trunk
+from ilqljax.models.value_lm import ValueLM, ValueLMConfig, merge_adapters, policy_trunk
 
 NETWORKS, OPTIONS = "networks.safetensors", "networks.json"
 
@@ -34,10 +34,14 @@ class Networks(NamedTuple):
 
 
 def save_networks(directory: str | Path, networks: Networks, *, special_ids: Mapping[str, int]) -> None:
-    """Write a model's folder, made where it is missing; its files are replaced whole (`hf.save_language_model`)."""
+    """Write a model's folder, made where it is missing, with adapters merged (`value_lm.merge_adapters`).
+
+    Its files are replaced whole; what cannot be written is a `UserError`, as in `hf.save_language_model`.
+    """
     directory = Path(directory)
-    params, target = jax.device_get((networks.params, networks.target))
-    save_language_model(directory, networks.model.backbone.config, policy_trunk(params), special_ids=special_ids)
+    model, *trees = merge_adapters(*networks)
+    params, target = jax.device_get(tuple(trees))
+    save_language_model(directory, model.backbone.config, policy_trunk(params), special_ids=special_ids)
     if "v" not in params:
         (directory / NETWORKS).unlink(missing_ok=True)
         (directory / OPTIONS).unlink(missing_ok=True)
@@ -45,7 +49,7 @@ def save_networks(directory: str | Path, networks: Networks, *, special_ids: Map
     policy_name = "policy" if "policy" in params else "trunk"
     rest = {"params": {name: tree for name, tree in params.items() if name != policy_name}, "target": target}
     save_arrays(directory / NETWORKS, flatten(rest))
-    save_text(directory / OPTIONS, json.dumps(asdict(networks.model.config), indent=2) + "\n")
+    save_text(directory / OPTIONS, json.dumps(asdict(model.config), indent=2) + "\n")
 
 
 def load_networks(directory: str | Path, **numerics: Any) -> Networks:

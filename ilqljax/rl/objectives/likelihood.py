@@ -17,7 +17,7 @@ from ilqljax.models.backbone import output_embedding
 from ilqljax.models.chunks import Scores, reduce_scores, scan_vocabulary
 from ilqljax.models.cpu import products as on_cpu
 from ilqljax.models.cpu import use_cpu_tricks
-from ilqljax.models.value_lm import ValueLM, policy_trunk
+from ilqljax.models.value_lm import ValueLM, get_trunk, policy_trunk
 from ilqljax.rl import losses
 
 
@@ -117,8 +117,8 @@ def make_dpo_loss(model: ValueLM, config: DPOConfig) -> LossFn:
     """
 
     def loss(params, target, batch, counts, dropout_key):
-        policy = sum_log_probability(model, params["policy"], batch, dropout_key=dropout_key)
-        reference = sum_log_probability(model, jax.lax.stop_gradient(params["reference"]), batch)
+        policy = sum_log_probability(model, policy_trunk(params), batch, dropout_key=dropout_key)
+        reference = sum_log_probability(model, jax.lax.stop_gradient(get_trunk(params, "reference")), batch)
         chosen, rejected = (policy - reference).reshape(-1, 2).T
         is_pair = batch.token_mask[::2, 0]
 
@@ -174,8 +174,16 @@ def token_weights(
 
 def token_cross_entropy(trunk: dict, hidden: Float[Array, "B A D"], targets: Int[Array, "B A"]) -> Float[Array, "B A"]:
     """Compute -log softmax(logits)[target] with the language-model head; logits exist for a chunk of rows only."""
-    rows = hidden.reshape(-1, hidden.shape[-1])
-    scores = score_rows(rows, output_embedding(trunk), None, targets.reshape(-1), axis=1)
+    features, ids = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    head, last_rows = output_embedding(trunk)
+    if last_rows is None:
+        scores = score_rows(features, head, None, ids, axis=1)
+    else:  # the frozen rows apart, whose gradient nobody asks for
+        n_kept = len(head) - len(last_rows)
+        frozen = score_rows(features, head[:n_kept], None, jnp.minimum(ids, n_kept - 1), axis=1)
+        own = score_rows(features, last_rows, None, jnp.maximum(ids - n_kept, 0), axis=1)
+        taken = jnp.where(ids < n_kept, frozen.taken, own.taken)
+        scores = Scores(taken, jnp.logaddexp(frozen.log_normalizer, own.log_normalizer))
     return (scores.log_normalizer - scores.taken).reshape(targets.shape)
 
 

@@ -301,12 +301,14 @@ def q_statistics(
 
 def unreached_paths(model: ValueLM, config: ILQLConfig, params: dict) -> tuple[tuple[str, ...], ...]:
     """List parameters that no term of the ILQL loss reads, as torch would leave their gradient `None`."""
+    if "trunk" not in params:  # frozen
+        return ()
     policy_in_trunk = config.awac_weight > 0 and "policy" not in params
     if config.detach_v and config.detach_q and not policy_in_trunk:
         return (("trunk",),)
     if config.detach_v and config.detach_q and config.detach_policy:  # what is left is the language-model head
         head = "lm_head" if "lm_head" in params["trunk"] else "wte"
-        return tuple(("trunk", name) for name in params["trunk"] if name != head)
-    if model.config.advanced_mlp and not policy_in_trunk:
+        return tuple(("trunk", name) for name in params["trunk"] if name not in (head, f"{head}_rows"))
+    if model.config.advanced_mlp and not policy_in_trunk and "ln_f" in params["trunk"]:
         return (("trunk", "ln_f"),)
     return ()
