@@ -157,16 +157,16 @@ def check_writable_folder(folder: str | Path) -> None:
         raise UserError(f"{folder}: cannot be written. Choose a folder that you may write to, or that you may make.")
 
 
-def fetch_snapshot(name: str, *, files: Sequence[str]) -> Path:
+def fetch_snapshot(name: str, *, files: Sequence[str], optional: Sequence[str] = ()) -> Path:
     """Return the local folder with a Hugging Face hub model's `files`, downloaded once and cached.
 
-    Files that are in neither the cache nor the hub are a `UserError`.
+    `files` that are in neither the cache nor the hub are a `UserError`; the `optional` ones come if they are there.
     """
     from huggingface_hub import snapshot_download  # slow to import, and rarely needed
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=list(files)))
+        folder = Path(snapshot_download(name, allow_patterns=[*files, *optional]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"{name!r} is neither a directory here nor a model that could be fetched from the hub ({error}). "
