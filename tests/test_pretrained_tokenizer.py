@@ -252,7 +252,8 @@ def check_exported(tokenizer, folder, *, model_type, texts=TEXTS):
     for text in texts:
         assert theirs(text)["input_ids"] == tokenizer.encode(text)
         assert theirs.decode(tokenizer.encode(text)) == tokenizer.decode(tokenizer.encode(text))
-    assert (theirs.pad_token_id, theirs.eos_token_id) == (tokenizer.pad_id, tokenizer.eoa_id)
+    ids = (theirs.pad_token_id, theirs.bos_token_id, theirs.eos_token_id)
+    assert ids == (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eoa_id)
     control = range(tokenizer.n_text, tokenizer.vocab_size)
     assert set(control) <= set(theirs.all_special_ids) and len(theirs) == tokenizer.vocab_size
     assert theirs.decode([*control], skip_special_tokens=True) == ""

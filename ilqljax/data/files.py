@@ -160,7 +160,8 @@ def check_writable_folder(folder: str | Path) -> None:
 def fetch_snapshot(name: str, *, files: Sequence[str], optional: Sequence[str] = ()) -> Path:
     """Return the local folder with a Hugging Face hub model's `files`, downloaded once and cached.
 
-    `files` that are in neither the cache nor the hub are a `UserError`; the `optional` ones come if they are there.
+    What fits the patterns `optional` comes with them. Files that are in neither the cache nor the hub are a
+    `UserError`.
     """
     from huggingface_hub import snapshot_download  # slow to import, and rarely needed
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

@@ -121,7 +121,8 @@ class Tokenizer(ABC):
         Raises:
             UserError: the text's ids have gaps, in which transformers would number the control tokens.
         """
-        control = {token: {PAD: "pad_token", AGENT_END: "eos_token"}.get(token, "") for token in self.special_tokens}
+        known = {PAD: "pad_token", ENV_START: "bos_token", AGENT_END: "eos_token"}
+        control = {token: known.get(token, "") for token in self.special_tokens}
         definition, template = self._define_text(), self.chat_template
         save_published(Path(directory), definition, first_id=self.n_text, control=control, template=template)
 
