@@ -188,7 +188,7 @@ def test_a_broken_file_is_named_with_its_line(tmp_path):
     with pytest.raises(UserError, match=f"{FILE_NAME}:2: not JSON"):
         load_tokenizer(tmp_path)
     file.write_text('{"kind": "wordpiece"}')
-    with pytest.raises(UserError, match=r"kind 'wordpiece': expected one of \['bpe', 'character', 'gpt2'\]"):
+    with pytest.raises(UserError, match=r"kind 'wordpiece': expected one of .*'gpt2', 'pretrained'\]"):
         load_tokenizer(tmp_path)
     file.write_text('{"kind": "character", "chars": "ab"}')
     with pytest.raises(UserError, match=r"has the fields \['chars'\]"):
@@ -206,7 +206,7 @@ def test_a_gpt2_tokenizer_with_added_tokens_is_refused(gpt2, tmp_path):
     backend.add_special_tokens(["<|pad|>"])
     backend.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match=r"adds the tokens \['<\|pad\|>'\]"):
-        load_tokenizer(tmp_path)
+        GPT2Tokenizer.from_directory(tmp_path)
 
 
 def test_a_name_that_cannot_be_fetched_is_refused_not_read_as_an_empty_tokenizer(monkeypatch, tmp_path):

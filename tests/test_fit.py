@@ -148,6 +148,15 @@ def test_what_was_saved_is_read_back_and_acts_alike(fitted, tmp_path):
         load_fitted(tmp_path)
 
 
+def test_what_was_saved_has_its_tokenizer_for_transformers(fitted, tmp_path):
+    from transformers import AutoTokenizer
+
+    fitted.save(tmp_path / "kept")
+    theirs, ours = AutoTokenizer.from_pretrained(tmp_path / "kept"), fitted.tokenizer
+    assert theirs("I am sad, cheer up!")["input_ids"] == ours.encode("I am sad, cheer up!")
+    assert theirs("<a></a>")["input_ids"] == [ours.boa_id, ours.eoa_id]
+
+
 def test_a_folder_that_cannot_be_written_whole_is_not_there(fitted, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")

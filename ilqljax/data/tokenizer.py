@@ -1,4 +1,4 @@
-"""Turn text into token ids and back: GPT-2's vocabulary, one learned from given texts, or single characters.
+"""Turn text into token ids and back: a pretrained model's vocabulary, one learned from given texts, or characters.
 
 The six control tokens follow the text's own ids and are known only by id. No tokenizer here ever reads one out of text:
 a posting that literally contains "</a>" or "<|pad|>" is encoded as the characters it is made of. Only
@@ -10,14 +10,31 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from ilqljax.data.files import fetch_snapshot, read_json, save_text
+from ilqljax.data.tokenizer_files import (
+    CHAT_TEMPLATE,
+    MERGES,
+    SAVE_AGAIN,
+    TOKENIZER_CONFIG,
+    TOKENIZER_JSON,
+    VOCABULARY,
+    build_tokenizer,
+    check_definition,
+    find_difference_from_gpt2,
+    read_definition,
+    read_published,
+    read_vocabulary,
+    save_published,
+    split_merges,
+)
 from ilqljax.errors import UserError
 
 PAD, ENV_START, ENV_END = "<|pad|>", "<s>", "</s>"
@@ -37,6 +54,8 @@ class Tokenizer(ABC):
     Attributes:
         kind: names the class in a saved tokenizer.
         fields: what is saved of it, apart from the order of the control tokens; arguments of the constructor.
+        chat_template: Jinja template that writes a conversation for the pretrained model; "" where it has none.
+        n_text: number of ids without the control tokens, whose ids begin there.
         vocab_size: number of ids, control tokens included.
         pad_id: `<|pad|>`, fills a row.
         bos_id, boa_id: `<s>` and `<a>`, start a dialogue that the environment or the agent opens.
@@ -46,7 +65,8 @@ class Tokenizer(ABC):
     """
 
     kind: str
-    fields: tuple[str, str]
+    fields: tuple[str, ...]
+    chat_template: str = ""
 
     def __init__(self, n_text: int, special_tokens: Sequence[str]):
         """Give the control tokens the ids from `n_text` on, in the order listed."""
@@ -76,6 +96,10 @@ class Tokenizer(ABC):
             raise ValueError(f"token id {unknown[0]} is not in the vocabulary of {self.vocab_size}: mask such logits")
         return self._decode_text([token for token in tokens if token < self.n_text])
 
+    @abstractmethod
+    def _define_text(self) -> dict[str, Any]:
+        """Return the content of a `tokenizer.json` that gives the text's ids."""
+
     def to_json(self) -> dict[str, Any]:
         """Return all there is to save; `kind` says which class reads it."""
         return {name: getattr(self, name) for name in ("kind", "special_tokens", *self.fields)}
@@ -85,6 +109,22 @@ class Tokenizer(ABC):
         target = Path(directory) / FILE_NAME
         target.parent.mkdir(parents=True, exist_ok=True)
         save_text(target, json.dumps(self.to_json(), ensure_ascii=False) + "\n")
+
+    def to_transformers(self, directory: str | os.PathLike) -> None:
+        """Write `tokenizer.json`, `tokenizer_config.json` and the chat template, for transformers' AutoTokenizer.
+
+        Texts have the same ids there, and the control tokens are its special tokens: `<|pad|>` pads and `</a>` ends. A
+        control token whose name the text's vocabulary has already (Llama 2 has a `</s>` of its own) is called
+        `<|ilqljax:/s|>` there. transformers reads special tokens out of text; `split_special_tokens=True` forbids it.
+        Beside a `config.json` of model_type qwen2 it splits text as Qwen 2 does, whatever these files say.
+
+        Raises:
+            UserError: the text's ids have gaps, in which transformers would number the control tokens.
+        """
+        known = {PAD: "pad_token", ENV_START: "bos_token", AGENT_END: "eos_token"}
+        control = {token: known.get(token, "") for token in self.special_tokens}
+        definition, template = self._define_text(), self.chat_template
+        save_published(Path(directory), definition, first_id=self.n_text, control=control, template=template)
 
 
 class CharacterTokenizer(Tokenizer):
@@ -110,6 +150,14 @@ class CharacterTokenizer(Tokenizer):
 
     def _decode_text(self, ids: list[int]) -> str:
         return "".join(self.charset[token] if token < len(self.charset) else UNKNOWN for token in ids)
+
+    def _define_text(self) -> dict[str, Any]:
+        unknown = UNKNOWN if UNKNOWN not in self.charset else "<|unknown|>"
+        ids = self._ids | ({unknown: len(self.charset)} if self.unk else {})
+        backend = tokenizers.Tokenizer(models.WordLevel(ids, unk_token=unknown))
+        backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+        backend.decoder = decoders.Fuse()
+        return json.loads(backend.to_str())
 
 
 class BPETokenizer(Tokenizer):
@@ -152,49 +200,106 @@ class BPETokenizer(Tokenizer):
     def _decode_text(self, ids: list[int]) -> str:
         return self._backend.decode(ids, skip_special_tokens=False)
 
+    def _define_text(self) -> dict[str, Any]:
+        return json.loads(self._backend.to_str())
+
 
 class GPT2Tokenizer(BPETokenizer):
-    """Use GPT-2's own pieces: 50,257 ids, and the six control tokens make 50,263.
-
-    Reading transformers' files needs transformers; what `save` wrote does not.
-    """
+    """Use GPT-2's own pieces: 50,257 ids, and the six control tokens make 50,263."""
 
     kind = "gpt2"
 
     @classmethod
     def from_directory(cls, path: str | os.PathLike) -> "GPT2Tokenizer":
-        """Read a byte-level BPE's directory: `tokenizer.json`, or `vocab.json` and `merges.txt`."""
+        """Read a byte-level BPE's directory: `tokenizer.json`, or `vocab.json` and `merges.txt`.
+
+        Raises:
+            UserError: there is no tokenizer, it cannot be read, or it is not plain byte-level BPE.
+        """
         path = Path(path)
-        present = {file.name for file in path.iterdir()} if path.is_dir() else set()
-        # Given no vocabulary at all, transformers makes an empty tokenizer and does not say so.
-        if "tokenizer.json" not in present and not {"vocab.json", "merges.txt"} <= present:
+        if (path / TOKENIZER_JSON).is_file():
+            definition = read_definition(path / TOKENIZER_JSON)
+        elif (path / VOCABULARY).is_file() and (path / MERGES).is_file():
+            definition = read_vocabulary(path)
+        else:
             raise UserError(
                 f"{path} does not hold a GPT-2 tokenizer: expected tokenizer.json, or vocab.json and merges.txt"
             )
-        from transformers import GPT2Tokenizer as TransformersTokenizer  # slow to import, and rarely needed
-
-        # The class itself: AutoTokenizer refuses a directory of vocab.json and merges.txt without a config.json.
-        try:
-            theirs = TransformersTokenizer.from_pretrained(str(path), local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: transformers cannot read it ({error}). Save the tokenizer again.") from error
-        content, problem = json.loads(theirs.backend_tokenizer.to_str()), ""
-        model, splitter = content["model"], content["pre_tokenizer"] or {}
-        if model["type"] != "BPE" or splitter.get("type") != "ByteLevel" or splitter["add_prefix_space"]:
-            problem = f"is a {model['type']} tokenizer split by {splitter}"
-        elif added := [one["content"] for one in content["added_tokens"] if one["content"] not in model["vocab"]]:
-            problem = f"adds the tokens {added} to its vocabulary"
-        elif sorted(model["vocab"].values()) != list(range(len(model["vocab"]))):
-            problem = f"has other ids than 0 to {len(model['vocab']) - 1}, each once"
-        if problem:
+        if problem := find_difference_from_gpt2(definition):
             raise UserError(f"{str(path)!r} {problem}: give GPT-2's plain byte-level BPE")
-        return cls(sorted(model["vocab"], key=model["vocab"].get), model["merges"])
+        ids = definition["model"]["vocab"]
+        return cls(sorted(ids, key=ids.get), split_merges(definition["model"]["merges"]))
 
     @classmethod
     def from_pretrained(cls, name: str) -> "GPT2Tokenizer":
         """Read a tokenizer by its name on the Hugging Face hub, such as "gpt2"; needs the network once."""
         # transformers itself would build an empty tokenizer from a name that it cannot fetch.
-        return cls.from_directory(fetch_snapshot(name, files=("vocab.json", "merges.txt")))
+        return cls.from_directory(fetch_snapshot(name, files=(VOCABULARY, MERGES)))
+
+
+class PretrainedTokenizer(Tokenizer):
+    """Use a published tokenizer's ids: whatever a `tokenizer.json` of the tokenizers library describes.
+
+    The ids of a text are those that it has there, but for the model's special tokens: text never gives one either, and
+    `decode` leaves them out too. Special are the added tokens that `tokenizer.json` marks as such and those that
+    `tokenizer_config.json` names (`eos_token`, ...); other added tokens are ordinary vocabulary and read out of text,
+    as published. Nothing is truncated, padded or added around a text.
+
+    Attributes:
+        definition: content of `tokenizer.json`.
+        names: contents of special tokens by name, such as `{"eos_token": "<|im_end|>"}`.
+    """
+
+    kind, fields = "pretrained", ("definition", "names", "chat_template")
+
+    def __init__(
+        self,
+        definition: Mapping[str, Any],
+        names: Mapping[str, str] = MappingProxyType({}),
+        chat_template: str = "",
+        *,
+        special_tokens: Sequence[str] = GPT2_ORDER,
+    ):
+        """Build the tokenizer; a definition that the tokenizers library cannot read is a `UserError`."""
+        check_definition(definition)
+        tokens = [chat_template, *names.values()] if isinstance(names, Mapping) else [names]
+        if not all(isinstance(token, str) for token in tokens):
+            raise UserError(f"names={names!r} or the chat template hold other things than texts. {SAVE_AGAIN}")
+        self.definition = {**definition, "truncation": None, "padding": None}
+        self.definition["added_tokens"] = definition.get("added_tokens") or []
+        self.names, self.chat_template = dict(names), chat_template
+        self._backend, self._special_ids = build_tokenizer(self.definition, self.names.values())
+        self._encode = functools.lru_cache(maxsize=256)(
+            lambda text: tuple(self._backend.encode(text, add_special_tokens=False).ids)
+        )
+        super().__init__(1 + max(self._backend.get_vocab(with_added_tokens=True).values()), special_tokens)
+
+    @classmethod
+    def from_directory(cls, path: str | os.PathLike) -> "PretrainedTokenizer":
+        """Read a model's directory: `tokenizer.json`, and where there are, `tokenizer_config.json` and chat template.
+
+        Raises:
+            UserError: a file is missing, damaged, or describes no tokenizer that the tokenizers library reads.
+        """
+        published = read_published(Path(path))
+        try:
+            return cls(*published)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+
+    def encode(self, text: str) -> list[int]:
+        return list(self._encode(text))
+
+    def token_id(self, name: str) -> int | None:
+        """Return the id of a special token by its name, `eos_token`, or by its content, `<|im_end|>`; else None."""
+        return self._special_ids.get(self.names.get(name, name))
+
+    def _decode_text(self, ids: list[int]) -> str:
+        return self._backend.decode(ids, skip_special_tokens=True)
+
+    def _define_text(self) -> dict[str, Any]:
+        # Without what adds tokens around a text: transformers does so unless asked not to.
+        return {**self.definition, "post_processor": None}
 
 
 def train_bpe(texts: Iterable[str], *, vocab_size: int) -> BPETokenizer:
@@ -219,7 +324,7 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int) -> BPETokenizer:
 
 
 def load_tokenizer(path_or_name: str | os.PathLike) -> Tokenizer:
-    """Open what `Tokenizer.save` wrote, a GPT-2 tokenizer's directory, or a name on the Hugging Face hub.
+    """Open what `Tokenizer.save` wrote, a pretrained tokenizer's directory, or a name on the Hugging Face hub.
 
     Raises:
         UserError: there is nothing there, or it is not a tokenizer.
@@ -227,20 +332,35 @@ def load_tokenizer(path_or_name: str | os.PathLike) -> Tokenizer:
     path = Path(path_or_name)
     file = path / FILE_NAME if path.is_dir() else path
     if file.is_file():
-        content = read_json(file, advice="Save the tokenizer again.")
-        kinds = {cls.kind: cls for cls in (CharacterTokenizer, BPETokenizer, GPT2Tokenizer)}
-        kind = content.pop("kind", None)
-        if kind not in kinds:
-            raise UserError(f"{file} holds a tokenizer of kind {kind!r}: expected one of {sorted(kinds)}")
-        expected = {"special_tokens", *kinds[kind].fields}
-        if content.keys() != expected:
-            raise UserError(f"{file} has the fields {sorted(content)}: a {kind} tokenizer has {sorted(expected)}")
-        return kinds[kind](**content)
+        return _load_saved(file)
     if path.is_dir():
-        return GPT2Tokenizer.from_directory(path)
+        return _load_published(path)
     # A hub name is `name` or `owner/name`; anything else can only have been meant as a path.
     if path.is_absolute() or str(path_or_name).startswith(".") or path.suffix == ".json" or len(path.parts) > 2:
         raise UserError(
             f"{path} does not exist: give a directory with {FILE_NAME}, that file, or a name such as 'gpt2'"
         )
-    return GPT2Tokenizer.from_pretrained(str(path_or_name))
+    files = (TOKENIZER_JSON, TOKENIZER_CONFIG, CHAT_TEMPLATE, VOCABULARY, MERGES)
+    return _load_published(fetch_snapshot(str(path_or_name), files=(), optional=files))
+
+
+def _load_saved(file: Path) -> Tokenizer:
+    content = read_json(file, advice=SAVE_AGAIN)
+    kinds = {cls.kind: cls for cls in (CharacterTokenizer, BPETokenizer, GPT2Tokenizer, PretrainedTokenizer)}
+    kind = content.pop("kind", None)
+    if kind not in kinds:
+        raise UserError(f"{file} holds a tokenizer of kind {kind!r}: expected one of {sorted(kinds)}")
+    expected = {"special_tokens", *kinds[kind].fields}
+    if content.keys() != expected:
+        raise UserError(f"{file} has the fields {sorted(content)}: a {kind} tokenizer has {sorted(expected)}")
+    try:
+        return kinds[kind](**content)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+
+
+def _load_published(directory: Path) -> Tokenizer:
+    file = directory / TOKENIZER_JSON
+    if file.is_file() and find_difference_from_gpt2(read_definition(file)):
+        return PretrainedTokenizer.from_directory(directory)
+    return GPT2Tokenizer.from_directory(directory)

@@ -147,11 +147,12 @@ def export_policy(directory: Path, built: BuiltModel, trained: Trained, *, criti
 
 
 def save_model(directory: Path, networks: Networks, tokenizer: Tokenizer | None) -> None:
-    """Write networks, and the tokenizer beside them, if there is one."""
+    """Write networks, and the tokenizer beside them, if there is one, for us and for transformers."""
     ids = {}
     if tokenizer is not None:
         ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eoa_id, "pad_token_id": tokenizer.pad_id}
         tokenizer.save(directory)
+        tokenizer.to_transformers(directory)
     save_networks(directory, networks, special_ids=ids)
 
 
