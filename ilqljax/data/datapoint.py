@@ -2,6 +2,7 @@
 
 A row is `<s>` (`<a>` when the agent speaks first), then the utterances, each closed by `</s>` (environment) or `</a>`
 (agent), then `</eod>` when the dialogue is over. Index j means the hidden state at token j, which predicts token j + 1.
+A tokenizer that speaks a model's chat format has other tokens around utterances (`ilqljax.data.tokenizer.Frame`).
 """
 
 import itertools
@@ -45,10 +46,17 @@ def _lay_out_dialogue(
 ) -> tuple[list[int], list[tuple[int, int]], int]:
     """Tokenize the utterances, shorten the first of the environment where needed, and join them.
 
-    Returns the tokens; for each utterance of the agent the closing token before it and its own; how many were cut.
+    Returns the tokens; for each utterance of the agent the token before it and its closing one; how many were cut.
     """
     encoded = [list(tokenizer.encode(text)) for text, _ in sequence]
-    length = 1 + sum(len(ids) + 1 for ids in encoded) + int(terminal)
+    leads = [tokenizer.frame.lead(before, speaker) for before, speaker in itertools.pairwise(_list_speakers(sequence))]
+    closings = [(tokenizer.eoa_id,) if reward is not None else tokenizer.frame.env_end for _, reward in sequence]
+    ending = [tokenizer.eod_id] if terminal else []
+    if not sequence:
+        ending = [*tokenizer.frame.lead("", "agent"), *ending]
+    elif not terminal and sequence[-1][1] is None:
+        ending = [*tokenizer.frame.lead("env", "agent")]
+    length = sum(map(len, (*leads, *encoded, *closings, ending)))
     truncated = max(0, length - max_length) if max_length > 0 else 0
     prompt = next((ids for ids, (_, reward) in zip(encoded, sequence, strict=True) if reward is None), [])
     if len(prompt) < truncated:
@@ -58,14 +66,19 @@ def _lay_out_dialogue(
             f"shorten the texts of {''.join(text for text, _ in sequence)[:EXCERPT]!r}..."
         )
     del prompt[:truncated]
-    tokens = [tokenizer.boa_id if _agent_opens(sequence) else tokenizer.bos_id]
+    tokens: list[int] = []
     agent_spans = []
-    for ids, (_, reward) in zip(encoded, sequence, strict=True):
+    for lead, ids, closing, (_, reward) in zip(leads, encoded, closings, sequence, strict=True):
+        tokens += lead
         last_closing = len(tokens) - 1
-        tokens += [*ids, tokenizer.eos_id if reward is None else tokenizer.eoa_id]
+        tokens += [*ids, *closing]
         if reward is not None:
             agent_spans.append((last_closing, len(tokens) - 1))
-    return tokens + [tokenizer.eod_id] * terminal, agent_spans, truncated
+    return tokens + ending, agent_spans, truncated
+
+
+def _list_speakers(sequence: Sequence[tuple[str, float | None]]) -> list[str]:
+    return ["", *("env" if reward is None else "agent" for _, reward in sequence)]
 
 
 def _agent_opens(sequence: Sequence[tuple[str, float | None]]) -> bool:

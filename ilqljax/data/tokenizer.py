@@ -9,15 +9,17 @@ import functools
 import hashlib
 import json
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
+from ilqljax.data.chat import split_chat
 from ilqljax.data.files import fetch_snapshot, read_json, save_text
 from ilqljax.data.tokenizer_files import (
     CHAT_TEMPLATE,
@@ -48,6 +50,44 @@ UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 N_BYTES = 256
 
 
+class Frame(NamedTuple):
+    """Ids around the utterances of a dialogue, by what stands where.
+
+    | ids            | stand                                                     | by default | in a chat format     |
+    |----------------|-----------------------------------------------------------|------------|----------------------|
+    | `start`        | first, where the environment opens                        | `<s>`      | system, user's head  |
+    | `agent_start`  | first, where the agent opens; None: it may not            | `<a>`      | the assistant's head |
+    | `env_end`      | after an utterance of the environment                     | `</s>`     | the user's end       |
+    | `env_header`   | before each later one                                     |            | the user's head      |
+    | `agent_header` | before an utterance of the agent, and at a prompt's end   |            | the assistant's head |
+    | `agent_rest`   | after an utterance of the agent, and the `eoa_id` that it ends with |  | what follows it      |
+    """
+
+    start: tuple[int, ...]
+    agent_start: tuple[int, ...] | None
+    env_end: tuple[int, ...]
+    env_header: tuple[int, ...] = ()
+    agent_header: tuple[int, ...] = ()
+    agent_rest: tuple[int, ...] = ()
+
+    def lead(self, before: str, speaker: str) -> tuple[int, ...]:
+        """Return the ids before an utterance, by who spoke `before` ("" for nobody) and who speaks: "env" or "agent".
+
+        An agent that opens, in a chat format that does not let it, is a `UserError`.
+        """
+        if before:
+            rest = self.agent_rest if before == "agent" else ()
+            return rest + (self.agent_header if speaker == "agent" else self.env_header)
+        if speaker == "env":
+            return self.start
+        if self.agent_start is None:
+            raise UserError(
+                "A dialogue opens with the agent, and the model's chat format opens with the user. Let the environment "
+                "speak first, or set config.tokenizer.chat=False."
+            )
+        return self.agent_start
+
+
 class Tokenizer(ABC):
     """Encode and decode text; the six control tokens have the last ids.
 
@@ -61,6 +101,8 @@ class Tokenizer(ABC):
         bos_id, boa_id: `<s>` and `<a>`, start a dialogue that the environment or the agent opens.
         eos_id, eoa_id: `</s>` and `</a>`, close an utterance of the environment or the agent.
         eod_id: `</eod>`, ends a dialogue.
+        frame: the ids around utterances.
+        suppressed_ids: what an agent never says: control tokens that do not end its utterance.
         fingerprint: changes whenever any id could: caches and checkpoints use it.
     """
 
@@ -78,6 +120,8 @@ class Tokenizer(ABC):
         self.vocab_size = n_text + len(ids)
         self.pad_id, self.bos_id, self.eos_id = ids[PAD], ids[ENV_START], ids[ENV_END]
         self.boa_id, self.eoa_id, self.eod_id = ids[AGENT_START], ids[AGENT_END], ids[DIALOGUE_END]
+        self.frame = Frame(start=(self.bos_id,), agent_start=(self.boa_id,), env_end=(self.eos_id,))
+        self.suppressed_ids = (self.pad_id, self.bos_id, self.boa_id, self.eos_id)
         content = json.dumps(self.to_json(), sort_keys=True)
         self.fingerprint = hashlib.sha256(content.encode()).hexdigest()[:16]
 
@@ -123,8 +167,18 @@ class Tokenizer(ABC):
         """
         known = {PAD: "pad_token", ENV_START: "bos_token", AGENT_END: "eos_token"}
         control = {token: known.get(token, "") for token in self.special_tokens}
-        definition, template = self._define_text(), self.chat_template
-        save_published(Path(directory), definition, first_id=self.n_text, control=control, template=template)
+        save_published(
+            Path(directory),
+            self._define_text(),
+            first_id=self.n_text,
+            control=control,
+            template=self.chat_template,
+            names=self._name_ends(),
+        )
+
+    def _name_ends(self) -> dict[str, str]:
+        """Return which tokens of the text's own are special to transformers, instead of control tokens."""
+        return {}
 
 
 class CharacterTokenizer(Tokenizer):
@@ -248,19 +302,28 @@ class PretrainedTokenizer(Tokenizer):
     Attributes:
         definition: content of `tokenizer.json`.
         names: contents of special tokens by name, such as `{"eos_token": "<|im_end|>"}`.
+        chat: dialogues are laid out by the model's chat template: the environment is the user, the agent the assistant.
+        instruction: what the system's message of the template says; "" leaves it to the template.
     """
 
-    kind, fields = "pretrained", ("definition", "names", "chat_template")
+    kind, fields = "pretrained", ("definition", "names", "chat_template", "chat", "instruction")
 
     def __init__(
         self,
         definition: Mapping[str, Any],
         names: Mapping[str, str] = MappingProxyType({}),
         chat_template: str = "",
+        chat: bool = False,
+        instruction: str = "",
         *,
         special_tokens: Sequence[str] = GPT2_ORDER,
     ):
-        """Build the tokenizer; a definition that the tokenizers library cannot read is a `UserError`."""
+        """Build the tokenizer.
+
+        Raises:
+            UserError: the tokenizers library cannot read the definition, or `chat` is asked for and there is no chat
+                template, or not one that ends the assistant's utterances with a special token.
+        """
         check_definition(definition)
         tokens = [chat_template, *names.values()] if isinstance(names, Mapping) else [names]
         if not all(isinstance(token, str) for token in tokens):
@@ -272,7 +335,40 @@ class PretrainedTokenizer(Tokenizer):
         self._encode = functools.lru_cache(maxsize=256)(
             lambda text: tuple(self._backend.encode(text, add_special_tokens=False).ids)
         )
+        self.chat, self.instruction = chat, instruction
         super().__init__(1 + max(self._backend.get_vocab(with_added_tokens=True).values()), special_tokens)
+        if chat:
+            self.frame, self.eoa_id = self._read_chat()
+        elif instruction:
+            raise UserError("An instruction is a part of the chat format: set config.tokenizer.chat=True as well.")
+        control = range(self.n_text, self.vocab_size) if chat else self.suppressed_ids
+        self.suppressed_ids = tuple(sorted({*control, *self._special_ids.values()} - {self.eoa_id}))
+
+    def with_chat(self, instruction: str = "") -> "PretrainedTokenizer":
+        """Return the same tokenizer, for dialogues in the model's chat format; errors are those of `__init__`."""
+        order = self.special_tokens
+        return PretrainedTokenizer(
+            self.definition, self.names, self.chat_template, True, instruction, special_tokens=order
+        )
+
+    def _read_chat(self) -> tuple[Frame, int]:
+        """Find what the chat template writes around utterances, and the token that ends the agent's."""
+        parts = split_chat(self.chat_template, instruction=self.instruction, names=self.names)
+        ids = {name: None if text is None else self._encode_marked(text) for name, text in parts.items()}
+        eoa_id, *rest = ids.pop("agent_end") or [None]
+        if eoa_id not in self._special_ids.values():
+            raise UserError(
+                f"The chat template ends the assistant's utterances with {parts['agent_end']!r}, which does not begin "
+                "with a special token, so that no token ends them. Set config.tokenizer.chat=False."
+            )
+        frame = Frame(**{name: None if part is None else tuple(part) for name, part in ids.items()})
+        return frame._replace(agent_rest=tuple(rest)), eoa_id
+
+    def _encode_marked(self, text: str) -> list[int]:
+        """Encode a text of the model's own, in which special tokens are meant."""
+        known = sorted(self._special_ids, key=len, reverse=True)
+        pieces = re.split(f"({'|'.join(map(re.escape, known))})", text) if known else [text]
+        return [i for p in pieces for i in ([self._special_ids[p]] if p in self._special_ids else self.encode(p))]
 
     @classmethod
     def from_directory(cls, path: str | os.PathLike) -> "PretrainedTokenizer":
@@ -293,6 +389,10 @@ class PretrainedTokenizer(Tokenizer):
     def token_id(self, name: str) -> int | None:
         """Return the id of a special token by its name, `eos_token`, or by its content, `<|im_end|>`; else None."""
         return self._special_ids.get(self.names.get(name, name))
+
+    def _name_ends(self) -> dict[str, str]:
+        ends = [token for token, number in self._special_ids.items() if number == self.eoa_id]  # of a chat
+        return {"eos_token": ends[0]} if ends else {}
 
     def _decode_text(self, ids: list[int]) -> str:
         return self._backend.decode(ids, skip_special_tokens=True)

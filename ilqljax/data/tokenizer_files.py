@@ -197,7 +197,13 @@ def build_tokenizer(definition: Mapping[str, Any], named: Iterable[str]) -> tupl
 
 
 def save_published(
-    folder: Path, definition: Mapping[str, Any], *, first_id: int, control: Mapping[str, str], template: str
+    folder: Path,
+    definition: Mapping[str, Any],
+    *,
+    first_id: int,
+    control: Mapping[str, str],
+    template: str,
+    names: Mapping[str, str],
 ) -> None:
     """Write a tokenizer with control tokens for transformers' AutoTokenizer; the folder is made where it is missing.
 
@@ -207,13 +213,14 @@ def save_published(
         first_id: the first control token's; the others follow.
         control: control tokens in the order of their ids, and what transformers calls those that it knows: `pad_token`.
         template: of chats, or "".
+        names: other tokens by what transformers calls them, in place of control tokens: `eos_token`.
 
     Raises:
         UserError: the text's ids have gaps, in which transformers would number the control tokens.
     """
     ids = parse_tokenizer(definition).get_vocab(with_added_tokens=True)
-    names = {token: f"<|ilqljax:{token.strip('<|>')}|>" if token in ids else token for token in control}
-    added = [{"id": first_id + n, "content": name, **SPECIAL} for n, name in enumerate(names.values())]
+    written = {token: f"<|ilqljax:{token.strip('<|>')}|>" if token in ids else token for token in control}
+    added = [{"id": first_id + n, "content": name, **SPECIAL} for n, name in enumerate(written.values())]
     definition = {**definition, "added_tokens": [*definition["added_tokens"], *added]}
     backend = parse_tokenizer(definition)
     if any(backend.token_to_id(token["content"]) != token["id"] for token in added):
@@ -224,8 +231,9 @@ def save_published(
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",  # most other classes have a splitter of their own
         "clean_up_tokenization_spaces": False,
-        **{name: names[token] for token, name in control.items() if name},
-        "additional_special_tokens": [names[token] for token, name in control.items() if not name],
+        **{name: written[token] for token, name in control.items() if name},
+        **names,
+        "additional_special_tokens": [written[t] for t, name in control.items() if not name or name in names],
     }
     folder.mkdir(parents=True, exist_ok=True)
     save_text(folder / TOKENIZER_JSON, json.dumps(definition, ensure_ascii=False) + "\n")

@@ -107,7 +107,7 @@ class TextPolicy(Policy):
         ids = {
             "end_ids": (tokenizer.eoa_id, tokenizer.eod_id),
             "pad_id": tokenizer.pad_id,
-            "suppress_ids": (tokenizer.pad_id, tokenizer.bos_id, tokenizer.boa_id, tokenizer.eos_id),
+            "suppress_ids": tokenizer.suppressed_ids,
             "value_range": value_range,
         }
         self.judge: Callable | None = None

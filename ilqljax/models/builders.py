@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ilqljax.config import register, resolve_path
+from ilqljax.config import BuildContext, register, resolve_path
 from ilqljax.config.registry import split_options
-from ilqljax.data.tokenizer import FILE_NAME, GPT2Tokenizer, Tokenizer, load_tokenizer
+from ilqljax.data.tokenizer import FILE_NAME, GPT2Tokenizer, PretrainedTokenizer, Tokenizer, load_tokenizer
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
+from ilqljax.models.io.gguf import SMOLLM2, find_gguf, read_gguf_tokenizer
 from ilqljax.models.io.hf import load_language_model, resize_vocabulary
 from ilqljax.models.io.networks import OPTIONS, Networks, load_networks
 from ilqljax.models.llama import Llama, LlamaConfig
@@ -61,7 +62,9 @@ def _build(
     backbone: Callable[..., Any], sizes_class: type, tokenizer: Tokenizer, path: str, options: dict[str, Any]
 ) -> BuiltModel:
     sizes, heads = split_options(options, sizes_class, ValueLMConfig)
-    config, heads = sizes_class(vocab_size=tokenizer.vocab_size, **sizes), ValueLMConfig(**heads)
+    n_new_rows = tokenizer.vocab_size - tokenizer.n_text
+    config = sizes_class(vocab_size=tokenizer.vocab_size, **sizes)
+    heads = ValueLMConfig(**heads, n_new_rows=n_new_rows)
     if not path:
         return BuiltModel(ValueLM(backbone(config), heads), tokenizer, None)
     return load_pretrained(path, tokenizer, heads, **{name: getattr(config, name) for name in NUMERICS})
@@ -82,6 +85,11 @@ def load_pretrained(path: str, tokenizer: Tokenizer, heads: ValueLMConfig, **num
     local = resolve_path(path)
     check_same_tokenizer(local, tokenizer)
     if (local / OPTIONS).is_file():
+        if heads.lora_rank:
+            raise UserError(
+                f"{local} has a critic's networks, whose trunks are whole, and config.model.lora_rank="
+                f"{heads.lora_rank} asks for adapters. Set it to 0, or delete {OPTIONS} there to start from the policy."
+            )
         networks = load_networks(local, **numerics)
         n_rows = networks.model.backbone.config.vocab_size
         if n_rows != tokenizer.vocab_size:  # the vocabulary cannot grow under a critic
@@ -109,6 +117,35 @@ def build_gpt2_tokenizer(*, path: str = "gpt2") -> Tokenizer:
     """
     local = resolve_path(path)
     return GPT2Tokenizer.from_directory(local) if local.is_dir() else GPT2Tokenizer.from_pretrained(path)
+
+
+@register("tokenizer", "pretrained")
+def build_pretrained_tokenizer(
+    context: BuildContext, *, path: str = "", chat: bool = False, instruction: str = ""
+) -> Tokenizer:
+    """Load the tokenizer of a pretrained model.
+
+    Args:
+        context: of the run; its section `model` says which model.
+        path: a directory with tokenizer.json, a GGUF file, "smollm2" or a hub name; "" is `config.model.path`.
+        chat: dialogues are laid out by the model's chat template: the environment is the user, the agent the assistant.
+        instruction: what the system's message of the template says; "" leaves it to the template.
+    """
+    path = path or context.sections.get("model", {}).get("path", "")
+    if not path:
+        raise UserError("config.tokenizer is that of a pretrained model. Say which: --config.model.path=DIR.")
+    local = resolve_path(path)
+    if path == SMOLLM2 or local.suffix == ".gguf":
+        tokenizer: Tokenizer = read_gguf_tokenizer(find_gguf(path))
+    else:
+        tokenizer = load_tokenizer(local if local.exists() else path)
+    if not chat:
+        return tokenizer
+    if not isinstance(tokenizer, PretrainedTokenizer):
+        raise UserError(
+            f"config.tokenizer.chat=True, and the tokenizer of {path} has no chat template. Set it to False."
+        )
+    return tokenizer if tokenizer.chat else tokenizer.with_chat(instruction)
 
 
 @register("tokenizer", "saved")

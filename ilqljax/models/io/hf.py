@@ -15,6 +15,7 @@ from ilqljax.errors import UserError
 from ilqljax.models.backbone import Backbone
 from ilqljax.models.gpt2 import GPT2Config
 from ilqljax.models.io.families import FAMILIES, find_family
+from ilqljax.models.io.gguf import SMOLLM2, find_gguf, read_gguf
 from ilqljax.models.io.tables import INDEX, WEIGHTS, Renamed, build_tree, flatten, open_weights, read_settings
 from ilqljax.models.llama import LlamaConfig
 
@@ -22,7 +23,7 @@ Config = GPT2Config | LlamaConfig
 
 
 def load_language_model(name: str, **numerics: Any) -> tuple[Backbone, dict]:
-    """Load a model from a directory or, when online, from a hub name: its backbone and float32 parameters.
+    """Load a model from a directory, a GGUF file or, when online, a hub name: its backbone and float32 parameters.
 
     `numerics` are options of the backbone's config that the model's own does not decide: `dtype`, `remat`, `unroll`,
     and GPT-2's `dropout`.
@@ -30,10 +31,14 @@ def load_language_model(name: str, **numerics: Any) -> tuple[Backbone, dict]:
     Raises:
         UserError: there is no such model, it is damaged, or it is of another architecture or form than those covered.
     """
-    directory = find_model(name)
-    settings = read_settings(directory, required={kind: family.required for kind, family in FAMILIES.items()})
-    config = read_config(settings, where=str(directory / "config.json"), **numerics)
-    trunk = trunk_from_torch(open_weights(directory), config, where=f"{directory}'s weights")
+    source = find_model(name)
+    if source.is_file():
+        settings, weights = read_gguf(source)
+    else:
+        settings = read_settings(source, required={kind: family.required for kind, family in FAMILIES.items()})
+        weights = open_weights(source)
+    config = read_config(settings, where=str(source), **numerics)
+    trunk = trunk_from_torch(weights, config, where=f"{source}'s weights")
     return find_family(config).backbone(config), trunk
 
 
@@ -83,8 +88,14 @@ def trunk_to_torch(trunk: Mapping, config: Config) -> dict[str, np.ndarray]:
 
 
 def find_model(name: str) -> Path:
-    """Return the directory `name`, or the local snapshot of a hub model, downloaded where the hub can be reached."""
+    """Return a model's directory or GGUF file: `name` itself, or what it stands for.
+
+    That is the file of an installed package ("smollm2"), or the local snapshot of a hub model, downloaded where the hub
+    can be reached.
+    """
     directory = Path(name).expanduser()
+    if name == SMOLLM2 or directory.suffix == ".gguf":
+        return find_gguf(name)
     if (directory / "config.json").is_file():
         return directory
     if directory.exists() or name.startswith((".", "/", "~")):
