@@ -51,13 +51,16 @@ class Trained(NamedTuple):
         """Make a policy that acts as `decode` says, with `overrides` of its options.
 
         Without a critic there is no advantage: its weight is 0, and where samples are to be chosen by it, one is drawn.
+
+        Raises:
+            UserError: an override is no option of `DecodeConfig` or has a wrong value, or prompts have no room.
         """
         if not self.learner.algorithm.has_critic:
             chosen = {"n_generations": 1} if decode.rank_by in ("advantage", "value") else {}
             overrides = {"beta": 0.0} | chosen | overrides
         return TextPolicy(
             self.learner.model,
-            dataclasses.replace(decode, **overrides),
+            override_decoding(decode, overrides),
             tokenizer,
             params=self.params,
             target=self.target,
@@ -67,6 +70,11 @@ class Trained(NamedTuple):
             batch_size=acting.batch_size,
             length_buckets=acting.length_buckets,
         )
+
+
+def override_decoding(decode: DecodeConfig, overrides: Mapping[str, Any]) -> DecodeConfig:
+    """Change options of decoding; errors are those of `from_section`."""
+    return from_section(DecodeConfig, dataclasses.asdict(decode) | overrides, path="decode")
 
 
 class Judge(Protocol):
@@ -128,7 +136,13 @@ def evaluate_loss(
 
 
 def evaluate_rollouts(environments: Sequence[LanguageEnvironment], policy: Policy) -> dict[str, float]:
-    """Play every environment once and return the mean return, its standard error and the mean number of turns."""
+    """Play every environment once and return the mean return, its standard error and the mean number of turns.
+
+    Raises:
+        UserError: there is no environment, or `interact_environments` refuses them.
+    """
+    if not environments:
+        raise UserError("There is no environment to play in. Give a list of them.")
     played = [sequence for _, sequence in interact_environments(environments, policy)]
     returns = np.array([sum(reward for _, _, reward, _ in sequence) for sequence in played])
     error = returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else float("nan")
@@ -268,7 +282,7 @@ def evaluate_run(
     The `overrides` are of `config.decode`, and `imports` as those of `open_run`; errors are its and `check_choice`'s.
     """
     run = open_run(run_dir, imports=imports)
-    config = dataclasses.replace(run.config, decode=dataclasses.replace(run.config.decode, **(overrides or {})))
+    config = dataclasses.replace(run.config, decode=override_decoding(run.config.decode, overrides or {}))
     for learner in (trained.learner for trained in run.policies.values()):
         if learner.algorithm.has_critic:
             check_choice(config.decode, level=learner.algorithm.level, frozen=not learner.trains_policy())

@@ -19,7 +19,7 @@ from ilqljax.config.registry import complete_section, infer_kind, is_named
 from ilqljax.config.sections import REQUIRED, Section, fill_defaults, list_fields, suggest
 from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import ActingConfig
-from ilqljax.errors import UserError, check_divisible, check_known, check_range
+from ilqljax.errors import UserError, check_divisible, check_known, check_range, check_type
 from ilqljax.rl.algorithms import Algorithm, read_options
 from ilqljax.rl.optim import OptimConfig
 from ilqljax.rl.steps import TargetConfig
@@ -171,7 +171,9 @@ def complete_config(config: Section, *, imports: bool = True) -> ConfigDict:
     The files and modules that it names (`config.imports`) are imported unless `imports` is False. An unknown key or
     name, or a section that is missing, is a `UserError`.
     """
-    values = _drop_repeats(to_plain(config))
+    plain_config = to_plain(config)
+    check_type(Mapping, "Give a config, such as load_run_config('workable:bc').", config=plain_config)
+    values = _drop_repeats(plain_config)
     load_tasks(values.get("imports", ()) if imports else ())
     for name in ("task", "algorithm", *OBJECTS):
         if name not in values:
