@@ -59,7 +59,8 @@ def check_range(options: object, bounds: str, *names: str) -> None:
         value = getattr(options, name)
         if isinstance(value, bool) or not isinstance(value, Real):
             raise UserError(f"{name}={value!r} is not a number. Give one in {bounds}.")
-        above = value >= low if bounds[0] == "[" else value > low
-        below = value <= high if bounds[-1] == "]" else value < high
+        number = float(value)
+        above = number >= low if bounds[0] == "[" else number > low
+        below = number <= high if bounds[-1] == "]" else number < high
         if not (above and below):
             raise UserError(f"{name}={value} is out of range. Give a number in {bounds}.")

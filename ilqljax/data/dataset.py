@@ -57,7 +57,11 @@ class RLDataset:
         return {name: getattr(self, name) for name in names}
 
     def with_view(self, view: View) -> Self:
-        """Return the same dataset with every dialogue changed by `view` before it is encoded."""
+        """Return the same dataset with every dialogue changed by `view` before it is encoded.
+
+        Raises:
+            UserError: a dialogue as it is shown cannot be cut down to `max_length`.
+        """
         changed = copy.copy(self)
         changed._views = (*self._views, view)
         changed.__dict__.pop("row_sizes", None)  # cached, of the dialogues as they were

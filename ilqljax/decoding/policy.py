@@ -91,7 +91,10 @@ class TextPolicy(Policy):
 
         The tokenizer is the one the model was trained with; `view` says what the model is shown of an observation
         (`ilqljax.data.transforms.Transform.view`), and the target Q is clipped to `value_range`
-        (`ilqljax.rl.algorithms.Learner.value_range`). A model without room for a prompt is a `UserError`.
+        (`ilqljax.rl.algorithms.Learner.value_range`).
+
+        Raises:
+            UserError: the model has no room for a prompt beside `max_new_tokens`, or `batch_size` is below 1.
         """
         ActingConfig(batch_size, tuple(length_buckets))
         n, room = config.max_new_tokens, model.backbone.config.n_positions
@@ -122,17 +125,18 @@ class TextPolicy(Policy):
             self.search = make_shared_search(model, token_config, width=config.beam_width, **ids)
 
     def act(self, obs: LanguageObservation | str) -> str:
-        """Return one utterance."""
+        """Return one utterance; errors are those of `choose_batch`."""
         return self.act_batch([obs])[0]
 
     def act_batch(self, observations: Sequence[LanguageObservation | str]) -> list[str]:
-        """Return the text of what `choose_batch` chooses for each observation."""
+        """Return the text of what `choose_batch` chooses for each observation; errors are the same."""
         return [chosen.text for chosen in self.choose_batch(observations)]
 
     def choose_batch(self, observations: Sequence[LanguageObservation | str]) -> list[Generation]:
         """Return the best of `n_generations` utterances, or of `beam_width` beams, for each observation.
 
-        Errors are those of `check_choice`.
+        Raises:
+            UserError: nothing tells samples apart (`check_choice`), or `generate_batch` refuses an observation.
         """
         check_choice(self.config, level="token" if self.judge is None else "utterance")
         return [self.rank(generations)[0] for generations in self.generate_batch(observations)]
@@ -210,7 +214,11 @@ class TextPolicy(Policy):
         return jax.device_get(judge(self.params, self.target, rows, starts, ends))
 
     def decode(self, samples: Samples) -> list[list[Generation]]:
-        """Turn sampled tokens into text, grouped by prompt; a number that is NaN is a `UserError`."""
+        """Turn sampled tokens into text, grouped by prompt.
+
+        Raises:
+            UserError: a log-probability, an advantage or a value is NaN.
+        """
         if np.isnan([samples.log_probability, samples.advantage, samples.value]).any():
             raise UserError(
                 "The networks gave NaN instead of a log-probability, an advantage or a value: their parameters are not "

@@ -20,7 +20,7 @@ class LanguageObservation(ABC):
     def to_sequence(self) -> tuple[list[tuple[str, float | None]], bool]:
         """Return the utterances in order and whether the dialogue is over.
 
-        Each utterance comes with its reward: None marks an utterance of the environment, a float one of the agent.
+        Each comes with its reward, in the task's unit: None marks one of the environment, a float one of the agent.
         """
 
     @abstractmethod
@@ -67,7 +67,7 @@ class LanguageEnvironment(ABC):
 
     @abstractmethod
     def step(self, action: str) -> tuple[LanguageObservation, float, bool]:
-        """Apply the agent's text; return the next observation, the reward, and whether the dialogue is over."""
+        """Apply the agent's text; return the next observation, the reward (the task's unit), and whether it is over."""
 
     @abstractmethod
     def reset(self) -> LanguageObservation:

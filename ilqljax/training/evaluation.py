@@ -74,7 +74,7 @@ class Trained(NamedTuple):
 
 def override_decoding(decode: DecodeConfig, overrides: Mapping[str, Any]) -> DecodeConfig:
     """Change options of decoding; errors are those of `from_section`."""
-    return from_section(DecodeConfig, dataclasses.asdict(decode) | overrides, path="decode")
+    return from_section(DecodeConfig, {**dataclasses.asdict(decode), **overrides}, path="decode")
 
 
 class Judge(Protocol):
@@ -91,7 +91,7 @@ class Judge(Protocol):
 
 
 def make_policy(config: RunConfig, built: BuiltModel, trained: Trained, **overrides: Any) -> TextPolicy:
-    """Make a policy that acts as `config.decode` says (`Trained.make_policy`)."""
+    """Make a policy that acts as `config.decode` says; errors are those of `Trained.make_policy`."""
     return trained.make_policy(config.decode, built.tokenizer, config.seed, config.acting, **overrides)
 
 
@@ -228,7 +228,11 @@ class OpenRun(NamedTuple):
         return name
 
     def make_policy(self, name: str = "", **overrides: Any) -> TextPolicy:
-        """Make the policy that `select_policy` names act as the run's config says, with overrides of its decoding."""
+        """Make the policy that `select_policy` names act as the run's config says, with overrides of its decoding.
+
+        Raises:
+            UserError: the run has no policy of that name, or an override is no option or has a wrong value.
+        """
         return make_policy(self.config, self.built, self.select_policy(name), **overrides)
 
     def build_section(self, name: str) -> Any:
@@ -245,6 +249,10 @@ def open_run(run_dir: str | Path, *, imports: tuple[str, ...] = ()) -> OpenRun:
 
     `imports` are files and modules of its task, where that is not installed (`config.imports`). What the run names
     itself is code of whoever trained it, and is imported only if it is given here too.
+
+    Raises:
+        UserError: the folder is no path or holds no run, no checkpoint is complete, a file is damaged or was changed,
+            or the run's task is neither installed nor in `imports`.
     """
     folder, config = open_run_config(run_dir, imports=imports)
     # The saved tokenizer, not one trained again: ids must mean what they meant.
@@ -279,7 +287,11 @@ def evaluate_run(
 ) -> Path:
     """Judge a finished or interrupted run again, and return the folder with the results, `out_dir` or the run's.
 
-    The `overrides` are of `config.decode`, and `imports` as those of `open_run`; errors are its and `check_choice`'s.
+    The `overrides` are of `config.decode`, and `imports` as those of `open_run`.
+
+    Raises:
+        UserError: `open_run` refuses the run, an override is no option or has a wrong value, or nothing tells samples
+            apart (`check_choice`).
     """
     run = open_run(run_dir, imports=imports)
     config = dataclasses.replace(run.config, decode=override_decoding(run.config.decode, overrides or {}))

@@ -154,7 +154,7 @@ def fit(
     watch: Callable[[int, dict, dict], bool | None] | None = None,
     watch_every: int = 0,
 ) -> Fitted:
-    """Train an algorithm of `ilqljax.rl.algorithms` on one device; progress goes to stderr.
+    """Train an algorithm of `ilqljax.rl.algorithms`, which names their papers, on one device; progress goes to stderr.
 
     For dialogues, what is not given is made: a tokenizer of their texts, a GPT-2 of two layers, settings, and, for an
     algorithm that starts from a policy, a clone, trained first and alike. A critic sees their rewards with deviation 1
@@ -175,8 +175,9 @@ def fit(
         watch_every: steps between these calls.
 
     Raises:
-        UserError: a dialogue is none, a ready dataset lacks what it needs, an algorithm without a critic was given
-            networks, an option is wrong, or the rows do not suit it.
+        UserError: an argument is of another type, a dialogue is none, a reward is not finite, an option or the
+            algorithm is unknown, a number is out of its range, the tokenizer, `trunk` or `networks` are not the
+            model's, a ready dataset lacks what it needs, or the rows do not suit the algorithm.
         NonFiniteError: the loss of a step is NaN or infinite.
     """
     rows: Any = dialogues

@@ -51,6 +51,10 @@ class TrainConfig(OptimConfig):
             rollouts' return for a critic) or "last".
         target: how target networks follow.
         loss: the algorithm's options.
+
+    Raises:
+        UserError: a number is none or out of its range, a name is unknown, there is no bucket, or microbatches do not
+            divide a batch.
     """
 
     schedule: str = "cosine"
@@ -161,7 +165,11 @@ _STAGES = {"pretrain": "bc", "train": ""}  # "" is the run's algorithm
 
 
 def load_run_config(path_with_arg: str) -> ConfigDict:
-    """Load "configs/task.py:arg" with all its defaults."""
+    """Load "configs/task.py:arg" with all its defaults; "workable:bc" names a config that comes with ilqljax.
+
+    Raises:
+        UserError: there is no such file, it has no `get_config`, or a flag, key or name is unknown.
+    """
     return complete_config(load_config_file(path_with_arg))
 
 

@@ -42,7 +42,10 @@ class FrameAudit:
         return "\n".join(lines)
 
     def ratio(self) -> dict[str, float]:
-        """Return each attribute's lowest impact ratio, of categories of 30 people or more; NaN with fewer than two."""
+        """Return each attribute's lowest impact ratio, of categories of 30 people or more; NaN with fewer than two.
+
+        That is a category's rate divided by the highest (New York City's Local Law 144, 6 RCNY 5-300).
+        """
         return {name: table["smallest_ratio"] for name, table in _list_tables(self.audit)}
 
     def difference(self) -> dict[str, float]:
