@@ -134,7 +134,7 @@ GOOD = {"sex": ["f", "m"], "picked": [0, 1], "job": ["x", "x"], "who": [1, 2]}
         ({}, {"attributes": ["age"]}, "no column 'age'. It has 'sex', 'picked'"),
         ({"picked": [0, 2]}, {}, "row 1: picked=2 is not 0 or 1"),
         ({"picked": [0, None]}, {}, "row 1: picked=None is not 0 or 1"),
-        ({"picked": [0, "yes"]}, {}, "row 1: picked='yes' is not 0 or 1. Give such"),
+        ({"picked": [0, "yes"]}, {}, "row 1: picked='yes' is not 0 or 1; write 1 for yes"),
         ({"picked": [0, [1]]}, {}, r"row 1: picked=\[1\] is not 0 or 1"),
         ({"picked": 1}, {}, "Column 'picked' is 1. Give a list"),
         ({"sex": "fm"}, {}, "Column 'sex' is 'fm'. Give a list"),

@@ -70,5 +70,6 @@ class Counts(NamedTuple):
     rows: Float[Array, ""] | float = float("nan")
 
 
-# What an algorithm is to the train step: loss(params, target, batch, counts, dropout_key) -> (loss, metrics).
+# What an algorithm is to the train step: loss(params, target, batch, counts, dropout_key) -> (loss, metrics). Both are
+# shares, sums over the batch divided by `counts`: those of microbatches, and of an evaluation's batches, are added up.
 LossFn = Callable[[dict, dict, Batch, Counts, Array | None], tuple[Array, dict]]

@@ -123,7 +123,8 @@ def audit_frame(
     if score:
         values = _read_outcome(columns, score, is_known=np.isfinite, wanted="a finite number")
     else:
-        values = _read_outcome(columns, selected, is_known=lambda x: np.isin(x, (0, 1)), wanted="0 or 1")
+        wanted = "0 or 1; write 1 for yes and 0 for no"
+        values = _read_outcome(columns, selected, is_known=lambda x: np.isin(x, (0, 1)), wanted=wanted)
     for name in filter(None, (posting, person)):
         _check_keys(columns, name)
     postings, people = columns.get(posting, [""] * len(values)), columns.get(person, range(len(values)))
@@ -187,9 +188,7 @@ def _read_outcome(columns: Mapping[str, list], name: str, *, is_known: Callable,
     known = is_known(values)
     if not known.all():
         row = known.argmin()
-        raise UserError(
-            f"row {row}: {name}={columns[name][row]!r} is not {wanted}. Give such a value, or drop the row."
-        )
+        raise UserError(f"row {row}: {name}={columns[name][row]!r} is not {wanted}. Replace it, or drop the row.")
     return values
 
 
