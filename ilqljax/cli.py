@@ -239,3 +239,7 @@ def run_main(main: Callable[[], None]) -> None:
         raise SystemExit(130) from None
     print(f"error: {' '.join(text.split())}", file=sys.stderr)
     raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()

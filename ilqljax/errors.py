@@ -1,7 +1,10 @@
 """The one exception type that means: the user can fix this; and the refusals that most options need."""
 
 import difflib
+import reprlib
 from collections.abc import Collection, Iterable
+from numbers import Integral, Real
+from typing import Any
 
 
 class UserError(ValueError):
@@ -12,10 +15,26 @@ class UserError(ValueError):
     """
 
 
-def find_close(name: str, known: Iterable[str]) -> str:
-    """Word the closest of the known names; "" where none is close."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+def find_close(name: object, known: Iterable[object]) -> str:
+    """Word the closest of the known names, whatever their case; "" where none is close."""
+    folded = {str(one).casefold(): one for one in known}
+    close = difflib.get_close_matches(str(name).casefold(), folded, n=1)
+    return f" Did you mean {folded[close[0]]!r}?" if close else ""
+
+
+def check_type(kind: Any, advice: str, **given: object) -> None:
+    """Refuse an argument, given by its name, that is not of a type, or of one of several."""
+    for name, value in given.items():
+        if not isinstance(value, kind):
+            shown = " ".join(reprlib.repr(value).split())
+            raise UserError(f"{name}={shown} is of type {type(value).__name__}. {advice}")
+
+
+def check_whole(**given: object) -> None:
+    """Refuse an argument, given by its name, that is not a whole number from 0 on."""
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+            raise UserError(f"{name}={reprlib.repr(value)} is not a whole number from 0 on. Give one.")
 
 
 def check_known(known: Collection[str], **given: str) -> None:
@@ -38,7 +57,10 @@ def check_range(options: object, bounds: str, *names: str) -> None:
     low, high = map(float, bounds[1:-1].split(","))
     for name in names:
         value = getattr(options, name)
-        above = value >= low if bounds[0] == "[" else value > low
-        below = value <= high if bounds[-1] == "]" else value < high
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise UserError(f"{name}={value!r} is not a number. Give one in {bounds}.")
+        number = float(value)
+        above = number >= low if bounds[0] == "[" else number > low
+        below = number <= high if bounds[-1] == "]" else number < high
         if not (above and below):
             raise UserError(f"{name}={value} is out of range. Give a number in {bounds}.")

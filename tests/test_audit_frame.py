@@ -41,6 +41,15 @@ def test_the_laws_example(audited):
     assert female["ratio_low"] < female["impact_ratio"] < female["ratio_high"] and male["mark"] == "reference"
 
 
+def test_an_audit_is_shown_in_a_line_an_attribute(audited):
+    assert repr(audited) == "FrameAudit: 84 of 168 selected (50.0%)\n  sex: lowest ratio 0.82, difference 0.10"
+    few = audit_frame(GOOD, attributes=["sex"], selected="picked")
+    assert repr(few).splitlines()[1:] == ["  sex: no two categories of 30 people each"]
+    unknown = audit_frame(GOOD | {"sex": ["", None]}, attributes=["sex"], selected="picked")
+    with pytest.raises(UserError, match="'' has no row"):
+        unknown.plot()
+
+
 @pytest.mark.parametrize("kind", ["score", "selected"])
 def test_without_postings_every_number_is_that_of_the_ready_table(tmp_path, kind):
     rng = np.random.default_rng(0)
@@ -125,7 +134,19 @@ GOOD = {"sex": ["f", "m"], "picked": [0, 1], "job": ["x", "x"], "who": [1, 2]}
         ({}, {"attributes": ["age"]}, "no column 'age'. It has 'sex', 'picked'"),
         ({"picked": [0, 2]}, {}, "row 1: picked=2 is not 0 or 1"),
         ({"picked": [0, None]}, {}, "row 1: picked=None is not 0 or 1"),
-        ({"picked": [0, "yes"]}, {}, "could not convert string to float: 'yes'"),
+        ({"picked": [0, "yes"]}, {}, "row 1: picked='yes' is not 0 or 1; write 1 for yes"),
+        ({"picked": [0, [1]]}, {}, r"row 1: picked=\[1\] is not 0 or 1"),
+        ({"picked": 1}, {}, "Column 'picked' is 1. Give a list"),
+        ({"sex": "fm"}, {}, "Column 'sex' is 'fm'. Give a list"),
+        ({}, {"attributes": 3}, "attributes=3: give a list of columns"),
+        ({}, {"attributes": [3]}, r"attributes\[0\]=3 is of type int"),
+        ({}, {"attributes": ["SEX"]}, "no column 'SEX'. Did you mean 'sex'?"),
+        ({}, {"attributes": ["sex", "sex"]}, "Column 'sex' is named twice"),
+        ({}, {"selected": None}, "selected=None is of type NoneType. Give the name of a column"),
+        ({}, {"min_count": "5"}, "min_count='5' is not a whole number"),
+        ({}, {"seed": -1}, "seed=-1 is not a whole number"),
+        ({"who": [1, None]}, {"person": "who"}, "row 1: who=None names nothing"),
+        ({"job": ["x", ["y"]]}, {"posting": "job"}, r"row 1: job=\['y'\] names nothing"),
         ({"picked": [0]}, {}, r"columns have \[1, 2\] rows"),
         ({"who": [1, 1]}, {"person": "who"}, "row 1: 1 is {'sex': 'm'}, and was {'sex': 'f'}"),
         ({"who": [1, 1], "sex": ["f", "f"]}, {"person": "who", "posting": "job"}, "1 is twice in one posting"),
@@ -136,7 +157,14 @@ def test_what_cannot_be_audited_is_refused(change, options, message):
         audit_frame(GOOD | change, **{"attributes": ["sex"], "selected": "picked"} | options)
 
 
-@pytest.mark.parametrize("frame", [[1, 2], ["sex"], []])
+def test_a_frame_with_two_columns_of_one_name_is_refused():
+    frame = Frame(sex=["f", "m"], picked=[0, 1])
+    frame.columns = ["sex", "picked", "sex"]
+    with pytest.raises(UserError, match="more than one column 'sex'"):
+        audit_frame(frame, attributes=["sex"], selected="picked")
+
+
+@pytest.mark.parametrize("frame", [[1, 2], ["sex"], [], 3, None, "table.csv", np.zeros((2, 2))])
 def test_what_is_no_frame_is_refused(frame):
-    with pytest.raises(UserError, match=r"is no frame|has no column"):
+    with pytest.raises(UserError, match=r"is no frame|has no column|Give a DataFrame"):
         audit_frame(frame, attributes=["sex"], selected="picked")

@@ -197,6 +197,8 @@ def test_unknown_column_and_missing_file_are_refused(tmp_path):
     path = write_table(tmp_path / "t.csv", SEX, kind="score")
     with pytest.raises(UserError, match=r"no column 'race'; the columns are id, sex, score"):
         load_ready_table(path, attributes=["race"])
+    with pytest.raises(UserError, match=r"no column 'Sex'; .* Did you mean 'sex'\?"):
+        load_ready_table(path, attributes=["Sex"])
     with pytest.raises(UserError, match="no such file"):
         load_ready_table(tmp_path / "other.csv")
 

@@ -64,7 +64,7 @@ def test_help_names_every_option_with_its_default_and_ends_with_an_example(capsy
     assert "(default: )" not in flat and "==SUPPRESS==" not in flat
 
 
-def test_help_of_all_commands_together_imports_no_jax():
+def test_help_of_all_commands_together_imports_nothing_slow():
     program = f"""
 import sys
 from ilqljax.cli import main
@@ -73,7 +73,8 @@ for name in {[[], *(name.split() for name in NAMES)]}:
         main([*name, "--help"])
     except SystemExit as ended:
         assert ended.code == 0, name
-    assert "jax" not in sys.modules, name
+    slow = {{"jax", "httpx", "matplotlib", "pandas", "scipy.optimize", "scipy.stats", "sklearn", "statsmodels"}}
+    assert not slow & sys.modules.keys(), (name, slow & sys.modules.keys())
     if not name:
         assert not sys.modules.keys() & {{"numpy", "scipy"}}
 """
@@ -150,7 +151,7 @@ def test_old_spellings_mean_the_same_and_are_not_shown(capsys, name, old, new):
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here to read the script")
-def test_a_shell_completes_commands_and_their_options(capsys, tmp_path):
+def test_a_shell_completes_commands_their_options_configs_and_files(capsys, tmp_path):
     run_command(["completion", "bash"])
     script = tmp_path / "ilqljax"
     script.write_text(capsys.readouterr().out)
@@ -163,6 +164,19 @@ def test_a_shell_completes_commands_and_their_options(capsys, tmp_path):
     assert {"train", "data", "audit"} <= set(complete("ilqljax", "''"))
     assert complete("ilqljax", "data", "''") == ["prepare", "sample"]
     assert "--run" in complete("ilqljax", "rewrite", "--")
+    assert not [word for word in complete("ilqljax", "train", "--") if "KEY" in word]
+    assert complete("ilqljax", "train", "--config", "wor")[:2] == ["wordle", "workable"]
+    for words in (["train", "--config"], ["audit", "--scores"]):
+        assert complete("ilqljax", *words, str(script)[:-1]) == [str(script)]
+
+
+def test_the_scripts_of_other_shells_name_the_configs_or_complete_files(capsys):
+    run_command(["completion", "zsh"])
+    zsh = capsys.readouterr().out
+    assert "'configs:config:(hackernews wordle workable)'" in zsh
+    assert re.search(r'"--config\[[^]]*\]:FILE:_ilqljax_config"', zsh)
+    run_command(["completion", "tcsh"])
+    assert "'n/--config/f/'" in capsys.readouterr().out
 
 
 def test_help_with_a_config_lists_every_option_with_its_value(capsys):
@@ -180,6 +194,14 @@ def test_help_with_a_config_lists_every_option_with_its_value(capsys):
 def test_help_with_a_config_says_what_every_option_is(capsys, name):
     shown = show_help(capsys, "train", "--config", name).partition("and their values:\n")[2].splitlines()
     assert [a for a, b in pairwise([*shown, ""]) if a.startswith("  --config") and not b.startswith(" " * 6)] == []
+
+
+@pytest.mark.parametrize("module", ["ilqljax", "ilqljax.cli"])
+def test_the_package_and_its_cli_are_the_program_too(module):
+    run = [sys.executable, "-W", "error", "-m", module]
+    assert subprocess.run([*run, "--version"], capture_output=True, text=True).stdout.startswith("ilqljax ")
+    wrong = subprocess.run([*run, "trian"], capture_output=True, text=True)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1) and "Did you mean 'train'" in wrong.stderr
 
 
 def test_train_is_absls_program_and_gets_its_words_as_they_are(monkeypatch):

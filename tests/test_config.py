@@ -22,7 +22,7 @@ from ilqljax.config import (
 )
 from ilqljax.config.files import config_to_json, diff_overrides, find_root, load_config_json, save_config_json
 from ilqljax.config.sections import NO_OPTION
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_range, find_close
 
 CHOICES = {"algorithm": ("bc+ilql", "bc", "ilql"), "size": ("tiny", "gpt2")}
 
@@ -402,3 +402,23 @@ def test_overrides_are_listed_by_dotted_key():
     actual = default.copy_and_resolve_references()
     actual.lr, actual.loss.beta = 0.2, 2.0
     assert diff_overrides(default, actual) == {"lr": 0.2, "loss.beta": 2.0}
+
+
+@pytest.mark.parametrize("value", ["0.1", None, True])
+def test_what_is_no_number_is_in_no_range(value):
+    @dataclass
+    class Options:
+        lr: object = value
+
+    with pytest.raises(UserError, match=rf"lr={value!r} is not a number. Give one in \[0, 1\]"):
+        check_range(Options(), "[0, 1]", "lr")
+
+
+def test_the_nearest_name_is_found_whatever_its_case():
+    assert find_close("SEX", ["race", "sex"]) == " Did you mean 'sex'?"
+    assert find_close(3, ["race", "sex"]) == ""
+
+
+def test_what_is_no_section_is_refused_by_its_path():
+    with pytest.raises(UserError, match=r"config\.train=3 is of type int\. Give options of Inner by name"):
+        from_section(Inner, 3, path="config.train")

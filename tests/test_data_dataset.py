@@ -114,6 +114,19 @@ def test_a_negative_limit_is_refused():
         ObservationDataset(CHATS, TOKENIZER, max_length=-1)
 
 
+@pytest.mark.parametrize(
+    ("observations", "tokenizer", "message"),
+    [
+        (3, TOKENIZER, "observations=3 is of type int"),
+        ([CHATS[0], ("a", "b", 1.0)], TOKENIZER, "observation 1=.* is of type tuple"),
+        (CHATS, "gpt2", "tokenizer='gpt2' is of type str"),
+    ],
+)
+def test_what_is_no_dialogue_or_tokenizer_is_refused(observations, tokenizer, message):
+    with pytest.raises(UserError, match=message):
+        ObservationDataset(observations, tokenizer)
+
+
 def test_list_and_stream_must_be_completed_by_a_subclass():
     for cls in (ListRLDataset, IterableRLDataset):
         with pytest.raises(TypeError, match="abstract"):

@@ -114,7 +114,7 @@ def test_no_observations_get_no_answers(policy):
 
 
 def test_finished_dialogue_is_refused(policy):
-    with pytest.raises(ValueError, match="dialogue is over"):
+    with pytest.raises(UserError, match="dialogue 'bye' is over"):
         policy.act(Said("bye", over=True))
 
 

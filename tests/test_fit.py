@@ -194,6 +194,79 @@ def test_anything_but_a_dialogue_is_refused_and_shown(wrong):
     assert str(error.value).startswith(f"dialogue 1 is {wrong!r}. Give (prompt, text, reward)")
 
 
+WRONG_ARGUMENTS = {
+    "settings": (4, None, [("lr", 1.0)], {"loss": 3}, {"totl_steps": 1}, {3: 1}, {"lr": "fast"}),
+    "decode": (3, None, {"betta": 3}),
+    "model": (3, SMALL.backbone),
+    "tokenizer": ("gpt2",),
+    "seed": ("a", -1, 1.5, True),
+    "watch_every": (-1, None),
+    "validation": (3, [], [3]),
+    "watch": (3,),
+    "trunk": (3, {"a": 1}),
+    "networks": (3, ({}, {})),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, each) for name, values in WRONG_ARGUMENTS.items() for each in values]
+)
+def test_a_wrong_argument_is_refused_by_its_name_in_one_line(name, value):
+    arguments = {"settings": BRIEF, name: value}
+    with pytest.raises(UserError) as error:
+        fit(TRIPLES, "ilql" if name == "networks" else "bc", **arguments)
+    message = str(error.value)
+    assert "\n" not in message
+    assert name in message or value == [3]
+    if isinstance(value, dict) and set(value) & {"totl_steps", "betta"}:
+        assert "Did you mean '" in message
+
+
+@pytest.mark.parametrize("dialogues", [None, 3])
+def test_what_holds_no_dialogues_is_refused(dialogues):
+    with pytest.raises(UserError, match=r"^dialogues=.* Give a list of \(prompt, text, reward\)"):
+        fit(dialogues)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda fitted, folder: fitted.act(3), "observation=3 is of type int. Give a text"),
+        (lambda fitted, folder: fitted.act([1, None]), r"observation=\[1, None\] is of type list. Give a text"),
+        (lambda fitted, folder: fitted.act(ListDialogue([("a", None)])), "The dialogue 'a' is over"),
+        (lambda fitted, folder: fitted.policy().act_batch("ab"), "is one text. Give a list"),
+        (lambda fitted, folder: fitted.policy().act_batch(3), "observations=3 is of type int"),
+        (lambda fitted, folder: fitted.policy(beta="x"), "decode.beta='x' is of type str"),
+        (
+            lambda fitted, folder: fitted.evaluate(betta=3),
+            "betta is not an option of DecodeConfig. Did you mean 'beta'",
+        ),
+        (lambda fitted, folder: fitted.evaluate(), "no environment to play in"),
+        (lambda fitted, folder: fitted.evaluate(3), "envs=3 is of type int"),
+        (lambda fitted, folder: fitted.evaluate([3]), "environment=3 is of type int"),
+        (lambda fitted, folder: fitted.evaluate([Once()] * 2), "an environment appears twice"),
+        (lambda fitted, folder: fitted.save(5), "folder=5 is of type int. Give the path"),
+        (lambda fitted, folder: load_fitted(None), "folder=None is of type NoneType. Give the path"),
+        (lambda fitted, folder: load_fitted(folder), "is missing. Give a folder that Fitted.save wrote"),
+    ],
+)
+def test_a_wrong_use_of_the_result_is_refused(fitted, tmp_path, call, message):
+    with pytest.raises(UserError, match=message):
+        call(fitted, tmp_path)
+
+
+def test_a_folder_of_another_program_is_refused_by_what_it_lacks(tmp_path):
+    (tmp_path / FITTED).write_text('{"algorithm": "bc"}')
+    with pytest.raises(UserError, match="lacks curve, decode, dtype, options, seed, transform"):
+        load_fitted(tmp_path)
+
+
+def test_the_result_is_shown_in_one_line(fitted):
+    shown = repr(fitted)
+    assert shown.startswith("Fitted('ilql': ") and "step 2, train/loss " in shown and "beta=8" in shown
+    assert "\n" not in shown and len(shown) < 150
+
+
 @pytest.mark.parametrize("pair", ["ab", ("a",), ("a", "1"), (1.0, "a")])
 def test_a_dialogue_is_written_in_pairs(pair):
     with pytest.raises(UserError, match="is not a text with its reward or None"):
@@ -203,6 +276,8 @@ def test_a_dialogue_is_written_in_pairs(pair):
 def test_a_ready_dataset_and_a_tokenizer_of_another_model_want_what_belongs_to_them():
     with pytest.raises(UserError, match="Give it model= and settings=TrainConfig"):
         fit(ANSWERS, settings=BRIEF, model=SMALL)
+    with pytest.raises(UserError, match=r"validation=.* a dataset"):
+        fit(ANSWERS, settings=TrainConfig(), model=SMALL, validation=TRIPLES)
     with pytest.raises(UserError, match=f"model: {WORDS_TOKENIZER.vocab_size} ids"):
         fit(TRIPLES, model=SMALL)
     with pytest.raises(UserError, match="steps is not an option of TrainConfig"):

@@ -44,7 +44,7 @@ ONLY_IN = {
 
 # NumPy-level code, which a user's machine without an accelerator runs, may not pull jax in when it is imported; nor
 # may a command, whose --help is to be quick. What acts, what searches on devices and what registers everything
-# (`task`) is not data code.
+# (`task`) is not data code: `USES_JAX` lists these modules, the exceptions from the rule.
 NUMPY_LEVEL = ("ilqljax.cli", "ilqljax.data", "ilqljax.envs", "ilqljax.hiring", "ilqljax.wordle")
 NUMPY_LEVEL += ("ilqljax.decoding.options", "ilqljax.training.commands")
 USES_JAX = (
@@ -114,19 +114,21 @@ def import_pairs() -> Iterator[tuple[str, str, str]]:
 
 def test_the_table_lists_what_there_is_and_the_house_is_small():
     rooms = {room_of(name) for name in SOURCES} - {""}
-    assert rooms <= set(LEVELS), "every module and package of ilqljax needs a place in ROWS"
-    entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
-    assert len(entries) <= 18, sorted(path.name for path in entries)
+    assert rooms <= set(LEVELS), f"{sorted(rooms - set(LEVELS))}: give each a place in ROWS, above who imports it"
+    entries = sorted(path.name for path in PACKAGE.iterdir() if path.name != "__pycache__")
+    assert len(entries) <= 18, f"ilqljax has {len(entries)} entries, at most 18: put the new one in a room. {entries}"
 
 
 def test_modules_import_only_from_lower_rows():
     wrong = [where for own, other, where in import_pairs() if not other or LEVELS[other] >= LEVELS[own]]
-    assert not wrong, "\n".join(wrong)
+    advice = "A room imports from rows above its own in ROWS. Move what is shared down, or pass it in:"
+    assert not wrong, "\n".join([advice, *wrong])
 
 
 def test_the_library_imports_no_task_and_no_task_another():
     wrong = [where for own, other, where in import_pairs() if other in TASKS]
-    assert not wrong, "\n".join(wrong)
+    advice = "Tasks are found through entry points and `register`; nothing imports one:"
+    assert not wrong, "\n".join([advice, *wrong])
 
 
 def test_imports_inside_the_package_make_no_cycle():
@@ -149,7 +151,8 @@ def test_each_library_is_imported_behind_its_door():
             if any(imported.partition(".")[0] == library for imported, _ in imports_of(path))
         }
         assert users, f"nothing imports {library} any more: drop the rule"
-        assert all(user.startswith(doors) for user in users), (library, users)
+        outside = sorted(user for user in users if not user.startswith(doors))
+        assert not outside, f"{outside} import {library}, which only {', '.join(doors)} may. Use what these offer."
 
 
 def test_configs_import_only_the_config_module_and_each_other():
@@ -221,4 +224,14 @@ def test_numpy_level_code_does_not_import_jax():
     for name in SOURCES:
         if name.startswith(NUMPY_LEVEL) and not name.startswith(USES_JAX):
             heavy = {i for i in reach(name) if i.partition(".")[0] in ("jax", "flax", "optax", "orbax", "grain")}
-            assert not heavy, (name, heavy)
+            assert not heavy, (
+                f"importing {name} imports {', '.join(sorted(heavy))}. NumPy-level are {', '.join(NUMPY_LEVEL)}: "
+                "import what needs jax inside the function that uses it, or `if TYPE_CHECKING` where only annotations "
+                "do. A module that computes on devices is listed in USES_JAX of this test instead, and no NumPy-level "
+                "module may then import it at its top."
+            )
+
+
+def test_every_exception_from_the_rule_needs_it():
+    needless = [name for name in USES_JAX if not any("jax" in i.partition(".")[0] for i in reach(name))]
+    assert not needless, f"{needless} import no jax any more: take them out of USES_JAX"

@@ -54,6 +54,12 @@ def test_a_config_without_what_every_run_needs_is_refused():
         complete_config(config)
 
 
+@pytest.mark.parametrize("config", ["workable", None, 3])
+def test_what_is_no_config_is_refused(config):
+    with pytest.raises(UserError, match="Give a config, such as load_run_config"):
+        complete_config(config)
+
+
 def test_a_saved_config_of_version_0_1_is_that_of_today():
     config = load_run_config("configs/workable.py")
     old = config.to_dict()

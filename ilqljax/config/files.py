@@ -62,21 +62,26 @@ def find_root() -> Path | None:
     return folder if (folder / "configs").is_dir() and (folder / "pyproject.toml").is_file() else None
 
 
+def list_configs() -> dict[str, Path]:
+    """Return the files of the configs that come with ilqljax by name; a wheel has them in the package."""
+    folder = (find_root() or Path(__file__).resolve().parents[1]) / "configs"
+    return {path.stem: path for path in sorted(folder.glob("[!_]*.py"))}
+
+
 def find_config_file(name: str) -> Path:
     """Find a config: a file, or one that comes with ilqljax, as "workable" or "configs/workable.py" from any folder.
 
     Raises:
         UserError: there is no such file; names the configs that come with ilqljax.
     """
-    ours = (find_root() or Path(__file__).resolve().parents[1]) / "configs"  # a wheel has them in the package
-    path, shipped = resolve_path(name), ours / f"{Path(name).stem}.py"
+    path, stem, ours = resolve_path(name), Path(name).stem, list_configs()
     if path.is_file():
         return path
-    if shipped.is_file() and not shipped.name.startswith("_") and name in (shipped.stem, f"configs/{shipped.name}"):
-        return shipped
-    neighbours = sorted(p.name for p in path.parent.glob("[!_]*.py"))
-    beside = f" Python files in {path.parent}: {', '.join(neighbours)}." if neighbours and path.parent != ours else ""
-    known = suggest(Path(name).stem, [p.stem for p in ours.glob("[!_]*.py")])
+    if stem in ours and name in (stem, f"configs/{stem}.py"):
+        return ours[stem]
+    neighbours = sorted(p.name for p in path.parent.glob("[!_]*.py") if p not in ours.values())
+    beside = f" Python files in {path.parent}: {', '.join(neighbours)}." if neighbours else ""
+    known = suggest(stem, ours)
     raise UserError(f"Config file {path} is not there.{beside} Give a file, or a config of ilqljax's own.{known}")
 
 

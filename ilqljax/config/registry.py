@@ -69,6 +69,9 @@ def register(kind: str, name: str, *, options: type | tuple[type, ...] = ()) -> 
     called `context` gets the `BuildContext`, any other one the object of the section of its name.
 
     Fields of the dataclasses `options` are options of it too, which it takes as `**options` (`split_options`).
+
+    Raises:
+        ValueError: another builder has that name.
     """
 
     def decorate(builder: T) -> T:

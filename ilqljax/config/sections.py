@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-from ilqljax.errors import UserError, find_close
+from ilqljax.errors import UserError, check_type, find_close
 
 T = TypeVar("T")
 Section: typing.TypeAlias = ConfigDict | Mapping[str, Any]
@@ -91,6 +91,7 @@ def check_arguments(
 
     Of the keys in `unchecked` only the names are checked, and they count as given where they are not in `values`.
     """
+    check_type(Mapping, f"Give options of {what} by name, as a mapping.", **{path: values})
     for key in values:
         if key not in options:
             raise UserError(f"{path}.{key} is not an option of {what}.{suggest(key, options)}")

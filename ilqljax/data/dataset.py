@@ -13,7 +13,7 @@ from jaxtyping import Int
 from ilqljax.data.datapoint import DataPoint, Dialogue, TokenReward, pay_nothing
 from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.data.types import Counts
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_type
 
 View = Callable[[Dialogue], Dialogue]  # from a dialogue to how it is shown to the model
 
@@ -57,7 +57,11 @@ class RLDataset:
         return {name: getattr(self, name) for name in names}
 
     def with_view(self, view: View) -> Self:
-        """Return the same dataset with every dialogue changed by `view` before it is encoded."""
+        """Return the same dataset with every dialogue changed by `view` before it is encoded.
+
+        Raises:
+            UserError: a dialogue as it is shown cannot be cut down to `max_length`.
+        """
         changed = copy.copy(self)
         changed._views = (*self._views, view)
         changed.__dict__.pop("row_sizes", None)  # cached, of the dialogues as they were
@@ -135,10 +139,16 @@ class ObservationDataset(ListRLDataset):
         """Tokenize the dialogues; `settings` are the keywords of `RLDataset`.
 
         Raises:
-            UserError: a dialogue has a reward that is not finite or cannot be cut down; the message says which one.
+            UserError: an argument is of another type, or a dialogue has a reward that is not finite or cannot be cut
+                down; the message says which one.
         """
+        check_type(Iterable, "Give a list of dialogues.", observations=observations)
+        check_type(Tokenizer, "Give one of load_tokenizer, train_bpe or CharacterTokenizer.", tokenizer=tokenizer)
         super().__init__(tokenizer, **settings)
         self._observations = tuple(observations)
+        for i, one in enumerate(self._observations):
+            advice = "Give a ListDialogue, or an object with to_sequence and metadata."
+            check_type(Dialogue, advice, **{f"observation {i}": one})
         self._encode_all()
 
     def with_view(self, view: View) -> Self:

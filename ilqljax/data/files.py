@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_type
 
 try:
     import fcntl
@@ -252,9 +252,15 @@ def replace_half_characters(value: Any) -> Any:
     return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
+def read_folder(folder: str | os.PathLike) -> Path:
+    """Return a folder's path, which need not exist; anything but a path is a `UserError`."""
+    check_type((str, os.PathLike), "Give the path of a folder.", folder=folder)
+    return Path(folder)
+
+
 def check_new_folder(folder: str | Path) -> None:
     """Raise a `UserError` unless a folder of this name can be made: it is absent or empty, and its parent exists."""
-    folder = Path(folder)
+    folder = read_folder(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is not an empty folder. Choose a new one; what is there is not overwritten.")
     if not folder.absolute().parent.is_dir():

@@ -138,7 +138,7 @@ def _make_row_plan(
 
     # A few epochs are kept: the prefetching thread may be in the next one while a resumed reader asks for this one.
     @lru_cache(maxsize=4)
-    def plan_epoch(epoch: int) -> Int[np.ndarray, "S B"]:
+    def plan_epoch(epoch: int) -> Int[np.ndarray, "steps B"]:
         order = draw(epoch, 0).permutation(n_groups)[: per_epoch * batch_size]
         window = sort_window * batch_size
         windows = (order[start : start + window] for start in range(0, len(order), window))

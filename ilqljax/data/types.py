@@ -1,14 +1,21 @@
 """The arrays that travel through ilqljax, and the legend of their axis letters.
 
-Letters used in every shape annotation:
+Letters used in every shape annotation of the library:
 
-| letter | axis                         | letter | axis              |
-|--------|------------------------------|--------|-------------------|
-| B      | batch rows                   | D      | model width       |
-| T      | tokens of a row              | H      | attention heads   |
-| A      | actions of a row             | K      | size of one head  |
-| V      | vocabulary                   | L      | layers            |
-| S      | slots of a key/value cache   | N      | candidates        |
+| letter | axis                                       | letter | axis                                              |
+|--------|--------------------------------------------|--------|---------------------------------------------------|
+| B      | rows of a batch                            | D      | width of the model                                |
+| T      | tokens of a row                            | F, O   | what a dense layer takes and gives                |
+| P      | tokens of a prompt                         | H      | attention heads                                   |
+| G      | new tokens of an utterance                 | K      | size of one head                                  |
+| A      | actions of a row                           | L      | layers                                            |
+| U      | utterances of the agent in a row           | BH, NH | rows times heads                                  |
+| V      | vocabulary                                 | W      | beams                                             |
+| S      | slots of a key/value cache                 | N      | any flat list: samples, positions, dataset rows   |
+
+The tasks add N for candidates, G for postings, C for categories of an attribute, k for places of a shortlist, R for
+resamples and F for a statistic's sums (`hiring`); W for words and G for guesses (`wordle`). A lower-case word, such as
+`heads` or `pairs`, is its own legend.
 """
 
 import math
@@ -63,5 +70,6 @@ class Counts(NamedTuple):
     rows: Float[Array, ""] | float = float("nan")
 
 
-# What an algorithm is to the train step: loss(params, target, batch, counts, dropout_key) -> (loss, metrics).
+# What an algorithm is to the train step: loss(params, target, batch, counts, dropout_key) -> (loss, metrics). Both are
+# shares, sums over the batch divided by `counts`: those of microbatches, and of an evaluation's batches, are added up.
 LossFn = Callable[[dict, dict, Batch, Counts, Array | None], tuple[Array, dict]]

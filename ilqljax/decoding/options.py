@@ -11,13 +11,13 @@ OLD_RANKINGS = {"both": "policy+advantage", "tilted": "policy+value"}  # of vers
 
 @dataclass(frozen=True)
 class DecodeConfig:
-    """How to act.
+    """How to act: sample from log pi + beta A, ILQL's policy (Snell et al. 2022, arXiv 2206.11871), after the filters.
 
     Attributes:
         max_new_tokens: longest utterance, its closing token included.
         temperature: of the policy; 0 is greedy.
-        top_k: keep the k likeliest tokens of the policy; 0 keeps all.
-        top_p: nucleus filter of the policy.
+        top_k: keep the k likeliest tokens of the policy (Fan et al. 2018, arXiv 1805.04833); 0 keeps all.
+        top_p: nucleus filter of the policy (Holtzman et al. 2020, arXiv 1904.09751); 1 keeps all.
         beta: weight of the advantage min Q_target - V; 0 decodes from the policy alone and never runs a critic of
             tokens. A critic of utterances judges finished samples whatever beta, which only counts in `rank_by` then.
         clip: upper clip of beta times the advantage.
@@ -31,6 +31,9 @@ class DecodeConfig:
             whole utterances; V of the prompt is the same for all). Version 0.1 called the last two "both" and "tilted".
         beam_width: find utterances by beam search of this width instead of sampling, the most probable one first; a
             critic of utterances has no say in that. 0 samples.
+
+    Raises:
+        UserError: a number is none or out of its range, `rank_by` is unknown, or two options exclude each other.
     """
 
     max_new_tokens: int = 128

@@ -1,7 +1,7 @@
 """A policy that acts in text: observations in, utterances out, batched and compiled."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from ilqljax.data.datapoint import Dialogue, encode_prompt
+from ilqljax.data.datapoint import EXCERPT, Dialogue, encode_prompt
 from ilqljax.data.dataset import View
 from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.data.types import UNCLIPPED, Array
@@ -19,7 +19,7 @@ from ilqljax.decoding.generate import Samples, make_generate
 from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.sampling import prepare_for_decoding
 from ilqljax.envs.base import LanguageObservation, ListDialogue, Policy
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_type
 from ilqljax.models.value_lm import ValueLM
 
 
@@ -91,7 +91,10 @@ class TextPolicy(Policy):
 
         The tokenizer is the one the model was trained with; `view` says what the model is shown of an observation
         (`ilqljax.data.transforms.Transform.view`), and the target Q is clipped to `value_range`
-        (`ilqljax.rl.algorithms.Learner.value_range`). A model without room for a prompt is a `UserError`.
+        (`ilqljax.rl.algorithms.Learner.value_range`).
+
+        Raises:
+            UserError: the model has no room for a prompt beside `max_new_tokens`, or `batch_size` is below 1.
         """
         ActingConfig(batch_size, tuple(length_buckets))
         n, room = config.max_new_tokens, model.backbone.config.n_positions
@@ -122,17 +125,18 @@ class TextPolicy(Policy):
             self.search = make_shared_search(model, token_config, width=config.beam_width, **ids)
 
     def act(self, obs: LanguageObservation | str) -> str:
-        """Return one utterance."""
+        """Return one utterance; errors are those of `choose_batch`."""
         return self.act_batch([obs])[0]
 
     def act_batch(self, observations: Sequence[LanguageObservation | str]) -> list[str]:
-        """Return the text of what `choose_batch` chooses for each observation."""
+        """Return the text of what `choose_batch` chooses for each observation; errors are the same."""
         return [chosen.text for chosen in self.choose_batch(observations)]
 
     def choose_batch(self, observations: Sequence[LanguageObservation | str]) -> list[Generation]:
         """Return the best of `n_generations` utterances, or of `beam_width` beams, for each observation.
 
-        Errors are those of `check_choice`.
+        Raises:
+            UserError: nothing tells samples apart (`check_choice`), or `generate_batch` refuses an observation.
         """
         check_choice(self.config, level="token" if self.judge is None else "utterance")
         return [self.rank(generations)[0] for generations in self.generate_batch(observations)]
@@ -153,8 +157,12 @@ class TextPolicy(Policy):
         """Find utterances for each observation; prompts too long for the model lose their start.
 
         A text alone is a dialogue in which nothing else has been said.
+
+        Raises:
+            UserError: the observations are no list, one is neither a text nor a dialogue or is over, or a network
+                gave NaN.
         """
-        views = [self.view(ListDialogue([(o, None)], over=False) if isinstance(o, str) else o) for o in observations]
+        views = [self.view(observation) for observation in read_observations(observations)]
         prompts = [encode_prompt(shown, self.tokenizer, max_length=self.max_prompt) for shown in views]
         numbers = np.arange(self.n_acted, self.n_acted + len(prompts))
         self.n_acted += len(prompts)
@@ -206,7 +214,11 @@ class TextPolicy(Policy):
         return jax.device_get(judge(self.params, self.target, rows, starts, ends))
 
     def decode(self, samples: Samples) -> list[list[Generation]]:
-        """Turn sampled tokens into text, grouped by prompt; a number that is NaN is a `UserError`."""
+        """Turn sampled tokens into text, grouped by prompt.
+
+        Raises:
+            UserError: a log-probability, an advantage or a value is NaN.
+        """
         if np.isnan([samples.log_probability, samples.advantage, samples.value]).any():
             raise UserError(
                 "The networks gave NaN instead of a log-probability, an advantage or a value: their parameters are not "
@@ -221,6 +233,21 @@ class TextPolicy(Policy):
             generations.append(Generation(text, float(log_probability), float(advantage), float(value), finished))
         n = self.config.beam_width or self.config.n_generations
         return [generations[i : i + n] for i in range(0, len(generations), n)]
+
+
+def read_observations(given: Iterable[LanguageObservation | str]) -> list[Dialogue]:
+    """Return what a policy is to answer as dialogues; raise a `UserError` at what is none."""
+    if isinstance(given, str):
+        raise UserError(f"observations={given[:EXCERPT]!r} is one text. Give a list of texts, or use act.")
+    check_type(Iterable, "Give a list of texts or dialogues.", observations=given)
+    found: list[Dialogue] = []
+    for one in given:
+        said = ListDialogue([(one, None)], over=False) if isinstance(one, str) else one
+        check_type(Dialogue, "Give a text, or ListDialogue([(text, None), ...], over=False).", observation=said)
+        if said.to_sequence()[1]:
+            raise UserError(f"The dialogue {str(said)[:EXCERPT]!r} is over. Give one that is not (over=False).")
+        found.append(said)
+    return found
 
 
 def check_choice(config: DecodeConfig, *, level: str, frozen: bool = False) -> None:

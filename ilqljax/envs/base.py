@@ -5,12 +5,12 @@ text is a `Policy`. Environments and policies know nothing of tokens: that is `i
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
 
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_type
 
 
 class LanguageObservation(ABC):
@@ -20,7 +20,7 @@ class LanguageObservation(ABC):
     def to_sequence(self) -> tuple[list[tuple[str, float | None]], bool]:
         """Return the utterances in order and whether the dialogue is over.
 
-        Each utterance comes with its reward: None marks an utterance of the environment, a float one of the agent.
+        Each comes with its reward, in the task's unit: None marks one of the environment, a float one of the agent.
         """
 
     @abstractmethod
@@ -34,12 +34,21 @@ class LanguageObservation(ABC):
 
 @dataclass(frozen=True)
 class ListDialogue(LanguageObservation):
-    """Hold a dialogue as (text, reward) pairs, None for what the agent did not write; else a `UserError`."""
+    """Hold a dialogue as (text, reward) pairs.
+
+    Attributes:
+        sequence: what was said, in order, each with its reward in the task's unit; None for what the agent did not say.
+        over: whether nothing more can be said: true of a training row, false of what a policy is to answer.
+
+    Raises:
+        UserError: the sequence is no list of pairs, or one is no text with a number or None.
+    """
 
     sequence: Sequence[tuple[str, float | None]]
     over: bool = True
 
     def __post_init__(self) -> None:
+        check_type(Iterable, "Give pairs of a text and its reward, such as [('hello', None)].", sequence=self.sequence)
         for pair in self.sequence:
             match pair:
                 case (str(), None | Real()):
@@ -58,7 +67,7 @@ class LanguageEnvironment(ABC):
 
     @abstractmethod
     def step(self, action: str) -> tuple[LanguageObservation, float, bool]:
-        """Apply the agent's text; return the next observation, the reward, and whether the dialogue is over."""
+        """Apply the agent's text; return the next observation, the reward (the task's unit), and whether it is over."""
 
     @abstractmethod
     def reset(self) -> LanguageObservation:
@@ -96,19 +105,24 @@ def interact_environments(
     """Let a policy act in distinct environments until all dialogues are over: each one's last observation and turns.
 
     The environments are reset unless their present observations are given, to continue dialogues that are under way.
-    Each turn is one `act_batch` call over those still alive; finished ones drop out. An environment that appears twice,
-    or not one observation or action for each, is a `ValueError`.
+    Each turn is one `act_batch` call over those still alive; finished ones drop out.
+
+    Raises:
+        UserError: something is no environment or appears twice, or there is not one observation or action for each.
     """
+    check_type(Sequence, "Give a list of environments.", envs=envs)
+    for env in envs:
+        check_type(LanguageEnvironment, "Give an object of a subclass of LanguageEnvironment.", environment=env)
     if len({id(env) for env in envs}) != len(envs):
-        raise ValueError("an environment appears twice in envs, so its dialogues would mix: pass distinct objects")
+        raise UserError("an environment appears twice in envs, so its dialogues would mix: pass distinct objects")
     if observations is not None and len(observations) != len(envs):
-        raise ValueError(f"{len(observations)} observations were given for {len(envs)} environments: pass one for each")
+        raise UserError(f"{len(observations)} observations were given for {len(envs)} environments: pass one for each")
     current = [env.reset() for env in envs] if observations is None else list(observations)
     turns: list[list[Turn]] = [[] for _ in envs]
     while live := [i for i, env in enumerate(envs) if not env.is_terminal()]:
         actions = policy.act_batch([current[i] for i in live])
         if len(actions) != len(live):
-            raise ValueError(
+            raise UserError(
                 f"act_batch returned {len(actions)} actions for {len(live)} observations: return one for each"
             )
         for i, action in zip(live, actions, strict=True):

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy  # its parts are loaded when they are used
 from jaxtyping import Float, Num
-from statsmodels.stats.proportion import proportion_confint, proportions_ztest
 
 from ilqljax.data.types import Array
 from ilqljax.errors import UserError
@@ -63,6 +62,8 @@ def wilson_interval(successes: Num[Array, "..."] | float | int, trials: Num[Arra
 
     Wilson's interval stays within [0, 1] and is not empty at 0 or n successes. It assumes independent trials.
     """
+    from statsmodels.stats.proportion import proportion_confint  # with pandas, half a second: --help needs none
+
     trials = np.asarray(trials, float)
     defined = np.where(trials > 0, trials, np.nan)
     low, high = proportion_confint(successes, defined, alpha=1.0 - LEVEL, method="wilson")
@@ -120,6 +121,8 @@ def two_proportion_test(successes_a: int, trials_a: int, successes_b: int, trial
     independent; where the trials are members of shared shortlists, trust `audit.rates` more.
     The p-value is undefined (NaN) when a group is empty, and 1 when nobody or everybody succeeded.
     """
+    from statsmodels.stats.proportion import proportions_ztest
+
     trials, successes = trials_a + trials_b, successes_a + successes_b
     if trials_a == 0 or trials_b == 0:
         return np.nan, "none: a group is empty"

@@ -30,7 +30,7 @@ import optax
 from ilqljax.config.sections import Section, from_section, to_plain
 from ilqljax.data.transforms import AllRows, BestRows, PreferencePairs, ReturnLabels, Transform
 from ilqljax.data.types import UNCLIPPED, Array, LossFn
-from ilqljax.errors import UserError, check_known
+from ilqljax.errors import UserError, check_known, check_type
 from ilqljax.models.lora import split_adapter
 from ilqljax.models.value_lm import ValueLM
 from ilqljax.rl.objectives import likelihood, values
@@ -115,6 +115,7 @@ def read_options(name: str, section: Section, *, path: str = "config.train.loss"
     check_known(ALGORITHMS, algorithm=name)
     algorithm = ALGORITHMS[name]
     given = to_plain(section)
+    check_type(Mapping, f"Give options of {name!r} by name, as a mapping.", **{path: given})
     own = {field.name for field in dataclasses.fields(algorithm.config_class)}
     others = {field.name for a in ALGORITHMS.values() for field in dataclasses.fields(a.config_class)}
     if foreign := sorted((set(given) & others) - own):

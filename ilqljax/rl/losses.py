@@ -81,7 +81,7 @@ def soft_value(q: Float[Array, "*B V"], log_prior: Float[Array, "*B V"], *, beta
     return jax.nn.logsumexp(log_prior + beta * q, axis=-1) / beta
 
 
-def dpo_loss(chosen: Float[Array, "P"], rejected: Float[Array, "P"], *, beta: float) -> Float[Array, "P"]:
+def dpo_loss(chosen: Float[Array, "pairs"], rejected: Float[Array, "pairs"], *, beta: float) -> Float[Array, "pairs"]:
     """Prefer one answer over another: -log sigmoid(beta (chosen - rejected)) (DPO eq. 7).
 
     Both are the answer's log-probability under the policy minus that under the reference.

@@ -22,8 +22,11 @@ class TargetConfig:
     """How targets follow the online networks.
 
     Attributes:
-        polyak: share of the way that they go after every step.
+        polyak: share of the way that they go after every step (tau of Lillicrap et al. 2016, arXiv 1509.02971).
         hard_update_every: steps between copies of the whole; 0 copies never.
+
+    Raises:
+        UserError: a number is none or out of its range.
     """
 
     polyak: float = 0.005

@@ -51,13 +51,16 @@ class Trained(NamedTuple):
         """Make a policy that acts as `decode` says, with `overrides` of its options.
 
         Without a critic there is no advantage: its weight is 0, and where samples are to be chosen by it, one is drawn.
+
+        Raises:
+            UserError: an override is no option of `DecodeConfig` or has a wrong value, or prompts have no room.
         """
         if not self.learner.algorithm.has_critic:
             chosen = {"n_generations": 1} if decode.rank_by in ("advantage", "value") else {}
             overrides = {"beta": 0.0} | chosen | overrides
         return TextPolicy(
             self.learner.model,
-            dataclasses.replace(decode, **overrides),
+            override_decoding(decode, overrides),
             tokenizer,
             params=self.params,
             target=self.target,
@@ -67,6 +70,11 @@ class Trained(NamedTuple):
             batch_size=acting.batch_size,
             length_buckets=acting.length_buckets,
         )
+
+
+def override_decoding(decode: DecodeConfig, overrides: Mapping[str, Any]) -> DecodeConfig:
+    """Change options of decoding; errors are those of `from_section`."""
+    return from_section(DecodeConfig, {**dataclasses.asdict(decode), **overrides}, path="decode")
 
 
 class Judge(Protocol):
@@ -83,7 +91,7 @@ class Judge(Protocol):
 
 
 def make_policy(config: RunConfig, built: BuiltModel, trained: Trained, **overrides: Any) -> TextPolicy:
-    """Make a policy that acts as `config.decode` says (`Trained.make_policy`)."""
+    """Make a policy that acts as `config.decode` says; errors are those of `Trained.make_policy`."""
     return trained.make_policy(config.decode, built.tokenizer, config.seed, config.acting, **overrides)
 
 
@@ -128,7 +136,13 @@ def evaluate_loss(
 
 
 def evaluate_rollouts(environments: Sequence[LanguageEnvironment], policy: Policy) -> dict[str, float]:
-    """Play every environment once and return the mean return, its standard error and the mean number of turns."""
+    """Play every environment once and return the mean return, its standard error and the mean number of turns.
+
+    Raises:
+        UserError: there is no environment, or `interact_environments` refuses them.
+    """
+    if not environments:
+        raise UserError("There is no environment to play in. Give a list of them.")
     played = [sequence for _, sequence in interact_environments(environments, policy)]
     returns = np.array([sum(reward for _, _, reward, _ in sequence) for sequence in played])
     error = returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else float("nan")
@@ -215,7 +229,11 @@ class OpenRun(NamedTuple):
         return name
 
     def make_policy(self, name: str = "", **overrides: Any) -> TextPolicy:
-        """Make the policy that `select_policy` names act as the run's config says, with overrides of its decoding."""
+        """Make the policy that `select_policy` names act as the run's config says, with overrides of its decoding.
+
+        Raises:
+            UserError: the run has no policy of that name, or an override is no option or has a wrong value.
+        """
         return make_policy(self.config, self.built, self.select_policy(name), **overrides)
 
     def build_section(self, name: str) -> Any:
@@ -232,6 +250,10 @@ def open_run(run_dir: str | Path, *, imports: tuple[str, ...] = ()) -> OpenRun:
 
     `imports` are files and modules of its task, where that is not installed (`config.imports`). What the run names
     itself is code of whoever trained it, and is imported only if it is given here too.
+
+    Raises:
+        UserError: the folder is no path or holds no run, no checkpoint is complete, a file is damaged or was changed,
+            or the run's task is neither installed nor in `imports`.
     """
     folder, config = open_run_config(run_dir, imports=imports)
     # The saved tokenizer, not one trained again: ids must mean what they meant.
@@ -266,10 +288,14 @@ def evaluate_run(
 ) -> Path:
     """Judge a finished or interrupted run again, and return the folder with the results, `out_dir` or the run's.
 
-    The `overrides` are of `config.decode`, and `imports` as those of `open_run`; errors are its and `check_choice`'s.
+    The `overrides` are of `config.decode`, and `imports` as those of `open_run`.
+
+    Raises:
+        UserError: `open_run` refuses the run, an override is no option or has a wrong value, or nothing tells samples
+            apart (`check_choice`).
     """
     run = open_run(run_dir, imports=imports)
-    config = dataclasses.replace(run.config, decode=dataclasses.replace(run.config.decode, **(overrides or {})))
+    config = dataclasses.replace(run.config, decode=override_decoding(run.config.decode, overrides or {}))
     for learner in (trained.learner for trained in run.policies.values()):
         if learner.algorithm.has_critic:
             check_choice(config.decode, level=learner.algorithm.level, frozen=not learner.trains_policy())

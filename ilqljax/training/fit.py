@@ -10,16 +10,19 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import jax
+import numpy as np
 
 from ilqljax.config import from_section
 from ilqljax.data.datapoint import EXCERPT, Dialogue
 from ilqljax.data.dataset import ListRLDataset, ObservationDataset, RLDataset, infer_reward_scaling
-from ilqljax.data.files import check_checksum, check_new_folder, read_json, save_whole, save_with_checksum
+from ilqljax.data.files import check_checksum, check_new_folder, read_folder, read_json, save_whole, save_with_checksum
 from ilqljax.data.tokenizer import Tokenizer, load_tokenizer, train_bpe
+from ilqljax.data.types import Array
 from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.policy import ActingConfig, TextPolicy
 from ilqljax.envs.base import LanguageEnvironment, LanguageObservation, ListDialogue
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_type, check_whole
+from ilqljax.models.builders import count_parameters
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.io.networks import Networks, load_networks
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, policy_trunk
@@ -37,11 +40,17 @@ NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 Written = Dialogue | tuple[str, str, float]  # the latter a prompt, a text and its reward
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Fitted:
     """A trained policy that acts.
 
-    The curve is what was recorded on the way: "step", and metrics such as "train/loss" and "validation/loss".
+    Attributes:
+        algorithm: a name in `ilqljax.rl.algorithms.ALGORITHMS`.
+        trained: the algorithm's options, the model and its networks.
+        tokenizer: of the model.
+        decode: how it acts, where nothing else is said.
+        seed: of parameters, batches and acting.
+        curve: what was recorded on the way: "step", and metrics such as "train/loss" and "validation/loss".
     """
 
     algorithm: str
@@ -51,30 +60,52 @@ class Fitted:
     seed: int
     curve: list[dict[str, float]]
 
+    def __repr__(self) -> str:
+        last = {name: value for record in self.curve for name, value in record.items()}
+        losses = [f"{name} {last[name]:.3g}" for name in ("train/loss", "validation/loss") if name in last]
+        facts = [f"{count_parameters(self.trained.params):,} parameters", f"step {last.get('step', 0):,.0f}", *losses]
+        acting = f"beta={self.decode.beta:g}, temperature={self.decode.temperature:g}"
+        return f"Fitted({self.algorithm!r}: {', '.join(facts)}; acts with {acting})"
+
     @property
     def networks(self) -> dict[str, dict]:
         """The networks as keywords of `TextPolicy`: "params", and "target", which is {} without a critic."""
         return {"params": self.trained.params, "target": self.trained.target}
 
     def policy(self, **overrides: Any) -> TextPolicy:
-        """Make a policy; the overrides are options of `DecodeConfig`."""
+        """Make a policy; the overrides are options of `DecodeConfig`.
+
+        Raises:
+            UserError: one is not, or has a wrong value, or prompts have no room beside `max_new_tokens`.
+        """
         return self.trained.make_policy(self.decode, self.tokenizer, self.seed, ActingConfig(), **overrides)
 
     _policy = cached_property(policy)
 
     def act(self, said: str | LanguageObservation) -> str:
-        """Return an answer to a text, or to a dialogue that is not over; each call draws a new one."""
+        """Return an answer to a text, or to a dialogue that is not over; each call draws a new one.
+
+        Raises:
+            UserError: it is neither a text nor a dialogue, or is over, or a network gave NaN.
+        """
         return self._policy.act(said)
 
-    def evaluate(self, environments: Sequence[LanguageEnvironment], **overrides: Any) -> dict[str, float]:
-        """Play every environment once (`ilqljax.training.evaluation.evaluate_rollouts`)."""
+    def evaluate(self, environments: Sequence[LanguageEnvironment] = (), **overrides: Any) -> dict[str, float]:
+        """Play every environment once; the overrides are options of `DecodeConfig`.
+
+        Returns "return", the mean over environments of their summed rewards, in the task's unit;
+        "return_standard_error"; and "turns", the mean number of utterances.
+
+        Raises:
+            UserError: there is no environment, something is none or is there twice, or `policy` refuses an override.
+        """
         return evaluate_rollouts(environments, self.policy(**overrides))
 
     def save(self, folder: str | Path) -> None:
         """Write a new folder, whole or not at all, for `load_fitted` and as a GPT-2 for transformers.
 
         Raises:
-            UserError: the folder is not empty, or cannot be written.
+            UserError: the folder is no path or not empty, or cannot be written.
         """
         check_new_folder(folder)
         learner, transform, *networks = self.trained
@@ -93,11 +124,13 @@ def load_fitted(folder: str | Path) -> Fitted:
     """Read back what `Fitted.save` wrote.
 
     Raises:
-        UserError: a file is missing, damaged, or was changed.
+        UserError: the folder is no path, or a file is missing, damaged, or was changed.
     """
-    path = Path(folder) / FITTED
+    path, advice = read_folder(folder) / FITTED, "Give a folder that Fitted.save wrote; open_run opens a run's."
     check_checksum(path)
-    facts = read_json(path, advice="Give a folder that Fitted.save wrote; open_run opens a run's.")
+    facts = read_json(path, advice=advice)
+    if lacking := {"algorithm", "curve", "decode", "dtype", "options", "seed", "transform"} - facts.keys():
+        raise UserError(f"{path} lacks {', '.join(sorted(lacking))}. {advice}")
     model, *networks = load_networks(folder, dtype=facts["dtype"])
     learner = make_learner(facts["algorithm"], model, facts["options"], path=str(path))
     transform = from_section(learner.algorithm.transform, facts["transform"], path=str(path))
@@ -121,7 +154,7 @@ def fit(
     watch: Callable[[int, dict, dict], bool | None] | None = None,
     watch_every: int = 0,
 ) -> Fitted:
-    """Train an algorithm of `ilqljax.rl.algorithms` on one device; progress goes to stderr.
+    """Train an algorithm of `ilqljax.rl.algorithms`, which names their papers, on one device; progress goes to stderr.
 
     For dialogues, what is not given is made: a tokenizer of their texts, a GPT-2 of two layers, settings, and, for an
     algorithm that starts from a policy, a clone, trained first and alike. A critic sees their rewards with deviation 1
@@ -142,17 +175,22 @@ def fit(
         watch_every: steps between these calls.
 
     Raises:
-        UserError: a dialogue is none, a ready dataset lacks what it needs, an algorithm without a critic was given
-            networks, an option is wrong, or the rows do not suit it.
+        UserError: an argument is of another type, a dialogue is none, a reward is not finite, an option or the
+            algorithm is unknown, a number is out of its range, the tokenizer, `trunk` or `networks` are not the
+            model's, a ready dataset lacks what it needs, or the rows do not suit the algorithm.
         NonFiniteError: the loss of a step is NaN or infinite.
     """
     rows: Any = dialogues
     held_out: Any = validation
     ready = isinstance(rows, RLDataset)
+    check_arguments(dialogues, model, tokenizer, settings, decode, validation, watch)
+    check_whole(seed=seed, watch_every=watch_every)
     if not ready:
         rows = make_rows(rows, tokenizer, model)
         if held_out is not None and not isinstance(held_out, RLDataset):
             held_out = ObservationDataset(read_dialogues(held_out), rows.tokenizer, **rows.settings)
+            if not held_out.size():
+                raise UserError("validation has no dialogue. Give some, or leave it out.")
         watched = [rows] if held_out is None else [rows, held_out]
         asked = {**(asdict(settings) if isinstance(settings, TrainConfig) else settings)}
         model, settings, decode = choose_options(algorithm, watched, model, asked, decode)
@@ -167,6 +205,7 @@ def fit(
         _, cloning, _ = choose_options("bc", watched, model, asked | {"loss": {}}, {})
         cloned = fit(rows, "bc", model=model, settings=cloning, seed=seed, validation=held_out)
         trunk = policy_trunk(cloned.trained.params)
+    check_start(learner.model, trunk, networks)
     stage = make_stage(algorithm, learner, settings, rows, held_out)
 
     def write(step: int, metrics: Mapping[str, float]) -> None:
@@ -185,6 +224,45 @@ def fit(
     )
     trained = Trained(learner, stage.transform, select_acting_params(state), state.target)
     return Fitted(algorithm, trained, rows.tokenizer, decode, seed, curve)
+
+
+def check_arguments(
+    dialogues: Any, model: Any, tokenizer: Any, settings: Any, decode: Any, validation: Any, watch: Any
+) -> None:
+    """Raise a `UserError` at an argument of `fit` that is of another type; None stands for one that was left out."""
+    triples = "Give a list of (prompt, text, reward), or a dataset."
+    check_type((Iterable, RLDataset), triples, dialogues=dialogues)
+    kinds = () if isinstance(dialogues, RLDataset) else (Iterable,)  # a ready dataset is validated on another
+    check_type((ListRLDataset, type(None), *kinds), triples, validation=validation)
+    check_type((ValueLM, type(None)), "Give ValueLM(GPT2(GPT2Config(...)), ValueLMConfig()).", model=model)
+    advice = "Give one of load_tokenizer, train_bpe or CharacterTokenizer."
+    check_type((Tokenizer, type(None)), advice, tokenizer=tokenizer)
+    advice = "Give a TrainConfig, or some of its options, such as {'total_steps': 500}."
+    check_type((TrainConfig, Mapping), advice, settings=settings)
+    advice = "Give a DecodeConfig, or some of its options, such as {'temperature': 0.5}."
+    check_type((DecodeConfig, Mapping), advice, decode=decode)
+    check_type((Callable, type(None)), "Give a function of the step, the parameters and the targets.", watch=watch)
+
+
+def check_start(model: ValueLM, trunk: Any, networks: Any) -> None:
+    """Raise a `UserError` unless what a training starts from has the names and shapes of the model's parameters."""
+
+    def list_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+        return {jax.tree_util.keystr(path): np.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+    def init(key: Array) -> tuple[dict, tuple[dict, dict]]:
+        params = model.init_params(key)
+        return model.init_trunk(key), (params, model.init_target(params))
+
+    expected = jax.eval_shape(init, jax.random.key(0))
+    if model.config.lora_rank and isinstance(trunk, dict) and "h" in trunk:  # it may have no adapter yet
+        trunk = jax.eval_shape(model.adapt_trunk, jax.random.key(0), trunk)
+    for name, given, wanted in zip(("trunk", "networks"), (trunk, networks), expected, strict=True):
+        own, known = list_shapes(given), list_shapes(wanted)
+        if given is not None and own != known:
+            place = min(name for name, _ in own.items() ^ known.items())
+            shapes = f"{own.get(place, 'none')}, in the model {known.get(place, 'none')}"
+            raise UserError(f"{name}{place}: the shape is {shapes}. Give networks of this model.")
 
 
 def read_dialogues(given: Iterable[Any]) -> list[Dialogue]:
@@ -221,7 +299,9 @@ def choose_options(
 ) -> tuple[ValueLM, TrainConfig, DecodeConfig]:
     """Choose what `fit` was not given, by the training rows and those beside them; errors are `from_section`'s."""
     acting = {**(asdict(decode) if isinstance(decode, DecodeConfig) else decode)}
-    loss = ({"beta": acting.get("beta", BETA)} if algorithm == "psi" else {}) | dict(settings.get("loss", {}))
+    own = settings.get("loss", {})
+    check_type(Mapping, "Give options of the algorithm by name, such as {'discount': 0.9}.", **{"settings.loss": own})
+    loss = ({"beta": acting.get("beta", BETA)} if algorithm == "psi" else {}) | dict(own)
     found, options = read_options(algorithm, loss, path="settings.loss")
     rows, transform = watched[0], found.transform.fit(watched[0], options)
     changed: list[Any] = [transform.apply(data) for data in watched]  # lists of rows, as those are

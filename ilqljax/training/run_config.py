@@ -19,7 +19,7 @@ from ilqljax.config.registry import complete_section, infer_kind, is_named
 from ilqljax.config.sections import REQUIRED, Section, fill_defaults, list_fields, suggest
 from ilqljax.decoding.generate import DecodeConfig
 from ilqljax.decoding.policy import ActingConfig
-from ilqljax.errors import UserError, check_divisible, check_known, check_range
+from ilqljax.errors import UserError, check_divisible, check_known, check_range, check_type
 from ilqljax.rl.algorithms import Algorithm, read_options
 from ilqljax.rl.optim import OptimConfig
 from ilqljax.rl.steps import TargetConfig
@@ -51,6 +51,10 @@ class TrainConfig(OptimConfig):
             rollouts' return for a critic) or "last".
         target: how target networks follow.
         loss: the algorithm's options.
+
+    Raises:
+        UserError: a number is none or out of its range, a name is unknown, there is no bucket, or microbatches do not
+            divide a batch.
     """
 
     schedule: str = "cosine"
@@ -161,7 +165,11 @@ _STAGES = {"pretrain": "bc", "train": ""}  # "" is the run's algorithm
 
 
 def load_run_config(path_with_arg: str) -> ConfigDict:
-    """Load "configs/task.py:arg" with all its defaults."""
+    """Load "configs/task.py:arg" with all its defaults; "workable:bc" names a config that comes with ilqljax.
+
+    Raises:
+        UserError: there is no such file, it has no `get_config`, or a flag, key or name is unknown.
+    """
     return complete_config(load_config_file(path_with_arg))
 
 
@@ -171,7 +179,9 @@ def complete_config(config: Section, *, imports: bool = True) -> ConfigDict:
     The files and modules that it names (`config.imports`) are imported unless `imports` is False. An unknown key or
     name, or a section that is missing, is a `UserError`.
     """
-    values = _drop_repeats(to_plain(config))
+    plain_config = to_plain(config)
+    check_type(Mapping, "Give a config, such as load_run_config('workable:bc').", config=plain_config)
+    values = _drop_repeats(plain_config)
     load_tasks(values.get("imports", ()) if imports else ())
     for name in ("task", "algorithm", *OBJECTS):
         if name not in values:

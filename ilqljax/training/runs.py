@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from ilqljax.config import resolve_path
 from ilqljax.config.files import load_config_json, save_config_json
-from ilqljax.data.files import lock_path, read_json, save_text, save_whole
+from ilqljax.data.files import lock_path, read_folder, read_json, save_text, save_whole
 from ilqljax.data.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
 from ilqljax.errors import UserError
 from ilqljax.training.processes import broadcast_from_leader, is_first_process
@@ -179,7 +179,7 @@ def open_run_config(run_dir: str | Path, *, imports: tuple[str, ...] = ()) -> tu
 
     A folder without a run, a damaged config, or a task in files without `imports` is a `UserError`.
     """
-    folder = resolve_path(run_dir)
+    folder = resolve_path(read_folder(run_dir))
     config = load_saved_config(folder)
     sections = dict.fromkeys(("model", "pretrain", "train", "decode", "acting"), ConfigDict)
     kinds = {"algorithm": str, "seed": int, **sections}

@@ -24,7 +24,7 @@ table (one row a candidate) there are no postings: every row is assessed, and ev
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy  # its parts are loaded when they are used
 from jaxtyping import Bool, Float, Int, Num
 from scipy.sparse import csr_array
 

@@ -1,24 +1,24 @@
 """Audit a data frame from Python: a row a decision, with columns of attributes and of a score or a selection."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_type, check_whole, find_close
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.crossed import Pairs
 from ilqljax.hiring.audit.market import BEFORE, AuditConfig, audit_attributes
-from ilqljax.hiring.audit.rates import JUDGED, Mark, Row
+from ilqljax.hiring.audit.rates import JUDGED, MIN_PEOPLE, Mark, Row
 from ilqljax.hiring.postings.posting import Candidate
 from ilqljax.hiring.statistics import wilson_interval
 
 MISSING = ("None", "nan", "NaT", "<NA>")  # how the values that stand for none are written
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FrameAudit:
     """What an audit found, in the manner of fairlearn's `MetricFrame`.
 
@@ -32,8 +32,20 @@ class FrameAudit:
     by_group: list[Row]
     audit: dict[str, Any]
 
+    def __repr__(self) -> str:
+        n, of, rate = (self.overall[name] for name in ("n_selected", "n_assessed", "rate"))
+        lines, differences = [f"FrameAudit: {n:,} of {of:,} selected ({rate:.1%})"], self.difference()
+        for name, ratio in self.ratio().items():
+            found = f"lowest ratio {ratio:.2f}, difference {differences[name]:.2f}"
+            few = f"no two categories of {MIN_PEOPLE} people each"
+            lines.append(f"  {name}: {few if np.isnan(ratio) else found}")
+        return "\n".join(lines)
+
     def ratio(self) -> dict[str, float]:
-        """Return each attribute's lowest impact ratio, of categories of 30 people or more; NaN with fewer than two."""
+        """Return each attribute's lowest impact ratio, of categories of 30 people or more; NaN with fewer than two.
+
+        That is a category's rate divided by the highest (New York City's Local Law 144, 6 RCNY 5-300).
+        """
         return {name: table["smallest_ratio"] for name, table in _list_tables(self.audit)}
 
     def difference(self) -> dict[str, float]:
@@ -57,13 +69,17 @@ class FrameAudit:
         """Return a matplotlib figure of an attribute's impact ratios with intervals, of the first one if none is named.
 
         "sex x race" names a pair.
+
+        Raises:
+            UserError: no category of it is shown, or the audit has none of that name.
         """
         from ilqljax.hiring.audit.page import plot_ratios  # matplotlib takes a second
 
-        attribute = attribute or self.by_group[0]["attribute"]
+        attribute = attribute or next((row["attribute"] for row in self.by_group), "")
         rows = [row for row in self.by_group if row["attribute"] == attribute]
         if not rows:
-            raise UserError(f"{attribute!r} has no row. {sorted({row['attribute'] for row in self.by_group})} have.")
+            have = sorted({row["attribute"] for row in self.by_group})
+            raise UserError(f"{attribute!r} has no row. {have} have.{find_close(attribute, have)}")
         return plot_ratios({BEFORE: rows}).figure
 
 
@@ -91,30 +107,30 @@ def audit_frame(
         seed: of the bootstrap and the shuffles.
 
     Raises:
-        UserError: a column is missing, a value is none of these, or a person is twice in a posting or changes category.
+        UserError: the frame or an argument is of another type, a column is missing, of another length or named twice, a
+            value is none of these, or a person is twice in a posting or changes category.
     """
-    if not all(isinstance(name, str) for name in (score, selected, posting, person)):
-        raise UserError("score, selected, posting and person are names of columns, such as score='score'.")
-    if isinstance(attributes, str) or not attributes:
-        raise UserError(f"{attributes=}: give a list of columns, such as ['sex'].")
+    check_whole(min_count=min_count, seed=seed)
+    advice = "Give the name of a column."
+    check_type(str, advice, score=score, selected=selected, posting=posting, person=person)
+    listed = list(attributes) if isinstance(attributes, Iterable) and not isinstance(attributes, str) else []
+    if not listed:
+        raise UserError(f"attributes={attributes!r}: give a list of columns, such as ['sex'].")
+    check_type(str, advice, **{f"attributes[{i}]": name for i, name in enumerate(listed)})
     if bool(score) == bool(selected):
         raise UserError(f"{score=}, {selected=}: give one of the two, the name of a column.")
-    outcome, wanted = score or selected, "a finite number" if score else "0 or 1"
-    columns = read_columns(frame, [name for name in (*attributes, outcome, posting, person) if name])
-    try:
-        values = np.array(columns[outcome], float)
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"column {outcome!r}: {error}. Each value is to be {wanted}: fill it in, or drop the row."
-        ) from None
-    known = np.isfinite(values) if score else np.isin(values, (0, 1))
-    if not known.all():
-        row = known.argmin()
-        raise UserError(f"row {row}: {outcome}={columns[outcome][row]!r} is not {wanted}. Fill it in, or drop it.")
+    columns = read_columns(frame, [name for name in (*listed, score, selected, posting, person) if name])
+    if score:
+        values = _read_outcome(columns, score, is_known=np.isfinite, wanted="a finite number")
+    else:
+        wanted = "0 or 1; write 1 for yes and 0 for no"
+        values = _read_outcome(columns, selected, is_known=lambda x: np.isin(x, (0, 1)), wanted=wanted)
+    for name in filter(None, (posting, person)):
+        _check_keys(columns, name)
     postings, people = columns.get(posting, [""] * len(values)), columns.get(person, range(len(values)))
     declared: dict[Any, dict[str, str]] = {}
     for i, who in enumerate(people):
-        own = {name: _read_category(columns[name][i]) for name in attributes}
+        own = {name: _read_category(columns[name][i]) for name in listed}
         if declared.setdefault(who, own) != own:
             raise UserError(f"row {i}: {who!r} is {own}, and was {declared[who]}. A person has one category of each.")
     places, median = [_number(postings), _number(people)], float(np.median(values)) if score else 0.5
@@ -126,7 +142,7 @@ def audit_frame(
     chosen.eliminate_zeros()
     pairs = Pairs(chosen, assessed if posting else None, has_postings=bool(posting))
     table = AttributeTable.from_candidates(Candidate(str(who), "", own) for who, own in declared.items())
-    config = AuditConfig(tuple(attributes), min_count=min_count, seed=seed)
+    config = AuditConfig(tuple(listed), min_count=min_count, seed=seed)
     measures, medians = {"scoring" if score else "selection": pairs}, {BEFORE: median} if score else {}
     audit = audit_attributes(table, config, {BEFORE: measures}) | {"medians": medians}
     audit["n_postings"] = chosen.shape[0] if posting else 0
@@ -142,19 +158,51 @@ def _list_tables(audit: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def read_columns(frame: Any, wanted: Sequence[str]) -> dict[str, list]:
     """Return the columns of what `audit_frame` takes; a `UserError` where it is something else, or lacks one."""
-    if not isinstance(frame, Mapping) and hasattr(frame, "to_dict"):
+    if twice := [name for name in wanted if wanted.count(name) > 1]:
+        raise UserError(f"Column {twice[0]!r} is named twice. Name each once, for one thing.")
+    if not isinstance(frame, Mapping) and hasattr(frame, "to_dict") and hasattr(frame, "columns"):
+        if doubled := [name for name in wanted if list(frame.columns).count(name) > 1]:
+            raise UserError(f"The frame has more than one column {doubled[0]!r}. Rename or drop the others.")
         frame = frame.to_dict("list")
     if not isinstance(frame, Mapping):
+        advice = "Give a DataFrame, a mapping of columns, or a list of mappings."
+        check_type(Iterable, advice, frame=frame)
         rows = list(frame)
         if not all(isinstance(row, Mapping) for row in rows):
-            raise UserError(f"{type(frame).__name__} is no frame. Give a DataFrame, a mapping of columns, or mappings.")
+            raise UserError(f"{type(frame).__name__} is no frame. {advice}")
         frame = {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
     if lacking := [name for name in wanted if name not in frame]:
-        raise UserError(f"The frame has no column {lacking[0]!r}. It has {', '.join(map(repr, frame)) or 'none'}.")
+        have = ", ".join(map(repr, frame)) or "none"
+        raise UserError(f"The frame has no column {lacking[0]!r}.{find_close(lacking[0], frame)} It has {have}.")
+    for name in wanted:
+        if isinstance(frame[name], str) or not isinstance(frame[name], Iterable):
+            raise UserError(f"Column {name!r} is {frame[name]!r}. Give a list of values, one a row.")
     columns = {name: list(frame[name]) for name in wanted}
     if len(sizes := {len(column) for column in columns.values()}) > 1 or sizes == {0}:
         raise UserError(f"The columns have {sorted(sizes)} rows. Give as many of each, and at least one.")
     return columns
+
+
+def _read_outcome(columns: Mapping[str, list], name: str, *, is_known: Callable, wanted: str) -> np.ndarray:
+    values = np.array([_read_number(value) for value in columns[name]])
+    known = is_known(values)
+    if not known.all():
+        row = known.argmin()
+        raise UserError(f"row {row}: {name}={columns[name][row]!r} is not {wanted}. Replace it, or drop the row.")
+    return values
+
+
+def _read_number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return np.nan
+
+
+def _check_keys(columns: Mapping[str, list], name: str) -> None:
+    for row, key in enumerate(columns[name]):
+        if not isinstance(key, Hashable) or _read_category(key) == "":
+            raise UserError(f"row {row}: {name}={key!r} names nothing. Give a text or a number, or drop the row.")
 
 
 def _read_category(value: Any) -> str:

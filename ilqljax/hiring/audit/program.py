@@ -20,7 +20,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import ilqljax.hiring.matching.http  # noqa: F401  (registers the matchers)
 from ilqljax.cli import add_options, read_options
 from ilqljax.config import BuildContext, build
 from ilqljax.data.files import check_checksum, check_new_folder, save_folder
@@ -188,7 +187,9 @@ def make_matcher(
     """
     check_known(MATCHERS, matcher=name)
     if name in ("encoder", "embeddings"):
-        import ilqljax.hiring.matching.encoders  # noqa: F401  (registers them; it needs jax, which the others do not)
+        import ilqljax.hiring.matching.encoders  # registers them; it needs jax, which the others do not
+    elif name != "tfidf":
+        import ilqljax.hiring.matching.http  # noqa: F401  (registers it, and "callable")
     source = build("matcher", {"name": name, **options}, context=BuildContext(), path="--matcher_options")
     with tempfile.TemporaryDirectory() as folder:
         return source.make(candidates, folder=Path(folder))

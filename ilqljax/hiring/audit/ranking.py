@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.special
+import scipy  # its parts are loaded when they are used
 from jaxtyping import Float, Int
 
 from ilqljax.data.types import Array

@@ -33,7 +33,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
-from statsmodels.stats.multitest import multipletests
 
 from ilqljax.data.types import Array
 from ilqljax.hiring.attributes import Attribute
@@ -258,6 +257,8 @@ def adjust_for_many(rows: Sequence[Row], *, name: str, adjusted: str) -> None:
 
     Worked: .01, .04, .03 become 3 * .01 = .03, then 2 * .03 = .06 for .03, and max(.06, 1 * .04) = .06 for .04.
     """
+    from statsmodels.stats.multitest import multipletests  # with pandas, half a second: --help needs none
+
     p_values = np.array([row[name] for row in rows], float)
     tested = ~np.isnan(p_values)
     if tested.any():

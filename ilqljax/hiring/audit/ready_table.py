@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from ilqljax.data.files import read_bounded_lines
 from ilqljax.data.types import Array
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, find_close
 from ilqljax.hiring.attributes import Attribute, AttributeTable
 from ilqljax.hiring.audit.crossed import pair_rows
 from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditConfig, audit_attributes
@@ -115,11 +115,12 @@ def _check_header(header: list[str], attributes: Sequence[str], *, where: str) -
             f"{header}. Rename or drop one."
         )
     columns = list(attributes) or [name for name in header if name not in (ID, SCORE, SELECTED)]
-    lacking = [f"'{name}'" for name in columns if name not in header] or ([] if columns else ["of an attribute"])
-    if lacking:
-        raise UserError(
-            f"{where}: no column {lacking[0]}; the columns are {', '.join(header)}. Name some with --attributes."
-        )
+    have = f"the columns are {', '.join(header)}"
+    if not columns:
+        raise UserError(f"{where}: no column of an attribute; {have}. Name some with --attributes.")
+    if lacking := [name for name in columns if name not in header]:
+        hint = find_close(lacking[0], header)
+        raise UserError(f"{where}: no column '{lacking[0]}'; {have}.{hint} Name some with --attributes.")
     return columns, kinds[0]
 
 

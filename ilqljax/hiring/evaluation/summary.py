@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.stats
+import scipy  # its parts are loaded when they are used
 
 from ilqljax.data.files import check_writable, save_text
 from ilqljax.errors import UserError

@@ -129,7 +129,7 @@ class DenseIndex:
             found.append(settled)
         return join_matches(found, k)
 
-    def _screen(self, queries: Float[Array, "B D"], n_kept: int) -> tuple[Int[Array, "B K"], Float[Array, "B"]]:
+    def _screen(self, queries: Float[Array, "B D"], n_kept: int) -> tuple[Int[Array, "B kept"], Float[Array, "B"]]:
         """Return the rows of each query's K best screened scores, sorted by row, and the most that another may have."""
         n_texts = len(queries)
         padded = np.zeros((1 << max(3, (n_texts - 1).bit_length()), self.width), np.float32)
@@ -199,7 +199,7 @@ def screen(
     block: int,  # candidates multiplied at a time, a multiple of `GROUP`
     n_blocks: int,  # blocks whose maxima are merged at a time; `block * n_blocks` divides a device's rows
     n_kept: int,
-) -> tuple[Float[Array, "devices B K"], Int[Array, "devices B K"], Float[Array, "devices B G"]]:
+) -> tuple[Float[Array, "devices B kept"], Int[Array, "devices B kept"], Float[Array, "devices B groups"]]:
     """Return each device's K <= `n_kept` best float32 scores, best first, their rows there, and maxima of G groups.
 
     Of every 16 candidates only the maximum is looked at. The groups of the `n_kept` highest maxima hold the `n_kept`
@@ -247,7 +247,7 @@ def _screen_device(vectors, queries, n_valid, *, block: int, n_blocks: int, n_ke
     return scores[None], _pick(rows.reshape(n_texts, -1), at)[None], tops[None]
 
 
-def _pick(values: Int[Array, "B N"], at: Int[Array, "B K"]) -> Int[Array, "B K"]:
+def _pick(values: Int[Array, "B N"], at: Int[Array, "B kept"]) -> Int[Array, "B kept"]:
     return jnp.take_along_axis(values, at, axis=1, mode="promise_in_bounds")
 
 

@@ -4,9 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-import scipy.optimize
-import scipy.sparse
-import scipy.special
+import scipy  # its parts are loaded when they are used
 from jaxtyping import Float
 
 from ilqljax.data.types import Array

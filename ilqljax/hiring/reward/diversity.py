@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy  # its parts are loaded when they are used
 from jaxtyping import Float, Int, Num
 
 from ilqljax.data.types import Array

@@ -99,7 +99,7 @@ class DPOConfig:
 def make_bc_loss(model: ValueLM, config: BCConfig) -> LossFn:
     """Make the behavioural-cloning loss of the policy."""
 
-    def loss(params, target, batch, counts, dropout_key):
+    def loss(params: dict, target: dict, batch: Batch, counts: Counts, dropout_key: Array | None) -> tuple[Array, dict]:
         trunk = policy_trunk(params)
         hidden = model.run_trunk(trunk, batch.tokens, dropout_key=dropout_key).hidden
         weights = jnp.ones(batch.per_token.action_idxs.shape)
@@ -116,13 +116,13 @@ def make_dpo_loss(model: ValueLM, config: DPOConfig) -> LossFn:
     pairs that the policy has moved the right way from the reference, `margin` by how many nats.
     """
 
-    def loss(params, target, batch, counts, dropout_key):
+    def loss(params: dict, target: dict, batch: Batch, counts: Counts, dropout_key: Array | None) -> tuple[Array, dict]:
         policy = sum_log_probability(model, policy_trunk(params), batch, dropout_key=dropout_key)
         reference = sum_log_probability(model, jax.lax.stop_gradient(get_trunk(params, "reference")), batch)
         chosen, rejected = (policy - reference).reshape(-1, 2).T
         is_pair = batch.token_mask[::2, 0]
 
-        def reduce(values: Float[Array, "P"]) -> Float[Array, ""]:
+        def reduce(values: Float[Array, "pairs"]) -> Float[Array, ""]:
             return losses.masked_mean(values, is_pair, count=counts.rows / 2)
 
         value = reduce(losses.dpo_loss(chosen, rejected, beta=config.beta))

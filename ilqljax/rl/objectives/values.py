@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from ilqljax.data.types import Array, Batch, LossFn, Transitions
+from ilqljax.data.types import Array, Batch, Counts, LossFn, Transitions
 from ilqljax.errors import UserError, check_known, check_range
 from ilqljax.models import chunks, heads
 from ilqljax.models.backbone import compute_logits
@@ -129,7 +129,7 @@ def make_ilql_loss(model: ValueLM, config: ILQLConfig) -> LossFn:
     The model's `level` says what an action is. The policy acts in tokens at either level.
     """
 
-    def loss(params, target, batch, counts, dropout_key):
+    def loss(params: dict, target: dict, batch: Batch, counts: Counts, dropout_key: Array | None) -> tuple[Array, dict]:
         moves = select_transitions(model, batch)
         n_actions = counts.actions if model.config.level == "token" else counts.utterances
         train_policy = config.awac_weight > 0
@@ -154,7 +154,7 @@ def make_ilql_loss(model: ValueLM, config: ILQLConfig) -> LossFn:
             )
             critic = critic._replace(v_next=mixed)
 
-        def reduce(values):
+        def reduce(values: Float[Array, "B A"]) -> Float[Array, ""]:
             return losses.masked_mean(values, moves.action_mask, count=n_actions)
 
         td = losses.td_loss(critic.q_t, moves.rewards[None], critic.v_next[None], discount=config.discount)
@@ -260,7 +260,7 @@ def back_up(
 ) -> Float[Array, "B A+1"]:
     """Value a batch's states by the target Q of all their actions (`ILQLConfig.backup`); carries no gradient."""
 
-    def rows(states, policy_states):
+    def rows(states: Float[Array, "N D"], policy_states: Float[Array, "N D"]) -> Float[Array, "N"]:
         q = jnp.clip(model.compute_target_q_all(target, states), config.value_min, config.value_max)  # [N V]
         if config.backup == "max":
             return q.max(-1)
@@ -283,7 +283,7 @@ def q_statistics(
         return q_t, jnp.zeros_like(q_t), jnp.zeros_like(q_t)
     rows, taken, temperature = features.reshape(-1, features.shape[-1]), actions.reshape(-1), config.cql_temperature
 
-    def score_with_margin(features, taken):
+    def score_with_margin(features: Float[Array, "N F"], taken: Int[Array, "N"]) -> tuple[Array, Array, Array]:
         q = heads.project(head, features)  # [N V]
         scores = chunks.reduce_scores(q, taken, temperature=temperature)
         return *scores, losses.margin_loss(q, scores.taken, margin=config.dm_margin)
