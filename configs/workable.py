@@ -40,7 +40,8 @@ STEPS = {
     "decision_transformer": {"lr": 2e-3, "total_steps": 500},
     "dpo": {"lr": 2e-4, "total_steps": 300},
 }
-SIZES = ("tiny", "gpt2")
+SIZES = ("tiny", "gpt2", "smollm2")
+INSTRUCTION = "Rewrite the job posting so that it invites everyone who can do the job. Keep every fact."
 MATCHERS = ("tfidf", "encoder", "embeddings", "callable", "http")
 REQUIRED = {"callable": {"function": ""}, "http": {"url": ""}}  # to be given on the command line
 HELD_OUT = {"no_held_out": "", "minilm": "encoder", "held_out_tfidf": "tfidf"}
@@ -88,7 +89,16 @@ def get_config(arg: str = "") -> ConfigDict:
         config.pretrain = {"total_steps": 0}
     if choice.size == "gpt2":
         scale_up(config)
+    elif choice.size == "smollm2":
+        start_pretrained(config)
     return config
+
+
+def start_pretrained(config: ConfigDict) -> None:
+    """Start from a pretrained instruct model, SmolLM2-135M unless a path says otherwise, and train adapters of it."""
+    config.data.n_practice = 0
+    config.tokenizer = {"name": "pretrained", "chat": True, "instruction": INSTRUCTION}
+    config.model = {"name": "llama", "path": "smollm2", "lora_rank": 16, "frozen_value": True, "unroll": 30}
 
 
 def scale_up(config: ConfigDict) -> None:

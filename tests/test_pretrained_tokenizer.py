@@ -211,9 +211,9 @@ def test_other_damaged_files_are_refused_by_name(byte_level, tmp_path):
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
     with pytest.raises(UserError, match=r"chat_template\.jinja: cannot be read"):
         load_with_settings(byte_level, tmp_path)
-    (tmp_path / FILE_NAME).write_text(
-        json.dumps({"kind": "pretrained", "definition": [], "names": {}, "chat_template": "", "special_tokens": []})
-    )
+    texts = dict.fromkeys(("chat_template", "instruction"), "")
+    saved = {"kind": "pretrained", "definition": [], "names": {}, "chat": False, "special_tokens": [], **texts}
+    (tmp_path / FILE_NAME).write_text(json.dumps(saved))
     with pytest.raises(UserError, match=f"{FILE_NAME}: the tokenizer has no model"):
         load_tokenizer(tmp_path)
     with pytest.raises(UserError, match=r"holds no tokenizer\.json"):
