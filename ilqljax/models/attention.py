@@ -62,8 +62,8 @@ def _attend_fused(query: Array, keys: Array, values: Array) -> Array:
 
 def attend_cached(
     query: Float[Array, "B H 1 K"],
-    keys: Float[Array, "B H S K"] | Float[Array, "BH S K"],
-    values: Float[Array, "B H S K"] | Float[Array, "BH S K"],
+    keys: Float[Array, "B H S K"] | Float[Array, "B*H S K"],
+    values: Float[Array, "B H S K"] | Float[Array, "B*H S K"],
     seen: Bool[Array, "B S"],
 ) -> Float[Array, "B H 1 K"]:
     """Attend of one new token to the cache's slots that it sees."""

@@ -82,8 +82,8 @@ class KVCache(NamedTuple):
     of their own, L times [BH S K] (`ilqljax.models.cpu.decoding`).
     """
 
-    keys: Float[Array, "L B H S K"] | Float[Array, "L BH S K"] | tuple[Float[Array, "BH S K"], ...]
-    values: Float[Array, "L B H S K"] | Float[Array, "L BH S K"] | tuple[Float[Array, "BH S K"], ...]
+    keys: Float[Array, "L B H S K"] | Float[Array, "L B*H S K"] | tuple[Float[Array, "B*H S K"], ...]
+    values: Float[Array, "L B H S K"] | Float[Array, "L B*H S K"] | tuple[Float[Array, "B*H S K"], ...]
 
 
 class CacheSlots(NamedTuple):
