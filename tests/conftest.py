@@ -16,9 +16,14 @@ os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # programs th
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 import jax
+import jaxtyping
 import pytest
+from shapes import find_modules_with_shapes
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = Path(__file__).resolve().parents[1]
+jaxtyping.install_import_hook(find_modules_with_shapes(ROOT), "shapes.check_shapes")
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+import shapes
 
 from ilqljax.errors import UserError
 from ilqljax.hiring.matching import dense as dense_matching
@@ -151,7 +152,7 @@ def test_matcher_encodes_and_follows_the_protocol():
     ],
 )
 def test_bad_vectors_are_refused(vectors, message):
-    with pytest.raises(UserError, match=message):
+    with shapes.unchecked(), pytest.raises(UserError, match=message):
         DenseIndex(vectors)
 
 

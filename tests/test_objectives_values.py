@@ -1,4 +1,4 @@
-"""Backups over all actions (Q-learning, psi-learning): against slow twins. The rest of the loss is in test_steps."""
+"""Backups over all actions (Q-learning, psi-learning) against slow twins. The rest of the loss: `test_loss_terms`."""
 
 import string
 

@@ -12,54 +12,21 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from dialogues import answer
-from ml_collections import ConfigDict
 from raw_checkpoints import restore_raw
+from small_runs import STEPS, make_config
 
 from ilqljax.cli import run_command
-from ilqljax.data.dataset import ObservationDataset
-from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.data.transforms import AllRows
 from ilqljax.errors import UserError
 from ilqljax.hiring.evaluation.record import load_evaluations
-from ilqljax.models.gpt2 import GPT2, GPT2Config
-from ilqljax.models.value_lm import ValueLM, ValueLMConfig
-from ilqljax.rl.algorithms import Learner, make_learner, read_options
+from ilqljax.rl.algorithms import Learner, read_options
 from ilqljax.train import open_writers, train
 from ilqljax.training import evaluation as evaluate
 from ilqljax.training import loop as stage
 from ilqljax.training import runs
-from ilqljax.training.evaluation import OpenRun, Trained, evaluate_run, make_policy
-from ilqljax.training.loop import make_stage
-from ilqljax.training.plan import check_trunks, plan_run
-from ilqljax.training.run_config import TrainConfig, load_run_config, read_run_config
-
-STEPS = 6
-
-
-def make_config(tmp_path, name: str, arg: str = "") -> ConfigDict:
-    config = load_run_config(f"configs/workable.py:{arg}")
-    config.run_dir = str(tmp_path / name)
-    config.data.update(
-        {
-            "folder": str(tmp_path / "data"),
-            "n_postings": 40,
-            "n_candidates": 200,
-            "n_practice": 4,
-            "fractions": (0.5, 0.2, 0.3),
-        }
-    )
-    config.tokenizer.vocab_size = 600
-    config.model.update({"n_embd": 16, "n_head": 2, "n_layer": 1, "unroll": 1, "n_positions": 384})
-    for section in (config.pretrain, config.train):
-        section.update({"eval_every": 3, "save_every": 2, "log_every": 1, "n_rollouts": 2, "warmup_steps": 2})
-        section.update({"length_buckets": (320,), "action_buckets": (128,), "select": "last"})
-        section.total_steps = STEPS if section.total_steps else 0
-    config.decode.max_new_tokens = 24
-    config.acting.length_buckets = (224,)
-    config.evaluator.update({"best_of": 2, "max_postings": 4})
-    config.mesh.data = 1
-    return config
+from ilqljax.training.evaluation import Trained, evaluate_run, make_policy
+from ilqljax.training.plan import plan_run
+from ilqljax.training.run_config import read_run_config
 
 
 @pytest.fixture(scope="module")
@@ -138,29 +105,6 @@ def test_resumed_run_equals_the_unbroken_one(unbroken, monkeypatch, capsys, stop
         expected, found = (restore_raw(d / "checkpoints" / name, step="last") for d in (run_dir, again))
         jax.tree.map(np.testing.assert_array_equal, found, expected)
     assert (again / "evaluation.jsonl").read_text() == (run_dir / "evaluation.jsonl").read_text()
-
-
-@pytest.mark.slow
-def test_a_clone_by_muon_on_all_axes_of_a_mesh_is_that_of_one_device_and_is_resumed(tmp_path):
-    def run(name, mesh, resume=""):
-        config = make_config(tmp_path, name, "bc")
-        config.train.optimizer = "muon"
-        config.train.n_rollouts = 0
-        config.mesh.update(mesh)
-        config.resume = resume
-        return restore_raw(train(config) / "checkpoints" / "bc", step="last")
-
-    one = run("one", {"data": 1})
-    eight = run("eight", {"data": 2, "fsdp": 2, "tensor": 2})
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), eight["params"], one["params"])
-    last = sorted((tmp_path / "eight" / "checkpoints" / "bc").glob("[0-9]*"), key=lambda folder: int(folder.name))[-1]
-    shutil.rmtree(last)
-    again = run("unused", {"data": 2, "fsdp": 2, "tensor": 2}, resume=str(tmp_path / "eight"))
-    jax.tree.map(np.testing.assert_array_equal, again, eight)
-    with pytest.raises(UserError, match="of another model, optimizer or algorithm"):
-        config = make_config(tmp_path, "unused", "bc")
-        config.resume = str(tmp_path / "eight")
-        train(config)
 
 
 def test_a_run_killed_before_its_first_checkpoint_records_no_step_twice(tmp_path):
@@ -270,116 +214,6 @@ def test_a_taken_run_folder_is_refused(unbroken):
         plan_run(make_config(tmp_path, "unbroken"))
 
 
-def test_joint_training_is_the_main_stage_with_the_steps_of_both():
-    config = load_run_config("configs/workable.py")
-    config.train.loss.awac_weight = 1.0
-    config.train.lr = 1e-5
-    pretrain, main = read_run_config(config).settle_stages()
-    assert (pretrain.total_steps, main.total_steps, main.lr) == (0, 2000, 1e-5)
-    config.train.total_steps = 0
-    pretrain, main = read_run_config(config).settle_stages()
-    assert (pretrain.total_steps, main.total_steps) == (1500, 0)
-
-
-@pytest.mark.slow
-def test_joint_training_skips_the_cloning_stage(tmp_path):
-    config = make_config(tmp_path, "joint")
-    config.train.loss.awac_weight = 1.0
-    run_dir = train(config)
-    assert not (run_dir / "checkpoints" / "bc").exists()
-    lines = (run_dir / "metrics/ilql/metrics.jsonl").read_text().splitlines()
-    assert "train/token_loss" in json.loads(lines[0])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["chai", "decision_transformer", "dpo"])
-def test_a_run_of_another_kind_of_algorithm_is_judged_again_alike(tmp_path, name):
-    config = make_config(tmp_path, name, name)
-    if name == "chai":
-        config.decode.n_generations = 2
-    run_dir = train(config)
-    assert list(load_evaluations(run_dir / "evaluation.jsonl")) == ["echo", "bc", "bc best of 2", name]
-    evaluate_run(run_dir, out_dir=tmp_path / "again")
-    assert (tmp_path / "again" / "evaluation.jsonl").read_text() == (run_dir / "evaluation.jsonl").read_text()
-
-
-def test_microbatches_that_tear_pairs_apart_are_refused_before_any_step(tmp_path):
-    config = make_config(tmp_path, "pairs", "dpo")
-    config.train.accumulate_steps = config.train.batch_size
-    with pytest.raises(UserError, match="groups of 2"):
-        plan_run(config)
-    assert not (tmp_path / "pairs").exists()
-
-
-@pytest.mark.slow
-def test_sorting_a_stream_is_refused_before_any_work(tmp_path):
-    config = load_run_config("configs/wordle.py")
-    config.run_dir = str(tmp_path / "sorted")
-    config.train.sort_window = 2
-    with pytest.raises(UserError, match=r"sort_window=2.*stream"):
-        plan_run(config)
-    assert not (tmp_path / "sorted").exists()
-
-
-@pytest.mark.slow
-def test_losses_of_sorted_batches_average_to_the_mean_over_all_tokens(tmp_path):
-    def train_clone(window):
-        config = make_config(tmp_path, f"window{window}", "bc")
-        config.train.update({"total_steps": 12, "batch_size": 12, "lr": 0.0, "n_rollouts": 0, "eval_every": 12})
-        config.train.sort_window = window
-        lines = (train(config) / "metrics/bc/metrics.jsonl").read_text().splitlines()
-        return [json.loads(line)["train/loss"] for line in lines if "train/loss" in line]
-
-    whole, threes = train_clone(12), train_clone(3)  # an epoch of 144 rows each, nothing learned
-    assert len(whole) == 12
-    assert sorted(whole) != pytest.approx(sorted(threes), rel=1e-2)
-    assert sum(whole) == pytest.approx(sum(threes), rel=1e-4)
-
-
-def test_cloning_twice_under_one_name_is_refused_before_any_work(tmp_path):
-    config = make_config(tmp_path, "twice", "bc")
-    config.pretrain.total_steps = STEPS
-    with pytest.raises(UserError, match="both clone"):
-        plan_run(config)
-    assert not (tmp_path / "data").exists()
-
-
-def test_validation_row_too_long_is_refused_before_any_step(tmp_path):
-    config = make_config(tmp_path, "short")
-    config.pretrain.length_buckets = config.train.length_buckets = (64,)
-    with pytest.raises(UserError, match="length_buckets"):
-        plan_run(config)
-    assert not (tmp_path / "short").exists()
-
-
-def test_a_row_that_fits_no_bucket_of_a_later_stage_is_refused_when_it_is_planned():
-    tokenizer = CharacterTokenizer("ab")
-    short, long = (ObservationDataset([answer("a", "b" * n, 0.0)], tokenizer) for n in (1, 9))
-    model = ValueLM(GPT2(GPT2Config(vocab_size=tokenizer.vocab_size)), ValueLMConfig())
-    learner, settings = make_learner("ilql", model, {}), TrainConfig(batch_size=1, length_buckets=(8,))
-    make_stage("ilql", learner, settings, short, short)
-    for rows, validation in ((long, short), (short, long)):
-        with pytest.raises(UserError, match=r"row 0 has 14 tokens and the largest of length_buckets=\(8,\)"):
-            make_stage("ilql", learner, settings, rows, validation)
-
-
-def test_rows_longer_than_the_model_are_refused_before_any_step(tmp_path):
-    config = make_config(tmp_path, "small")
-    config.model.n_positions = 64
-    with pytest.raises(UserError, match="n_positions=64"):
-        plan_run(config)
-    assert not (tmp_path / "small").exists()
-
-
-def test_unknown_option_of_the_loss_is_refused_with_the_known_ones(tmp_path):
-    config = make_config(tmp_path, "typo")
-    with config.train.loss.unlocked():
-        config.train.loss.expectil = 0.7
-    with pytest.raises(UserError, match="expectile"):
-        plan_run(config)
-    assert not (tmp_path / "typo").exists()
-
-
 @pytest.mark.slow
 def test_converted_clone_is_the_policy_that_ilql_starts_from(unbroken, tmp_path, monkeypatch):
     data_dir, run_dir = unbroken
@@ -427,41 +261,6 @@ def test_a_clone_of_another_vocabulary_is_refused(unbroken, tmp_path):
         plan_run(config)
 
 
-@pytest.mark.parametrize("algorithm", ["ilql", "chai"])
-def test_a_critic_that_would_train_the_clones_only_trunk_is_refused(algorithm):
-    def check(*, separate_policy=False, **loss):
-        model = ValueLM(GPT2(GPT2Config(vocab_size=8)), ValueLMConfig(separate_policy=separate_policy))
-        check_trunks(make_learner(algorithm, model, loss))
-
-    for loss in ({}, {"detach_v": True}, {"detach_q": True}):
-        with pytest.raises(UserError, match=r"separate_policy=False with awac_weight=0"):
-            check(**loss)
-    check(separate_policy=True)
-    check(detach_v=True, detach_q=True)
-    if algorithm == "ilql":
-        check(awac_weight=1.0)
-
-
-def test_a_critic_of_utterances_without_a_choice_of_them_is_refused_before_any_work(tmp_path):
-    config = make_config(tmp_path, "utterance", "ilql_utterance")
-    config.decode.n_generations = 1
-    with pytest.raises(UserError, match=r"decode\.n_generations"):
-        plan_run(config)
-    assert not (tmp_path / "data").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"), [({"n_generations": 1}, "n_generations=1"), ({"temperature": 0.0}, "samples equal")]
-)
-def test_a_critic_of_utterances_that_cannot_choose_is_not_judged_again(tmp_path, monkeypatch, options, message):
-    config = make_config(tmp_path, "utterance", "chai")
-    learner = Learner(*read_options("chai", config.train.loss), None, None)
-    run = OpenRun(tmp_path, read_run_config(config), None, None, {"chai": Trained(learner, None, {}, {})})
-    monkeypatch.setattr(evaluate, "open_run", lambda folder, imports: run)
-    with pytest.raises(UserError, match=message):
-        evaluate_run(tmp_path, overrides=options)
-
-
 @pytest.mark.parametrize(("name", "expected"), [("ilql", (-30.0, 0.0)), ("bc", (-math.inf, math.inf))])
 def test_a_policy_clips_its_target_q_as_training_did(tmp_path, monkeypatch, name, expected):
     config = make_config(tmp_path, "clipped")
@@ -470,19 +269,3 @@ def test_a_policy_clips_its_target_q_as_training_did(tmp_path, monkeypatch, name
     learner = Learner(*read_options(name, config.train.loss if name == "ilql" else config.pretrain.loss), None, None)
     trained = Trained(learner, AllRows(), {}, {})
     assert make_policy(read_run_config(config), SimpleNamespace(tokenizer=None), trained) == expected
-
-
-def test_acting_without_rows_is_refused_before_any_work(tmp_path):
-    config = make_config(tmp_path, "rowless")
-    config.acting.batch_size = 0
-    with pytest.raises(UserError, match=r"acting\.batch_size=0 is not positive"):
-        plan_run(config)
-    assert not (tmp_path / "data").exists()
-
-
-def test_choosing_by_a_critic_that_never_runs_is_refused_before_any_work(tmp_path):
-    config = make_config(tmp_path, "chooses")
-    config.decode.update({"n_generations": 4, "rank_by": "advantage", "beta": 0.0})
-    with pytest.raises(UserError, match="rank_by='advantage' with beta=0"):
-        plan_run(config)
-    assert not (tmp_path / "data").exists()

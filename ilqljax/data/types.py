@@ -24,7 +24,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 from jaxtyping import Bool, Float, Int
 
-Array: TypeAlias = Any  # `jax.Array | np.ndarray`, without importing jax, which NumPy-level code does without
+# `jax.Array | np.ndarray`, without importing jax, which NumPy-level code does without. `Float[Array, "B T"]` still asks
+# for a shape and a dtype, and tests check both (`tests/shapes.py`).
+Array: TypeAlias = Any
 
 # A range that clips no value.
 UNCLIPPED = (-math.inf, math.inf)

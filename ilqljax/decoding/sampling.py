@@ -108,8 +108,8 @@ def make_token_scores(
 
 
 def filter_logits(
-    logits: Float[Array, "B V"], *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
-) -> Float[Array, "B V"]:
+    logits: Float[Array, "*B V"], *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+) -> Float[Array, "*B V"]:
     """Return log-probabilities after temperature, top-k and nucleus (top-p) filtering; -inf where filtered out.
 
     The temperature divides the logits; 0 (greedy) leaves them alone. `top_k` keeps the k likeliest tokens (0: all) and
@@ -127,7 +127,7 @@ def filter_logits(
     return jax.nn.log_softmax(logits, axis=-1)
 
 
-def nucleus_threshold(probabilities: Float[Array, "B V"], top_p: float) -> Float[Array, "B 1"]:
+def nucleus_threshold(probabilities: Float[Array, "*B V"], top_p: float) -> Float[Array, "*B 1"]:
     """Find the largest x for which the tokens likelier than x still hold `top_p` of the mass: the nucleus is above it.
 
     A token belongs to the nucleus if all likelier ones together have less than `top_p`. Sorting would tell, but is the
@@ -135,7 +135,7 @@ def nucleus_threshold(probabilities: Float[Array, "B V"], top_p: float) -> Float
     halvings of the bit pattern find the exact threshold with one pass over the row each.
     """
 
-    def test_bit(i: Int[Array, ""], bits: Int[Array, "B 1"]) -> Int[Array, "B 1"]:
+    def test_bit(i: Int[Array, ""], bits: Int[Array, "*B 1"]) -> Int[Array, "*B 1"]:
         candidate = bits | jnp.left_shift(jnp.int32(1), 29 - i)  # probabilities stay below 2: bit 30 is never set
         x = jax.lax.bitcast_convert_type(candidate, jnp.float32)
         mass = jnp.where(probabilities > x, probabilities, 0.0).sum(-1, keepdims=True)
@@ -146,8 +146,8 @@ def nucleus_threshold(probabilities: Float[Array, "B V"], top_p: float) -> Float
 
 
 def advantage_term(
-    advantages: Float[Array, "B V"], *, beta: float, clip: float = jnp.inf, exponential: bool = True
-) -> Float[Array, "B V"]:
+    advantages: Float[Array, "*B V"], *, beta: float, clip: float = jnp.inf, exponential: bool = True
+) -> Float[Array, "*B V"]:
     """Return what the advantage adds to a log-probability: min(clip, beta A), or the logarithm of the sign weights.
 
     The sign form is log(beta) where A > 0 and log(1 - beta), -inf for a beta of 1, elsewhere. A clip of 0 only pushes

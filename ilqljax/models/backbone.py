@@ -41,12 +41,12 @@ class Backbone(Protocol):
 class KVCache(NamedTuple):
     """Keys and values of the tokens seen so far, in slots: a slot's number is storage, not a position.
 
-    On a CPU rows and heads are one axis, [L BH S K], and the layers of a trunk that is laid out for acting have arrays
-    of their own, L times [BH S K] (`ilqljax.models.cpu.decoding`).
+    On a CPU rows and heads are one axis, [L BG S K], and the layers of a trunk that is laid out for acting have arrays
+    of their own, L times [BG S K] (`ilqljax.models.cpu.decoding`).
     """
 
-    keys: Float[Array, "L B H S K"] | Float[Array, "L BH S K"] | tuple[Float[Array, "BH S K"], ...]
-    values: Float[Array, "L B H S K"] | Float[Array, "L BH S K"] | tuple[Float[Array, "BH S K"], ...]
+    keys: Float[Array, "L B G S K"] | Float[Array, "L BG S K"] | tuple[Float[Array, "BG S K"], ...]
+    values: Float[Array, "L B G S K"] | Float[Array, "L BG S K"] | tuple[Float[Array, "BG S K"], ...]
 
 
 class CacheSlots(NamedTuple):
@@ -71,7 +71,7 @@ def self_attend(
     cache_layer: tuple[Array, Array] | None,
     slots: CacheSlots | None,
     dropout: nn.Module | None = None,
-) -> tuple[Float[Array, "B T HK"], tuple[Array, Array]]:
+) -> tuple[Float[Array, "B T H*K"], tuple[Array, Array]]:
     """Attend causally over whole rows, or with `slots` of one new token over a layer of a cache, which it joins.
 
     Each of the G heads of keys and values serves H / G neighbouring heads of queries (grouped-query attention, Ainslie

@@ -103,7 +103,7 @@ class LlamaConfig:
         return self.n_inner
 
 
-def rotary_frequencies(config: LlamaConfig) -> Float[np.ndarray, "K/2"]:
+def rotary_frequencies(config: LlamaConfig) -> Float[np.ndarray, "pairs"]:
     """Compute the angle that each pair of a head turns by per position (Su et al. 2021, arXiv 2104.09864, eq. 15).
 
     "linear" divides all of them by `rope_factor` (Chen et al. 2023, arXiv 2306.15595); "llama3" divides those that
@@ -122,7 +122,7 @@ def rotary_frequencies(config: LlamaConfig) -> Float[np.ndarray, "K/2"]:
 
 
 def rotate(
-    x: Float[Array, "B T H K"], rotation: tuple[Float[Array, "#B T K/2"], Float[Array, "#B T K/2"]]
+    x: Float[Array, "B T H K"], rotation: tuple[Float[Array, "#B T pairs"], Float[Array, "#B T pairs"]]
 ) -> Float[Array, "B T H K"]:
     """Turn pairs of each head by (cosines, sines) of its position's angles; a pair is an entry of each half."""
     cosines, sines = (table[:, :, None] for table in rotation)

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from ilqljax.data.types import Array
 
 
-def masked_mean(values: Float[Array, "..."], mask: Bool[Array, "..."], *, count: Float[Array, ""]) -> Float[Array, ""]:
+def masked_mean(values: Float[Array, "*B"], mask: Bool[Array, "*B"], *, count: Float[Array, ""]) -> Float[Array, ""]:
     """Sum `values` where `mask` is true and divide by `count`, which is at least one.
 
     The count is an argument because gradient accumulation divides every microbatch by the whole batch's count. A
@@ -25,7 +25,7 @@ def masked_mean(values: Float[Array, "..."], mask: Bool[Array, "..."], *, count:
 
 
 def td_loss(
-    q_t: Float[Array, "*B A"], r_t: Float[Array, "*B A"], v_next: Float[Array, "*B A"], *, discount: float
+    q_t: Float[Array, "*B A"], r_t: Float[Array, "*#B A"], v_next: Float[Array, "*#B A"], *, discount: float
 ) -> Float[Array, "*B A"]:
     """Square the one-step temporal-difference error (ILQL eq. 3); no gradient flows into `v_next`."""
     return jnp.square(r_t + discount * jax.lax.stop_gradient(v_next) - q_t)
@@ -81,7 +81,7 @@ def soft_value(q: Float[Array, "*B V"], log_prior: Float[Array, "*B V"], *, beta
     return jax.nn.logsumexp(log_prior + beta * q, axis=-1) / beta
 
 
-def dpo_loss(chosen: Float[Array, "pairs"], rejected: Float[Array, "pairs"], *, beta: float) -> Float[Array, "pairs"]:
+def dpo_loss(chosen: Float[Array, "*P"], rejected: Float[Array, "*P"], *, beta: float) -> Float[Array, "*P"]:
     """Prefer one answer over another: -log sigmoid(beta (chosen - rejected)) (DPO eq. 7).
 
     Both are the answer's log-probability under the policy minus that under the reference.

@@ -18,7 +18,7 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int, Integer, UInt8
 
 from ilqljax.config import resolve_path
 from ilqljax.data.files import hash_text
@@ -100,7 +100,7 @@ class WordList:
         """Return the code of guess i against hidden word j."""
         return np.array([colour_guesses(guess[None], self.letters) for guess in self.letters], np.uint8)
 
-    def colour_all(self, guess: str) -> UInt8[np.ndarray, "W"]:
+    def colour_all(self, guess: str) -> Integer[np.ndarray, "W"]:
         """Return the code of a guess, of this list or not, against every word."""
         number = self.numbers.get(guess)
         return colour_guesses(encode_words([guess]), self.letters) if number is None else self.table[number]

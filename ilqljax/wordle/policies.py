@@ -13,7 +13,7 @@ from abc import abstractmethod
 from typing import Self
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int, Integer
 
 from ilqljax.envs.base import Policy
 from ilqljax.errors import UserError
@@ -110,7 +110,7 @@ class InformationPolicy(WordlePolicy):
         return self._best[key]
 
 
-def compute_information(codes: Int[np.ndarray, "G N"]) -> np.ndarray:
+def compute_information(codes: Integer[np.ndarray, "G N"]) -> Float[np.ndarray, "G"]:
     """Return the entropy (natural logarithm) of each guess's colours over equally likely hidden words."""
     counts, n_hidden = np.stack([np.bincount(row, minlength=N_CODES) for row in codes]), codes.shape[1]
     return np.log(n_hidden) - (counts * np.log(np.maximum(counts, 1))).sum(axis=1) / n_hidden

@@ -98,7 +98,7 @@ class Tally(NamedTuple):
     candidate_assessed: Int[Array, "N"]
     candidate_selected: Int[Array, "N"]
 
-    def sum_by_category(self, counts: Num[Array, "N"]) -> Int[Array, "1+C"]:
+    def sum_by_category(self, counts: Num[Array, "N"] | Bool[Array, "N"]) -> Int[Array, "C1"]:
         """Add up what is counted of each candidate: of the unknown, then of each category."""
         n = self.posting_assessed.shape[1]
         return np.bincount(self.codes + 1, weights=counts, minlength=n + 1).astype(np.int64)

@@ -153,7 +153,7 @@ def audit_market(
     measures = {name: pair_measures(phase, **counts) for name, phase in phases.items()}
     lists = {name: phase.indices for name, phase in phases.items()}
     table, groups = AttributeTable.from_candidates(candidates), [posting.group for posting in postings]
-    failed = np.array([bool(rewrite.failed_checks) for rewrite in rewrites])
+    failed = np.array([bool(rewrite.failed_checks) for rewrite in rewrites], bool)
     scores: dict[str, dict[str, np.ndarray]] = {}  # of each posting, by attribute and phase
 
     def audit_lists(attribute: Attribute) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def _audit_lists(
     config: AuditConfig,
     *,
     groups: Sequence[str],
-    failed: Bool[Array, "G"],
+    failed: Bool[Array, "G"] | Bool[Array, "0"],  # empty where there are no rewrites
 ) -> tuple[dict[str, Any], dict[str, Float[Array, "G"]]]:
     """Return what an attribute's section says of the lists beside rates, and each posting's score by phase."""
     scorer = ShortlistScorer(table, choose_score(config, attribute.name))
@@ -223,7 +223,7 @@ def _audit_lists(
 
 
 def _summarize_scores(
-    scores: Mapping[str, Float[Array, "G"]], failed: Bool[Array, "G"], *, floor: float, seed: int
+    scores: Mapping[str, Float[Array, "G"]], failed: Bool[Array, "G"] | Bool[Array, "0"], *, floor: float, seed: int
 ) -> dict[str, float]:
     """Return mean scores with intervals over postings, scores net of the noise floor, and the paired gain."""
     summary = {}

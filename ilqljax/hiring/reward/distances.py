@@ -87,7 +87,7 @@ def find_line(ground: Float[Array, "C C"]) -> Float[Array, "C"] | None:
     return far if on_line else None
 
 
-def _solve_transports(pairs: Float[Array, "R 2C"], *, ground: Float[Array, "C C"]) -> Float[Array, "R"]:
+def _solve_transports(pairs: Float[Array, "R {2*len(ground)}"], *, ground: Float[Array, "C C"]) -> Float[Array, "R"]:
     """Solve many independent transports as one linear program, whose start-up would otherwise cost the most."""
     n = len(ground)
     leaves, arrives = np.kron(np.eye(n), np.ones(n)), np.kron(np.ones(n), np.eye(n))

@@ -145,21 +145,21 @@ def noise_floor(
 
 
 def _draw_masses(
-    rng: np.random.Generator, colors: Int[Array, "C+1"], k: int, *, size: int, weights: Float[Array, "k"] | None
-) -> Num[Array, "R C"]:
+    rng: np.random.Generator, colors: Int[Array, "C1"], k: int, *, size: int, weights: Float[Array, "k"] | None
+) -> Num[Array, "R C1-1"]:
     if weights is None:
         return rng.multivariate_hypergeometric(colors, k, size=size, method="marginals")[:, :-1]
     return weigh_categories(draw_codes(rng, colors, k, size=size), len(colors) - 1, weights=weights)
 
 
-def draw_codes(rng: np.random.Generator, colors: Int[Array, "C+1"], k: int, *, size: int) -> Int[Array, "R k"]:
+def draw_codes(rng: np.random.Generator, colors: Int[Array, "C1"], k: int, *, size: int) -> Int[Array, "R k"]:
     """Draw lists of k distinct members of a pool (`check_draw`), in a random order."""
     counts = rng.multivariate_hypergeometric(colors, k, size=size, method="marginals")
     codes = np.tile(np.append(np.arange(len(colors) - 1), UNKNOWN), size)
     return rng.permuted(np.repeat(codes, counts.ravel()).reshape(size, k), axis=1)
 
 
-def check_draw(k: int, *, pool: CategoryCounts) -> Int[Array, "C+1"]:
+def check_draw(k: int, *, pool: CategoryCounts) -> Int[Array, "C1"]:
     """Return the pool's counts, unknown last, or raise a `UserError` if k members cannot be drawn from it."""
     colors = np.append(pool.counts, pool.n_unknown).astype(np.int64)
     check_k(k, n_candidates=colors.sum())

@@ -45,7 +45,7 @@ def run_layers(block: Any, layers: tuple[dict, ...], x: Float[Array, "B T D"], c
 
 
 @trick
-def store(x: Float[Array, "B H T K"]) -> Float[Array, "BH T K"]:
+def store(x: Float[Array, "B H T K"]) -> Float[Array, "B*H T K"]:
     """Give keys or values the shape and dtype of a cache.
 
     Rows and heads are one axis: of an axis of size 1 XLA would make a reshaped copy at every token. It would also
@@ -55,7 +55,9 @@ def store(x: Float[Array, "B H T K"]) -> Float[Array, "BH T K"]:
 
 
 @trick
-def take_cache_rows(x: Float[Array, "*L BH S K"], rows: Int[Array, "N"], n_kv_head: int) -> Float[Array, "*L NH S K"]:
+def take_cache_rows(
+    x: Float[Array, "*L BH S K"], rows: Int[Array, "N"], n_kv_head: int
+) -> Float[Array, "*L N*{n_kv_head} S K"]:
     """Pick rows of a cache's array by number, each with all its heads."""
     entries = rows[:, None] * n_kv_head + jnp.arange(n_kv_head)[None]
     return jnp.take(x, entries.reshape(-1), axis=-3, mode="clip")

@@ -257,7 +257,7 @@ def compute_critic(
 
 def back_up(
     model: ValueLM, config: ILQLConfig, params: dict, target: dict, moves: Transitions, hidden: NamedTuple
-) -> Float[Array, "B A+1"]:
+) -> Float[Array, "B {moves.rewards.shape[1]}+1"]:
     """Value a batch's states by the target Q of all their actions (`ILQLConfig.backup`); carries no gradient."""
 
     def rows(states: Float[Array, "N D"], policy_states: Float[Array, "N D"]) -> Float[Array, "N"]:
