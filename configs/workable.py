@@ -98,20 +98,11 @@ def start_pretrained(config: ConfigDict) -> None:
     """Start from a pretrained instruct model, SmolLM2-135M unless a path says otherwise, and train adapters of it."""
     config.data.n_practice = 0
     config.tokenizer = {"name": "pretrained", "chat": True, "instruction": INSTRUCTION}
-    config.model = {"name": "llama", "path": "smollm2", "lora_rank": 16, "frozen_value": True, "unroll": 30}
-
-
-def scale_up(config: ConfigDict) -> None:
-    """Set the full size: GPT-2 small and its tokenizer, as in the paper; meant for a GPU."""
-    config.data.n_practice = 0
-    config.tokenizer = {"name": "gpt2"}
-    config.model = {"name": "gpt2", "path": "gpt2", "dtype": "bfloat16", "unroll": 12}
-    for name in ("pretrain_dataset", "dataset", "validation_dataset"):
-        config[name].update({"max_length": 1024, "max_actions": 384})
-    for stage, steps in ((config.pretrain, 5000), (config.train, 10000)):
+    config.model = {"name": "llama", "path": "smollm2", "lora_rank": 16, "frozen_value": True, "q_head": "low_rank"}
+    config.model.unroll = 30
+    for stage, steps, lr in ((config.pretrain, 150, 1e-3), (config.train, 500, 2e-3)):
         if stage.total_steps:
-            stage.update({"total_steps": steps, "batch_size": 32, "lr": 1e-4, "warmup_steps": 200, "sort_window": 16})
-            stage.update({"length_buckets": (256, 512, 768, 1024), "action_buckets": ()})
-            stage.target.polyak = 0.005
-    config.decode.max_new_tokens = 384
-    config.acting.length_buckets = (256, 512, 640)
+            stage.update({"total_steps": steps, "lr": lr, "warmup_steps": -1, "n_rollouts": 8})
+            stage.update({"length_buckets": (128, 192, 256), "action_buckets": (80, 120)})
+    config.acting.length_buckets = (96, 128, 176)
+    config.evaluator.max_postings = 60

@@ -126,6 +126,7 @@ class DataPoint:
         raw: the whole dialogue as text, before truncation.
         prompt_length: how many characters of `raw` come before the first utterance that is an action, with their ends.
         metadata: the observation's own, and `truncated_tokens`: how many tokens were dropped.
+        hidden: what value heads read of a frozen trunk at each token, or None where that is not known.
     """
 
     raw: str
@@ -140,6 +141,7 @@ class DataPoint:
     utterance_rewards: Float[np.ndarray, "U"]
     utterance_terminals: Float[np.ndarray, "U+1"]
     metadata: dict[str, Any]
+    hidden: Float[np.ndarray, "T D"] | None = None
 
     @classmethod
     def from_observation(
@@ -259,9 +261,16 @@ def collate(
             action_mask=mark(column, width),
         )
 
+    hidden = None
+    if datapoints and datapoints[0].hidden is not None:
+        first = datapoints[0].hidden
+        hidden = np.zeros((batch_size, length, first.shape[1]), first.dtype)
+        for row, point in enumerate(datapoints):
+            hidden[row, : len(point.tokens)] = point.hidden
     return Batch(
         tokens=pad("tokens", length, fill=pad_id),
         token_mask=mark(0, length),
         per_token=pad_transitions("", 1, n_actions),
         per_utterance=pad_transitions("utterance_", 2, n_utterance_actions),
+        hidden=hidden,
     )

@@ -51,13 +51,15 @@ class Batch(NamedTuple):
     """A fixed-shape batch of dialogues (conventions: `ilqljax.data.datapoint`).
 
     `token_mask` is true for the first `len(row)` tokens; padding is at the end. A row with no token at all is filler
-    (it completes the last batch of an evaluation) and contributes nothing to any loss.
+    (it completes the last batch of an evaluation) and contributes nothing to any loss. `hidden` are what value heads
+    read of a frozen trunk, where they are known (`ilqljax.training.hidden_states`).
     """
 
     tokens: Int[Array, "B T"]
     token_mask: Bool[Array, "B T"]
     per_token: Transitions
     per_utterance: Transitions
+    hidden: Float[Array, "B T D"] | None = None
 
 
 class Counts(NamedTuple):

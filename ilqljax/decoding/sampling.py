@@ -53,6 +53,8 @@ def prepare_for_decoding(model: ValueLM, params: dict, target: dict, *, critic: 
         split = model.backbone.config.unroll >= model.backbone.config.n_layer
         trunks, q = on_cpu.lay_out({**trunks, "base": base}, q, split=split)
         base = trunks.pop("base")
+    if critic:
+        q = model.get_q_heads(q, {"base": base} if base else {"trunk": trunks.get("value", trunks["policy"])})
     return jax.device_put(ActingNetworks(trunks, params["v"] if critic else {}, q, base))
 
 

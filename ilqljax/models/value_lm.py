@@ -41,6 +41,8 @@ class ValueLMConfig:
         separate_policy: a trunk of its own for the policy.
         separate_target: a slow copy of the value trunk, not only of its heads.
         advanced_mlp: the original's residual heads.
+        q_head: how a Q head weighs tokens: "full" (the original's), "low_rank" or "tied" (`ilqljax.models.heads`).
+        q_rank: features of a low-rank Q head.
         lora_rank: rank of the low-rank adapters that are trained in place of a trunk that stays as it is; 0 trains the
             trunk itself.
         lora_alpha: an adapter's update is multiplied by `lora_alpha / lora_rank`.
@@ -55,6 +57,8 @@ class ValueLMConfig:
     separate_policy: bool = True
     separate_target: bool = True
     advanced_mlp: bool = False
+    q_head: str = "full"
+    q_rank: int = 64
     lora_rank: int = 0
     lora_alpha: float = 16.0
     lora_targets: tuple[str, ...] = ()
@@ -66,6 +70,10 @@ class ValueLMConfig:
         check_range(self, "[0, inf)", "lora_rank", "n_new_rows")
         check_range(self, "(0, inf)", "lora_alpha")
         check_known(("token", "utterance"), level=self.level)
+        check_known(("full", "low_rank", "tied"), q_head=self.q_head)
+        check_range(self, "[1, inf)", "q_rank")
+        if self.q_head == "tied" and self.advanced_mlp:
+            raise UserError("q_head='tied' has no residual form. Set advanced_mlp=False, or q_head='low_rank'.")
         if self.frozen_value and not (self.lora_rank and self.separate_policy):
             raise UserError(
                 "frozen_value=True leaves the value trunk as it is, so that the policy needs adapters of its own. Set "
@@ -87,12 +95,17 @@ class ValueLM:
     def __init__(self, backbone: Backbone, config: ValueLMConfig) -> None:
         self.backbone = backbone
         self.config = config
-        head: Callable[[int, str], nn.Module] = heads.MLPHead
+        head: Callable[..., nn.Module] = heads.MLPHead
         if config.advanced_mlp:
             head = partial(heads.ResidualMLPHead, n_inner=backbone.config.inner_size)
         n_q_outputs = backbone.config.vocab_size if config.level == "token" else 1
         self.v_head = head(1, backbone.config.dtype)
         self.q_head = head(n_q_outputs, backbone.config.dtype)
+        self.tied = config.q_head == "tied" and config.level == "token"
+        if self.tied:
+            self.q_head = heads.TiedHead(n_q_outputs, backbone.config.dtype)
+        elif config.q_head == "low_rank" and config.level == "token":
+            self.q_head = head(n_q_outputs, backbone.config.dtype, rank=config.q_rank)
 
     def at_level(self, level: str) -> "ValueLM":
         """Return the same model with Q heads for actions of another level (`ValueLMConfig.level`)."""
@@ -146,11 +159,17 @@ class ValueLM:
         *,
         policy: bool,
         dropout_key: Array | None = None,
+        known: Float[Array, "B T D"] | None = None,
     ) -> HiddenStates:
         """Run the trunks that are needed: the policy's only if `policy`, and dropout never in the target's.
 
-        There is no dropout without a key. Hidden states of the target carry no gradient.
+        There is no dropout without a key. Hidden states of the target carry no gradient. `known` are those of a frozen
+        value trunk, which is then not run.
         """
+        if known is not None:
+            states = jax.lax.stop_gradient(known.astype(jnp.float32))
+            hidden = self.run_trunk(policy_trunk(params), tokens).hidden if policy else None
+            return HiddenStates(states, states, hidden)
         value_key, policy_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         online = self.run_trunk(get_trunk(params, "trunk"), tokens, dropout_key=value_key)
         if "trunk" in target:
@@ -187,9 +206,16 @@ class ValueLM:
         values: Array = self.v_head.apply({"params": params["v"]}, hidden)
         return values[..., 0]
 
+    def get_q_heads(self, networks: Params, params: Params) -> Params:
+        """Return the Q heads of online or target `networks`, with the value trunk's embeddings where they are tied."""
+        if not self.tied:
+            return {name: networks[name] for name in self.q_names}
+        embedding = jax.lax.stop_gradient((params["base"] if "base" in params else params["trunk"])["wte"])
+        return {name: {**networks[name], "embedding": embedding} for name in self.q_names}
+
     def compute_q_features(self, head_params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... F"]:
         """Compute the last features of a Q head; `heads.project`, `heads.take_outputs` or `finish_q` finish."""
-        return heads.apply_features(self.q_head, head_params, hidden)
+        return heads.apply_features(self.q_head, {n: p for n, p in head_params.items() if n != "embedding"}, hidden)
 
     def finish_q(
         self, head_params: Params, features: Float[Array, "... F"], actions: Int[Array, "..."] | None
@@ -204,7 +230,8 @@ class ValueLM:
     ) -> Float[Array, "..."]:
         """Compute min over the target heads of Q(s, a) for taken `actions`; the vocabulary is never touched.
 
-        Without `actions` (an utterance critic) the heads' single output is the value.
+        Without `actions` (an utterance critic) the single output is the value. `target` holds heads as `get_q_heads`
+        gives them.
         """
         values = [self.finish_q(target[n], self.compute_q_features(target[n], hidden), actions) for n in self.q_names]
         return jax.lax.stop_gradient(jnp.min(jnp.stack(values), axis=0))

@@ -94,6 +94,11 @@ class Learner(NamedTuple):
         """Say whether the policy's parameters change."""
         return not self.algorithm.has_critic or self.config.awac_weight > 0
 
+    def reads_frozen_trunk(self) -> bool:
+        """Say whether the loss reads nothing but hidden states of a trunk that nothing trains."""
+        frozen = self.algorithm.has_critic and self.model.config.frozen_value
+        return frozen and not self.trains_policy() and self.config.backup != "soft"
+
     @property
     def value_range(self) -> tuple[float, float]:
         """What the critic's target Q is clipped to, in training as in acting."""

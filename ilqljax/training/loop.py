@@ -22,11 +22,13 @@ from ilqljax.data.transforms import Transform
 from ilqljax.data.types import Array
 from ilqljax.errors import UserError
 from ilqljax.models.builders import count_parameters
-from ilqljax.rl.algorithms import Learner, find_unreached, init_learner_state
+from ilqljax.models.value_lm import get_trunk
+from ilqljax.rl.algorithms import Learner, find_unreached, init_learner_state, select_acting_params
 from ilqljax.rl.optim import make_optimizer
 from ilqljax.rl.steps import TrainState, are_finite, make_eval_step, make_train_step
 from ilqljax.training.compilation import CompilationCounter, count_product_flops
 from ilqljax.training.evaluation import evaluate_loss
+from ilqljax.training.hidden_states import with_hidden_states
 from ilqljax.training.mesh import batch_sharding, infer_param_shardings, shard_batch
 from ilqljax.training.metrics import MetricWriter, NonFiniteError, ProgressBar, Recorder
 from ilqljax.training.processes import check_same, is_first_process
@@ -154,6 +156,25 @@ def compile_stage(
     return state, template, step, evaluate, is_finite
 
 
+def bring_hidden_states(stage: Stage, state: TrainState) -> Stage:
+    """Let rows bring the hidden states of a value trunk that stays as it is, so that it is run over them once.
+
+    A stream has no rows to keep them of, and with many processes none has the trunk whole: there it runs at every step.
+    """
+    learner = stage.learner
+    if not (stage.settings.keep_hidden and learner.reads_frozen_trunk() and isinstance(stage.rows, ListRLDataset)):
+        return stage
+    if jax.process_count() > 1:
+        return stage
+    trunk = get_trunk(select_acting_params(state), "trunk")
+    say(f"{stage.name}: hidden states of {stage.rows.size()} rows")
+    rows, watched = (
+        None if data is None else with_hidden_states(data, learner.model, trunk)
+        for data in (stage.rows, stage.validation)
+    )
+    return stage._replace(rows=rows, validation=watched)
+
+
 def train_stage(
     stage: Stage,
     *,
@@ -188,6 +209,7 @@ def train_stage(
     """
     settings = stage.settings
     state, template, step_fn, eval_fn, finite_fn = compile_stage(stage, key=key, mesh=mesh, start=start)
+    stage = bring_hidden_states(stage, state)
     loader = make_train_loader(stage.rows, seed=seed, sort_window=settings.sort_window, **stage.batching)
     check_same(json.dumps(loader.get_state()), what="training rows")
     first = 0

@@ -47,6 +47,8 @@ class TrainConfig(OptimConfig):
         save_every: steps between checkpoints; there is always one at the end.
         log_every: steps between records in the metrics.
         n_rollouts: environments that the policy acts in at each evaluation; 0 for none.
+        keep_hidden: a critic on a frozen trunk (`config.model.frozen_value`) has its rows' hidden states computed once
+            and kept, in bfloat16, in `~/.cache/ilqljax/hidden`; False runs the trunk at every step.
         select: which checkpoint the next stage and the final judgement use: "best" (validation loss for a policy,
             rollouts' return for a critic) or "last".
         target: how target networks follow.
@@ -70,6 +72,7 @@ class TrainConfig(OptimConfig):
     save_every: int = 500
     log_every: int = 10
     n_rollouts: int = 32
+    keep_hidden: bool = True
     select: str = "last"
     target: TargetConfig = field(default_factory=TargetConfig)
     loss: dict = field(default_factory=dict)

@@ -134,7 +134,9 @@ def make_ilql_loss(model: ValueLM, config: ILQLConfig) -> LossFn:
         n_actions = counts.actions if model.config.level == "token" else counts.utterances
         train_policy = config.awac_weight > 0
         read_policy = train_policy or config.backup == "soft"
-        hidden = model.compute_hidden(params, target, batch.tokens, policy=read_policy, dropout_key=dropout_key)
+        hidden = model.compute_hidden(
+            params, target, batch.tokens, policy=read_policy, dropout_key=dropout_key, known=batch.hidden
+        )
         with jax.named_scope("heads"):
             critic = compute_critic(model, config, params, target, batch, hidden)
         v_target = critic.target_q_t
@@ -241,9 +243,10 @@ def compute_critic(
     acted_slow = losses.gather_positions(hidden.target, moves.action_idxs)
     actions = taken_tokens(batch.tokens, moves) if model.config.level == "token" else None
     v = model.compute_v(params, jax.lax.stop_gradient(states) if config.detach_v else states)
-    target_q_t = model.compute_target_q(target, acted_slow, actions)
+    target_q_t = model.compute_target_q(model.get_q_heads(target, params), acted_slow, actions)
     acted = jax.lax.stop_gradient(acted) if config.detach_q else acted
-    per_head = [q_statistics(model, config, params[name], acted, actions) for name in model.q_names]
+    q_heads = model.get_q_heads(params, params)
+    per_head = [q_statistics(model, config, head, acted, actions) for head in q_heads.values()]
     q_t, cql, margin = (jnp.stack(values) for values in zip(*per_head, strict=True))
     return Critic(
         v_t=v[:, :-1],
@@ -260,8 +263,10 @@ def back_up(
 ) -> Float[Array, "B {moves.rewards.shape[1]}+1"]:
     """Value a batch's states by the target Q of all their actions (`ILQLConfig.backup`); carries no gradient."""
 
+    slow_heads = model.get_q_heads(target, params)
+
     def rows(states: Float[Array, "N D"], policy_states: Float[Array, "N D"]) -> Float[Array, "N"]:
-        q = jnp.clip(model.compute_target_q_all(target, states), config.value_min, config.value_max)  # [N V]
+        q = jnp.clip(model.compute_target_q_all(slow_heads, states), config.value_min, config.value_max)  # [N V]
         if config.backup == "max":
             return q.max(-1)
         log_prior = jax.nn.log_softmax(compute_logits(policy_trunk(params), policy_states), axis=-1)
@@ -292,11 +297,22 @@ def q_statistics(
         vocab_size = model.backbone.config.vocab_size
         q_t, log_z, margin = chunks.scan_vocabulary(score_with_margin, rows, taken, vocab_size=vocab_size)
     else:
-        layer = head["dense_out"]
-        q_t, log_z = score_rows(rows, layer["kernel"], layer["bias"], taken, temperature=temperature)
+        q_t, log_z = score_actions(head, rows, taken, temperature=temperature)
         margin = jnp.zeros_like(q_t)
     cql = losses.cql_loss(log_z, q_t, temperature=temperature)
     return tuple(x.reshape(actions.shape) for x in (q_t, cql, margin))
+
+
+def score_actions(
+    head: dict, features: Float[Array, "N F"], actions: Int[Array, "N"], *, temperature: float
+) -> chunks.Scores:
+    """Compute Q of taken actions, and log sum exp(Q / temperature) over all, from one head's features."""
+    layer = head["dense_out"]
+    if "embedding" not in head:
+        return score_rows(features, layer["kernel"], layer["bias"], actions, temperature=temperature)
+    own, shared = features[:, :-1], features[:, -1].astype(jnp.float32)
+    scores = score_rows(own, head["embedding"], layer["bias"], actions, axis=1, temperature=temperature)
+    return chunks.Scores(scores.taken + shared, scores.log_normalizer + shared / temperature)
 
 
 def unreached_paths(model: ValueLM, config: ILQLConfig, params: dict) -> tuple[tuple[str, ...], ...]:

@@ -1,0 +1,111 @@
+"""Hidden states of a frozen value trunk, computed once and kept: training its heads then costs what the heads cost.
+
+They lie in one file for a trunk and its rows, `~/.cache/ilqljax/hidden/KEY.bfloat16` [N D], row after row, which is
+mapped into memory. The key is a hash of all that they depend on: the trunk's arrays and config, and the rows' tokens.
+"""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from jaxtyping import Float, Int
+
+from ilqljax.data.datapoint import DataPoint
+from ilqljax.data.dataset import ListRLDataset
+from ilqljax.data.files import save_whole
+from ilqljax.data.types import Array
+from ilqljax.models.value_lm import ValueLM
+from ilqljax.training.mesh import path_name
+
+BATCH, BUCKET = 16, 64  # rows computed at a time, and the multiple that their length is padded to
+BYTES = 2  # of a number
+KEPT_FILES = 8
+
+
+class RowsWithHidden(ListRLDataset):
+    """Show the rows of another dataset with their hidden states."""
+
+    def __init__(self, dataset: ListRLDataset, hidden: Float[np.ndarray, "N D"]) -> None:
+        """Hold the dataset, and the hidden states of its tokens, row after row."""
+        super().__init__(dataset.tokenizer, **dataset.settings)
+        self.dataset, self.group_size, self.row_sizes = dataset, dataset.group_size, dataset.row_sizes
+        self._hidden, self._starts = hidden, find_starts(dataset)
+
+    def get_item(self, i: int) -> DataPoint:
+        hidden = self._hidden[self._starts[i] : self._starts[i + 1]]
+        return dataclasses.replace(self.dataset.get_item(i), hidden=hidden)
+
+    def size(self) -> int:
+        return self.dataset.size()
+
+
+def find_starts(dataset: ListRLDataset) -> Int[np.ndarray, "starts"]:
+    """Return where each row's tokens begin when rows lie one after the other, and where the last ends."""
+    return np.concatenate([[0], np.cumsum(dataset.row_sizes[:, 0])])
+
+
+def with_hidden_states(dataset: ListRLDataset, model: ValueLM, trunk: dict) -> RowsWithHidden:
+    """Return a dataset whose rows bring what value heads read of a trunk, from its file or computed now.
+
+    A file that cannot be written is a `UserError`.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ilqljax" / "hidden"
+    path = folder / f"{hash_inputs(dataset, model, trunk)}.bfloat16"
+    shape = int(dataset.row_sizes[:, 0].sum()), model.backbone.config.n_embd
+    if not path.is_file() or path.stat().st_size != BYTES * shape[0] * shape[1]:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_whole(path, lambda temporary: compute_hidden_states(dataset, model, trunk, temporary, shape))
+        remove_oldest(folder)
+    os.utime(path)
+    return RowsWithHidden(dataset, np.memmap(path, ml_dtypes.bfloat16, "r", shape=shape))
+
+
+def hash_inputs(dataset: ListRLDataset, model: ValueLM, trunk: dict) -> str:
+    """Hash all that hidden states depend on."""
+    described = (model.backbone.config, model.config.advanced_mlp, jax.default_backend())
+    digest = hashlib.sha256(repr(described).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(trunk):
+        digest.update(f"{path_name(path)} {leaf.shape} {leaf.dtype}".encode())
+        digest.update(np.ascontiguousarray(leaf))
+    for i in range(dataset.size()):
+        digest.update(np.ascontiguousarray(dataset.get_item(i).tokens))
+    digest.update(dataset.row_sizes.tobytes())
+    return digest.hexdigest()[:32]
+
+
+def compute_hidden_states(
+    dataset: ListRLDataset, model: ValueLM, trunk: dict, path: Path, shape: tuple[int, int]
+) -> None:
+    """Run the trunk over all rows, those of like length together, and write what value heads read."""
+
+    @jax.jit
+    def run(trunk: dict, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        return model.select_hidden(model.run_trunk(trunk, tokens)).astype(jnp.bfloat16)
+
+    stored = np.memmap(path, ml_dtypes.bfloat16, "w+", shape=shape)
+    lengths, starts = dataset.row_sizes[:, 0], find_starts(dataset)
+    order = np.argsort(-lengths, kind="stable")
+    most = model.backbone.config.n_positions
+    for first in range(0, len(order), BATCH):
+        rows: Sequence[int] = order[first : first + BATCH]
+        width = min(-(-int(lengths[rows[0]]) // BUCKET) * BUCKET, most)
+        tokens = np.full((BATCH, width), dataset.tokenizer.pad_id, np.int32)
+        for line, row in enumerate(rows):
+            tokens[line, : lengths[row]] = dataset.get_item(int(row)).tokens
+        hidden = np.asarray(run(trunk, tokens))
+        for line, row in enumerate(rows):
+            stored[starts[row] : starts[row + 1]] = hidden[line, : lengths[row]]
+    stored.flush()
+
+
+def remove_oldest(folder: Path) -> None:
+    """Keep the files that were used last, so that the folder does not grow for ever."""
+    files = sorted(folder.glob("*.bfloat16"), key=lambda path: path.stat().st_mtime)
+    for path in files[:-KEPT_FILES]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,113 @@
+"""Hidden states of a frozen trunk: the same training as without keeping them, kept once, and never of another trunk."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ilqljax.data.dataset import ObservationDataset, SelectedRows
+from ilqljax.data.tokenizer import CharacterTokenizer
+from ilqljax.envs.base import ListDialogue
+from ilqljax.models.llama import Llama, LlamaConfig
+from ilqljax.models.value_lm import ValueLM, ValueLMConfig, get_trunk
+from ilqljax.training import hidden_states
+from ilqljax.training.fit import fit
+from ilqljax.training.hidden_states import with_hidden_states
+from ilqljax.training.run_config import TrainConfig
+
+TOKENIZER = CharacterTokenizer("abcdefghij ")
+BACKBONE = Llama(
+    LlamaConfig(TOKENIZER.vocab_size, n_positions=64, n_embd=16, n_layer=2, n_head=2, n_kv_head=1, n_inner=24)
+)
+FROZEN = ValueLM(BACKBONE, ValueLMConfig(lora_rank=2, frozen_value=True, q_head="low_rank", q_rank=4))
+SAID = [("abc"[: 1 + i % 3] * 5, "dea"[i % 3 :], float(i % 4)) for i in range(19)]
+DIALOGUES = [ListDialogue([(asked, None), (answer, reward)], over=True) for asked, answer, reward in SAID]
+SETTINGS = {
+    "total_steps": 12, "lr": 1e-2, "batch_size": 4, "length_buckets": (32,), "n_rollouts": 0,
+    "loss": {"awac_weight": 0.0},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "ilqljax" / "hidden"
+
+
+@pytest.fixture(scope="module")
+def trunk():
+    return BACKBONE.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+
+
+def make_rows():
+    return ObservationDataset(DIALOGUES, TOKENIZER)
+
+
+def train(trunk, **settings):
+    fitted = fit(make_rows(), "ilql", model=FROZEN, trunk=trunk, settings=TrainConfig(**SETTINGS | settings))
+    return {name: fitted.trained.params[name] for name in ("v", "q1", "q2")}
+
+
+def test_training_equals_that_of_a_trunk_run_at_every_step(trunk, cache):
+    kept, run = train(trunk), train(trunk, keep_hidden=False)
+    assert len(list(cache.iterdir())) == 1
+    # bfloat16 has 8 bits: states, and so what a few steps make of them, agree to about 1 in 256.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0.02, atol=0.01), kept, run)
+
+
+def test_without_rounding_it_is_the_same_training(trunk, monkeypatch):
+    monkeypatch.setattr(hidden_states.ml_dtypes, "bfloat16", np.float32)
+    monkeypatch.setattr(hidden_states.jnp, "bfloat16", np.float32)
+    monkeypatch.setattr(hidden_states, "BYTES", 4)
+    kept, run = train(trunk), train(trunk, keep_hidden=False)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), kept, run)
+
+
+def test_rows_bring_what_the_trunk_computes_of_them(trunk):
+    rows = make_rows()
+    kept = with_hidden_states(rows, FROZEN, trunk)
+    assert kept.size() == rows.size() and kept.group_size == rows.group_size
+    for i in (0, 1, 18):
+        point, own = kept.get_item(i), rows.get_item(i)
+        np.testing.assert_array_equal(point.tokens, own.tokens)
+        want = FROZEN.run_trunk(trunk, own.tokens[None]).hidden[0]
+        np.testing.assert_allclose(np.float32(point.hidden), want, rtol=0.01, atol=0.01)
+
+
+def test_they_are_computed_once_and_anew_for_another_trunk_or_other_rows(trunk, cache, monkeypatch):
+    calls = []
+    compute = hidden_states.compute_hidden_states
+    monkeypatch.setattr(hidden_states, "compute_hidden_states", lambda *a: (calls.append(a), compute(*a)))
+    rows = make_rows()
+    for _ in range(2):
+        with_hidden_states(rows, FROZEN, trunk)
+    assert len(calls) == 1
+    with_hidden_states(rows, FROZEN, jax.tree.map(lambda x: x + 1e-6, trunk))
+    with_hidden_states(SelectedRows(rows, [1, 0, *range(2, 19)]), FROZEN, trunk)
+    remat = ValueLM(Llama(dataclasses.replace(BACKBONE.config, rope_theta=5e3)), FROZEN.config)
+    with_hidden_states(rows, remat, trunk)
+    assert len(calls) == 4 and len(list(cache.iterdir())) == 4
+
+
+def test_a_file_cut_short_is_computed_again(trunk, cache):
+    with_hidden_states(make_rows(), FROZEN, trunk)
+    (path,) = cache.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10])
+    with_hidden_states(make_rows(), FROZEN, trunk)
+    assert path.read_bytes() == whole
+
+
+def test_the_files_used_last_are_kept(cache, monkeypatch, trunk):
+    monkeypatch.setattr(hidden_states, "KEPT_FILES", 2)
+    for scale in (1.0, 2.0, 3.0):
+        with_hidden_states(make_rows(), FROZEN, jax.tree.map(lambda x, s=scale: x * s, trunk))
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_they_are_kept_only_of_a_trunk_that_nothing_trains(trunk, cache):
+    train(trunk, loss={"awac_weight": 1.0})  # the policy's own trunk has to be run over the tokens
+    assert not cache.exists()
+    assert get_trunk({"base": trunk}, "trunk") == trunk
