@@ -80,10 +80,10 @@ class LlamaConfig:
     dropout = 0.0  # the family has none
 
     def __post_init__(self) -> None:
-        check_range(self, "[1, inf)", "n_positions", "n_embd", "n_layer", "n_head", "n_kv_head", "n_inner", "unroll")
-        check_range(self, "[1, inf)", "rope_factor", "rope_length")
+        check_range(self, "[1, inf)", "vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_kv_head")
+        check_range(self, "[1, inf)", "n_inner", "rope_factor", "rope_length", "unroll")
         check_range(self, "[0, inf)", "head_size")
-        check_range(self, "(0, inf)", "rms_norm_epsilon", "rope_theta", "rope_low_factor")
+        check_range(self, "(0, inf)", "rms_norm_epsilon", "rope_theta", "rope_low_factor", "rope_high_factor")
         check_known(("none", "linear", "llama3"), rope_scaling=self.rope_scaling)
         check_known(("float32", "bfloat16", "float16"), dtype=self.dtype)
         check_divisible(self, "n_head", "n_kv_head")
@@ -95,6 +95,15 @@ class LlamaConfig:
         if self.rope_high_factor <= self.rope_low_factor:
             raise UserError(
                 f"rope_high_factor={self.rope_high_factor} must be above rope_low_factor={self.rope_low_factor}."
+            )
+        # No family has others, so that no other model could read what a run exports.
+        llama = self.qkv_bias == self.output_bias and not (self.qk_norm and self.mlp_bias)
+        qwen2 = self.qkv_bias and not (self.output_bias or self.mlp_bias or self.qk_norm)
+        if not (llama or qwen2):
+            options = ("qkv_bias", "output_bias", "mlp_bias", "qk_norm")
+            raise UserError(
+                f"No model of transformers has {', '.join(f'{name}={getattr(self, name)}' for name in options)}. "
+                "Set output_bias as qkv_bias, or leave it and the other two False; qk_norm excludes mlp_bias."
             )
 
     @property
@@ -205,7 +214,7 @@ class Llama(nn.Module):
             self.param("lm_head", nn.initializers.normal(0.02), (c.vocab_size, c.n_embd))
         if positions is None:
             positions = jnp.arange(tokens.shape[1])[None]
-        angles = positions[..., None] * rotary_frequencies(c)
+        angles = positions[..., None] * rotary_frequencies(c)[None, None]
         x, new_kv = run_blocks(
             self,
             Block,

@@ -5,6 +5,7 @@ What the arrays of a model are called, and what its config says, is in `ilqljax.
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,12 @@ def read_config(settings: Mapping[str, Any], *, where: str, **numerics: Any) -> 
     cls = GPT2Config if family is FAMILIES["gpt2"] else LlamaConfig
     if numerics.get("dropout") and cls is LlamaConfig:
         raise UserError(f"{where}: config.model.dropout={numerics['dropout']} is an option of GPT-2. Leave it at 0.")
-    known = {name: value for name, value in numerics.items() if name in cls.__dataclass_fields__}
+    options = family.read(settings, where)
     try:
-        return cls(**family.read(settings, where), **known)
-    except TypeError as error:
-        raise UserError(f"{where} has a value of another type than a number or a flag ({error}).") from error
+        config = cls(**options)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    return replace(config, **{name: value for name, value in numerics.items() if name in cls.__dataclass_fields__})
 
 
 def trunk_from_torch(weights: Mapping[str, np.ndarray], config: Config, *, where: str = "weights") -> dict:
@@ -89,7 +91,7 @@ def find_model(name: str) -> Path:
         return directory
     if directory.exists() or name.startswith((".", "/", "~")):
         raise UserError(f"{directory} holds no config.json. Give a model's directory or a hub name such as 'gpt2'.")
-    return fetch_snapshot(name, files=("config.json",), optional=("*.safetensors", INDEX))
+    return fetch_snapshot(name, files=("config.json",), optional=("model*.safetensors", INDEX))
 
 
 def resize_vocabulary(trunk: Mapping, vocab_size: int, *, n_text: int = 0, seed: int = 0) -> dict:

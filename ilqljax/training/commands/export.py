@@ -3,9 +3,9 @@
     ilqljax export --run runs/workable-... --out exported
     ilqljax export --run runs/workable-... --out clone --policy bc
 
-transformers' GPT2LMHeadModel.from_pretrained loads the folder (with torch installed). The tokenizer beside the weights
-is not transformers': `ilqljax.load_tokenizer` reads it. A run starts from the folder with --config.model.path=exported
---config.pretrain.total_steps=0, critic included. The files: `ilqljax.models.io.networks`.
+transformers' AutoModelForCausalLM.from_pretrained loads the folder (with torch installed). The tokenizer beside the
+weights is not transformers': `ilqljax.load_tokenizer` reads it. A run starts from the folder with
+--config.model.path=exported --config.pretrain.total_steps=0, critic included. The files: `ilqljax.models.io.networks`.
 """
 
 import argparse
