@@ -223,6 +223,8 @@ REFUSED = [
     ({"hidden_size": None}, r"config\.json lacks hidden_size"),
     ({"rms_norm_eps": "tiny"}, r"rms_norm_eps='tiny', which must be a number"),
     ({"rms_norm_eps": float("nan")}, r"config\.json: rms_norm_epsilon=nan is out of range"),
+    ({"rope_theta": 0}, r"config\.json: rope_theta=0 is out of range"),
+    ({"rope_theta": 10**40}, r"config\.json: rope_theta=10{40} is out of range"),
     ({"rope_theta": [1]}, r"rope_theta=\[1\], which must be a number"),
     ({"tie_word_embeddings": "false"}, r"tie_word_embeddings='false', which must be true or false"),
     ({"attention_bias": 1}, r"attention_bias=1, which must be true or false"),
@@ -366,6 +368,21 @@ def test_whole_numbers_are_no_weights(tmp_path):
     rewrite(tmp_path, lambda arrays: {**arrays, "model.norm.weight": np.ones(16, np.int8)})
     with pytest.raises(UserError, match=r"norm\.weight holds int8, not numbers of floating point"):
         load_language_model(str(tmp_path))
+
+
+def test_an_array_that_is_there_with_and_without_the_models_prefix_is_refused(tmp_path):
+    save(tmp_path)
+    rewrite(tmp_path, lambda arrays: {**arrays, "norm.weight": np.zeros(16, np.float32)})
+    with pytest.raises(UserError, match=r"both norm\.weight and model\.norm\.weight are there"):
+        load_language_model(str(tmp_path))
+
+
+def test_the_head_of_a_tied_model_is_its_embeddings_whatever_its_file_says(tmp_path):
+    save(tmp_path, "llama tied")
+    rewrite(tmp_path, lambda arrays: {**arrays, "lm_head.weight": np.ones((23, 16), np.float32)})
+    jax.tree.map(
+        np.testing.assert_array_equal, load_language_model(str(tmp_path))[1], make_trunk(CONFIGS["llama tied"])
+    )
 
 
 def test_a_sequence_classifier_is_not_taken_for_a_language_model(tmp_path):

@@ -83,7 +83,8 @@ class LlamaConfig:
         check_range(self, "[1, inf)", "vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_kv_head")
         check_range(self, "[1, inf)", "n_inner", "rope_factor", "rope_length", "unroll")
         check_range(self, "[0, inf)", "head_size")
-        check_range(self, "(0, inf)", "rms_norm_epsilon", "rope_theta", "rope_low_factor", "rope_high_factor")
+        check_range(self, "(0, inf)", "rms_norm_epsilon", "rope_low_factor", "rope_high_factor")
+        check_range(self, "[1, 1e38]", "rope_theta")  # its powers are float32
         check_known(("none", "linear", "llama3"), rope_scaling=self.rope_scaling)
         check_known(("float32", "bfloat16", "float16"), dtype=self.dtype)
         check_divisible(self, "n_head", "n_kv_head")
@@ -120,14 +121,15 @@ def rotary_frequencies(config: LlamaConfig) -> Float[np.ndarray, "K/2"]:
     `rope_high_factor` times, and mixes both for those between (Llama 3.1, Dubey et al. 2024, arXiv 2407.21783).
     """
     c = config
-    frequencies = c.rope_theta ** -(np.arange(0, c.head_size, 2) / c.head_size)
+    # Rounded as in torch, with which models are trained: at position 8,000 one rounding is an angle of 5e-4.
+    frequencies = 1.0 / np.float32(c.rope_theta ** (np.arange(0, c.head_size, 2) / c.head_size))
     if c.rope_scaling == "linear":
         frequencies = frequencies / c.rope_factor
     elif c.rope_scaling == "llama3":
         turns = c.rope_length * frequencies / (2 * math.pi)
         kept = np.clip((turns - c.rope_low_factor) / (c.rope_high_factor - c.rope_low_factor), 0.0, 1.0)
         frequencies = kept * frequencies + (1.0 - kept) * frequencies / c.rope_factor
-    return frequencies.astype(np.float32)
+    return np.float32(frequencies)
 
 
 def rotate(

@@ -60,9 +60,11 @@ def trunk_from_torch(weights: Mapping[str, np.ndarray], config: Config, *, where
     """
     family = find_family(config)
     redundant = (*family.redundant, "lm_head.weight") if getattr(config, "tied", True) else family.redundant
-    names = {name.removeprefix(family.prefix): name for name in weights if not name.endswith(redundant)}
+    short = {name: name.removeprefix(family.prefix) for name in weights if not name.endswith(redundant)}
+    if twice := [name for name in short if short[name] != name and short[name] in short]:
+        raise UserError(f"{where}: both {short[twice[0]]} and {twice[0]} are there. Save the whole model again.")
     return build_tree(
-        Renamed(weights, names),
+        Renamed(weights, {ours: name for name, ours in short.items()}),
         family.table(config),
         layers=config.n_layer,
         sizes=family.sizes(config),
