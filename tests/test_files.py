@@ -3,8 +3,10 @@
 import errno
 import hashlib
 import json
+import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 
@@ -22,6 +24,7 @@ from ilqljax.data.files import (
     read_json,
     replace_half_characters,
     save_arrays,
+    save_folder,
     save_with_checksum,
 )
 from ilqljax.errors import UserError
@@ -104,6 +107,22 @@ def test_arrays_that_cannot_be_written_leave_nothing(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         save_arrays(tmp_path / "nowhere" / "w.safetensors", {"w": np.zeros(2, np.float32)})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_what_is_written_is_as_readable_as_any_other_file(tmp_path, mask):
+    (tmp_path / "arrays").write_text("an older one")
+    (tmp_path / "arrays").chmod(0o600)
+    before = os.umask(mask)
+    try:
+        save_arrays(tmp_path / "arrays", {"w": np.zeros(2, np.float32)})
+        save_with_checksum(tmp_path / "text", "")
+        save_folder(tmp_path / "folder", {"text": ""})
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()}
+    assert modes == dict.fromkeys(("arrays", "text", "text.sha256"), 0o666 & ~mask)
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o777 & ~mask
 
 
 @pytest.mark.parametrize("kept", [None, 0, 5, 40, -1])

@@ -180,7 +180,7 @@ def test_old_and_prefixed_names_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "mpnet"}, "model_type 'mpnet'; expected 'bert'"),
+        ({"model_type": "mpnet"}, "model_type 'mpnet'; the covered ones are bert"),
         ({"position_embedding_type": "relative_key"}, "only 'absolute' is supported"),
         ({"hidden_act": "swish"}, "hidden_act='swish' is unknown"),
         ({"num_hidden_layers": 3}, r"num_hidden_layers=3.* Missing: encoder.layer.2"),

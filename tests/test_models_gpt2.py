@@ -248,7 +248,7 @@ def edit_config(directory, **changes):
             {"quantization_config": {"quant_method": "awq"}},
             r"quantised by awq\. Choose the model",
         ),
-        ({"n_embd": "16"}, r"n_embd=.16. is not a number"),
+        ({"n_embd": "16"}, r"config\.json has n_embd=.16., which must be a whole number"),
         ({"activation_function": "relu"}, r"activation_function='relu'"),
         ({"n_layer": 3}, r"n_layer=3.* Missing: h\.2\."),  # the file has two
         ({"vocab_size": 50}, r"vocab_size=50.* wte\.weight: \(40, 16\), not \(50, 16\)"),  # the file has 40

@@ -139,10 +139,12 @@ def save_arrays(
 
     def write(temporary: Path) -> None:
         temporary.touch()  # says with an OSError what is wrong with the folder
+        mode = temporary.stat().st_mode
         try:
             save_file(arrays, temporary, metadata={**metadata, CHECKSUM: hash_arrays(arrays)})
         except SafetensorError as error:
             raise OSError(errno.EIO, f"{error}; is the disk full?") from error
+        temporary.chmod(mode)  # safetensors leaves it to its owner alone
 
     save_whole(path, write)
 

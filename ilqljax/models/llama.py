@@ -80,10 +80,11 @@ class LlamaConfig:
     dropout = 0.0  # the family has none
 
     def __post_init__(self) -> None:
-        check_range(self, "[1, inf)", "n_positions", "n_embd", "n_layer", "n_head", "n_kv_head", "n_inner", "unroll")
-        check_range(self, "[1, inf)", "rope_factor", "rope_length")
+        check_range(self, "[1, inf)", "vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_kv_head")
+        check_range(self, "[1, inf)", "n_inner", "rope_factor", "rope_length", "unroll")
         check_range(self, "[0, inf)", "head_size")
-        check_range(self, "(0, inf)", "rms_norm_epsilon", "rope_theta", "rope_low_factor")
+        check_range(self, "(0, inf)", "rms_norm_epsilon", "rope_low_factor", "rope_high_factor")
+        check_range(self, "[1, 1e38]", "rope_theta")  # its powers are float32
         check_known(("none", "linear", "llama3"), rope_scaling=self.rope_scaling)
         check_known(("float32", "bfloat16", "float16"), dtype=self.dtype)
         check_divisible(self, "n_head", "n_kv_head")
@@ -95,6 +96,15 @@ class LlamaConfig:
         if self.rope_high_factor <= self.rope_low_factor:
             raise UserError(
                 f"rope_high_factor={self.rope_high_factor} must be above rope_low_factor={self.rope_low_factor}."
+            )
+        # No family has others, so that no other model could read what a run exports.
+        llama = self.qkv_bias == self.output_bias and not (self.qk_norm and self.mlp_bias)
+        qwen2 = self.qkv_bias and not (self.output_bias or self.mlp_bias or self.qk_norm)
+        if not (llama or qwen2):
+            options = ("qkv_bias", "output_bias", "mlp_bias", "qk_norm")
+            raise UserError(
+                f"No model of transformers has {', '.join(f'{name}={getattr(self, name)}' for name in options)}. "
+                "Set output_bias as qkv_bias, or leave it and the other two False; qk_norm excludes mlp_bias."
             )
 
     @property
@@ -111,14 +121,15 @@ def rotary_frequencies(config: LlamaConfig) -> Float[np.ndarray, "pairs"]:
     `rope_high_factor` times, and mixes both for those between (Llama 3.1, Dubey et al. 2024, arXiv 2407.21783).
     """
     c = config
-    frequencies = c.rope_theta ** -(np.arange(0, c.head_size, 2) / c.head_size)
+    # Rounded as in torch, with which models are trained: at position 8,000 one rounding is an angle of 5e-4.
+    frequencies = 1.0 / np.float32(c.rope_theta ** (np.arange(0, c.head_size, 2) / c.head_size))
     if c.rope_scaling == "linear":
         frequencies = frequencies / c.rope_factor
     elif c.rope_scaling == "llama3":
         turns = c.rope_length * frequencies / (2 * math.pi)
         kept = np.clip((turns - c.rope_low_factor) / (c.rope_high_factor - c.rope_low_factor), 0.0, 1.0)
         frequencies = kept * frequencies + (1.0 - kept) * frequencies / c.rope_factor
-    return frequencies.astype(np.float32)
+    return np.float32(frequencies)
 
 
 def rotate(
@@ -201,7 +212,7 @@ class Llama(nn.Module):
         """Map tokens to hidden states, as `ilqljax.models.gpt2.GPT2.__call__` documents."""
         c = self.config
         wte = self.param("wte", nn.initializers.normal(0.02), (c.vocab_size, c.n_embd))
-        if not c.tied:
+        if not c.tied and self.is_initializing():  # where values are read a trunk has none
             self.param("lm_head", nn.initializers.normal(0.02), (c.vocab_size, c.n_embd))
         if positions is None:
             positions = jnp.arange(tokens.shape[1])[None]

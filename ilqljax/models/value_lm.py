@@ -2,8 +2,8 @@
 
 Parameters are plain nested dicts, and which networks exist is which keys the dicts have:
 
-    params  {"trunk", "v", "q1", "q2"?, "policy"?}     an ILQL model; "policy" is a trunk of its own, else the policy
-                                                       is the language model of "trunk" itself
+    params  {"trunk", "v", "q1", "q2"?, "policy"?}     an ILQL model; "policy" is a trunk of its own, and "trunk" has no
+                                                       language-model head, else the policy is that of "trunk" itself
     params  {"policy"}                                 a BC model: a language model and nothing else
     target  {"trunk"?, "q1", "q2"?}                    slow copies; without "trunk" they read the online trunk
 
@@ -138,7 +138,8 @@ class ValueLM:
         if self.config.lora_rank:
             params["base"], trunk = lora.split_adapter(trunk)
         if not self.config.frozen_value:
-            params["trunk"] = trunk
+            separate = self.config.separate_policy
+            params["trunk"] = {n: x for n, x in trunk.items() if not (separate and n in ("lm_head", "lm_head_rows"))}
         for name, head_key in zip(self.q_names, keys[2:], strict=False):
             params[name] = self.q_head.init(head_key, hidden)["params"]
         if self.config.separate_policy:

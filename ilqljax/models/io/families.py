@@ -5,11 +5,12 @@ weights [in, out], which is our kernels' layout; the linear layers of the others
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
-from ilqljax.models.io.tables import Table, check_settings
+from ilqljax.models.io.tables import Table, check_settings, take_setting
 from ilqljax.models.llama import Llama, LlamaConfig
 
 Settings = Mapping[str, Any]
@@ -71,10 +72,10 @@ GPT2_SUPPORTED = {
 
 def _read_gpt2(settings: Settings, where: str) -> dict[str, Any]:
     check_settings(settings, GPT2_SUPPORTED, where=where)
+    take = partial(take_setting, settings, where=where)
     return {
-        **{key: settings[key] for key in GPT2_SIZES},
-        "n_inner": settings.get("n_inner") or 0,
-        "layer_norm_epsilon": settings.get("layer_norm_epsilon", 1e-5),
+        **{key: take(key, 0) for key in (*GPT2_SIZES, "n_inner")},
+        "layer_norm_epsilon": take("layer_norm_epsilon", 1e-5),
     }
 
 
@@ -99,6 +100,13 @@ LLAMA_SIZES = {
     "n_head": "num_attention_heads",
     "n_inner": "intermediate_size",
 }
+# What transformers takes where a config does not say; a `num_key_value_heads` of null is as many as of queries.
+LLAMA_DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {"num_key_value_heads": 8, "sliding_window": 4096},
+    "qwen2": {"num_key_value_heads": 32, "sliding_window": 4096},
+    "qwen3": {"num_key_value_heads": 32, "sliding_window": 4096, "head_dim": 128},
+}
 # Of the rotary scalings that are computed here: our name, and which of its settings are our options. "dynamic" changes
 # nothing up to `max_position_embeddings`, and longer rows are refused.
 ROPE_SCALINGS: dict[str, tuple[str, dict[str, str]]] = {
@@ -119,42 +127,68 @@ ROPE_SCALINGS: dict[str, tuple[str, dict[str, str]]] = {
 
 def _read_llama(settings: Settings, where: str) -> dict[str, Any]:
     check_settings(settings, {"hidden_act": "silu"}, where=where)
-    kind, n_head = settings["model_type"], settings["num_attention_heads"]
-    bias = bool(settings.get("attention_bias"))
-    longest, window = settings["max_position_embeddings"], settings.get("sliding_window")
-    windowed = window and settings.get("use_sliding_window", kind == "mistral")
+    kind = settings["model_type"]
+    settings = {**LLAMA_DEFAULTS[kind], **settings}
+    take = partial(take_setting, settings, where=where)
+    bias = kind in ("llama", "qwen3") and take("attention_bias", False)  # the others do not ask
+    longest = take("max_position_embeddings", 0)
     return {
-        **{ours: settings[theirs] for ours, theirs in LLAMA_SIZES.items()},
+        **{ours: take(theirs, 0) for ours, theirs in LLAMA_SIZES.items()},
         # Within its window sliding attention is full attention: rows are only never longer.
-        "n_positions": min(longest, window) if windowed else longest,
-        "n_kv_head": settings.get("num_key_value_heads") or n_head,
-        "head_size": settings.get("head_dim") or (128 if kind == "qwen3" else 0),
-        "rms_norm_epsilon": settings.get("rms_norm_eps", 1e-6),
+        "n_positions": min(longest, _find_window(settings, where) or longest),
+        "n_kv_head": take("num_key_value_heads", take("num_attention_heads", 0)),
+        "head_size": take("head_dim", 0),
+        "rms_norm_epsilon": take("rms_norm_eps", 1e-6),
         **_read_rope(settings, where),
         "qkv_bias": bias or kind == "qwen2",
         "output_bias": bias,
-        "mlp_bias": bool(settings.get("mlp_bias")),
+        "mlp_bias": kind == "llama" and take("mlp_bias", False),
         "qk_norm": kind == "qwen3",
-        "tied": bool(settings.get("tie_word_embeddings", False)),
+        "tied": take("tie_word_embeddings", False),
     }
+
+
+def _find_window(settings: Settings, where: str) -> int:
+    """Return how many tokens the layers with sliding attention see, 0 without such layers."""
+    kind, take = settings["model_type"], partial(take_setting, settings, where=where)
+    window = take("sliding_window", 0)
+    if kind in ("llama", "mistral"):  # no layer, or every one
+        return window if kind == "mistral" else 0
+    layers = settings.get("layer_types")
+    if layers is None:
+        sliding = take("use_sliding_window", False) and take("max_window_layers", 28) < take("num_hidden_layers", 0)
+        return window if sliding else 0
+    known = ("full_attention", "sliding_attention")
+    if not isinstance(layers, list) or any(layer not in known for layer in layers):
+        raise UserError(f"{where} has layer_types={layers!r:.80}; those covered are {', '.join(known)}.")
+    return window if "sliding_attention" in layers else 0
 
 
 def _read_rope(settings: Settings, where: str) -> dict[str, Any]:
     """Read rotary settings, as transformers writes them from version 5 on (`rope_parameters`) or as it did before."""
-    rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    partial = rope.get("partial_rotary_factor", settings.get("partial_rotary_factor", 1.0))
-    if kind not in ROPE_SCALINGS or partial != 1.0:
-        asked = f"rotary scaling {kind!r}" if partial == 1.0 else f"partial_rotary_factor={partial}"
+    name = "rope_scaling" if settings.get("rope_scaling") else "rope_parameters"
+    rope = take_setting(settings, name, {}, where=where)
+    where = f"{where}, {name}," if rope else where
+    take = partial(take_setting, rope, where=where)
+    if nested := [key for key, value in rope.items() if isinstance(value, dict)]:
+        raise UserError(f"{where} is of layers that differ ({', '.join(nested)}); choose a model with one for all.")
+    kind = take("rope_type", take("type", "default"))
+    partial_factor = take("partial_rotary_factor", take_setting(settings, "partial_rotary_factor", 1.0, where=where))
+    if kind not in ROPE_SCALINGS or partial_factor != 1.0:
+        asked = f"rotary scaling {kind!r}" if partial_factor == 1.0 else f"partial_rotary_factor={partial_factor}"
         raise UserError(
             f"{where} asks for {asked}. Of the scalings {', '.join(ROPE_SCALINGS)} are computed here, over whole "
             "heads; choose a model with one of these."
         )
-    name, options = ROPE_SCALINGS[kind]
-    if missing := [theirs for theirs in options.values() if theirs not in rope]:
+    scaling, options = ROPE_SCALINGS[kind]
+    if missing := [theirs for theirs in options.values() if rope.get(theirs) is None]:
         raise UserError(f"{where} asks for rotary scaling {kind!r} and lacks its {', '.join(missing)}. Copy it again.")
-    theta = rope.get("rope_theta", settings.get("rope_theta", 10000.0))
-    return {"rope_theta": theta, "rope_scaling": name, **{ours: rope[theirs] for ours, theirs in options.items()}}
+    types = {"rope_length": 0}
+    return {
+        "rope_theta": take("rope_theta", take_setting(settings, "rope_theta", 10000.0, where=where)),
+        "rope_scaling": scaling,
+        **{ours: take(theirs, types.get(ours, 0.0)) for ours, theirs in options.items()},
+    }
 
 
 def _write_llama(config: LlamaConfig) -> dict[str, Any]:
@@ -164,9 +198,6 @@ def _write_llama(config: LlamaConfig) -> dict[str, Any]:
         kind, name = ("qwen3", "Qwen3")
     elif config.qkv_bias and not bias:
         kind, name = ("qwen2", "Qwen2")
-    # What each kind has besides: where the model has something else, no kind of transformers computes it.
-    if config.qkv_bias != (bias or kind == "qwen2") or (config.mlp_bias and kind != "llama"):
-        raise UserError(f"No model of transformers has these biases and norms: {config}.")
     rope: dict[str, Any] = {}
     if config.rope_scaling != "none":
         rope = {"rope_type": config.rope_scaling}

@@ -5,6 +5,7 @@ What the arrays of a model are called, and what its config says, is in `ilqljax.
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,12 @@ def read_config(settings: Mapping[str, Any], *, where: str, **numerics: Any) -> 
     cls = GPT2Config if family is FAMILIES["gpt2"] else LlamaConfig
     if numerics.get("dropout") and cls is LlamaConfig:
         raise UserError(f"{where}: config.model.dropout={numerics['dropout']} is an option of GPT-2. Leave it at 0.")
-    known = {name: value for name, value in numerics.items() if name in cls.__dataclass_fields__}
+    options = family.read(settings, where)
     try:
-        return cls(**family.read(settings, where), **known)
-    except TypeError as error:
-        raise UserError(f"{where} has a value of another type than a number or a flag ({error}).") from error
+        config = cls(**options)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    return replace(config, **{name: value for name, value in numerics.items() if name in cls.__dataclass_fields__})
 
 
 def trunk_from_torch(weights: Mapping[str, np.ndarray], config: Config, *, where: str = "weights") -> dict:
@@ -63,9 +65,11 @@ def trunk_from_torch(weights: Mapping[str, np.ndarray], config: Config, *, where
     """
     family = find_family(config)
     redundant = (*family.redundant, "lm_head.weight") if getattr(config, "tied", True) else family.redundant
-    names = {name.removeprefix(family.prefix): name for name in weights if not name.endswith(redundant)}
+    short = {name: name.removeprefix(family.prefix) for name in weights if not name.endswith(redundant)}
+    if twice := [name for name in short if short[name] != name and short[name] in short]:
+        raise UserError(f"{where}: both {short[twice[0]]} and {twice[0]} are there. Save the whole model again.")
     return build_tree(
-        Renamed(weights, names),
+        Renamed(weights, {ours: name for name, ours in short.items()}),
         family.table(config),
         layers=config.n_layer,
         sizes=family.sizes(config),
@@ -100,7 +104,7 @@ def find_model(name: str) -> Path:
         return directory
     if directory.exists() or name.startswith((".", "/", "~")):
         raise UserError(f"{directory} holds no config.json. Give a model's directory or a hub name such as 'gpt2'.")
-    return fetch_snapshot(name, files=("config.json",), optional=("*.safetensors", INDEX))
+    return fetch_snapshot(name, files=("config.json",), optional=("model*.safetensors", INDEX))
 
 
 def resize_vocabulary(trunk: Mapping, vocab_size: int, *, n_text: int = 0, seed: int = 0) -> dict:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -48,32 +49,45 @@ def build_tree(
         transposed: the file has kernels [out, in], as torch's linear layers keep them; ours are [in, out].
 
     Raises:
-        UserError: names are missing or unexpected, or shapes do not fit each other.
+        UserError: names are missing or unexpected, shapes do not fit each other, or an array holds something else than
+            finite numbers of floating point.
     """
     shapes = list_shapes(arrays)
+    n_named = min(layers, len(shapes) + 1)  # enough to miss one: a damaged config may claim billions of layers
     sizes, expected, tree = dict(sizes), {}, {}
     for name, (_, letters) in table.items():
         axes = re.findall(r"(\d*)([A-Z])", letters)
-        names = [name.format(i=i) for i in range(layers)] if "{i}" in name else [name]
+        names = _name_parts(name, n_named)
         found = shapes.get(names[0], ())
         for (factor, letter), size in zip(axes, found, strict=False):
             sizes.setdefault(letter, size // int(factor or 1))
         expected |= dict.fromkeys(names, tuple(int(factor or 1) * sizes.get(letter, 0) for factor, letter in axes))
     check_names(expected, shapes, refusal=f"{where} {WRONG_ARRAYS}")
     for name, (path, _) in table.items():
-        turned = transposed and path.endswith("kernel")
-        if "{i}" not in name:
-            tree[path] = np.array(_turn(arrays[name], turned), np.float32)
-            continue
-        for i in range(layers):  # one at a time: together with their stack they would be the model twice
-            array = _turn(arrays[name.format(i=i)], turned)
-            stack = tree.setdefault(path, np.empty((layers, *array.shape), np.float32))
-            stack[i] = array
+        parts = _name_parts(name, layers)
+        for i, part in enumerate(parts):  # one at a time: together with their stack they would be the model twice
+            array = np.asarray(arrays[part])
+            array = array.T if transposed and path.endswith("kernel") else array
+            stack = tree.setdefault(path, np.empty((len(parts), *array.shape), np.float32))
+            _copy_numbers(array, stack[i, ...], f"{where}: {part}")
+        tree[path] = stack if "{i}" in name else stack[0, ...]
     return unflatten(tree)
 
 
-def _turn(array: np.ndarray, turned: bool) -> np.ndarray:
-    return np.asarray(array).T if turned else np.asarray(array)
+def _name_parts(name: str, layers: int) -> list[str]:
+    return [name.format(i=i) for i in range(layers)] if "{i}" in name else [name]
+
+
+def _copy_numbers(array: np.ndarray, out: np.ndarray, name: str) -> None:
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise UserError(f"{name} holds {array.dtype}, not numbers of floating point. Choose an unquantised model.")
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused
+        out[...] = array
+    if not np.isfinite(out).all():
+        raise UserError(
+            f"{name} has numbers that are NaN or infinite: training diverged, or the file is damaged. Choose an "
+            "earlier checkpoint, or copy the model again."
+        )
 
 
 class Renamed(Mapping[str, np.ndarray]):
@@ -135,9 +149,9 @@ def read_settings(directory: Path, *, required: Mapping[str, Sequence[str]]) -> 
     path = directory / "config.json"
     settings = read_json(path, advice=SAVE_AGAIN)
     kind = settings.get("model_type")
-    if kind not in required:
+    if not isinstance(kind, str) or kind not in required:
         raise UserError(f"{path} has model_type {kind!r}; the covered ones are {', '.join(sorted(required))}.")
-    if missing := [key for key in required[kind] if key not in settings]:
+    if missing := [key for key in required[kind] if settings.get(key) is None]:
         raise UserError(f"{path} lacks {', '.join(missing)}. Save the model again with its full config.")
     if quantised := settings.get("quantization_config"):
         method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
@@ -150,6 +164,18 @@ def check_settings(settings: Mapping[str, Any], supported: Mapping[str, Any], *,
     for key, value in supported.items():
         if settings.get(key, value) != value:
             raise UserError(f"{where} asks for {key}={settings[key]!r}; only {value!r} is supported.")
+
+
+def take_setting(settings: Mapping[str, Any], key: str, default: Any, *, where: str) -> Any:
+    """Return a setting, or the default where it is missing or null; one of another type is a `UserError`."""
+    value, kind = settings.get(key), type(default)
+    if value is None:
+        return default
+    # True is an int to Python, and JSON writes 10000.0 as it likes.
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
+        wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "an object"}
+        raise UserError(f"{where} has {key}={value!r:.80}, which must be {wanted[kind]}. {SAVE_AGAIN}")
+    return value
 
 
 def open_weights(directory: Path) -> StoredArrays:

@@ -325,6 +325,5 @@ def unreached_paths(model: ValueLM, config: ILQLConfig, params: dict) -> tuple[t
     if config.detach_v and config.detach_q and config.detach_policy:  # what is left is the language-model head
         head = "lm_head" if "lm_head" in params["trunk"] else "wte"
         return tuple(("trunk", name) for name in params["trunk"] if name not in (head, f"{head}_rows"))
-    if model.config.advanced_mlp and not policy_in_trunk and "ln_f" in params["trunk"]:
-        return (("trunk", "ln_f"),)
-    return ()
+    unread = () if policy_in_trunk else ("lm_head", "lm_head_rows", *(("ln_f",) if model.config.advanced_mlp else ()))
+    return tuple(("trunk", name) for name in unread if name in params["trunk"])
