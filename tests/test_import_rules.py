@@ -35,7 +35,7 @@ ONLY_IN = {
     "flax": ("ilqljax/models/",),
     "grain": ("ilqljax/data/loader.py",),
     "httpx": ("ilqljax/hiring/matching/http.py",),
-    "jinja2": ("ilqljax/data/pages.py",),
+    "jinja2": ("ilqljax/data/pages.py", "ilqljax/data/chat.py"),
     "matplotlib": ("ilqljax/data/drawings.py", "ilqljax/hiring/audit/page.py", "scripts/make_pictures.py"),
     "orbax": ("ilqljax/training/checkpoint.py", "ilqljax/training/processes.py"),
     "sklearn": ("ilqljax/hiring/matching/matcher.py",),

@@ -20,6 +20,7 @@ from ilqljax.data.datapoint import DataPoint
 from ilqljax.data.dataset import ListRLDataset
 from ilqljax.data.files import save_whole
 from ilqljax.data.types import Array
+from ilqljax.models.cpu import find_platform
 from ilqljax.models.value_lm import ValueLM
 from ilqljax.training.mesh import path_name
 
@@ -68,7 +69,7 @@ def with_hidden_states(dataset: ListRLDataset, model: ValueLM, trunk: dict) -> R
 
 def hash_inputs(dataset: ListRLDataset, model: ValueLM, trunk: dict) -> str:
     """Hash all that hidden states depend on."""
-    described = (model.backbone.config, model.config.advanced_mlp, jax.default_backend())
+    described = (model.backbone.config, model.config.advanced_mlp, find_platform())
     digest = hashlib.sha256(repr(described).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(trunk):
         digest.update(f"{path_name(path)} {leaf.shape} {leaf.dtype}".encode())

@@ -34,11 +34,12 @@ def load_language_model(name: str, **numerics: Any) -> tuple[Backbone, dict]:
     """
     source = find_model(name)
     if source.is_file():
-        settings, weights = read_gguf(source)
+        where, (settings, weights) = source, read_gguf(source)
     else:
+        where = source / "config.json"
         settings = read_settings(source, required={kind: family.required for kind, family in FAMILIES.items()})
         weights = open_weights(source)
-    config = read_config(settings, where=str(source), **numerics)
+    config = read_config(settings, where=str(where), **numerics)
     trunk = trunk_from_torch(weights, config, where=f"{source}'s weights")
     return find_family(config).backbone(config), trunk
 
