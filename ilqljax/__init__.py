@@ -15,7 +15,9 @@ if TYPE_CHECKING:  # what `_HOMES` says, for editors and type checkers
     from ilqljax.envs.base import LanguageEnvironment, LanguageObservation, ListDialogue, Policy, interact_environments
     from ilqljax.errors import UserError
     from ilqljax.hiring.audit.frame import FrameAudit, audit_frame
+    from ilqljax.models.builders import load_model
     from ilqljax.models.gpt2 import GPT2, GPT2Config
+    from ilqljax.models.llama import Llama, LlamaConfig
     from ilqljax.models.value_lm import ValueLM, ValueLMConfig
     from ilqljax.rl.steps import TargetConfig
     from ilqljax.train import train as train_run
@@ -26,10 +28,10 @@ if TYPE_CHECKING:  # what `_HOMES` says, for editors and type checkers
 
 __all__ = [
     "GPT2", "CharacterTokenizer", "DecodeConfig", "Fitted", "FrameAudit", "GPT2Config", "LanguageEnvironment",
-    "LanguageObservation", "ListDialogue", "ObservationDataset", "Policy", "TargetConfig", "TextPolicy", "TrainConfig",
-    "UserError", "ValueLM", "ValueLMConfig", "audit_frame", "evaluate_run", "fit", "interact_environments",
-    "load_fitted", "load_run_config", "load_tokenizer", "make_policy", "open_run", "plan_run", "register", "train_bpe",
-    "train_run",
+    "LanguageObservation", "ListDialogue", "Llama", "LlamaConfig", "ObservationDataset", "Policy", "TargetConfig",
+    "TextPolicy", "TrainConfig", "UserError", "ValueLM", "ValueLMConfig", "audit_frame", "evaluate_run", "fit",
+    "interact_environments", "load_fitted", "load_model", "load_run_config", "load_tokenizer", "make_policy",
+    "open_run", "plan_run", "register", "train_bpe", "train_run",
 ]  # fmt: skip
 _HOMES = {
     # A task: what is observed, who answers, who acts, and its rows.
@@ -38,7 +40,9 @@ _HOMES = {
     "data.tokenizer": "CharacterTokenizer load_tokenizer train_bpe",
     # A model, trained in memory, and acting.
     "training.fit": "Fitted fit load_fitted",
+    "models.builders": "load_model",
     "models.gpt2": "GPT2 GPT2Config",
+    "models.llama": "Llama LlamaConfig",
     "models.value_lm": "ValueLM ValueLMConfig",
     "rl.steps": "TargetConfig",
     "training.run_config": "TrainConfig load_run_config",

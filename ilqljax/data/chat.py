@@ -15,6 +15,9 @@ WITHOUT = "Set config.tokenizer.chat=False, or use a model with another template
 def split_chat(template: str, *, instruction: str, names: Mapping[str, str]) -> dict[str, str | None]:
     """Take a chat template apart, with the user as the environment and the assistant as the agent.
 
+    Answers follow what the template writes to ask for one. What it writes only before answers that are there already, a
+    space or an empty thought, is left out.
+
     Args:
         template: in Jinja, as transformers saves it (`tokenizer.chat_template`).
         instruction: of a system message, "" for none.

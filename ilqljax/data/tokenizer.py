@@ -354,15 +354,15 @@ class PretrainedTokenizer(Tokenizer):
     def _read_chat(self) -> tuple[Frame, int]:
         """Find what the chat template writes around utterances, and the token that ends the agent's."""
         parts = split_chat(self.chat_template, instruction=self.instruction, names=self.names)
-        ids = {name: None if text is None else self._encode_marked(text) for name, text in parts.items()}
-        eoa_id, *rest = ids.pop("agent_end") or [None]
-        if eoa_id not in self._special_ids.values():
+        ids = {name: tuple(self._encode_marked(text)) for name, text in parts.items() if text is not None}
+        end = ids.pop("agent_end")
+        if not set(end[:1]) & set(self._special_ids.values()):
             raise UserError(
                 f"The chat template ends the assistant's utterances with {parts['agent_end']!r}, which does not begin "
                 "with a special token, so that no token ends them. Set config.tokenizer.chat=False."
             )
-        frame = Frame(**{name: None if part is None else tuple(part) for name, part in ids.items()})
-        return frame._replace(agent_rest=tuple(rest)), eoa_id
+        opening = ids.pop("agent_start", None)
+        return Frame(agent_start=opening, agent_rest=end[1:], **ids), end[0]
 
     def _encode_marked(self, text: str) -> list[int]:
         """Encode a text of the model's own, in which special tokens are meant."""

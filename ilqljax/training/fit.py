@@ -22,7 +22,7 @@ from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.policy import ActingConfig, TextPolicy
 from ilqljax.envs.base import LanguageEnvironment, LanguageObservation, ListDialogue
 from ilqljax.errors import UserError, check_type, check_whole
-from ilqljax.models.builders import count_parameters
+from ilqljax.models.builders import BuiltModel, count_parameters
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.io.networks import Networks, load_networks
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, policy_trunk
@@ -143,7 +143,7 @@ def fit(
     dialogues: Iterable[Written] | RLDataset,
     algorithm: str = "ilql",
     *,
-    model: ValueLM | None = None,
+    model: ValueLM | BuiltModel | None = None,
     tokenizer: Tokenizer | None = None,
     settings: TrainConfig | Mapping[str, Any] = NO_OPTIONS,
     decode: DecodeConfig | Mapping[str, Any] = NO_OPTIONS,
@@ -163,6 +163,8 @@ def fit(
     Args:
         dialogues: (prompt, text, reward) each, a `ListDialogue`, or anything with `to_sequence` and `metadata`; or a
             ready dataset, which is trained on as it is and needs `model` and a `TrainConfig`.
+        model: the networks' sizes, or a pretrained model (`ilqljax.load_model`) with its tokenizer and weights.
+        tokenizer: of the model, where that has none of its own.
         settings: how long and how; `loss` holds the algorithm's options. For dialogues, what a mapping
             or `loss` leaves out is chosen. `select="best"` returns the networks of the lowest validation loss.
         decode: how the result acts; a mapping likewise.
@@ -185,6 +187,10 @@ def fit(
     ready = isinstance(rows, RLDataset)
     check_arguments(dialogues, model, tokenizer, settings, decode, validation, watch)
     check_whole(seed=seed, watch_every=watch_every)
+    pretrained = None  # not yet a clone of the dialogues, as `trunk` is
+    if isinstance(model, BuiltModel):
+        tokenizer = tokenizer or (None if ready else model.tokenizer)
+        pretrained, model = model.pretrained, model.model
     if not ready:
         rows = make_rows(rows, tokenizer, model)
         if held_out is not None and not isinstance(held_out, RLDataset):
@@ -203,8 +209,9 @@ def fit(
     starts_from_policy = learner.algorithm.has_reference or not learner.trains_policy()
     if starts_from_policy and not ready and trunk is None and networks is None:
         _, cloning, _ = choose_options("bc", watched, model, asked | {"loss": {}}, {})
-        cloned = fit(rows, "bc", model=model, settings=cloning, seed=seed, validation=held_out)
+        cloned = fit(rows, "bc", model=model, settings=cloning, seed=seed, validation=held_out, trunk=pretrained)
         trunk = policy_trunk(cloned.trained.params)
+    trunk = pretrained if trunk is None else trunk
     check_start(learner.model, trunk, networks)
     stage = make_stage(algorithm, learner, settings, rows, held_out)
 
@@ -234,7 +241,8 @@ def check_arguments(
     check_type((Iterable, RLDataset), triples, dialogues=dialogues)
     kinds = () if isinstance(dialogues, RLDataset) else (Iterable,)  # a ready dataset is validated on another
     check_type((ListRLDataset, type(None), *kinds), triples, validation=validation)
-    check_type((ValueLM, type(None)), "Give ValueLM(GPT2(GPT2Config(...)), ValueLMConfig()).", model=model)
+    advice = "Give load_model(path), or ValueLM(GPT2(GPT2Config(...)), ValueLMConfig())."
+    check_type((ValueLM, BuiltModel, type(None)), advice, model=model)
     advice = "Give one of load_tokenizer, train_bpe or CharacterTokenizer."
     check_type((Tokenizer, type(None)), advice, tokenizer=tokenizer)
     advice = "Give a TrainConfig, or some of its options, such as {'total_steps': 500}."

@@ -12,7 +12,7 @@ from ilqljax.config import resolve_path
 from ilqljax.data.datapoint import Dialogue
 from ilqljax.data.dataset import ObservationDataset, View
 from ilqljax.data.loader import eval_batches
-from ilqljax.data.tokenizer import FILE_NAME, GPT2Tokenizer, Tokenizer, load_tokenizer
+from ilqljax.data.tokenizer import Tokenizer, load_tokenizer
 from ilqljax.data.types import Array, Batch
 from ilqljax.decoding.policy import TextPolicy, identity_view
 from ilqljax.errors import UserError
@@ -57,7 +57,7 @@ def mean_log_probability(model: ValueLM, trunk: dict, batch: Batch) -> Float[Arr
 
 
 def make_fluency(source: str, data: PreparedData, *, clone: TextPolicy | None) -> Fluency | None:
-    """Make the check that a config names: "" for none, "bc" for the run's clone, or the directory of a GPT-2 model.
+    """Make the check that a config names: "" for none, "bc" for the run's clone, or a language model's directory.
 
     A run that cloned nothing has none for "bc". A directory that does not exist, and data with nothing to calibrate on,
     raise a `UserError`.
@@ -70,10 +70,8 @@ def make_fluency(source: str, data: PreparedData, *, clone: TextPolicy | None) -
         return calibrate_fluency("the clone", partial(score_texts, **acting), data)
     require_source(source, data)
     directory = resolve_path(source)  # of transformers, or a run's `export/policy`
-    own = (directory / FILE_NAME).is_file()
-    tokenizer = load_tokenizer(directory) if own else GPT2Tokenizer.from_directory(directory)
-    built = build_gpt2(tokenizer, path=str(directory))
-    likelihood = partial(score_texts, model=built.model, trunk=built.pretrained, tokenizer=tokenizer)
+    built = build_gpt2(load_tokenizer(directory), path=str(directory))
+    likelihood = partial(score_texts, model=built.model, trunk=built.pretrained, tokenizer=built.tokenizer)
     return calibrate_fluency(source, likelihood, data)
 
 
