@@ -94,7 +94,8 @@ def test_a_command_has_the_options_that_it_is_given(text):
 @pytest.mark.parametrize("text", TRAININGS)
 def test_a_training_has_the_options_that_it_is_given(text):
     words = shlex.split(text)
-    config = il.load_run_config(str(ROOT / words[words.index("--config") + 1]))
+    name = words[words.index("--config") + 1]
+    config = il.load_run_config(str(ROOT / name) if ".py" in name else name)
     for word in words:
         if word.startswith("--config."):
             section, (*path, name) = config, word.removeprefix("--config.").partition("=")[0].split(".")
