@@ -193,8 +193,8 @@ def check_vocabulary(name: str, n_rows: int, tokenizer: Tokenizer) -> None:
     if n_rows > tokenizer.vocab_size and (n_rows % 8 or n_rows - tokenizer.vocab_size >= MAX_PADDING):
         raise UserError(
             f"{name} knows {n_rows} tokens and config.tokenizer gives {tokenizer.vocab_size}, so it was trained with "
-            "another tokenizer. Take the model's own (the config's flag :smollm2 reads it from config.model.path, :gpt2 "
-            "takes GPT-2's, or that of --config.tokenizer.path=DIR), or a model trained with this tokenizer."
+            "another tokenizer. Take the model's own (the config's flag :smollm2 reads it from config.model.path, and "
+            ":gpt2 takes GPT-2's, or that of --config.tokenizer.path=DIR), or a model trained with this tokenizer."
         )
 
 
