@@ -200,6 +200,26 @@ def test_policy_value_and_target_share_one_copy_of_the_base():
     assert count_bytes(state.opt_state) < 2 * count_bytes(state.params) + 64
 
 
+def test_a_base_in_half_precision_takes_half_and_computes_nearly_the_same(tmp_path):
+    model, half = make_model("untied"), make_model("untied", base_dtype="bfloat16")
+    trunk = BACKBONES["untied"].init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+    bases = [lora.split_adapter(m.adapt_trunk(jax.random.key(1), trunk))[0] for m in (model, half)]
+    kernels = [sum(x.nbytes for x in jax.tree.leaves(base) if x.ndim > 1) for base in bases]
+    assert kernels[0] == 2 * kernels[1]
+    _, state = train(half, "bc")
+    assert {str(x.dtype) for x in jax.tree.leaves(state.params)} == {"float32"}
+    params, tokens = select_acting_params(state), make_batch().tokens
+    want = compute_logits(policy_trunk(params), half.run_trunk(policy_trunk(params), tokens).hidden)
+    save_networks(tmp_path, Networks(half, params, {}), special_ids={})
+    loaded = load_networks(tmp_path)
+    got = compute_logits(
+        policy_trunk(loaded.params), loaded.model.run_trunk(policy_trunk(loaded.params), tokens).hidden
+    )
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)  # merged in float32, nothing is rounded again
+    acting = prepare_for_decoding(half, params, {}, critic=False)
+    assert count_bytes(acting) == count_bytes((bases[1], state.params["policy"]))
+
+
 def test_the_clone_is_what_the_critic_starts_from():
     model = make_model("llama")
     _, clone = train(model, "bc")

@@ -14,11 +14,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from ilqljax.config import BuildContext
+from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.errors import UserError
+from ilqljax.models.builders import build_llama
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.io import hf
 from ilqljax.models.io.hf import load_language_model, save_language_model
 from ilqljax.models.llama import Llama, LlamaConfig
+from ilqljax.rl.algorithms import init_learner_state, make_learner
+from ilqljax.rl.optim import OptimConfig, make_optimizer
+from ilqljax.training.mesh import MeshConfig, make_mesh, make_placer
 
 SIZES = {"vocab_size": 23, "n_positions": 16, "n_embd": 16, "n_layer": 3, "n_head": 4, "n_kv_head": 2, "n_inner": 20}
 LLAMA3 = {
@@ -440,3 +446,34 @@ def test_loading_shards_takes_little_more_memory_than_the_model(tmp_path):
 
 def make_shapes(config):
     return jax.eval_shape(Llama(config).init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+
+
+def test_parameters_go_to_the_mesh_one_by_one_each_device_with_its_part(tmp_path):
+    save(tmp_path, "llama")
+    whole = load_language_model(str(tmp_path))[1]
+    mesh, placed = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2)), []
+    place = make_placer(mesh)
+    trunk = load_language_model(str(tmp_path), place=lambda path, array: (placed.append(path), place(path, array))[1])[
+        1
+    ]
+    assert not set(placed) & {"wte", "lm_head"} and len(placed) == len(set(placed)) > 9
+    jax.tree.map(np.testing.assert_array_equal, trunk, whole)
+    kernel = trunk["h"]["attn"]["q_proj"]["kernel"]
+    assert kernel.shape == (3, 16, 16) and kernel.addressable_shards[0].data.shape == (3, 4, 8)
+    assert isinstance(trunk["wte"], np.ndarray)
+
+
+def test_a_run_has_the_whole_model_on_its_mesh(tmp_path):
+    save(tmp_path, "llama")
+    tokenizer = CharacterTokenizer("abcdefghijklmnop")  # 16 of them, one that is unknown, 6 control tokens
+    mesh = make_mesh(MeshConfig(data=1, fsdp=8))
+    context = BuildContext({"place": make_placer(mesh)})
+    built = build_llama(tokenizer, context, path=str(tmp_path), lora_rank=2, base_dtype="bfloat16")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(built.pretrained):
+        assert leaf.sharding.mesh == mesh and leaf.dtype == jnp.bfloat16, path
+    learner = make_learner("ilql", built.model, {"awac_weight": 1.0})
+    state = init_learner_state(
+        learner, optimizer=make_optimizer(OptimConfig()), key=jax.random.key(0), trunk=built.pretrained
+    )
+    jax.tree.map(np.testing.assert_array_equal, state.frozen["base"]["h"]["mlp"]["up_proj"]["kernel"],
+                 built.pretrained["h"]["mlp"]["up_proj"]["kernel"])  # fmt: skip

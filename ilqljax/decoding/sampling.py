@@ -40,7 +40,7 @@ def prepare_for_decoding(model: ValueLM, params: dict, target: dict, *, critic: 
     `target` is {} for a BC model; `critic` says whether the critic has a say (`DecodeConfig.beta` is not 0). On a CPU
     the networks are laid out for products of few rows.
     """
-    if critic and "base" in params:  # one copy of the base for all
+    if "base" in params and (critic or model.config.base_dtype != "float32"):  # one copy of the base for all, as it is
         base, trunks = params["base"], {"policy": params.get("policy", params.get("trunk"))}
     else:
         base, trunks = {}, {"policy": merge_adapter(policy_trunk(params))}

@@ -14,8 +14,9 @@ from ilqljax.data.tokenizer import FILE_NAME, GPT2Tokenizer, PretrainedTokenizer
 from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.io.gguf import SMOLLM2, find_gguf, read_gguf_tokenizer
-from ilqljax.models.io.hf import load_language_model, resize_vocabulary
+from ilqljax.models.io.hf import EMBEDDINGS, load_language_model, resize_vocabulary
 from ilqljax.models.io.networks import OPTIONS, Networks, load_networks
+from ilqljax.models.io.tables import Place, keep_on_host
 from ilqljax.models.llama import Llama, LlamaConfig
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, policy_trunk
 
@@ -33,33 +34,44 @@ class BuiltModel(NamedTuple):
 
 
 @register("model", "gpt2", options=(GPT2Config, ValueLMConfig))
-def build_gpt2(tokenizer: Tokenizer, *, path: str = "", **options: Any) -> BuiltModel:
+def build_gpt2(
+    tokenizer: Tokenizer, context: BuildContext | None = None, *, path: str = "", **options: Any
+) -> BuiltModel:
     """Build a GPT-2 with value heads, or a pretrained model of any covered architecture (`load_pretrained`).
 
     Args:
         tokenizer: decides the vocabulary's size.
+        context: of the run; may say where parameters go.
         path: a model's directory or hub name to load; its size then overrides the sizes here. "" starts from random
             parameters. A directory with a critic's networks too (`io.networks`) decides which networks there are.
         **options: those of `GPT2Config` and `ValueLMConfig`.
     """
-    return _build(GPT2, GPT2Config, tokenizer, path, options)
+    return _build(GPT2, GPT2Config, tokenizer, context, path, options)
 
 
 @register("model", "llama", options=(LlamaConfig, ValueLMConfig))
-def build_llama(tokenizer: Tokenizer, *, path: str = "", **options: Any) -> BuiltModel:
+def build_llama(
+    tokenizer: Tokenizer, context: BuildContext | None = None, *, path: str = "", **options: Any
+) -> BuiltModel:
     """Build a Llama with value heads, or a pretrained model of any covered architecture (`load_pretrained`).
 
     Args:
         tokenizer: decides the vocabulary's size.
+        context: of the run; may say where parameters go.
         path: a model's directory or hub name to load; its size then overrides the sizes here. "" starts from random
             parameters. A directory with a critic's networks too (`io.networks`) decides which networks there are.
         **options: those of `LlamaConfig` and `ValueLMConfig`.
     """
-    return _build(Llama, LlamaConfig, tokenizer, path, options)
+    return _build(Llama, LlamaConfig, tokenizer, context, path, options)
 
 
 def _build(
-    backbone: Callable[..., Any], sizes_class: type, tokenizer: Tokenizer, path: str, options: dict[str, Any]
+    backbone: Callable[..., Any],
+    sizes_class: type,
+    tokenizer: Tokenizer,
+    context: BuildContext | None,
+    path: str,
+    options: dict[str, Any],
 ) -> BuiltModel:
     sizes, heads = split_options(options, sizes_class, ValueLMConfig)
     n_new_rows = tokenizer.vocab_size - tokenizer.n_text
@@ -67,16 +79,20 @@ def _build(
     heads = ValueLMConfig(**heads, n_new_rows=n_new_rows)
     if not path:
         return BuiltModel(ValueLM(backbone(config), heads), tokenizer, None)
-    return load_pretrained(path, tokenizer, heads, **{name: getattr(config, name) for name in NUMERICS})
+    place = context.values.get("place", keep_on_host) if context else keep_on_host
+    return load_pretrained(path, tokenizer, heads, place=place, **{name: getattr(config, name) for name in NUMERICS})
 
 
-def load_pretrained(path: str, tokenizer: Tokenizer, heads: ValueLMConfig, **numerics: Any) -> BuiltModel:
+def load_pretrained(
+    path: str, tokenizer: Tokenizer, heads: ValueLMConfig, *, place: Place = keep_on_host, **numerics: Any
+) -> BuiltModel:
     """Load a model to start from: a language model, or all of a critic's networks.
 
     Args:
         path: a directory, or a hub name.
         tokenizer: whose rows the embeddings are to have; those of control tokens that the model lacks are added.
         heads: which networks there are to be, where the directory does not say.
+        place: where each of a language model's parameters goes, as in `hf.load_language_model`.
         **numerics: options of the backbone's config, as in `hf.load_language_model`.
 
     Raises:
@@ -98,12 +114,14 @@ def load_pretrained(path: str, tokenizer: Tokenizer, heads: ValueLMConfig, **num
                 f"tokenizer that the model was trained with, or delete {OPTIONS} there to start from its policy alone."
             )
         return BuiltModel(networks.model, tokenizer, policy_trunk(networks.params), networks)
-    backbone, trunk = load_language_model(str(local) if local.exists() else path, **numerics)
+    name, param_dtype = str(local) if local.exists() else path, heads.base_dtype if heads.lora_rank else "float32"
+    backbone, trunk = load_language_model(name, param_dtype=param_dtype, place=place, **numerics)
     n_rows = backbone.config.vocab_size
     check_vocabulary(path, n_rows, tokenizer)
     # Rows past the text's own are padding, unless a run of ours made them.
     trained = n_rows == tokenizer.vocab_size or (local / FILE_NAME).is_file()
     trunk = resize_vocabulary(trunk, tokenizer.vocab_size, n_text=0 if trained else tokenizer.n_text)
+    trunk |= {name: place(name, trunk[name]) for name in EMBEDDINGS if name in trunk}
     backbone = type(backbone)(replace(backbone.config, vocab_size=tokenizer.vocab_size))
     return BuiltModel(ValueLM(backbone, heads), tokenizer, trunk)
 

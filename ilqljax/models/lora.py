@@ -55,7 +55,7 @@ def attach_adapter(
     if n_rows:
         for name in ("wte", "lm_head"):
             if name in trunk:
-                adapted[f"{name}_rows"] = trunk[name][-n_rows:]
+                adapted[f"{name}_rows"] = trunk[name][-n_rows:].astype(jnp.float32)
     return adapted
 
 
@@ -83,11 +83,10 @@ def join_adapter(base: Any, adapter: Any) -> Any:
 
 
 def merge_adapter(trunk: dict) -> dict:
-    """Fold an adapter into the trunk's own arrays; one without an adapter is returned as it is."""
+    """Fold an adapter into the trunk's own arrays, in float32; one without an adapter is returned as it is."""
     if "lora_a" in trunk:
         update = jnp.matmul(trunk["lora_a"], trunk["lora_b"], precision="highest")
-        kernel = trunk["kernel"] + trunk["lora_scale"][..., None, None] * update
-        trunk = {**trunk, "kernel": kernel.astype(trunk["kernel"].dtype)}
+        trunk = {**trunk, "kernel": trunk["kernel"] + trunk["lora_scale"][..., None, None] * update}
     merged = {}
     for name, value in trunk.items():
         if isinstance(value, dict):
@@ -101,4 +100,4 @@ def merge_adapter(trunk: dict) -> dict:
 
 def replace_last_rows(embedding: Array, rows: Array) -> Array:
     """Return an embedding [V D] whose last N rows are others [N D]."""
-    return jnp.concatenate([embedding[: len(embedding) - len(rows)], rows.astype(embedding.dtype)])
+    return jnp.concatenate([embedding[: len(embedding) - len(rows)], rows])

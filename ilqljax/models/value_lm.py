@@ -47,6 +47,7 @@ class ValueLMConfig:
             trunk itself.
         lora_alpha: an adapter's update is multiplied by `lora_alpha / lora_rank`.
         lora_targets: linear layers that get adapters, such as ("q_proj", "v_proj"); () is all of the blocks.
+        base_dtype: of a frozen trunk's parameters, "float32" or "bfloat16".
         frozen_value: the value heads read the frozen trunk without an adapter; needs `lora_rank`.
         level: what an action is: "token" (Q has one output per vocabulary entry) or "utterance" (Q is one number, read
             where the utterance ends); in a run the algorithm says which.
@@ -62,6 +63,7 @@ class ValueLMConfig:
     lora_rank: int = 0
     lora_alpha: float = 16.0
     lora_targets: tuple[str, ...] = ()
+    base_dtype: str = "float32"
     frozen_value: bool = False
     level: str = field(default="token", metadata=NO_OPTION)
     n_new_rows: int = field(default=6, metadata=NO_OPTION)
@@ -71,6 +73,7 @@ class ValueLMConfig:
         check_range(self, "(0, inf)", "lora_alpha")
         check_known(("token", "utterance"), level=self.level)
         check_known(("full", "low_rank", "tied"), q_head=self.q_head)
+        check_known(("float32", "bfloat16"), base_dtype=self.base_dtype)
         check_range(self, "[1, inf)", "q_rank")
         if self.q_head == "tied" and self.advanced_mlp:
             raise UserError("q_head='tied' has no residual form. Set advanced_mlp=False, or q_head='low_rank'.")
@@ -125,6 +128,7 @@ class ValueLM:
         c = self.config
         if not c.lora_rank or lora.split_adapter(trunk)[1]:
             return trunk
+        trunk = jax.tree.map(lambda x: x.astype(jnp.dtype(c.base_dtype)), trunk)
         return lora.attach_adapter(
             key, trunk, rank=c.lora_rank, alpha=c.lora_alpha, targets=c.lora_targets, n_rows=c.n_new_rows
         )

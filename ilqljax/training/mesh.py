@@ -6,7 +6,7 @@ Rows of a batch are dealt out over the mesh axes `data` and `fsdp`. Parameters a
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,6 +149,19 @@ def infer_param_shardings(shapes: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: NamedSharding(mesh, _partition(path_name(path), leaf.shape, mesh)), shapes
     )
+
+
+def make_placer(mesh: Mesh) -> Callable[[str, np.ndarray], jax.Array]:
+    """Make the function that puts a parameter, given by its path and values, on the mesh as `PARTITION_RULES` say.
+
+    With many processes each is given the values whole, and keeps its own part.
+    """
+
+    def place(path: str, array: np.ndarray) -> jax.Array:
+        sharding = NamedSharding(mesh, _partition(path, array.shape, mesh))
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return place
 
 
 def path_name(path: tuple) -> str:

@@ -18,7 +18,7 @@ from ilqljax.models.builders import BuiltModel
 from ilqljax.rl.algorithms import Learner, make_learner
 from ilqljax.training.evaluation import Judge
 from ilqljax.training.loop import Stage, make_stage
-from ilqljax.training.mesh import check_batch_size, make_mesh
+from ilqljax.training.mesh import check_batch_size, make_mesh, make_placer
 from ilqljax.training.processes import check_same, first_process_first
 from ilqljax.training.run_config import CLONING_DATASETS, RunConfig, TrainConfig, complete_config, read_run_config
 from ilqljax.training.runs import check_tokenizer, choose_run_dir
@@ -67,7 +67,7 @@ def plan_run(config: Section, *, overrides: Mapping[str, Any] | None = None) -> 
     if algorithm.has_critic:
         check_choice(settings.decode, level=algorithm.level, frozen=not options.awac_weight)
     run_dir = choose_run_dir(saved)
-    context = settings.make_context()
+    context = settings.make_context(place=make_placer(mesh))
     with first_process_first():  # it prepares files that the others find
         built: BuiltModel = context.build("model")
         if settings.resume:

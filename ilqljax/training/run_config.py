@@ -146,9 +146,9 @@ class RunConfig:
         """The algorithm and its options; errors are those of `read_options`."""
         return read_options(self.algorithm, self.train.loss)
 
-    def make_context(self) -> BuildContext:
-        """Make what builds the run's objects."""
-        return BuildContext({"seed": self.seed}, self.objects)
+    def make_context(self, **values: Any) -> BuildContext:
+        """Make what builds the run's objects, which may ask for values by name."""
+        return BuildContext({"seed": self.seed, **values}, self.objects)
 
     def settle_stages(self) -> tuple[TrainConfig, TrainConfig]:
         """Return the settings of the cloning stage and of the main one.

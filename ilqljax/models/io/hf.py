@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from ilqljax.data.files import fetch_snapshot, save_arrays, save_text
@@ -17,17 +18,35 @@ from ilqljax.models.backbone import Backbone
 from ilqljax.models.gpt2 import GPT2Config
 from ilqljax.models.io.families import FAMILIES, find_family
 from ilqljax.models.io.gguf import SMOLLM2, find_gguf, read_gguf
-from ilqljax.models.io.tables import INDEX, WEIGHTS, Renamed, build_tree, flatten, open_weights, read_settings
+from ilqljax.models.io.tables import (
+    INDEX,
+    WEIGHTS,
+    Place,
+    Renamed,
+    build_tree,
+    flatten,
+    keep_on_host,
+    open_weights,
+    read_settings,
+)
 from ilqljax.models.llama import LlamaConfig
 
 Config = GPT2Config | LlamaConfig
+EMBEDDINGS = ("wte", "lm_head")
 
 
-def load_language_model(name: str, **numerics: Any) -> tuple[Backbone, dict]:
-    """Load a model from a directory, a GGUF file or, when online, a hub name: its backbone and float32 parameters.
+def load_language_model(
+    name: str, *, param_dtype: str = "float32", place: Place = keep_on_host, **numerics: Any
+) -> tuple[Backbone, dict]:
+    """Load a model from a directory, a GGUF file or, when online, a hub name: its backbone and parameters.
 
-    `numerics` are options of the backbone's config that the model's own does not decide: `dtype`, `remat`, `unroll`,
-    and GPT-2's `dropout`.
+    Args:
+        name: which one.
+        param_dtype: of the parameters.
+        place: where each goes as soon as it is whole (`tables.build_tree`); embeddings stay on the host, where their
+            vocabulary is resized.
+        **numerics: options of the backbone's config that the model's own does not decide: `dtype`, `remat`, `unroll`,
+            and GPT-2's `dropout`.
 
     Raises:
         UserError: there is no such model, it is damaged, or it is of another architecture or form than those covered.
@@ -40,7 +59,13 @@ def load_language_model(name: str, **numerics: Any) -> tuple[Backbone, dict]:
         settings = read_settings(source, required={kind: family.required for kind, family in FAMILIES.items()})
         weights = open_weights(source)
     config = read_config(settings, where=str(where), **numerics)
-    trunk = trunk_from_torch(weights, config, where=f"{source}'s weights")
+    trunk = trunk_from_torch(
+        weights,
+        config,
+        where=f"{source}'s weights",
+        dtype=jnp.dtype(param_dtype),
+        place=lambda path, array: array if path in EMBEDDINGS else place(path, array),
+    )
     return find_family(config).backbone(config), trunk
 
 
@@ -58,11 +83,14 @@ def read_config(settings: Mapping[str, Any], *, where: str, **numerics: Any) -> 
     return replace(config, **{name: value for name, value in numerics.items() if name in cls.__dataclass_fields__})
 
 
-def trunk_from_torch(weights: Mapping[str, np.ndarray], config: Config, *, where: str = "weights") -> dict:
+def trunk_from_torch(
+    weights: Mapping[str, np.ndarray], config: Config, *, where: str = "weights", **options: Any
+) -> dict:
     """Build a trunk's parameters from arrays under transformers' names; errors are those of `build_tree`.
 
     Names may be those of the whole model or of its trunk (`transformer.h.0...` or `h.0...`). Messages call the weights
-    `where`. Stored arrays (`ilqljax.data.files.StoredArrays`) are read one by one.
+    `where`; `options` are `dtype` and `place` of `build_tree`. Stored arrays (`ilqljax.data.files.StoredArrays`) are
+    read one by one.
     """
     family = find_family(config)
     redundant = (*family.redundant, "lm_head.weight") if getattr(config, "tied", True) else family.redundant
@@ -76,6 +104,7 @@ def trunk_from_torch(weights: Mapping[str, np.ndarray], config: Config, *, where
         sizes=family.sizes(config),
         where=f"{where} (of {config})",
         transposed=family.transposed,
+        **options,
     )
 
 
@@ -115,12 +144,13 @@ def resize_vocabulary(trunk: Mapping, vocab_size: int, *, n_text: int = 0, seed:
     the mean keeps the logits of new tokens ordinary, so a pretrained model's distribution hardly moves (Hewitt 2021).
     """
     resized = dict(trunk)
-    for name in ("wte", "lm_head"):
+    for name in EMBEDDINGS:
         if name in trunk:
             known = np.asarray(trunk[name])[: min(n_text or vocab_size, vocab_size)]
             extra = vocab_size - len(known)
-            noise = np.random.default_rng(seed).normal(0.0, 0.02 * known.std(), (extra, known.shape[1]))
-            resized[name] = np.concatenate([known, (known.mean(0) + noise).astype(known.dtype)]) if extra else known
+            mean, deviation = known.mean(0, dtype=np.float32), known.std(dtype=np.float32)
+            noise = np.random.default_rng(seed).normal(0.0, 0.02 * deviation, (extra, known.shape[1]))
+            resized[name] = np.concatenate([known, (mean + noise).astype(known.dtype)]) if extra else known
     return resized
 
 

@@ -7,7 +7,7 @@ stands for that of every layer; these arrays are stacked on a leading axis:
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.typing import DTypeLike
 
 from ilqljax.data.files import StoredArrays, read_json
 from ilqljax.errors import UserError
@@ -23,10 +24,16 @@ from ilqljax.errors import UserError
 # The leaves of nested dicts by their path, `params/v/dense_in/kernel`, and back.
 flatten, unflatten = partial(flatten_dict, sep="/"), partial(unflatten_dict, sep="/")
 Table = Mapping[str, tuple[str, str]]
+Place = Callable[[str, np.ndarray], Any]  # from a parameter's path and values to where it is to be
 MAX_LISTED = 9
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SAVE_AGAIN = "Save the model with `save_pretrained(..., safe_serialization=True)`."
 WRONG_ARRAYS = "does not hold the model's arrays."
+
+
+def keep_on_host(path: str, array: np.ndarray) -> np.ndarray:
+    """Leave a parameter where it is."""
+    return array
 
 
 def build_tree(
@@ -37,8 +44,10 @@ def build_tree(
     sizes: Mapping[str, int] = MappingProxyType({}),
     where: str,
     transposed: bool = False,
+    dtype: DTypeLike = np.float32,
+    place: Place = keep_on_host,
 ) -> dict:
-    """Build a tree of float32 parameters from the arrays of a table.
+    """Build a tree of parameters from the arrays of a table.
 
     Args:
         arrays: by the table's names, and no others.
@@ -47,6 +56,8 @@ def build_tree(
         sizes: what letters stand for; the others are read off the first arrays that have them.
         where: what the arrays are, for messages.
         transposed: the file has kernels [out, in], as torch's linear layers keep them; ours are [in, out].
+        dtype: of the parameters.
+        place: where each parameter goes as soon as it is whole, so that the host need not hold all of them.
 
     Raises:
         UserError: names are missing or unexpected, shapes do not fit each other, or an array holds something else than
@@ -68,9 +79,9 @@ def build_tree(
         for i, part in enumerate(parts):  # one at a time: together with their stack they would be the model twice
             array = np.asarray(arrays[part])
             array = array.T if transposed and path.endswith("kernel") else array
-            stack = tree.setdefault(path, np.empty((len(parts), *array.shape), np.float32))
+            stack = np.empty((len(parts), *array.shape), dtype) if i == 0 else stack
             _copy_numbers(array, stack[i, ...], f"{where}: {part}")
-        tree[path] = stack if "{i}" in name else stack[0, ...]
+        tree[path] = place(path, stack if "{i}" in name else stack[0, ...])
     return unflatten(tree)
 
 
@@ -81,7 +92,7 @@ def _name_parts(name: str, layers: int) -> list[str]:
 def _copy_numbers(array: np.ndarray, out: np.ndarray, name: str) -> None:
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise UserError(f"{name} holds {array.dtype}, not numbers of floating point. Choose an unquantised model.")
-    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
         out[...] = array
     if not np.isfinite(out).all():
         raise UserError(
