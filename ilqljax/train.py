@@ -38,10 +38,10 @@ from ilqljax.training.evaluation import (
     Trained,
     evaluate_policies,
     evaluate_rollouts,
-    export_policy,
     make_policy,
     save_transform,
 )
+from ilqljax.training.export import export_policy, save_card
 from ilqljax.training.loop import Stage, Start, say, train_stage
 from ilqljax.training.metrics import JsonlWriter, MetricWriter, TensorBoardWriter, WandbWriter
 from ilqljax.training.plan import Plan, plan_run
@@ -80,8 +80,10 @@ def train(config: Section, *, overrides: Mapping[str, Any] | None = None, comman
                 # Once the last stage's checkpoints fit, nothing refuses the config that a resumed run goes on with.
                 settles = bool(plan.config.resume) and name == last_begun
                 policies[name] = run_stage(plan, stage, run_dir, Start(trunk, networks), settles=settles)
-            export_policy(run_dir / "export" / "policy", plan.built, list(policies.values())[-1])
+            exported, (name, trained) = run_dir / "export" / "policy", list(policies.items())[-1]
+            export_policy(exported, plan.config, plan.built, trained)
             evaluate_policies(plan.config, plan.built, policies, judge=plan.judge, run_dir=run_dir, out_dir=run_dir)
+            save_card(exported, plan.config, plan.built, trained, policy=name, run_dir=run_dir)
         except KeyboardInterrupt:
             say(f"the same command with --config.resume={run_dir} continues from the last checkpoint")
             raise

@@ -40,7 +40,12 @@ def test_run_folder_holds_what_the_readme_promises(unbroken):
     names = ("config.json", "results.json", "results.txt", "evaluation.jsonl", "impact_ratios.csv", "report.html")
     for name in names:
         assert (run_dir / name).stat().st_size > 0, name
-    for name in ("tokenizer/ilqljax_tokenizer.json", "export/policy/model.safetensors", "export/policy/config.json"):
+    for name in (
+        "tokenizer/ilqljax_tokenizer.json",
+        "export/policy/model.safetensors",
+        "export/policy/config.json",
+        "export/policy/README.md",
+    ):
         assert (run_dir / name).is_file(), name
     assert "fluency: under the clone" in (run_dir / "results.txt").read_text()
     assert list((run_dir / "metrics" / "bc").glob("events*"))

@@ -179,6 +179,28 @@ def save_whole(path: str | Path, write: Callable[[Path], object]) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror}). Choose a folder you may write to.") from error
 
 
+def save_files(folder: str | Path, write: Callable[[Path], object], *, replaced: Iterable[str] = ()) -> None:
+    """Let `write` make all files of a folder, and move them there when it has; where it cannot, the old ones stay.
+
+    Other files of the folder, which is made where it is missing, stay too, but for those `replaced` that `write` did
+    not make again. What cannot be written is a `UserError`.
+    """
+    folder = Path(folder)
+    temporary = folder / f".{os.getpid()}.tmp"
+    try:
+        temporary.mkdir(parents=True)
+        write(temporary)
+        made = sorted(path.name for path in temporary.iterdir())
+        for name in made:
+            os.replace(temporary / name, folder / name)
+        for name in set(replaced).difference(made):
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}). Choose a folder you may write to.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def check_writable(path: str | Path, *, append: bool = False) -> None:
     """Raise a `UserError` unless a file may be saved whole there, or appended to; nothing is touched.
 

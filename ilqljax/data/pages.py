@@ -1,10 +1,11 @@
-"""Pages of HTML that load nothing and run nothing, from Jinja2 templates in which every text is escaped.
+"""Pages of HTML that load nothing and run nothing, from Jinja2 templates in which every text is escaped; plain texts.
 
 A template extends `document.html.j2`, whose content security policy enforces it. Templates and style sheets lie in the
 folder `templates` beside the code that fills them.
 """
 
 import re
+from collections.abc import Mapping
 
 import jinja2
 
@@ -22,9 +23,18 @@ def render_page(package: str, template: str, **values: object) -> str:
 
     All values but those of type `markupsafe.Markup` are escaped; a name in the template without a value is an error.
     """
+    return _render(package, template, values, autoescape=True)
+
+
+def render_text(package: str, template: str, **values: object) -> str:
+    """Return a whole text that is not HTML, such as Markdown, from a template as `render_page`; nothing is escaped."""
+    return _render(package, template, values, autoescape=False)
+
+
+def _render(package: str, template: str, values: Mapping[str, object], *, autoescape: bool) -> str:
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader("ilqljax.data")]),
-        autoescape=True,
+        autoescape=autoescape,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

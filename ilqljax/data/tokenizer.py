@@ -160,7 +160,8 @@ class Tokenizer(ABC):
         Texts have the same ids there, and the control tokens are its special tokens: `<|pad|>` pads and `</a>` ends. A
         control token whose name the text's vocabulary has already (Llama 2 has a `</s>` of its own) is called
         `<|ilqljax:/s|>` there. transformers reads special tokens out of text; `split_special_tokens=True` forbids it.
-        Beside a `config.json` of model_type qwen2 it splits text as Qwen 2 does, whatever these files say.
+        Beside a `config.json` of model_type qwen2 it splits text as Qwen 2 does, whatever these files say. For a chat,
+        bos_token and eos_token are the model's own, as its template writes them.
 
         Raises:
             UserError: the text's ids have gaps, in which transformers would number the control tokens.
@@ -173,11 +174,11 @@ class Tokenizer(ABC):
             first_id=self.n_text,
             control=control,
             template=self.chat_template,
-            names=self._name_ends(),
+            names=self._name_special(),
         )
 
-    def _name_ends(self) -> dict[str, str]:
-        """Return which tokens of the text's own are special to transformers, instead of control tokens."""
+    def _name_special(self) -> dict[str, str]:
+        """Return what is special to transformers under its names instead of control tokens; "" is nothing."""
         return {}
 
 
@@ -390,9 +391,14 @@ class PretrainedTokenizer(Tokenizer):
         """Return the id of a special token by its name, `eos_token`, or by its content, `<|im_end|>`; else None."""
         return self._special_ids.get(self.names.get(name, name))
 
-    def _name_ends(self) -> dict[str, str]:
-        ends = [token for token, number in self._special_ids.items() if number == self.eoa_id]  # of a chat
-        return {"eos_token": ends[0]} if ends else {}
+    def _name_special(self) -> dict[str, str]:
+        if not self.chat:
+            return {}
+        # Templates write these by name: what they mean by them must stay what it was.
+        named = {name: self.names.get(name, "") for name in ("bos_token", "eos_token")}
+        if "eos_token" not in self.chat_template:
+            named["eos_token"] = next(token for token, number in self._special_ids.items() if number == self.eoa_id)
+        return {name: token if token in self._special_ids else "" for name, token in named.items()}
 
     def _decode_text(self, ids: list[int]) -> str:
         return self._backend.decode(ids, skip_special_tokens=True)

@@ -213,7 +213,7 @@ def save_published(
         first_id: the first control token's; the others follow.
         control: control tokens in the order of their ids, and what transformers calls those that it knows: `pad_token`.
         template: of chats, or "".
-        names: other tokens by what transformers calls them, in place of control tokens: `eos_token`.
+        names: other tokens by what transformers calls them, in place of control tokens: `eos_token`; "" for none.
 
     Raises:
         UserError: the text's ids have gaps, in which transformers would number the control tokens.
@@ -231,8 +231,8 @@ def save_published(
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",  # most other classes have a splitter of their own
         "clean_up_tokenization_spaces": False,
-        **{name: written[token] for token, name in control.items() if name},
-        **names,
+        **{name: written[token] for token, name in control.items() if name and name not in names},
+        **{name: token for name, token in names.items() if token},
         "additional_special_tokens": [written[t] for t, name in control.items() if not name or name in names],
     }
     folder.mkdir(parents=True, exist_ok=True)

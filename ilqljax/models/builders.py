@@ -148,6 +148,8 @@ def build_pretrained_tokenizer(
         path: a directory with tokenizer.json, a GGUF file, "smollm2" or a hub name; "" is `config.model.path`.
         chat: dialogues are laid out by the model's chat template: the environment is the user, the agent the assistant.
         instruction: what the system's message of the template says; "" leaves it to the template.
+
+    A tokenizer that a run of ours saved in a chat format keeps it; another instruction is a `UserError`.
     """
     path = path or context.sections.get("model", {}).get("path", "")
     if not path:
@@ -162,6 +164,11 @@ def build_pretrained_tokenizer(
     if not isinstance(tokenizer, PretrainedTokenizer):
         raise UserError(
             f"config.tokenizer.chat=True, and the tokenizer of {path} has no chat template. Set it to False."
+        )
+    if tokenizer.chat and instruction not in ("", tokenizer.instruction):
+        raise UserError(
+            f"{path} was trained with the instruction {tokenizer.instruction!r}, and config.tokenizer.instruction is "
+            f"{instruction!r}. Leave it out, or give the same."
         )
     return tokenizer if tokenizer.chat else tokenizer.with_chat(instruction)
 

@@ -1,4 +1,4 @@
-"""Trained policies: how they act, are judged and exported, and how a run is opened to have them back."""
+"""Trained policies: how they act and are judged, and how a run is opened to have them back."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +23,6 @@ from ilqljax.decoding.policy import ActingConfig, TextPolicy, check_choice
 from ilqljax.envs.base import LanguageEnvironment, Policy, interact_environments
 from ilqljax.errors import UserError
 from ilqljax.models.builders import BuiltModel
-from ilqljax.models.io.networks import Networks, save_networks
-from ilqljax.models.value_lm import policy_trunk
 from ilqljax.rl.algorithms import Learner, init_learner_state, make_learner, select_acting_params
 from ilqljax.rl.optim import make_optimizer
 from ilqljax.rl.steps import TrainState
@@ -151,23 +149,6 @@ def evaluate_rollouts(environments: Sequence[LanguageEnvironment], policy: Polic
         "return_standard_error": float(error),
         "turns": float(np.mean([len(sequence) for sequence in played])),
     }
-
-
-def export_policy(directory: Path, built: BuiltModel, trained: Trained, *, critic: bool = False) -> None:
-    """Write a policy as a directory for transformers with its tokenizer, with `critic` its heads and targets too."""
-    if is_first_process():
-        params, target = (trained.params, trained.target) if critic else ({"policy": policy_trunk(trained.params)}, {})
-        save_model(directory, Networks(trained.learner.model, params, target), built.tokenizer)
-
-
-def save_model(directory: Path, networks: Networks, tokenizer: Tokenizer | None) -> None:
-    """Write networks, and the tokenizer beside them, if there is one, for us and for transformers."""
-    ids = {}
-    if tokenizer is not None:
-        ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eoa_id, "pad_token_id": tokenizer.pad_id}
-        tokenizer.save(directory)
-        tokenizer.to_transformers(directory)
-    save_networks(directory, networks, special_ids=ids)
 
 
 def save_transform(run_dir: Path, name: str, transform: Transform) -> None:

@@ -27,7 +27,8 @@ from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.io.networks import Networks, load_networks
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, policy_trunk
 from ilqljax.rl.algorithms import make_learner, read_options, select_acting_params
-from ilqljax.training.evaluation import Trained, evaluate_rollouts, save_model
+from ilqljax.training.evaluation import Trained, evaluate_rollouts
+from ilqljax.training.export import save_model
 from ilqljax.training.loop import Start, make_stage, train_stage
 from ilqljax.training.mesh import MeshConfig, make_mesh
 from ilqljax.training.run_config import TrainConfig

@@ -181,6 +181,11 @@ def open_run_config(run_dir: str | Path, *, imports: tuple[str, ...] = ()) -> tu
     """
     folder = resolve_path(read_folder(run_dir))
     config = load_saved_config(folder)
+    if "model_type" in config:
+        raise UserError(
+            f"{folder} is a model, such as `ilqljax export` writes, and no run. Give the folder that training printed, "
+            f"or start a run from it with --config.model.path={folder}."
+        )
     sections = dict.fromkeys(("model", "pretrain", "train", "decode", "acting"), ConfigDict)
     kinds = {"algorithm": str, "seed": int, **sections}
     if wrong := [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]:

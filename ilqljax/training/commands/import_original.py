@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     from ilqljax.config import resolve_path
     from ilqljax.data.tokenizer import load_tokenizer
     from ilqljax.models.io.original import load_original
-    from ilqljax.training.evaluation import save_model
+    from ilqljax.training.export import save_model
 
     networks = load_original(resolve_path(args.weights), n_head=args.n_head)
     tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
