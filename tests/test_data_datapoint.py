@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ilqljax.data.datapoint import DataPoint, collate, encode_prompt
+from ilqljax.data.datapoint import DataPoint, collate, encode_prompt, extend_buckets
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.envs.base import LanguageObservation
 from ilqljax.errors import UserError
@@ -272,3 +272,16 @@ def test_a_row_that_does_not_fit_is_refused():
         collate([point], length=6, n_actions=2, n_utterance_actions=1, pad_id=0)
     with pytest.raises(ValueError, match="2 rows were given for batch_size=1"):
         collate([point, point], length=7, n_actions=2, n_utterance_actions=1, pad_id=0, batch_size=1)
+
+
+@pytest.mark.parametrize(
+    ("buckets", "longest", "extended"),
+    [
+        ((96, 128), 1000, (96, 128, 256, 512, 1000)),
+        ((64, 128), 100, (64, 100)),
+        ((128, 64), 256, (64, 128, 256)),
+        ((), 50, (50,)),
+    ],
+)
+def test_buckets_double_up_to_the_longest_row(buckets, longest, extended):
+    assert extend_buckets(buckets, longest) == extended

@@ -274,3 +274,19 @@ def collate(
         per_utterance=pad_transitions("utterance_", 2, n_utterance_actions),
         hidden=hidden,
     )
+
+
+def extend_buckets(buckets: Sequence[int], longest: int) -> tuple[int, ...]:
+    """Return the buckets below the longest row, more of them by doubling, and the longest row's own.
+
+    A pretrained model may have room for a hundred times what rows need, and attention over padding costs its square.
+
+    | buckets, longest | result |
+    |------------------|--------|
+    | (96, 128), 1000  | (96, 128, 256, 512, 1000) |
+    | (64, 128), 100   | (64, 100) |
+    """
+    extended = sorted(bucket for bucket in buckets if bucket < longest)
+    while extended and 2 * extended[-1] < longest:
+        extended.append(2 * extended[-1])
+    return (*extended, longest)

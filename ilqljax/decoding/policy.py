@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from ilqljax.data.datapoint import EXCERPT, Dialogue, encode_prompt
+from ilqljax.data.datapoint import EXCERPT, Dialogue, encode_prompt, extend_buckets
 from ilqljax.data.dataset import View
 from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.data.types import UNCLIPPED, Array
@@ -29,7 +29,7 @@ class ActingConfig:
 
     Attributes:
         batch_size: rows per compiled call; the last call of a batch is filled up with repeated rows.
-        length_buckets: prompt lengths to compile for; what the model has room for is always one.
+        length_buckets: prompt lengths to compile for; these doubled, and what the model has room for, are too.
     """
 
     batch_size: int = 32
@@ -104,7 +104,7 @@ class TextPolicy(Policy):
         self.model, self.config, self.tokenizer, self.view = model, config, tokenizer, view
         self.params, self.target = params, target
         self.max_prompt, self.batch_size = capacity, batch_size
-        self.length_buckets = (*sorted(b for b in length_buckets if b < capacity), capacity)
+        self.length_buckets = extend_buckets(length_buckets, capacity)
         self.key = jax.random.key(seed)
         self.n_acted = 0
         ids = {

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ilqljax.data.datapoint import extend_buckets
 from ilqljax.data.dataset import ListRLDataset
 from ilqljax.data.loader import eval_batches
 from ilqljax.data.pages import render_page
@@ -94,7 +95,7 @@ def inspect_rows(
     if "v" not in params:
         raise UserError("The policy has no critic to look into: it was cloned. Give a run of ilql or one of its kin.")
     n_positions = model.backbone.config.n_positions
-    buckets = (*(length for length in length_buckets if length < n_positions), n_positions)
+    buckets = extend_buckets(length_buckets, n_positions)
     step = make_value_step(model, value_range=value_range)
     rows: list[list[ActionValue]] = []
     for batch in eval_batches(dataset, batch_size=batch_size, length_buckets=buckets):

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ilqljax.config import resolve_path
-from ilqljax.data.datapoint import Dialogue
+from ilqljax.data.datapoint import Dialogue, extend_buckets
 from ilqljax.data.dataset import ObservationDataset, View
 from ilqljax.data.loader import eval_batches
 from ilqljax.data.tokenizer import Tokenizer, load_tokenizer
@@ -42,9 +42,8 @@ def score_texts(
     if not dialogues:
         return np.zeros(0)
     most = model.backbone.config.n_positions
-    buckets = (*(length for length in sorted(length_buckets) if length < most), most)
     rows = ObservationDataset([view(dialogue) for dialogue in dialogues], tokenizer, max_length=most)
-    batches = eval_batches(rows, batch_size=batch_size, length_buckets=buckets)
+    batches = eval_batches(rows, batch_size=batch_size, length_buckets=extend_buckets(length_buckets, most))
     means = [jax.device_get(mean_log_probability(model, trunk, batch)) for batch in batches]
     return np.concatenate(means)[: len(dialogues)]
 
