@@ -210,7 +210,7 @@ def test_a_round_that_fails_is_reported_with_its_item_and_side(monkeypatch):
 def test_a_line_that_is_no_answer_is_passed_over(monkeypatch):
     lines = ["a library says hello", '{"ready": true}', '{"seconds": 2.0}', '{"peak_bytes": 5}']
     replace_worker(monkeypatch, f"print({chr(10).join(lines)!r})")
-    assert run_round("reward", 0, "ours", 0)[1:] == (2.0, 5)
+    assert run_round("reward", 0, "ours", 0)[1:] == (2.0, 5, None)
 
 
 def test_an_item_whose_twin_fails_keeps_our_side_and_says_so(monkeypatch):
