@@ -60,7 +60,7 @@ def measure(names: list[str], *, n_pairs: int, against: str, out: str) -> None:
     """Measure every item and print the table; the file is written first of all, and anew after each."""
     dtypes = sorted({work.dtype for name in names for work in ITEMS[name]})
     limits = {dtype: measure_limits(dtype=dtype) for dtype in dtypes}
-    rows = []
+    rows, skipped = [], []
 
     def save() -> None:
         if out:
@@ -68,11 +68,14 @@ def measure(names: list[str], *, n_pairs: int, against: str, out: str) -> None:
 
     save()
     for name in names:
-        for number in range(len(ITEMS[name])):
+        for number, work in enumerate(ITEMS[name]):
+            if lacks := getattr(work, "lacks", ""):
+                skipped.append(f"{work.name} was skipped, because its model is not there: {lacks}")
+                continue
             rows.append(measure_item(name, number, n_pairs=n_pairs, against=against))
             print(f"{rows[-1]['item']}: {rows[-1]['ours_seconds'][0]:.3g} s", flush=True)
             save()
-    print(format_table(rows, limits=limits, against=against))
+    print("\n".join([format_table(rows, limits=limits, against=against), *skipped]))
 
 
 if __name__ == "__main__":

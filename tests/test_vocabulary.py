@@ -6,7 +6,7 @@ import pytest
 
 from ilqljax.models import chunks
 from ilqljax.models.cpu import compile_for
-from ilqljax.models.cpu.products import transpose_kernels
+from ilqljax.models.cpu.products import BLOCK, FEW_ROWS, cut_kernels
 from ilqljax.models.dense import Dense, apply_dense
 from ilqljax.rl.objectives.likelihood import score_rows, token_cross_entropy
 from ilqljax.training.mesh import MeshConfig, batch_sharding, make_mesh
@@ -98,11 +98,11 @@ def test_products_of_rows_equal_a_dense_layer_and_its_gradients():
     rng = np.random.default_rng(1)
     x, kernel, out = (rng.normal(size=s).astype(np.float32) for s in ((2, 3, 4), (4, 5), (2, 3, 5)))
     layer = {"kernel": kernel, "bias": rng.normal(size=5).astype(np.float32)}
-    for params in (layer, transpose_kernels({"inner": layer})["inner"]):
+    for params in (layer, cut_kernels({"inner": layer})["inner"]):
         ours = jax.vjp(lambda x, params: Dense(5).apply({"params": params}, x), x, params)
         plain = jax.vjp(lambda x, params: nn.Dense(5).apply({"params": params}, x), x, layer)
         (dx, d_params), (expected_dx, expected) = ours[1](out), plain[1](out)
-        d_kernel = d_params["kernel"] if "kernel" in d_params else d_params["kernel_t"].T
+        d_kernel = d_params["kernel"] if "kernel" in d_params else d_params["kernel_blocks"][0, :, :5]
         for a, b in (
             (ours[0], plain[0]),
             (dx, expected_dx),
@@ -119,10 +119,32 @@ def test_a_dense_layer_draws_the_parameters_that_flax_draws():
     jax.tree.map(np.testing.assert_array_equal, Dense(5, **init).init(key, x), nn.Dense(5, **init).init(key, x))
 
 
-def test_transposed_kernels_are_laid_out_so_and_nothing_else_is_touched():
-    params = {"h": {"c_fc": {"kernel": np.ones((3, 4, 5)), "bias": np.ones((3, 5))}, "ln": {"scale": np.ones((3, 4))}}}
-    turned = jax.tree.map(np.shape, transpose_kernels(params), is_leaf=lambda x: not isinstance(x, dict))
-    assert turned == {"h": {"c_fc": {"kernel_t": (3, 5, 4), "bias": (3, 5)}, "ln": {"scale": (3, 4)}}}
+def test_kernels_are_cut_into_blocks_of_outputs_and_nothing_else_is_touched():
+    def layer(n_outputs, **others):
+        return {"kernel": np.ones((3, 4, n_outputs)), **others}
+
+    params = {"h": {"c_fc": layer(5, bias=np.ones((3, 5))), "q_proj": layer(2 * BLOCK), "odd": layer(BLOCK + 1)}}
+    params["h"]["ln"] = {"scale": np.ones((3, 4))}
+    laid = jax.tree.map(np.shape, cut_kernels(params), is_leaf=lambda x: not isinstance(x, dict))
+    assert laid["h"] == {
+        "c_fc": {"kernel_blocks": (3, 1, 4, BLOCK), "bias": (3, 5)},
+        "q_proj": {"kernel_blocks": (3, 2, 4, BLOCK)},
+        "odd": {"kernel": (3, 4, BLOCK + 1)},  # nothing would tell how many outputs there are
+        "ln": {"scale": (3, 4)},
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("n_rows", [1, 2, FEW_ROWS, FEW_ROWS + 1])
+@pytest.mark.parametrize(("n_outputs", "bias"), [(BLOCK + 1, True), (2 * BLOCK, False)])
+def test_a_kernel_in_blocks_multiplies_as_it_does_whole(n_outputs, bias, n_rows, dtype):
+    rng = np.random.default_rng(2)
+    layer = {"kernel": rng.normal(size=(7, n_outputs)).astype(np.float32)}
+    layer |= {"bias": rng.normal(size=n_outputs).astype(np.float32)} if bias else {}
+    x = rng.normal(size=(n_rows, 7)).astype(np.float32)
+    whole, cut = (np.asarray(apply_dense(p, x, dtype, "float32")) for p in (layer, cut_kernels(layer)))
+    assert whole.shape == cut.shape == (n_rows, n_outputs)
+    np.testing.assert_allclose(cut, whole, rtol=1e-5, atol=1e-5)
 
 
 def row_losses(weights, x, ids):

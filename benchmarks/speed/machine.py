@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from benchmarks.speed.clock import measure_seconds
 from ilqljax.data.types import Array
+from ilqljax.models.cpu.products import cut_kernels
 from ilqljax.models.dense import apply_dense
 
 KERNEL = (768, 3072)  # of GPT-2 small's MLP
@@ -50,12 +51,12 @@ def measure_bandwidth(*, repeats: int = 8) -> float:
 def measure_kernel_rate(rows: int, *, dtype: str = "float32", repeats: int = 4) -> float:
     """Return the best rate of reading GPT-2's kernels by products with so many rows, in bytes a second.
 
-    Kernels lie as acting lays them out (`ilqljax.models.cpu.products.transpose_kernels`). This is what bounds a
+    Kernels lie as acting lays them out (`ilqljax.models.cpu.products.cut_kernels`). This is what bounds a
     decoding step built of XLA's products, whatever the memory could give.
     """
     n = 48  # half a gigabyte in float32: more than any cache holds
     # Arrays of their own: a stack would be copied from.
-    layers = [{"kernel_t": jnp.full(KERNEL[::-1], 1e-6, dtype), "bias": jnp.zeros(KERNEL[1])} for _ in range(n)]
+    layers = [cut_kernels({"kernel": jnp.full(KERNEL, 1e-6, dtype), "bias": jnp.zeros(KERNEL[1])}) for _ in range(n)]
 
     @jax.jit
     def multiply(x, layers):
@@ -65,7 +66,7 @@ def measure_kernel_rate(rows: int, *, dtype: str = "float32", repeats: int = 4) 
 
     x = jnp.ones((rows, KERNEL[0]), dtype)
     multiply(x, layers).block_until_ready()
-    n_bytes = n * layers[0]["kernel_t"].nbytes
+    n_bytes = n * layers[0]["kernel_blocks"].nbytes
     return n_bytes / min(measure_seconds(lambda: multiply(x, layers).block_until_ready()) for _ in range(repeats))
 
 

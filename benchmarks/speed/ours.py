@@ -1,18 +1,24 @@
 """The work items as this project does them: each returns a function that does the work once and waits for it."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
 from benchmarks.speed.work import (
     SEED,
     VOCAB_SIZE,
     ActWork,
+    AdapterWork,
+    HeadsWork,
     LoaderWork,
+    PretrainedWork,
     RaggedWork,
     RewardWork,
+    SampleWork,
     Sizes,
     StartupWork,
     TrainWork,
@@ -21,12 +27,14 @@ from benchmarks.speed.work import (
 from ilqljax.data.dataset import ObservationDataset, SelectedRows
 from ilqljax.data.loader import eval_batches, expect_counts, make_train_loader
 from ilqljax.data.tokenizer import CharacterTokenizer
-from ilqljax.data.types import Batch, Transitions
+from ilqljax.data.types import Array, Batch, Transitions
 from ilqljax.decoding.generate import DecodeConfig, make_generate
 from ilqljax.decoding.sampling import prepare_for_decoding
 from ilqljax.hiring.matching.dense import DenseIndex
+from ilqljax.models.backbone import compute_logits
 from ilqljax.models.gpt2 import GPT2, GPT2Config
-from ilqljax.models.value_lm import ValueLM, ValueLMConfig
+from ilqljax.models.io.hf import load_language_model, resize_vocabulary
+from ilqljax.models.value_lm import ValueLM, ValueLMConfig, policy_trunk
 from ilqljax.rl.algorithms import find_unreached, init_learner_state, make_learner
 from ilqljax.rl.optim import OptimConfig, make_optimizer
 from ilqljax.rl.steps import TargetConfig, TrainState, make_train_step
@@ -35,10 +43,11 @@ from ilqljax.rl.steps import TargetConfig, TrainState, make_train_step
 BUCKETS = {"length_buckets": (256, 384, 512), "action_buckets": (128, 192, 256)}
 
 
-def make_run(work: Work) -> Callable[[int], None]:
+def make_run(work: Work) -> Callable[[int], float | None]:
     """Prepare an item; what is prepared (parameters, compiled programs) is not part of a run.
 
-    A run takes the number of the round, which decides the rows of an item that goes through a list.
+    A run takes the number of the round, which decides the rows of an item that goes through a list. It returns a number
+    that the twin must find too, where both start from the same weights: a loss, or what `measure_prompts` says.
     """
     makers = {
         TrainWork: make_train,
@@ -47,6 +56,9 @@ def make_run(work: Work) -> Callable[[int], None]:
         StartupWork: lambda startup: make_train(startup.work),
         ActWork: make_act,
         RewardWork: make_reward,
+        AdapterWork: make_adapter_train,
+        HeadsWork: make_heads_train,
+        SampleWork: make_sample,
     }
     return makers[type(work)](work)
 
@@ -149,7 +161,7 @@ class Row:
         return {}
 
 
-def make_batch(work: TrainWork) -> Batch:
+def make_batch(work: TrainWork | AdapterWork | HeadsWork) -> Batch:
     """Make rows whose last actions end the row, with one reward at the end."""
     rows, n = work.batch_size, work.n_actions
     actions = np.tile(np.arange(work.length - n - 1, work.length - 1, dtype=np.int32), (rows, 1))
@@ -173,6 +185,80 @@ def make_act(work: ActWork) -> Callable[[int], None]:
     keys = jax.random.split(jax.random.key(SEED), work.batch_size)
     networks = prepare_for_decoding(model, params, target, critic=True)
     return lambda number: generate(networks, tokens, lengths, keys).tokens.block_until_ready()
+
+
+def load_pretrained(work: PretrainedWork, options: ValueLMConfig) -> tuple[ValueLM, dict]:
+    """Load the item's model, with rows for the control tokens and its layers unrolled, and its trunk."""
+    backbone, trunk = load_language_model(work.path, dtype=work.dtype, unroll=work.sizes.n_layer)
+    trunk = resize_vocabulary(trunk, work.sizes.vocab_size, n_text=work.sizes.n_text)
+    config = dataclasses.replace(backbone.config, vocab_size=work.sizes.vocab_size)
+    return ValueLM(type(backbone)(config), options), trunk
+
+
+def make_adapter_train(work: AdapterWork) -> Callable[[int], float]:
+    """Prepare a cloning step of adapters."""
+    model, trunk = load_pretrained(work, ValueLMConfig(lora_rank=work.rank))
+    learner, optimizer = make_learner("bc", model, {}), make_optimizer(OptimConfig(lr=1e-5))
+    state = init_learner_state(learner, optimizer=optimizer, key=jax.random.key(SEED), trunk=trunk)
+    step = jax.jit(make_train_step(learner.loss_fn, optimizer, target=TargetConfig()), donate_argnums=0)
+    batch = make_batch(work)
+    return report_loss(step, state, batch)
+
+
+def make_heads_train(work: HeadsWork) -> Callable[[int], float]:
+    """Prepare an ILQL step on hidden states that are known, in the dtype that they are kept in."""
+    options = ValueLMConfig(lora_rank=16, frozen_value=True, q_head="low_rank", q_rank=work.rank)
+    model, trunk = load_pretrained(work, options)
+    learner, optimizer = make_learner("ilql", model, {}), make_optimizer(OptimConfig(lr=1e-5))
+    params = model.init_params(jax.random.key(SEED), trunk=trunk) | work.draw_heads()
+    networks = params, model.init_target(params)
+    state = init_learner_state(learner, optimizer=optimizer, key=jax.random.key(SEED), networks=networks)
+    step = jax.jit(make_train_step(learner.loss_fn, optimizer, target=TargetConfig()), donate_argnums=0)
+    batch = make_batch(work)
+    hidden = jax.jit(lambda trunk, tokens: model.select_hidden(model.run_trunk(trunk, tokens)).astype(jnp.bfloat16))
+    return report_loss(step, state, batch._replace(hidden=hidden(trunk, batch.tokens)))
+
+
+def report_loss(step: Callable, state: TrainState, batch: Batch) -> Callable[[int], float]:
+    """Make the function that takes a step and returns its loss."""
+    held = [state]
+
+    def run(number: int) -> float:
+        state, metrics = step(held.pop(), batch)
+        held.append(jax.block_until_ready(state))
+        return float(metrics["loss"])
+
+    return run
+
+
+def make_sample(work: SampleWork) -> Callable[[int], float]:
+    """Prepare sampling from a policy whose adapter acting folds in; no token ends an utterance."""
+    model, trunk = load_pretrained(work, ValueLMConfig(lora_rank=16))
+    params = {"policy": model.adapt_trunk(jax.random.key(SEED), trunk)}
+    config = DecodeConfig(max_new_tokens=work.n_new, top_p=work.top_p)
+    generate = make_generate(model, config, end_ids=(), pad_id=work.sizes.n_text)
+    tokens, lengths = work.draw_tokens(work.prompt), np.full(work.batch_size, work.prompt, np.int32)
+    keys = jax.random.split(jax.random.key(SEED), work.batch_size)
+    networks = prepare_for_decoding(model, params, {}, critic=False)
+    value = measure_prompts(model, params, tokens)
+
+    def run(number: int) -> float:
+        generate(networks, tokens, lengths, keys).tokens.block_until_ready()
+        return value
+
+    return run
+
+
+def measure_prompts(model: ValueLM, params: dict, tokens: Int[np.ndarray, "B P"]) -> float:
+    """Return the mean log-probability of the likeliest token after each prompt, by which both sides are compared."""
+
+    @jax.jit
+    def measure(params: dict, tokens: Array) -> Array:
+        trunk = policy_trunk(params)
+        logits = compute_logits(trunk, model.run_trunk(trunk, tokens).hidden[:, -1])
+        return jax.nn.log_softmax(logits).max(axis=-1).mean()
+
+    return float(measure(params, tokens))
 
 
 def make_reward(work: RewardWork) -> Callable[[int], None]:

@@ -24,7 +24,7 @@ PARTS = (
     ("attention", r"\battn\b"),
     ("MLP", r"\bmlp\b"),
     ("layer norms", r"\bln_\w+\b"),
-    ("embeddings", r"\bGPT2\b"),
+    ("embeddings", r"\b(GPT2|Llama)\b"),
     ("optimizer", r"\boptimizer\b"),
     ("targets", r"\btargets\b"),
 )

@@ -1,6 +1,7 @@
 """Run work items side by side and tabulate: seconds, ratios pair by pair, shares of the machine's limits, memory."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -12,11 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.speed.clock import spread
-from benchmarks.speed.work import ITEMS, ActWork, StartupWork, Work
+from benchmarks.speed.work import ITEMS, ActWork, SampleWork, StartupWork, Work
 from ilqljax.errors import UserError
 
 Row = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[2]  # what `python -m benchmarks` is run in
+# How far the first losses of both sides may be apart, as a share.
+TOLERANCES = {"float32": 2e-3, "bfloat16": 2e-2}
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 
 
@@ -35,11 +38,15 @@ def measure_limits(*, dtype: str) -> Row:
 
 
 class Round(NamedTuple):
-    """What one process measured: seconds until its first work was done, seconds of the next, and its peak memory."""
+    """What one process measured: seconds until its first work was done, seconds of the next, and its peak memory.
+
+    `value` is what the first work computed, where the two sides start from the same weights.
+    """
 
     ready_seconds: float
     seconds: float
     peak_bytes: float
+    value: float | None = None
 
 
 def run_round(
@@ -64,7 +71,7 @@ def run_round(
     if process.returncode or not found.keys() >= {"seconds", "peak_bytes"}:
         name = ITEMS[item][number].name or item
         raise UserError(f"The {side} side of {name} ended early (exit status {process.returncode}; messages above).")
-    return Round(ready, found["seconds"], found["peak_bytes"])
+    return Round(ready, found["seconds"], found["peak_bytes"], found.get("value"))
 
 
 def measure_item(item: str, number: int, *, n_pairs: int, against: str) -> Row:
@@ -73,7 +80,7 @@ def measure_item(item: str, number: int, *, n_pairs: int, against: str) -> Row:
     The row of an item whose other side fails has our side alone, and a note of it under "failed".
 
     Raises:
-        UserError: our side failed.
+        UserError: our side failed, or the sides do not compute the same.
     """
     work = ITEMS[item][number]
     rounds: dict[str, list[Round]] = {"ours": []} | ({against: []} if against and work.has_twin else {})
@@ -95,6 +102,7 @@ def measure_item(item: str, number: int, *, n_pairs: int, against: str) -> Row:
                     del rounds[side]
                 else:
                     rounds[side].append(done)
+            row |= compare_values(work, [done[-1].value for done in rounds.values()])
     seconds = {side: [r.ready_seconds if startup else r.seconds for r in done] for side, done in rounds.items()}
     for side, done in rounds.items():
         row[f"{side}_seconds"] = spread(seconds[side])
@@ -106,7 +114,18 @@ def measure_item(item: str, number: int, *, n_pairs: int, against: str) -> Row:
 
 def bound_memory(work: Work, seconds: float) -> Row:
     """Return how many bytes a second reading all parameters once a decoding step amounts to; of decoding only."""
-    return {"bytes_per_second": work.bytes_per_step * work.n_new / seconds} if isinstance(work, ActWork) else {}
+    acting = isinstance(work, (ActWork, SampleWork))
+    return {"bytes_per_second": work.bytes_per_step * work.n_new / seconds} if acting else {}
+
+
+def compare_values(work: Work, values: list[float | None]) -> Row:
+    """Return what each side found, where that can be compared; a `UserError` where it is not the same."""
+    found = [value for value in values if value is not None]
+    if len(found) < 2:
+        return {}
+    if not math.isclose(*found, rel_tol=TOLERANCES[work.dtype]):
+        raise UserError(f"{work.name}: the two sides find {found[0]:.6g} and {found[1]:.6g}, so they do other work.")
+    return {"values": found}
 
 
 def format_table(rows: list[Row], *, limits: dict[str, Row], against: str) -> str:

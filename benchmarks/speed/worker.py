@@ -1,8 +1,8 @@
 """One round of one side of one work item: `python -m benchmarks.speed.worker ITEM NUMBER SIDE ROUND [PROFILE]`.
 
-It prepares, does the work once to warm up and says so; then it does the work once more, or again and again for half a
-second, and prints the median of the seconds and the most memory that it had. With PROFILE, a folder, it writes a trace
-of that work there.
+It prepares, does the work once to warm up and says so, with what it computed where the other side must find the same;
+then it does the work once more, or again and again for half a second, and prints the median of the seconds and the most
+memory that it had. With PROFILE, a folder, it writes a trace of that work there.
 """
 
 import json
@@ -28,8 +28,7 @@ def main() -> None:
 
         enable_compilation_cache()
     run, index = make_run(ITEMS[item][int(number)]), int(round_number)
-    run(index)
-    answer({"ready": True})
+    answer({"ready": True, "value": run(index)})
     if profile:
         import jax
 

@@ -28,6 +28,8 @@ from jaxtyping import Bool, Float, Int
 # for a shape and a dtype, and tests check both (`tests/shapes.py`).
 Array: TypeAlias = Any
 
+# Axes of a device mesh (`ilqljax.training.mesh`) that a batch's rows are dealt out over.
+BATCH_AXES = ("data", "fsdp")
 # A range that clips no value.
 UNCLIPPED = (-math.inf, math.inf)
 

@@ -8,15 +8,17 @@ runs it (losses, decoding, heads, meshes) sees `Backbone` alone. Its parameters 
     h/...            the blocks' parameters, stacked on a leading axis L
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Bool, Float, Int
 
-from ilqljax.data.types import Array
+from ilqljax.data.types import BATCH_AXES, Array
 from ilqljax.models.attention import attend_cached, attend_causally
 from ilqljax.models.cpu import decoding as on_cpu
 from ilqljax.models.cpu import products, use_cpu_tricks
@@ -133,10 +135,23 @@ def take_cache_rows(x: Float[Array, "..."], rows: Int[Array, "N"], *, n_kv_head:
 def embed(trunk: nn.Module, wte: Float[Array, "V D"], tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
     """Look tokens up, within a trunk's `__call__`; an adapter may have rows of its own (`ilqljax.models.lora`)."""
     if not trunk.has_variable("params", "wte_rows"):
-        return wte[tokens]
+        return keep_rows(wte[tokens])
     rows: Any = trunk.get_variable("params", "wte_rows")
     n_kept = len(wte) - len(rows)
-    return jnp.where((tokens >= n_kept)[..., None], rows[jnp.maximum(tokens - n_kept, 0)], wte[tokens])
+    return keep_rows(jnp.where((tokens >= n_kept)[..., None], rows[jnp.maximum(tokens - n_kept, 0)], wte[tokens]))
+
+
+def keep_rows(x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
+    """Keep rows on the devices that they were dealt to, in a function that knows its mesh; elsewhere change nothing.
+
+    The embeddings are split over their width. Left alone, the compiler splits all hidden states as these, and every
+    device computes its share of all rows: what a step needs on each then grows with the number of devices. Fewer rows
+    than devices, as microbatches may have, are left alone.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not set(BATCH_AXES) <= set(mesh.axis_names) or len(x) % math.prod(mesh.shape[axis] for axis in BATCH_AXES):
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES))
 
 
 def output_embedding(trunk: dict) -> tuple[Float[Array, "V D"], Float[Array, "N D"] | None]:
@@ -151,7 +166,10 @@ def output_embedding(trunk: dict) -> tuple[Float[Array, "V D"], Float[Array, "N 
 def compute_logits(trunk: dict, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
     """Apply the language-model head: float32 logits from hidden states of any dtype."""
     head, rows = output_embedding(trunk)
-    logits = _multiply_by_rows(hidden, head)
+    if "head_blocks" in trunk and hidden.ndim == 2 and len(hidden) <= products.FEW_ROWS:  # acting on a CPU
+        logits = products.multiply_blocks(hidden, trunk["head_blocks"])[:, : len(head)]
+    else:
+        logits = _multiply_by_rows(hidden, head)
     if rows is None:
         return logits
     # Not of an embedding put together, which would be copied at every token.

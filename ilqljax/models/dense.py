@@ -29,8 +29,8 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B F"]:
         """Multiply by the kernel and add the bias, if any."""
-        if self.has_variable("params", "kernel_t"):  # laid out for acting on a CPU
-            layer = {"kernel_t": self.get_variable("params", "kernel_t")}
+        if self.has_variable("params", "kernel_blocks"):  # laid out for acting on a CPU
+            layer = {"kernel_blocks": self.get_variable("params", "kernel_blocks")}
         else:
             layer = {"kernel": self.param("kernel", self.kernel_init, (x.shape[-1], self.features))}
         if self.use_bias:

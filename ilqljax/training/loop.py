@@ -29,7 +29,7 @@ from ilqljax.rl.steps import TrainState, are_finite, make_eval_step, make_train_
 from ilqljax.training.compilation import CompilationCounter, count_product_flops
 from ilqljax.training.evaluation import evaluate_loss
 from ilqljax.training.hidden_states import with_hidden_states
-from ilqljax.training.mesh import batch_sharding, infer_param_shardings, shard_batch
+from ilqljax.training.mesh import batch_sharding, infer_param_shardings, shard_batch, trace_on
 from ilqljax.training.metrics import MetricWriter, NonFiniteError, ProgressBar, Recorder
 from ilqljax.training.processes import check_same, is_first_process
 from ilqljax.training.run_config import TrainConfig
@@ -150,8 +150,8 @@ def compile_stage(
         counts=expect_counts(stage.rows, batch_size=settings.batch_size) if settings.sort_window > 1 else None,
     )
     shardings_in, shardings_out = (shardings, batch_sharding(mesh)), (shardings, replicated)
-    step = jax.jit(step, donate_argnums=0, in_shardings=shardings_in, out_shardings=shardings_out)
-    evaluate = jax.jit(make_eval_step(learner.loss_fn), out_shardings=replicated)
+    step = jax.jit(trace_on(mesh, step), donate_argnums=0, in_shardings=shardings_in, out_shardings=shardings_out)
+    evaluate = jax.jit(trace_on(mesh, make_eval_step(learner.loss_fn)), out_shardings=replicated)
     is_finite = jax.jit(are_finite, out_shardings=replicated)  # replicated: all processes come to one decision
     return state, template, step, evaluate, is_finite
 

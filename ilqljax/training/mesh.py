@@ -8,17 +8,20 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
+from ilqljax.data.types import BATCH_AXES
 from ilqljax.errors import UserError
 
+P, R = ParamSpec("P"), TypeVar("R")
+
 AXES = ("data", "fsdp", "tensor")
-BATCH_AXES = ("data", "fsdp")
 
 # What a parameter's name (searched in its path) says of its *last* axes, so that a leading layer axis L stays whole.
 # The first layout that divides evenly is taken; if none does, the first one without the axes that do not.
@@ -137,6 +140,20 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
     for n_rows in {np.shape(x)[0] for x in jax.tree.leaves(batch)}:
         check_batch_size(n_rows * jax.process_count(), mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+
+
+def trace_on(mesh: Mesh, function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function that is compiled for a mesh know it, so that trunks keep their rows where they were dealt to.
+
+    See `ilqljax.models.backbone.keep_rows`.
+    """
+
+    @wraps(function)
+    def traced(*args: P.args, **kwargs: P.kwargs) -> R:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args, **kwargs)
+
+    return traced
 
 
 def infer_param_shardings(shapes: Any, mesh: Mesh) -> Any:

@@ -7,7 +7,7 @@ docs/performance.md.
 | module       | what XLA does on a CPU                                 | trick                                       |
 |--------------|--------------------------------------------------------|---------------------------------------------|
 | `products`   | multiplies half precision number by number, and few    | operands ordered and laid out for its fast  |
-|              | rows, or over two axes, slowly                         | products, kernels transposed for acting     |
+|              | rows, or over two axes, slowly                         | products, kernels in blocks for acting       |
 |              | sums over rows slowly, refuses half-precision products | a hand-written gradient of the widest layer |
 | `attention`  | computes the whole square of causal attention          | blocks of queries, with their own gradient  |
 | `decoding`   | copies layers and caches at every token, is slow to    | layers and caches with arrays of their own, |

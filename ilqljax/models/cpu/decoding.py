@@ -9,17 +9,22 @@ from jaxtyping import Float, Int
 
 from ilqljax.data.types import Array
 from ilqljax.models.cpu import trick
-from ilqljax.models.cpu.products import transpose_kernels
+from ilqljax.models.cpu.products import cut_kernels, cut_outputs
 
 
 @partial(jax.jit, static_argnames="split")
 def lay_out(trunks: dict, heads: dict, *, split: bool) -> tuple[dict, dict]:
-    """Lay out what acting reads: layers apart if `split`, their kernels and those of heads transposed.
+    """Lay out what acting reads: layers apart if `split`, their kernels and those of heads in blocks of outputs.
 
-    These are copies of what they replace, made here once; within a sampler they would be made for every batch.
+    These are copies of what they replace, made here once; within a sampler they would be made for every batch. Of the
+    language-model head there is one besides, "head_blocks".
     """
-    split_trunks = {role: split_layers(trunk) if split and trunk else trunk for role, trunk in trunks.items()}
-    return split_trunks, transpose_kernels(heads)
+    if not split:
+        return trunks, cut_kernels(heads)
+    laid = {role: split_layers(trunk) if trunk else trunk for role, trunk in trunks.items()}
+    whole = laid["base"] or laid["policy"]
+    whole["head_blocks"] = cut_outputs(whole["lm_head" if "lm_head" in whole else "wte"].T)
+    return laid, cut_kernels(heads)
 
 
 @trick
@@ -27,9 +32,9 @@ def split_layers(trunk: dict) -> dict:
     """Give each layer arrays of its own, for a loop that reads them at every turn.
 
     XLA copies a layer out of the stack at every use, which triples what a decoding step reads and writes. The caches of
-    such a trunk are split too, and kernels lie transposed (`transpose_kernels`).
+    such a trunk are split too, and kernels lie in blocks (`cut_kernels`).
     """
-    stack = transpose_kernels(trunk["h"])
+    stack = cut_kernels(trunk["h"])
     n_layer = len(jax.tree.leaves(stack)[0])
     layers = tuple(jax.tree.map(lambda stacked, i=i: stacked[i], stack) for i in range(n_layer))
     return trunk | {"h": jax.lax.optimization_barrier(layers)}

@@ -16,6 +16,9 @@ from ilqljax.data.types import Array
 from ilqljax.models.chunks import Scores, count_chunks, join_rows, reduce_scores, scan_vocabulary, split_rows
 from ilqljax.models.cpu import trick
 
+# Outputs of a block of a kernel that is laid out for acting, and the most rows that are multiplied by such blocks.
+BLOCK, FEW_ROWS = 64, 64
+
 
 def is_half(dtype: jax.typing.DTypeLike) -> bool:
     """Tell whether a dtype is one of half precision."""
@@ -24,47 +27,75 @@ def is_half(dtype: jax.typing.DTypeLike) -> bool:
 
 @trick
 def apply_dense(layer: dict, x: Float[Array, "*B D"], dtype: str, out_dtype: str) -> Float[Array, "*B F"]:
-    """Apply a linear layer, whichever way its kernel lies (`transpose_kernels`).
+    """Apply a linear layer, whichever way its kernel lies (`cut_kernels`).
 
     The product is one of two matrices, over rows [BT D]: the gradient of a kernel over x [B T D] would contract two
     axes at once, which XLA does at 0.4 times the rate.
     """
-    name, axis = ("kernel_t", 1) if "kernel_t" in layer else ("kernel", 0)
-    rows, kernel, bias = x.reshape(-1, x.shape[-1]).astype(dtype), layer[name], layer.get("bias")
+    rows, bias = x.reshape(-1, x.shape[-1]).astype(dtype), layer.get("bias")
+    if "kernel_blocks" in layer and len(rows) <= FEW_ROWS:
+        out = multiply_blocks(rows, layer["kernel_blocks"])
+        out = out if bias is None else out[:, : len(bias)] + bias[None]
+        return out.astype(out_dtype).reshape(*x.shape[:-1], -1)
+    kernel = join_blocks(layer["kernel_blocks"], bias) if "kernel_blocks" in layer else layer["kernel"]
     if is_half(dtype):
-        bias = jnp.zeros(kernel.shape[1 - axis]) if bias is None else bias
-        return apply_affine(rows, kernel, bias, axis, out_dtype).reshape(*x.shape[:-1], -1)
-    dimensions = (((1,), (axis,)), ((), ()))
+        bias = jnp.zeros(kernel.shape[1]) if bias is None else bias
+        return apply_affine(rows, kernel, bias, out_dtype).reshape(*x.shape[:-1], -1)
+    dimensions = (((1,), (0,)), ((), ()))
     out = jax.lax.dot_general(rows, kernel.astype(dtype), dimensions, preferred_element_type=out_dtype)
     out = out.reshape(*x.shape[:-1], -1)
     return out if bias is None else out + bias.astype(out_dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+@trick
+def multiply_blocks(rows: Float[Array, "N D"], blocks: Float[Array, "blocks D W"]) -> Float[Array, "N blocks*W"]:
+    """Multiply few rows by a matrix that is cut into blocks of its outputs (`cut_outputs`), with sums in float32.
+
+    A product of few rows is as fast as its kernel is read. XLA repacks a whole kernel for each; a block stays in cache.
+    """
+    n = len(rows)
+    if n == 1 and is_half(rows.dtype):
+        rows = jnp.concatenate([rows, rows])
+    shared = jnp.broadcast_to(rows, (len(blocks), *rows.shape))
+    dimensions = (((2,), (1,)), ((0,), (0,)))
+    out = jax.lax.dot_general(shared, blocks.astype(rows.dtype), dimensions, preferred_element_type=jnp.float32)
+    return jnp.swapaxes(out, 0, 1)[:n].reshape(n, -1)
+
+
+def cut_outputs(kernel: Float[Array, "*L D F"]) -> Float[Array, "*L blocks D W"]:
+    """Cut a matrix into blocks of `BLOCK` outputs, filled up with zeros, each of which lies in memory by itself."""
+    *n_layer, width, n_outputs = kernel.shape
+    n_blocks = -(-n_outputs // BLOCK)
+    filled = jnp.pad(kernel, [(0, 0)] * (kernel.ndim - 1) + [(0, n_blocks * BLOCK - n_outputs)])
+    return jnp.swapaxes(filled.reshape(*n_layer, width, n_blocks, BLOCK), -3, -2)
+
+
+def join_blocks(blocks: Float[Array, "blocks D W"], bias: Float[Array, "F"] | None) -> Float[Array, "D F"]:
+    """Undo `cut_outputs`, for products of many rows; without a bias all blocks are full."""
+    kernel = jnp.swapaxes(blocks, 0, 1).reshape(blocks.shape[1], -1)
+    return kernel if bias is None else kernel[:, : len(bias)]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
 def apply_affine(
-    rows: Float[Array, "N D"],
-    kernel: Float[Array, "D F"] | Float[Array, "F D"],
-    bias: Float[Array, "F"],
-    axis: int,
-    out_dtype: str,
+    rows: Float[Array, "N D"], kernel: Float[Array, "D F"], bias: Float[Array, "F"], out_dtype: str
 ) -> Float[Array, "N F"]:
-    """Multiply half-precision rows by a kernel whose `axis` is contracted, add the bias, and round once.
+    """Multiply half-precision rows by a kernel, add the bias, and round once.
 
     Gradients of kernel and bias stay in their own dtype.
     """
-    return (contract(rows, kernel.astype(rows.dtype), axis) + bias[None]).astype(out_dtype)
+    return (contract(rows, kernel.astype(rows.dtype), 0) + bias[None]).astype(out_dtype)
 
 
-def _apply_forward(rows, kernel, bias, axis, out_dtype):
-    return apply_affine(rows, kernel, bias, axis, out_dtype), (rows, kernel, bias)
+def _apply_forward(rows, kernel, bias, out_dtype):
+    return apply_affine(rows, kernel, bias, out_dtype), (rows, kernel, bias)
 
 
-def _apply_backward(axis, out_dtype, residuals, d_out):
+def _apply_backward(out_dtype, residuals, d_out):
     rows, kernel, bias = residuals
     d_out = d_out.astype(rows.dtype)
-    d_rows = contract(d_out, kernel.astype(rows.dtype), 1 - axis).astype(rows.dtype)
-    left, right = (rows, d_out) if axis == 0 else (d_out, rows)
-    d_kernel = contract(transpose(left), right, 0)
+    d_rows = contract(d_out, kernel.astype(rows.dtype), 1).astype(rows.dtype)
+    d_kernel = contract(transpose(rows), d_out, 0)
     return d_rows, d_kernel.astype(kernel.dtype), sum_rows(d_out).astype(bias.dtype)
 
 
@@ -104,20 +135,20 @@ def compute_logits(hidden: Float[Array, "*B D"], embedding: Float[Array, "V D"])
 
 
 @trick
-def transpose_kernels(params: dict) -> dict:
-    """Lay all kernels of linear layers transposed, as "kernel_t" [F D], for products of few rows.
+def cut_kernels(params: dict) -> dict:
+    """Lay all kernels of linear layers in blocks of outputs, as "kernel_blocks", for products of few rows.
 
-    XLA's products of one to 32 rows read such a kernel at 1.4 to 1.6 times the rate (docs/performance.md).
+    A layer whose outputs make no whole blocks, and which has no bias to tell how many there are, is left as it is.
     """
-    turned = {}
+    laid = {}
     for name, value in params.items():
         if isinstance(value, dict):
-            turned[name] = transpose_kernels(value)
-        elif name == "kernel":
-            turned["kernel_t"] = jnp.swapaxes(value, -1, -2)
+            laid[name] = cut_kernels(value)
+        elif name == "kernel" and ("bias" in params or value.shape[-1] % BLOCK == 0):
+            laid["kernel_blocks"] = cut_outputs(value)
         else:
-            turned[name] = value
-    return turned
+            laid[name] = value
+    return laid
 
 
 @trick

@@ -1,0 +1,36 @@
+"""What a step takes on each device, as the compiler counts it (`benchmarks.memory`)."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from benchmarks.memory import measure_step
+from ilqljax.models.backbone import keep_rows
+from ilqljax.models.llama import LlamaConfig
+from ilqljax.training.mesh import MeshConfig, make_mesh, trace_on
+
+CONFIG = LlamaConfig(vocab_size=512, n_positions=64, n_embd=64, n_layer=2, n_head=4, n_kv_head=2, n_inner=128)
+SIZES = {"length": 64, "n_actions": 32}
+
+
+@pytest.mark.parametrize("algorithm", ["bc", "ilql"])
+def test_more_devices_with_as_many_rows_each_need_no_more_memory_each(algorithm):
+    one, eight = (measure_step(CONFIG, algorithm, n_devices=n, **SIZES) for n in (1, 8))
+    assert eight.held < one.held / 2
+    assert eight.temporary < 1.25 * one.temporary
+
+
+@pytest.mark.parametrize(("n_rows", "kept"), [(16, True), (12, False)])
+def test_rows_are_kept_where_they_are_where_all_devices_have_as_many(n_rows, kept):
+    mesh = make_mesh(MeshConfig(data=2, fsdp=4))
+    x = np.arange(float(n_rows))[:, None]
+    out = jax.jit(trace_on(mesh, keep_rows))(jax.device_put(x, NamedSharding(mesh, PartitionSpec())))
+    np.testing.assert_array_equal(out, x)
+    assert (out.sharding.spec == PartitionSpec(("data", "fsdp"))) == kept
+    np.testing.assert_array_equal(jax.jit(keep_rows)(x), x)  # without a mesh
+
+
+def test_a_frozen_trunk_is_held_whether_a_step_reads_it_or_not():
+    trunk = CONFIG.vocab_size * 64 + 2 * 64 * (64 + 32 + 32 + 64 + 3 * 128)
+    assert measure_step(CONFIG, "ilql", n_devices=1, **SIZES).held > 4 * trunk
