@@ -15,7 +15,15 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, DynamicCache, GPT2Config, GPT2LMHeadModel, GPT2Model, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    GgufConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPT2Model,
+    PreTrainedModel,
+)
 
 from benchmarks.speed.work import (
     N_CONTROL,
@@ -241,7 +249,8 @@ def load_pretrained(work: PretrainedWork, dtype: torch.dtype = torch.float32) ->
     source, options = work.path, {}
     if source == SMOLLM2:
         source = Path(importlib.util.find_spec(SMOLLM2_PACKAGE).submodule_search_locations[0])
-        options["gguf_file"] = next(source.glob("*.gguf")).name
+        file = next(source.glob("*.gguf")).name
+        options = {"gguf_file": file, "quantization_config": GgufConfig(dequantize=True)}
     model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options).to(DEVICE).requires_grad_(False)
     model.resize_token_embeddings(work.sizes.vocab_size, mean_resizing=False)
     rows = model.get_input_embeddings().weight
