@@ -3,8 +3,6 @@
 import dataclasses
 import functools
 import string
-from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +13,7 @@ from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.rl.objectives.values import ILQLConfig
+from tests.dialogues import Talk
 
 TOKENIZER = CharacterTokenizer(string.ascii_lowercase + " .,!?'-")  # 40 ids
 TRUNK = GPT2Config(vocab_size=TOKENIZER.vocab_size, n_positions=32, n_embd=16, n_layer=2, n_head=2)
@@ -27,27 +26,13 @@ ADVANCED = ValueLMConfig(separate_policy=False, advanced_mlp=True)
 FULL = ILQLConfig(dm_weight=0.1, dm_margin=0.1, awac_weight=1.0, beta=0.5, transition_weight=0.3, discount=0.9)
 
 
-@dataclass(frozen=True)
-class Chat:
-    """A dialogue: utterances with the agent's rewards, and whether it is over."""
-
-    sequence: tuple
-    terminal: bool = True
-
-    def to_sequence(self) -> tuple[list, bool]:
-        return list(self.sequence), self.terminal
-
-    def metadata(self) -> dict[str, Any]:
-        return {}
-
-
 DIALOGUES = (
-    Chat((("ab", None), ("cd", 1.5))),
-    Chat((("hi there", None), ("yo.", -0.5), ("ok?", None), ("", 2.0)), terminal=False),
-    Chat((("a", 0.25), ("b", None))),
-    Chat((("nobody answers", None),)),  # no action
-    Chat((("x", None), ("long answer", -1.0)), terminal=False),
-    Chat((("q", None), ("w", 1.0), ("e", None), ("rt", 0.5))),
+    Talk((("ab", None), ("cd", 1.5))),
+    Talk((("hi there", None), ("yo.", -0.5), ("ok?", None), ("", 2.0)), terminal=False),
+    Talk((("a", 0.25), ("b", None))),
+    Talk((("nobody answers", None),)),  # no action
+    Talk((("x", None), ("long answer", -1.0)), terminal=False),
+    Talk((("q", None), ("w", 1.0), ("e", None), ("rt", 0.5))),
 )
 
 

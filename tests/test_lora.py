@@ -23,6 +23,7 @@ from ilqljax.rl.objectives.likelihood import token_cross_entropy
 from ilqljax.rl.optim import OptimConfig, make_optimizer
 from ilqljax.rl.steps import TargetConfig, make_train_step
 from ilqljax.training.mesh import MeshConfig, infer_param_shardings, make_mesh, shard_batch
+from tests.dialogues import Talk, answer
 
 TOKENIZER = CharacterTokenizer("abcdefghij")
 V = TOKENIZER.vocab_size
@@ -41,21 +42,8 @@ NETWORKS = {
 }
 
 
-class Answered:
-    """A posting and an answer, or the posting alone."""
-
-    def __init__(self, *said):
-        self.said = said
-
-    def to_sequence(self):
-        return list(self.said), len(self.said) > 1
-
-    def metadata(self):
-        return {}
-
-
 def make_batch(n_rows=8):
-    rows = [Answered(("abc"[: 1 + i % 3], None), ("dea"[i % 3 :], float(i))) for i in range(n_rows)]
+    rows = [answer("abc"[: 1 + i % 3], "dea"[i % 3 :], float(i)) for i in range(n_rows)]
     points = [DataPoint.from_observation(row, TOKENIZER) for row in rows]
     return collate(points, length=12, n_actions=6, n_utterance_actions=2, pad_id=TOKENIZER.pad_id)
 
@@ -93,7 +81,7 @@ def random_adapter(trunk, *, seed=0):
 
 
 def act(model, params, target, *, beta):
-    prompts = [encode_prompt(Answered((text, None)), TOKENIZER) for text in ("abc", "jih")]
+    prompts = [encode_prompt(Talk(((text, None),), terminal=False), TOKENIZER) for text in ("abc", "jih")]
     networks = prepare_for_decoding(model, params, target, critic=beta != 0)
     config = DecodeConfig(max_new_tokens=5, beta=beta, temperature=0.0, n_generations=2)
     generate = make_generate(model, config, end_ids=(TOKENIZER.eoa_id,), pad_id=TOKENIZER.pad_id)

@@ -13,7 +13,7 @@ from chats import (
     SEPARATE_SINGLE,
     SHARED,
     TOKENIZER,
-    Chat,
+    Talk,
     assert_close,
     leaf_paths,
     make_batch,
@@ -69,7 +69,7 @@ def test_what_padding_holds_changes_nothing(full):
 
 
 def test_batch_without_action_has_no_value_loss_and_finite_gradients(full):
-    (loss, metrics), gradients = full(make_batch([Chat((("only them", None),))] * 2))
+    (loss, metrics), gradients = full(make_batch([Talk((("only them", None),))] * 2))
     assert all(metrics[name] == 0.0 for name in ("v_loss", "q_loss", "cql_loss", "dm_loss"))
     assert loss == metrics["token_loss"] > 0.0  # transition_weight counts the environment's tokens
     assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradients))

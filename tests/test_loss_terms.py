@@ -12,7 +12,7 @@ from chats import (
     SEPARATE,
     SHARED,
     TOKENIZER,
-    Chat,
+    Talk,
     make_batch,
     make_model,
     make_params,
@@ -159,21 +159,21 @@ def critic():
 
 def test_terminal_step_bootstraps_zero(critic):
     # `<s> </s> a </a> </eod>`: actions at 1 and 2, as in `compute_critic`'s table.
-    values, v = critic(make_batch([Chat((("", None), ("a", 1.0)))], length=5, n_actions=2, batch_size=1))
+    values, v = critic(make_batch([Talk((("", None), ("a", 1.0)))], length=5, n_actions=2, batch_size=1))
     np.testing.assert_array_equal(values.v_t[0], v[0, [1, 2]])
     np.testing.assert_array_equal(values.v_next[0], [v[0, 2], 0.0])
 
 
 def test_truncated_dialogue_bootstraps_from_its_last_state(critic):
     # `<s> </s> a </a>`, padded: the state after the last action is that of `</a>`, at 3.
-    chat = Chat((("", None), ("a", 1.0)), terminal=False)
+    chat = Talk((("", None), ("a", 1.0)), terminal=False)
     values, v = critic(make_batch([chat], length=5, n_actions=2, batch_size=1))
     np.testing.assert_array_equal(values.v_next[0], v[0, [2, 3]])
 
 
 def test_environment_tokens_are_skipped(critic):
     # `<s> </s> </a> b </s> </a>`: from the action at 1, the next state is the next action's, at 4.
-    chat = Chat((("", None), ("", 1.0), ("b", None), ("", 1.0)), terminal=False)
+    chat = Talk((("", None), ("", 1.0), ("b", None), ("", 1.0)), terminal=False)
     values, v = critic(make_batch([chat], length=6, n_actions=2, batch_size=1))
     np.testing.assert_array_equal(values.v_next[0], v[0, [4, 5]])
 

@@ -78,7 +78,9 @@ def _build(
     config = sizes_class(vocab_size=tokenizer.vocab_size, **sizes)
     heads = ValueLMConfig(**heads, n_new_rows=n_new_rows)
     if not path:
-        return BuiltModel(ValueLM(backbone(config), heads), tokenizer, None)
+        model = ValueLM(backbone(config), heads)
+        check_targets(model)
+        return BuiltModel(model, tokenizer, None)
     place = context.values.get("place", keep_on_host) if context else keep_on_host
     return load_pretrained(path, tokenizer, heads, place=place, **{name: getattr(config, name) for name in NUMERICS})
 
@@ -122,8 +124,15 @@ def load_pretrained(
     trained = n_rows == tokenizer.vocab_size or (local / FILE_NAME).is_file()
     trunk = resize_vocabulary(trunk, tokenizer.vocab_size, n_text=0 if trained else tokenizer.n_text)
     trunk |= {name: place(name, trunk[name]) for name in EMBEDDINGS if name in trunk}
-    backbone = type(backbone)(replace(backbone.config, vocab_size=tokenizer.vocab_size))
-    return BuiltModel(ValueLM(backbone, heads), tokenizer, trunk)
+    model = ValueLM(type(backbone)(replace(backbone.config, vocab_size=tokenizer.vocab_size)), heads)
+    check_targets(model)
+    return BuiltModel(model, tokenizer, trunk)
+
+
+def check_targets(model: ValueLM) -> None:
+    """Refuse `lora_targets` that the model's blocks do not have now, not when training starts."""
+    if model.config.lora_targets:
+        jax.eval_shape(model.init_trunk, jax.random.key(0))
 
 
 @register("tokenizer", "gpt2")
@@ -160,6 +169,8 @@ def build_pretrained_tokenizer(
     else:
         tokenizer = load_tokenizer(local if local.exists() else path)
     if not chat:
+        if instruction:
+            raise UserError("An instruction is a part of the chat format: set config.tokenizer.chat=True as well.")
         return tokenizer
     if not isinstance(tokenizer, PretrainedTokenizer):
         raise UserError(
