@@ -67,7 +67,7 @@ def test_without_rounding_it_is_the_same_training(trunk, monkeypatch):
 
 def test_rows_bring_what_the_trunk_computes_of_them(trunk):
     rows = make_rows()
-    kept = with_hidden_states(rows, FROZEN, trunk)
+    (kept,) = with_hidden_states(FROZEN, trunk, rows)
     assert kept.size() == rows.size() and kept.group_size == rows.group_size
     for i in (0, 1, 18):
         point, own = kept.get_item(i), rows.get_item(i)
@@ -79,31 +79,31 @@ def test_rows_bring_what_the_trunk_computes_of_them(trunk):
 def test_they_are_computed_once_and_anew_for_another_trunk_or_other_rows(trunk, cache, monkeypatch):
     calls = []
     compute = hidden_states.compute_hidden_states
-    monkeypatch.setattr(hidden_states, "compute_hidden_states", lambda *a: (calls.append(a), compute(*a)))
+    monkeypatch.setattr(hidden_states, "compute_hidden_states", lambda *a, **k: (calls.append(a), compute(*a, **k)))
     rows = make_rows()
     for _ in range(2):
-        with_hidden_states(rows, FROZEN, trunk)
+        with_hidden_states(FROZEN, trunk, rows)
     assert len(calls) == 1
-    with_hidden_states(rows, FROZEN, jax.tree.map(lambda x: x + 1e-6, trunk))
-    with_hidden_states(SelectedRows(rows, [1, 0, *range(2, 19)]), FROZEN, trunk)
+    with_hidden_states(FROZEN, jax.tree.map(lambda x: x + 1e-6, trunk), rows)
+    with_hidden_states(FROZEN, trunk, SelectedRows(rows, [1, 0, *range(2, 19)]))
     remat = ValueLM(Llama(dataclasses.replace(BACKBONE.config, rope_theta=5e3)), FROZEN.config)
-    with_hidden_states(rows, remat, trunk)
+    with_hidden_states(remat, trunk, rows)
     assert len(calls) == 4 and len(list(cache.iterdir())) == 4
 
 
 def test_a_file_cut_short_is_computed_again(trunk, cache):
-    with_hidden_states(make_rows(), FROZEN, trunk)
+    with_hidden_states(FROZEN, trunk, make_rows())
     (path,) = cache.iterdir()
     whole = path.read_bytes()
     path.write_bytes(whole[:-10])
-    with_hidden_states(make_rows(), FROZEN, trunk)
+    with_hidden_states(FROZEN, trunk, make_rows())
     assert path.read_bytes() == whole
 
 
 def test_the_files_used_last_are_kept(cache, monkeypatch, trunk):
     monkeypatch.setattr(hidden_states, "KEPT_FILES", 2)
     for scale in (1.0, 2.0, 3.0):
-        with_hidden_states(make_rows(), FROZEN, jax.tree.map(lambda x, s=scale: x * s, trunk))
+        with_hidden_states(FROZEN, jax.tree.map(lambda x, s=scale: x * s, trunk), make_rows())
     assert len(list(cache.iterdir())) == 2
 
 

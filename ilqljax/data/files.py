@@ -241,6 +241,11 @@ def fetch_snapshot(name: str, *, files: Sequence[str], optional: Sequence[str] =
     return folder
 
 
+def find_cache(name: str) -> Path:
+    """Return the folder of this name among those that may be deleted at any time, `~/.cache/ilqljax`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ilqljax" / name
+
+
 def hash_text(text: str) -> str:
     """Return the SHA-256 of a text's UTF-8 bytes."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

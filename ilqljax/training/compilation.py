@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -49,8 +48,7 @@ def enable_compilation_cache() -> None:
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(home / "ilqljax" / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(find_cache("xla")))
 
 
 def count_product_flops(function: Callable, *args: Any) -> float:

@@ -7,7 +7,8 @@ mapped into memory. The key is a hash of all that they depend on: the trunk's ar
 import dataclasses
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -18,7 +19,7 @@ from jaxtyping import Float, Int
 
 from ilqljax.data.datapoint import DataPoint
 from ilqljax.data.dataset import ListRLDataset
-from ilqljax.data.files import save_whole
+from ilqljax.data.files import find_cache, save_whole
 from ilqljax.data.types import Array
 from ilqljax.models.cpu import find_platform
 from ilqljax.models.value_lm import ValueLM
@@ -51,29 +52,46 @@ def find_starts(dataset: ListRLDataset) -> Int[np.ndarray, "starts"]:
     return np.concatenate([[0], np.cumsum(dataset.row_sizes[:, 0])])
 
 
-def with_hidden_states(dataset: ListRLDataset, model: ValueLM, trunk: dict) -> RowsWithHidden:
-    """Return a dataset whose rows bring what value heads read of a trunk, from its file or computed now.
+def with_hidden_states(model: ValueLM, trunk: dict, *datasets: ListRLDataset) -> list[RowsWithHidden]:
+    """Return datasets whose rows bring what value heads read of a trunk, from files or computed now.
 
     A file that cannot be written is a `UserError`.
     """
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ilqljax" / "hidden"
-    path = folder / f"{hash_inputs(dataset, model, trunk)}.bfloat16"
-    shape = int(dataset.row_sizes[:, 0].sum()), model.backbone.config.n_embd
-    if not path.is_file() or path.stat().st_size != BYTES * shape[0] * shape[1]:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_whole(path, lambda temporary: compute_hidden_states(dataset, model, trunk, temporary, shape))
-        remove_oldest(folder)
-    os.utime(path)
-    return RowsWithHidden(dataset, np.memmap(path, ml_dtypes.bfloat16, "r", shape=shape))
+    folder = find_cache("hidden")
+    hashed, run = hash_trunk(model, trunk), jax.jit(partial(run_trunk, model))
+    found = []
+    for dataset in datasets:
+        path = folder / f"{hash_rows(dataset, hashed)}.bfloat16"
+        shape = int(dataset.row_sizes[:, 0].sum()), model.backbone.config.n_embd
+        if not path.is_file() or path.stat().st_size != BYTES * shape[0] * shape[1]:
+            folder.mkdir(parents=True, exist_ok=True)
+            most = model.backbone.config.n_positions
+            compute = partial(compute_hidden_states, dataset, partial(run, trunk), shape=shape, most=most)
+            save_whole(path, compute)
+            remove_oldest(folder)
+        os.utime(path)
+        found.append(RowsWithHidden(dataset, np.memmap(path, ml_dtypes.bfloat16, "r", shape=shape)))
+    return found
 
 
-def hash_inputs(dataset: ListRLDataset, model: ValueLM, trunk: dict) -> str:
-    """Hash all that hidden states depend on."""
+def run_trunk(model: ValueLM, trunk: dict, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+    """Compute what value heads read, in half precision."""
+    return model.select_hidden(model.run_trunk(trunk, tokens)).astype(jnp.bfloat16)
+
+
+def hash_trunk(model: ValueLM, trunk: dict) -> "hashlib._Hash":
+    """Hash all that hidden states depend on but the rows."""
     described = (model.backbone.config, model.config.advanced_mlp, find_platform())
     digest = hashlib.sha256(repr(described).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(trunk):
         digest.update(f"{path_name(path)} {leaf.shape} {leaf.dtype}".encode())
         digest.update(np.ascontiguousarray(leaf))
+    return digest
+
+
+def hash_rows(dataset: ListRLDataset, hashed: "hashlib._Hash") -> str:
+    """Return the name of what a trunk, as it is hashed, makes of a dataset's rows."""
+    digest = hashed.copy()
     for i in range(dataset.size()):
         digest.update(np.ascontiguousarray(dataset.get_item(i).tokens))
     digest.update(dataset.row_sizes.tobytes())
@@ -81,25 +99,19 @@ def hash_inputs(dataset: ListRLDataset, model: ValueLM, trunk: dict) -> str:
 
 
 def compute_hidden_states(
-    dataset: ListRLDataset, model: ValueLM, trunk: dict, path: Path, shape: tuple[int, int]
+    dataset: ListRLDataset, run: Callable[[Array], Array], path: Path, *, shape: tuple[int, int], most: int
 ) -> None:
-    """Run the trunk over all rows, those of like length together, and write what value heads read."""
-
-    @jax.jit
-    def run(trunk: dict, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        return model.select_hidden(model.run_trunk(trunk, tokens)).astype(jnp.bfloat16)
-
+    """Run a trunk over all rows, those of like length together, `most` tokens at most, and write what heads read."""
     stored = np.memmap(path, ml_dtypes.bfloat16, "w+", shape=shape)
     lengths, starts = dataset.row_sizes[:, 0], find_starts(dataset)
     order = np.argsort(-lengths, kind="stable")
-    most = model.backbone.config.n_positions
     for first in range(0, len(order), BATCH):
         rows: Sequence[int] = order[first : first + BATCH]
         width = min(-(-int(lengths[rows[0]]) // BUCKET) * BUCKET, most)
         tokens = np.full((BATCH, width), dataset.tokenizer.pad_id, np.int32)
         for line, row in enumerate(rows):
             tokens[line, : lengths[row]] = dataset.get_item(int(row)).tokens
-        hidden = np.asarray(run(trunk, tokens))
+        hidden = np.asarray(run(tokens))
         for line, row in enumerate(rows):
             stored[starts[row] : starts[row + 1]] = hidden[line, : lengths[row]]
     stored.flush()

