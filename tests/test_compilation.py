@@ -1,9 +1,9 @@
-"""A count of compilations."""
+"""The persistent cache, and a count of compilations."""
 
 import jax
 import jax.numpy as jnp
 
-from ilqljax.training.compilation import CompilationCounter
+from ilqljax.training.compilation import CompilationCounter, enable_compilation_cache
 
 
 def test_compilations_are_counted_while_the_counter_is_open_and_once():
@@ -23,3 +23,16 @@ def test_compilations_are_counted_while_the_counter_is_open_and_once():
         assert counter.read()["compilations"] == 1
     run(shapes[2])
     assert counter.read() == {}
+
+
+def test_programs_keep_what_they_compile_where_the_environment_says(monkeypatch, tmp_path):
+    kept = jax.config.jax_compilation_cache_dir
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    try:
+        enable_compilation_cache()  # the test's environment names a place: it is not overridden
+        assert jax.config.jax_compilation_cache_dir == kept
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+        enable_compilation_cache()
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "ilqljax" / "xla")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", kept)

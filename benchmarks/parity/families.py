@@ -102,7 +102,7 @@ class Reference(NamedTuple):
     gapped: Int[np.ndarray, "B T"]
     gapped_logits: Float[np.ndarray, "B T V"]
     prompts: Int[np.ndarray, "N P"]
-    lengths: Int[np.ndarray, "N"]
+    lengths: Int[np.ndarray, " N"]
     continuations: Int[np.ndarray, "N G"]
 
 
@@ -148,7 +148,7 @@ def compare(backbone: Backbone, trunk: dict, reference: Reference) -> Parity:
 
 
 def continue_greedily(
-    backbone: Backbone, trunk: dict, prompts: Int[np.ndarray, "N P"], lengths: Int[np.ndarray, "N"], *, n_new: int
+    backbone: Backbone, trunk: dict, prompts: Int[np.ndarray, "N P"], lengths: Int[np.ndarray, " N"], *, n_new: int
 ) -> Int[np.ndarray, "N G"]:
     """Continue prompts with the compiled sampler, which never ends one early here."""
     model = ValueLM(backbone, ValueLMConfig())
@@ -165,7 +165,7 @@ def load_reference(reference: Reference) -> tuple[Backbone, dict]:
         return load_language_model(folder)
 
 
-def pad_prompts(ids: Sequence[Sequence[int]]) -> tuple[Int[np.ndarray, "N P"], Int[np.ndarray, "N"]]:
+def pad_prompts(ids: Sequence[Sequence[int]]) -> tuple[Int[np.ndarray, "N P"], Int[np.ndarray, " N"]]:
     """Pad rows of tokens with zeros at their end."""
     lengths = np.array([len(row) for row in ids], np.int32)
     prompts = np.zeros((len(ids), lengths.max()), np.int32)

@@ -33,10 +33,10 @@ class Dialogue(Protocol):
 
 
 # From an utterance's tokens, the closing `</a>` included, to what each earns on top of the utterances' rewards.
-TokenReward = Callable[[Int[Array, "A"]], Float[np.ndarray, "A"]]
+TokenReward = Callable[[Int[Array, " A"]], Float[np.ndarray, " A"]]
 
 
-def pay_nothing(tokens: Int[Array, "A"]) -> Float[np.ndarray, "A"]:
+def pay_nothing(tokens: Int[Array, " A"]) -> Float[np.ndarray, " A"]:
     """Return a token reward of 0 for every token."""
     return np.zeros(len(tokens))
 
@@ -131,15 +131,15 @@ class DataPoint:
 
     raw: str
     prompt_length: int
-    tokens: Int[np.ndarray, "T"]
-    action_idxs: Int[np.ndarray, "A"]
-    state_idxs: Int[np.ndarray, "A+1"]
-    rewards: Float[np.ndarray, "A"]
-    terminals: Float[np.ndarray, "A+1"]
-    utterance_action_idxs: Int[np.ndarray, "U"]
-    utterance_state_idxs: Int[np.ndarray, "U+1"]
-    utterance_rewards: Float[np.ndarray, "U"]
-    utterance_terminals: Float[np.ndarray, "U+1"]
+    tokens: Int[np.ndarray, " T"]
+    action_idxs: Int[np.ndarray, " A"]
+    state_idxs: Int[np.ndarray, " A+1"]
+    rewards: Float[np.ndarray, " A"]
+    terminals: Float[np.ndarray, " A+1"]
+    utterance_action_idxs: Int[np.ndarray, " U"]
+    utterance_state_idxs: Int[np.ndarray, " U+1"]
+    utterance_rewards: Float[np.ndarray, " U"]
+    utterance_terminals: Float[np.ndarray, " U+1"]
     metadata: dict[str, Any]
     hidden: Float[np.ndarray, "T D"] | None = None
 
@@ -197,7 +197,7 @@ class DataPoint:
         return len(self.tokens), len(self.action_idxs), len(self.utterance_action_idxs)
 
 
-def encode_prompt(obs: Dialogue, tokenizer: Tokenizer, *, max_length: int = 0) -> Int[np.ndarray, "T"]:
+def encode_prompt(obs: Dialogue, tokenizer: Tokenizer, *, max_length: int = 0) -> Int[np.ndarray, " T"]:
     """Encode what the agent sees before it acts: the dialogue so far, up to its last closing token.
 
     Before anyone has spoken that is `<a>`. Truncation is that of `DataPoint`, so training and acting see the same

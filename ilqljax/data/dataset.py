@@ -99,7 +99,7 @@ class ListRLDataset(RLDataset, ABC):
 class SelectedRows(ListRLDataset):
     """Show chosen rows of another dataset, in the given order; a row may come more than once."""
 
-    def __init__(self, dataset: ListRLDataset, rows: Sequence[int] | Int[np.ndarray, "N"], *, group_size: int = 1):
+    def __init__(self, dataset: ListRLDataset, rows: Sequence[int] | Int[np.ndarray, " N"], *, group_size: int = 1):
         """Hold the choice; `group_size` is the new dataset's own."""
         super().__init__(dataset.tokenizer, **dataset.settings)
         self.dataset, self.rows, self.group_size = dataset, np.asarray(rows, np.int64), group_size

@@ -126,8 +126,8 @@ def _round_up_to_power(number: int) -> int:
 
 
 def _make_row_plan(
-    lengths: Int[np.ndarray, "N"], *, batch_size: int, seed: int, sort_window: int, group_size: int = 1
-) -> Callable[[int], Int[np.ndarray, "B"]]:
+    lengths: Int[np.ndarray, " N"], *, batch_size: int, seed: int, sort_window: int, group_size: int = 1
+) -> Callable[[int], Int[np.ndarray, " B"]]:
     """Make the function from a step to the row numbers of its global batch, groups of rows kept side by side."""
     lengths, batch_size = lengths.reshape(-1, group_size).max(axis=1), batch_size // group_size
     n_groups = len(lengths)
@@ -146,7 +146,7 @@ def _make_row_plan(
         batches = np.concatenate(by_length).reshape(per_epoch, batch_size)
         return batches[draw(epoch, 1).permutation(per_epoch)]
 
-    def pick_rows(step: int) -> Int[np.ndarray, "B"]:
+    def pick_rows(step: int) -> Int[np.ndarray, " B"]:
         if per_epoch:
             groups = plan_epoch(step // per_epoch)[step % per_epoch]
         else:

@@ -35,10 +35,10 @@ class Samples(NamedTuple):
     """
 
     tokens: Int[Array, "N G"]
-    lengths: Int[Array, "N"]
-    log_probability: Float[Array, "N"]
-    advantage: Float[Array, "N"]
-    value: Float[Array, "N"]
+    lengths: Int[Array, " N"]
+    log_probability: Float[Array, " N"]
+    advantage: Float[Array, " N"]
+    value: Float[Array, " N"]
 
 
 class LoopState(NamedTuple):
@@ -104,8 +104,8 @@ def decode(
     model: ValueLM,
     networks: ActingNetworks,
     tokens: Int[Array, "B P"],
-    lengths: Int[Array, "B"],
-    choose: Callable[[LoopState], tuple[Int[Array, "N"], LoopState]],
+    lengths: Int[Array, " B"],
+    choose: Callable[[LoopState], tuple[Int[Array, " N"], LoopState]],
     empty: NamedTuple,
     done: Bool[Array, "..."],
     *,
@@ -141,7 +141,7 @@ def decode(
 
 
 def prefill(
-    model: ValueLM, trunks: dict, tokens: Int[Array, "B P"], lengths: Int[Array, "B"], *, room: int
+    model: ValueLM, trunks: dict, tokens: Int[Array, "B P"], lengths: Int[Array, " B"], *, room: int
 ) -> tuple[dict, dict]:
     """Run the trunks over prompts: what each row's last token gives, and caches with `room` more slots."""
     hidden, caches = {}, {}
@@ -171,6 +171,6 @@ def repeat_rows(model: ValueLM, hidden: dict, caches: dict, n: int) -> tuple[dic
     return jax.tree.map(lambda x: x[rows], hidden), caches
 
 
-def take_column(values: Float[Array, "B V"], ids: Int[Array, "B"]) -> Float[Array, "B"]:
+def take_column(values: Float[Array, "B V"], ids: Int[Array, " B"]) -> Float[Array, " B"]:
     """Pick each row's entry at `ids`."""
     return jnp.take_along_axis(values, ids[:, None], axis=1, mode="clip")[:, 0]

@@ -192,7 +192,7 @@ class TextPolicy(Policy):
             samples = samples._replace(advantage=advantage, value=value)
         return self.decode(samples)[: len(chosen)]
 
-    def search_beams(self, tokens: Int[np.ndarray, "B P"], lengths: Int[np.ndarray, "B"]) -> Samples:
+    def search_beams(self, tokens: Int[np.ndarray, "B P"], lengths: Int[np.ndarray, " B"]) -> Samples:
         """Search instead of sampling: a row's beams, best first; places for which there was no candidate are empty."""
         beams = jax.device_get(self.search(self.networks, tokens, lengths))
         n = beams.scores.size
@@ -201,8 +201,8 @@ class TextPolicy(Policy):
         return Samples(beams.tokens.reshape(n, -1), found_lengths, beams.scores.reshape(n), np.zeros(n), np.zeros(n))
 
     def judge_utterances(
-        self, judge: Callable, tokens: Int[np.ndarray, "B P"], lengths: Int[np.ndarray, "B"], samples: Samples
-    ) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
+        self, judge: Callable, tokens: Int[np.ndarray, "B P"], lengths: Int[np.ndarray, " B"], samples: Samples
+    ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, " N"]]:
         """Return advantages and values under an utterance critic; a cut-off sample is closed at its last token."""
         n = self.config.n_generations
         starts = np.repeat(lengths, n) - 1
@@ -285,10 +285,10 @@ def make_utterance_scores(
     | is read     |       |   | V: `starts` |  | Q: `ends` |
     """
 
-    def take(values: Float[Array, "N T D"], positions: Int[Array, "N"]) -> Float[Array, "N D"]:
+    def take(values: Float[Array, "N T D"], positions: Int[Array, " N"]) -> Float[Array, "N D"]:
         return jnp.take_along_axis(values, positions[:, None, None], axis=1, mode="clip")[:, 0]
 
-    def score(params: dict, target: dict, tokens: Array, starts: Int[Array, "N"], ends: Int[Array, "N"]):
+    def score(params: dict, target: dict, tokens: Array, starts: Int[Array, " N"], ends: Int[Array, " N"]):
         hidden = model.compute_hidden(params, target, tokens, policy=False)
         v = model.compute_v(params, take(hidden.value, starts))
         q = jnp.clip(model.compute_target_q(target, take(hidden.target, ends), None), *value_range)

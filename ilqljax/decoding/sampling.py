@@ -160,7 +160,7 @@ def advantage_term(
     return jnp.minimum(jnp.log(jnp.where(advantages > 0.0, beta, 1.0 - beta)), clip)
 
 
-def sample_tokens(keys: Array, scores: Float[Array, "B V"], *, greedy: bool) -> Int[Array, "B"]:
+def sample_tokens(keys: Array, scores: Float[Array, "B V"], *, greedy: bool) -> Int[Array, " B"]:
     """Draw one token a row from softmax(scores), each row with its own key; or take the best, the first of equals."""
     if use_cpu_tricks():
         return on_cpu.find_largest(scores) if greedy else on_cpu.draw_tokens(keys, scores)

@@ -24,7 +24,7 @@ class Attribute(NamedTuple):
 
     name: str  # a combined attribute's is the parts' names joined by " x "
     categories: tuple[str, ...]  # the known values, sorted
-    codes: Int[Array, "N"]  # which of these each candidate has, `UNKNOWN` (-1) where that is not known
+    codes: Int[Array, " N"]  # which of these each candidate has, `UNKNOWN` (-1) where that is not known
     sources: tuple[str, ...] = ()  # of a combined attribute: the names of its parts,
     values: tuple[tuple[str, ...], ...] = ()  # and each category's values of these
 

@@ -14,7 +14,7 @@ from ilqljax.hiring.postings.posting import Posting, build_prompt, normalize_spa
 class Reward(Protocol):
     """Give one reward for each (prompt, rewrite); `reward.DiversityReward` is one."""
 
-    def score(self, prompts: Sequence[str], texts: Sequence[str]) -> Float[Array, "B"]: ...
+    def score(self, prompts: Sequence[str], texts: Sequence[str]) -> Float[Array, " B"]: ...
 
 
 @dataclass(frozen=True)

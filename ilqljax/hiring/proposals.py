@@ -69,7 +69,9 @@ def judge_samples(
     return Rewriting(posting, original, original_reward, tuple(safe), tuple(refused))
 
 
-def describe_shortlist(codes: Int[Array, "k"], attribute: Attribute) -> tuple[Int[Array, "C"], int, Float[Array, "C"]]:
+def describe_shortlist(
+    codes: Int[Array, " k"], attribute: Attribute
+) -> tuple[Int[Array, " C"], int, Float[Array, " C"]]:
     """Return a shortlist's members by category, how many are unknown, and impact ratios of getting onto it.
 
     A ratio is a category's rate (members over all candidates of the category) over the highest rate; NaN where nobody

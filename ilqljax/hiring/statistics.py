@@ -108,7 +108,7 @@ def cluster_bootstrap(
     return Estimate(value, low, high)
 
 
-def bootstrap_mean(values: Num[Array, "clusters"], *, seed: int, n_resamples: int = 10_000) -> Estimate:
+def bootstrap_mean(values: Num[Array, " clusters"], *, seed: int, n_resamples: int = 10_000) -> Estimate:
     """Return the mean of one value a cluster (such as a paired difference a posting) with its bootstrap interval."""
     rows = np.stack([np.asarray(values, float), np.ones(len(values))], axis=1)
     return cluster_bootstrap(rows, lambda sums: divide(sums[..., 0], sums[..., 1]), seed=seed, n_resamples=n_resamples)

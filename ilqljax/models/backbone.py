@@ -125,7 +125,7 @@ def run_blocks(
     return x, KVCache(*new_kv) if return_kv else None
 
 
-def take_cache_rows(x: Float[Array, "..."], rows: Int[Array, "N"], *, n_kv_head: int) -> Float[Array, "..."]:
+def take_cache_rows(x: Float[Array, "..."], rows: Int[Array, " N"], *, n_kv_head: int) -> Float[Array, "..."]:
     """Pick rows of a cache's array by number, each with all its heads."""
     if use_cpu_tricks():
         return on_cpu.take_cache_rows(x, rows, n_kv_head)

@@ -16,11 +16,11 @@ MAX_LOGITS = 2**25
 class Scores(NamedTuple):
     """Of each row's scores over the vocabulary: the taken entry, and log sum exp(scores / temperature)."""
 
-    taken: Float[Array, "N"]
-    log_normalizer: Float[Array, "N"]
+    taken: Float[Array, " N"]
+    log_normalizer: Float[Array, " N"]
 
 
-def reduce_scores(scores: Float[Array, "N V"], ids: Int[Array, "N"], *, temperature: float = 1.0) -> Scores:
+def reduce_scores(scores: Float[Array, "N V"], ids: Int[Array, " N"], *, temperature: float = 1.0) -> Scores:
     """Reduce scores over the vocabulary to what losses need of them."""
     taken = jnp.take_along_axis(scores, ids[:, None], axis=1, mode="clip")[:, 0]
     return Scores(taken, jax.nn.logsumexp(scores / temperature, axis=1))

@@ -130,7 +130,7 @@ def pool(
 
 @partial(jax.jit, static_argnames=("model", "pooling", "normalize"))
 def embed(
-    params: dict, tokens: Int[Array, "B T"], lengths: Int[Array, "B"], *, model: Bert, pooling: str, normalize: bool
+    params: dict, tokens: Int[Array, "B T"], lengths: Int[Array, " B"], *, model: Bert, pooling: str, normalize: bool
 ) -> Float[Array, "B D"]:
     """Encode token rows of which the first `lengths` count."""
     mask = jnp.arange(tokens.shape[1])[None] < lengths[:, None]

@@ -113,7 +113,7 @@ class LlamaConfig:
         return self.n_inner
 
 
-def rotary_frequencies(config: LlamaConfig) -> Float[np.ndarray, "pairs"]:
+def rotary_frequencies(config: LlamaConfig) -> Float[np.ndarray, " pairs"]:
     """Compute the angle that each pair of a head turns by per position (Su et al. 2021, arXiv 2104.09864, eq. 15).
 
     "linear" divides all of them by `rope_factor` (Chen et al. 2023, arXiv 2306.15595); "llama3" divides those that

@@ -100,7 +100,7 @@ def discounted_returns(
     """
     rewards = jnp.where(mask, rewards, 0.0)
 
-    def accumulate(later: Float[Array, "B"], r_t: Float[Array, "B"]):
+    def accumulate(later: Float[Array, " B"], r_t: Float[Array, " B"]):
         total = r_t + discount * later
         return total, total
 
@@ -130,7 +130,7 @@ def lambda_next(
     rows = v_next.shape[0]
     has_next = jnp.concatenate([mask[:, 1:], jnp.zeros((rows, 1), bool)], axis=1)
 
-    def accumulate(g_next: Float[Array, "B"], step: tuple[Array, ...]):
+    def accumulate(g_next: Float[Array, " B"], step: tuple[Array, ...]):
         r, v, followed, from_v, from_return = step
         mixed = jnp.where(followed, from_v * v + from_return * g_next, v)
         return r + discount * mixed, mixed

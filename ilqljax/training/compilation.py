@@ -8,6 +8,8 @@ from typing import Any
 import jax
 from jax.extend.core import Jaxpr, jaxprs_in_params
 
+from ilqljax.data.files import find_cache
+
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
 

@@ -47,7 +47,7 @@ class RowsWithHidden(ListRLDataset):
         return self.dataset.size()
 
 
-def find_starts(dataset: ListRLDataset) -> Int[np.ndarray, "starts"]:
+def find_starts(dataset: ListRLDataset) -> Int[np.ndarray, " starts"]:
     """Return where each row's tokens begin when rows lie one after the other, and where the last ends."""
     return np.concatenate([[0], np.cumsum(dataset.row_sizes[:, 0])])
 

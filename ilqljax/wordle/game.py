@@ -50,7 +50,7 @@ def encode_words(words: Sequence[str]) -> UInt8[np.ndarray, "W 5"]:
     return letters.reshape(len(words), N_LETTERS)
 
 
-def colour_guesses(guesses: UInt8[np.ndarray, "#W 5"], hidden: UInt8[np.ndarray, "#W 5"]) -> Int[np.ndarray, "W"]:
+def colour_guesses(guesses: UInt8[np.ndarray, "#W 5"], hidden: UInt8[np.ndarray, "#W 5"]) -> Int[np.ndarray, " W"]:
     """Colour guesses against hidden words, row by row; one row on either side goes with all of the other's.
 
     Returns:
@@ -100,7 +100,7 @@ class WordList:
         """Return the code of guess i against hidden word j."""
         return np.array([colour_guesses(guess[None], self.letters) for guess in self.letters], np.uint8)
 
-    def colour_all(self, guess: str) -> Integer[np.ndarray, "W"]:
+    def colour_all(self, guess: str) -> Integer[np.ndarray, " W"]:
         """Return the code of a guess, of this list or not, against every word."""
         number = self.numbers.get(guess)
         return colour_guesses(encode_words([guess]), self.letters) if number is None else self.table[number]
@@ -109,7 +109,7 @@ class WordList:
         """Return the colours of a guess, of this list or not, against the hidden word of a number."""
         return PATTERNS[self.colour_all(guess)[hidden]]
 
-    def find_consistent(self, guesses: Sequence[str], colours: Sequence[str]) -> Bool[np.ndarray, "W"]:
+    def find_consistent(self, guesses: Sequence[str], colours: Sequence[str]) -> Bool[np.ndarray, " W"]:
         """Mark the words that would have earned these guesses these colours; a guess without colours tells nothing."""
         consistent = np.ones(len(self), bool)
         for guess, pattern in zip(guesses, colours, strict=True):
@@ -117,7 +117,7 @@ class WordList:
                 consistent &= self.colour_all(guess) == CODES[pattern]
         return consistent
 
-    def list_consistent(self, guesses: Sequence[str], colours: Sequence[str]) -> Int[np.ndarray, "N"]:
+    def list_consistent(self, guesses: Sequence[str], colours: Sequence[str]) -> Int[np.ndarray, " N"]:
         """Return the numbers of the words that `find_consistent` marks, or raise a `UserError` if there is none."""
         fitting = np.flatnonzero(self.find_consistent(guesses, colours))
         if not len(fitting):

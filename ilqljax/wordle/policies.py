@@ -44,7 +44,7 @@ class WordlePolicy(Policy):
     def choose(self, obs: WordleObservation) -> int:
         """Return the number of the next guess in the list."""
 
-    def find_consistent(self, obs: WordleObservation) -> Int[np.ndarray, "N"]:
+    def find_consistent(self, obs: WordleObservation) -> Int[np.ndarray, " N"]:
         """Return the numbers of the words that may still be hidden; errors are those of `WordList.list_consistent`."""
         return self.words.list_consistent(obs.guesses, obs.colours)
 
@@ -101,7 +101,7 @@ class InformationPolicy(WordlePolicy):
     def choose(self, obs: WordleObservation) -> int:
         return int(self.rng.choice(self.find_best(self.find_consistent(obs))))
 
-    def find_best(self, fitting: Int[np.ndarray, "N"]) -> Int[np.ndarray, "M"]:
+    def find_best(self, fitting: Int[np.ndarray, " N"]) -> Int[np.ndarray, " M"]:
         """Return the words of a set whose colours tell most about which of the set is hidden."""
         key = fitting.tobytes()
         if key not in self._best:
@@ -110,7 +110,7 @@ class InformationPolicy(WordlePolicy):
         return self._best[key]
 
 
-def compute_information(codes: Integer[np.ndarray, "G N"]) -> Float[np.ndarray, "G"]:
+def compute_information(codes: Integer[np.ndarray, "G N"]) -> Float[np.ndarray, " G"]:
     """Return the entropy (natural logarithm) of each guess's colours over equally likely hidden words."""
     counts, n_hidden = np.stack([np.bincount(row, minlength=N_CODES) for row in codes]), codes.shape[1]
     return np.log(n_hidden) - (counts * np.log(np.maximum(counts, 1))).sum(axis=1) / n_hidden

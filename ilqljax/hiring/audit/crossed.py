@@ -67,7 +67,7 @@ def median_of_members(matches: Matches) -> float:
     return float(np.median(members)) if members.size else np.inf
 
 
-def pair_rows(selected: Bool[Array, "N"]) -> Pairs:
+def pair_rows(selected: Bool[Array, " N"]) -> Pairs:
     """Return the pairs of a ready table."""
     return Pairs(csr_array(selected[None].astype(np.int64)), None, has_postings=False)
 
@@ -82,33 +82,33 @@ class Influence(NamedTuple):
     """Hold what a set of categories adds to a log ratio: the log rate, and its influences by cluster."""
 
     log_rate: float  # of selected over assessed pairs; NaN or minus infinity where there are none
-    postings: Float[Array, "G"]  # the sum of influences; empty in a ready table
-    candidates: Float[Array, "N"]  # likewise; 0 outside the set
+    postings: Float[Array, " G"]  # the sum of influences; empty in a ready table
+    candidates: Float[Array, " N"]  # likewise; 0 outside the set
     selected: int
     rate: float
-    members: Bool[Array, "N"]  # who is of the set and was assessed at all: only these are clusters
+    members: Bool[Array, " N"]  # who is of the set and was assessed at all: only these are clusters
 
 
 class Tally(NamedTuple):
     """Hold the counts of a measure that every category's influence is made of; a ready table has no postings."""
 
-    codes: Int[Array, "N"]
+    codes: Int[Array, " N"]
     posting_assessed: Int[Array, "G C"]  # unknown ones are left out
     posting_selected: Int[Array, "G C"]
-    candidate_assessed: Int[Array, "N"]
-    candidate_selected: Int[Array, "N"]
+    candidate_assessed: Int[Array, " N"]
+    candidate_selected: Int[Array, " N"]
 
-    def sum_by_category(self, counts: Num[Array, "N"] | Bool[Array, "N"]) -> Int[Array, "C1"]:
+    def sum_by_category(self, counts: Num[Array, " N"] | Bool[Array, " N"]) -> Int[Array, " C1"]:
         """Add up what is counted of each candidate: of the unknown, then of each category."""
         n = self.posting_assessed.shape[1]
         return np.bincount(self.codes + 1, weights=counts, minlength=n + 1).astype(np.int64)
 
-    def totals(self) -> tuple[Int[Array, "C"], Int[Array, "C"]]:
+    def totals(self) -> tuple[Int[Array, " C"], Int[Array, " C"]]:
         """Return the assessed and selected pairs of each category."""
         return self.sum_by_category(self.candidate_assessed)[1:], self.sum_by_category(self.candidate_selected)[1:]
 
 
-def tally_pairs(pairs: Pairs, codes: Int[Array, "N"], *, n_categories: int) -> Tally:
+def tally_pairs(pairs: Pairs, codes: Int[Array, " N"], *, n_categories: int) -> Tally:
     """Count a measure's pairs by posting and by candidate."""
     selected, assessed = pairs.selected, pairs.assessed
     is_of = (codes[:, None] == np.arange(n_categories)).astype(np.int64)  # [N C]
@@ -121,7 +121,7 @@ def tally_pairs(pairs: Pairs, codes: Int[Array, "N"], *, n_categories: int) -> T
     return Tally(codes, by_posting[postings], (selected @ is_of)[postings], by_candidate, selected.sum(axis=0))
 
 
-def find_influence(tally: Tally, chosen: Bool[Array, "C"]) -> Influence:
+def find_influence(tally: Tally, chosen: Bool[Array, " C"]) -> Influence:
     """Return the influences on the log rate of a set of categories, taken together."""
     members = np.append(chosen, False)[tally.codes] & (tally.candidate_assessed > 0)  # code -1 is the last: unknown
     assessed = tally.candidate_assessed[members].sum()
@@ -182,7 +182,7 @@ def sum_shared(before: Pairs, after: Pairs, old: Influence, new: Influence) -> f
     return total / (old.selected * new.selected)
 
 
-def _count_shared(some: csr_array | None, other: csr_array | None, members: Bool[Array, "N"], *, n_rows: int) -> int:
+def _count_shared(some: csr_array | None, other: csr_array | None, members: Bool[Array, " N"], *, n_rows: int) -> int:
     """Return how many pairs of the members are in both; None has every pair of `n_rows` rows."""
     if some is None and other is None:
         return int(members.sum()) * n_rows
@@ -196,7 +196,7 @@ def _pair_variance(part: Influence) -> float:
 
 
 def _combine(
-    postings: Float[Array, "G"], candidates: Float[Array, "N"], pairs: float, *, members: list[int]
+    postings: Float[Array, " G"], candidates: Float[Array, " N"], pairs: float, *, members: list[int]
 ) -> tuple[float, int]:
     n = min(members)
     of_candidates = float((candidates**2).sum()) * n / (n - 1) if n > 1 else np.nan

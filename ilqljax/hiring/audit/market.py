@@ -196,8 +196,8 @@ def _audit_lists(
     config: AuditConfig,
     *,
     groups: Sequence[str],
-    failed: Bool[Array, "G"] | Bool[Array, "0"],  # empty where there are no rewrites
-) -> tuple[dict[str, Any], dict[str, Float[Array, "G"]]]:
+    failed: Bool[Array, " G"] | Bool[Array, "0"],  # empty where there are no rewrites
+) -> tuple[dict[str, Any], dict[str, Float[Array, " G"]]]:
     """Return what an attribute's section says of the lists beside rates, and each posting's score by phase."""
     scorer = ShortlistScorer(table, choose_score(config, attribute.name))
     (term,), seed = scorer.terms, config.seed
@@ -223,7 +223,7 @@ def _audit_lists(
 
 
 def _summarize_scores(
-    scores: Mapping[str, Float[Array, "G"]], failed: Bool[Array, "G"] | Bool[Array, "0"], *, floor: float, seed: int
+    scores: Mapping[str, Float[Array, " G"]], failed: Bool[Array, " G"] | Bool[Array, "0"], *, floor: float, seed: int
 ) -> dict[str, float]:
     """Return mean scores with intervals over postings, scores net of the noise floor, and the paired gain."""
     summary = {}

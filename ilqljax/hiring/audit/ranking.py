@@ -59,7 +59,7 @@ def tabulate_ranking(
     k, pool = next(iter(codes.values())).shape[1], term.pool
     draws = {"pool": pool, "seed": seed, "n_draws": max(200, 4000 // len(distinct))}
 
-    def average(expect: Callable[[Float[Array, "C"]], Any]) -> Float[Array, "..."]:
+    def average(expect: Callable[[Float[Array, " C"]], Any]) -> Float[Array, "..."]:
         return np.average([expect(target) for target in distinct], axis=0, weights=repeats)
 
     columns = {
@@ -158,7 +158,7 @@ def exposure_ratio(codes: Int[Array, "... n"], target: Float[Array, "... C"]) ->
     return divide(normalize_counts(weigh_categories(codes, target.shape[-1], weights=weights)), target)
 
 
-def expected_skew(target: Float[Array, "C"], k: int, *, pool: CategoryCounts) -> Float[Array, "C"]:
+def expected_skew(target: Float[Array, " C"], k: int, *, pool: CategoryCounts) -> Float[Array, " C"]:
     """Return the skew@k that a random order has on average, exactly (hypergeometric), for each category.
 
     It is below 0 even for a perfectly fair order, because the logarithm punishes a missing member more than it rewards
@@ -177,7 +177,7 @@ def expected_skew(target: Float[Array, "C"], k: int, *, pool: CategoryCounts) ->
 
 
 def expected_skew_range(
-    target: Float[Array, "C"], k: int, *, pool: CategoryCounts, seed: int = 0, n_draws: int = 4000
+    target: Float[Array, " C"], k: int, *, pool: CategoryCounts, seed: int = 0, n_draws: int = 4000
 ) -> tuple[float, float]:
     """Return the MinSkew@k and MaxSkew@k that random orders with anybody known have on average (simulated)."""
     colors = check_draw(k, pool=pool)
@@ -187,7 +187,7 @@ def expected_skew_range(
 
 
 def expected_ndkl(
-    target: Float[Array, "C"], n: int, *, pool: CategoryCounts, seed: int = 0, n_draws: int = 4000
+    target: Float[Array, " C"], n: int, *, pool: CategoryCounts, seed: int = 0, n_draws: int = 4000
 ) -> float:
     """Return the NDKL that random lists of n members of the pool have on average (simulated); it is above 0."""
     colors = check_draw(n, pool=pool)

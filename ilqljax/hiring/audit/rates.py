@@ -81,19 +81,19 @@ class Mark(StrEnum):
 JUDGED = (Mark.REFERENCE, Mark.PASSED, Mark.BELOW)  # the marks of categories of enough members
 
 
-def find_eligible(assessed: Int[Array, "C"]) -> Bool[Array, "C"]:
+def find_eligible(assessed: Int[Array, " C"]) -> Bool[Array, " C"]:
     """Return which categories enter the ratios: those with members, and at least 2 % of the known assessed."""
     return (assessed > 0) & (assessed >= MIN_SHARE * assessed.sum())
 
 
-def find_reference(rates: Float[Array, "C"], eligible: Bool[Array, "C"]) -> int:
+def find_reference(rates: Float[Array, " C"], eligible: Bool[Array, " C"]) -> int:
     """Return the eligible category with the highest rate (the first of equals), or `NO_REFERENCE` if all are 0."""
     if not (eligible & (rates > 0)).any():
         return NO_REFERENCE
     return int(np.argmax(np.where(eligible, rates, -np.inf)))
 
 
-def ratios_to(sums: Num[Array, "... F"], eligible: Bool[Array, "C"], reference: int) -> Float[Array, "... C"]:
+def ratios_to(sums: Num[Array, "... F"], eligible: Bool[Array, " C"], reference: int) -> Float[Array, "... C"]:
     """Return each eligible category's rate over the reference's, from counts assessed and then counts selected."""
     n = len(eligible)
     rates = divide(sums[..., n:], sums[..., :n])
@@ -102,7 +102,7 @@ def ratios_to(sums: Num[Array, "... F"], eligible: Bool[Array, "C"], reference: 
 
 
 def ratios_and_smallest(
-    selected: Int[Array, "... C"], assessed: Int[Array, "... C"], eligible: Bool[Array, "C"]
+    selected: Int[Array, "... C"], assessed: Int[Array, "... C"], eligible: Bool[Array, " C"]
 ) -> Float[Array, "... C+1"]:
     """Return each eligible category's rate over the highest of the same draw, and the smallest of these ratios.
 
@@ -116,11 +116,11 @@ def ratios_and_smallest(
 
 
 def mark_categories(
-    selected: Int[Array, "C"],
-    assessed: Int[Array, "C"],
+    selected: Int[Array, " C"],
+    assessed: Int[Array, " C"],
     *,
-    people: Int[Array, "C"],
-    eligible: Bool[Array, "C"],
+    people: Int[Array, " C"],
+    eligible: Bool[Array, " C"],
     reference: int,
 ) -> list[Mark]:
     """Return how categories stand to the four-fifths rule, compared in integers: exactly 4/5 is not below it.
@@ -188,7 +188,7 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
     }
 
 
-def _compare_categories(tally: Tally, eligible: Bool[Array, "C"], reference: int, *, seed: int) -> list[Row]:
+def _compare_categories(tally: Tally, eligible: Bool[Array, " C"], reference: int, *, seed: int) -> list[Row]:
     """Return each category's ratios to the reference and to everyone else, with intervals and tests."""
     assessed, selected = tally.totals()
     over_postings = _bootstrap([tally], lambda sums: ratios_to(sums, eligible, reference), seed=seed)
@@ -280,8 +280,8 @@ def _bootstrap(tallies: Sequence[Tally], statistic: Callable[..., Float[Array, "
 
 
 def shuffle_labels(
-    tally: Tally, *, judged: Bool[Array, "C"], seed: int, n_shuffles: int = 2000
-) -> tuple[Estimate, Float[Array, "C+1"]]:
+    tally: Tally, *, judged: Bool[Array, " C"], seed: int, n_shuffles: int = 2000
+) -> tuple[Estimate, Float[Array, " C+1"]]:
     """Shuffle the candidates' labels; return a measure's impact ratios then (mean and 95 % range), and p-values.
 
     Each is of every category, and then of the smallest ratio among the judged ones, those of enough people. A
@@ -334,7 +334,7 @@ def shuffle_scores(
     indices: Int[Array, "G k"],
     targets: Float[Array, "G C"],
     *,
-    weights: Float[Array, "k"] | None,
+    weights: Float[Array, " k"] | None,
     seed: int,
     n_shuffles: int = 400,
 ) -> tuple[Estimate, float]:
@@ -345,7 +345,7 @@ def shuffle_scores(
     """
     rng = np.random.default_rng(seed)
 
-    def average(codes: Int[Array, "N"]) -> float:
+    def average(codes: Int[Array, " N"]) -> float:
         scores = diversity_score(codes_or_unknown(codes, indices), targets, distance=term.distance, weights=weights)
         return float(np.mean(scores))
 

@@ -38,7 +38,7 @@ class ReadyTable:
     """Hold a ready table: the candidates' attributes, and a score or a 0 or 1 each; `kind` says which."""
 
     table: AttributeTable
-    values: Float[Array, "N"]
+    values: Float[Array, " N"]
     kind: str
     has_ids: bool
 

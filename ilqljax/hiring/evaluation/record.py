@@ -184,7 +184,7 @@ def make_rewrites(
     return rewrites
 
 
-def guard_gains(gains: Float[Array, "G"], failed: Bool[Array, "G"]) -> Float[Array, "G"]:
+def guard_gains(gains: Float[Array, " G"], failed: Bool[Array, " G"]) -> Float[Array, " G"]:
     """Return gains in which a rewrite that fails a guardrail never counts as an improvement: at most 0."""
     return np.where(failed, np.minimum(gains, 0.0), gains)
 

@@ -20,7 +20,7 @@ from ilqljax.hiring.guardrails import Failure
 PASS_SHARE = 0.99
 
 # The mean log-probability per token (nats) of each observation's rewrite, given its prompt.
-Likelihood = Callable[[Sequence[PostingObservation]], Float[Array, "B"]]
+Likelihood = Callable[[Sequence[PostingObservation]], Float[Array, " B"]]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Fluency:
     floor: float  # the lowest difference, rewrite less original, that passes
     n_calibration: int  # edits that the floor comes from
 
-    def compare(self, prompts: Sequence[str], originals: Sequence[str], texts: Sequence[str]) -> Float[Array, "B"]:
+    def compare(self, prompts: Sequence[str], originals: Sequence[str], texts: Sequence[str]) -> Float[Array, " B"]:
         """Return how much more likely each text is than its original, in nats per token; equal pairs are asked once."""
         pairs = list(dict.fromkeys([*zip(prompts, texts, strict=True), *zip(prompts, originals, strict=True)]))
         values = self.likelihood([PostingObservation(prompt, text, 0.0) for prompt, text in pairs])

@@ -34,7 +34,7 @@ def score_texts(
     batch_size: int = 32,  # rows of a compiled call
     length_buckets: Sequence[int] = (128, 256, 512),  # row lengths to compile for
     view: View = identity_view,  # what the model is shown of a dialogue
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """Return each dialogue's mean log-probability (nats) per token that the agent said, closing tokens included.
 
     Prompts too long for the model lose their start, as in training; what was said must fit (else a `UserError`).
@@ -49,7 +49,7 @@ def score_texts(
 
 
 @partial(jax.jit, static_argnums=0)
-def mean_log_probability(model: ValueLM, trunk: dict, batch: Batch) -> Float[Array, "B"]:
+def mean_log_probability(model: ValueLM, trunk: dict, batch: Batch) -> Float[Array, " B"]:
     """Return the mean log-probability of each row's action tokens."""
     n_actions = jnp.maximum(batch.per_token.action_mask.sum(-1), 1)
     return sum_log_probability(model, trunk, batch) / n_actions

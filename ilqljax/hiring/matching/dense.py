@@ -129,7 +129,7 @@ class DenseIndex:
             found.append(settled)
         return join_matches(found, k)
 
-    def _screen(self, queries: Float[Array, "B D"], n_kept: int) -> tuple[Int[Array, "B kept"], Float[Array, "B"]]:
+    def _screen(self, queries: Float[Array, "B D"], n_kept: int) -> tuple[Int[Array, "B kept"], Float[Array, " B"]]:
         """Return the rows of each query's K best screened scores, sorted by row, and the most that another may have."""
         n_texts = len(queries)
         padded = np.zeros((1 << max(3, (n_texts - 1).bit_length()), self.width), np.float32)
@@ -150,7 +150,7 @@ class DenseIndex:
             bounds[:] = -np.inf
         return np.sort(np.take_along_axis(rows, order, axis=1)), bounds
 
-    def _search_fully(self, query: Float[Array, "D"], k: int, least: float) -> Matches:
+    def _search_fully(self, query: Float[Array, " D"], k: int, least: float) -> Matches:
         """Search all candidates on the host; those whose float32 score is below `least` are known not to be among k."""
         rows, scores = [], []
         for start in range(0, self.n_candidates, HOST_BLOCK):
@@ -160,7 +160,7 @@ class DenseIndex:
             scores.append(score_exactly(query, part[near]))
         return _keep_best(np.concatenate(rows), np.concatenate(scores), k)
 
-    def _take(self, rows: Int[Array, "n"]) -> Float[Array, "n D"]:
+    def _take(self, rows: Int[Array, " n"]) -> Float[Array, "n D"]:
         device, local = np.divmod(rows, self._rows)
         taken = np.empty((len(rows), self.width), np.float32)
         for i in np.unique(device):
@@ -183,7 +183,7 @@ class DenseMatcher(CheckedMatcher):
         return self.index.top_k(self.encode(texts), k)
 
 
-def _keep_best(rows: Int[Array, "n"], scores: Float[Array, "n"], k: int) -> Matches:
+def _keep_best(rows: Int[Array, " n"], scores: Float[Array, " n"], k: int) -> Matches:
     """Return the matches of the one text that has these scores."""
     best = select_top_k(scores[None], k)
     return Matches(rows[best.indices], best.scores)
@@ -193,7 +193,7 @@ def _keep_best(rows: Int[Array, "n"], scores: Float[Array, "n"], k: int) -> Matc
 def screen(
     vectors: Float[Array, "N D"],  # dealt out over the mesh; each device's last rows may be padding, which scores -inf
     queries: Float[Array, "B D"],
-    n_valid: Int[Array, "devices"],  # how many rows of each device are candidates
+    n_valid: Int[Array, " devices"],  # how many rows of each device are candidates
     *,
     mesh: jax.sharding.Mesh,
     block: int,  # candidates multiplied at a time, a multiple of `GROUP`
@@ -251,7 +251,7 @@ def _pick(values: Int[Array, "B N"], at: Int[Array, "B kept"]) -> Int[Array, "B 
     return jnp.take_along_axis(values, at, axis=1, mode="promise_in_bounds")
 
 
-def score_exactly(query: Float[Array, "D"], rows: Float[Array, "n D"]) -> Float[Array, "n"]:
+def score_exactly(query: Float[Array, " D"], rows: Float[Array, "n D"]) -> Float[Array, " n"]:
     """Multiply float32 vectors in float64, each row by the same sequence of sums: equal rows get equal scores."""
     return (rows.astype(np.float64) * query.astype(np.float64)).sum(axis=-1)
 
@@ -286,7 +286,7 @@ def prepare_vectors(vectors: Float[Array, "B D"], *, metric: str) -> Float[Array
     return (exact / np.where(length > 0.0, length, 1.0)).astype(np.float32)
 
 
-def measure_lengths(vectors: Float[Array, "B D"]) -> Float[Array, "B"]:
+def measure_lengths(vectors: Float[Array, "B D"]) -> Float[Array, " B"]:
     """Return the length of each vector, in float64."""
     exact = vectors.astype(np.float64)
     return np.sqrt((exact * exact).sum(axis=1))

@@ -80,14 +80,14 @@ def wasserstein(
     return costs[row_of.reshape(-1)].reshape(shares.shape[:-1])[()]
 
 
-def find_line(ground: Float[Array, "C C"]) -> Float[Array, "C"] | None:
+def find_line(ground: Float[Array, "C C"]) -> Float[Array, " C"] | None:
     """Return places on a line whose differences are the ground distances, or None if there are none."""
     far = ground[int(np.argmax(ground.max(axis=1)))]  # distances from one end, if there is a line
     on_line = np.allclose(np.abs(far[:, None] - far[None, :]), ground, rtol=0, atol=1e-12)
     return far if on_line else None
 
 
-def _solve_transports(pairs: Float[Array, "R {2*len(ground)}"], *, ground: Float[Array, "C C"]) -> Float[Array, "R"]:
+def _solve_transports(pairs: Float[Array, "R {2*len(ground)}"], *, ground: Float[Array, "C C"]) -> Float[Array, " R"]:
     """Solve many independent transports as one linear program, whose start-up would otherwise cost the most."""
     n = len(ground)
     leaves, arrives = np.kron(np.eye(n), np.ones(n)), np.kron(np.ones(n), np.eye(n))

@@ -48,12 +48,12 @@ def normalize_counts(counts: Num[Array, "... C"]) -> Float[Array, "... C"]:
     return divide(counts, counts.sum(axis=-1, keepdims=True))
 
 
-def pool_share(codes: Int[Array, "..."], n_categories: int) -> Float[Array, "C"]:
+def pool_share(codes: Int[Array, "..."], n_categories: int) -> Float[Array, " C"]:
     """Return the share of each category among all known members; NaN throughout where nobody is known."""
     return normalize_counts(count_categories(np.ravel(codes), n_categories).counts)
 
 
-def fixed_target(shares: Mapping[str, float], categories: Sequence[str]) -> Float[Array, "C"]:
+def fixed_target(shares: Mapping[str, float], categories: Sequence[str]) -> Float[Array, " C"]:
     """Return named shares in the order of the categories; they must name each category and add up to 1."""
     if set(shares) != set(categories):
         raise UserError(
@@ -66,13 +66,13 @@ def fixed_target(shares: Mapping[str, float], categories: Sequence[str]) -> Floa
     return target / target.sum()
 
 
-def exposure_weights(k: int) -> Float[Array, "k"]:
+def exposure_weights(k: int) -> Float[Array, " k"]:
     """Return the attention that each rank of a list gets, 1 / log2(1 + rank): 1, 0.63, 0.5, ... (Singh & Joachims)."""
     return 1.0 / np.log2(2.0 + np.arange(k))
 
 
 def weigh_categories(
-    codes: Int[Array, "... k"], n_categories: int, *, weights: Float[Array, "k"]
+    codes: Int[Array, "... k"], n_categories: int, *, weights: Float[Array, " k"]
 ) -> Float[Array, "... C"]:
     """Return the weight that each category's members hold together, by their place in the list; unknown ones apart."""
     codes = np.asarray(codes)
@@ -84,7 +84,7 @@ def diversity_score(
     target: Float[Array, "... C"],
     *,
     distance: Distance = total_variation,
-    weights: Float[Array, "k"] | None = None,
+    weights: Float[Array, " k"] | None = None,
 ) -> Float[Array, "..."] | float:
     """Score shortlists: -100 times the distance of their known members' distribution from the target.
 
@@ -113,12 +113,12 @@ def _score_counts(
 
 
 def noise_floor(
-    target: Float[Array, "C"],
+    target: Float[Array, " C"],
     k: int,
     *,
     pool: CategoryCounts,
     distance: Distance = total_variation,
-    weights: Float[Array, "k"] | None = None,
+    weights: Float[Array, " k"] | None = None,
     seed: int = 0,
     n_draws: int = 10_000,
 ) -> Estimate:
@@ -145,28 +145,28 @@ def noise_floor(
 
 
 def _draw_masses(
-    rng: np.random.Generator, colors: Int[Array, "C1"], k: int, *, size: int, weights: Float[Array, "k"] | None
+    rng: np.random.Generator, colors: Int[Array, " C1"], k: int, *, size: int, weights: Float[Array, " k"] | None
 ) -> Num[Array, "R C1-1"]:
     if weights is None:
         return rng.multivariate_hypergeometric(colors, k, size=size, method="marginals")[:, :-1]
     return weigh_categories(draw_codes(rng, colors, k, size=size), len(colors) - 1, weights=weights)
 
 
-def draw_codes(rng: np.random.Generator, colors: Int[Array, "C1"], k: int, *, size: int) -> Int[Array, "R k"]:
+def draw_codes(rng: np.random.Generator, colors: Int[Array, " C1"], k: int, *, size: int) -> Int[Array, "R k"]:
     """Draw lists of k distinct members of a pool (`check_draw`), in a random order."""
     counts = rng.multivariate_hypergeometric(colors, k, size=size, method="marginals")
     codes = np.tile(np.append(np.arange(len(colors) - 1), UNKNOWN), size)
     return rng.permuted(np.repeat(codes, counts.ravel()).reshape(size, k), axis=1)
 
 
-def check_draw(k: int, *, pool: CategoryCounts) -> Int[Array, "C1"]:
+def check_draw(k: int, *, pool: CategoryCounts) -> Int[Array, " C1"]:
     """Return the pool's counts, unknown last, or raise a `UserError` if k members cannot be drawn from it."""
     colors = np.append(pool.counts, pool.n_unknown).astype(np.int64)
     check_k(k, n_candidates=colors.sum())
     return colors
 
 
-def exact_noise_floor(target: Float[Array, "C"], k: int, *, pool: CategoryCounts) -> float:
+def exact_noise_floor(target: Float[Array, " C"], k: int, *, pool: CategoryCounts) -> float:
     """Return the mean total-variation score of random shortlists, exactly.
 
     The number n of known members is hypergeometric, and so is each category's count given n; total variation is a sum

@@ -59,7 +59,7 @@ class DiversityReward:
         self.fingerprint = _make_fingerprint(matcher, self.scorer, config)
         self._cache = RewardCache(cache_path) if cache_path else MemoryCache()
 
-    def score(self, prompts: Sequence[str], texts: Sequence[str]) -> Float[Array, "B"]:
+    def score(self, prompts: Sequence[str], texts: Sequence[str]) -> Float[Array, " B"]:
         """Return one reward a pair; texts not in the cache go to the matcher.
 
         A call holds `PAIRS_AT_A_TIME` of them, or as many as the matcher takes at once where these are more. The
@@ -92,7 +92,7 @@ class DiversityReward:
         """Return the score of random shortlists: its mean, and the range that holds 95 % of them."""
         return self.scorer.simulate_floor(self.config.k, list(self.group_of.values()), seed=seed)
 
-    def _compute(self, pairs: Sequence[tuple[str, str]]) -> Float[Array, "B"]:
+    def _compute(self, pairs: Sequence[tuple[str, str]]) -> Float[Array, " B"]:
         rewards = np.full(len(pairs), self.config.empty_reward, np.float64)
         indices = self.shortlists([text for text, _ in pairs])
         filled = np.flatnonzero(indices[:, 0] != NOBODY)
@@ -100,7 +100,7 @@ class DiversityReward:
             rewards[filled] = self.scorer.score(indices[filled], [pairs[row][1] for row in filled])
         return rewards
 
-    def _penalize(self, prompts: Sequence[str], texts: Sequence[str]) -> Float[Array, "B"]:
+    def _penalize(self, prompts: Sequence[str], texts: Sequence[str]) -> Float[Array, " B"]:
         """Return what guardrails take off each reward; never cached, because guardrails change more often."""
         penalties = np.zeros(len(texts))
         if self.config.guardrail_penalty:

@@ -37,7 +37,7 @@ from ilqljax.hiring.statistics import Estimate
 
 TARGETS = ("pool", "uniform", "fixed", "group")
 ANY_GROUP = "*"
-Targets = Mapping[str, Float[Array, "C"]]
+Targets = Mapping[str, Float[Array, " C"]]
 WEIGHTS = ("equal", "exposure")
 COMPATS = ("", "original")
 AND, CROSS = ",", " x "
@@ -124,14 +124,14 @@ class ShortlistScorer:
         self.config = config
         self.terms = tuple(_make_term(table, name, config) for name in dict.fromkeys(names))
 
-    def score(self, indices: Int[Array, "B k"], groups: Sequence[str] = ()) -> Float[Array, "B"]:
+    def score(self, indices: Int[Array, "B k"], groups: Sequence[str] = ()) -> Float[Array, " B"]:
         """Return each shortlist's score, averaged over attributes; a row number below 0 is nobody.
 
         Each posting's job group may be left out unless targets differ by group.
         """
         return np.mean([self.score_term(term, indices, groups) for term in self.terms], axis=0)
 
-    def score_term(self, term: ScoreTerm, indices: Int[Array, "B k"], groups: Sequence[str] = ()) -> Float[Array, "B"]:
+    def score_term(self, term: ScoreTerm, indices: Int[Array, "B k"], groups: Sequence[str] = ()) -> Float[Array, " B"]:
         """Return each shortlist's score on one attribute."""
         targets = select_targets(term.targets, list(groups) or [""] * len(indices))
         codes = codes_or_unknown(term.attribute.codes, np.asarray(indices))
@@ -173,7 +173,7 @@ class ShortlistScorer:
                 described[title] = dict(zip(categories, target.tolist(), strict=True))
         return described
 
-    def weights(self, k: int) -> Float[Array, "k"] | None:
+    def weights(self, k: int) -> Float[Array, " k"] | None:
         """Return the weight of each place of a list, or None where all count the same."""
         return exposure_weights(k) if self.config.weights == "exposure" else None
 
@@ -207,7 +207,7 @@ def parse_shares(text: str) -> dict[str, dict[str, float]]:
 
 def make_targets(
     kind: str, attribute: Attribute, *, shares: str = "", group_codes: Attribute | None = None
-) -> dict[str, Float[Array, "C"]]:
+) -> dict[str, Float[Array, " C"]]:
     """Return an attribute's target by job group; a key "*" holds for every group that has no own.
 
     What does not fit the categories, an option that the kind does not take and an undefined target raise a `UserError`.
@@ -276,6 +276,6 @@ def select_targets(targets: Targets, groups: Sequence[str]) -> Float[Array, "B C
     return np.stack([targets.get(group, targets.get(ANY_GROUP)) for group in groups])
 
 
-def codes_or_unknown(codes: Int[Array, "N"], indices: Int[Array, "... k"]) -> Int[Array, "... k"]:
+def codes_or_unknown(codes: Int[Array, " N"], indices: Int[Array, "... k"]) -> Int[Array, "... k"]:
     """Return the codes of candidates by row number; a row number below 0 (nobody) is unknown."""
     return np.where(indices >= 0, codes[np.maximum(indices, 0)], UNKNOWN)

@@ -61,7 +61,7 @@ def store(x: Float[Array, "B H T K"]) -> Float[Array, "B*H T K"]:
 
 @trick
 def take_cache_rows(
-    x: Float[Array, "*L BH S K"], rows: Int[Array, "N"], n_kv_head: int
+    x: Float[Array, "*L BH S K"], rows: Int[Array, " N"], n_kv_head: int
 ) -> Float[Array, "*L N*{n_kv_head} S K"]:
     """Pick rows of a cache's array by number, each with all its heads."""
     entries = rows[:, None] * n_kv_head + jnp.arange(n_kv_head)[None]
@@ -69,7 +69,7 @@ def take_cache_rows(
 
 
 @trick
-def draw_tokens(keys: Array, scores: Float[Array, "B V"]) -> Int[Array, "B"]:
+def draw_tokens(keys: Array, scores: Float[Array, "B V"]) -> Int[Array, " B"]:
     """Draw one token a row from softmax(scores), each row with its own key.
 
     The draws are those of `jax.random.categorical`, of which XLA makes one loop, number by number. The barrier parts
@@ -80,7 +80,7 @@ def draw_tokens(keys: Array, scores: Float[Array, "B V"]) -> Int[Array, "B"]:
 
 
 @trick
-def find_largest(scores: Float[Array, "B V"]) -> Int[Array, "B"]:
+def find_largest(scores: Float[Array, "B V"]) -> Int[Array, " B"]:
     """Find the first largest score of each row, in two passes: XLA's argmax takes three times as long."""
     largest, n_scores = scores.max(axis=-1, keepdims=True), scores.shape[-1]
     return jnp.where(scores == largest, jnp.arange(n_scores), n_scores - 1).min(axis=-1)

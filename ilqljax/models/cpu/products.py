@@ -70,7 +70,7 @@ def cut_outputs(kernel: Float[Array, "*L D F"]) -> Float[Array, "*L blocks D W"]
     return jnp.swapaxes(filled.reshape(*n_layer, width, n_blocks, BLOCK), -3, -2)
 
 
-def join_blocks(blocks: Float[Array, "blocks D W"], bias: Float[Array, "F"] | None) -> Float[Array, "D F"]:
+def join_blocks(blocks: Float[Array, "blocks D W"], bias: Float[Array, " F"] | None) -> Float[Array, "D F"]:
     """Undo `cut_outputs`, for products of many rows; without a bias all blocks are full."""
     kernel = jnp.swapaxes(blocks, 0, 1).reshape(blocks.shape[1], -1)
     return kernel if bias is None else kernel[:, : len(bias)]
@@ -78,7 +78,7 @@ def join_blocks(blocks: Float[Array, "blocks D W"], bias: Float[Array, "F"] | No
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def apply_affine(
-    rows: Float[Array, "N D"], kernel: Float[Array, "D F"], bias: Float[Array, "F"], out_dtype: str
+    rows: Float[Array, "N D"], kernel: Float[Array, "D F"], bias: Float[Array, " F"], out_dtype: str
 ) -> Float[Array, "N F"]:
     """Multiply half-precision rows by a kernel, add the bias, and round once.
 
@@ -109,7 +109,7 @@ def transpose(x: Float[Array, "N D"]) -> Float[Array, "D N"]:
 
 
 @trick
-def sum_rows(x: Float[Array, "N F"]) -> Float[Array, "F"]:
+def sum_rows(x: Float[Array, "N F"]) -> Float[Array, " F"]:
     """Sum over rows in float32, by a product with ones: XLA sums columns of converted numbers in windows."""
     return contract(jnp.ones((1, len(x)), x.dtype), x, 0)[0]
 
@@ -155,8 +155,8 @@ def cut_kernels(params: dict) -> dict:
 def score_rows(
     features: Float[Array, "N F"],
     kernel: Float[Array, "F V"] | Float[Array, "V F"],
-    bias: Float[Array, "V"],
-    ids: Int[Array, "N"],
+    bias: Float[Array, " V"],
+    ids: Int[Array, " N"],
     axis: int,
     temperature: float,
 ) -> Scores:

@@ -76,11 +76,12 @@ def build_tree(
     check_names(expected, shapes, refusal=f"{where} {WRONG_ARRAYS}")
     for name, (path, _) in table.items():
         parts = _name_parts(name, layers)
+        flipped = transposed and path.endswith("kernel")
+        shape = expected[parts[0]][::-1] if flipped else expected[parts[0]]
+        stack = np.empty((len(parts), *shape), dtype)
         for i, part in enumerate(parts):  # one at a time: together with their stack they would be the model twice
             array = np.asarray(arrays[part])
-            array = array.T if transposed and path.endswith("kernel") else array
-            stack = np.empty((len(parts), *array.shape), dtype) if i == 0 else stack
-            _copy_numbers(array, stack[i, ...], f"{where}: {part}")
+            _copy_numbers(array.T if flipped else array, stack[i, ...], f"{where}: {part}")
         tree[path] = place(path, stack if "{i}" in name else stack[0, ...])
     return unflatten(tree)
 

@@ -122,7 +122,7 @@ def make_dpo_loss(model: ValueLM, config: DPOConfig) -> LossFn:
         chosen, rejected = (policy - reference).reshape(-1, 2).T
         is_pair = batch.token_mask[::2, 0]
 
-        def reduce(values: Float[Array, "pairs"]) -> Float[Array, ""]:
+        def reduce(values: Float[Array, " pairs"]) -> Float[Array, ""]:
             return losses.masked_mean(values, is_pair, count=counts.rows / 2)
 
         value = reduce(losses.dpo_loss(chosen, rejected, beta=config.beta))
@@ -190,8 +190,8 @@ def token_cross_entropy(trunk: dict, hidden: Float[Array, "B A D"], targets: Int
 def score_rows(
     features: Float[Array, "N F"],
     kernel: Float[Array, "F V"] | Float[Array, "V F"],
-    bias: Float[Array, "V"] | None,
-    ids: Int[Array, "N"],
+    bias: Float[Array, " V"] | None,
+    ids: Int[Array, " N"],
     *,
     axis: int = 0,
     temperature: float = 1.0,
@@ -237,7 +237,7 @@ _multiply.defvjp(lambda axis, x, kernel: (_multiply(axis, x, kernel), (x, kernel
 
 def sum_log_probability(
     model: ValueLM, trunk: dict, batch: Batch, *, dropout_key: Array | None = None
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """Sum the log-probabilities of each row's action tokens under one language model."""
     moves = batch.per_token
     hidden = model.run_trunk(trunk, batch.tokens, dropout_key=dropout_key).hidden

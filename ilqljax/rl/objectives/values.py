@@ -265,7 +265,7 @@ def back_up(
 
     slow_heads = model.get_q_heads(target, params)
 
-    def rows(states: Float[Array, "N D"], policy_states: Float[Array, "N D"]) -> Float[Array, "N"]:
+    def rows(states: Float[Array, "N D"], policy_states: Float[Array, "N D"]) -> Float[Array, " N"]:
         q = jnp.clip(model.compute_target_q_all(slow_heads, states), config.value_min, config.value_max)  # [N V]
         if config.backup == "max":
             return q.max(-1)
@@ -288,7 +288,7 @@ def q_statistics(
         return q_t, jnp.zeros_like(q_t), jnp.zeros_like(q_t)
     rows, taken, temperature = features.reshape(-1, features.shape[-1]), actions.reshape(-1), config.cql_temperature
 
-    def score_with_margin(features: Float[Array, "N F"], taken: Int[Array, "N"]) -> tuple[Array, Array, Array]:
+    def score_with_margin(features: Float[Array, "N F"], taken: Int[Array, " N"]) -> tuple[Array, Array, Array]:
         q = heads.project(head, features)  # [N V]
         scores = chunks.reduce_scores(q, taken, temperature=temperature)
         return *scores, losses.margin_loss(q, scores.taken, margin=config.dm_margin)
@@ -304,7 +304,7 @@ def q_statistics(
 
 
 def score_actions(
-    head: dict, features: Float[Array, "N F"], actions: Int[Array, "N"], *, temperature: float
+    head: dict, features: Float[Array, "N F"], actions: Int[Array, " N"], *, temperature: float
 ) -> chunks.Scores:
     """Compute Q of taken actions, and log sum exp(Q / temperature) over all, from one head's features."""
     layer = head["dense_out"]
