@@ -31,7 +31,7 @@ DATASET = ObservationDataset([answer(p, a, float(i)) for p in ("ab", "q") for i,
 
 
 # One of each kind every time: a policy, a critic, and preferences.
-TRAINED = [name if name in ("bc", "ilql", "dpo") else pytest.param(name, marks=pytest.mark.slow) for name in ALGORITHMS]
+TRAINED = [name if name in ("ilql", "dpo") else pytest.param(name, marks=pytest.mark.slow) for name in ALGORITHMS]
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -182,6 +182,7 @@ def model_directory(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_fit_adapts_a_pretrained_model_and_what_it_saves_acts_alike(model_directory, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     built = ilqljax.load_model(

@@ -68,6 +68,7 @@ def test_the_critic_of_utterances_chooses_among_samples_of_the_language_model(ut
     assert any(utterance_policy.rank(g)[0] != g[0] for g in generations)
 
 
+@pytest.mark.slow
 def test_values_of_utterances_are_clipped(utterance_policy):
     utterance_policy.n_acted = 0
     free = utterance_policy.generate_batch(OBSERVATIONS)

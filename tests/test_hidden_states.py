@@ -57,6 +57,7 @@ def test_training_equals_that_of_a_trunk_run_at_every_step(trunk, cache):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0.02, atol=0.01), kept, run)
 
 
+@pytest.mark.slow
 def test_without_rounding_it_is_the_same_training(trunk, monkeypatch):
     monkeypatch.setattr(hidden_states.ml_dtypes, "bfloat16", np.float32)
     monkeypatch.setattr(hidden_states.jnp, "bfloat16", np.float32)
@@ -107,6 +108,7 @@ def test_the_files_used_last_are_kept(cache, monkeypatch, trunk):
     assert len(list(cache.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_they_are_kept_only_of_a_trunk_that_nothing_trains(trunk, cache):
     train(trunk, loss={"awac_weight": 1.0})  # the policy's own trunk has to be run over the tokens
     assert not cache.exists()

@@ -88,7 +88,7 @@ def act(model, params, target, *, beta):
     return generate(networks, jnp.asarray(prompts), jnp.full(2, 5), jax.random.split(jax.random.key(0), 2))
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", ["llama", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_a_new_adapter_changes_nothing(backbone):
     model, plain = make_model(backbone), ValueLM(BACKBONES[backbone], ValueLMConfig())
     trunk, tokens = jax.jit(plain.init_trunk)(jax.random.key(0)), make_batch().tokens
@@ -98,7 +98,7 @@ def test_a_new_adapter_changes_nothing(backbone):
     assert model.adapt_trunk(jax.random.key(2), adapted) is adapted  # of a clone, which goes on
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", ["gpt2", pytest.param("llama", marks=pytest.mark.slow), "untied"])
 def test_adapted_trunk_computes_what_the_merged_one_does(backbone):
     model = make_model(backbone)
     trunk, batch = random_adapter(jax.jit(model.init_trunk)(jax.random.key(0))), make_batch()
@@ -111,7 +111,7 @@ def test_adapted_trunk_computes_what_the_merged_one_does(backbone):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", ["gpt2", "untied"])
 def test_gradients_follow_the_chain_rule_from_those_of_whole_kernels(backbone):
     """With W' = W + s A B: dA = s dW' B^T and dB = s A^T dW'; and rows of the embeddings have their own gradients."""
     model = make_model(backbone)
@@ -138,7 +138,13 @@ def test_gradients_follow_the_chain_rule_from_those_of_whole_kernels(backbone):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "networks"), [("gpt2", "own trunks"), ("gpt2", "frozen value"), *(("untied", n) for n in NETWORKS)]
+    ("backbone", "networks"),
+    [
+        ("untied", "own trunks"),
+        ("gpt2", "frozen value"),
+        pytest.param("gpt2", "own trunks", marks=pytest.mark.slow),
+        *(pytest.param("untied", n, marks=pytest.mark.slow) for n in NETWORKS if n != "own trunks"),
+    ],
 )
 def test_training_moves_all_that_learns_and_never_the_base(backbone, networks):
     model = make_model(backbone, **NETWORKS[networks])
@@ -154,7 +160,12 @@ def test_training_moves_all_that_learns_and_never_the_base(backbone, networks):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "networks"), [("gpt2", "own trunks"), ("gpt2", "frozen value"), *(("llama", n) for n in NETWORKS)]
+    ("backbone", "networks"),
+    [
+        ("gpt2", "frozen value"),
+        pytest.param("gpt2", "own trunks", marks=pytest.mark.slow),
+        *(pytest.param("llama", n, marks=pytest.mark.slow) for n in NETWORKS),
+    ],
 )
 def test_acting_and_the_exported_folder_equal_merged_networks(backbone, networks, tmp_path):
     model = make_model(backbone, **NETWORKS[networks])
@@ -227,6 +238,7 @@ def test_preferences_are_judged_against_the_adapter_that_they_start_from():
     jax.tree.map(np.testing.assert_array_equal, state.frozen["reference"], state.params["policy"])
 
 
+@pytest.mark.slow
 def test_split_over_devices_it_learns_the_same():
     model = make_model("llama")
     _, alone = train(model, "ilql", awac_weight=1.0)

@@ -14,7 +14,7 @@ CONFIG = LlamaConfig(vocab_size=512, n_positions=64, n_embd=64, n_layer=2, n_hea
 SIZES = {"length": 64, "n_actions": 32}
 
 
-@pytest.mark.parametrize("algorithm", ["bc", "ilql"])
+@pytest.mark.parametrize("algorithm", [pytest.param("bc", marks=pytest.mark.slow), "ilql"])
 def test_more_devices_with_as_many_rows_each_need_no_more_memory_each(algorithm):
     one, eight = (measure_step(CONFIG, algorithm, n_devices=n, **SIZES) for n in (1, 8))
     assert eight.held < one.held / 2

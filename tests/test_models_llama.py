@@ -275,6 +275,7 @@ def test_gradients_through_blocks_of_a_long_row_are_those_of_plain_attention(nam
     assert_close_trees(found["cpu"], found["tpu"], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_layers_with_arrays_of_their_own_compute_the_same():
     """What acting on a CPU reads where layers are unrolled."""
     trunk, tokens = make_trunk(CONFIG), make_tokens(length=8)
@@ -332,12 +333,13 @@ def find_moved(before, after):
     return {jax.tree_util.keystr(path, simple=True, separator="/") for path, x in jax.tree.leaves_with_path(moved) if x}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "networks", "policy"),
     [
         ("bc", ValueLMConfig(), "policy"),
-        pytest.param("ilql", ValueLMConfig(separate_policy=False, double_q=False), "trunk", marks=pytest.mark.slow),
-        pytest.param("ilql", ValueLMConfig(), "policy", marks=pytest.mark.slow),
+        ("ilql", ValueLMConfig(separate_policy=False, double_q=False), "trunk"),
+        ("ilql", ValueLMConfig(), "policy"),
     ],
 )
 def test_a_training_step_reaches_every_part_of_an_untied_model(name, networks, policy):

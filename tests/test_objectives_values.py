@@ -58,7 +58,9 @@ def slow_values(model, params, target, tokens, *, backup, beta, low, high):
     return np.log((prior * np.exp(beta * q)).sum(-1)) / beta
 
 
-@pytest.mark.parametrize("networks", [SEPARATE, SHARED], ids=["separate", "shared"])
+@pytest.mark.parametrize(
+    "networks", [pytest.param(SEPARATE, marks=pytest.mark.slow), SHARED], ids=["separate", "shared"]
+)
 @pytest.mark.parametrize("backup", ["max", "soft"])
 def test_loss_terms_equal_the_slow_twin(backup, networks):
     model, params, target = make_networks(networks)

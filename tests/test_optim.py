@@ -195,6 +195,7 @@ def test_muon_moves_hidden_kernels_by_their_orthogonal_momentum():
     check(updates["q1"]["dense_in"]["kernel"], gradients["q1"]["dense_in"]["kernel"])
 
 
+@pytest.mark.slow
 def test_muon_leaves_embeddings_outputs_and_biases_to_adamw_with_decay_and_clipping():
     config = OptimConfig("muon", lr=1e-2, weight_decay=0.1, max_grad_norm=0.5)
     params, gradients = draw_block(), jax.tree.map(jnp.square, draw_block())
