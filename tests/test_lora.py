@@ -98,7 +98,7 @@ def test_a_new_adapter_changes_nothing(backbone):
     assert model.adapt_trunk(jax.random.key(2), adapted) is adapted  # of a clone, which goes on
 
 
-@pytest.mark.parametrize("backbone", ["gpt2", pytest.param("llama", marks=pytest.mark.slow), "untied"])
+@pytest.mark.parametrize("backbone", ["untied", *(pytest.param(n, marks=pytest.mark.slow) for n in ("gpt2", "llama"))])
 def test_adapted_trunk_computes_what_the_merged_one_does(backbone):
     model = make_model(backbone)
     trunk, batch = random_adapter(jax.jit(model.init_trunk)(jax.random.key(0))), make_batch()
@@ -141,8 +141,7 @@ def test_gradients_follow_the_chain_rule_from_those_of_whole_kernels(backbone):
     ("backbone", "networks"),
     [
         ("untied", "own trunks"),
-        ("gpt2", "frozen value"),
-        pytest.param("gpt2", "own trunks", marks=pytest.mark.slow),
+        *(pytest.param("gpt2", n, marks=pytest.mark.slow) for n in ("own trunks", "frozen value")),
         *(pytest.param("untied", n, marks=pytest.mark.slow) for n in NETWORKS if n != "own trunks"),
     ],
 )

@@ -59,19 +59,21 @@ def test_a_better_chosen_answer_costs_less_by_hand():
 
 
 def test_loss_equals_the_slow_twin(params):
+    run = jax.jit(lambda trunk, tokens: compute_logits(trunk, MODEL.run_trunk(trunk, tokens).hidden))
+
     def log_ratio(row):
         points = DataPoint.from_observation(row, TOKENIZER)
         total = 0.0
         for sign, trunk in ((1, params["policy"]), (-1, params["reference"])):
-            logits = compute_logits(trunk, MODEL.run_trunk(trunk, points.tokens[None]).hidden)[0]
-            logp = jax.nn.log_softmax(logits)
+            logp = np.array(jax.nn.log_softmax(run(trunk, points.tokens[None])[0]))
             total += sign * sum(float(logp[i, points.tokens[i + 1]]) for i in points.action_idxs)
         return total
 
     ratios = [log_ratio(row) for row in ROWS]
     margins = [ratios[0] - ratios[1], ratios[2] - ratios[3]]
     expected = np.mean([np.log1p(np.exp(-0.2 * margin)) for margin in margins])
-    value, metrics = make_dpo_loss(MODEL, DPOConfig(beta=0.2))(params, {}, BATCH, count_batch(BATCH), None)
+    loss = jax.jit(make_dpo_loss(MODEL, DPOConfig(beta=0.2)))
+    value, metrics = loss(params, {}, BATCH, count_batch(BATCH), None)
     assert float(value) == pytest.approx(expected, rel=1e-5)
     assert float(metrics["margin"]) == pytest.approx(np.mean(margins), rel=1e-4)
     assert float(metrics["accuracy"]) == np.mean(np.array(margins) > 0)

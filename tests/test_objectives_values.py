@@ -79,7 +79,7 @@ def test_loss_terms_equal_the_slow_twin(backup, networks):
                 td += (goal - q) ** 2
             v_loss += 0.5 * (values[i] - v[i]) ** 2
             n_actions += 1
-    _, metrics = make_ilql_loss(model, config)(params, target, BATCH, count_batch(BATCH), None)
+    _, metrics = jax.jit(make_ilql_loss(model, config))(params, target, BATCH, count_batch(BATCH), None)
     assert float(metrics["q_loss"]) == pytest.approx(td / n_actions, rel=1e-4)
     assert float(metrics["v_loss"]) == pytest.approx(v_loss / n_actions, rel=1e-4)
 
