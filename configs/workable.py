@@ -104,7 +104,7 @@ def start_pretrained(config: ConfigDict) -> None:
     config.tokenizer = {"name": "pretrained", "chat": True, "instruction": INSTRUCTION}
     config.model = {"name": "llama", "path": "smollm2", "lora_rank": 16, "frozen_value": True, "q_head": "low_rank"}
     config.model.unroll = 30
-    for stage, steps, lr in ((config.pretrain, 150, 1e-3), (config.train, 500, 2e-3)):
+    for stage, steps, lr in ((config.pretrain, 60, 1e-3), (config.train, 500, 2e-3)):
         if stage.total_steps:
             stage.update({"total_steps": steps, "lr": lr, "warmup_steps": -1, "n_rollouts": 8})
             stage.update({"length_buckets": (128, 192, 256), "action_buckets": (80, 120)})

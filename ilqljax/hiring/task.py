@@ -70,6 +70,8 @@ def build_data(
     config = DataConfig(**options, reward=reward or RewardConfig())
     source = TfidfSource() if matcher is None else matcher
     prepared = prepare_data(config, out_dir=resolve_path(folder), matcher=source)
+    if headroom := prepared.summary.get("headroom"):
+        logger.info("headroom, %s", headroom)
     return HiringData(prepared, config, n_practice, source)
 
 

@@ -16,6 +16,7 @@ import argparse
 import ast
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,10 +27,11 @@ from ilqljax.data.files import check_checksum, check_new_folder, save_folder
 from ilqljax.data.json_lines import read_field, read_json_lines
 from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.attributes import AttributeTable
-from ilqljax.hiring.audit.market import AuditConfig, audit_market
+from ilqljax.hiring.audit.market import AuditConfig, audit_market, choose_score
 from ilqljax.hiring.audit.ready_table import audit_ready_table, load_ready_table
 from ilqljax.hiring.audit.tables import format_json, list_tables
 from ilqljax.hiring.data.prepare import choose_some
+from ilqljax.hiring.evaluation.headroom import HEADROOM_MATCHERS, describe_headroom
 from ilqljax.hiring.evaluation.record import Rewrite
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.matching.matcher import Matcher
@@ -160,6 +162,11 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
         ("Small cells", describe_hiding(args.min_count)),
         ("Seed", str(args.seed)),
     ]
+    if not rewrites and args.matcher in HEADROOM_MATCHERS:
+        scores = [replace(choose_score(config, name), k=args.top) for name in config.attributes]
+        table = AttributeTable.from_candidates(candidates)
+        found = describe_headroom(postings, table, scores, matcher=matcher, seed=args.seed)
+        facts.append(("Headroom of rewording", " ".join(found)))
     if rewrites:
         facts.insert(1, ("Rewrites", f"{len(rewrites):,}, from {args.rewrites}"))
     if SAMPLE in (jobs, args.candidates):

@@ -34,6 +34,15 @@ from ilqljax.hiring.data.prepared import (
 )
 from ilqljax.hiring.data.splits import check_leakage, save_manifest, split_postings
 from ilqljax.hiring.edits.operators import ALL_OPERATORS, OPERATORS, require_operators, rewrite_posting
+from ilqljax.hiring.evaluation.headroom import (
+    HEADROOM_MATCHERS,
+    HEADROOM_POSTINGS,
+    HEADROOM_SHUFFLES,
+    ORIGINAL,
+    Edits,
+    HeadroomConfig,
+    measure_headroom,
+)
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
 from ilqljax.hiring.postings.posting import (
@@ -220,6 +229,7 @@ def _fill_folder(
         "target": reward.scorer.describe_targets(),
         "noise_floor": {k: float(v) for k, v in reward.estimate_noise_floor(seed=config.seed)._asdict().items()},
         "rewards": _average_rewards(rows),
+        "headroom": _describe_headroom(rows, postings, reward, config) if source.name in HEADROOM_MATCHERS else "",
         "splits_sha256": hash_file(folder / SPLITS),
     }
     save_summary(folder, summary)
@@ -253,6 +263,31 @@ def _average_rewards(rows: Sequence[ScoredRewrite]) -> dict[str, dict[str, dict[
         split: {name: {"mean": float(np.mean(values)), "n": len(values)} for name, values in by_operator.items()}
         for split, by_operator in rewards.items()
     }
+
+
+def _describe_headroom(
+    rows: Sequence[ScoredRewrite], postings: Sequence[Posting], reward: DiversityReward, config: DataConfig
+) -> str:
+    """Say what the training postings' rewrites could gain, measured on a seeded choice of the postings."""
+    ids = list(dict.fromkeys(row.posting_id for row in rows if row.split == "train"))
+    chosen = {posting_id: i for i, posting_id in enumerate(choose_some(ids, HEADROOM_POSTINGS, seed=config.seed))}
+    rows = [row for row in rows if row.posting_id in chosen]
+    safe = [row for row in rows if row.operator == ORIGINAL or not row.guardrail_failures]
+    if len(safe) == len(chosen) or reward.matcher.n_candidates < 2:
+        return ""
+    safe.sort(key=lambda row: row.operator != ORIGINAL)
+    texts, names = (tuple(getattr(row, name) for row in safe) for name in ("text", "operator"))
+    edits = Edits(texts, names, np.array([chosen[row.posting_id] for row in safe]), n_refused=len(rows) - len(safe))
+    group_of = {posting.id: posting.group for posting in postings}
+    (found,) = measure_headroom(
+        edits,
+        reward.table,
+        [reward.config],
+        matcher=reward.matcher,
+        groups=[group_of[posting_id] for posting_id in chosen],
+        config=HeadroomConfig(n_shuffles=HEADROOM_SHUFFLES, seed=config.seed),
+    )
+    return found.describe()
 
 
 def save_samples(path: str | Path, samples: Iterable[tuple[str, str]], *, source: str) -> int:

@@ -143,7 +143,7 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     for operator in dict.fromkeys(name for means in summary["rewards"].values() for name in means):
         cells = [summary["rewards"][split].get(operator, {"mean": float("nan"), "n": 0}) for split in splits]
         lines.append(f"{operator:<14}" + "".join(f"{c['mean']:>9.2f} ({c['n']:>4})" for c in cells))
-    return "\n".join(lines)
+    return "\n".join([*lines, *filter(None, [summary.get("headroom", "")])])
 
 
 def load_summary(folder: Path) -> dict[str, Any] | None:
