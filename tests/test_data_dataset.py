@@ -13,7 +13,7 @@ from ilqljax.data.dataset import (
     infer_reward_scaling,
 )
 from ilqljax.data.tokenizer import CharacterTokenizer
-from ilqljax.envs.base import LanguageObservation
+from ilqljax.envs.base import LanguageObservation, ListDialogue
 from ilqljax.errors import UserError
 
 TOKENIZER = CharacterTokenizer("abcdefgh")
@@ -96,6 +96,15 @@ def test_inferred_scaling_standardises():
 
 def test_equal_rewards_keep_their_unit():
     assert infer_reward_scaling(CHATS[:1]) == (-10.0, 1.0)
+
+
+@pytest.mark.parametrize("reward", [0.1, -1e6, 0.0])
+def test_rewards_that_differ_by_rounding_alone_keep_their_unit(reward):
+    rewards = [np.nextafter(reward, 1.0), *[reward] * 9]
+    talks = [ListDialogue([("a", None), ("b", float(each))]) for each in rewards]
+    if reward:
+        assert infer_reward_scaling(talks)[1] == 1.0
+    assert infer_reward_scaling(talks[1:]) == (reward, 1.0)
 
 
 def test_nothing_to_standardise_is_refused():

@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict, astuple, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ilqljax.data.files import hash_text
@@ -18,7 +19,7 @@ from ilqljax.hiring.market.sample import make_market
 from ilqljax.hiring.postings.posting import save_candidates, save_postings
 from ilqljax.hiring.postings.sources import detect_source, load_market
 from ilqljax.hiring.reward.scores import RewardConfig
-from ilqljax.hiring.task import HiringData, build_environment
+from ilqljax.hiring.task import HiringData, build_dataset, build_environment, build_trained_bpe
 
 SMALL = DataConfig(n_postings=24, n_candidates=120, reward=RewardConfig(k=10))
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,6 +61,21 @@ def test_observations_and_environment_cover_the_split(prepared):
     assert [make_environment(i).reset().posting for i in range(len(postings) + 1)] == [*postings, postings[0]]
     with pytest.raises(UserError, match=r"split='tets' is unknown\. Known: train, eval, test"):
         prepared.select_postings("tets")
+
+
+def test_centred_rewards_compare_rewrites_of_one_posting_only(prepared):
+    data = HiringData(prepared, SMALL, n_practice=0)
+    tokenizer = build_trained_bpe(data, vocab_size=300)
+    plain, centred = (build_dataset(data, tokenizer, center=center) for center in (False, True))
+    prompts = np.array([o.prompt for o in prepared.make_observations("train")])
+    rewards = [np.array([d.get_item(i).utterance_rewards[0] for i in range(d.size())]) for d in (plain, centred)]
+    for prompt in set(prompts):
+        own = [each[prompts == prompt] for each in rewards]
+        assert own[1].mean() == pytest.approx(0.0, abs=1e-6)
+        deviations = own[0] - own[0].mean()
+        np.testing.assert_allclose(own[1], deviations * centred.reward_scale / plain.reward_scale, atol=1e-5)
+    assert rewards[1].std() == pytest.approx(1.0, abs=1e-5)
+    assert rewards[0].std() == pytest.approx(1.0, abs=1e-5)
 
 
 def test_same_settings_give_the_same_bytes(prepared, tmp_path):

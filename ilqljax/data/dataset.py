@@ -15,6 +15,7 @@ from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.data.types import Counts
 from ilqljax.errors import UserError, check_type
 
+ROUNDING = 1e-9  # of the largest reward: a deviation that is no larger counts as none
 View = Callable[[Dialogue], Dialogue]  # from a dialogue to how it is shown to the model
 
 
@@ -175,7 +176,8 @@ class ObservationDataset(ListRLDataset):
 def infer_reward_scaling(observations: Iterable[Dialogue]) -> tuple[float, float]:
     """Return the (reward_shift, reward_scale) that give utterance rewards mean 0 and standard deviation 1.
 
-    Equal rewards keep their unit: the scale is then 1. Infer it from training dialogues only; they must have rewards.
+    Equal rewards, and those that differ by no more than rounding, keep their unit: the scale is then 1. Infer it from
+    training dialogues only; they must have rewards.
     """
     rewards = np.asarray([r for obs in observations for _, r in obs.to_sequence()[0] if r is not None], np.float64)
     if not len(rewards):
@@ -183,4 +185,5 @@ def infer_reward_scaling(observations: Iterable[Dialogue]) -> tuple[float, float
     if not np.isfinite(rewards).all():
         raise UserError(f"a reward is {rewards[~np.isfinite(rewards)][0]}: give the agent's utterances finite numbers")
     deviation = float(rewards.std())
-    return float(rewards.mean()), 1.0 / deviation if deviation > 0 else 1.0
+    is_rounding = deviation <= ROUNDING * np.abs(rewards).max()
+    return float(rewards.mean()), 1.0 if is_rounding else 1.0 / deviation

@@ -1,8 +1,8 @@
 """The hiring task's objects by name, for configs: data, tokenizer, dataset, environment, evaluator."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -97,6 +97,7 @@ def build_dataset(
     practice: bool = False,
     max_length: int = 0,
     max_actions: int = 0,
+    center: bool = False,
 ) -> ObservationDataset:
     """Make the rows of a split's scored rewrites, rewards standardised by the training split.
 
@@ -108,9 +109,12 @@ def build_dataset(
         max_length: longest row in tokens; longer prompts lose their start. 0 is no limit.
         max_actions: longest rewrite in tokens; rows with a longer one are left out, and how many is reported. 0 is no
             limit.
+        center: subtract from each reward the mean of the same posting's rewrites, so that a critic learns which rewrite
+            of a posting is better, and not which posting (a baseline; Williams 1992).
     """
-    shift, scale = infer_reward_scaling(data.prepared.make_observations("train"))
-    observations = [*data.prepared.make_observations(split), *(data.practice if practice else ())]
+    prepare = center_rewards if center else list
+    shift, scale = infer_reward_scaling(prepare(data.prepared.make_observations("train")))
+    observations = [*prepare(data.prepared.make_observations(split)), *(data.practice if practice else ())]
     # The closing token is an action too.
     kept = [o for o in observations if not max_actions or len(tokenizer.encode(o.rewrite)) < max_actions]
     dataset = ObservationDataset(kept, tokenizer, max_length=max_length, reward_shift=shift, reward_scale=scale)
@@ -121,6 +125,14 @@ def build_dataset(
         notes.append(f"{dataset.n_truncated} prompts cut at the start to fit {max_length} tokens")
     logger.info("%s: %s", f"{split} + practice" if practice else split, ", ".join(notes))
     return dataset
+
+
+def center_rewards(observations: Sequence[PostingObservation]) -> list[PostingObservation]:
+    """Return rewrites with their rewards less the mean of all rewrites of the same prompt."""
+    rewards: dict[str, list[float]] = {}
+    for o in observations:
+        rewards.setdefault(o.prompt, []).append(o.reward)
+    return [replace(o, reward=o.reward - float(np.mean(rewards[o.prompt]))) for o in observations]
 
 
 @register("environment", "hiring")
