@@ -329,8 +329,9 @@ def format_headroom(found: Sequence[Headroom], edits: Edits) -> str:
 
 
 def format_gain(value: float, *, sign: str = "+") -> str:
-    """Return points to one digit, a rounded 0 without a minus."""
-    return f"{round(value, 1) + 0.0:{sign}.1f}"
+    """Return points to one digit, or two below 1; a rounded 0 has no minus."""
+    digits = 1 if abs(value) >= 1.0 else 2
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
 
 
 def format_range(chance: Estimate, *, sign: str = "+") -> str:
