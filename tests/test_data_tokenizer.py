@@ -215,3 +215,14 @@ def test_a_name_that_cannot_be_fetched_is_refused_not_read_as_an_empty_tokenizer
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match="could be fetched from the hub"):
         GPT2Tokenizer.from_pretrained("no-such-owner/no-such-model")
+
+
+def test_half_a_character_and_what_is_no_text_are_refused():
+    with pytest.raises(UserError, match=r"'a\\ud800' holds half a character \('\\ud800'\) at position 1"):
+        train_bpe(["fine", "a\ud800"], vocab_size=300)
+    tokenizer = train_bpe(TEXTS, vocab_size=300)
+    with pytest.raises(UserError, match="half a character"):
+        tokenizer.encode("\udc80")
+    with pytest.raises(UserError, match="expected a text, got 3"):
+        tokenizer.encode(3)
+    assert tokenizer.decode(tokenizer.encode("a\0b\U0001f600")) == "a\0b\U0001f600"

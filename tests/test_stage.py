@@ -14,6 +14,8 @@ from raw_checkpoints import restore_raw
 from ilqljax import train as train_module
 from ilqljax.data.dataset import ObservationDataset
 from ilqljax.data.tokenizer import CharacterTokenizer
+from ilqljax.envs.base import ListDialogue
+from ilqljax.errors import UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.rl.algorithms import make_learner
@@ -99,3 +101,25 @@ def test_every_evaluation_plays_the_same_games(tmp_path, monkeypatch):
     )
     train_module.run_stage(plan, stage, tmp_path, Start(), settles=False)
     assert played[0] == played[1]
+
+
+def make_quiet_stage(talks, algorithm="ilql"):
+    return make_stage(algorithm, make_learner(algorithm, MODEL, {}), SETTINGS, ObservationDataset(talks, TOKENIZER))
+
+
+def test_rows_without_an_action_are_refused_if_all_are_and_warned_of_if_some(caplog):
+    silent = ListDialogue([("a", None), ("b", None)])
+    with pytest.raises(UserError, match=r"bc: 3 of 3 rows hold no token of the agent's.*roles swapped"):
+        make_quiet_stage([silent] * 3, "bc")
+    make_quiet_stage([silent, *[answer("a", "b", 1.0), answer("b", "a", 0.0)] * 60])  # under 1 %
+    assert not caplog.records
+    make_quiet_stage([silent, *[answer("a", "b", 1.0), answer("b", "a", 0.0)] * 40])
+    assert "1 of 81 rows" in caplog.text
+
+
+def test_equal_returns_are_warned_of_where_a_critic_reads_them(caplog):
+    make_quiet_stage([answer("a", "b", 0.1)] * 3, "bc")
+    make_quiet_stage([answer("a", "b", 0.1), answer("a", "a", 0.2)])
+    assert not caplog.records
+    make_quiet_stage([answer("a", "b", 0.1), answer("a", "a", float(np.nextafter(0.1, 1)))])
+    assert "all 2 rows have the same return" in caplog.text

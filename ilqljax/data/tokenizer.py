@@ -245,7 +245,7 @@ class BPETokenizer(Tokenizer):
         self._backend.decoder = decoders.ByteLevel()
         # Offline data asks for one prompt many times in a row, once for each of its rewrites.
         self._encode = functools.lru_cache(maxsize=256)(
-            lambda text: tuple(self._backend.encode(text, add_special_tokens=False).ids)
+            lambda text: tuple(self._backend.encode(check_text(text), add_special_tokens=False).ids)
         )
         super().__init__(len(vocab), special_tokens)
 
@@ -334,7 +334,7 @@ class PretrainedTokenizer(Tokenizer):
         self.names, self.chat_template = dict(names), chat_template
         self._backend, self._special_ids = build_tokenizer(self.definition, self.names.values())
         self._encode = functools.lru_cache(maxsize=256)(
-            lambda text: tuple(self._backend.encode(text, add_special_tokens=False).ids)
+            lambda text: tuple(self._backend.encode(check_text(text), add_special_tokens=False).ids)
         )
         self.chat, self.instruction = chat, instruction
         super().__init__(1 + max(self._backend.get_vocab(with_added_tokens=True).values()), special_tokens)
@@ -408,6 +408,20 @@ class PretrainedTokenizer(Tokenizer):
         return {**self.definition, "post_processor": None}
 
 
+def check_text(text: str) -> str:
+    """Return a text, or raise a `UserError` at what is none or holds half a character, which no file can hold."""
+    if not isinstance(text, str):
+        raise UserError(f"expected a text, got {text!r}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"the text {text[:40]!r} holds half a character ({text[error.start]!r}) at position {error.start}, as a "
+            "damaged file gives it. Read the file as UTF-8, or replace it: text.encode(errors='replace').decode()"
+        ) from error
+    return text
+
+
 def train_bpe(texts: Iterable[str], *, vocab_size: int) -> BPETokenizer:
     """Learn a byte-level BPE of at most `vocab_size` ids, control tokens included; equal texts give an equal one.
 
@@ -424,7 +438,7 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int) -> BPETokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    backend.train_from_iterator(texts, trainer)
+    backend.train_from_iterator(map(check_text, texts), trainer)
     model = json.loads(backend.to_str())["model"]
     return BPETokenizer(sorted(model["vocab"], key=model["vocab"].get), model["merges"])
 

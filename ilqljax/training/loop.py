@@ -8,15 +8,17 @@ step late, so that the loop never waits for the device.
 import contextlib
 import io
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ilqljax.data.dataset import ListRLDataset, RLDataset
+from ilqljax.data.dataset import ROUNDING, ListRLDataset, RLDataset
 from ilqljax.data.loader import eval_batches, expect_counts, make_train_loader
 from ilqljax.data.transforms import Transform
 from ilqljax.data.types import Array
@@ -34,6 +36,8 @@ from ilqljax.training.metrics import MetricWriter, NonFiniteError, ProgressBar, 
 from ilqljax.training.processes import check_same, is_first_process
 from ilqljax.training.run_config import TrainConfig
 
+logger = logging.getLogger(__name__)
+EMPTY_SHARE = 0.01  # rows without an action are warned of from this share on
 SHOWN = ("validation/loss", "rollout/return", "rollout/return_standard_error")  # on the terminal
 
 
@@ -116,7 +120,27 @@ def make_stage(
     for data in (transformed, watched):
         if isinstance(data, ListRLDataset):
             eval_batches(data, **stage.batching)
+    if isinstance(transformed, ListRLDataset):
+        check_teaching(stage.name, transformed, critic=learner.algorithm.has_critic)
     return stage
+
+
+def check_teaching(name: str, rows: ListRLDataset, *, critic: bool) -> None:
+    """Refuse rows of which none holds anything to learn, and warn of many, or of rewards that tell nothing apart."""
+    n, n_empty = rows.size(), int((rows.row_sizes[:, 1] == 0).sum())
+    if n_empty and n_empty >= EMPTY_SHARE * n:
+        found = f"{name}: {n_empty} of {n} rows hold no token of the agent's to learn from"
+        cause = (
+            "Are the roles swapped, or the agent's texts cut away by max_length? The agent's are those with a reward."
+        )
+        if n_empty == n:
+            raise UserError(f"{found}. {cause}")
+        logger.warning("%s. %s", found, cause)
+    if critic and n > 1:
+        returns = [float(rows.get_item(i).rewards.sum()) for i in range(n)]
+        if np.ptp(returns) <= ROUNDING * np.abs(returns).max():
+            advice = "a critic finds nothing to prefer in them. Check the rewards, or clone (bc)."
+            logger.warning("%s: all %d rows have the same return: %s", name, n, advice)
 
 
 def compile_stage(
