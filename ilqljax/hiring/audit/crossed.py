@@ -32,6 +32,8 @@ from ilqljax.data.types import Array
 from ilqljax.hiring.matching.matcher import NOBODY, Matches
 from ilqljax.hiring.statistics import LEVEL, Estimate, divide
 
+NO_REFERENCE = -1
+
 
 class Pairs(NamedTuple):
     """Hold the assessed and selected pairs of one measure: sparse zeros and ones, a column a candidate."""

@@ -9,6 +9,7 @@ from scipy.sparse import csr_array
 
 from ilqljax.errors import UserError, check_type, check_whole, find_close
 from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_values, warn_of_unknown
 from ilqljax.hiring.audit.crossed import Pairs
 from ilqljax.hiring.audit.market import BEFORE, AuditConfig, audit_attributes
 from ilqljax.hiring.audit.rates import JUDGED, MIN_PEOPLE, Mark, Row
@@ -91,6 +92,7 @@ def audit_frame(
     selected: str = "",
     posting: str = "",
     person: str = "",
+    unknown: Sequence[str] = UNKNOWN_WORDS,
     min_count: int = 0,
     seed: int = 0,
 ) -> FrameAudit:
@@ -99,6 +101,7 @@ def audit_frame(
     Args:
         frame: a pandas DataFrame, a mapping of columns, or a list of mappings.
         attributes: columns of categories; None, NaN and "" are unknown.
+        unknown: values that are unknown too; those of the default that occur are named in a warning.
         score: a column of finite numbers; or
         selected: one of 0 and 1, or of False and True.
         posting: which posting a row was decided for; intervals then count postings too.
@@ -128,9 +131,14 @@ def audit_frame(
     for name in filter(None, (posting, person)):
         _check_keys(columns, name)
     postings, people = columns.get(posting, [""] * len(values)), columns.get(person, range(len(values)))
+    words = [unknown] if isinstance(unknown, str) else list(unknown)
+    check_type(str, "Give a list of texts.", **{f"unknown[{i}]": word for i, word in enumerate(words)})
+    unified = {name: unify_values([_read_category(value) for value in columns[name]], words) for name in listed}
+    taken = {name: found for name, (_, found) in unified.items() if found}
+    warn_of_unknown(taken, where="the frame")
     declared: dict[Any, dict[str, str]] = {}
     for i, who in enumerate(people):
-        own = {name: _read_category(columns[name][i]) for name in listed}
+        own = {name: values[i] for name, (values, _) in unified.items()}
         if declared.setdefault(who, own) != own:
             raise UserError(f"row {i}: {who!r} is {own}, and was {declared[who]}. A person has one category of each.")
     places, median = [_number(postings), _number(people)], float(np.median(values)) if score else 0.5
@@ -144,7 +152,8 @@ def audit_frame(
     table = AttributeTable.from_candidates(Candidate(str(who), "", own) for who, own in declared.items())
     config = AuditConfig(tuple(listed), min_count=min_count, seed=seed)
     measures, medians = {"scoring" if score else "selection": pairs}, {BEFORE: median} if score else {}
-    audit = audit_attributes(table, config, {BEFORE: measures}) | {"medians": medians}
+    found = {"medians": medians, "taken_as_unknown": list_values(taken)}
+    audit = audit_attributes(table, config, {BEFORE: measures}) | found
     audit["n_postings"] = chosen.shape[0] if posting else 0
     by_group = [{"attribute": name, **row} for name, rates in _list_tables(audit) for row in rates["rows"]]
     n, n_selected = len(values), int(chosen.sum())

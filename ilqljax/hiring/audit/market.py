@@ -100,6 +100,7 @@ def audit_attributes(
         "phases": list(measures),
         "n_reached": {},
         "medians": {},
+        "taken_as_unknown": {},
         "attributes": sections,
         "not_audited": not_audited,
         "postings": [],

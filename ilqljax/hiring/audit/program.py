@@ -26,6 +26,7 @@ from ilqljax.data.files import check_checksum, check_new_folder, save_folder
 from ilqljax.data.json_lines import read_field, read_json_lines
 from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_candidates, warn_of_unknown
 from ilqljax.hiring.audit.market import AuditConfig, audit_market
 from ilqljax.hiring.audit.ready_table import audit_ready_table, load_ready_table
 from ilqljax.hiring.audit.tables import format_json, list_tables
@@ -63,6 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sample", action="store_true", help="audit the built-in sample market")
     add("--plant", type=float, default=0.8, help="strength of the sample's planted correlation, 0 to 1")
     add("--attributes", default="", help="comma-separated, and every pair of them; all that are declared if left out")
+    add(
+        "--unknown",
+        action="append",
+        default=[],
+        help="what stands for an unknown category besides an empty one: a list, or several times; "
+        "replaces a list of unknown, N/A, NA, none, -, ?, not specified, prefer not to say and their like",
+    )
     add("--max_postings", type=int, default=0, help="audit a random part of the postings of this size; 0 for all")
     add("--matcher", default="tfidf", help=f"what ranks: {', '.join(MATCHERS)}")
     add("--matcher_options", default="", help="the matcher's, such as path=DIR or url=http://..., comma-separated")
@@ -106,6 +114,11 @@ def list_names(args: argparse.Namespace) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in args.attributes.split(",") if name.strip()))
 
 
+def list_unknown(args: argparse.Namespace) -> tuple[str, ...]:
+    """Return what stands for an unknown category; --unknown "" leaves the empty one alone."""
+    return tuple(",".join(args.unknown).split(",")) if args.unknown else UNKNOWN_WORDS
+
+
 def make_config(args: argparse.Namespace, table: AttributeTable) -> AuditConfig:
     """Return the settings of the audit, with every attribute looked up in the candidates' table."""
     names = list_names(args) or table.names
@@ -121,7 +134,9 @@ def make_config(args: argparse.Namespace, table: AttributeTable) -> AuditConfig:
 def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Rewrite]]:
     """Audit a ready table."""
     ready, *after = (
-        load_ready_table(path, attributes=list_names(args), allow_negative=args.allow_negative)
+        load_ready_table(
+            path, attributes=list_names(args), allow_negative=args.allow_negative, unknown=list_unknown(args)
+        )
         for path in filter(None, (args.scores, args.scores_after))
     )
     config = make_config(args, ready.table)
@@ -131,6 +146,7 @@ def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[R
         ("Candidates", f"{len(ready.values):,}, from {source}"),
         ("Assessed by", f"column '{ready.kind}'"),
         ("Attributes", ", ".join(config.attributes)),
+        *describe_unknown(audit),
         ("Small cells", describe_hiding(args.min_count)),
     ]
     return audit, facts, []
@@ -140,13 +156,16 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
     """Match postings to candidates and audit the shortlists; with rewrites, of the postings that have one only."""
     jobs = SAMPLE if args.sample else args.jobs
     known, candidates = load_jobs(args, jobs)
+    candidates, taken = unify_candidates(candidates, unknown=list_unknown(args), names=list_names(args))
     config = make_config(args, AttributeTable.from_candidates(candidates))
     rewrite_of = load_rewrites(args.rewrites, known=known, policy=args.policy) if args.rewrites else {}
     postings = [posting for posting in known if not rewrite_of or posting.id in rewrite_of]
     rewrites = [rewrite_of[posting.id] for posting in postings if rewrite_of]
     matcher = make_matcher(args.matcher, candidates, options=parse_options(args.matcher_options))
     audit = audit_market(postings, candidates, config, matcher=matcher, rewrites=rewrites)
+    audit["taken_as_unknown"] = list_values(taken)
     people = args.candidates or ("sample" if args.sample else "the jobs' own source")
+    warn_of_unknown(taken, where=people)
     rewritten = f" that were rewritten, of {len(known):,}" if len(postings) < len(known) else ""
     part = f" (a random part, seed {args.seed})" if args.max_postings else ""
     reached = [f"{n:,} different people{f' {phase}' if rewrites else ''}" for phase, n in audit["n_reached"].items()]
@@ -156,6 +175,7 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
         ("Matcher", f"{args.matcher}: a shortlist of {args.top}, of which the first {args.selected} are selected"),
         ("On any shortlist", ", ".join(reached)),
         ("Attributes", ", ".join(config.attributes) + " (declared by the data's owner, never inferred)"),
+        *describe_unknown(audit),
         ("Score", f"{args.distance}, target {args.target}, weights {args.weights}"),
         ("Small cells", describe_hiding(args.min_count)),
         ("Seed", str(args.seed)),
@@ -265,6 +285,12 @@ def _read_rewrite(row: Mapping, posting: Posting, text: str, *, policy: str, whe
         reasons=tuple(reasons),
         where=where,
     )
+
+
+def describe_unknown(audit: Mapping[str, Any]) -> Facts:
+    """Say which values were taken as unknown, if there are any."""
+    taken = [f"{name}: {', '.join(map(repr, values))}" for name, values in audit["taken_as_unknown"].items()]
+    return [("Taken as unknown", "; ".join(taken))] if taken else []
 
 
 def describe_hiding(min_count: int) -> str:

@@ -15,6 +15,8 @@ assessments as independent, which they are not where people come back in many sh
 else) uses the error of `ratio_low/high`, and `p_shuffled` shuffled labels; where they differ from `p_independent`,
 trust these.
 
+`bound_low/high` is no interval: it is what the ratio could be, whoever the unknown are (`bounds`).
+
 **Chance**: labels are shuffled among the candidates who were assessed at all. A label stays with its candidate through
 all postings, so that people who are in many shortlists stay in many. The null says: among those who were assessed,
 labels have nothing to do with how often they were assessed and selected. It is exact for every measure and needs no
@@ -36,7 +38,9 @@ from jaxtyping import Bool, Float, Int, Num
 
 from ilqljax.data.types import Array
 from ilqljax.hiring.attributes import Attribute
+from ilqljax.hiring.audit.bounds import bound_ratios
 from ilqljax.hiring.audit.crossed import (
+    NO_REFERENCE,
     Pairs,
     Tally,
     crossed_change,
@@ -63,7 +67,6 @@ N_RESAMPLES = 2000
 FOUR_FIFTHS = 0.8
 MIN_SHARE = 0.02  # a smaller category may be left out of the ratios (6 RCNY 5-301)
 MIN_PEOPLE = 30  # a category or reference with fewer different people assessed is "insufficient data"
-NO_REFERENCE = -1
 TOLERANCE = 1e-12  # of ties: equal rates may differ in their last digit
 
 
@@ -166,12 +169,15 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
     judged = np.isin(marks, JUDGED)
     null, p_values = shuffle_labels(tally, judged=judged, seed=seed)
     compared = _compare_categories(tally, eligible, reference, seed=seed)
+    bounds = bound_ratios(tally, eligible, reference)
     rows = [
         {
             "category": category,
             **{name: int(values[c + 1]) for name, values in counts.items()},
             **wilson.pick(c).spread("rate"),
             **compared[c],
+            "bound_low": float(bounds[0][c]),
+            "bound_high": float(bounds[1][c]),
             **null.pick(c).spread("null_ratio"),
             "p_shuffled": float(p_values[c]),
             "mark": str(marks[c]),

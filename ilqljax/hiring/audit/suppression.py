@@ -91,3 +91,5 @@ def hide_cells(section: dict[str, Any], hidden: set[str]) -> None:
         section["n_unknown"] = None
         for table in tables:
             table["unknown"] = {}
+            for row in table["rows"]:  # which would give their number away
+                row |= dict.fromkeys(("bound_low", "bound_high"), float("nan"))

@@ -71,7 +71,8 @@ def _format_csv(section: dict[str, Any], measure: str, table: dict[str, Any]) ->
 
 def list_rows(table: dict[str, Any]) -> list[Row]:
     """Return the rows of a table of `rates`, with the unknown as the last one unless it is hidden."""
-    undefined = dict.fromkeys(("rate", "rate_low", "rate_high", "impact_ratio", "ratio_low", "ratio_high"), math.nan)
+    names = ("rate", "rate_low", "rate_high", "impact_ratio", "ratio_low", "ratio_high", "bound_low", "bound_high")
+    undefined = dict.fromkeys(names, math.nan)
     unknown = {"category": UNKNOWN_CATEGORY, "mark": UNKNOWN_CATEGORY} | undefined | table["unknown"]
     return [*table["rows"], *([unknown] if table["unknown"] else [])]
 
