@@ -169,7 +169,7 @@ def test_shuffled_labels_have_the_law_of_every_permutation():
     codes, indices = np.array([0, 0, 0, 1, 1, -1]), np.array([[0, 1, 3], [0, 4, 5], [0, 1, 2]])
     tally = tally_pairs(pair_selection(indices, n_candidates=6, n_selected=2), codes, n_categories=2)
     eligible = find_eligible(np.array([5, 2]))
-    null, _ = shuffle_labels(tally, judged=eligible, seed=0, n_shuffles=4000)
+    null, _ = shuffle_labels(tally, eligible=eligible, judged=eligible, seed=0, n_shuffles=4000)
     draws = []
     for labels in set(permutations(codes)):
         counts = [
@@ -188,8 +188,8 @@ def test_shuffling_one_row_a_candidate_is_the_same_drawn_either_way():
     every, twice = np.ones(3, bool), np.where(chosen[None, :], np.arange(70), -1).repeat(2, axis=0)
     fast = tally_pairs(pair_rows(chosen), codes, n_categories=3)
     slow = tally_pairs(pair_shortlisting(twice, n_candidates=70), codes, n_categories=3)
-    fast, fast_p = shuffle_labels(fast, judged=every, seed=0, n_shuffles=4000)
-    slow, slow_p = shuffle_labels(slow, judged=every, seed=1, n_shuffles=4000)
+    fast, fast_p = shuffle_labels(fast, eligible=every, judged=every, seed=0, n_shuffles=4000)
+    slow, slow_p = shuffle_labels(slow, eligible=every, judged=every, seed=1, n_shuffles=4000)
     np.testing.assert_allclose(fast.value[:-1], slow.value[:-1], atol=0.02)
     np.testing.assert_allclose(fast_p[:-1], slow_p[:-1], atol=0.04)
 
@@ -203,7 +203,8 @@ def test_category_of_few_people_is_tested_among_those_who_were_assessed():
     half = [0, 1, 2, 3, 4, 499, 500, 501, 502, 998]
     shortlist = np.array([*half, 5, 6, 7, 8, 503, 504, 505, 506, 507, 999])
     pairs = pair_selection(np.tile(shortlist, (40, 1)), n_candidates=1000, n_selected=10)
-    null, p_values = shuffle_labels(tally_pairs(pairs, codes, n_categories=3), judged=np.ones(3, bool), seed=0)
+    tally, every = tally_pairs(pairs, codes, n_categories=3), np.ones(3, bool)
+    null, p_values = shuffle_labels(tally, eligible=every, judged=every, seed=0)
     assert p_values[2] == 1.0 and p_values[-1] > 0.5
     assert np.isfinite(null).all()
 
@@ -212,7 +213,8 @@ def test_shuffle_that_selects_nobody_known_counts_for_nothing():
     """Of 4 known people among 40 one is selected; 90 % of the shuffles select none, and in the others a ratio is 0."""
     codes = np.repeat([0, 1, -1], [2, 2, 36])
     pairs = pair_rows(np.arange(40) == 0)
-    _, p_values = shuffle_labels(tally_pairs(pairs, codes, n_categories=2), judged=np.ones(2, bool), seed=0)
+    tally, every = tally_pairs(pairs, codes, n_categories=2), np.ones(2, bool)
+    _, p_values = shuffle_labels(tally, eligible=every, judged=every, seed=0)
     assert p_values[-1] == 1.0
 
 

@@ -13,7 +13,14 @@ from ilqljax.hiring.audit.crossed import (
     pair_selection,
     tally_pairs,
 )
-from ilqljax.hiring.audit.rates import Mark, adjust_for_many, mark_categories, ratios_and_smallest, tabulate_rates
+from ilqljax.hiring.audit.rates import (
+    Mark,
+    adjust_for_many,
+    choose_comparison,
+    mark_categories,
+    ratios_and_smallest,
+    tabulate_rates,
+)
 from ilqljax.hiring.matching.matcher import Matches
 
 
@@ -158,7 +165,7 @@ def test_ratio_of_exactly_four_fifths_is_not_below_it(assessed, selected):
 
 def test_ratio_of_four_fifths_less_one_of_a_billion_is_below_it():
     assessed, selected = np.full(2, 10**9), np.array([10**9, 8 * 10**8 - 1])
-    marks = mark_categories(selected, assessed, people=assessed, eligible=np.ones(2, bool), reference=0)
+    marks = mark_categories(selected, assessed, choose_comparison(selected, assessed, people=assessed))
     assert marks == [Mark.REFERENCE, Mark.BELOW]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_values, warn_of_unknown
 from ilqljax.hiring.audit.crossed import Pairs
 from ilqljax.hiring.audit.market import BEFORE, AuditConfig, audit_attributes
-from ilqljax.hiring.audit.rates import JUDGED, MIN_PEOPLE, Mark, Row
+from ilqljax.hiring.audit.rates import JUDGED, LEAVE_OUT_BELOW, MIN_PEOPLE, Mark, Row
 from ilqljax.hiring.postings.posting import Candidate
 from ilqljax.hiring.statistics import wilson_interval
 
@@ -50,7 +51,7 @@ class FrameAudit:
         return {name: table["smallest_ratio"] for name, table in _list_tables(self.audit)}
 
     def difference(self) -> dict[str, float]:
-        """Return each attribute's highest rate minus its lowest, of the same categories; NaN where `ratio` is."""
+        """Return each attribute's reference rate minus its lowest, of the same categories; NaN where `ratio` is."""
         found = {}
         for name, table in _list_tables(self.audit):
             rate_of = {row["mark"]: row["rate"] for row in table["rows"]}
@@ -93,6 +94,8 @@ def audit_frame(
     posting: str = "",
     person: str = "",
     unknown: Sequence[str] = UNKNOWN_WORDS,
+    reference: Mapping[str, str] = MappingProxyType({}),
+    leave_out_below: float = LEAVE_OUT_BELOW,
     min_count: int = 0,
     seed: int = 0,
 ) -> FrameAudit:
@@ -106,6 +109,8 @@ def audit_frame(
         selected: one of 0 and 1, or of False and True.
         posting: which posting a row was decided for; intervals then count postings too.
         person: whom it is about; without this column every row is somebody else.
+        reference: the category that an attribute's others are compared with; the highest rate where none is named.
+        leave_out_below: categories with a smaller share of the known rows enter no ratio; 0 leaves none out.
         min_count: hide categories of fewer people; 0 hides none.
         seed: of the bootstrap and the shuffles.
 
@@ -150,7 +155,8 @@ def audit_frame(
     chosen.eliminate_zeros()
     pairs = Pairs(chosen, assessed if posting else None, has_postings=bool(posting))
     table = AttributeTable.from_candidates(Candidate(str(who), "", own) for who, own in declared.items())
-    config = AuditConfig(tuple(listed), min_count=min_count, seed=seed)
+    options = {"reference": dict(reference), "leave_out_below": leave_out_below, "min_count": min_count}
+    config = AuditConfig(tuple(listed), **options, seed=seed)
     measures, medians = {"scoring" if score else "selection": pairs}, {BEFORE: median} if score else {}
     found = {"medians": medians, "taken_as_unknown": list_values(taken)}
     audit = audit_attributes(table, config, {BEFORE: measures}) | found

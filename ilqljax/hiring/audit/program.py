@@ -44,7 +44,7 @@ SAMPLE = "sample"
 DEFAULT_POLICY = "rewrite"
 MATCHERS = ("tfidf", "encoder", "embeddings", "callable", "http")
 SCORE = ("distance", "target", "shares", "group_attribute", "smoothing", "ground", "weights")
-LISTS, AUDIT, RENAMED = ("top", "n_selected"), ("min_count", "seed"), {"n_selected": "selected"}
+LISTS, AUDIT, RENAMED = ("top", "n_selected"), ("min_count", "leave_out_below", "seed"), {"n_selected": "selected"}
 Facts = list[tuple[str, str]]
 
 
@@ -70,6 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="what stands for an unknown category besides an empty one: a list, or several times; "
         "replaces a list of unknown, N/A, NA, none, -, ?, not specified, prefer not to say and their like",
+    )
+    add(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="ATTRIBUTE=CATEGORY",
+        help="compare an attribute's categories with this one, not with the highest rate; once for each attribute",
     )
     add("--max_postings", type=int, default=0, help="audit a random part of the postings of this size; 0 for all")
     add("--matcher", default="tfidf", help=f"what ranks: {', '.join(MATCHERS)}")
@@ -119,6 +126,15 @@ def list_unknown(args: argparse.Namespace) -> tuple[str, ...]:
     return tuple(",".join(args.unknown).split(",")) if args.unknown else UNKNOWN_WORDS
 
 
+def list_references(args: argparse.Namespace) -> dict[str, str]:
+    """Return the reference categories that were named, by attribute."""
+    parts = [text.partition("=") for text in args.reference]
+    references = {name.strip(): category.strip() for name, _, category in parts}
+    if len(references) < len(parts) or not all(references.values()):
+        raise UserError(f"--reference {args.reference}: write ATTRIBUTE=CATEGORY, once for each attribute.")
+    return references
+
+
 def make_config(args: argparse.Namespace, table: AttributeTable) -> AuditConfig:
     """Return the settings of the audit, with every attribute looked up in the candidates' table."""
     names = list_names(args) or table.names
@@ -127,8 +143,8 @@ def make_config(args: argparse.Namespace, table: AttributeTable) -> AuditConfig:
     for name in names:
         table.attribute(name)
     score = read_options(args, RewardConfig, SCORE)
-    options = AUDIT if args.scores else LISTS + AUDIT
-    return read_options(args, AuditConfig, options, renamed=RENAMED, attributes=names, score=score)
+    options, others = AUDIT if args.scores else LISTS + AUDIT, {"score": score, "reference": list_references(args)}
+    return read_options(args, AuditConfig, options, renamed=RENAMED, attributes=names, **others)
 
 
 def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Rewrite]]:
