@@ -18,7 +18,7 @@ to read: it covers the ratio of another set of postings *and* of candidates in 9
 about other candidates it covers too seldom, in 85 to 95 %. The Wilson intervals of the rates and `p_independent` treat
 assessments as independent, which they are not where people come back in many shortlists. `p_crossed` (against everyone
 else) uses the error of `ratio_low/high`, and `p_shuffled` shuffled labels; where they differ from `p_independent`,
-trust these.
+trust these. In a ready table all of these but `p_shuffled` are one score test and its interval (`proportions`).
 
 `bound_low/high` is no interval: it is what the ratio could be, whoever the unknown are (`bounds`).
 
@@ -54,6 +54,7 @@ from ilqljax.hiring.audit.crossed import (
     sum_shared,
     tally_pairs,
 )
+from ilqljax.hiring.proportions import ratio_test
 from ilqljax.hiring.reward.diversity import diversity_score
 from ilqljax.hiring.reward.scores import ScoreTerm, codes_or_unknown
 from ilqljax.hiring.statistics import (
@@ -63,7 +64,6 @@ from ilqljax.hiring.statistics import (
     divide,
     mean_of_defined,
     quantiles_of_defined,
-    two_proportion_test,
     wilson_interval,
 )
 
@@ -263,7 +263,8 @@ def _compare_categories(tally: Tally, eligible: Bool[Array, " C"], reference: in
         crossed, resampled, p_value, test = UNDEFINED, UNDEFINED, np.nan, ""
         if reference not in (NO_REFERENCE, c) and eligible[c]:
             crossed, resampled = crossed_ratio(part, parts[reference])[0], over_postings.pick(c)
-            p_value, test = two_proportion_test(*(int(n[i]) for i in (c, reference) for n in (selected, assessed)))
+            p_value, test = ratio_test(*(int(n[i]) for i in (c, reference) for n in (selected, assessed)))
+            resampled = UNDEFINED if resampled.low == resampled.high else resampled  # nobody or everybody
         rows.append(
             {
                 "impact_ratio": float(over_postings.value[c]),
