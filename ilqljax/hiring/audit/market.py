@@ -22,8 +22,9 @@ from ilqljax.hiring.audit.rates import (
     tabulate_rates,
 )
 from ilqljax.hiring.audit.suppression import suppress
+from ilqljax.hiring.audit.ties import match_shortlists
 from ilqljax.hiring.evaluation.record import Rewrite, guard_gains
-from ilqljax.hiring.matching.matcher import NOBODY, Matcher, check_selected, match_texts
+from ilqljax.hiring.matching.matcher import NOBODY, Matcher, check_selected
 from ilqljax.hiring.postings.posting import Candidate, Posting, normalize_spaces
 from ilqljax.hiring.reward.diversity import count_categories, pool_share
 from ilqljax.hiring.reward.scores import (
@@ -115,6 +116,7 @@ def audit_attributes(
         "top": 0,
         "selected": 0,
         "phases": list(measures),
+        "ties": {},
         "n_reached": {},
         "medians": {},
         "taken_as_unknown": {},
@@ -180,7 +182,10 @@ def audit_market(
     texts = {BEFORE: [normalize_spaces(posting.description) for posting in postings]}
     if rewrites:
         texts[AFTER] = [rewrite.text for rewrite in rewrites]
-    phases = {name: match_texts(matcher, of_phase, config.top) for name, of_phase in texts.items()}
+    who = {"postings": [posting.id for posting in postings], "ids": [candidate.id for candidate in candidates]}
+    options = {"n_selected": config.n_selected, "seed": config.seed, **who}
+    matched = {name: match_shortlists(matcher, of_phase, config.top, **options) for name, of_phase in texts.items()}
+    phases = {name: found for name, (found, _) in matched.items()}
     counts = {"n_candidates": len(candidates), "n_selected": config.n_selected}
     measures = {name: pair_measures(phase, **counts) for name, phase in phases.items()}
     lists = {name: phase.indices for name, phase in phases.items()}
@@ -196,6 +201,7 @@ def audit_market(
         "n_postings": len(postings),
         "top": config.top,
         "selected": config.n_selected,
+        "ties": {name: counts for name, (_, counts) in matched.items()},
         "n_reached": {name: len(np.unique(rows[rows != NOBODY])) for name, rows in lists.items()},
         "medians": {name: median_of_members(phase) for name, phase in phases.items()},
         "postings": [

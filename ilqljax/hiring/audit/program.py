@@ -30,6 +30,7 @@ from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_ca
 from ilqljax.hiring.audit.market import AuditConfig, audit_market
 from ilqljax.hiring.audit.ready_table import audit_ready_table, load_ready_table
 from ilqljax.hiring.audit.tables import format_json, list_tables
+from ilqljax.hiring.audit.ties import describe_ties
 from ilqljax.hiring.data.prepare import choose_some
 from ilqljax.hiring.evaluation.record import Rewrite
 from ilqljax.hiring.guardrails import check_rewrite
@@ -190,6 +191,10 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
         ("Candidates", f"{len(candidates):,}, from {people}"),
         ("Matcher", f"{args.matcher}: a shortlist of {args.top}, of which the first {args.selected} are selected"),
         ("On any shortlist", ", ".join(reached)),
+        *(
+            (f"Equal scores{f', {phase}' if rewrites else ''}", describe_ties(ties, len(postings), seed=args.seed))
+            for phase, ties in audit["ties"].items()
+        ),
         ("Attributes", ", ".join(config.attributes) + " (declared by the data's owner, never inferred)"),
         *describe_unknown(audit),
         ("Score", f"{args.distance}, target {args.target}, weights {args.weights}"),
