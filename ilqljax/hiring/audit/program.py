@@ -23,25 +23,24 @@ from typing import Any
 from ilqljax.cli import add_options, read_options
 from ilqljax.config import BuildContext, build
 from ilqljax.data.files import check_checksum, check_new_folder, save_folder
-from ilqljax.data.json_lines import read_field, read_json_lines
+from ilqljax.data.json_lines import check_spelling, read_field, read_json_lines
 from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_candidates, warn_of_unknown
 from ilqljax.hiring.audit.market import AuditConfig, audit_market
 from ilqljax.hiring.audit.ready_table import audit_ready_table, load_ready_table
-from ilqljax.hiring.audit.tables import format_json, list_tables
+from ilqljax.hiring.audit.tables import format_json, list_tables, state_lowest
 from ilqljax.hiring.audit.ties import describe_ties
 from ilqljax.hiring.data.prepare import choose_some
 from ilqljax.hiring.evaluation.record import Rewrite
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.matching.matcher import Matcher
 from ilqljax.hiring.postings.posting import Candidate, Posting, build_prompt, normalize_spaces
-from ilqljax.hiring.postings.sources import load_market
+from ilqljax.hiring.postings.sources import SAMPLE, has_candidates, load_market
 from ilqljax.hiring.reward.distances import DISTANCE_NAMES
 from ilqljax.hiring.reward.scores import RewardConfig
 
 VERSION = 1
-SAMPLE = "sample"
 DEFAULT_POLICY = "rewrite"
 MATCHERS = ("tfidf", "encoder", "embeddings", "callable", "http")
 SCORE = ("distance", "target", "shares", "group_attribute", "smoothing", "ground", "weights")
@@ -87,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Audit, write the folder and say where it is."""
+    """Audit, write the folder, and say what was found and where it is."""
     from ilqljax.hiring.audit.page import format_page  # matplotlib takes a second, and --help needs none
 
     check_sources(args)
@@ -100,6 +99,7 @@ def run(args: argparse.Namespace) -> None:
         "report.html": format_page(audit, facts=facts, rewrites=rewrites),
     }
     save_folder(args.out, texts)
+    print(state_lowest(audit))
     print(f"{args.out}/report.html and {len(texts) - 1} more files: {'; '.join(f'{n}: {v}' for n, v in facts[:2])}")
 
 
@@ -210,12 +210,14 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
 
 
 def load_jobs(args: argparse.Namespace, jobs: str) -> tuple[list[Posting], list[Candidate]]:
-    """Load the postings, or a random part of them, and the candidates; the jobs' own ones if none are named."""
-    path, people = ("" if name == SAMPLE else name for name in (jobs, args.candidates))
-    sample = {"seed": args.seed, "plant": args.plant}
-    market = load_market(path=path, candidates_path=people, **sample)
-    if args.candidates == SAMPLE and jobs != SAMPLE:
-        market = market._replace(candidates=load_market(**sample).candidates)
+    """Load the postings, or a random part of them, and the candidates: the jobs' own if none are named, or refuse."""
+    path = "" if jobs == SAMPLE else jobs
+    if not (args.candidates or has_candidates(path)):
+        raise UserError(
+            f"--jobs {jobs} brings no candidates. Give --candidates candidates.jsonl, or --candidates sample to audit "
+            "generated people."
+        )
+    market = load_market(path=path, candidates_path=args.candidates, seed=args.seed, plant=args.plant)
     return choose_some(market.postings, args.max_postings, seed=args.seed), market.candidates
 
 
@@ -264,6 +266,7 @@ def load_rewrites(path: str | Path, *, known: Sequence[Posting], policy: str = "
     posting_of = {posting.id: posting for posting in known}
     by_policy: dict[str, dict[str, Rewrite]] = {}
     for where, row in read_json_lines(path):
+        check_spelling(row, ("policy", "guardrail_failures", "guardrail_reasons"), where=where)
         name = read_field(row, "policy", kind=str, where=where, default=DEFAULT_POLICY)
         posting_id = read_field(row, "posting_id" if "posting_id" in row else "id", kind=str, where=where)
         rewrites = by_policy.setdefault(name, {})

@@ -205,6 +205,20 @@ def find_lowest(table: Mapping[str, Any]) -> Row:
     return min(judged, key=lambda row: row["compared_ratio"], default={})
 
 
+def state_lowest(audit: Mapping[str, Any]) -> str:
+    """Return the lowest ratio of all attributes and rates, of the first phase, as one sentence."""
+    phase = audit["phases"][0]
+    rates = [(s["name"], measure, table) for s in audit["attributes"] for measure, table in s["rates"][phase].items()]
+    found = [of for of in rates if find_lowest(of[-1])]
+    if not found:
+        return f"No two categories of {MIN_PEOPLE} people or more could be compared."
+    name, measure, table = min(found, key=lambda of: find_lowest(of[-1])["compared_ratio"])
+    rate, when = RATE_NAMES[measure].lower(), f", {phase}" if len(audit["phases"]) > 1 else ""
+    p_value = f"; under shuffled labels, adjusted, p {show_p(table['p_smallest_holm'])}"
+    p_value = p_value if math.isfinite(table["p_smallest_holm"]) else ""
+    return f"The lowest impact ratio is {_describe_lowest(table)} ({name}, {rate}{when}{p_value})."
+
+
 def _describe_lowest(table: Mapping[str, Any]) -> str:
     """Name the lowest ratio with its interval; "" if there is none."""
     if not (lowest := find_lowest(table)):
