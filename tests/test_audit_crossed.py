@@ -8,6 +8,7 @@ import scipy.stats
 
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.crossed import (
+    _find_effective_size,
     crossed_change,
     crossed_ratio,
     find_influence,
@@ -20,7 +21,8 @@ from ilqljax.hiring.audit.crossed import (
 from ilqljax.hiring.audit.program import make_matcher
 from ilqljax.hiring.audit.rates import find_eligible, ratios_and_smallest, shuffle_labels, tabulate_rates
 from ilqljax.hiring.market.sample import make_market
-from ilqljax.hiring.matching.matcher import Matches, match_texts
+from ilqljax.hiring.matching.matcher import NOBODY, Matches, match_texts
+from ilqljax.hiring.proportions import ratio_interval, ratio_test
 
 N_SAMPLES = 200
 
@@ -102,16 +104,13 @@ def test_candidates_whom_nobody_assessed_change_nothing():
     assert crossed_ratio(*few) == crossed_ratio(*many)
 
 
-def test_interval_of_a_ready_table_is_the_delta_methods():
-    """Of one row a candidate, var ln(rate) = (1 - rate) / selected for each group, times n / (n - 1)."""
+def test_interval_of_a_ready_table_is_the_score_interval():
+    """One row a candidate is one independent trial."""
     codes = np.repeat([0, 1], [40, 60])
     selected = np.concatenate([np.arange(40) < 10, np.arange(60) < 30])
-    a, b = influences(pair_rows(selected), codes)
-    error = np.sqrt((0.75 / 10 + 0.5 / 30) * 40 / 39)
-    half = scipy.stats.t.ppf(0.975, df=39) * error
-    estimate, p_value = crossed_ratio(a, b)
-    np.testing.assert_allclose(tuple(estimate), [0.5, 0.5 * np.exp(-half), 0.5 * np.exp(half)])
-    assert p_value == pytest.approx(2 * scipy.stats.t.sf(np.log(2) / error, df=39))
+    estimate, p_value = crossed_ratio(*influences(pair_rows(selected), codes))
+    assert tuple(estimate) == tuple(ratio_interval(10, 40, 30, 60)) and estimate.value == 0.5
+    assert p_value == ratio_test(10, 40, 30, 60)[0]
 
 
 def test_copies_of_a_posting_add_nothing_to_what_is_known_of_the_candidates():
@@ -159,17 +158,59 @@ def test_shared_pairs_of_shortlisting_are_a_slow_twins():
     assert found == pytest.approx((e[0] * e[1]).sum(), rel=1e-9)
 
 
-def test_rate_of_zero_has_a_ratio_and_no_interval():
-    a, b = influences(pair_rows(np.array([False, False, True, True])), np.array([0, 0, 1, 1]))
-    estimate, p_value = crossed_ratio(a, b)
-    assert estimate.value == 0.0 and np.isnan(estimate.low) and np.isnan(p_value)
+def place_shortlists(lists, codes, *, n_selected):
+    pairs = pair_selection(np.array(lists), n_candidates=len(codes), n_selected=n_selected)
+    return influences(pairs, codes)
+
+
+def test_rate_of_zero_or_one_has_an_interval_as_wide_as_its_people_allow():
+    """In thirty lists of the same people all ten of a are selected, and b's twenty half of the time or never."""
+    codes, rng = np.repeat([0, 1], [10, 20]), np.random.default_rng(0)
+    everybody = place_shortlists(
+        [[*range(10), *rng.permutation(np.arange(10, 30))] for _ in range(30)], codes, n_selected=20
+    )
+    for parts in (everybody, everybody[::-1]):
+        estimate, p_value = crossed_ratio(*parts)
+        assert estimate.low < estimate.value < estimate.high
+        assert (p_value < 0.05) == (not estimate.low <= 1.0 <= estimate.high)
+    nobody = place_shortlists(
+        [[*rng.permutation(np.arange(10, 30)), *range(10)] for _ in range(30)], codes, n_selected=5
+    )
+    estimate, p_value = crossed_ratio(*nobody)
+    assert estimate.value == estimate.low == 0.0 < estimate.high and p_value > 0.05
+    assert estimate.high > 1.0  # ten people say little, though they were assessed 300 times
+
+
+def test_all_selected_of_both_is_certain_only_as_far_as_their_number_goes():
+    codes = np.repeat([0, 1], [40, 60])
+    lists = [[*range(100), NOBODY]] * 20
+    pairs = pair_measures(Matches(np.array(lists), np.zeros((20, 101))), n_candidates=100, n_selected=100)["selection"]
+    few, p_value = crossed_ratio(*influences(pairs, codes))
+    assert few.low < 0.9 < few.value == 1.0 < 1.1 < few.high and p_value == 1.0  # 20 postings each
+    rows, _ = crossed_ratio(*influences(pair_rows(np.ones(100, bool)), codes))
+    assert few.low < rows.low < 0.97 and 1.03 < rows.high < few.high
+
+
+def test_effective_counts_of_independent_pairs_are_their_number():
+    """Each of 400 people is on one of 200 lists, so a pair says as much as a trial of its own."""
+    rng = np.random.default_rng(1)
+    chosen = rng.permutation(400).reshape(200, 2)
+    (part, _) = place_shortlists(chosen, np.where(np.arange(400) < 390, 0, 1), n_selected=1)
+    assert 0.7 * 390 < _find_effective_size(part) <= 390
+
+
+def test_change_of_a_rate_of_one_has_no_interval():
+    codes = np.repeat([0, 1], [5, 5])
+    old = place_shortlists([[0, 1, 5, 6], [2, 3, 7, 8]], codes, n_selected=2)
+    change = crossed_change(tuple(old), tuple(old), shared=0.0)
+    assert old[0].rate == 1.0 and np.isnan([change.low, change.high]).all()
 
 
 def test_shuffled_labels_have_the_law_of_every_permutation():
     codes, indices = np.array([0, 0, 0, 1, 1, -1]), np.array([[0, 1, 3], [0, 4, 5], [0, 1, 2]])
     tally = tally_pairs(pair_selection(indices, n_candidates=6, n_selected=2), codes, n_categories=2)
     eligible = find_eligible(np.array([5, 2]))
-    null, _ = shuffle_labels(tally, judged=eligible, seed=0, n_shuffles=4000)
+    null, _ = shuffle_labels(tally, eligible=eligible, judged=eligible, seed=0, n_shuffles=4000)
     draws = []
     for labels in set(permutations(codes)):
         counts = [
@@ -188,8 +229,8 @@ def test_shuffling_one_row_a_candidate_is_the_same_drawn_either_way():
     every, twice = np.ones(3, bool), np.where(chosen[None, :], np.arange(70), -1).repeat(2, axis=0)
     fast = tally_pairs(pair_rows(chosen), codes, n_categories=3)
     slow = tally_pairs(pair_shortlisting(twice, n_candidates=70), codes, n_categories=3)
-    fast, fast_p = shuffle_labels(fast, judged=every, seed=0, n_shuffles=4000)
-    slow, slow_p = shuffle_labels(slow, judged=every, seed=1, n_shuffles=4000)
+    fast, fast_p = shuffle_labels(fast, eligible=every, judged=every, seed=0, n_shuffles=4000)
+    slow, slow_p = shuffle_labels(slow, eligible=every, judged=every, seed=1, n_shuffles=4000)
     np.testing.assert_allclose(fast.value[:-1], slow.value[:-1], atol=0.02)
     np.testing.assert_allclose(fast_p[:-1], slow_p[:-1], atol=0.04)
 
@@ -203,7 +244,8 @@ def test_category_of_few_people_is_tested_among_those_who_were_assessed():
     half = [0, 1, 2, 3, 4, 499, 500, 501, 502, 998]
     shortlist = np.array([*half, 5, 6, 7, 8, 503, 504, 505, 506, 507, 999])
     pairs = pair_selection(np.tile(shortlist, (40, 1)), n_candidates=1000, n_selected=10)
-    null, p_values = shuffle_labels(tally_pairs(pairs, codes, n_categories=3), judged=np.ones(3, bool), seed=0)
+    tally, every = tally_pairs(pairs, codes, n_categories=3), np.ones(3, bool)
+    null, p_values = shuffle_labels(tally, eligible=every, judged=every, seed=0)
     assert p_values[2] == 1.0 and p_values[-1] > 0.5
     assert np.isfinite(null).all()
 
@@ -212,7 +254,8 @@ def test_shuffle_that_selects_nobody_known_counts_for_nothing():
     """Of 4 known people among 40 one is selected; 90 % of the shuffles select none, and in the others a ratio is 0."""
     codes = np.repeat([0, 1, -1], [2, 2, 36])
     pairs = pair_rows(np.arange(40) == 0)
-    _, p_values = shuffle_labels(tally_pairs(pairs, codes, n_categories=2), judged=np.ones(2, bool), seed=0)
+    tally, every = tally_pairs(pairs, codes, n_categories=2), np.ones(2, bool)
+    _, p_values = shuffle_labels(tally, eligible=every, judged=every, seed=0)
     assert p_values[-1] == 1.0
 
 

@@ -13,7 +13,7 @@ from ilqljax.data.files import MAX_LINE_BYTES, save_folder
 from ilqljax.data.json_lines import save_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.market.sample import make_market
-from ilqljax.hiring.postings.posting import save_candidates, save_postings
+from ilqljax.hiring.postings.posting import load_candidates, save_candidates, save_postings
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--top", "20", "--selected", "5"]
@@ -104,6 +104,57 @@ def test_ready_table_is_audited(tmp_path):
     result = run("--scores", tmp_path / "s.csv", out=tmp_path / "out")
     assert list(result["attributes"][0]["rates"]["before"]) == ["scoring"]
     assert "column &#39;score&#39;" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_finding_is_printed_in_a_sentence(tmp_path, capsys):
+    rows = ["m,n,1"] * 60 + ["m,n,0"] * 40 + ["f,n,1"] * 30 + ["f,n,0"] * 70
+    (tmp_path / "s.csv").write_text("\n".join(["sex,region,selected", *rows]))
+    run("--scores", tmp_path / "s.csv", "--attributes", "sex", out=tmp_path / "out")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(
+        "The lowest impact ratio is 0.50 [0.35, 0.69], of f (below four fifths) (sex, selection rate;"
+    )
+    assert first.endswith("adjusted, p < 0.001).") and "report.html" in second
+    run("--scores", tmp_path / "s.csv", "--attributes", "region", out=tmp_path / "other")
+    assert capsys.readouterr().out.startswith("No two categories of 30 people or more could be compared.\n")
+
+
+def test_jobs_without_candidates_are_refused_and_the_samples_people_are_taken_when_named(data, tmp_path):
+    (tmp_path / "jobs.jsonl").write_bytes((data / "jobs.jsonl").read_bytes())
+    for name in ("jobs.jsonl", "."):
+        with pytest.raises(UserError, match=r"brings no candidates\. Give --candidates candidates\.jsonl"):
+            run("--jobs", tmp_path / name, *SMALL, out=tmp_path / "out")
+    arguments = ["--jobs", tmp_path / "jobs.jsonl", "--candidates", "sample", "--max_postings", 2, *SMALL]
+    assert run(*arguments, "--attributes", "gender", out=tmp_path / "out")["n_candidates"] == 2000
+
+
+def test_real_posts_are_not_audited_against_made_people_unasked(shared_dir, tmp_path):
+    with pytest.raises(UserError, match="brings no candidates"):
+        run("--jobs", shared_dir / "data" / "hn_who_is_hiring.jsonl.gz", out=tmp_path / "out")
+
+
+def test_misspelt_fields_are_refused_with_the_near_name(data, tmp_path):
+    person, job = {"id": "1", "text": "nurse"}, {"id": "1", "title": "t", "description": "d"}
+    for name, row, message in (
+        ("c.jsonl", person | {"atributes": {"sex": "f"}}, r"c\.jsonl:1: the field 'atributes' .* 'attributes'\?"),
+        ("c.jsonl", person | {"Attributes": {"sex": "f"}}, r"Did you mean 'attributes'\? Rename or remove it"),
+        ("j.jsonl", job | {"compny": "x"}, r"j\.jsonl:1: the field 'compny' is unknown\. Did you mean 'company'\?"),
+        ("r.jsonl", {"id": "job-0000", "text": "a", "guardrail_failure": []}, "mean 'guardrail_failures'"),
+    ):
+        files = {"j.jsonl": job, "c.jsonl": person, "r.jsonl": {"id": "1", "text": "a"}} | {name: row}
+        for path, content in files.items():
+            save_json_lines(tmp_path / path, [content])
+        if name == "r.jsonl":
+            arguments = [*jobs_arguments(data), "--rewrites", tmp_path / name]
+        else:
+            arguments = ["--jobs", tmp_path / "j.jsonl", "--candidates", tmp_path / "c.jsonl"]
+        with pytest.raises(UserError, match=message):
+            run(*arguments, out=tmp_path / "out")
+
+
+def test_further_fields_of_other_names_are_ignored(tmp_path):
+    save_json_lines(tmp_path / "c.jsonl", [{"id": "1", "text": "a", "salary": 1, "attributes": {}, "attribute": "x"}])
+    assert load_candidates(tmp_path / "c.jsonl")[0].text == "a"
 
 
 def test_small_cells_are_hidden_in_every_file(tmp_path):

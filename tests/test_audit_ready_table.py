@@ -26,16 +26,16 @@ def test_the_laws_example_of_sex(tmp_path, kind):
 
 
 def test_the_laws_example_of_race(tmp_path):
-    """DOMAIN 3. The published 64.2 % is 18 / 28 = 64.29 % cut off; small groups are marked, not judged."""
+    """DOMAIN 3. The published 64.2 % is 18 / 28 = 64.29 % cut off; small groups are not judged, nor a reference."""
     result = audit(write_table(tmp_path / "t.csv", RACE, kind="selected", name="race"))
     text = list_tables(result)["selection_race_before.csv"]
     assert text.splitlines() == [
         "race,# of Applicants,# Selected,Selection Rate,Impact Ratio,Different people,Note",
         "Asian,24,10,41.7%,0.65,24,insufficient data",
-        "Black,32,16,50.0%,0.78,32,insufficient data",
+        "Black,32,16,50.0%,0.78,32,highest rate of 30 people or more",
         "Hispanic,28,18,64.3%,1.00,28,insufficient data",
         "Native Hawaiian or Pacific Islander,8,5,62.5%,0.97,8,insufficient data",
-        "White,40,15,37.5%,0.58,40,insufficient data",
+        "White,40,15,37.5%,0.58,40,0.75 of Black: below 0.8",
         "Unknown,0,0,,,0,not in the calculation",
     ]
 
@@ -54,14 +54,8 @@ def test_p_value_of_the_finding_is_of_the_category_that_it_names(tmp_path):
     assert table["smallest_ratio"] == pytest.approx(0.98) and table["p_smallest"] > 0.5
     assert table["null_smallest_low"] > 0.7
     (sentence,) = state_findings(result)["sex"]
-    assert "of B; too little data for 1 category; not clearly lower than by chance" in sentence
-
-
-def test_reference_of_few_people_leaves_no_smallest_ratio_to_test(tmp_path):
-    result = audit(write_table(tmp_path / "t.csv", [("A", 200, 100), ("B", 200, 60), ("C", 14, 14)], kind="selected"))
-    table = result["attributes"][0]["rates"]["before"]["selection"]
-    assert np.isnan([table["smallest_ratio"], table["p_smallest"], table["p_smallest_holm"]]).all()
-    assert "insufficient data to compare" in state_findings(result)["sex"][0]
+    assert "of B; not clearly lower than by chance" in sentence
+    assert "Not compared, with fewer than 30 people: C (14). With every category included the lowest" in sentence
 
 
 def test_exactly_four_fifths_is_not_below_in_the_finding_or_the_table(tmp_path):

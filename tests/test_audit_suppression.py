@@ -8,7 +8,7 @@ from ilqljax.hiring.audit.suppression import find_hidden, hide_cells
 
 def make_table(counts: dict[str, tuple[int, int]], *, mark: str = Mark.PASSED) -> dict:
     rows = [
-        {"category": name, "n_people": n, "n_people_selected": s, "impact_ratio": s / n, "mark": mark}
+        {"category": name, "n_people": n, "n_people_selected": s, "compared_ratio": s / n, "mark": mark}
         for name, (n, s) in counts.items()
         if name
     ]
@@ -63,7 +63,7 @@ def test_category_hidden_in_its_own_attribute_is_hidden_in_the_intersection():
 
 def test_hidden_cells_are_gone_from_every_part_of_the_section():
     table = make_table({"a": (100, 50), "b": (3, 2), "c": (20, 5)}) | {"smallest_ratio": 0.5, "p_smallest": 0.1}
-    table["rows"].append({"category": "d", "impact_ratio": 0.0, "mark": Mark.INSUFFICIENT})  # sets no smallest ratio
+    table["rows"].append({"category": "d", "compared_ratio": 0.0, "mark": Mark.INSUFFICIENT})  # sets no smallest ratio
     section = {
         "rates": {"before": {"selection": table}},
         "changes": {"selection": [{"category": "b", "reference": "a"}, {"category": "a", "reference": "b"}]},

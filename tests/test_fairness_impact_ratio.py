@@ -13,7 +13,14 @@ from ilqljax.hiring.audit.crossed import (
     pair_selection,
     tally_pairs,
 )
-from ilqljax.hiring.audit.rates import Mark, adjust_for_many, mark_categories, ratios_and_smallest, tabulate_rates
+from ilqljax.hiring.audit.rates import (
+    Mark,
+    adjust_for_many,
+    choose_comparison,
+    mark_categories,
+    ratios_and_smallest,
+    tabulate_rates,
+)
 from ilqljax.hiring.matching.matcher import Matches
 
 
@@ -158,7 +165,7 @@ def test_ratio_of_exactly_four_fifths_is_not_below_it(assessed, selected):
 
 def test_ratio_of_four_fifths_less_one_of_a_billion_is_below_it():
     assessed, selected = np.full(2, 10**9), np.array([10**9, 8 * 10**8 - 1])
-    marks = mark_categories(selected, assessed, people=assessed, eligible=np.ones(2, bool), reference=0)
+    marks = mark_categories(selected, assessed, choose_comparison(selected, assessed, people=assessed))
     assert marks == [Mark.REFERENCE, Mark.BELOW]
 
 
@@ -171,7 +178,24 @@ def test_category_that_a_draw_leaves_out_takes_no_other_with_it():
 def test_reference_has_no_test_and_the_others_have():
     rows = tabulate_groups([200, 200], [100, 60], "ab")["rows"]
     assert np.isnan(rows[0]["p_independent"]) and rows[0]["test"] == ""
-    assert rows[1]["p_independent"] < 0.001 and rows[1]["test"] == "two proportions"
+    assert rows[1]["p_independent"] < 0.001 and rows[1]["test"] == "score"
+
+
+def test_everybody_selected_has_intervals_of_some_width_and_p_values_that_agree():
+    for selected in ([40, 400], [40, 390], [39, 400], [0, 400]):
+        row, reference = tabulate_groups([40, 400], selected, "ab")["rows"]
+        row = row if np.isfinite(row["ratio_low"]) else reference
+        assert row["ratio_low"] < row["ratio_high"]
+        assert (row["p_independent"] < 0.05) == (not row["ratio_low"] <= 1.0 <= row["ratio_high"])
+
+
+def test_bootstrap_over_postings_of_a_rate_of_one_has_no_interval():
+    """All of a in every list are selected, and so are all of b: resampled postings know nothing else."""
+    indices = np.array([[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]])
+    pairs = pair_selection(indices, n_candidates=10, n_selected=4)
+    table = tabulate_rates(pairs, Attribute("a", ("a", "b"), np.array([0, 0, 1, 1, -1] * 2)), seed=0)
+    row = table["rows"][1]
+    assert row["rate"] == 1.0 and np.isnan(row["postings_low"]) and row["ratio_low"] < 1.0 < row["ratio_high"]
 
 
 def test_interval_contains_a_planted_ratio():

@@ -1,4 +1,4 @@
-"""Intervals against worked numbers and coverage, and tests against SciPy."""
+"""Intervals against worked numbers, coverage and SciPy."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,6 @@ from ilqljax.hiring.statistics import (
     bootstrap_mean,
     cluster_bootstrap,
     divide,
-    two_proportion_test,
     wilson_interval,
 )
 
@@ -79,21 +78,3 @@ def test_bootstrap_is_undefined_when_many_resamples_are():
     rows[0] = (1, 2)
     value, low, high = cluster_bootstrap(rows, pool_rate, seed=0, n_resamples=500)
     assert value == 0.5 and np.isnan(low) and np.isnan(high)
-
-
-def test_large_counts_use_the_z_test():
-    """Without continuity correction, chi-squared on the 2 x 2 table is the square of z."""
-    expected = scipy.stats.chi2_contingency([[45, 55], [60, 40]], correction=False).pvalue
-    p_value, method = two_proportion_test(45, 100, 60, 100)
-    assert method == "two proportions" and p_value == pytest.approx(expected)
-
-
-def test_small_counts_use_fishers_test():
-    p_value, method = two_proportion_test(1, 8, 6, 9)
-    assert method == "Fisher"
-    assert p_value == pytest.approx(scipy.stats.fisher_exact([[1, 7], [6, 3]]).pvalue)
-
-
-def test_tests_without_information():
-    assert two_proportion_test(0, 30, 0, 40)[0] == 1.0
-    assert np.isnan(two_proportion_test(0, 0, 3, 9)[0])

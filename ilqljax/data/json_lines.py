@@ -1,9 +1,10 @@
 """Files of one JSON object a line: read with the place of every mistake, written whole."""
 
+import difflib
 import gzip
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ilqljax.errors import UserError
 
 ADVICE = 'Each line must be one JSON object such as {"id": ...}, complete and UTF-8 (iconv -t UTF-8 converts a file).'
 LARGEST_FLOAT32 = (2.0 - 2.0**-23) * 2.0**127
+MISSPELT = 0.85  # how alike (`difflib`) an unknown field's name is to one that the line lacks
 NOUNS = {str: "text", bool: "true or false", dict: "an object", list: "a list", int: "a whole number"}
 
 
@@ -62,6 +64,17 @@ def read_fields(row: Mapping[str, Any], schema: Mapping[str, Any], *, where: str
         kind, default = (wanted, ...) if isinstance(wanted, type) else (type(wanted), wanted)
         fields[name] = read_field(row, name, kind=kind, where=where, default=default)
     return fields
+
+
+def check_spelling(row: Mapping[str, Any], known: Collection[str], *, where: str) -> None:
+    """Refuse a field whose name is all but that of a known one, which the line lacks; other unknown ones are ignored.
+
+    Without it, a line that holds "atributes" would have none, and nobody would be told.
+    """
+    missing = [name for name in known if name not in row]
+    for name in row.keys() - set(known):
+        if close := difflib.get_close_matches(name.casefold(), missing, n=1, cutoff=MISSPELT):
+            raise UserError(f"{where}: the field '{name}' is unknown. Did you mean '{close[0]}'? Rename or remove it.")
 
 
 def read_objects(row: Mapping[str, Any], name: str, *, where: str, default: Any = ...) -> list[Mapping[str, Any]]:

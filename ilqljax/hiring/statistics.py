@@ -15,7 +15,6 @@ from ilqljax.data.types import Array
 from ilqljax.errors import UserError
 
 LEVEL = 0.95  # of every interval
-MIN_EXPECTED_COUNT = 5  # below this in any cell, the normal approximation gives way to Fisher's exact test
 MIN_DEFINED_SHARE = 0.95  # of the resamples; with fewer, an interval is undefined rather than made of the lucky ones
 DRAWS_PER_BLOCK = 1 << 22  # bounds the memory of simulations
 
@@ -112,27 +111,6 @@ def bootstrap_mean(values: Num[Array, " clusters"], *, seed: int, n_resamples: i
     """Return the mean of one value a cluster (such as a paired difference a posting) with its bootstrap interval."""
     rows = np.stack([np.asarray(values, float), np.ones(len(values))], axis=1)
     return cluster_bootstrap(rows, lambda sums: divide(sums[..., 0], sums[..., 1]), seed=seed, n_resamples=n_resamples)
-
-
-def two_proportion_test(successes_a: int, trials_a: int, successes_b: int, trials_b: int) -> tuple[float, str]:
-    """Test whether two shares are equal; return the two-sided p-value and the name of the test.
-
-    That is a pooled z test, or Fisher's exact test when any expected count is under 5. Both treat trials as
-    independent; where the trials are members of shared shortlists, trust `audit.rates` more.
-    The p-value is undefined (NaN) when a group is empty, and 1 when nobody or everybody succeeded.
-    """
-    from statsmodels.stats.proportion import proportions_ztest
-
-    trials, successes = trials_a + trials_b, successes_a + successes_b
-    if trials_a == 0 or trials_b == 0:
-        return np.nan, "none: a group is empty"
-    if successes in (0, trials):
-        return 1.0, "none: no difference possible"
-    if min(trials_a, trials_b) * min(successes, trials - successes) / trials < MIN_EXPECTED_COUNT:
-        table = [[successes_a, trials_a - successes_a], [successes_b, trials_b - successes_b]]
-        return float(scipy.stats.fisher_exact(table).pvalue), "Fisher"
-    _, p_value = proportions_ztest([successes_a, successes_b], [trials_a, trials_b])
-    return float(p_value), "two proportions"
 
 
 def split_draws(n_draws: int, *, width: int) -> Iterator[int]:

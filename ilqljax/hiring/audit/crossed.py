@@ -9,6 +9,11 @@ less than the larger of the first two.
 
 The influence of a pair on ln(rate of a) is (selected - rate * assessed) / (selected pairs of a).
 
+Where nobody or everybody of a category is selected, its influences are all 0 or undefined, and its rate is as certain
+as the number of its clusters allows. There, and in a ready table, whose rows are independent, the interval is the score
+interval of two shares (`proportions`); with postings, of effective counts: as many independent trials as give the rate
+the variance that it has, or as many as there are clusters of the scarcer kind where the rate is 0 or 1.
+
 A pair is one of a posting and a candidate:
 
 | measure      | assessed                                | selected                                             |
@@ -30,7 +35,10 @@ from scipy.sparse import csr_array
 
 from ilqljax.data.types import Array
 from ilqljax.hiring.matching.matcher import NOBODY, Matches
-from ilqljax.hiring.statistics import LEVEL, Estimate, divide
+from ilqljax.hiring.proportions import ratio_interval, ratio_test
+from ilqljax.hiring.statistics import LEVEL, UNDEFINED, Estimate, divide
+
+NO_REFERENCE = -1
 
 
 class Pairs(NamedTuple):
@@ -84,6 +92,7 @@ class Influence(NamedTuple):
     log_rate: float  # of selected over assessed pairs; NaN or minus infinity where there are none
     postings: Float[Array, " G"]  # the sum of influences; empty in a ready table
     candidates: Float[Array, " N"]  # likewise; 0 outside the set
+    assessed: int
     selected: int
     rate: float
     members: Bool[Array, " N"]  # who is of the set and was assessed at all: only these are clusters
@@ -128,25 +137,43 @@ def find_influence(tally: Tally, chosen: Bool[Array, " C"]) -> Influence:
     selected = tally.candidate_selected[members].sum()
     rate = float(divide(selected, assessed))
     if not selected:
-        return Influence(np.nan, np.full(len(tally.posting_selected), np.nan), np.zeros(len(members)), 0, rate, members)
+        none = np.full(len(tally.posting_selected), np.nan), np.zeros(len(members))
+        return Influence(np.nan, *none, int(assessed), 0, rate, members)
     by_candidate = np.where(members, tally.candidate_selected - rate * tally.candidate_assessed, 0.0) / selected
     by_posting = (tally.posting_selected[:, chosen] - rate * tally.posting_assessed[:, chosen]).sum(axis=1) / selected
-    return Influence(float(np.log(rate)), by_posting, by_candidate, int(selected), rate, members)
+    return Influence(float(np.log(rate)), by_posting, by_candidate, int(assessed), int(selected), rate, members)
 
 
 def crossed_ratio(a: Influence, b: Influence) -> tuple[Estimate, float]:
     """Return the ratio of two rates with its interval over postings and candidates, and the p-value of equal rates.
 
-    The interval (module docstring) is symmetric on the log scale, with Student's t of the scarcest kind of cluster. It
-    is undefined (NaN) where a rate is 0 or there are fewer than two clusters of a kind. The p-value is two-sided, by
-    the same error; NaN where that is undefined.
+    The interval (module docstring) is symmetric on the log scale, with Student's t of the scarcest kind of cluster,
+    unless it is the score interval. It is undefined (NaN) where b's rate is 0 or there are fewer than two clusters of a
+    kind. The p-value is two-sided, by the same error or the same test; NaN where that is undefined.
     """
+    members = [int(part.members.sum()) for part in (a, b)]
+    if not len(a.postings):
+        counts = a.selected, a.assessed, b.selected, b.assessed
+        return ratio_interval(*counts), ratio_test(*counts)[0]
     value, p_value = float(divide(a.rate, b.rate)), np.nan
-    pairs, members = _pair_variance(a) + _pair_variance(b), [int(part.members.sum()) for part in (a, b)]
+    if (a.rate in (0, 1) or b.rate in (0, 1)) and min(len(a.postings), *members) > 1:
+        sizes = [_find_effective_size(part) for part in (a, b)]
+        counts = [count for part, n in zip((a, b), sizes, strict=True) for count in (part.rate * n, n)]
+        return ratio_interval(*counts)._replace(value=value), ratio_test(*counts)[0]
+    pairs = _pair_variance(a) + _pair_variance(b)
     error, freedom = _combine(a.postings - b.postings, a.candidates - b.candidates, pairs, members=members)
     if error > 0 and freedom > 0:
         p_value = float(2 * scipy.stats.t.sf(abs(a.log_rate - b.log_rate) / error, df=freedom))
     return _interval(value, np.log(value) if value > 0 else np.nan, error, freedom), p_value
+
+
+def _find_effective_size(part: Influence) -> float:
+    """Return how many independent trials say as much of a rate: the variance of its logarithm is (1 - r) / (r n)."""
+    n_members = int(part.members.sum())
+    if part.rate in (0, 1):
+        return float(min(len(part.postings), n_members))
+    error, _ = _combine(part.postings, part.candidates, _pair_variance(part), members=[n_members])
+    return min(float(part.assessed), (1 - part.rate) / (part.rate * error**2) if error > 0 else np.inf)
 
 
 def crossed_change(
@@ -154,9 +181,12 @@ def crossed_change(
 ) -> Estimate:
     """Return the ratio after over the ratio before with its interval over postings and candidates.
 
-    Before and after stand the influences of the category and of the reference; `shared` is `sum_shared` of both.
+    The interval is undefined where a rate is 0 or 1, whose error is not known. Before and after stand the influences of
+    the category and of the reference; `shared` is `sum_shared` of both.
     """
     (a, b), (c, d) = before, after
+    if any(part.rate in (0, 1) for part in (a, b, c, d)):
+        return UNDEFINED._replace(value=float(divide(divide(c.rate, d.rate), divide(a.rate, b.rate))))
     change = (c.log_rate - d.log_rate) - (a.log_rate - b.log_rate)
     postings = (c.postings - d.postings) - (a.postings - b.postings)
     candidates = (c.candidates - d.candidates) - (a.candidates - b.candidates)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ from scipy.sparse import csr_array
 
 from ilqljax.errors import UserError, check_type, check_whole, find_close
 from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_values, warn_of_unknown
 from ilqljax.hiring.audit.crossed import Pairs
 from ilqljax.hiring.audit.market import BEFORE, AuditConfig, audit_attributes
-from ilqljax.hiring.audit.rates import JUDGED, MIN_PEOPLE, Mark, Row
+from ilqljax.hiring.audit.rates import JUDGED, LEAVE_OUT_BELOW, MIN_PEOPLE, Mark, Row
 from ilqljax.hiring.postings.posting import Candidate
 from ilqljax.hiring.statistics import wilson_interval
 
@@ -49,7 +51,7 @@ class FrameAudit:
         return {name: table["smallest_ratio"] for name, table in _list_tables(self.audit)}
 
     def difference(self) -> dict[str, float]:
-        """Return each attribute's highest rate minus its lowest, of the same categories; NaN where `ratio` is."""
+        """Return each attribute's reference rate minus its lowest, of the same categories; NaN where `ratio` is."""
         found = {}
         for name, table in _list_tables(self.audit):
             rate_of = {row["mark"]: row["rate"] for row in table["rows"]}
@@ -91,6 +93,9 @@ def audit_frame(
     selected: str = "",
     posting: str = "",
     person: str = "",
+    unknown: Sequence[str] = UNKNOWN_WORDS,
+    reference: Mapping[str, str] = MappingProxyType({}),
+    leave_out_below: float = LEAVE_OUT_BELOW,
     min_count: int = 0,
     seed: int = 0,
 ) -> FrameAudit:
@@ -99,10 +104,13 @@ def audit_frame(
     Args:
         frame: a pandas DataFrame, a mapping of columns, or a list of mappings.
         attributes: columns of categories; None, NaN and "" are unknown.
+        unknown: values that are unknown too; those of the default that occur are named in a warning.
         score: a column of finite numbers; or
         selected: one of 0 and 1, or of False and True.
         posting: which posting a row was decided for; intervals then count postings too.
         person: whom it is about; without this column every row is somebody else.
+        reference: the category that an attribute's others are compared with; the highest rate where none is named.
+        leave_out_below: categories with a smaller share of the known rows enter no ratio; 0 leaves none out.
         min_count: hide categories of fewer people; 0 hides none.
         seed: of the bootstrap and the shuffles.
 
@@ -128,9 +136,14 @@ def audit_frame(
     for name in filter(None, (posting, person)):
         _check_keys(columns, name)
     postings, people = columns.get(posting, [""] * len(values)), columns.get(person, range(len(values)))
+    words = [unknown] if isinstance(unknown, str) else list(unknown)
+    check_type(str, "Give a list of texts.", **{f"unknown[{i}]": word for i, word in enumerate(words)})
+    unified = {name: unify_values([_read_category(value) for value in columns[name]], words) for name in listed}
+    taken = {name: found for name, (_, found) in unified.items() if found}
+    warn_of_unknown(taken, where="the frame")
     declared: dict[Any, dict[str, str]] = {}
     for i, who in enumerate(people):
-        own = {name: _read_category(columns[name][i]) for name in listed}
+        own = {name: values[i] for name, (values, _) in unified.items()}
         if declared.setdefault(who, own) != own:
             raise UserError(f"row {i}: {who!r} is {own}, and was {declared[who]}. A person has one category of each.")
     places, median = [_number(postings), _number(people)], float(np.median(values)) if score else 0.5
@@ -142,9 +155,11 @@ def audit_frame(
     chosen.eliminate_zeros()
     pairs = Pairs(chosen, assessed if posting else None, has_postings=bool(posting))
     table = AttributeTable.from_candidates(Candidate(str(who), "", own) for who, own in declared.items())
-    config = AuditConfig(tuple(listed), min_count=min_count, seed=seed)
+    options = {"reference": dict(reference), "leave_out_below": leave_out_below, "min_count": min_count}
+    config = AuditConfig(tuple(listed), **options, seed=seed)
     measures, medians = {"scoring" if score else "selection": pairs}, {BEFORE: median} if score else {}
-    audit = audit_attributes(table, config, {BEFORE: measures}) | {"medians": medians}
+    found = {"medians": medians, "taken_as_unknown": list_values(taken)}
+    audit = audit_attributes(table, config, {BEFORE: measures}) | found
     audit["n_postings"] = chosen.shape[0] if posting else 0
     by_group = [{"attribute": name, **row} for name, rates in _list_tables(audit) for row in rates["rows"]]
     n, n_selected = len(values), int(chosen.sum())

@@ -9,14 +9,22 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ilqljax.data.types import Array
-from ilqljax.errors import check_range
+from ilqljax.errors import UserError, check_known, check_range, find_close
 from ilqljax.hiring.attributes import Attribute, AttributeTable
+from ilqljax.hiring.audit.categories import fold_spelling
 from ilqljax.hiring.audit.crossed import Pairs, median_of_members, pair_measures
 from ilqljax.hiring.audit.ranking import tabulate_columns, tabulate_ranking
-from ilqljax.hiring.audit.rates import adjust_for_many, shuffle_scores, tabulate_changes, tabulate_rates
+from ilqljax.hiring.audit.rates import (
+    LEAVE_OUT_BELOW,
+    adjust_for_many,
+    shuffle_scores,
+    tabulate_changes,
+    tabulate_rates,
+)
 from ilqljax.hiring.audit.suppression import suppress
+from ilqljax.hiring.audit.ties import match_shortlists
 from ilqljax.hiring.evaluation.record import Rewrite, guard_gains
-from ilqljax.hiring.matching.matcher import NOBODY, Matcher, check_selected, match_texts
+from ilqljax.hiring.matching.matcher import NOBODY, Matcher, check_selected
 from ilqljax.hiring.postings.posting import Candidate, Posting, normalize_spaces
 from ilqljax.hiring.reward.diversity import count_categories, pool_share
 from ilqljax.hiring.reward.scores import (
@@ -44,9 +52,11 @@ class AuditConfig:
         n_selected: how many of a shortlist count as selected.
         score: target, distance and weights of the diversity score (its `attribute` is not used).
         min_count: hide categories of fewer people; 0 hides none.
+        leave_out_below: categories with a smaller share of the known assessed enter no ratio; 0 leaves none out.
+        reference: the category that an attribute's others are compared with; the highest rate where none is named.
         seed: of bootstrap, shuffles and simulations.
 
-    A number that is out of its range raises a `UserError`.
+    A number that is out of its range, and a reference of an attribute that is not audited, raise a `UserError`.
     """
 
     attributes: tuple[str, ...]
@@ -54,11 +64,20 @@ class AuditConfig:
     n_selected: int = 10
     score: RewardConfig = field(default_factory=RewardConfig)
     min_count: int = 0
+    leave_out_below: float = LEAVE_OUT_BELOW
+    reference: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_selected(self.n_selected, self.top, where=f"selected={self.n_selected} of top={self.top}")
         check_range(self, "[0, inf)", "min_count")
+        check_range(self, "[0, 1)", "leave_out_below")
+        for name in self.reference:
+            check_known(self.list_names(), reference=name)
+
+    def list_names(self) -> list[str]:
+        """Return what is audited: the attributes, and every pair of them."""
+        return [*self.attributes, *(CROSS.join(pair) for pair in itertools.combinations(self.attributes, 2))]
 
 
 def audit_attributes(
@@ -78,13 +97,12 @@ def audit_attributes(
         measures: the pairs of every measure by phase.
         audit_lists: returns what an attribute's section says beside its rates.
     """
-    crosses = [CROSS.join(pair) for pair in itertools.combinations(config.attributes, 2)]
-    attributes = [select_attribute(table, name) for name in (*config.attributes, *crosses)]
+    attributes = [select_attribute(table, name) for name in config.list_names()]
     not_audited = [a.name for a in attributes if a.name not in config.attributes and not a.categories]
     sections = []
     for attribute in (a for a in attributes if a.name not in not_audited):
         beside = audit_lists(attribute)  # first, for it may refuse
-        sections.append(_audit_rates(attribute, measures, seed=config.seed) | beside)
+        sections.append(_audit_rates(attribute, measures, config) | beside)
     for phase in measures if sections else ():
         tables = [table for section in sections for table in section["rates"][phase].values()]
         adjust_for_many(tables, name="p_smallest", adjusted="p_smallest_holm")
@@ -98,15 +116,31 @@ def audit_attributes(
         "top": 0,
         "selected": 0,
         "phases": list(measures),
+        "ties": {},
         "n_reached": {},
         "medians": {},
+        "taken_as_unknown": {},
         "attributes": sections,
         "not_audited": not_audited,
         "postings": [],
     }
 
 
-def _audit_rates(attribute: Attribute, measures: Mapping[str, Mapping[str, Pairs]], *, seed: int) -> dict[str, Any]:
+def find_category(attribute: Attribute, name: str) -> str:
+    """Return the category that a name spells, or a `UserError`; "" is none."""
+    spelling = {fold_spelling(category): category for category in ("", *attribute.categories)}
+    if fold_spelling(name) not in spelling:
+        known = ", ".join(map(repr, attribute.categories))
+        hint = find_close(name, attribute.categories)
+        raise UserError(f"reference {attribute.name}={name}: no such category.{hint} There are {known}.")
+    return spelling[fold_spelling(name)]
+
+
+def _audit_rates(
+    attribute: Attribute, measures: Mapping[str, Mapping[str, Pairs]], config: AuditConfig
+) -> dict[str, Any]:
+    reference = find_category(attribute, config.reference.get(attribute.name, ""))
+    options = {"seed": config.seed, "reference": reference, "leave_out_below": config.leave_out_below}
     counts = count_categories(attribute.codes, len(attribute.categories))
     parts = attribute.values or [(name,) for name in attribute.categories]
     both = measures[BEFORE].items() if AFTER in measures else ()
@@ -118,10 +152,10 @@ def _audit_rates(attribute: Attribute, measures: Mapping[str, Mapping[str, Pairs
         "n_unknown": int(counts.n_unknown),
         "target": "",
         "rates": {
-            phase: {name: tabulate_rates(pairs, attribute, seed=seed) for name, pairs in of_phase.items()}
+            phase: {name: tabulate_rates(pairs, attribute, **options) for name, pairs in of_phase.items()}
             for phase, of_phase in measures.items()
         },
-        "changes": {name: tabulate_changes(old, measures[AFTER][name], attribute, seed=seed) for name, old in both},
+        "changes": {name: tabulate_changes(old, measures[AFTER][name], attribute, **options) for name, old in both},
         "composition": [],
         "ranking": [],
         "lists": {},
@@ -148,7 +182,10 @@ def audit_market(
     texts = {BEFORE: [normalize_spaces(posting.description) for posting in postings]}
     if rewrites:
         texts[AFTER] = [rewrite.text for rewrite in rewrites]
-    phases = {name: match_texts(matcher, of_phase, config.top) for name, of_phase in texts.items()}
+    who = {"postings": [posting.id for posting in postings], "ids": [candidate.id for candidate in candidates]}
+    options = {"n_selected": config.n_selected, "seed": config.seed, **who}
+    matched = {name: match_shortlists(matcher, of_phase, config.top, **options) for name, of_phase in texts.items()}
+    phases = {name: found for name, (found, _) in matched.items()}
     counts = {"n_candidates": len(candidates), "n_selected": config.n_selected}
     measures = {name: pair_measures(phase, **counts) for name, phase in phases.items()}
     lists = {name: phase.indices for name, phase in phases.items()}
@@ -164,6 +201,7 @@ def audit_market(
         "n_postings": len(postings),
         "top": config.top,
         "selected": config.n_selected,
+        "ties": {name: counts for name, (_, counts) in matched.items()},
         "n_reached": {name: len(np.unique(rows[rows != NOBODY])) for name, rows in lists.items()},
         "medians": {name: median_of_members(phase) for name, phase in phases.items()},
         "postings": [

@@ -24,28 +24,29 @@ from typing import Any
 from ilqljax.cli import add_options, read_options
 from ilqljax.config import BuildContext, build
 from ilqljax.data.files import check_checksum, check_new_folder, save_folder
-from ilqljax.data.json_lines import read_field, read_json_lines
+from ilqljax.data.json_lines import check_spelling, read_field, read_json_lines
 from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_candidates, warn_of_unknown
 from ilqljax.hiring.audit.market import AuditConfig, audit_market, choose_score
 from ilqljax.hiring.audit.ready_table import audit_ready_table, load_ready_table
-from ilqljax.hiring.audit.tables import format_json, list_tables
+from ilqljax.hiring.audit.tables import format_json, list_tables, state_lowest
+from ilqljax.hiring.audit.ties import describe_ties
 from ilqljax.hiring.data.prepare import choose_some
 from ilqljax.hiring.evaluation.headroom import HEADROOM_MATCHERS, describe_headroom
 from ilqljax.hiring.evaluation.record import Rewrite
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.matching.matcher import Matcher
 from ilqljax.hiring.postings.posting import Candidate, Posting, build_prompt, normalize_spaces
-from ilqljax.hiring.postings.sources import load_market
+from ilqljax.hiring.postings.sources import SAMPLE, has_candidates, load_market
 from ilqljax.hiring.reward.distances import DISTANCE_NAMES
 from ilqljax.hiring.reward.scores import RewardConfig
 
 VERSION = 1
-SAMPLE = "sample"
 DEFAULT_POLICY = "rewrite"
 MATCHERS = ("tfidf", "encoder", "embeddings", "callable", "http")
 SCORE = ("distance", "target", "shares", "group_attribute", "smoothing", "ground", "weights")
-LISTS, AUDIT, RENAMED = ("top", "n_selected"), ("min_count", "seed"), {"n_selected": "selected"}
+LISTS, AUDIT, RENAMED = ("top", "n_selected"), ("min_count", "leave_out_below", "seed"), {"n_selected": "selected"}
 Facts = list[tuple[str, str]]
 
 
@@ -65,6 +66,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sample", action="store_true", help="audit the built-in sample market")
     add("--plant", type=float, default=0.8, help="strength of the sample's planted correlation, 0 to 1")
     add("--attributes", default="", help="comma-separated, and every pair of them; all that are declared if left out")
+    add(
+        "--unknown",
+        action="append",
+        default=[],
+        help="what stands for an unknown category besides an empty one: a list, or several times; "
+        "replaces a list of unknown, N/A, NA, none, -, ?, not specified, prefer not to say and their like",
+    )
+    add(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="ATTRIBUTE=CATEGORY",
+        help="compare an attribute's categories with this one, not with the highest rate; once for each attribute",
+    )
     add("--max_postings", type=int, default=0, help="audit a random part of the postings of this size; 0 for all")
     add("--matcher", default="tfidf", help=f"what ranks: {', '.join(MATCHERS)}")
     add("--matcher_options", default="", help="the matcher's, such as path=DIR or url=http://..., comma-separated")
@@ -73,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Audit, write the folder and say where it is."""
+    """Audit, write the folder, and say what was found and where it is."""
     from ilqljax.hiring.audit.page import format_page  # matplotlib takes a second, and --help needs none
 
     check_sources(args)
@@ -86,6 +101,7 @@ def run(args: argparse.Namespace) -> None:
         "report.html": format_page(audit, facts=facts, rewrites=rewrites),
     }
     save_folder(args.out, texts)
+    print(state_lowest(audit))
     print(f"{args.out}/report.html and {len(texts) - 1} more files: {'; '.join(f'{n}: {v}' for n, v in facts[:2])}")
 
 
@@ -108,6 +124,20 @@ def list_names(args: argparse.Namespace) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in args.attributes.split(",") if name.strip()))
 
 
+def list_unknown(args: argparse.Namespace) -> tuple[str, ...]:
+    """Return what stands for an unknown category; --unknown "" leaves the empty one alone."""
+    return tuple(",".join(args.unknown).split(",")) if args.unknown else UNKNOWN_WORDS
+
+
+def list_references(args: argparse.Namespace) -> dict[str, str]:
+    """Return the reference categories that were named, by attribute."""
+    parts = [text.partition("=") for text in args.reference]
+    references = {name.strip(): category.strip() for name, _, category in parts}
+    if len(references) < len(parts) or not all(references.values()):
+        raise UserError(f"--reference {args.reference}: write ATTRIBUTE=CATEGORY, once for each attribute.")
+    return references
+
+
 def make_config(args: argparse.Namespace, table: AttributeTable) -> AuditConfig:
     """Return the settings of the audit, with every attribute looked up in the candidates' table."""
     names = list_names(args) or table.names
@@ -116,14 +146,16 @@ def make_config(args: argparse.Namespace, table: AttributeTable) -> AuditConfig:
     for name in names:
         table.attribute(name)
     score = read_options(args, RewardConfig, SCORE)
-    options = AUDIT if args.scores else LISTS + AUDIT
-    return read_options(args, AuditConfig, options, renamed=RENAMED, attributes=names, score=score)
+    options, others = AUDIT if args.scores else LISTS + AUDIT, {"score": score, "reference": list_references(args)}
+    return read_options(args, AuditConfig, options, renamed=RENAMED, attributes=names, **others)
 
 
 def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Rewrite]]:
     """Audit a ready table."""
     ready, *after = (
-        load_ready_table(path, attributes=list_names(args), allow_negative=args.allow_negative)
+        load_ready_table(
+            path, attributes=list_names(args), allow_negative=args.allow_negative, unknown=list_unknown(args)
+        )
         for path in filter(None, (args.scores, args.scores_after))
     )
     config = make_config(args, ready.table)
@@ -133,6 +165,7 @@ def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[R
         ("Candidates", f"{len(ready.values):,}, from {source}"),
         ("Assessed by", f"column '{ready.kind}'"),
         ("Attributes", ", ".join(config.attributes)),
+        *describe_unknown(audit),
         ("Small cells", describe_hiding(args.min_count)),
     ]
     return audit, facts, []
@@ -142,13 +175,16 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
     """Match postings to candidates and audit the shortlists; with rewrites, of the postings that have one only."""
     jobs = SAMPLE if args.sample else args.jobs
     known, candidates = load_jobs(args, jobs)
+    candidates, taken = unify_candidates(candidates, unknown=list_unknown(args), names=list_names(args))
     config = make_config(args, AttributeTable.from_candidates(candidates))
     rewrite_of = load_rewrites(args.rewrites, known=known, policy=args.policy) if args.rewrites else {}
     postings = [posting for posting in known if not rewrite_of or posting.id in rewrite_of]
     rewrites = [rewrite_of[posting.id] for posting in postings if rewrite_of]
     matcher = make_matcher(args.matcher, candidates, options=parse_options(args.matcher_options))
     audit = audit_market(postings, candidates, config, matcher=matcher, rewrites=rewrites)
+    audit["taken_as_unknown"] = list_values(taken)
     people = args.candidates or ("sample" if args.sample else "the jobs' own source")
+    warn_of_unknown(taken, where=people)
     rewritten = f" that were rewritten, of {len(known):,}" if len(postings) < len(known) else ""
     part = f" (a random part, seed {args.seed})" if args.max_postings else ""
     reached = [f"{n:,} different people{f' {phase}' if rewrites else ''}" for phase, n in audit["n_reached"].items()]
@@ -157,7 +193,12 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
         ("Candidates", f"{len(candidates):,}, from {people}"),
         ("Matcher", f"{args.matcher}: a shortlist of {args.top}, of which the first {args.selected} are selected"),
         ("On any shortlist", ", ".join(reached)),
+        *(
+            (f"Equal scores{f', {phase}' if rewrites else ''}", describe_ties(ties, len(postings), seed=args.seed))
+            for phase, ties in audit["ties"].items()
+        ),
         ("Attributes", ", ".join(config.attributes) + " (declared by the data's owner, never inferred)"),
+        *describe_unknown(audit),
         ("Score", f"{args.distance}, target {args.target}, weights {args.weights}"),
         ("Small cells", describe_hiding(args.min_count)),
         ("Seed", str(args.seed)),
@@ -176,12 +217,14 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
 
 
 def load_jobs(args: argparse.Namespace, jobs: str) -> tuple[list[Posting], list[Candidate]]:
-    """Load the postings, or a random part of them, and the candidates; the jobs' own ones if none are named."""
-    path, people = ("" if name == SAMPLE else name for name in (jobs, args.candidates))
-    sample = {"seed": args.seed, "plant": args.plant}
-    market = load_market(path=path, candidates_path=people, **sample)
-    if args.candidates == SAMPLE and jobs != SAMPLE:
-        market = market._replace(candidates=load_market(**sample).candidates)
+    """Load the postings, or a random part of them, and the candidates: the jobs' own if none are named, or refuse."""
+    path = "" if jobs == SAMPLE else jobs
+    if not (args.candidates or has_candidates(path)):
+        raise UserError(
+            f"--jobs {jobs} brings no candidates. Give --candidates candidates.jsonl, or --candidates sample to audit "
+            "generated people."
+        )
+    market = load_market(path=path, candidates_path=args.candidates, seed=args.seed, plant=args.plant)
     return choose_some(market.postings, args.max_postings, seed=args.seed), market.candidates
 
 
@@ -230,6 +273,7 @@ def load_rewrites(path: str | Path, *, known: Sequence[Posting], policy: str = "
     posting_of = {posting.id: posting for posting in known}
     by_policy: dict[str, dict[str, Rewrite]] = {}
     for where, row in read_json_lines(path):
+        check_spelling(row, ("policy", "guardrail_failures", "guardrail_reasons"), where=where)
         name = read_field(row, "policy", kind=str, where=where, default=DEFAULT_POLICY)
         posting_id = read_field(row, "posting_id" if "posting_id" in row else "id", kind=str, where=where)
         rewrites = by_policy.setdefault(name, {})
@@ -272,6 +316,12 @@ def _read_rewrite(row: Mapping, posting: Posting, text: str, *, policy: str, whe
         reasons=tuple(reasons),
         where=where,
     )
+
+
+def describe_unknown(audit: Mapping[str, Any]) -> Facts:
+    """Say which values were taken as unknown, if there are any."""
+    taken = [f"{name}: {', '.join(map(repr, values))}" for name, values in audit["taken_as_unknown"].items()]
+    return [("Taken as unknown", "; ".join(taken))] if taken else []
 
 
 def describe_hiding(min_count: int) -> str:

@@ -4,8 +4,13 @@ This is the one place where impact ratios are computed: for an audit, and for a 
 New York City Local Law 144 (6 RCNY 5-300) and the four-fifths rule (29 CFR 1607.4(D)). A ratio averaged over postings
 would be far below 1 for perfectly fair labels, because ten selected of fifty leave small groups out by chance; so
 counts are pooled first, and an absent category has no ratio (undefined, never 0). Unknown members are counted apart
-and enter no rate. A category with under 2 % of the known assessed is listed with its n and rate but left out of the
-ratios.
+and enter no rate. A category with under 2 % of the known assessed (or another share) is listed with its n and rate but
+left out of the ratios.
+
+**Two references.** The law's ratio is over the highest rate of all. Where that is the rate of fewer than 30 people, it
+shows nothing, and would take every other category with it; so categories of 30 people or more are compared with the
+highest rate among *them*: `compared_ratio`, which the marks and the smallest ratio are of. The two are the same where
+the highest rate is that of enough people, or where the reference was named.
 
 **Intervals.** Two stand beside each ratio. `ratio_low/high` counts postings and candidates (`crossed`) and is the one
 to read: it covers the ratio of another set of postings *and* of candidates in 93 to 97 % of samples
@@ -13,7 +18,9 @@ to read: it covers the ratio of another set of postings *and* of candidates in 9
 about other candidates it covers too seldom, in 85 to 95 %. The Wilson intervals of the rates and `p_independent` treat
 assessments as independent, which they are not where people come back in many shortlists. `p_crossed` (against everyone
 else) uses the error of `ratio_low/high`, and `p_shuffled` shuffled labels; where they differ from `p_independent`,
-trust these.
+trust these. In a ready table all of these but `p_shuffled` are one score test and its interval (`proportions`).
+
+`bound_low/high` is no interval: it is what the ratio could be, whoever the unknown are (`bounds`).
 
 **Chance**: labels are shuffled among the candidates who were assessed at all. A label stays with its candidate through
 all postings, so that people who are in many shortlists stay in many. The null says: among those who were assessed,
@@ -29,14 +36,16 @@ its p-value, which is exact given that there is a number.
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
 from ilqljax.data.types import Array
 from ilqljax.hiring.attributes import Attribute
+from ilqljax.hiring.audit.bounds import bound_ratios
 from ilqljax.hiring.audit.crossed import (
+    NO_REFERENCE,
     Pairs,
     Tally,
     crossed_change,
@@ -45,6 +54,7 @@ from ilqljax.hiring.audit.crossed import (
     sum_shared,
     tally_pairs,
 )
+from ilqljax.hiring.proportions import ratio_test
 from ilqljax.hiring.reward.diversity import diversity_score
 from ilqljax.hiring.reward.scores import ScoreTerm, codes_or_unknown
 from ilqljax.hiring.statistics import (
@@ -54,16 +64,14 @@ from ilqljax.hiring.statistics import (
     divide,
     mean_of_defined,
     quantiles_of_defined,
-    two_proportion_test,
     wilson_interval,
 )
 
 Row = dict[str, Any]
 N_RESAMPLES = 2000
 FOUR_FIFTHS = 0.8
-MIN_SHARE = 0.02  # a smaller category may be left out of the ratios (6 RCNY 5-301)
-MIN_PEOPLE = 30  # a category or reference with fewer different people assessed is "insufficient data"
-NO_REFERENCE = -1
+LEAVE_OUT_BELOW = 0.02  # a category of a smaller share may be left out of the ratios (6 RCNY 5-301)
+MIN_PEOPLE = 30  # a category or named reference with fewer different people assessed is "insufficient data"
 TOLERANCE = 1e-12  # of ties: equal rates may differ in their last digit
 
 
@@ -74,16 +82,47 @@ class Mark(StrEnum):
     PASSED = "at least 0.8"
     BELOW = "below 0.8"
     INSUFFICIENT = "insufficient data"
-    EXCLUDED = "excluded, under 2 %"
+    EXCLUDED = "excluded, small share"
     UNDEFINED = "undefined"
 
 
+_RATIO = {"ratio": "impact_ratio", "low": "ratio_low", "high": "ratio_high"}
 JUDGED = (Mark.REFERENCE, Mark.PASSED, Mark.BELOW)  # the marks of categories of enough members
 
 
-def find_eligible(assessed: Int[Array, " C"]) -> Bool[Array, " C"]:
-    """Return which categories enter the ratios: those with members, and at least 2 % of the known assessed."""
-    return (assessed > 0) & (assessed >= MIN_SHARE * assessed.sum())
+class Comparison(NamedTuple):
+    """Say which categories have a ratio, which are compared, and with which one; `NO_REFERENCE` is none."""
+
+    eligible: Bool[Array, " C"]  # of the law's ratio
+    enough: Bool[Array, " C"]  # of these, the ones of enough people
+    reference: int  # of the law's ratio: the highest rate, or the named category
+    compared_with: int  # the highest rate of those with enough people, or the named category if it is one of these
+
+
+def choose_comparison(
+    selected: Int[Array, " C"],
+    assessed: Int[Array, " C"],
+    *,
+    people: Int[Array, " C"],
+    named: int = NO_REFERENCE,
+    leave_out_below: float = LEAVE_OUT_BELOW,
+) -> Comparison:
+    """Choose who is compared with whom."""
+    eligible = find_eligible(assessed, named=named, leave_out_below=leave_out_below)
+    enough, rates = eligible & (people >= MIN_PEOPLE), divide(selected, assessed)
+    may_be = (np.arange(len(assessed)) == named) | (named == NO_REFERENCE)
+    return Comparison(eligible, enough, *(find_reference(rates, of & may_be) for of in (eligible, enough)))
+
+
+def find_eligible(
+    assessed: Int[Array, " C"], *, named: int = NO_REFERENCE, leave_out_below: float = LEAVE_OUT_BELOW
+) -> Bool[Array, " C"]:
+    """Return which categories enter the ratios: those with members, and a share of the known assessed large enough.
+
+    A named reference is not left out, whatever its share.
+    """
+    is_large = (assessed >= leave_out_below * assessed.sum()) | (np.arange(len(assessed)) == named)
+    return (assessed > 0) & is_large
 
 
 def find_reference(rates: Float[Array, " C"], eligible: Bool[Array, " C"]) -> int:
@@ -102,38 +141,39 @@ def ratios_to(sums: Num[Array, "... F"], eligible: Bool[Array, " C"], reference:
 
 
 def ratios_and_smallest(
-    selected: Int[Array, "... C"], assessed: Int[Array, "... C"], eligible: Bool[Array, " C"]
+    selected: Int[Array, "... C"],
+    assessed: Int[Array, "... C"],
+    eligible: Bool[Array, " C"],
+    *,
+    named: int = NO_REFERENCE,
 ) -> Float[Array, "... C+1"]:
     """Return each eligible category's rate over the highest of the same draw, and the smallest of these ratios.
 
-    A category of which a draw assesses nobody has no ratio in it and sets none. The smallest needs two ratios.
+    With a named reference, over its rate, and the smallest is of the others. A category of which a draw assesses nobody
+    has no ratio in it and sets none. The smallest needs two ratios.
     """
     rates = np.where(eligible, divide(selected, assessed), np.nan)
-    ratios = divide(rates, np.fmax.reduce(rates, axis=-1, keepdims=True, initial=0.0))
-    smallest = np.fmin.reduce(ratios, axis=-1, keepdims=True, initial=np.inf)
+    highest = np.fmax.reduce(rates, axis=-1, keepdims=True, initial=0.0)
+    ratios = divide(rates, highest if named == NO_REFERENCE else rates[..., [named]])
+    others = np.where(np.arange(len(eligible)) == named, np.nan, ratios)
+    smallest = np.fmin.reduce(others, axis=-1, keepdims=True, initial=np.inf)
     comparable = (~np.isnan(ratios)).sum(axis=-1, keepdims=True) >= 2
     return np.concatenate([ratios, np.where(comparable, smallest, np.nan)], axis=-1)
 
 
-def mark_categories(
-    selected: Int[Array, " C"],
-    assessed: Int[Array, " C"],
-    *,
-    people: Int[Array, " C"],
-    eligible: Bool[Array, " C"],
-    reference: int,
-) -> list[Mark]:
+def mark_categories(selected: Int[Array, " C"], assessed: Int[Array, " C"], comparison: Comparison) -> list[Mark]:
     """Return how categories stand to the four-fifths rule, compared in integers: exactly 4/5 is not below it.
 
     Whether a category has enough members is a matter of how many different people these are.
     """
+    reference = comparison.compared_with
 
     def mark(c: int) -> Mark:
-        if not eligible[c]:
+        if not comparison.eligible[c]:
             return Mark.EXCLUDED if assessed[c] > 0 else Mark.UNDEFINED
-        if reference == NO_REFERENCE:
+        if comparison.reference == NO_REFERENCE:
             return Mark.UNDEFINED
-        if min(people[c], people[reference]) < MIN_PEOPLE:
+        if not comparison.enough[c] or reference == NO_REFERENCE:
             return Mark.INSUFFICIENT
         if c == reference:
             return Mark.REFERENCE
@@ -146,11 +186,21 @@ def mark_categories(
 # --- Tables -----------------------------------------------------------------------------------------------------------
 
 
-def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str, Any]:
+def tabulate_rates(
+    pairs: Pairs,
+    attribute: Attribute,
+    *,
+    seed: int,
+    reference: str = "",
+    leave_out_below: float = LEAVE_OUT_BELOW,
+) -> dict[str, Any]:
     """Return a measure's table of one attribute: a row a category, the unknown, the smallest ratio, and their null.
 
-    The smallest ratio, its null and its p-value are those of the categories of enough people, which a finding names.
+    The smallest ratio, its null and its p-value are those of the categories of enough people, which a finding names;
+    `smallest_of_all` is what it would be with every category included, whatever its size. A reference that is not named
+    is the highest rate.
     """
+    named = attribute.categories.index(reference) if reference else NO_REFERENCE
     tally = tally_pairs(pairs, attribute.codes, n_categories=len(attribute.categories))
     counts = {
         "n_people": tally.sum_by_category(tally.candidate_assessed > 0),
@@ -159,30 +209,43 @@ def tabulate_rates(pairs: Pairs, attribute: Attribute, *, seed: int) -> dict[str
         "n_selected": tally.sum_by_category(tally.candidate_selected),
     }
     people, _, assessed, selected = (values[1:] for values in counts.values())
-    eligible = find_eligible(assessed)
+    chosen = choose_comparison(selected, assessed, people=people, named=named, leave_out_below=leave_out_below)
     wilson = wilson_interval(selected, assessed)
-    reference = find_reference(wilson.value, eligible)
-    marks = mark_categories(selected, assessed, people=people, eligible=eligible, reference=reference)
+    marks = mark_categories(selected, assessed, chosen)
     judged = np.isin(marks, JUDGED)
-    null, p_values = shuffle_labels(tally, judged=judged, seed=seed)
-    compared = _compare_categories(tally, eligible, reference, seed=seed)
+    null, p_values = shuffle_labels(tally, eligible=chosen.eligible, judged=judged, named=named, seed=seed)
+    law = _compare_categories(tally, chosen.eligible, chosen.reference, seed=seed)
+    is_same = chosen.compared_with == chosen.reference
+    compared = law if is_same else _compare_categories(tally, judged, chosen.compared_with, seed=seed)
+    bounds = bound_ratios(tally, chosen.eligible, chosen.reference)
     rows = [
         {
             "category": category,
             **{name: int(values[c + 1]) for name, values in counts.items()},
             **wilson.pick(c).spread("rate"),
-            **compared[c],
+            **law[c],
+            **{f"compared_{end}": compared[c][key] if judged[c] else np.nan for end, key in _RATIO.items()},
+            "bound_low": float(bounds[0][c]),
+            "bound_high": float(bounds[1][c]),
             **null.pick(c).spread("null_ratio"),
             "p_shuffled": float(p_values[c]),
             "mark": str(marks[c]),
         }
         for c, category in enumerate(attribute.categories)
     ]
+    names = [*attribute.categories, ""]  # NO_REFERENCE is the last
+    of_all = ratios_and_smallest(selected, assessed, assessed > 0, named=named)
+    is_smallest = np.append(of_all[:-1] == of_all[-1], True)
     return {
         "rows": rows,
         "unknown": {name: int(values[0]) for name, values in counts.items()},
-        "reference": attribute.categories[reference] if reference != NO_REFERENCE else "",
-        "smallest_ratio": float(ratios_and_smallest(selected, assessed, judged)[-1]),
+        "reference": names[chosen.reference],
+        "compared_with": names[chosen.compared_with],
+        "named_reference": reference,
+        "leave_out_below": leave_out_below,
+        "smallest_ratio": float(ratios_and_smallest(selected, assessed, judged, named=named)[-1]),
+        "smallest_of_all": float(of_all[-1]),
+        "smallest_of_all_category": names[int(is_smallest.argmax())],
         **null.pick(-1).spread("null_smallest"),
         "p_smallest": float(p_values[-1]),
     }
@@ -200,7 +263,8 @@ def _compare_categories(tally: Tally, eligible: Bool[Array, " C"], reference: in
         crossed, resampled, p_value, test = UNDEFINED, UNDEFINED, np.nan, ""
         if reference not in (NO_REFERENCE, c) and eligible[c]:
             crossed, resampled = crossed_ratio(part, parts[reference])[0], over_postings.pick(c)
-            p_value, test = two_proportion_test(*(int(n[i]) for i in (c, reference) for n in (selected, assessed)))
+            p_value, test = ratio_test(*(int(n[i]) for i in (c, reference) for n in (selected, assessed)))
+            resampled = UNDEFINED if resampled.low == resampled.high else resampled  # nobody or everybody
         rows.append(
             {
                 "impact_ratio": float(over_postings.value[c]),
@@ -215,36 +279,47 @@ def _compare_categories(tally: Tally, eligible: Bool[Array, " C"], reference: in
     return rows
 
 
-def tabulate_changes(before: Pairs, after: Pairs, attribute: Attribute, *, seed: int) -> list[Row]:
+def tabulate_changes(
+    before: Pairs,
+    after: Pairs,
+    attribute: Attribute,
+    *,
+    seed: int,
+    reference: str = "",
+    leave_out_below: float = LEAVE_OUT_BELOW,
+) -> list[Row]:
     """Return how each category's impact ratio changed: ratio after over ratio before, 1 meaning no change.
 
-    The reference is the category with the highest rate *before*, in both, so that a change of reference does not
-    masquerade as a change of the category.
+    The reference is the category with the highest rate *before* (of those with enough people, if there are any), in
+    both, so that a change of reference does not masquerade as a change of the category; or the one that is named.
     """
     n = len(attribute.categories)
     old, new = (tally_pairs(pairs, attribute.codes, n_categories=n) for pairs in (before, after))
     assessed, selected = old.totals()
-    eligible = find_eligible(assessed)
-    reference = find_reference(wilson_interval(selected, assessed).value, eligible)
-    if reference == NO_REFERENCE:
+    named = attribute.categories.index(reference) if reference else NO_REFERENCE
+    people = old.sum_by_category(old.candidate_assessed > 0)[1:]
+    chosen = choose_comparison(selected, assessed, people=people, named=named, leave_out_below=leave_out_below)
+    eligible, against = chosen.eligible, chosen.compared_with
+    against = chosen.reference if against == NO_REFERENCE else against
+    if against == NO_REFERENCE:
         return []
     parts = [[find_influence(tally, np.arange(n) == c) for c in range(n)] for tally in (old, new)]
     shared = [sum_shared(before, after, parts[0][c], parts[1][c]) for c in range(n)]
 
     def compare(sums: Num[Array, "... F"]) -> Float[Array, "... C"]:
-        return divide(*(ratios_to(half, eligible, reference) for half in (sums[..., 2 * n :], sums[..., : 2 * n])))
+        return divide(*(ratios_to(half, eligible, against) for half in (sums[..., 2 * n :], sums[..., : 2 * n])))
 
     over_postings = _bootstrap([old, new], compare, seed=seed)
     rows = []
     for c, category in enumerate(attribute.categories):
-        if c == reference or not eligible[c]:
+        if c == against or not eligible[c]:
             continue
-        first, second = ((part[c], part[reference]) for part in parts)
-        change = crossed_change(first, second, shared=shared[c] + shared[reference])
+        first, second = ((part[c], part[against]) for part in parts)
+        change = crossed_change(first, second, shared=shared[c] + shared[against])
         rows.append(
             {
                 "category": category,
-                "reference": attribute.categories[reference],
+                "reference": attribute.categories[against],
                 **change.spread("change"),
                 **over_postings.pick(c).ends("postings"),
             }
@@ -280,7 +355,13 @@ def _bootstrap(tallies: Sequence[Tally], statistic: Callable[..., Float[Array, "
 
 
 def shuffle_labels(
-    tally: Tally, *, judged: Bool[Array, " C"], seed: int, n_shuffles: int = 2000
+    tally: Tally,
+    *,
+    eligible: Bool[Array, " C"],
+    judged: Bool[Array, " C"],
+    named: int = NO_REFERENCE,
+    seed: int,
+    n_shuffles: int = 2000,
 ) -> tuple[Estimate, Float[Array, " C+1"]]:
     """Shuffle the candidates' labels; return a measure's impact ratios then (mean and 95 % range), and p-values.
 
@@ -290,10 +371,9 @@ def shuffle_labels(
     """
     assessed, selected = tally.totals()
     drawn_assessed, drawn_selected = _draw_totals(tally, seed=seed, n_shuffles=n_shuffles)
-    eligible = find_eligible(assessed)
-    observed = ratios_and_smallest(selected, assessed, judged)[-1]
-    draws = ratios_and_smallest(drawn_selected, drawn_assessed, eligible)
-    draws[:, -1] = ratios_and_smallest(drawn_selected, drawn_assessed, judged)[:, -1]
+    observed = ratios_and_smallest(selected, assessed, judged, named=named)[-1]
+    draws = ratios_and_smallest(drawn_selected, drawn_assessed, eligible, named=named)
+    draws[:, -1] = ratios_and_smallest(drawn_selected, drawn_assessed, judged, named=named)[:, -1]
     null = Estimate(mean_of_defined(draws), *quantiles_of_defined(draws, (0.025, 0.975)))
     overall = divide(drawn_selected.sum(axis=1), drawn_assessed.sum(axis=1))
     distance = abs(divide(drawn_selected, drawn_assessed) - overall[:, None])

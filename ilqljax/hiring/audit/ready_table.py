@@ -5,7 +5,8 @@
     c2,Male,,0.33
 
 Columns: the attributes, and either `score` (a number; the scoring rate is the share strictly above the median) or
-`selected` (0 or 1). `id` is optional. An empty category is unknown. Delimiters other than a comma are not guessed.
+`selected` (0 or 1). `id` is optional. An empty category is unknown, and so are the words for it (`categories`).
+Delimiters other than a comma are not guessed.
 """
 
 import csv
@@ -23,6 +24,14 @@ from ilqljax.data.files import read_bounded_lines
 from ilqljax.data.types import Array
 from ilqljax.errors import UserError, find_close
 from ilqljax.hiring.attributes import Attribute, AttributeTable
+from ilqljax.hiring.audit.categories import (
+    UNKNOWN_WORDS,
+    Taken,
+    fold_spelling,
+    list_values,
+    unify_candidates,
+    warn_of_unknown,
+)
 from ilqljax.hiring.audit.crossed import pair_rows
 from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditConfig, audit_attributes
 from ilqljax.hiring.postings.posting import Candidate
@@ -35,21 +44,32 @@ SAVE_AS = "Save it as comma-separated text in UTF-8; in Excel that is 'CSV UTF-8
 
 @dataclass(frozen=True, eq=False)
 class ReadyTable:
-    """Hold a ready table: the candidates' attributes, and a score or a 0 or 1 each; `kind` says which."""
+    """Hold a ready table: the candidates' attributes, and a score or a 0 or 1 each; `kind` says which.
+
+    `taken` is what was taken as unknown, by column.
+    """
 
     table: AttributeTable
     values: Float[Array, " N"]
     kind: str
     has_ids: bool
+    taken: Taken
 
 
-def load_ready_table(path: str | Path, *, attributes: Sequence[str] = (), allow_negative: bool = False) -> ReadyTable:
-    """Load a ready table.
+def load_ready_table(
+    path: str | Path,
+    *,
+    attributes: Sequence[str] = (),
+    allow_negative: bool = False,
+    unknown: Sequence[str] = UNKNOWN_WORDS,
+) -> ReadyTable:
+    """Load a ready table; values that are taken as unknown are named in a warning.
 
     Args:
         path: CSV file, UTF-8, with a header.
         attributes: columns to read as attributes; all but id, score and selected if empty.
         allow_negative: take scores below 0, which otherwise are refused: exports often write -1 for "no score".
+        unknown: what stands for an unknown category, besides an empty one.
 
     Raises:
         UserError: missing file, no UTF-8, a malformed line, a missing or unknown column, a score that is not a finite
@@ -74,11 +94,13 @@ def load_ready_table(path: str | Path, *, attributes: Sequence[str] = (), allow_
         values.append(_read_value(row[kind], kind, where=where, allow_negative=allow_negative))
     if len(rows) < MIN_ROWS:
         raise UserError(f"{path}: holds {len(rows)} candidates. Give at least {MIN_ROWS} rows below the header.")
+    rows, taken = unify_candidates(rows, unknown=unknown)
     table = AttributeTable.from_candidates(rows)
     many = [name for name in columns if len(table.attribute(name).categories) > MOST_CATEGORIES and not attributes]
     if many:  # names and free text: the report would publish them
         raise UserError(f"{path}: column '{many[0]}' has too many values for an attribute. Give --attributes A,B.")
-    return ReadyTable(table, np.array(values), kind, ID in header)
+    warn_of_unknown(taken, where=path)
+    return ReadyTable(table, np.array(values), kind, ID in header, taken)
 
 
 def _read_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -164,13 +186,13 @@ def match_tables(before: ReadyTable, after: ReadyTable) -> ReadyTable:
     if changed.size:
         raise UserError(
             f"The candidate '{before.table.ids[changed[0]]}' has other categories before than after. Categories are of "
-            "the person: make them equal, and spell them alike."
+            "the person: make them equal."
         )
-    return ReadyTable(before.table, after.values[order], after.kind, after.has_ids)
+    return ReadyTable(before.table, after.values[order], after.kind, after.has_ids, after.taken)
 
 
 def _decode(attribute: Attribute) -> np.ndarray:
-    return np.array([*attribute.categories, ""])[attribute.codes]  # code -1 is the last: unknown
+    return np.array([*map(fold_spelling, attribute.categories), ""])[attribute.codes]  # code -1 is the last: unknown
 
 
 def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTable | None = None) -> dict[str, Any]:
@@ -184,4 +206,5 @@ def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTab
     medians = {name: float(np.median(table.values)) for name, table in phases.items() if is_score}
     measure = "scoring" if is_score else "selection"
     pairs = {name: {measure: pair_rows(table.values > medians.get(name, 0.5))} for name, table in phases.items()}
-    return audit_attributes(ready.table, config, pairs) | {"medians": medians}
+    found = {"medians": medians, "taken_as_unknown": list_values(ready.taken)}
+    return audit_attributes(ready.table, config, pairs) | found

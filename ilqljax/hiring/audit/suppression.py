@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ilqljax.hiring.audit.rates import JUDGED
+from ilqljax.hiring.audit.rates import Mark
 
 UNKNOWN_CATEGORY = ""  # the unknown count is a cell like any other
 
@@ -77,12 +77,14 @@ def hide_cells(section: dict[str, Any], hidden: set[str]) -> None:
     tables = [table for of_phase in section["rates"].values() for table in of_phase.values()]
     changes = section["changes"].values()
     for table in tables:  # whose smallest ratio may be that of a hidden category
-        judged = [row for row in table["rows"] if row["mark"] in JUDGED]
-        if judged and min(judged, key=lambda row: row["impact_ratio"])["category"] in hidden:
+        judged = [row for row in table["rows"] if row["mark"] in (Mark.PASSED, Mark.BELOW)]
+        if judged and min(judged, key=lambda row: row["compared_ratio"])["category"] in hidden:
             table |= dict.fromkeys(("smallest_ratio", "p_smallest", "p_smallest_holm"), float("nan"))
-    for compared in itertools.chain(tables, *changes):
-        if compared["reference"] in hidden:
-            compared["reference"] = "(hidden)"
+        if hidden:
+            table |= {"smallest_of_all": float("nan"), "smallest_of_all_category": ""}
+    for compared, key in itertools.product(itertools.chain(tables, *changes), ("reference", "compared_with")):
+        if compared.get(key) in hidden - {UNKNOWN_CATEGORY}:
+            compared[key] = "(hidden)"
     for rows in (*(table["rows"] for table in tables), *changes, section["composition"], section["ranking"]):
         rows[:] = [row for row in rows if row["category"] not in hidden]
     for name in ("pool", "parts"):
@@ -91,3 +93,5 @@ def hide_cells(section: dict[str, Any], hidden: set[str]) -> None:
         section["n_unknown"] = None
         for table in tables:
             table["unknown"] = {}
+            for row in table["rows"]:  # which would give their number away
+                row |= dict.fromkeys(("bound_low", "bound_high"), float("nan"))

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ilqljax.data.pages import clean_text
-from ilqljax.hiring.audit.rates import Mark, Row
+from ilqljax.hiring.audit.rates import MIN_PEOPLE, Mark, Row
 from ilqljax.hiring.audit.suppression import UNKNOWN_CATEGORY
 from ilqljax.hiring.reward.scores import CROSS
 
@@ -27,10 +27,10 @@ MARKS = {
     Mark.PASSED: "0.8 or more",
     Mark.BELOW: "below 0.8",
     Mark.INSUFFICIENT: "insufficient data",
-    Mark.EXCLUDED: "under 2 % of the data: not in the ratios",
     Mark.UNDEFINED: "no ratio",
     UNKNOWN_CATEGORY: "not in the calculation",
 }
+MOST_NAMED = 6  # of the categories that are not compared; of the others only the number is said
 DASH = "–"
 SIGNIFICANT = 0.05
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -62,7 +62,7 @@ def _format_csv(section: dict[str, Any], measure: str, table: dict[str, Any]) ->
     for row in list_rows(table):
         rate = f"{100 * row['rate']:.1f}%" if math.isfinite(row["rate"]) else ""
         ratio = f"{row['impact_ratio']:.2f}" if math.isfinite(row["impact_ratio"]) else ""
-        cells = [row["n_assessed"], row["n_selected"], rate, ratio, row["n_people"], MARKS[row["mark"]]]
+        cells = [row["n_assessed"], row["n_selected"], rate, ratio, row["n_people"], read_mark(row, table)]
         writer.writerow([*map(_defuse, parts[row["category"]]), *cells])
     if section["n_hidden"]:
         writer.writerow(["Hidden", *[""] * (len(columns) + 4), f"{section['n_hidden']} cells of few people"])
@@ -71,9 +71,28 @@ def _format_csv(section: dict[str, Any], measure: str, table: dict[str, Any]) ->
 
 def list_rows(table: dict[str, Any]) -> list[Row]:
     """Return the rows of a table of `rates`, with the unknown as the last one unless it is hidden."""
-    undefined = dict.fromkeys(("rate", "rate_low", "rate_high", "impact_ratio", "ratio_low", "ratio_high"), math.nan)
+    names = ("rate", "rate_low", "rate_high", "impact_ratio", "ratio_low", "ratio_high", "bound_low", "bound_high")
+    undefined = dict.fromkeys(names, math.nan)
     unknown = {"category": UNKNOWN_CATEGORY, "mark": UNKNOWN_CATEGORY} | undefined | table["unknown"]
     return [*table["rows"], *([unknown] if table["unknown"] else [])]
+
+
+def read_mark(row: Row, table: Mapping[str, Any]) -> str:
+    """Return a row's mark in words; where its ratio is not the impact ratio in the row, with that ratio."""
+    mark, is_same = row["mark"], table["compared_with"] == table["reference"]
+    if mark == Mark.EXCLUDED:
+        return f"{_under(table)}: not in the ratios"
+    if mark == Mark.REFERENCE and table["named_reference"]:
+        return "reference"
+    if mark == Mark.REFERENCE and not is_same:
+        return f"highest rate of {MIN_PEOPLE} people or more"
+    if mark in (Mark.PASSED, Mark.BELOW) and not is_same:
+        return f"{row['compared_ratio']:.2f} of {table['compared_with']}: {MARKS[mark]}"
+    return MARKS[mark]
+
+
+def _under(table: Mapping[str, Any]) -> str:
+    return f"under {100 * table['leave_out_below']:g} % of the data"
 
 
 def _defuse(text: str) -> str:
@@ -180,29 +199,65 @@ def state_findings(audit: Mapping[str, Any]) -> dict[str, list[str]]:
     return findings
 
 
-def _describe_lowest(table: Mapping[str, Any]) -> str:
-    """Name the lowest impact ratio among the categories of enough people, with its interval; "" if there is none."""
+def find_lowest(table: Mapping[str, Any]) -> Row:
+    """Return the row of the lowest ratio among the categories that are compared; an empty one if there is none."""
     judged = [row for row in table["rows"] if row["mark"] in (Mark.PASSED, Mark.BELOW)]
-    if not judged:
+    return min(judged, key=lambda row: row["compared_ratio"], default={})
+
+
+def state_lowest(audit: Mapping[str, Any]) -> str:
+    """Return the lowest ratio of all attributes and rates, of the first phase, as one sentence."""
+    phase = audit["phases"][0]
+    rates = [(s["name"], measure, table) for s in audit["attributes"] for measure, table in s["rates"][phase].items()]
+    found = [of for of in rates if find_lowest(of[-1])]
+    if not found:
+        return f"No two categories of {MIN_PEOPLE} people or more could be compared."
+    name, measure, table = min(found, key=lambda of: find_lowest(of[-1])["compared_ratio"])
+    rate, when = RATE_NAMES[measure].lower(), f", {phase}" if len(audit["phases"]) > 1 else ""
+    p_value = f"; under shuffled labels, adjusted, p {show_p(table['p_smallest_holm'])}"
+    p_value = p_value if math.isfinite(table["p_smallest_holm"]) else ""
+    return f"The lowest impact ratio is {_describe_lowest(table)} ({name}, {rate}{when}{p_value})."
+
+
+def _describe_lowest(table: Mapping[str, Any]) -> str:
+    """Name the lowest ratio with its interval; "" if there is none."""
+    if not (lowest := find_lowest(table)):
         return ""
-    lowest = min(judged, key=lambda row: row["impact_ratio"])
-    text = f"{show_estimate(lowest, 'impact_ratio', 'ratio')}, of {lowest['category']}"
+    text = f"{show_estimate(lowest, 'compared_ratio', 'compared')}, of {lowest['category']}"
+    if table["named_reference"] or table["compared_with"] != table["reference"]:
+        text += f" against {table['compared_with']}"
     return text + (" (below four fifths)" if lowest["mark"] == Mark.BELOW else "")
 
 
 def _describe(table: Mapping[str, Any]) -> str:
-    lowest = _describe_lowest(table)
+    lowest, others = _describe_lowest(table), _describe_others(table)
     if not lowest:
-        return "insufficient data to compare categories."
+        return f"insufficient data to compare categories.{others}"
     text = f"the lowest impact ratio is {lowest}"
-    few = sum(row["mark"] in (Mark.INSUFFICIENT, Mark.EXCLUDED) for row in table["rows"])
-    text += f"; too little data for {few} {'category' if few == 1 else 'categories'}" if few else ""
     if not math.isfinite(table["p_smallest"]):
-        return text + "."
+        return f"{text}.{others}"
     is_low = table["p_smallest_holm"] < SIGNIFICANT
     raw, adjusted = show_p(table["p_smallest"]), show_p(table["p_smallest_holm"])
     verdict = "lower than chance gives" if is_low else "not clearly lower than by chance"
-    return f"{text}; {verdict} (under shuffled labels p {raw}; adjusted for the number of comparisons p {adjusted})."
+    tested = f"under shuffled labels p {raw}; adjusted for the number of comparisons p {adjusted}"
+    return f"{text}; {verdict} ({tested}).{others}"
+
+
+def _describe_others(table: Mapping[str, Any]) -> str:
+    """Say which categories are not compared and why, and what the lowest ratio would be with every one included."""
+    few = [row for row in table["rows"] if row["mark"] == Mark.INSUFFICIENT and row["n_people"] < MIN_PEOPLE]
+    small = [row for row in table["rows"] if row["mark"] == Mark.EXCLUDED]
+    text = f" Not compared, with fewer than {MIN_PEOPLE} people: {_name_rows(few)}." if few else ""
+    text += f" Left out, {_under(table)}: {_name_rows(small)}." if small else ""
+    if not text or not math.isfinite(table["smallest_of_all"]):
+        return text
+    of_all = f"{show_number(table['smallest_of_all'])}, of {table['smallest_of_all_category']}"
+    return f"{text} With every category included the lowest ratio would be {of_all}."
+
+
+def _name_rows(rows: Sequence[Row]) -> str:
+    more = f" and {len(rows) - MOST_NAMED:,} more" if len(rows) > MOST_NAMED else ""
+    return ", ".join(f"{row['category']} ({row['n_people']:,})" for row in rows[:MOST_NAMED]) + more
 
 
 def _describe_scores(scores: Mapping[str, Any], last: str) -> str:

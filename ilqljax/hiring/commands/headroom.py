@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
     from ilqljax.data.files import check_writable, save_text
     from ilqljax.errors import UserError
     from ilqljax.hiring.attributes import AttributeTable
+    from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, unify_candidates, warn_of_unknown
     from ilqljax.hiring.audit.market import AuditConfig, choose_score
     from ilqljax.hiring.audit.tables import format_json
     from ilqljax.hiring.data.prepare import load_samples
@@ -62,6 +63,8 @@ def run(args: argparse.Namespace) -> None:
     if args.out:
         check_writable(args.out)
     postings, candidates = load_jobs(args, SAMPLE if args.sample else args.jobs)
+    candidates, taken = unify_candidates(candidates, unknown=UNKNOWN_WORDS, names=list_names(args))
+    warn_of_unknown(taken, where=args.candidates or args.jobs or SAMPLE)
     table = AttributeTable.from_candidates(candidates)
     names = list_names(args) or table.names
     if not names:

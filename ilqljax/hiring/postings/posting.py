@@ -13,7 +13,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from ilqljax.data.json_lines import LARGEST_FLOAT32, read_field, read_fields, read_json_lines, save_json_lines
+from ilqljax.data.json_lines import (
+    LARGEST_FLOAT32,
+    check_spelling,
+    read_field,
+    read_fields,
+    read_json_lines,
+    save_json_lines,
+)
 from ilqljax.errors import UserError
 
 
@@ -53,6 +60,7 @@ class Market(NamedTuple):
 
 
 Row = TypeVar("Row", Posting, Candidate)
+_CANDIDATE = tuple(f.name for f in dataclasses.fields(Candidate))
 _POSTING = {f.name: f.type if f.default is dataclasses.MISSING else f.default for f in dataclasses.fields(Posting)}
 
 
@@ -171,7 +179,8 @@ def list_dataset(folder: Path) -> Iterable[tuple[str, dict[str, Any]]]:
 
 
 def parse_posting(row: Mapping[str, Any], *, where: str) -> Posting:
-    """Read a posting from an object of `jobs.jsonl`; a missing, wrong or empty field raises a `UserError`."""
+    """Read a posting from an object of `jobs.jsonl`; a missing, wrong, misspelt or empty field raises a `UserError`."""
+    check_spelling(row, _POSTING, where=where)
     values = read_fields(row, _POSTING, where=where)
     require_text(values, "id", "description", where=where)
     return Posting(**values)
@@ -187,6 +196,7 @@ def load_candidates(path: str | Path) -> list[Candidate]:
     vectors = VectorReader()
 
     def read(row: Mapping[str, Any], *, where: str) -> Candidate:
+        check_spelling(row, _CANDIDATE, where=where)
         values = read_fields(row, {"id": str, "text": str, "attributes": {}}, where=where)
         require_text(values, "id", "text", where=where)
         declared = dict.fromkeys(values["attributes"], "")

@@ -8,7 +8,8 @@ from ilqljax.hiring.market.sample import make_market
 from ilqljax.hiring.postings import hackernews, workable
 from ilqljax.hiring.postings.posting import Market, load_candidates, load_postings
 
-SOURCES = ("sample", "jobs", "workable_raw", "workable_prepared", "hackernews")
+SAMPLE = "sample"
+SOURCES = (SAMPLE, "jobs", "workable_raw", "workable_prepared", "hackernews")
 JOBS_FILES = ("jobs.jsonl", "jobs.jsonl.gz")
 CANDIDATES_FILES = ("candidates.jsonl", "candidates.jsonl.gz")
 
@@ -56,7 +57,8 @@ def load_market(
 ) -> Market:
     """Load or make the postings and candidates; the arguments are options of `data.prepare.DataConfig`.
 
-    An unknown source, a path that does not go with it, and bad data raise a `UserError`.
+    The candidates' path "sample" stands for the sample's people. An unknown source, a path that does not go with it,
+    and bad data raise a `UserError`.
     """
     source, sample = source or detect_source(path), {"seed": seed, "n_candidates": n_candidates, "plant": plant}
     check_known(SOURCES, source=source)
@@ -83,8 +85,17 @@ def load_market(
         market = Market(postings, people, {}, _list_files(Path(path)))
     if not str(candidates_path):
         return market
+    if str(candidates_path) == SAMPLE:
+        return market._replace(candidates=make_market(**sample)[1])
     people = load_candidates(candidates_path)
     return market._replace(candidates=people, files=(*market.files, Path(candidates_path)))
+
+
+def has_candidates(path: str | Path) -> bool:
+    """Return whether a source brings candidates of its own; `detect_source` says what is refused."""
+    source, path = detect_source(path), Path(path)
+    folder = path if path.is_dir() else path.parent
+    return source != "hackernews" and (source != "jobs" or _find_file(folder, CANDIDATES_FILES).is_file())
 
 
 def _find_file(folder: Path, names: tuple[str, ...]) -> Path:
