@@ -226,3 +226,14 @@ def test_half_a_character_and_what_is_no_text_are_refused():
     with pytest.raises(UserError, match="expected a text, got 3"):
         tokenizer.encode(3)
     assert tokenizer.decode(tokenizer.encode("a\0b\U0001f600")) == "a\0b\U0001f600"
+
+
+def test_arguments_of_another_type_are_refused():
+    with pytest.raises(UserError, match="path_or_name=5 is of type int"):
+        load_tokenizer(5)
+    with pytest.raises(UserError, match="texts=3 is of type int"):
+        train_bpe(3, vocab_size=300)
+    with pytest.raises(UserError, match="texts is one text"):
+        train_bpe("abc", vocab_size=300)
+    with pytest.raises(UserError, match=r"vocab_size=300\.5 is not a whole number"):
+        train_bpe(["abc"], vocab_size=300.5)

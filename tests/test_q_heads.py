@@ -99,3 +99,8 @@ def test_a_residual_tied_head_is_refused():
         ValueLMConfig(q_head="tied", advanced_mlp=True)
     with pytest.raises(UserError, match=r"q_head='factored' is unknown\. Known: full, low_rank, tied"):
         ValueLMConfig(q_head="factored")
+
+
+def test_parts_of_another_type_are_refused():
+    with pytest.raises(UserError, match=r"backbone=3 is of type int\. Give a GPT2 or a Llama"):
+        ValueLM(3, ValueLMConfig())

@@ -37,7 +37,7 @@ from ilqljax.data.tokenizer_files import (
     save_published,
     split_merges,
 )
-from ilqljax.errors import UserError
+from ilqljax.errors import UserError, check_type, check_whole
 
 PAD, ENV_START, ENV_END = "<|pad|>", "<s>", "</s>"
 AGENT_START, AGENT_END, DIALOGUE_END = "<a>", "</a>", "</eod>"
@@ -426,8 +426,12 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int) -> BPETokenizer:
     """Learn a byte-level BPE of at most `vocab_size` ids, control tokens included; equal texts give an equal one.
 
     Raises:
-        UserError: `vocab_size` has no room for every byte and the control tokens.
+        UserError: `texts` are none, or `vocab_size` has no room for every byte and the control tokens.
     """
+    if isinstance(texts, str):
+        raise UserError("texts is one text: its characters would be the texts. Give a list of texts.")
+    check_type(Iterable, "Give a list of texts.", texts=texts)
+    check_whole(vocab_size=vocab_size)
     smallest = N_BYTES + len(GPT2_ORDER)
     if vocab_size < smallest:
         raise UserError(f"vocab_size={vocab_size} is too small: bytes and control tokens need at least {smallest}")
@@ -449,6 +453,7 @@ def load_tokenizer(path_or_name: str | os.PathLike) -> Tokenizer:
     Raises:
         UserError: there is nothing there, or it is not a tokenizer.
     """
+    check_type((str, os.PathLike), "Give a path, or a name such as 'gpt2'.", path_or_name=path_or_name)
     path = Path(path_or_name)
     file = path / FILE_NAME if path.is_dir() else path
     if file.is_file():

@@ -10,7 +10,7 @@ runs it (losses, decoding, heads, meshes) sees `Backbone` alone. Its parameters 
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -24,6 +24,7 @@ from ilqljax.models.cpu import decoding as on_cpu
 from ilqljax.models.cpu import products, use_cpu_tricks
 
 
+@runtime_checkable
 class Backbone(Protocol):
     """What a trunk must offer; `ilqljax.models.gpt2.GPT2` and `ilqljax.models.llama.Llama` do.
 

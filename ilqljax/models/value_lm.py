@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 
 from ilqljax.config.sections import NO_OPTION
 from ilqljax.data.types import Array
-from ilqljax.errors import UserError, check_known, check_range
+from ilqljax.errors import UserError, check_known, check_range, check_type
 from ilqljax.models import heads, lora
 from ilqljax.models.backbone import Backbone, TrunkOutput
 
@@ -96,6 +96,8 @@ class ValueLM:
     """A backbone with value heads, used functionally: every method takes the parameters it reads."""
 
     def __init__(self, backbone: Backbone, config: ValueLMConfig) -> None:
+        check_type(Backbone, "Give a GPT2 or a Llama.", backbone=backbone)
+        check_type(ValueLMConfig, "Give a ValueLMConfig.", config=config)
         self.backbone = backbone
         self.config = config
         head: Callable[..., nn.Module] = heads.MLPHead
