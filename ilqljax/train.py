@@ -22,7 +22,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from ilqljax.cli import run_main
-from ilqljax.config.files import check_override_names
+from ilqljax.config.files import read_overrides
 from ilqljax.config.sections import Section
 from ilqljax.errors import UserError
 from ilqljax.models.builders import BuiltModel
@@ -174,8 +174,7 @@ def read_config(argv: list[str]) -> tuple[ConfigDict, list[str]]:
         return ConfigDict(), argv
     config = load_run_config(name)
     rest = [word for word in argv if word != name and word.split("=", 1)[0] not in ("--config", "-config")]
-    check_override_names(config, rest)
-    return config, rest
+    return config, read_overrides(config, rest)
 
 
 def parse_flags(argv: list[str]) -> None:

@@ -20,7 +20,14 @@ from ilqljax.config import (
     registry,
     resolve_path,
 )
-from ilqljax.config.files import config_to_json, diff_overrides, find_root, load_config_json, save_config_json
+from ilqljax.config.files import (
+    config_to_json,
+    diff_overrides,
+    find_root,
+    load_config_json,
+    read_overrides,
+    save_config_json,
+)
 from ilqljax.config.sections import NO_OPTION
 from ilqljax.errors import UserError, check_range, find_close
 
@@ -422,3 +429,11 @@ def test_the_nearest_name_is_found_whatever_its_case():
 def test_what_is_no_section_is_refused_by_its_path():
     with pytest.raises(UserError, match=r"config\.train=3 is of type int\. Give options of Inner by name"):
         from_section(Inner, 3, path="config.train")
+
+
+def test_whole_numbers_may_be_written_with_an_exponent():
+    config = ConfigDict({"train": {"steps": 5, "lr": 0.1, "name": "a"}, "on": True})
+    given = ["--config.train.steps=1e3", "--config.train.steps=1.5E+1", "--config.train.steps=1.5e0", "--other=1e3"]
+    assert read_overrides(config, given) == ["--config.train.steps=1000", "--config.train.steps=15", *given[2:]]
+    same = ["--config.train.lr=1e3", "--config.train.name=1e3", "--config.on=1e3", "--config.train.steps", "1e3"]
+    assert read_overrides(config, same) == same

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 import types
 from collections.abc import Iterable, Mapping
@@ -118,20 +119,29 @@ def import_file(name: str, path: Path, *, keep: bool = False, **options: Any) ->
     return module
 
 
-def check_override_names(config: ConfigDict, arguments: Iterable[str]) -> None:
-    """Raise a `UserError` if a command-line override (`--config.train.lr=1`) is of a key that the config lacks."""
-    for argument in arguments:
-        name = argument.lstrip("-").partition("=")[0]
-        if not argument.startswith("-") or not name.startswith("config."):
-            continue
-        section: Any = config
-        path = "config"
-        for key in name.split(".")[1:]:
-            if not isinstance(section, ConfigDict):
-                raise UserError(f"--{name}: {path} is a value, not a section. Set --{path}=... instead.")
-            if key not in section:
-                raise UserError(f"--{name}: {path} has no key {key!r}.{suggest(key, section.keys())}")
-            section, path = section[key], f"{path}.{key}"
+def read_overrides(config: ConfigDict, arguments: Iterable[str]) -> list[str]:
+    """Return command-line arguments, whole numbers written as `--config.train.total_steps=1e3` spelt out.
+
+    An override of a key that the config lacks raises a `UserError`.
+    """
+    return [_read_override(config, argument) for argument in arguments]
+
+
+def _read_override(config: ConfigDict, argument: str) -> str:
+    flag, equals, text = argument.partition("=")
+    name = flag.lstrip("-")
+    if not argument.startswith("-") or not name.startswith("config."):
+        return argument
+    value: Any = config
+    path = "config"
+    for key in name.split(".")[1:]:
+        if not isinstance(value, ConfigDict):
+            raise UserError(f"--{name}: {path} is a value, not a section. Set --{path}=... instead.")
+        if key not in value:
+            raise UserError(f"--{name}: {path} has no key {key!r}.{suggest(key, value.keys())}")
+        value, path = value[key], f"{path}.{key}"
+    is_whole = re.fullmatch(r"\d+(\.\d+)?e\+?\d+", text, re.I) and float(text).is_integer()
+    return f"{flag}{equals}{int(float(text))}" if type(value) is int and is_whole else argument
 
 
 def config_to_json(config: Section) -> str:
