@@ -48,6 +48,10 @@ def test_run_folder_holds_what_the_readme_promises(unbroken):
     ):
         assert (run_dir / name).is_file(), name
     assert "fluency: under the clone" in (run_dir / "results.txt").read_text()
+    judgement = json.loads((run_dir / "judgement.json").read_text())
+    assert judgement["run"] == str(run_dir) and judgement["policies"] == ["bc", "ilql"]
+    assert judgement["decode"]["beta"] == json.loads((run_dir / "config.json").read_text())["decode"]["beta"]
+    assert judgement["sections"]["evaluator"]["name"] == "hiring"
     assert list((run_dir / "metrics" / "bc").glob("events*"))
     page = (run_dir / "report.html").read_text()
     assert all(text in page for text in ("ilql: return; rollout/return", "Gains over echo; bc, gain", "Largest gain"))

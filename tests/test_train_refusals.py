@@ -11,7 +11,7 @@ from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.rl.algorithms import Learner, make_learner, read_options
 from ilqljax.training import evaluation as evaluate
-from ilqljax.training.evaluation import OpenRun, Trained, evaluate_run
+from ilqljax.training.evaluation import OpenRun, Trained, choose_folder, evaluate_run
 from ilqljax.training.loop import make_stage
 from ilqljax.training.plan import check_trunks, plan_run
 from ilqljax.training.run_config import TrainConfig, load_run_config, read_run_config
@@ -112,6 +112,17 @@ def test_a_critic_of_utterances_that_cannot_choose_is_not_judged_again(tmp_path,
     monkeypatch.setattr(evaluate, "open_run", lambda folder, imports: run)
     with pytest.raises(UserError, match=message):
         evaluate_run(tmp_path, overrides=options)
+
+
+def test_results_are_never_written_over(tmp_path):
+    (tmp_path / "results.json").write_text("[]")
+    with pytest.raises(UserError, match="has the results of another judgement"):
+        evaluate_run("no run", out_dir=tmp_path)
+    assert choose_folder(tmp_path) == tmp_path / "judged" / "2"
+    (tmp_path / "judged" / "2").mkdir(parents=True)
+    (tmp_path / "judged" / "2" / "results.json").write_text("[]")
+    assert choose_folder(tmp_path) == tmp_path / "judged" / "3"
+    assert choose_folder(tmp_path / "unfinished") == tmp_path / "unfinished"
 
 
 def test_acting_without_rows_is_refused_before_any_work(tmp_path):

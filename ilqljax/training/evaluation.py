@@ -1,7 +1,10 @@
 """Trained policies: how they act and are judged, and how a run is opened to have them back."""
 
 import dataclasses
+import importlib.metadata
+import itertools
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -13,6 +16,7 @@ from markupsafe import Markup
 
 from ilqljax.config import BuildContext, build, from_section
 from ilqljax.config.files import load_config_json, save_config_json
+from ilqljax.config.sections import to_plain
 from ilqljax.data.dataset import ListRLDataset
 from ilqljax.data.files import save_text
 from ilqljax.data.loader import eval_batches
@@ -33,6 +37,7 @@ from ilqljax.training.run_config import RunConfig
 from ilqljax.training.runs import open_run_config, save_json
 
 TRANSFORMS = "transforms"
+RESULTS, JUDGEMENT = "results.json", "judgement.json"
 
 
 class Trained(NamedTuple):
@@ -98,7 +103,7 @@ def evaluate_policies(
 ) -> None:
     """Judge a run's policies, print the table, and write `results.json`, `results.txt` and `report.html` in `out_dir`.
 
-    The first of several processes does so; the others wait.
+    `judgement.json` says with what they were made. The first of several processes does so; the others wait.
     """
 
     def make(name: str, **overrides: Any) -> TextPolicy:
@@ -106,7 +111,8 @@ def evaluate_policies(
 
     def act() -> None:
         rows, table = judge(list(policies), make, out_dir=out_dir)
-        save_json(out_dir / "results.json", rows)
+        save_json(out_dir / JUDGEMENT, describe_judgement(config, list(policies), run_dir=run_dir))
+        save_json(out_dir / RESULTS, rows)
         save_text(out_dir / "results.txt", table + "\n")
         print(table, flush=True)
         # Last, so that a drawing that fails loses no result; and matplotlib, imported here, takes a second.
@@ -117,6 +123,19 @@ def evaluate_policies(
         save_report(out_dir, config, run_dir=run_dir, policies=have_critic, table=table, sections=sections)
 
     broadcast_from_leader(act)
+
+
+def describe_judgement(config: RunConfig, policies: Sequence[str], *, run_dir: Path) -> dict[str, Any]:
+    """Return what a judgement was made with: version, time, run, policies, seed, decoding, and the named sections."""
+    return {
+        "version": importlib.metadata.version("ilqljax"),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "run": str(run_dir.absolute()),
+        "policies": list(policies),
+        "seed": config.seed,
+        "decode": dataclasses.asdict(config.decode),
+        "sections": to_plain(config.objects),
+    }
 
 
 def evaluate_loss(
@@ -267,21 +286,30 @@ def evaluate_run(
     overrides: dict[str, Any] | None = None,
     imports: tuple[str, ...] = (),
 ) -> Path:
-    """Judge a finished or interrupted run again, and return the folder with the results, `out_dir` or the run's.
+    """Judge a finished or interrupted run again, and return the folder with the results.
 
-    The `overrides` are of `config.decode`, and `imports` as those of `open_run`.
+    That is `out_dir`, or else the run's own, or, where it has results, a new one in its `judged`. The `overrides` are
+    of `config.decode`, and `imports` as those of `open_run`.
 
     Raises:
-        UserError: `open_run` refuses the run, an override is no option or has a wrong value, or nothing tells samples
-            apart (`check_choice`).
+        UserError: `out_dir` has results already, `open_run` refuses the run, an override is no option or has a wrong
+            value, or nothing tells samples apart (`check_choice`).
     """
+    if out_dir and (Path(out_dir) / RESULTS).exists():
+        raise UserError(f"{out_dir} has the results of another judgement, which stay. Name another folder.")
     run = open_run(run_dir, imports=imports)
     config = dataclasses.replace(run.config, decode=override_decoding(run.config.decode, overrides or {}))
     for learner in (trained.learner for trained in run.policies.values()):
         if learner.algorithm.has_critic:
             check_choice(config.decode, level=learner.algorithm.level, frozen=not learner.trains_policy())
     judge = run.build_section("evaluator")
-    out = Path(out_dir or run.folder)
+    out = Path(out_dir) if out_dir else choose_folder(run.folder)
     out.mkdir(parents=True, exist_ok=True)
     evaluate_policies(config, run.built, run.policies, judge=judge, run_dir=run.folder, out_dir=out)
     return out
+
+
+def choose_folder(run_dir: Path) -> Path:
+    """Return where a run's next judgement goes: beside those that there are, never over them."""
+    folders = itertools.chain([run_dir], (run_dir / "judged" / str(n) for n in itertools.count(2)))
+    return next(folder for folder in folders if not (folder / RESULTS).exists())

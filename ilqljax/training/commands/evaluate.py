@@ -2,8 +2,9 @@
 
     ilqljax evaluate --run runs/workable-... --out out --beta 4 --temperature 0
 
-Training ends with the same judgement. Prints the table and writes it to results.json and results.txt, beside what the
-task's evaluator writes: for postings evaluation.jsonl (a line per policy and posting) and impact_ratios.csv.
+Training ends with the same judgement. Prints the table and writes it to results.json and results.txt, beside
+judgement.json (the options, versions and seed that made it) and what the task's evaluator writes: for postings
+evaluation.jsonl (a line per policy and posting) and impact_ratios.csv. Results that are there are never written over.
 """
 
 import argparse
@@ -15,7 +16,9 @@ from ilqljax.decoding.options import DecodeConfig
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the run, where results go, and how to decode."""
     add_run(parser)
-    add_renamed(parser, "--out", "--save_path", default="", help="folder for the results; the run's own if left out")
+    add_renamed(
+        parser, "--out", "--save_path", default="", help="new folder; the run's own, or one in its judged/, if left out"
+    )
     add_options(parser, DecodeConfig, unset="the run's own")
 
 
