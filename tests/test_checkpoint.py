@@ -132,6 +132,19 @@ def test_best_of_before_a_resume_is_kept(tmp_path):
         assert store.steps() == [1, 3]
 
 
+def test_a_step_that_was_saved_without_a_metric_is_ranked_later(tmp_path):
+    for step, loss in ((1, 0.1), (2, 0.5)):
+        with CheckpointStore(tmp_path, metric_name="loss") as store:
+            store.save(step, make_state(), {"loader": step, "unevaluated": True})
+            store.amend(step, {"unevaluated": False}, metric=loss)
+    store = CheckpointStore(tmp_path, metric_name="loss")
+    assert store.restore(make_state())[1] == {"loader": 2, "unevaluated": False}
+    assert store.best_step() == 1
+    (tmp_path / "2" / "amended.json").write_text("{")
+    with pytest.raises(UserError, match=r"damaged or was changed.*amended\.json"):
+        store.restore(make_state())
+
+
 def test_state_saved_on_eight_devices_is_restored_onto_the_templates_sharding(tmp_path):
     eight = NamedSharding(make_mesh(MeshConfig(data=1, fsdp=8)), PartitionSpec(None, "fsdp"))
     four = NamedSharding(make_mesh(MeshConfig(data=1, fsdp=4)), PartitionSpec("fsdp", None))

@@ -25,12 +25,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ilqljax.data.files import check_checksum, read_json, save_with_checksum
 from ilqljax.errors import UserError, check_known
 from ilqljax.models.io.tables import check_names
 from ilqljax.training.mesh import path_name
 from ilqljax.training.processes import is_first_process
 
 _TRASH = "trash"
+_AMENDED = "amended.json"  # in a step's folder: what `amend` changed
 
 
 class CheckpointStore(contextlib.AbstractContextManager):
@@ -62,10 +64,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
         resumed run needs, as JSON values. "best" compares the metric, a finite value; a step without one cannot be it.
         An error of the background write is raised by the next `save`, `wait` or `close`.
         """
-        if metric is not None and not self._metric_name:
-            raise ValueError("save was given a metric, but the store has no metric_name.")
-        if metric is not None and not math.isfinite(metric):
-            raise UserError(f"{self._metric_name}={metric} at step {step} cannot rank a checkpoint: it is not finite.")
+        ranked = self._rank(step, metric)
         # The caller goes on changing its dict while the write is under way; what is not JSON fails here, not there.
         extra = json.loads(json.dumps(extra))
         writer = self._open_writer()
@@ -75,7 +74,6 @@ class CheckpointStore(contextlib.AbstractContextManager):
                 f"{self.directory} already has step {latest}, so {step} cannot be saved. Resume, or use another folder."
             )
         self.wait()
-        ranked = {} if metric is None else {"name": self._metric_name, "mode": self._mode, "value": float(metric)}
         self._metrics[step] = ranked
         arrays = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
         beside = {"values": extra, "metric": ranked}
@@ -83,6 +81,13 @@ class CheckpointStore(contextlib.AbstractContextManager):
         items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), extra=ocp.args.JsonSave(beside))
         if not writer.save(step, args=items):
             raise RuntimeError(f"Orbax declined to save step {step} in {self.directory}.")
+
+    def amend(self, step: int, extra: dict[str, Any], *, metric: float | None = None) -> None:
+        """Change values of a step's `extra`, and give it a metric, when it has been saved without one."""
+        self.wait()
+        self._metrics[step] = self._rank(step, metric)
+        path = self.directory / str(step) / _AMENDED
+        save_with_checksum(path, json.dumps({"values": extra, "metric": self._metrics[step]}))
 
     def restore(self, template: Any, *, step: int | str = "last") -> tuple[Any, dict[str, Any], int]:
         """Read a checkpoint, "last", "best" or a number, into a template: the state, the extra values and the step.
@@ -145,6 +150,15 @@ class CheckpointStore(contextlib.AbstractContextManager):
             self.wait()
             self._writer.close()
             self._writer = None
+
+    def _rank(self, step: int, metric: float | None) -> dict[str, Any]:
+        if metric is None:
+            return {}
+        if not self._metric_name:
+            raise ValueError("save was given a metric, but the store has no metric_name.")
+        if not math.isfinite(metric):
+            raise UserError(f"{self._metric_name}={metric} at step {step} cannot rank a checkpoint: it is not finite.")
+        return {"name": self._metric_name, "mode": self._mode, "value": float(metric)}
 
     def _open_writer(self) -> ocp.CheckpointManager:
         if self._writer is not None:
@@ -243,6 +257,11 @@ def _read_step(manager: ocp.CheckpointManager, step: int, **items: Any) -> dict[
             saved, found = extra["checksums"], _compute_checksums(restored.get("state", {}), beside)
             if names := [name for name in found if name in saved and found[name] != saved[name]]:
                 raise ValueError(f"checksums differ: {', '.join(names[:10])}")
+        amended = Path(manager.directory) / str(step) / _AMENDED
+        if amended.is_file():
+            check_checksum(amended)
+            changed = read_json(amended, advice="Restore it, or delete the step's folder.")
+            extra["values"], extra["metric"] = extra["values"] | changed["values"], changed["metric"]
     return restored
 
 

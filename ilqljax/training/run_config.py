@@ -125,6 +125,7 @@ class RunConfig:
         run_dir: the new run's folder; "" is a new one below runs/.
         resume: folder of the run to continue, or "latest".
         imports: files and modules that register a task that is not installed (`ilqljax.config.load_tasks`).
+        grace_seconds: that a run which is asked to end (SIGTERM, Ctrl-C) has to finish its step and save it.
     """
 
     task: str
@@ -140,6 +141,10 @@ class RunConfig:
     run_dir: str = ""
     resume: str = ""
     imports: tuple[str, ...] = ()
+    grace_seconds: float = 25.0
+
+    def __post_init__(self) -> None:
+        check_range(self, "[0, inf)", "grace_seconds")
 
     @property
     def options(self) -> tuple[Algorithm, Any]:

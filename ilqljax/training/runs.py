@@ -36,7 +36,9 @@ logger = logging.getLogger(__name__)
 
 LOCK, COMMAND = "training.lock", "command.txt"
 # Sections that a resumed run may change; the rest decides what the saved arrays and batches mean.
-CHANGEABLE = ("resume", "run_dir", "train", "pretrain", "decode", "evaluator", "wandb", "mesh", "environment")
+CHANGEABLE = (
+    "resume", "run_dir", "train", "pretrain", "decode", "evaluator", "wandb", "mesh", "environment", "grace_seconds"
+)  # fmt: skip
 IDENTITY = ("resume", "run_dir")  # says which run it is, and stays as it was when the run began
 
 
