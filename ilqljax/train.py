@@ -146,7 +146,9 @@ def run_stage(
         run_dir / "checkpoints" / stage.name,
         metric_name="return" if by_return else "validation_loss",
         mode="max" if by_return else "min",
+        **{name: getattr(stage.settings, name) for name in ("keep_last", "keep_best", "keep_every")},
     )
+    store.clear_leftovers()
     with store:
         state = train_stage(
             stage,

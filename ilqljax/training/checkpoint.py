@@ -1,23 +1,26 @@
-"""Checkpoints: the last and the best state of a run, written in the background, complete or not there at all.
+"""Checkpoints: the last and the best states of a run, written in the background, complete or not there at all.
 
     directory/
       400/                       state/ (Orbax arrays), extra/ (JSON: config, loader position, metric of "best", ...)
       650/                       ...
-      650.orbax-checkpoint-tmp/  a save that was cut off; the next run that saves clears it
+      650.orbax-checkpoint-tmp/  a save that was cut off; the next run clears it
+      700.damaged/               a step that could not be read, when the run went on from the one before
       trash/                     where old steps go, by one rename, before they are deleted
 
 A step's folder appears by one rename when it is complete and vanishes by one rename, so a process killed at any instant
-leaves only complete steps. A CRC-32 of every array and of the JSON tells what a disk did to them later: the array
-store has checksums of its index only, and a flipped bit would come back as another number.
+leaves only complete steps. A new step is synced to the disk, its files and then its name, before an old one vanishes,
+so that a loss of power leaves one of them. A CRC-32 of every array and of the JSON tells what a disk did to them later:
+the array store has checksums of its index only, and a flipped bit would come back as another number.
 """
 
+import asyncio
 import contextlib
 import json
 import logging
 import math
-import shutil
+import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +28,40 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ilqljax.data.files import check_checksum, read_json, save_with_checksum
+from ilqljax.data.files import (
+    check_checksum,
+    make_folder,
+    read_json,
+    remove_tree,
+    save_with_checksum,
+    sync,
+    sync_tree,
+)
 from ilqljax.errors import UserError, check_known
 from ilqljax.models.io.tables import check_names
 from ilqljax.training.mesh import path_name
 from ilqljax.training.processes import is_first_process
 
+logger = logging.getLogger(__name__)
+
 _TRASH = "trash"
+_TEMPORARY = "*.orbax-checkpoint-tmp*"
 _AMENDED = "amended.json"  # in a step's folder: what `amend` changed
+
+
+class DamagedError(UserError):
+    """Report a checkpoint that is damaged or cannot be read.
+
+    Attributes:
+        problem: the message without what to do.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"{problem}. Put a good copy in its place, or delete the folder to go on from the newest step that is left "
+            "(without one, from the start)."
+        )
+        self.problem = problem
 
 
 class CheckpointStore(contextlib.AbstractContextManager):
@@ -42,15 +71,27 @@ class CheckpointStore(contextlib.AbstractContextManager):
     Use it as a context manager, or call `close`; a save still under way is finished then.
     """
 
-    def __init__(self, directory: str | Path, *, metric_name: str = "", mode: str = "min") -> None:
-        """Open a folder, which need not exist yet; the newest and the best step are kept there.
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        metric_name: str = "",
+        mode: str = "min",
+        keep_last: int = 2,
+        keep_best: int = 1,
+        keep_every: int = 0,
+    ) -> None:
+        """Open a folder, which need not exist yet.
 
         `save` ranks by the metric of that name, "" keeps no best step; its "min" or "max" is best, of equals the later.
+        So many of the newest and of the best steps are kept, and multiples of `keep_every`, if it is not 0.
         """
         check_known(("min", "max"), mode=mode)
         self.directory = Path(directory).absolute()
         self._metric_name = metric_name
         self._mode = mode
+        self._keep = {"last": keep_last, "best": keep_best, "every": keep_every}
+        self._damaged: set[int] = set()
         self._metrics: dict[int, dict[str, Any]] = {}
         self._writer: ocp.CheckpointManager | None = None
 
@@ -94,21 +135,37 @@ class CheckpointStore(contextlib.AbstractContextManager):
 
         The template has its structure, types and shardings: a state of arrays, or of `jax.ShapeDtypeStruct`s (those
         without a sharding go to the first device); a PRNG key must be a real one, which says its generator. It is not
-        changed. A checkpoint that is not there, is damaged or has other arrays is a `UserError`.
+        changed. A checkpoint that is not there, is damaged or has other arrays is a `UserError`; with one process,
+        "last" is the newest step that is not damaged, and the next `save` puts damaged ones aside.
         """
         with self._open_reader() as reader:
-            step = self._find_step(reader, step)
-            abstract = jax.tree.map(_abstract_leaf, template)
-            with _report_damage(reader, step):
-                metadata = reader.item_metadata(step)["state"]
-                saved = getattr(metadata, "tree", metadata)
-            kept, expected = (
-                {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in _name_leaves(tree).items()}
-                for tree in (saved, abstract)
-            )
-            refusal = f"Checkpoint {self.directory / str(step)} is of another model, optimizer or algorithm."
-            check_names(expected, kept, refusal=refusal, advice="Use the config that the checkpoint was saved with.")
-            restored = _read_step(reader, step, state=ocp.args.StandardRestore(abstract))
+            newest = self._find_step(reader, step)
+            others = [one for one in reader.all_steps() if one < newest] if step == "last" else []
+            if jax.process_count() > 1:  # one of them alone may find the damage, and would go on alone
+                others = []
+            try:
+                return self._restore_step(reader, template, newest)
+            except DamagedError as error:
+                for one in sorted(others, reverse=True):
+                    with contextlib.suppress(DamagedError):
+                        found = self._restore_step(reader, template, one)
+                        self._damaged = {one for one in reader.all_steps() if one > found[2]}
+                        logger.warning("%s. Going on from step %d, the newest that is whole.", error.problem, found[2])
+                        return found
+                raise
+
+    def _restore_step(self, reader: ocp.CheckpointManager, template: Any, step: int) -> tuple[Any, dict[str, Any], int]:
+        abstract = jax.tree.map(_abstract_leaf, template)
+        with _report_damage(reader, step):
+            metadata = reader.item_metadata(step)["state"]
+            saved = getattr(metadata, "tree", metadata)
+        kept, expected = (
+            {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in _name_leaves(tree).items()}
+            for tree in (saved, abstract)
+        )
+        refusal = f"Checkpoint {self.directory / str(step)} is of another model, optimizer or algorithm."
+        check_names(expected, kept, refusal=refusal, advice="Use the config that the checkpoint was saved with.")
+        restored = _read_step(reader, step, state=ocp.args.StandardRestore(abstract))
         return jax.tree.map(_wrap_key, restored["state"], template), restored["extra"]["values"], step
 
     def steps(self) -> list[int]:
@@ -123,14 +180,14 @@ class CheckpointStore(contextlib.AbstractContextManager):
     def best_step(self) -> int | None:
         """Return the step with the best metric, or None if no step has one."""
         with self._open_reader() as reader:
-            return _find_best(_read_metrics(reader))
+            return _find_best(_read_metrics(reader, without=self._damaged))
 
     def check_metrics(self) -> None:
         """Refuse now, before there is a state to lose, the damaged or otherwise ranked steps that `save` refuses."""
         if self._writer is not None:
             return
         with self._open_reader() as reader:
-            self._metrics = _read_metrics(reader)
+            self._metrics = _read_metrics(reader, without=self._damaged)
         for metric in filter(None, self._metrics.values()):
             if self._metric_name and (metric["name"], metric["mode"]) != (self._metric_name, self._mode):
                 raise UserError(
@@ -143,6 +200,12 @@ class CheckpointStore(contextlib.AbstractContextManager):
         if self._writer is not None:
             self._writer.wait_until_finished()
             self._empty_trash()
+
+    def clear_leftovers(self) -> None:
+        """Remove what a killed process was writing or deleting; no other may save there now."""
+        if is_first_process():
+            for path in (self.directory / _TRASH, *self.directory.glob(_TEMPORARY)):
+                remove_tree(path)
 
     def close(self) -> None:
         """Finish the save under way and stop the background threads."""
@@ -163,14 +226,22 @@ class CheckpointStore(contextlib.AbstractContextManager):
     def _open_writer(self) -> ocp.CheckpointManager:
         if self._writer is not None:
             return self._writer
-        self.directory.mkdir(parents=True, exist_ok=True)
+        make_folder(self.directory)
         self.check_metrics()
         self._empty_trash()
+        for step in self._damaged:
+            remove_tree(self.directory / f"{step}.damaged")
+            os.replace(self.directory / str(step), self.directory / f"{step}.damaged")
+        self._damaged = set()
+        policies = [ocp.checkpoint_managers.LatestN(self._keep["last"]), _KeepBest(self._metrics, self._keep["best"])]
+        if self._keep["every"]:
+            policies.append(ocp.checkpoint_managers.EveryNSteps(self._keep["every"]))
         self._writer = _open_manager(
             self.directory,
-            preservation_policy=_KeepLastAndBest(self._metrics),
+            preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
             todelete_subdir=_TRASH,
             cleanup_tmp_directories=True,
+            temporary_path_class=_SyncedPath,
         )
         return self._writer
 
@@ -193,7 +264,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
         if step == "last":
             return known[-1]
         if step == "best":
-            best = _find_best(_read_metrics(reader))
+            best = _find_best(_read_metrics(reader, without=self._damaged))
             if best is None:
                 raise UserError(f"No checkpoint in {self.directory} has a metric. Use step='last'.")
             return best
@@ -203,23 +274,32 @@ class CheckpointStore(contextlib.AbstractContextManager):
         return step
 
     def _empty_trash(self) -> None:
-        trash = self.directory / _TRASH
-        if is_first_process() and trash.is_dir():
-            shutil.rmtree(trash)
+        if is_first_process():
+            remove_tree(self.directory / _TRASH)
 
 
-class _KeepLastAndBest:
-    """Orbax preservation policy: the newest step and the best one. `metrics` grows as steps are saved."""
+class _SyncedPath(ocp.path.atomicity.AtomicRenameTemporaryPath):
+    """Sync a step's files before it gets its name, and the name before an older step is deleted."""
 
-    def __init__(self, metrics: dict[int, dict[str, Any]]) -> None:
-        self._metrics = metrics
+    async def finalize(self) -> None:
+        await asyncio.to_thread(sync_tree, self.get())
+        await super().finalize()
+        await asyncio.to_thread(sync_tree, self.get_final())  # a file says in it that it is complete
+        await asyncio.to_thread(sync, self.get_final().parent)
+
+
+class _KeepBest:
+    """Orbax preservation policy: the `n` best steps. `metrics` grows as steps are saved."""
+
+    def __init__(self, metrics: dict[int, dict[str, Any]], n: int) -> None:
+        self._metrics, self._n = metrics, n
 
     def should_preserve(
         self, checkpoints: Sequence[ocp.checkpoint_managers.PolicyCheckpointInfo], **_: object
     ) -> list[bool]:
         steps = [info.step for info in checkpoints]
-        kept = {max(steps, default=None), _find_best({step: self._metrics[step] for step in steps})}
-        return [step in kept for step in steps]
+        ranked = _rank_steps({step: self._metrics[step] for step in steps})
+        return [step in ranked[: self._n] for step in steps]
 
 
 def _drop_chatter(record: logging.LogRecord) -> bool:
@@ -236,15 +316,20 @@ def _open_manager(directory: Path, **options: Any) -> ocp.CheckpointManager:
     )
 
 
-def _read_metrics(manager: ocp.CheckpointManager) -> dict[int, dict[str, Any]]:
+def _read_metrics(manager: ocp.CheckpointManager, *, without: Collection[int] = ()) -> dict[int, dict[str, Any]]:
     """Read each step's metric: name, mode and value, or nothing."""
-    return {step: _read_step(manager, step)["extra"]["metric"] for step in manager.all_steps()}
+    steps = [step for step in manager.all_steps() if step not in without]
+    return {step: _read_step(manager, step)["extra"]["metric"] for step in steps}
 
 
 def _find_best(metrics: dict[int, dict[str, Any]]) -> int | None:
-    """Find the step with the best metric; of equals the later."""
+    return next(iter(_rank_steps(metrics)), None)
+
+
+def _rank_steps(metrics: dict[int, dict[str, Any]]) -> list[int]:
+    """List the steps that have a metric, the best first; of equals the later."""
     ranks = {s: m["value"] if m["mode"] == "max" else -m["value"] for s, m in metrics.items() if m}
-    return max(ranks, key=lambda step: (ranks[step], step), default=None)
+    return sorted(ranks, key=lambda step: (ranks[step], step), reverse=True)
 
 
 def _read_step(manager: ocp.CheckpointManager, step: int, **items: Any) -> dict[str, Any]:
@@ -259,8 +344,11 @@ def _read_step(manager: ocp.CheckpointManager, step: int, **items: Any) -> dict[
                 raise ValueError(f"checksums differ: {', '.join(names[:10])}")
         amended = Path(manager.directory) / str(step) / _AMENDED
         if amended.is_file():
-            check_checksum(amended)
-            changed = read_json(amended, advice="Restore it, or delete the step's folder.")
+            try:
+                check_checksum(amended)
+                changed = read_json(amended, advice="")
+            except UserError as error:
+                raise ValueError(str(error)) from error
             extra["values"], extra["metric"] = extra["values"] | changed["values"], changed["metric"]
     return restored
 
@@ -289,10 +377,8 @@ def _report_damage(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
     except Exception as error:  # Orbax meets damaged files with anything, assertions too.
         reason = " ".join(str(error).split())[:200]
         folder = Path(manager.directory) / str(step)
-        raise UserError(
-            f"Checkpoint {folder} is damaged or cannot be read ({type(error).__name__}: {reason}). Put a good copy in "
-            "its place, or delete the folder to go on from the newest step that is left (without one, from the start)."
-        ) from error
+        problem = f"Checkpoint {folder} is damaged or cannot be read ({type(error).__name__}: {reason})"
+        raise DamagedError(problem) from error
 
 
 def _name_leaves(tree: Any) -> dict[str, Any]:
