@@ -1,5 +1,6 @@
 """Checkpoints: what is kept, what comes back, and what a killed process leaves behind."""
 
+import errno
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -20,6 +22,7 @@ from raw_checkpoints import restore_raw
 
 from ilqljax.data import files
 from ilqljax.errors import UserError
+from ilqljax.training import checkpoint
 from ilqljax.training.checkpoint import CheckpointStore
 from ilqljax.training.mesh import MeshConfig, make_mesh
 
@@ -265,6 +268,62 @@ def test_where_all_steps_are_damaged_the_newest_is_named(tmp_path):
         (tmp_path / str(step) / "extra" / "metadata").write_text("{")
     with pytest.raises(UserError, match="/2 is damaged"):
         CheckpointStore(tmp_path).restore(make_state())
+
+
+class Fails(CheckpointStore):
+    """A store that does not look beforehand whether there is room."""
+
+    def _check_room(self, step, n_bytes):
+        pass
+
+
+FULL = {
+    "a system call": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    "the array store": ValueError(
+        'RESOURCE_EXHAUSTED: Error writing "a/0" [OS error 28: ENOSPC No space left on device]'
+    ),
+}
+
+
+@pytest.mark.parametrize("error", FULL)
+@pytest.mark.parametrize("intact", [0, 2])
+def test_a_disk_that_fills_up_is_one_line_and_leaves_the_step_before(tmp_path, monkeypatch, caplog, error, intact):
+    store = Fails(tmp_path, keep_last=1)
+    if intact:
+        store.save(intact, make_state(2.0), {})
+        store.wait()
+
+    def fail(path):
+        raise FULL[error]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "sync_tree", fail)
+        expected = "Step 2 is intact" if intact else "There is no earlier step"
+        with (
+            pytest.raises(
+                UserError, match=f"{tmp_path}: the disk is full, and step 3 could not.* {expected}"
+            ) as raised,
+            store,
+        ):
+            store.save(3, make_state(3.0), {})
+    assert "\n" not in str(raised.value) and caplog.text == ""
+    assert [path.name for path in tmp_path.iterdir()] == ([str(intact)] if intact else [])
+    with CheckpointStore(tmp_path) as store:
+        store.save(3, make_state(3.0), {})
+
+
+def test_a_step_that_does_not_fit_is_refused_before_it_is_written(tmp_path, monkeypatch):
+    n_bytes = sum(x.nbytes for x in jax.tree.leaves(make_state()._replace(key=jax.random.key_data(jax.random.key(0)))))
+    for free in (n_bytes, n_bytes - 1):
+        monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        store = CheckpointStore(tmp_path)
+        if free == n_bytes:
+            store.save(1, make_state(), {})
+        else:
+            with pytest.raises(UserError, match=r"step 2 could not be saved \(0\.0 MB needed.*Step 1 is intact"):
+                store.save(2, make_state(), {})
+        store.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
 
 def test_leftovers_of_a_killed_process_are_cleared(tmp_path):

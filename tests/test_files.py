@@ -264,6 +264,19 @@ def test_what_killed_writes_left_is_removed_and_nothing_else(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == sorted([*kept, "folder"])
 
 
+def test_a_full_disk_is_told_from_a_folder_that_may_not_be_written(tmp_path, monkeypatch):
+    for number, advice in ((errno.ENOSPC, "Free some space"), (errno.EDQUOT, "Free some space"), (errno.EIO, "Choose")):
+
+        def fail(_, number=number):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(files, "sync_tree", fail)
+        for write in (lambda: files.save_text(tmp_path / "a", ""), lambda: files.save_files(tmp_path, lambda _: None)):
+            with pytest.raises(UserError, match=rf"cannot be written \({os.strerror(number)}\)\. {advice}"):
+                write()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interrupted_write_leaves_nothing(tmp_path):
     def write(temporary):
         temporary.touch()

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import types
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +62,16 @@ def test_without_resume_step_records_are_appended(tmp_path):
         writer.write(step, {})
         writer.close()
     assert [r["step"] for r in read_records(path)] == [5, 1]
+
+
+def test_a_full_disk_is_named_with_the_file(tmp_path):
+    writer = JsonlWriter(tmp_path / "metrics.jsonl")
+    writer._file.close()
+    writer._file = Path("/dev/full").open("a")  # noqa: SIM115
+    with pytest.raises(UserError, match=r"/dev/full: cannot be written \(No space left on device\)\. Free some space"):
+        writer.write(1, {"a": 1.0})
+    with contextlib.suppress(OSError):
+        writer.close()
 
 
 @pytest.mark.parametrize("cut", [b"", b'{"step": 2, "a"'])

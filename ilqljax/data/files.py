@@ -26,6 +26,7 @@ except ImportError:  # not on Windows
 
 MAX_LINE_BYTES = 16 << 20  # of anything read by line; the longest real posting is a thousandth of it
 LEFTOVER = re.compile(r"\.(.+\.)?\d+\.tmp")  # what `save_whole` and `save_files` call what they are writing
+FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
 CHECKSUM = "ilqljax.sha256"  # of a safetensors file's arrays, in its metadata
 
 
@@ -179,9 +180,21 @@ def save_whole(path: str | Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
         sync(path.parent)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}). Choose a folder you may write to.") from error
+        raise UserError(f"{path}: cannot be written ({error.strerror}). {advise_writing(error)}") from error
     finally:
         remove_tree(temporary)  # nothing is there unless something failed
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether an error says that a disk, or a user's share of it, is full."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return any(text in str(error) for text in FULL)  # a library's own
+
+
+def advise_writing(error: OSError) -> str:
+    """Return what to do where something could not be written."""
+    return "Free some space on that disk." if is_full(error) else "Choose a folder you may write to."
 
 
 def sync(path: str | Path) -> None:
@@ -253,7 +266,7 @@ def save_files(folder: str | Path, write: Callable[[Path], object], *, replaced:
             (folder / name).unlink(missing_ok=True)
         sync(folder)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}). Choose a folder you may write to.") from error
+        raise UserError(f"{folder}: cannot be written ({error.strerror}). {advise_writing(error)}") from error
     finally:
         remove_tree(temporary)
 

@@ -19,6 +19,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ import orbax.checkpoint as ocp
 
 from ilqljax.data.files import (
     check_checksum,
+    is_full,
     make_folder,
     read_json,
     remove_tree,
@@ -40,7 +42,7 @@ from ilqljax.data.files import (
 from ilqljax.errors import UserError, check_known
 from ilqljax.models.io.tables import check_names
 from ilqljax.training.mesh import path_name
-from ilqljax.training.processes import is_first_process
+from ilqljax.training.processes import broadcast_from_leader, is_first_process
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +105,8 @@ class CheckpointStore(contextlib.AbstractContextManager):
 
         The step must be above all of the folder. The state is a pytree of arrays and PRNG keys, `extra` what else a
         resumed run needs, as JSON values. "best" compares the metric, a finite value; a step without one cannot be it.
-        An error of the background write is raised by the next `save`, `wait` or `close`.
+        An error of the background write is raised by the next `save`, `wait` or `close`. A full disk is a `UserError`;
+        what was written of the step is gone then, and the steps before it are as they were.
         """
         ranked = self._rank(step, metric)
         # The caller goes on changing its dict while the write is under way; what is not JSON fails here, not there.
@@ -118,9 +121,12 @@ class CheckpointStore(contextlib.AbstractContextManager):
         self._metrics[step] = ranked
         arrays = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
         beside = {"values": extra, "metric": ranked}
+        self._check_room(step, sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)))
         beside["checksums"] = _compute_checksums(arrays, beside)
         items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), extra=ocp.args.JsonSave(beside))
-        if not writer.save(step, args=items):
+        with self._report_full_disk(step):
+            is_saved = writer.save(step, args=items)
+        if not is_saved:
             raise RuntimeError(f"Orbax declined to save step {step} in {self.directory}.")
 
     def amend(self, step: int, extra: dict[str, Any], *, metric: float | None = None) -> None:
@@ -198,7 +204,8 @@ class CheckpointStore(contextlib.AbstractContextManager):
     def wait(self) -> None:
         """Wait until the save under way is complete and older steps are gone."""
         if self._writer is not None:
-            self._writer.wait_until_finished()
+            with self._report_full_disk(max(self._metrics, default=0)):
+                self._writer.wait_until_finished()
             self._empty_trash()
 
     def clear_leftovers(self) -> None:
@@ -213,6 +220,34 @@ class CheckpointStore(contextlib.AbstractContextManager):
             self.wait()
             self._writer.close()
             self._writer = None
+
+    def _check_room(self, step: int, n_bytes: int) -> None:
+        """Refuse a step for which there is no room, as far as its size tells; it is compressed a little."""
+        free = broadcast_from_leader(lambda: shutil.disk_usage(self.directory).free)
+        if free < n_bytes:
+            raise self._describe_full_disk(step, f" ({n_bytes / 1e6:,.1f} MB needed, {free / 1e6:,.1f} MB free)")
+
+    @contextlib.contextmanager
+    def _report_full_disk(self, step: int) -> Iterator[None]:
+        """Turn what writing to a full disk raises into one message, and remove what was written of the step."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            if not is_full(error):
+                raise
+            writer, self._writer = self._writer, None
+            with contextlib.suppress(OSError, ValueError):  # it says the same again
+                writer.close()
+            self.clear_leftovers()
+            raise self._describe_full_disk(step) from error
+
+    def _describe_full_disk(self, step: int, sizes: str = "") -> UserError:
+        intact = CheckpointStore(self.directory).latest_step()
+        kept = "There is no earlier step" if intact is None else f"Step {intact} is intact"
+        return UserError(
+            f"{self.directory}: the disk is full, and step {step} could not be saved{sizes}. {kept}. Free some space, "
+            "or keep fewer steps (keep_last, keep_best, keep_every), and resume the run (--config.resume)."
+        )
 
     def _rank(self, step: int, metric: float | None) -> dict[str, Any]:
         if metric is None:
@@ -303,8 +338,8 @@ class _KeepBest:
 
 
 def _drop_chatter(record: logging.LogRecord) -> bool:
-    """Let only warnings and errors of Orbax through; it logs dozens of INFO lines a save."""
-    return record.levelno >= logging.WARNING or "orbax" not in record.pathname
+    """Drop what Orbax logs but warnings: dozens of INFO lines a save, and the traces of errors that it raises too."""
+    return "orbax" not in record.pathname or (record.levelno >= logging.WARNING and not record.exc_info)
 
 
 def _open_manager(directory: Path, **options: Any) -> ocp.CheckpointManager:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 from tqdm import tqdm
 
-from ilqljax.data.files import parse_json, save_text
+from ilqljax.data.files import advise_writing, parse_json, save_text
 from ilqljax.errors import UserError, check_known
 from ilqljax.training.compilation import CompilationCounter
 from ilqljax.training.run_config import TrainConfig
@@ -51,8 +51,13 @@ class JsonlWriter:
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         values = {name: float(value) for name, value in metrics.items()}
         record = {"step": int(step)} | {name: v if math.isfinite(v) else None for name, v in values.items()}
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(
+                f"{self._file.name}: cannot be written ({error.strerror}). {advise_writing(error)}"
+            ) from error
 
     def close(self) -> None:
         self._file.close()
