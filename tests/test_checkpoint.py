@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -181,6 +182,55 @@ def test_raw_arrays_are_numpy_under_their_names(tmp_path):
     assert raw["opt_state"][0]["count"] == 0
 
 
+def make_frozen(value: float) -> State:
+    base = {"base": {"kernel": jnp.full((64, 64), value, jnp.float32), "scale": jnp.full((3,), value, jnp.bfloat16)}}
+    return make_state(value)._replace(frozen=base)
+
+
+def test_what_nothing_trains_is_written_once_for_all_steps(tmp_path):
+    states = {step: make_state(step)._replace(frozen=make_frozen(7.0).frozen) for step in (1, 2)}
+    for step, state in states.items():
+        with CheckpointStore(tmp_path) as store:
+            store.save(step, state, {})
+    assert len(list((tmp_path / "frozen").iterdir())) == 1
+    for step, state in states.items():
+        assert_same(CheckpointStore(tmp_path).restore(make_frozen(0.0), step=step)[0], state)
+        metadata = (tmp_path / str(step) / "state" / "_METADATA").read_text()
+        assert "scale" in metadata and "base" not in metadata
+        np.testing.assert_array_equal(restore_raw(tmp_path, step=step)["frozen"]["base"]["scale"], np.full(3, 7.0))
+
+
+def test_frozen_arrays_that_are_not_the_saved_ones_are_refused(tmp_path):
+    for value, name in ((7.0, "a"), (8.0, "b")):
+        with CheckpointStore(tmp_path / name) as store:
+            store.save(1, make_frozen(value), {})
+    (ours,), (others,) = ((tmp_path / name / "frozen").iterdir() for name in "ab")
+    shutil.rmtree(ours)
+    with pytest.raises(UserError, match=rf"a/1 is damaged.*{ours.name} is missing"):
+        CheckpointStore(tmp_path / "a").restore(make_frozen(0.0))
+    shutil.copytree(others, ours)
+    with pytest.raises(UserError, match=r"a/1 is damaged.*checksums differ: frozen/base/kernel"):
+        CheckpointStore(tmp_path / "a").restore(make_frozen(0.0))
+
+
+def test_a_checkpoint_that_holds_its_frozen_arrays_itself_is_read(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_split_frozen", lambda state: (state, {}))  # as before
+        with CheckpointStore(tmp_path) as store:
+            store.save(1, make_frozen(3.0), {})
+    with CheckpointStore(tmp_path) as store:
+        assert_same(store.restore(make_frozen(0.0))[0], make_frozen(3.0))
+        store.save(2, make_frozen(4.0), {})
+    assert_same(CheckpointStore(tmp_path).restore(make_frozen(0.0))[0], make_frozen(4.0))
+
+
+def test_other_frozen_shapes_are_listed(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        store.save(1, make_frozen(3.0), {})
+        with pytest.raises(UserError, match=r"of another model.*Unexpected: frozen/base/kernel"):
+            store.restore(make_state())
+
+
 def test_other_shapes_names_and_types_are_listed(tmp_path):
     with CheckpointStore(tmp_path) as store:
         store.save(1, {"a": jnp.ones((2, 3)), "b": {"c": jnp.ones(4)}, "e": jnp.ones(1)}, {})
@@ -273,7 +323,7 @@ def test_where_all_steps_are_damaged_the_newest_is_named(tmp_path):
 class Fails(CheckpointStore):
     """A store that does not look beforehand whether there is room."""
 
-    def _check_room(self, step, n_bytes):
+    def _check_room(self, step, arrays):
         pass
 
 

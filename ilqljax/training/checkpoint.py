@@ -3,6 +3,7 @@
     directory/
       400/                       state/ (Orbax arrays), extra/ (JSON: config, loader position, metric of "best", ...)
       650/                       ...
+      frozen/3f0a.../            arrays that nothing trains, once for all steps; extra/ says which
       650.orbax-checkpoint-tmp/  a save that was cut off; the next run clears it
       700.damaged/               a step that could not be read, when the run went on from the one before
       trash/                     where old steps go, by one rename, before they are deleted
@@ -21,8 +22,9 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -31,6 +33,7 @@ import orbax.checkpoint as ocp
 
 from ilqljax.data.files import (
     check_checksum,
+    hash_text,
     is_full,
     make_folder,
     read_json,
@@ -46,7 +49,7 @@ from ilqljax.training.processes import broadcast_from_leader, is_first_process
 
 logger = logging.getLogger(__name__)
 
-_TRASH = "trash"
+_TRASH, _FROZEN = "trash", "frozen"
 _TEMPORARY = "*.orbax-checkpoint-tmp*"
 _AMENDED = "amended.json"  # in a step's folder: what `amend` changed
 
@@ -121,8 +124,12 @@ class CheckpointStore(contextlib.AbstractContextManager):
         self._metrics[step] = ranked
         arrays = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
         beside = {"values": extra, "metric": ranked}
-        self._check_room(step, sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)))
-        beside["checksums"] = _compute_checksums(arrays, beside)
+        beside["checksums"] = sums = _compute_checksums(arrays, beside)
+        arrays, frozen = _split_frozen(arrays)
+        if frozen:
+            beside["frozen"] = _name_frozen(sums)
+            self._save_frozen(step, beside["frozen"], frozen)
+        self._check_room(step, arrays)
         items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), extra=ocp.args.JsonSave(beside))
         with self._report_full_disk(step):
             is_saved = writer.save(step, args=items)
@@ -162,16 +169,24 @@ class CheckpointStore(contextlib.AbstractContextManager):
 
     def _restore_step(self, reader: ocp.CheckpointManager, template: Any, step: int) -> tuple[Any, dict[str, Any], int]:
         abstract = jax.tree.map(_abstract_leaf, template)
+        name = _read_step(reader, step)["extra"].get("frozen")
         with _report_damage(reader, step):
             metadata = reader.item_metadata(step)["state"]
             saved = getattr(metadata, "tree", metadata)
+            if name:
+                saved = saved | {"frozen": _read_frozen(self.directory / _FROZEN / name)}
         kept, expected = (
             {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in _name_leaves(tree).items()}
             for tree in (saved, abstract)
         )
         refusal = f"Checkpoint {self.directory / str(step)} is of another model, optimizer or algorithm."
         check_names(expected, kept, refusal=refusal, advice="Use the config that the checkpoint was saved with.")
-        restored = _read_step(reader, step, state=ocp.args.StandardRestore(abstract))
+        frozen = {}
+        if name:
+            abstract, frozen = abstract._replace(frozen={}), abstract.frozen
+            with _report_damage(reader, step):
+                frozen = {"frozen": _read_frozen(self.directory / _FROZEN / name, frozen)}
+        restored = _read_step(reader, step, frozen, state=ocp.args.StandardRestore(abstract))
         return jax.tree.map(_wrap_key, restored["state"], template), restored["extra"]["values"], step
 
     def steps(self) -> list[int]:
@@ -211,7 +226,8 @@ class CheckpointStore(contextlib.AbstractContextManager):
     def clear_leftovers(self) -> None:
         """Remove what a killed process was writing or deleting; no other may save there now."""
         if is_first_process():
-            for path in (self.directory / _TRASH, *self.directory.glob(_TEMPORARY)):
+            half = [*self.directory.glob(_TEMPORARY), *(self.directory / _FROZEN).glob(_TEMPORARY)]
+            for path in (self.directory / _TRASH, *half):
                 remove_tree(path)
 
     def close(self) -> None:
@@ -221,8 +237,23 @@ class CheckpointStore(contextlib.AbstractContextManager):
             self._writer.close()
             self._writer = None
 
-    def _check_room(self, step: int, n_bytes: int) -> None:
+    def _save_frozen(self, step: int, name: str, frozen: Any) -> None:
+        """Save the arrays that nothing trains where they are not there yet, before the first step that needs them."""
+        folder = self.directory / _FROZEN / name
+        if folder.is_dir():
+            return
+        self._check_room(step, frozen)
+        make_folder(folder.parent)
+        handler = ocp.StandardCheckpointHandler()
+        with (
+            self._report_full_disk(step),
+            contextlib.closing(ocp.Checkpointer(handler, temporary_path_class=_SyncedPath)) as writer,
+        ):
+            writer.save(folder, args=ocp.args.StandardSave(frozen))
+
+    def _check_room(self, step: int, arrays: Any) -> None:
         """Refuse a step for which there is no room, as far as its size tells; it is compressed a little."""
+        n_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
         free = broadcast_from_leader(lambda: shutil.disk_usage(self.directory).free)
         if free < n_bytes:
             raise self._describe_full_disk(step, f" ({n_bytes / 1e6:,.1f} MB needed, {free / 1e6:,.1f} MB free)")
@@ -367,11 +398,41 @@ def _rank_steps(metrics: dict[int, dict[str, Any]]) -> list[int]:
     return sorted(ranks, key=lambda step: (ranks[step], step), reverse=True)
 
 
-def _read_step(manager: ocp.CheckpointManager, step: int, **items: Any) -> dict[str, Any]:
-    """Read items of a step, its JSON always, and compare them with the checksums they were saved with."""
+def _split_frozen(state: Any) -> tuple[Any, Any]:
+    """Take the arrays that nothing trains out of a state, if it has any and this process all of them."""
+    if jax.process_count() > 1 or not jax.tree.leaves(getattr(state, "frozen", {})):
+        return state, {}
+    return state._replace(frozen={}), state.frozen
+
+
+def _name_frozen(sums: dict[str, int]) -> str:
+    """Return the name of frozen arrays: a hash of their checksums."""
+    return hash_text(json.dumps({name: sums[name] for name in sorted(sums) if name.startswith("frozen/")}))[:16]
+
+
+def _read_frozen(folder: Path, template: Any = None) -> Any:
+    """Read frozen arrays into a template, or what they are; damage is whatever error Orbax meets, or a ValueError."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is missing")
+    with contextlib.closing(ocp.Checkpointer(ocp.StandardCheckpointHandler())) as reader:
+        if template is not None:
+            return reader.restore(folder, args=ocp.args.StandardRestore(template))
+        metadata = reader.metadata(folder).item_metadata
+        return getattr(metadata, "tree", metadata)
+
+
+def _read_step(
+    manager: ocp.CheckpointManager, step: int, others: Mapping[str, Any] = MappingProxyType({}), **items: Any
+) -> dict[str, Any]:
+    """Read items of a step, its JSON always, and compare them with the checksums they were saved with.
+
+    Others are parts of its state that were read elsewhere.
+    """
     with _report_damage(manager, step):
         restored = manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore(), **items))
         extra = restored["extra"]
+        if others:
+            restored = {"extra": extra, "state": restored["state"]._replace(**others)}
         beside = {name: extra[name] for name in ("values", "metric")}
         if extra.keys() != beside.keys():  # Checkpoints of before there were checksums have these two alone.
             saved, found = extra["checksums"], _compute_checksums(restored.get("state", {}), beside)
