@@ -212,7 +212,7 @@ def train_stage(
     """
     settings, ending = stage.settings, ending or Ending()
     state, template, step_fn, eval_fn, finite_fn = compile_stage(stage, key=key, mesh=mesh, start=start)
-    with ending.losing("the hidden states that were being computed"):
+    with ending.losing(f"the preparation of {stage.name}"):
         stage = bring_hidden_states(stage, state)
     loader = make_train_loader(stage.rows, seed=seed, sort_window=settings.sort_window, **stage.batching)
     check_same(json.dumps(loader.get_state()), what="training rows")
