@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 
-from ilqljax.errors import UserError, find_close
+from ilqljax.errors import Interrupted, UserError, find_close
 
 T = TypeVar("T")
 
@@ -223,8 +223,8 @@ def _describe_kind(hint: Any, default: Any) -> dict[str, Any]:
 def run_main(main: Callable[[], None]) -> None:
     """Run a program; turn a mistake of the user into one line on stderr and exit status 2.
 
-    A `UserError` is printed as it is, an `OSError` with the path it concerns; Ctrl-C ends with status 130. Anything
-    else is a bug and keeps its traceback.
+    A `UserError` is printed as it is, an `OSError` with the path it concerns; Ctrl-C ends with status 130, and
+    `Interrupted` with its own. Anything else is a bug and keeps its traceback.
     """
     try:
         main()
@@ -234,6 +234,8 @@ def run_main(main: Callable[[], None]) -> None:
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
         text = reason if error.filename is None else f"{error.filename}: {reason}"
+    except Interrupted as error:  # who was interrupted has said so
+        raise SystemExit(error.status) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None

@@ -2,6 +2,7 @@
 
 import difflib
 import reprlib
+import signal
 from collections.abc import Collection, Iterable
 from numbers import Integral, Real
 from typing import Any
@@ -13,6 +14,18 @@ class UserError(ValueError):
     The message says what was given, what was expected and what to change. Command-line programs print it as one line
     and exit with status 2; a library caller catches it like any `ValueError`.
     """
+
+
+class Interrupted(KeyboardInterrupt):
+    """Report that a signal asked the program to end.
+
+    Attributes:
+        status: that the program ends with, 128 + the signal's number.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.status = 128 + number
 
 
 def find_close(name: object, known: Iterable[object]) -> str:

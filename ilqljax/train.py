@@ -13,7 +13,7 @@ import shlex
 import sys
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ml_collections import ConfigDict, config_flags
 from ilqljax.cli import run_main
 from ilqljax.config.files import read_overrides
 from ilqljax.config.sections import Section
-from ilqljax.errors import UserError
+from ilqljax.errors import Interrupted, UserError
 from ilqljax.models.builders import BuiltModel
 from ilqljax.models.cpu import restart_with_huge_pages
 from ilqljax.models.value_lm import policy_trunk
@@ -34,6 +34,7 @@ from ilqljax.training import processes
 from ilqljax.training.checkpoint import CheckpointStore
 from ilqljax.training.commands.train import find_config
 from ilqljax.training.compilation import enable_compilation_cache
+from ilqljax.training.ending import Ending, heed_signals
 from ilqljax.training.evaluation import (
     Trained,
     evaluate_policies,
@@ -55,17 +56,25 @@ FIRST_ALGORITHMS = (
 )  # fmt: skip
 
 
-def train(config: Section, *, overrides: Mapping[str, Any] | None = None, command: str = "") -> Path:
+def train(
+    config: Section, *, overrides: Mapping[str, Any] | None = None, command: str = "", ending: Ending | None = None
+) -> Path:
     """Run the whole program for a config, to which defaults are added, and return the run's folder.
 
     The `overrides` are what the user changed from the config file's values, and `command` what the user typed, for the
-    record.
+    record. The `ending` asks the run to end.
 
     Raises:
+        Interrupted: the run was asked to end, and has said what is saved and how to go on.
         UserError: what the user can put right; before a device computes anything where possible (`plan_run`).
     """
-    started = time.monotonic()
-    plan = plan_run(config, overrides=overrides)
+    started, ending = time.monotonic(), ending or Ending()
+    try:
+        with ending.losing("the preparation"):
+            plan = plan_run(config, overrides=overrides)
+    except Interrupted:
+        say("ended before the training began: the same command starts again, with what was prepared until then")
+        raise
     with claim_run_dir(plan.run_dir, plan.saved, overrides=plan.overrides, command=command) as run_dir:
         with processes.first_process_first():  # the others compare theirs
             save_tokenizer(run_dir, plan.built.tokenizer)
@@ -79,23 +88,38 @@ def train(config: Section, *, overrides: Mapping[str, Any] | None = None, comman
                 networks = None if policies else select_networks(plan.built, stage.learner)
                 # Once the last stage's checkpoints fit, nothing refuses the config that a resumed run goes on with.
                 settles = bool(plan.config.resume) and name == last_begun
-                policies[name] = run_stage(plan, stage, run_dir, Start(trunk, networks), settles=settles)
+                start = Start(trunk, networks)
+                policies[name] = run_stage(plan, stage, run_dir, start, settles=settles, ending=ending)
             exported, (name, trained) = run_dir / "export" / "policy", list(policies.items())[-1]
-            export_policy(exported, plan.config, plan.built, trained)
-            evaluate_policies(plan.config, plan.built, policies, judge=plan.judge, run_dir=run_dir, out_dir=run_dir)
-            save_card(exported, plan.config, plan.built, trained, policy=name, run_dir=run_dir)
+            with ending.losing("the judgement"):
+                export_policy(exported, plan.config, plan.built, trained)
+                evaluate_policies(plan.config, plan.built, policies, judge=plan.judge, run_dir=run_dir, out_dir=run_dir)
+                save_card(exported, plan.config, plan.built, trained, policy=name, run_dir=run_dir)
         except KeyboardInterrupt:
-            say(f"the same command with --config.resume={run_dir} continues from the last checkpoint")
+            say(describe_end(run_dir, list(plan.stages), lost=ending.lost))
             raise
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     say(f"everything is in {run_dir} (total {time.monotonic() - started:.0f} s, peak memory {peak:.2f} GB)")
     return run_dir
 
 
-def run_stage(plan: Plan, stage: Stage, run_dir: Path, start: Start, *, settles: bool) -> Trained:
+def describe_end(run_dir: Path, stages: Sequence[str], *, lost: str) -> str:
+    """Say where a run that was interrupted continues, and what it had under way."""
+    saved = {name: CheckpointStore(run_dir / "checkpoints" / name).latest_step() for name in stages}
+    last = [f"step {step} of {name}" for name, step in saved.items() if step is not None]
+    again = f" ({lost} was broken off and comes again)" if lost else ""
+    if not last:
+        return f"no step was saved in {run_dir}, so there is nothing to resume{again}"
+    return f"the same command with --config.resume={run_dir} continues from {last[-1]}{again}"
+
+
+def run_stage(
+    plan: Plan, stage: Stage, run_dir: Path, start: Start, *, settles: bool, ending: Ending | None = None
+) -> Trained:
     """Train one stage with checkpoints and metrics in the run's folder; continues where they end.
 
-    A stage that `settles` records the config of a resumed run once its checkpoints have been found to fit.
+    A stage that `settles` records the config of a resumed run once its checkpoints have been found to fit. The `ending`
+    asks the run to end.
     """
 
     def describe(state: TrainState) -> Trained:
@@ -122,7 +146,9 @@ def run_stage(plan: Plan, stage: Stage, run_dir: Path, start: Start, *, settles:
         run_dir / "checkpoints" / stage.name,
         metric_name="return" if by_return else "validation_loss",
         mode="max" if by_return else "min",
+        **{name: getattr(stage.settings, name) for name in ("keep_last", "keep_best", "keep_every")},
     )
+    store.clear_leftovers()
     with store:
         state = train_stage(
             stage,
@@ -134,6 +160,7 @@ def run_stage(plan: Plan, stage: Stage, run_dir: Path, start: Start, *, settles:
             start=start,
             play=play if stage.settings.n_rollouts else None,
             on_restored=settle,
+            ending=ending,
         )
     return describe(gather_networks(state))
 
@@ -191,6 +218,17 @@ def parse_flags(argv: list[str]) -> None:
         raise UserError(f"{str(error).rstrip('.')}. Try {advice}") from error
 
 
+def run_until_asked(config: ConfigDict, overrides: Mapping[str, Any], command: str) -> None:
+    """Train until SIGTERM or Ctrl-C asks the run to end."""
+    with heed_signals(grace_seconds=config.grace_seconds) as ending:
+        try:
+            train(config, overrides=overrides, command=command, ending=ending)
+        except UserError:
+            if ending.number and jax.process_count() > 1:  # the first process was asked to end too, and left this one
+                raise Interrupted(ending.number) from None
+            raise
+
+
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and train; a mistake in it ends the program with one line, like any other."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -212,7 +250,7 @@ def main(argv: list[str] | None = None) -> None:
             logging.getLogger("ilqljax").setLevel(logging.INFO if is_first_process() else logging.WARNING)
         overrides = config_flags.get_override_values(flags.FLAGS["config"])
         command = shlex.join(["ilqljax", "train", *words])
-        run_main(lambda: train(flags.FLAGS.config, overrides=overrides, command=command))
+        run_main(lambda: run_until_asked(flags.FLAGS.config, overrides, command))
 
     app.run(start, argv=["ilqljax.train", *words], flags_parser=parse)
 

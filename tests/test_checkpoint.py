@@ -1,12 +1,16 @@
 """Checkpoints: what is kept, what comes back, and what a killed process leaves behind."""
 
+import errno
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -17,7 +21,9 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from raw_checkpoints import restore_raw
 
+from ilqljax.data import files
 from ilqljax.errors import UserError
+from ilqljax.training import checkpoint
 from ilqljax.training.checkpoint import CheckpointStore
 from ilqljax.training.mesh import MeshConfig, make_mesh
 
@@ -86,7 +92,7 @@ def test_extra_is_the_one_at_the_time_of_save(tmp_path):
 
 @pytest.mark.parametrize(("mode", "best"), [("min", 2), ("max", 1)])
 def test_last_and_best_are_kept(tmp_path, mode, best):
-    with CheckpointStore(tmp_path, metric_name="loss", mode=mode) as store:
+    with CheckpointStore(tmp_path, metric_name="loss", mode=mode, keep_last=1) as store:
         for step, loss in enumerate([0.9, 0.1, 0.4, 0.3], start=1):
             store.save(step, make_state(step), {}, metric=loss)
         store.wait()
@@ -113,7 +119,7 @@ def test_of_equal_metrics_the_later_is_best(tmp_path):
 
 
 def test_step_without_metric_does_not_displace_the_best(tmp_path):
-    with CheckpointStore(tmp_path, metric_name="loss") as store:
+    with CheckpointStore(tmp_path, metric_name="loss", keep_last=1) as store:
         store.save(1, make_state(), {}, metric=0.5)
         store.save(2, make_state(), {})
         store.save(3, make_state(), {})
@@ -123,13 +129,23 @@ def test_step_without_metric_does_not_displace_the_best(tmp_path):
 
 
 def test_best_of_before_a_resume_is_kept(tmp_path):
-    with CheckpointStore(tmp_path, metric_name="loss") as store:
+    with CheckpointStore(tmp_path, metric_name="loss", keep_last=1) as store:
         store.save(1, make_state(), {}, metric=0.1)
         store.save(2, make_state(), {}, metric=0.5)
-    with CheckpointStore(tmp_path, metric_name="loss") as store:
+    with CheckpointStore(tmp_path, metric_name="loss", keep_last=1) as store:
         store.save(3, make_state(), {}, metric=0.4)
         store.wait()
         assert store.steps() == [1, 3]
+
+
+def test_a_step_that_was_saved_without_a_metric_is_ranked_later(tmp_path):
+    for step, loss in ((1, 0.1), (2, 0.5)):
+        with CheckpointStore(tmp_path, metric_name="loss") as store:
+            store.save(step, make_state(), {"loader": step, "unevaluated": True})
+            store.amend(step, {"unevaluated": False}, metric=loss)
+    store = CheckpointStore(tmp_path, metric_name="loss")
+    assert store.restore(make_state())[1] == {"loader": 2, "unevaluated": False}
+    assert store.best_step() == 1
 
 
 def test_state_saved_on_eight_devices_is_restored_onto_the_templates_sharding(tmp_path):
@@ -166,6 +182,55 @@ def test_raw_arrays_are_numpy_under_their_names(tmp_path):
     assert raw["opt_state"][0]["count"] == 0
 
 
+def make_frozen(value: float) -> State:
+    base = {"base": {"kernel": jnp.full((64, 64), value, jnp.float32), "scale": jnp.full((3,), value, jnp.bfloat16)}}
+    return make_state(value)._replace(frozen=base)
+
+
+def test_what_nothing_trains_is_written_once_for_all_steps(tmp_path):
+    states = {step: make_state(step)._replace(frozen=make_frozen(7.0).frozen) for step in (1, 2)}
+    for step, state in states.items():
+        with CheckpointStore(tmp_path) as store:
+            store.save(step, state, {})
+    assert len(list((tmp_path / "frozen").iterdir())) == 1
+    for step, state in states.items():
+        assert_same(CheckpointStore(tmp_path).restore(make_frozen(0.0), step=step)[0], state)
+        metadata = (tmp_path / str(step) / "state" / "_METADATA").read_text()
+        assert "scale" in metadata and "base" not in metadata
+        np.testing.assert_array_equal(restore_raw(tmp_path, step=step)["frozen"]["base"]["scale"], np.full(3, 7.0))
+
+
+def test_frozen_arrays_that_are_not_the_saved_ones_are_refused(tmp_path):
+    for value, name in ((7.0, "a"), (8.0, "b")):
+        with CheckpointStore(tmp_path / name) as store:
+            store.save(1, make_frozen(value), {})
+    (ours,), (others,) = ((tmp_path / name / "frozen").iterdir() for name in "ab")
+    shutil.rmtree(ours)
+    with pytest.raises(UserError, match=rf"a/1 is damaged.*{ours.name} is missing"):
+        CheckpointStore(tmp_path / "a").restore(make_frozen(0.0))
+    shutil.copytree(others, ours)
+    with pytest.raises(UserError, match=r"a/1 is damaged.*checksums differ: frozen/base/kernel"):
+        CheckpointStore(tmp_path / "a").restore(make_frozen(0.0))
+
+
+def test_a_checkpoint_that_holds_its_frozen_arrays_itself_is_read(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_split_frozen", lambda state: (state, {}))  # as before
+        with CheckpointStore(tmp_path) as store:
+            store.save(1, make_frozen(3.0), {})
+    with CheckpointStore(tmp_path) as store:
+        assert_same(store.restore(make_frozen(0.0))[0], make_frozen(3.0))
+        store.save(2, make_frozen(4.0), {})
+    assert_same(CheckpointStore(tmp_path).restore(make_frozen(0.0))[0], make_frozen(4.0))
+
+
+def test_other_frozen_shapes_are_listed(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        store.save(1, make_frozen(3.0), {})
+        with pytest.raises(UserError, match=r"of another model.*Unexpected: frozen/base/kernel"):
+            store.restore(make_state())
+
+
 def test_other_shapes_names_and_types_are_listed(tmp_path):
     with CheckpointStore(tmp_path) as store:
         store.save(1, {"a": jnp.ones((2, 3)), "b": {"c": jnp.ones(4)}, "e": jnp.ones(1)}, {})
@@ -180,11 +245,11 @@ def test_other_shapes_names_and_types_are_listed(tmp_path):
 
 
 def test_half_written_checkpoint_is_ignored_and_then_cleared(tmp_path):
-    with CheckpointStore(tmp_path) as store:
+    with CheckpointStore(tmp_path, keep_last=1) as store:
         store.save(1, make_state(1.0), {})
     half = tmp_path / "2.orbax-checkpoint-tmp"
     (half / "state").mkdir(parents=True)
-    store = CheckpointStore(tmp_path)
+    store = CheckpointStore(tmp_path, keep_last=1)
     assert store.latest_step() == 1
     assert store.restore(make_state())[2] == 1
     assert half.exists(), "reading must not touch what another process may be writing"
@@ -193,11 +258,138 @@ def test_half_written_checkpoint_is_ignored_and_then_cleared(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["2"]
 
 
-def test_step_whose_deletion_was_cut_off_is_gone(tmp_path):
+def test_so_many_of_the_newest_and_the_best_are_kept_and_multiples_for_good(tmp_path):
+    with CheckpointStore(tmp_path, metric_name="loss", keep_last=2, keep_best=2, keep_every=5) as store:
+        for step, loss in enumerate([0.4, 0.1, 0.3, 0.2, 0.9, 0.8, 0.7, 0.6], start=1):
+            store.save(step, {"a": jnp.ones(1)}, {}, metric=loss)
+        assert store.steps() == [2, 4, 5, 7, 8]
+
+
+def test_a_new_step_is_synced_before_an_old_one_vanishes(tmp_path, monkeypatch):
+    events = []
+    monkeypatch.setattr(files.os, "fsync", lambda fd: events.append(("sync", os.readlink(f"/proc/self/fd/{fd}"))))
+    for name in ("rename", "replace"):
+        move = getattr(os, name)
+
+        def note(old, new, *args, move=move, **kwargs):
+            events.append(("move", str(new)))
+            return move(old, new, *args, **kwargs)
+
+        monkeypatch.setattr(os, name, note)
+    with CheckpointStore(tmp_path / "deep" / "bc", keep_last=1) as store:
+        assert events == []
+        for step in (1, 2):
+            store.save(step, make_state(), {})
+    folder = tmp_path / "deep" / "bc"
+    assert events[:2] == [("sync", str(tmp_path)), ("sync", str(tmp_path / "deep"))]
+    kind = [(what, Path(path).relative_to(folder)) for what, path in events if Path(path).is_relative_to(folder)]
+    named, gone = kind.index(("move", Path("2"))), kind.index(("move", Path("trash/1")))
+    synced = {str(path) for what, path in kind[kind.index(("move", Path("1"))) : named] if what == "sync"}
+    half = "2.orbax-checkpoint-tmp"
+    assert {half, f"{half}/state", f"{half}/extra/metadata"} <= synced
+    assert ("sync", Path(".")) in kind[named:gone]
+
+
+@pytest.mark.parametrize("part", ["extra", "amended"])
+def test_the_step_before_a_damaged_newest_is_restored_and_the_damaged_put_aside(tmp_path, caplog, part):
+    with CheckpointStore(tmp_path, metric_name="loss") as store:
+        store.save(1, make_state(1.0), {"loader": 1}, metric=0.5)
+        store.save(2, make_state(2.0), {"loader": 2})
+        store.amend(2, {}, metric=0.1)
+    damaged = {"extra": tmp_path / "2" / "extra" / "metadata", "amended": tmp_path / "2" / "amended.json"}[part]
+    damaged.write_text("{")
+    with CheckpointStore(tmp_path, metric_name="loss") as store:
+        state, extra, step = store.restore(make_state(0.0))
+        assert (step, extra) == (1, {"loader": 1})
+        assert_same(state, make_state(1.0))
+        assert f"{tmp_path}/2 is damaged" in caplog.text and "Going on from step 1" in caplog.text
+        assert store.best_step() == 1 and (tmp_path / "2").is_dir()  # reading changes nothing
+        store.check_metrics()
+        store.save(2, make_state(5.0), {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "2.damaged"]
+    assert_same(CheckpointStore(tmp_path).restore(make_state(0.0))[0], make_state(5.0))
+
+
+def test_where_all_steps_are_damaged_the_newest_is_named(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        for step in (1, 2):
+            store.save(step, make_state(), {})
+    for step in (1, 2):
+        (tmp_path / str(step) / "extra" / "metadata").write_text("{")
+    with pytest.raises(UserError, match="/2 is damaged"):
+        CheckpointStore(tmp_path).restore(make_state())
+
+
+class Fails(CheckpointStore):
+    """A store that does not look beforehand whether there is room."""
+
+    def _check_room(self, step, arrays):
+        pass
+
+
+FULL = {
+    "a system call": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    "the array store": ValueError(
+        'RESOURCE_EXHAUSTED: Error writing "a/0" [OS error 28: ENOSPC No space left on device]'
+    ),
+}
+
+
+@pytest.mark.parametrize("error", FULL)
+@pytest.mark.parametrize("intact", [0, 2])
+def test_a_disk_that_fills_up_is_one_line_and_leaves_the_step_before(tmp_path, monkeypatch, caplog, error, intact):
+    store = Fails(tmp_path, keep_last=1)
+    if intact:
+        store.save(intact, make_state(2.0), {})
+        store.wait()
+
+    def fail(path):
+        raise FULL[error]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "sync_tree", fail)
+        expected = "Step 2 is intact" if intact else "There is no earlier step"
+        with (
+            pytest.raises(
+                UserError, match=f"{tmp_path}: the disk is full, and step 3 could not.* {expected}"
+            ) as raised,
+            store,
+        ):
+            store.save(3, make_state(3.0), {})
+    assert "\n" not in str(raised.value) and caplog.text == ""
+    assert [path.name for path in tmp_path.iterdir()] == ([str(intact)] if intact else [])
+    with CheckpointStore(tmp_path) as store:
+        store.save(3, make_state(3.0), {})
+
+
+def test_a_step_that_does_not_fit_is_refused_before_it_is_written(tmp_path, monkeypatch):
+    n_bytes = sum(x.nbytes for x in jax.tree.leaves(make_state()._replace(key=jax.random.key_data(jax.random.key(0)))))
+    for free in (n_bytes, n_bytes - 1):
+        monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        store = CheckpointStore(tmp_path)
+        if free == n_bytes:
+            store.save(1, make_state(), {})
+        else:
+            with pytest.raises(UserError, match=r"step 2 could not be saved \(0\.0 MB needed.*Step 1 is intact"):
+                store.save(2, make_state(), {})
+        store.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+def test_leftovers_of_a_killed_process_are_cleared(tmp_path):
     with CheckpointStore(tmp_path) as store:
         store.save(2, make_state(2.0), {})
+    for name in ("3.orbax-checkpoint-tmp/state", "trash/1/state"):
+        (tmp_path / name).mkdir(parents=True)
+    CheckpointStore(tmp_path).clear_leftovers()
+    assert [path.name for path in tmp_path.iterdir()] == ["2"]
+
+
+def test_step_whose_deletion_was_cut_off_is_gone(tmp_path):
+    with CheckpointStore(tmp_path, keep_last=1) as store:
+        store.save(2, make_state(2.0), {})
     (tmp_path / "trash" / "1" / "state").mkdir(parents=True)
-    with CheckpointStore(tmp_path) as store:
+    with CheckpointStore(tmp_path, keep_last=1) as store:
         assert store.steps() == [2]
         store.save(3, make_state(3.0), {})
     assert [path.name for path in tmp_path.iterdir()] == ["3"]

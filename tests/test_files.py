@@ -216,6 +216,77 @@ def test_a_write_that_was_cut_off_leaves_no_wrong_checksum(tmp_path, monkeypatch
     check_checksum(tmp_path / "a.txt")
 
 
+def test_a_file_is_synced_before_its_name_and_the_folder_after_it(tmp_path, monkeypatch):
+    events, replace = [], os.replace
+    monkeypatch.setattr(files.os, "fsync", lambda fd: events.append(os.readlink(f"/proc/self/fd/{fd}")))
+
+    def note(old, new):
+        events.append("move")
+        replace(old, new)
+
+    monkeypatch.setattr(files.os, "replace", note)
+    temporary, folder = f"{tmp_path}/.a.{os.getpid()}.tmp", str(tmp_path)
+    files.save_text(tmp_path / "a", "x")
+    assert events == [temporary, "move", folder]
+    events.clear()
+    save_folder(tmp_path / "b", {"c": "x"})
+    temporary = temporary.replace(".a.", ".b.")
+    assert events == [f"{temporary}/c", temporary, "move", folder]
+    events.clear()
+    files.save_files(tmp_path, lambda made: [(made / name).touch() for name in "de"])
+    temporary = f"{tmp_path}/.{os.getpid()}.tmp"
+    assert sorted(events[:2]) == [f"{temporary}/d", f"{temporary}/e"]
+    assert events[2:] == [temporary, "move", "move", folder]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_only_a_file_system_that_cannot_sync_folders_is_excused(tmp_path, monkeypatch, number):
+    def refuse(descriptor):
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(files.os, "fsync", refuse)
+    if number == errno.EINVAL:
+        files.save_text(tmp_path / "a", "x")
+        assert (tmp_path / "a").read_text() == "x"
+    else:
+        with pytest.raises(UserError, match="cannot be written"):
+            files.save_text(tmp_path / "a", "x")
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_writes_left_is_removed_and_nothing_else(tmp_path):
+    kept = ["a", ".b.tmp", "c.1.tmp", ".hidden.1.tmp.d"]
+    for name in [*kept, ".a.123.tmp", "folder/.deep.json.7.tmp"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder" / ".77.tmp" / "deep").mkdir(parents=True)
+    files.remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted([*kept, "folder"])
+
+
+def test_a_full_disk_is_told_from_a_folder_that_may_not_be_written(tmp_path, monkeypatch):
+    for number, advice in ((errno.ENOSPC, "Free some space"), (errno.EDQUOT, "Free some space"), (errno.EIO, "Choose")):
+
+        def fail(_, number=number):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(files, "sync_tree", fail)
+        for write in (lambda: files.save_text(tmp_path / "a", ""), lambda: files.save_files(tmp_path, lambda _: None)):
+            with pytest.raises(UserError, match=rf"cannot be written \({os.strerror(number)}\)\. {advice}"):
+                write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path):
+    def write(temporary):
+        temporary.touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        files.save_whole(tmp_path / "a", write)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_half_characters_are_replaced_and_whole_ones_kept():
     assert replace_half_characters({"\ud83d": ["\ude00a", "\U0001f600é"]}) == {"\ufffd": ["\ufffda", "\U0001f600é"]}
 

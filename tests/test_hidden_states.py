@@ -1,6 +1,7 @@
 """Hidden states of a frozen trunk: the same training as without keeping them, kept once, and never of another trunk."""
 
 import dataclasses
+import os
 
 import jax
 import jax.numpy as jnp
@@ -113,3 +114,12 @@ def test_they_are_kept_only_of_a_trunk_that_nothing_trains(trunk, cache):
     train(trunk, loss={"awac_weight": 1.0})  # the policy's own trunk has to be run over the tokens
     assert not cache.exists()
     assert get_trunk({"base": trunk}, "trunk") == trunk
+
+
+def test_what_a_killed_process_left_is_removed_when_it_is_old(cache):
+    cache.mkdir(parents=True)
+    for name in (".a.bfloat16.1.tmp", ".b.bfloat16.2.tmp"):
+        (cache / name).touch()
+    os.utime(cache / ".a.bfloat16.1.tmp", (1e9, 1e9))
+    hidden_states.remove_oldest(cache)
+    assert [path.name for path in cache.iterdir()] == [".b.bfloat16.2.tmp"]

@@ -5,9 +5,12 @@
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -16,11 +19,11 @@ import pytest
 from ml_collections import ConfigDict
 from raw_checkpoints import restore_raw
 
-from ilqljax.errors import UserError
+from ilqljax.errors import Interrupted, UserError
 from ilqljax.train import train
+from ilqljax.training import ending, processes
 from ilqljax.training import loop as stage
 from ilqljax.training import mesh as sharding
-from ilqljax.training import processes
 from ilqljax.training.run_config import load_run_config
 
 STEPS = 4
@@ -49,22 +52,24 @@ def make_config(folder: Path, name: str) -> ConfigDict:
 
 
 def run_as_one_of_two(folder: Path) -> None:
-    """Train until the second stage has a checkpoint, stop, resume; then meet two mistakes."""
+    """Train until one of the two is asked to end, resume; then meet two mistakes."""
     processes.start_processes()
     calls = []
 
-    def shard_or_stop(batch, mesh, shard=stage.shard_batch):
+    def shard_and_ask(batch, mesh, shard=stage.shard_batch):
         calls.append(1)
-        if len(calls) == 2 * STEPS:  # the second stage has a checkpoint, and steps after it
-            raise KeyboardInterrupt
+        if len(calls) == STEPS + 3 and jax.process_index() == 1:  # before the third step of the second stage
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5 * ending.SECONDS_BETWEEN_LOOKS)  # steps take long enough for the two to agree
         return shard(batch, mesh)
 
     config = make_config(folder, "two")
-    stage.shard_batch, kept = shard_or_stop, stage.shard_batch
+    stage.shard_batch, kept = shard_and_ask, stage.shard_batch
     try:
-        train(config)
-    except KeyboardInterrupt:
-        sys.stdout.write("stopped\n")
+        with ending.heed_signals(grace_seconds=TIMEOUT_S) as asked:
+            train(config, ending=asked)
+    except Interrupted as error:
+        sys.stdout.write(f"stopped: {error.status}\n")
     stage.shard_batch = kept
     config.resume, config.run_dir = config.run_dir, ""
     train(config)
@@ -140,10 +145,12 @@ def test_the_first_process_acts_and_writes_for_both(runs_and_outputs):
     steps = [json.loads(line)["step"] for line in (two / "metrics/ilql/metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4, 4]  # the last with an evaluation
     assert len(list((two / "metrics" / "bc").glob("events*"))) == 2  # the run and the resumed run
-    assert "ilql: continuing from step 2" in first[1] and "policy" in first[0]
+    step = re.search(r"continues from step ([34]) of ilql", first[1])[1]  # whether the other had begun the third
+    assert f"ilql: continuing from step {step}" in first[1] and "policy" in first[0]
+    assert "SIGTERM: ending" not in first[1]
     said = [line.partition(":")[0] for line in second[0].splitlines() if not line.startswith("[Gloo]")]
-    assert said == ["stopped", "failed", "refused"]
-    assert "ilql" not in second[1]
+    assert said == ["stopped", "failed", "refused"] and "stopped: 143" in second[0]
+    assert "ilql" not in second[1] and "SIGTERM: ending" in second[1]
 
 
 @pytest.mark.slow

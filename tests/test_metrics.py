@@ -1,10 +1,12 @@
 """Metric writers, metrics fetched one step late, and progress."""
 
+import contextlib
 import io
 import json
 import math
 import sys
 import types
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +64,25 @@ def test_without_resume_step_records_are_appended(tmp_path):
     assert [r["step"] for r in read_records(path)] == [5, 1]
 
 
+def test_a_full_disk_is_named_with_the_file(tmp_path):
+    writer = JsonlWriter(tmp_path / "metrics.jsonl")
+    writer._file.close()
+    writer._file = Path("/dev/full").open("a")  # noqa: SIM115
+    with pytest.raises(UserError, match=r"/dev/full: cannot be written \(No space left on device\)\. Free some space"):
+        writer.write(1, {"a": 1.0})
+    with contextlib.suppress(OSError):
+        writer.close()
+
+
+@pytest.mark.parametrize("cut", [b"", b'{"step": 2, "a"'])
+def test_a_tail_of_nul_bytes_is_dropped(tmp_path, cut):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + cut + b"\0" * 4096)
+    with contextlib.closing(JsonlWriter(path, resume_step=1)) as writer:
+        writer.write(2, {"a": 2.0})
+    assert path.read_text() == '{"step": 1}\n{"step": 2, "a": 2.0}\n'
+
+
 def test_last_line_that_was_cut_off_is_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2, "lo')
@@ -69,7 +90,7 @@ def test_last_line_that_was_cut_off_is_dropped(tmp_path):
     assert path.read_text() == '{"step": 1}\n'
 
 
-@pytest.mark.parametrize("damage", [b"\0" * 24, b'{"step": 1}\n\xff\n', b'{"step": 1}\n\0\0\0'])
+@pytest.mark.parametrize("damage", [b"\0" * 24 + b"\n", b'{"step": 1}\n\xff\n', b'{"step": 1}\n\0\0\n'])
 def test_damage_is_not_taken_for_a_line_that_was_cut_off(tmp_path, damage):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(damage)

@@ -86,3 +86,10 @@ def test_a_section_within_another_that_is_not_a_copy_is_kept():
 def test_the_warm_up_follows_the_steps_unless_it_is_set():
     assert TrainConfig(total_steps=200).warmup_steps == 10
     assert TrainConfig(total_steps=200, warmup_steps=0).warmup_steps == 0
+
+
+def test_a_selected_checkpoint_is_kept():
+    with pytest.raises(UserError, match="keep_best=0 does not keep it"):
+        TrainConfig(total_steps=1, select="best", keep_best=0)
+    with pytest.raises(UserError, match="keep_last=0 is out of range"):
+        TrainConfig(total_steps=1, keep_last=0)

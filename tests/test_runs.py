@@ -190,3 +190,13 @@ def test_a_run_is_not_resumed_without_an_option_that_it_had(config):
     config.resume = config.run_dir
     with pytest.raises(UserError, match=r"other values of data\.kept"):
         runs.choose_run_dir(config)
+
+
+def test_leftovers_of_a_killed_run_are_cleared_when_it_is_resumed(config):
+    run_dir = start(config)
+    for name in (".results.json.123.tmp", "export/.123.tmp/model.safetensors"):
+        (run_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        (run_dir / name).touch()
+    config.resume = config.run_dir
+    start(config)
+    assert list(run_dir.rglob(".*")) == []

@@ -15,15 +15,16 @@ from ilqljax import train as train_module
 from ilqljax.data.dataset import ObservationDataset
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.envs.base import ListDialogue
-from ilqljax.errors import UserError
+from ilqljax.errors import Interrupted, UserError
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.rl.algorithms import make_learner
 from ilqljax.rl.steps import TrainState
 from ilqljax.training import loop
 from ilqljax.training.checkpoint import CheckpointStore
+from ilqljax.training.ending import Ending
 from ilqljax.training.loop import Start, make_stage, train_stage
-from ilqljax.training.mesh import MeshConfig, make_mesh
+from ilqljax.training.mesh import MeshConfig, make_mesh, shard_batch
 from ilqljax.training.metrics import JsonlWriter, NonFiniteError
 from ilqljax.training.run_config import TrainConfig
 
@@ -34,7 +35,7 @@ STATE = TrainState(0, {}, {}, {}, (), None)
 SETTINGS = TrainConfig(batch_size=2, length_buckets=(8,), n_rollouts=0)
 
 
-def clone(run_dir, monkeypatch, step, *, play=None, writers=(), **settings):
+def clone(run_dir, monkeypatch, step, *, play=None, writers=(), ending=None, judge=None, **settings):
     """Run a stage whose steps are only what `step` makes of the state."""
 
     def step_fn(state, batch):
@@ -42,7 +43,7 @@ def clone(run_dir, monkeypatch, step, *, play=None, writers=(), **settings):
         return state, {"loss": jnp.ones(()), "tokens": jnp.ones(())}
 
     monkeypatch.setattr(loop, "make_train_step", lambda *_, **__: step_fn)
-    monkeypatch.setattr(loop, "evaluate_loss", lambda *_, **__: {"loss": 1.0})
+    monkeypatch.setattr(loop, "evaluate_loss", judge or (lambda *_, **__: {"loss": 1.0}))
     stage = make_stage("bc", make_learner("bc", MODEL, {}), dataclasses.replace(SETTINGS, **settings), ROWS, ROWS)
     with CheckpointStore(run_dir / "checkpoints" / "bc", metric_name="validation_loss") as store:
         return train_stage(
@@ -51,8 +52,9 @@ def clone(run_dir, monkeypatch, step, *, play=None, writers=(), **settings):
             seed=0,
             mesh=make_mesh(MeshConfig(data=2)),
             store=store,
-            open_writers=lambda first: writers,
+            open_writers=writers if callable(writers) else lambda first: writers,
             play=play,
+            ending=ending,
         )
 
 
@@ -63,7 +65,7 @@ def test_parameters_that_the_last_update_ruined_are_not_saved_over_good_ones(tmp
     with pytest.raises(NonFiniteError, match=r"after step 3\. Resume the run.*lower learning rate"):
         clone(tmp_path, monkeypatch, ruin, total_steps=4, save_every=1)
     folder = tmp_path / "checkpoints" / "bc"
-    assert CheckpointStore(folder).steps() == [2]
+    assert CheckpointStore(folder).steps() == [1, 2]
     jax.tree.map(lambda x: np.testing.assert_array_equal(np.isfinite(x), True), restore_raw(folder)["params"])
 
 
@@ -123,3 +125,60 @@ def test_equal_returns_are_warned_of_where_a_critic_reads_them(caplog):
     assert not caplog.records
     make_quiet_stage([answer("a", "b", 0.1), answer("a", "a", float(np.nextafter(0.1, 1)))])
     assert "all 2 rows have the same return" in caplog.text
+
+
+@pytest.mark.parametrize("asked", [(1, "step"), (3, "step"), (4, "step"), (2, "evaluation"), (4, "evaluation")])
+def test_a_training_that_is_asked_to_end_saves_its_step_and_resumes_as_if_nothing_had_been(
+    tmp_path, monkeypatch, asked
+):
+    def run(run_dir, asked):
+        ending, evaluated, steps, begun = Ending(), [], [], []
+
+        def step(state):
+            return state._replace(params=jax.tree.map(lambda x: x + 1, state.params))
+
+        def shard(batch, mesh):
+            steps.append(begun[-1] + 1)
+            begun.append(steps[-1])
+            if (steps[-1], "step") == asked:
+                ending.number = 15  # a signal while the step is computed
+            return shard_batch(batch, mesh)
+
+        def judge(_, state, *args, **kwargs):
+            evaluated.append(int(state.step))
+            if (evaluated[-1], "evaluation") == asked:
+                ending.ask(15)
+            return {"loss": float(10 - state.step)}
+
+        def open_writers(first):
+            begun.append(first)
+            return [JsonlWriter(run_dir / "metrics.jsonl", resume_step=first)]
+
+        monkeypatch.setattr(loop, "shard_batch", shard)
+        settings = {"total_steps": 4, "eval_every": 2, "save_every": 4, "log_every": 1}
+        try:
+            clone(run_dir, monkeypatch, step, writers=open_writers, ending=ending, judge=judge, **settings)
+        except Interrupted as error:
+            assert error.status == 143
+        return steps, evaluated
+
+    def read(run_dir):
+        store = CheckpointStore(run_dir / "checkpoints" / "bc")
+        lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+        own = [{k: v for k, v in json.loads(line).items() if k in ("step", "validation/loss")} for line in lines]
+        return own, store.latest_step(), store.best_step(), restore_raw(run_dir / "checkpoints" / "bc")["params"]
+
+    run(tmp_path / "unbroken", None)
+    steps, evaluated = run(tmp_path / "run", asked)
+    assert steps[-1] == asked[0]
+    assert CheckpointStore(tmp_path / "run/checkpoints/bc").latest_step() == asked[0]
+    again = run(tmp_path / "run", None)
+    assert steps + again[0] == [1, 2, 3, 4]
+    if asked[1] == "evaluation":
+        assert evaluated.pop() == again[1][0]  # broken off, and done again first
+    assert evaluated + again[1] == [2, 4]
+    (own, *facts, params), (expected, *expected_facts, expected_params) = map(
+        read, (tmp_path / "run", tmp_path / "unbroken")
+    )
+    assert (own, facts) == (expected, expected_facts)
+    jax.tree.map(np.testing.assert_array_equal, params, expected_params)

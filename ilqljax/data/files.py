@@ -1,10 +1,14 @@
-"""Files written whole or not at all, hashed, locked, fetched, and read without trusting how long a line is."""
+"""Files written whole or not at all, hashed, locked, fetched, and read without trusting how long a line is.
+
+What was written outlasts a loss of power: it is synced before it gets its name, and its folder after that.
+"""
 
 import contextlib
 import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +25,8 @@ except ImportError:  # not on Windows
     fcntl = None
 
 MAX_LINE_BYTES = 16 << 20  # of anything read by line; the longest real posting is a thousandth of it
+LEFTOVER = re.compile(r"\.(.+\.)?\d+\.tmp")  # what `save_whole` and `save_files` call what they are writing
+FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
 CHECKSUM = "ilqljax.sha256"  # of a safetensors file's arrays, in its metadata
 
 
@@ -170,13 +176,75 @@ def save_whole(path: str | Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
+        sync_tree(temporary)
         os.replace(temporary, path)
+        sync(path.parent)
     except OSError as error:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error.strerror}). Choose a folder you may write to.") from error
+        raise UserError(f"{path}: cannot be written ({error.strerror}). {advise_writing(error)}") from error
+    finally:
+        remove_tree(temporary)  # nothing is there unless something failed
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether an error says that a disk, or a user's share of it, is full."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return any(text in str(error) for text in FULL)  # a library's own
+
+
+def advise_writing(error: OSError) -> str:
+    """Return what to do where something could not be written."""
+    return "Free some space on that disk." if is_full(error) else "Choose a folder you may write to."
+
+
+def sync(path: str | Path) -> None:
+    """Wait until a file's content, or a folder's entries, would outlast a loss of power.
+
+    A rename is kept in order by syncing what is renamed before it, and the folder after it.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot sync folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(path: str | Path) -> None:
+    """Sync a file, or a folder and all that is in it, what is deepest first."""
+    for folder, _, names in os.walk(path, topdown=False):
+        for name in names:
+            sync(os.path.join(folder, name))
+        sync(folder)
+    if not os.path.isdir(path):
+        sync(path)
+
+
+def make_folder(path: str | Path) -> None:
+    """Make a folder, and those that it is in, where they are missing; each outlasts a loss of power."""
+    path = Path(path).absolute()
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(missing):
+        sync(folder.parent)
+
+
+def remove_tree(path: str | Path) -> None:
+    """Remove a file, or a folder and all that is in it, as far as it can be; it need not be there."""
+    if os.path.isdir(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove what `save_whole` and `save_files` of killed processes left in a folder, which nobody else writes to."""
+    for path in list(Path(folder).rglob(".*.tmp")):
+        if LEFTOVER.fullmatch(path.name):
+            remove_tree(path)
 
 
 def save_files(folder: str | Path, write: Callable[[Path], object], *, replaced: Iterable[str] = ()) -> None:
@@ -190,15 +258,17 @@ def save_files(folder: str | Path, write: Callable[[Path], object], *, replaced:
     try:
         temporary.mkdir(parents=True)
         write(temporary)
+        sync_tree(temporary)
         made = sorted(path.name for path in temporary.iterdir())
         for name in made:
             os.replace(temporary / name, folder / name)
         for name in set(replaced).difference(made):
             (folder / name).unlink(missing_ok=True)
+        sync(folder)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}). Choose a folder you may write to.") from error
+        raise UserError(f"{folder}: cannot be written ({error.strerror}). {advise_writing(error)}") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_tree(temporary)
 
 
 def check_writable(path: str | Path, *, append: bool = False) -> None:

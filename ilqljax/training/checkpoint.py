@@ -1,36 +1,72 @@
-"""Checkpoints: the last and the best state of a run, written in the background, complete or not there at all.
+"""Checkpoints: the last and the best states of a run, written in the background, complete or not there at all.
 
     directory/
       400/                       state/ (Orbax arrays), extra/ (JSON: config, loader position, metric of "best", ...)
       650/                       ...
-      650.orbax-checkpoint-tmp/  a save that was cut off; the next run that saves clears it
+      frozen/3f0a.../            arrays that nothing trains, once for all steps; extra/ says which
+      650.orbax-checkpoint-tmp/  a save that was cut off; the next run clears it
+      700.damaged/               a step that could not be read, when the run went on from the one before
       trash/                     where old steps go, by one rename, before they are deleted
 
 A step's folder appears by one rename when it is complete and vanishes by one rename, so a process killed at any instant
-leaves only complete steps. A CRC-32 of every array and of the JSON tells what a disk did to them later: the array
-store has checksums of its index only, and a flipped bit would come back as another number.
+leaves only complete steps. A new step is synced to the disk, its files and then its name, before an old one vanishes,
+so that a loss of power leaves one of them. A CRC-32 of every array and of the JSON tells what a disk did to them later:
+the array store has checksums of its index only, and a flipped bit would come back as another number.
 """
 
+import asyncio
 import contextlib
 import json
 import logging
 import math
+import os
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ilqljax.data.files import (
+    check_checksum,
+    hash_text,
+    is_full,
+    make_folder,
+    read_json,
+    remove_tree,
+    save_with_checksum,
+    sync,
+    sync_tree,
+)
 from ilqljax.errors import UserError, check_known
 from ilqljax.models.io.tables import check_names
 from ilqljax.training.mesh import path_name
-from ilqljax.training.processes import is_first_process
+from ilqljax.training.processes import broadcast_from_leader, is_first_process
 
-_TRASH = "trash"
+logger = logging.getLogger(__name__)
+
+_TRASH, _FROZEN = "trash", "frozen"
+_TEMPORARY = "*.orbax-checkpoint-tmp*"
+_AMENDED = "amended.json"  # in a step's folder: what `amend` changed
+
+
+class DamagedError(UserError):
+    """Report a checkpoint that is damaged or cannot be read.
+
+    Attributes:
+        problem: the message without what to do.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"{problem}. Put a good copy in its place, or delete the folder to go on from the newest step that is left "
+            "(without one, from the start)."
+        )
+        self.problem = problem
 
 
 class CheckpointStore(contextlib.AbstractContextManager):
@@ -40,15 +76,27 @@ class CheckpointStore(contextlib.AbstractContextManager):
     Use it as a context manager, or call `close`; a save still under way is finished then.
     """
 
-    def __init__(self, directory: str | Path, *, metric_name: str = "", mode: str = "min") -> None:
-        """Open a folder, which need not exist yet; the newest and the best step are kept there.
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        metric_name: str = "",
+        mode: str = "min",
+        keep_last: int = 2,
+        keep_best: int = 1,
+        keep_every: int = 0,
+    ) -> None:
+        """Open a folder, which need not exist yet.
 
         `save` ranks by the metric of that name, "" keeps no best step; its "min" or "max" is best, of equals the later.
+        So many of the newest and of the best steps are kept, and multiples of `keep_every`, if it is not 0.
         """
         check_known(("min", "max"), mode=mode)
         self.directory = Path(directory).absolute()
         self._metric_name = metric_name
         self._mode = mode
+        self._keep = {"last": keep_last, "best": keep_best, "every": keep_every}
+        self._damaged: set[int] = set()
         self._metrics: dict[int, dict[str, Any]] = {}
         self._writer: ocp.CheckpointManager | None = None
 
@@ -60,12 +108,10 @@ class CheckpointStore(contextlib.AbstractContextManager):
 
         The step must be above all of the folder. The state is a pytree of arrays and PRNG keys, `extra` what else a
         resumed run needs, as JSON values. "best" compares the metric, a finite value; a step without one cannot be it.
-        An error of the background write is raised by the next `save`, `wait` or `close`.
+        An error of the background write is raised by the next `save`, `wait` or `close`. A full disk is a `UserError`;
+        what was written of the step is gone then, and the steps before it are as they were.
         """
-        if metric is not None and not self._metric_name:
-            raise ValueError("save was given a metric, but the store has no metric_name.")
-        if metric is not None and not math.isfinite(metric):
-            raise UserError(f"{self._metric_name}={metric} at step {step} cannot rank a checkpoint: it is not finite.")
+        ranked = self._rank(step, metric)
         # The caller goes on changing its dict while the write is under way; what is not JSON fails here, not there.
         extra = json.loads(json.dumps(extra))
         writer = self._open_writer()
@@ -75,35 +121,72 @@ class CheckpointStore(contextlib.AbstractContextManager):
                 f"{self.directory} already has step {latest}, so {step} cannot be saved. Resume, or use another folder."
             )
         self.wait()
-        ranked = {} if metric is None else {"name": self._metric_name, "mode": self._mode, "value": float(metric)}
         self._metrics[step] = ranked
         arrays = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
         beside = {"values": extra, "metric": ranked}
-        beside["checksums"] = _compute_checksums(arrays, beside)
+        beside["checksums"] = sums = _compute_checksums(arrays, beside)
+        arrays, frozen = _split_frozen(arrays)
+        if frozen:
+            beside["frozen"] = _name_frozen(sums)
+            self._save_frozen(step, beside["frozen"], frozen)
+        self._check_room(step, arrays)
         items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), extra=ocp.args.JsonSave(beside))
-        if not writer.save(step, args=items):
+        with self._report_full_disk(step):
+            is_saved = writer.save(step, args=items)
+        if not is_saved:
             raise RuntimeError(f"Orbax declined to save step {step} in {self.directory}.")
+
+    def amend(self, step: int, extra: dict[str, Any], *, metric: float | None = None) -> None:
+        """Change values of a step's `extra`, and give it a metric, when it has been saved without one."""
+        self.wait()
+        self._metrics[step] = self._rank(step, metric)
+        path = self.directory / str(step) / _AMENDED
+        save_with_checksum(path, json.dumps({"values": extra, "metric": self._metrics[step]}))
 
     def restore(self, template: Any, *, step: int | str = "last") -> tuple[Any, dict[str, Any], int]:
         """Read a checkpoint, "last", "best" or a number, into a template: the state, the extra values and the step.
 
         The template has its structure, types and shardings: a state of arrays, or of `jax.ShapeDtypeStruct`s (those
         without a sharding go to the first device); a PRNG key must be a real one, which says its generator. It is not
-        changed. A checkpoint that is not there, is damaged or has other arrays is a `UserError`.
+        changed. A checkpoint that is not there, is damaged or has other arrays is a `UserError`; with one process,
+        "last" is the newest step that is not damaged, and the next `save` puts damaged ones aside.
         """
         with self._open_reader() as reader:
-            step = self._find_step(reader, step)
-            abstract = jax.tree.map(_abstract_leaf, template)
+            newest = self._find_step(reader, step)
+            others = [one for one in reader.all_steps() if one < newest] if step == "last" else []
+            if jax.process_count() > 1:  # one of them alone may find the damage, and would go on alone
+                others = []
+            try:
+                return self._restore_step(reader, template, newest)
+            except DamagedError as error:
+                for one in sorted(others, reverse=True):
+                    with contextlib.suppress(DamagedError):
+                        found = self._restore_step(reader, template, one)
+                        self._damaged = {one for one in reader.all_steps() if one > found[2]}
+                        logger.warning("%s. Going on from step %d, the newest that is whole.", error.problem, found[2])
+                        return found
+                raise
+
+    def _restore_step(self, reader: ocp.CheckpointManager, template: Any, step: int) -> tuple[Any, dict[str, Any], int]:
+        abstract = jax.tree.map(_abstract_leaf, template)
+        name = _read_step(reader, step)["extra"].get("frozen")
+        with _report_damage(reader, step):
+            metadata = reader.item_metadata(step)["state"]
+            saved = getattr(metadata, "tree", metadata)
+            if name:
+                saved = saved | {"frozen": _read_frozen(self.directory / _FROZEN / name)}
+        kept, expected = (
+            {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in _name_leaves(tree).items()}
+            for tree in (saved, abstract)
+        )
+        refusal = f"Checkpoint {self.directory / str(step)} is of another model, optimizer or algorithm."
+        check_names(expected, kept, refusal=refusal, advice="Use the config that the checkpoint was saved with.")
+        frozen = {}
+        if name:
+            abstract, frozen = abstract._replace(frozen={}), abstract.frozen
             with _report_damage(reader, step):
-                metadata = reader.item_metadata(step)["state"]
-                saved = getattr(metadata, "tree", metadata)
-            kept, expected = (
-                {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in _name_leaves(tree).items()}
-                for tree in (saved, abstract)
-            )
-            refusal = f"Checkpoint {self.directory / str(step)} is of another model, optimizer or algorithm."
-            check_names(expected, kept, refusal=refusal, advice="Use the config that the checkpoint was saved with.")
-            restored = _read_step(reader, step, state=ocp.args.StandardRestore(abstract))
+                frozen = {"frozen": _read_frozen(self.directory / _FROZEN / name, frozen)}
+        restored = _read_step(reader, step, frozen, state=ocp.args.StandardRestore(abstract))
         return jax.tree.map(_wrap_key, restored["state"], template), restored["extra"]["values"], step
 
     def steps(self) -> list[int]:
@@ -118,14 +201,14 @@ class CheckpointStore(contextlib.AbstractContextManager):
     def best_step(self) -> int | None:
         """Return the step with the best metric, or None if no step has one."""
         with self._open_reader() as reader:
-            return _find_best(_read_metrics(reader))
+            return _find_best(_read_metrics(reader, without=self._damaged))
 
     def check_metrics(self) -> None:
         """Refuse now, before there is a state to lose, the damaged or otherwise ranked steps that `save` refuses."""
         if self._writer is not None:
             return
         with self._open_reader() as reader:
-            self._metrics = _read_metrics(reader)
+            self._metrics = _read_metrics(reader, without=self._damaged)
         for metric in filter(None, self._metrics.values()):
             if self._metric_name and (metric["name"], metric["mode"]) != (self._metric_name, self._mode):
                 raise UserError(
@@ -136,8 +219,16 @@ class CheckpointStore(contextlib.AbstractContextManager):
     def wait(self) -> None:
         """Wait until the save under way is complete and older steps are gone."""
         if self._writer is not None:
-            self._writer.wait_until_finished()
+            with self._report_full_disk(max(self._metrics, default=0)):
+                self._writer.wait_until_finished()
             self._empty_trash()
+
+    def clear_leftovers(self) -> None:
+        """Remove what a killed process was writing or deleting; no other may save there now."""
+        if is_first_process():
+            half = [*self.directory.glob(_TEMPORARY), *(self.directory / _FROZEN).glob(_TEMPORARY)]
+            for path in (self.directory / _TRASH, *half):
+                remove_tree(path)
 
     def close(self) -> None:
         """Finish the save under way and stop the background threads."""
@@ -146,17 +237,77 @@ class CheckpointStore(contextlib.AbstractContextManager):
             self._writer.close()
             self._writer = None
 
+    def _save_frozen(self, step: int, name: str, frozen: Any) -> None:
+        """Save the arrays that nothing trains where they are not there yet, before the first step that needs them."""
+        folder = self.directory / _FROZEN / name
+        if folder.is_dir():
+            return
+        self._check_room(step, frozen)
+        make_folder(folder.parent)
+        handler = ocp.StandardCheckpointHandler()
+        with (
+            self._report_full_disk(step),
+            contextlib.closing(ocp.Checkpointer(handler, temporary_path_class=_SyncedPath)) as writer,
+        ):
+            writer.save(folder, args=ocp.args.StandardSave(frozen))
+
+    def _check_room(self, step: int, arrays: Any) -> None:
+        """Refuse a step for which there is no room, as far as its size tells; it is compressed a little."""
+        n_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+        free = broadcast_from_leader(lambda: shutil.disk_usage(self.directory).free)
+        if free < n_bytes:
+            raise self._describe_full_disk(step, f" ({n_bytes / 1e6:,.1f} MB needed, {free / 1e6:,.1f} MB free)")
+
+    @contextlib.contextmanager
+    def _report_full_disk(self, step: int) -> Iterator[None]:
+        """Turn what writing to a full disk raises into one message, and remove what was written of the step."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            if not is_full(error):
+                raise
+            writer, self._writer = self._writer, None
+            with contextlib.suppress(OSError, ValueError):  # it says the same again
+                writer.close()
+            self.clear_leftovers()
+            raise self._describe_full_disk(step) from error
+
+    def _describe_full_disk(self, step: int, sizes: str = "") -> UserError:
+        intact = CheckpointStore(self.directory).latest_step()
+        kept = "There is no earlier step" if intact is None else f"Step {intact} is intact"
+        return UserError(
+            f"{self.directory}: the disk is full, and step {step} could not be saved{sizes}. {kept}. Free some space, "
+            "or keep fewer steps (keep_last, keep_best, keep_every), and resume the run (--config.resume)."
+        )
+
+    def _rank(self, step: int, metric: float | None) -> dict[str, Any]:
+        if metric is None:
+            return {}
+        if not self._metric_name:
+            raise ValueError("save was given a metric, but the store has no metric_name.")
+        if not math.isfinite(metric):
+            raise UserError(f"{self._metric_name}={metric} at step {step} cannot rank a checkpoint: it is not finite.")
+        return {"name": self._metric_name, "mode": self._mode, "value": float(metric)}
+
     def _open_writer(self) -> ocp.CheckpointManager:
         if self._writer is not None:
             return self._writer
-        self.directory.mkdir(parents=True, exist_ok=True)
+        make_folder(self.directory)
         self.check_metrics()
         self._empty_trash()
+        for step in self._damaged:
+            remove_tree(self.directory / f"{step}.damaged")
+            os.replace(self.directory / str(step), self.directory / f"{step}.damaged")
+        self._damaged = set()
+        policies = [ocp.checkpoint_managers.LatestN(self._keep["last"]), _KeepBest(self._metrics, self._keep["best"])]
+        if self._keep["every"]:
+            policies.append(ocp.checkpoint_managers.EveryNSteps(self._keep["every"]))
         self._writer = _open_manager(
             self.directory,
-            preservation_policy=_KeepLastAndBest(self._metrics),
+            preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
             todelete_subdir=_TRASH,
             cleanup_tmp_directories=True,
+            temporary_path_class=_SyncedPath,
         )
         return self._writer
 
@@ -179,7 +330,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
         if step == "last":
             return known[-1]
         if step == "best":
-            best = _find_best(_read_metrics(reader))
+            best = _find_best(_read_metrics(reader, without=self._damaged))
             if best is None:
                 raise UserError(f"No checkpoint in {self.directory} has a metric. Use step='last'.")
             return best
@@ -189,28 +340,37 @@ class CheckpointStore(contextlib.AbstractContextManager):
         return step
 
     def _empty_trash(self) -> None:
-        trash = self.directory / _TRASH
-        if is_first_process() and trash.is_dir():
-            shutil.rmtree(trash)
+        if is_first_process():
+            remove_tree(self.directory / _TRASH)
 
 
-class _KeepLastAndBest:
-    """Orbax preservation policy: the newest step and the best one. `metrics` grows as steps are saved."""
+class _SyncedPath(ocp.path.atomicity.AtomicRenameTemporaryPath):
+    """Sync a step's files before it gets its name, and the name before an older step is deleted."""
 
-    def __init__(self, metrics: dict[int, dict[str, Any]]) -> None:
-        self._metrics = metrics
+    async def finalize(self) -> None:
+        await asyncio.to_thread(sync_tree, self.get())
+        await super().finalize()
+        await asyncio.to_thread(sync_tree, self.get_final())  # a file says in it that it is complete
+        await asyncio.to_thread(sync, self.get_final().parent)
+
+
+class _KeepBest:
+    """Orbax preservation policy: the `n` best steps. `metrics` grows as steps are saved."""
+
+    def __init__(self, metrics: dict[int, dict[str, Any]], n: int) -> None:
+        self._metrics, self._n = metrics, n
 
     def should_preserve(
         self, checkpoints: Sequence[ocp.checkpoint_managers.PolicyCheckpointInfo], **_: object
     ) -> list[bool]:
         steps = [info.step for info in checkpoints]
-        kept = {max(steps, default=None), _find_best({step: self._metrics[step] for step in steps})}
-        return [step in kept for step in steps]
+        ranked = _rank_steps({step: self._metrics[step] for step in steps})
+        return [step in ranked[: self._n] for step in steps]
 
 
 def _drop_chatter(record: logging.LogRecord) -> bool:
-    """Let only warnings and errors of Orbax through; it logs dozens of INFO lines a save."""
-    return record.levelno >= logging.WARNING or "orbax" not in record.pathname
+    """Drop what Orbax logs but warnings: dozens of INFO lines a save, and the traces of errors that it raises too."""
+    return "orbax" not in record.pathname or (record.levelno >= logging.WARNING and not record.exc_info)
 
 
 def _open_manager(directory: Path, **options: Any) -> ocp.CheckpointManager:
@@ -222,27 +382,70 @@ def _open_manager(directory: Path, **options: Any) -> ocp.CheckpointManager:
     )
 
 
-def _read_metrics(manager: ocp.CheckpointManager) -> dict[int, dict[str, Any]]:
+def _read_metrics(manager: ocp.CheckpointManager, *, without: Collection[int] = ()) -> dict[int, dict[str, Any]]:
     """Read each step's metric: name, mode and value, or nothing."""
-    return {step: _read_step(manager, step)["extra"]["metric"] for step in manager.all_steps()}
+    steps = [step for step in manager.all_steps() if step not in without]
+    return {step: _read_step(manager, step)["extra"]["metric"] for step in steps}
 
 
 def _find_best(metrics: dict[int, dict[str, Any]]) -> int | None:
-    """Find the step with the best metric; of equals the later."""
+    return next(iter(_rank_steps(metrics)), None)
+
+
+def _rank_steps(metrics: dict[int, dict[str, Any]]) -> list[int]:
+    """List the steps that have a metric, the best first; of equals the later."""
     ranks = {s: m["value"] if m["mode"] == "max" else -m["value"] for s, m in metrics.items() if m}
-    return max(ranks, key=lambda step: (ranks[step], step), default=None)
+    return sorted(ranks, key=lambda step: (ranks[step], step), reverse=True)
 
 
-def _read_step(manager: ocp.CheckpointManager, step: int, **items: Any) -> dict[str, Any]:
-    """Read items of a step, its JSON always, and compare them with the checksums they were saved with."""
+def _split_frozen(state: Any) -> tuple[Any, Any]:
+    """Take the arrays that nothing trains out of a state, if it has any and this process all of them."""
+    if jax.process_count() > 1 or not jax.tree.leaves(getattr(state, "frozen", {})):
+        return state, {}
+    return state._replace(frozen={}), state.frozen
+
+
+def _name_frozen(sums: dict[str, int]) -> str:
+    """Return the name of frozen arrays: a hash of their checksums."""
+    return hash_text(json.dumps({name: sums[name] for name in sorted(sums) if name.startswith("frozen/")}))[:16]
+
+
+def _read_frozen(folder: Path, template: Any = None) -> Any:
+    """Read frozen arrays into a template, or what they are; damage is whatever error Orbax meets, or a ValueError."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is missing")
+    with contextlib.closing(ocp.Checkpointer(ocp.StandardCheckpointHandler())) as reader:
+        if template is not None:
+            return reader.restore(folder, args=ocp.args.StandardRestore(template))
+        metadata = reader.metadata(folder).item_metadata
+        return getattr(metadata, "tree", metadata)
+
+
+def _read_step(
+    manager: ocp.CheckpointManager, step: int, others: Mapping[str, Any] = MappingProxyType({}), **items: Any
+) -> dict[str, Any]:
+    """Read items of a step, its JSON always, and compare them with the checksums they were saved with.
+
+    Others are parts of its state that were read elsewhere.
+    """
     with _report_damage(manager, step):
         restored = manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore(), **items))
         extra = restored["extra"]
+        if others:
+            restored = {"extra": extra, "state": restored["state"]._replace(**others)}
         beside = {name: extra[name] for name in ("values", "metric")}
         if extra.keys() != beside.keys():  # Checkpoints of before there were checksums have these two alone.
             saved, found = extra["checksums"], _compute_checksums(restored.get("state", {}), beside)
             if names := [name for name in found if name in saved and found[name] != saved[name]]:
                 raise ValueError(f"checksums differ: {', '.join(names[:10])}")
+        amended = Path(manager.directory) / str(step) / _AMENDED
+        if amended.is_file():
+            try:
+                check_checksum(amended)
+                changed = read_json(amended, advice="")
+            except UserError as error:
+                raise ValueError(str(error)) from error
+            extra["values"], extra["metric"] = extra["values"] | changed["values"], changed["metric"]
     return restored
 
 
@@ -270,10 +473,8 @@ def _report_damage(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
     except Exception as error:  # Orbax meets damaged files with anything, assertions too.
         reason = " ".join(str(error).split())[:200]
         folder = Path(manager.directory) / str(step)
-        raise UserError(
-            f"Checkpoint {folder} is damaged or cannot be read ({type(error).__name__}: {reason}). Put a good copy in "
-            "its place, or delete the folder to go on from the newest step that is left (without one, from the start)."
-        ) from error
+        problem = f"Checkpoint {folder} is damaged or cannot be read ({type(error).__name__}: {reason})"
+        raise DamagedError(problem) from error
 
 
 def _name_leaves(tree: Any) -> dict[str, Any]:

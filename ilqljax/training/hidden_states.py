@@ -7,6 +7,7 @@ mapped into memory. The key is a hash of all that they depend on: the trunk's ar
 import dataclasses
 import hashlib
 import os
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from ilqljax.training.mesh import path_name
 BATCH, BUCKET = 16, 64  # rows computed at a time, and the multiple that their length is padded to
 BYTES = 2  # of a number
 KEPT_FILES = 8
+ABANDONED_S = 86400  # since a file that is being written has changed
 
 
 class RowsWithHidden(ListRLDataset):
@@ -118,7 +120,10 @@ def compute_hidden_states(
 
 
 def remove_oldest(folder: Path) -> None:
-    """Keep the files that were used last, so that the folder does not grow for ever."""
+    """Keep the files that were used last, and none that a killed process left, so that the folder does not grow."""
     files = sorted(folder.glob("*.bfloat16"), key=lambda path: path.stat().st_mtime)
     for path in files[:-KEPT_FILES]:
         path.unlink(missing_ok=True)
+    for path in folder.glob(".*.tmp"):
+        if time.time() - path.stat().st_mtime > ABANDONED_S:
+            path.unlink(missing_ok=True)

@@ -22,13 +22,14 @@ from ilqljax.data.dataset import ROUNDING, ListRLDataset, RLDataset
 from ilqljax.data.loader import eval_batches, expect_counts, make_train_loader
 from ilqljax.data.transforms import Transform
 from ilqljax.data.types import Array
-from ilqljax.errors import UserError
+from ilqljax.errors import Interrupted, UserError
 from ilqljax.models.builders import count_parameters
 from ilqljax.models.value_lm import get_trunk
 from ilqljax.rl.algorithms import Learner, find_unreached, init_learner_state, select_acting_params
 from ilqljax.rl.optim import make_optimizer
 from ilqljax.rl.steps import TrainState, are_finite, make_eval_step, make_train_step
 from ilqljax.training.compilation import CompilationCounter, count_product_flops
+from ilqljax.training.ending import Ending
 from ilqljax.training.evaluation import evaluate_loss
 from ilqljax.training.hidden_states import with_hidden_states
 from ilqljax.training.mesh import batch_sharding, infer_param_shardings, shard_batch, trace_on
@@ -91,6 +92,7 @@ class Store(Protocol):
     def restore(self, template: Any, *, step: str = "last") -> tuple[Any, dict[str, Any], int]: ...
     def check_metrics(self) -> None: ...
     def save(self, step: int, state: Any, extra: dict[str, Any], *, metric: float | None = None) -> None: ...
+    def amend(self, step: int, extra: dict[str, Any], *, metric: float | None = None) -> None: ...
     def wait(self) -> None: ...
 
 
@@ -210,6 +212,7 @@ def train_stage(
     on_restored: Callable[[], object] = lambda: None,
     watch: Callable[[int, TrainState], bool | None] | None = None,
     watch_every: int = 0,
+    ending: Ending | None = None,
 ) -> TrainState:
     """Train one algorithm and return the state of the selected checkpoint; continues where the store's states end.
 
@@ -223,18 +226,21 @@ def train_stage(
         watch: called with the step and the state, at the first step, every `watch_every` steps and the last; the
             state's arrays are gone after the call. Where it returns True the training ends.
         watch_every: steps between these calls; 0 is only the first and the last.
+        ending: asks the training to end; it then saves the step it has finished.
 
     Raises:
+        Interrupted: the training was asked to end.
         NonFiniteError: the loss, or a state that was to be saved, is NaN or infinite; nothing is saved from then on.
         UserError: a checkpoint in the store is of another shape, the data changed under it, or processes have other
             data than the first.
     """
-    settings = stage.settings
+    settings, ending = stage.settings, ending or Ending()
     state, template, step_fn, eval_fn, finite_fn = compile_stage(stage, key=key, mesh=mesh, start=start)
-    stage = bring_hidden_states(stage, state)
+    with ending.losing(f"the preparation of {stage.name}"):
+        stage = bring_hidden_states(stage, state)
     loader = make_train_loader(stage.rows, seed=seed, sort_window=settings.sort_window, **stage.batching)
     check_same(json.dumps(loader.get_state()), what="training rows")
-    first = 0
+    first, extra = 0, {}
     if store.latest_step() is not None:
         state, extra, first = store.restore(template)
         loader.set_state(extra["loader"])
@@ -243,12 +249,20 @@ def train_stage(
         say(f"{stage.name}: continuing from step {first}")
     on_restored()
 
-    def evaluate(state: TrainState) -> dict[str, float]:
+    def evaluate(step: int, state: TrainState) -> float | None:
+        """Record an evaluation, and return the metric that ranks the step; a request to end breaks it off."""
         losses = {}
-        if stage.validation is not None:
-            losses = evaluate_loss(eval_fn, state, stage.validation, mesh=mesh, **stage.batching)
-        results = {f"validation/{k}": v for k, v in losses.items()}
-        return results | {f"rollout/{k}": v for k, v in (play(state) if play else {}).items()}
+        # What all processes compute together cannot be left by one of them.
+        with ending.losing("an evaluation") if jax.process_count() == 1 else contextlib.nullcontext():
+            if stage.validation is not None:
+                losses = evaluate_loss(eval_fn, state, stage.validation, mesh=mesh, **stage.batching)
+            results = {f"validation/{k}": v for k, v in losses.items()}
+            results |= {f"rollout/{k}": v for k, v in (play(state) if play else {}).items()}
+        if results:
+            recorder.write(step, results)
+            shown = ", ".join(f"{name} {results[name]:.4g}" for name in SHOWN if name in results)
+            bar.message(f"{stage.name} step {step}: {shown}")
+        return results.get("rollout/return" if stage.best_is_return else "validation/loss")
 
     done = f"{first}/{settings.total_steps} steps done"
     say(f"{stage.name}: {count_parameters(state.params):,} parameters, {done}, {dict(mesh.shape)} devices")
@@ -258,8 +272,13 @@ def train_stage(
     with CompilationCounter() as compilations, contextlib.ExitStack() as opened, bar:
         writers = [opened.enter_context(contextlib.closing(writer)) for writer in open_writers(first)]
         recorder = Recorder(settings, writers=writers, bar=bar, compilations=compilations)
+        if jax.process_count() > 1:  # no process ends alone
+            opened.enter_context(ending.deferred())
         if watch is not None:
             watch(first, state)
+        if extra.get("unevaluated"):  # the process was asked to end before it was
+            metric = evaluate(first, state)
+            store.amend(first, {"unevaluated": False}, metric=metric)
         for step in range(first + 1, settings.total_steps + 1):
             asked = time.monotonic()
             rows = next(loader)
@@ -269,25 +288,29 @@ def train_stage(
             if shape not in flops:
                 flops[shape] = count_product_flops(step_fn, state, batch)
             state, metrics = step_fn(state, batch)
+            if step == first + 1:  # from here on there is something to save; the first step may compile for long
+                opened.enter_context(ending.deferred())
             recorder.push(step, metrics | {"data_wait": waited, "flops": flops[shape]})
             last = step == settings.total_steps
             if watch is not None and (last or (watch_every and step % watch_every == 0)):
                 recorder.flush()
                 last = bool(watch(step, state)) or last
-            evaluating = step % settings.eval_every == 0 or last
-            if evaluating or step % settings.save_every == 0:
+            evaluating, asked_to_end = step % settings.eval_every == 0 or last, ending.reached()
+            if evaluating or asked_to_end or step % settings.save_every == 0:
                 # A state that is not finite must stop the run before it is saved over a good one. The step's loss does
                 # not tell: it is that of the parameters before the update.
                 recorder.flush()
                 if not finite_fn(state.params):
                     raise NonFiniteError(f"parameters are NaN or infinite after step {step}")
-                results = evaluate(state) if evaluating else {}
-                if results:
-                    recorder.write(step, results)
-                    shown = ", ".join(f"{name} {results[name]:.4g}" for name in SHOWN if name in results)
-                    bar.message(f"{stage.name} step {step}: {shown}")
-                metric = results.get("rollout/return" if stage.best_is_return else "validation/loss")
-                store.save(step, state, {"loader": loader.get_state()}, metric=metric)
+                metric, unevaluated = None, evaluating
+                if evaluating and not asked_to_end:
+                    with contextlib.suppress(Interrupted):
+                        metric, unevaluated = evaluate(step, state), False
+                extra = {"loader": loader.get_state()} | ({"unevaluated": True} if unevaluated else {})
+                store.save(step, state, extra, metric=metric)
+                if asked_to_end or unevaluated:
+                    store.wait()
+                    ending.check()
                 recorder.pace.restart()
             if last:
                 break

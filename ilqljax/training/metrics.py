@@ -13,7 +13,7 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 from tqdm import tqdm
 
-from ilqljax.data.files import parse_json, save_text
+from ilqljax.data.files import advise_writing, parse_json, save_text
 from ilqljax.errors import UserError, check_known
 from ilqljax.training.compilation import CompilationCounter
 from ilqljax.training.run_config import TrainConfig
@@ -38,8 +38,9 @@ class JsonlWriter:
     def __init__(self, path: str | Path, *, resume_step: float = math.inf) -> None:
         """Open the file to append to it, and create its folder where it is missing.
 
-        Records of steps after `resume_step`, which a run continues from, are dropped, for they will come again. So is a
-        last line that was cut off; another line that is not a record is a `UserError`.
+        Records of steps after `resume_step`, which a run continues from, are dropped, for they will come again. So are
+        a last line that was cut off and the NUL bytes that a loss of power leaves at the end; another line that is not
+        a record is a `UserError`.
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,8 +51,13 @@ class JsonlWriter:
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         values = {name: float(value) for name, value in metrics.items()}
         record = {"step": int(step)} | {name: v if math.isfinite(v) else None for name, v in values.items()}
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(
+                f"{self._file.name}: cannot be written ({error.strerror}). {advise_writing(error)}"
+            ) from error
 
     def close(self) -> None:
         self._file.close()
@@ -60,17 +66,17 @@ class JsonlWriter:
 def _truncate_records(path: Path, last_step: float) -> None:
     """Rewrite a file of records without those after a step, and without a last line that was cut off."""
     advice = "Mend or move the file, then resume."
-    lines, kept = path.read_bytes().splitlines(keepends=True), []
-    for number, line in enumerate(lines, start=1):
+    raw, kept = path.read_bytes(), []
+    for number, line in enumerate(raw.rstrip(b"\0").splitlines(keepends=True), start=1):
         if line.startswith(b"{") and not line.endswith(b"\n"):
             break
         record = parse_json(line, path, line=number, advice=advice)
         if not isinstance(record.get("step"), int):
             raise UserError(f"{path}:{number}: not a metric record with an integer 'step'. {advice}")
         if record["step"] <= last_step:
-            kept.append(line.decode())
-    if len(kept) < len(lines):
-        save_text(path, "".join(kept))
+            kept.append(line)
+    if (left := b"".join(kept)) != raw:
+        save_text(path, left.decode())
 
 
 class TensorBoardWriter:

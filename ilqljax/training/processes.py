@@ -36,7 +36,7 @@ def start_processes() -> None:
     The environment says who they are: JAX_COORDINATOR_ADDRESS (the first process's host:port), JAX_NUM_PROCESSES and
     JAX_PROCESS_ID (from 0 on). Without the last two jax asks the cluster: Slurm, Open MPI, Kubernetes, a TPU pod.
     """
-    # A run that is asked to end ends, and resumes from its checkpoint; with this service it would not hear SIGTERM.
+    # It would take SIGTERM from us in all phases, and agrees on a step in training only (`ilqljax.training.ending`).
     jax.config.update("jax_enable_preemption_service", False)
     given = {name: os.environ[name] for name in (ADDRESS, COUNT, INDEX) if os.environ.get(name)}
     if COUNT not in given and INDEX not in given:
@@ -64,6 +64,11 @@ def start_processes() -> None:
 def is_first_process() -> bool:
     """Return whether this process is the one that writes files and speaks; the only one is."""
     return jax.process_index() == 0
+
+
+def get_client() -> Any:
+    """Return what the processes tell each other keys and values with."""
+    return multihost.get_jax_distributed_client()
 
 
 def check_same(text: str, *, what: str) -> None:
@@ -100,7 +105,7 @@ def first_process_first() -> Iterator[dict[str, Any]]:
     if jax.process_count() == 1:
         yield {}
         return
-    client, name = multihost.get_jax_distributed_client(), f"ilqljax/first_process/{next(_numbers)}"
+    client, name = get_client(), f"ilqljax/first_process/{next(_numbers)}"
     if is_first_process():
         said, answer = {}, None
         try:

@@ -45,6 +45,9 @@ class TrainConfig(OptimConfig):
             that is shown then rises and falls with the lengths of a batch. Not for streams.
         eval_every: steps between evaluations; there is always one at the end.
         save_every: steps between checkpoints; there is always one at the end.
+        keep_last: newest checkpoints that are kept; with two, one that a disk damaged costs no more than `save_every`.
+        keep_best: best checkpoints that are kept.
+        keep_every: checkpoints whose step is a multiple of this are kept for good; 0 for none.
         log_every: steps between records in the metrics.
         n_rollouts: environments that the policy acts in at each evaluation; 0 for none.
         keep_hidden: a critic on a frozen trunk (`config.model.frozen_value`) has its rows' hidden states computed once
@@ -55,8 +58,8 @@ class TrainConfig(OptimConfig):
         loss: the algorithm's options.
 
     Raises:
-        UserError: a number is none or out of its range, a name is unknown, there is no bucket, or microbatches do not
-            divide a batch.
+        UserError: a number is none or out of its range, a name is unknown, there is no bucket, microbatches do not
+            divide a batch, or the checkpoint that is selected would not be kept.
     """
 
     schedule: str = "cosine"
@@ -70,6 +73,9 @@ class TrainConfig(OptimConfig):
     sort_window: int = 1
     eval_every: int = 500
     save_every: int = 500
+    keep_last: int = 2
+    keep_best: int = 1
+    keep_every: int = 0
     log_every: int = 10
     n_rollouts: int = 32
     keep_hidden: bool = True
@@ -84,9 +90,11 @@ class TrainConfig(OptimConfig):
         if self.total_steps:  # a skipped stage needs no valid schedule
             super().__post_init__()
         check_known(("best", "last"), select=self.select)
-        steps = ("eval_every", "save_every", "log_every")
+        steps = ("eval_every", "save_every", "log_every", "keep_last")
         check_range(self, "[1, inf)", *steps, "batch_size", "accumulate_steps", "sort_window")
-        check_range(self, "[0, inf)", "n_rollouts")
+        check_range(self, "[0, inf)", "n_rollouts", "keep_best", "keep_every")
+        if self.select == "best" and not self.keep_best:
+            raise UserError("select='best' needs the best checkpoint, and keep_best=0 does not keep it. Set it to 1.")
         if not self.length_buckets:
             raise UserError("length_buckets is empty. List the row lengths to pad to, such as (128, 256).")
         check_divisible(self, "batch_size", "accumulate_steps")
@@ -125,6 +133,7 @@ class RunConfig:
         run_dir: the new run's folder; "" is a new one below runs/.
         resume: folder of the run to continue, or "latest".
         imports: files and modules that register a task that is not installed (`ilqljax.config.load_tasks`).
+        grace_seconds: that a run which is asked to end (SIGTERM, Ctrl-C) has to finish its step and save it.
     """
 
     task: str
@@ -140,6 +149,10 @@ class RunConfig:
     run_dir: str = ""
     resume: str = ""
     imports: tuple[str, ...] = ()
+    grace_seconds: float = 25.0
+
+    def __post_init__(self) -> None:
+        check_range(self, "[0, inf)", "grace_seconds")
 
     @property
     def options(self) -> tuple[Algorithm, Any]:

@@ -26,7 +26,16 @@ from ml_collections import ConfigDict
 
 from ilqljax.config import resolve_path
 from ilqljax.config.files import load_config_json, save_config_json
-from ilqljax.data.files import lock_path, read_folder, read_json, save_text, save_whole
+from ilqljax.data.files import (
+    lock_path,
+    make_folder,
+    read_folder,
+    read_json,
+    remove_leftovers,
+    save_text,
+    save_whole,
+    sync,
+)
 from ilqljax.data.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
 from ilqljax.errors import UserError
 from ilqljax.training.processes import broadcast_from_leader, is_first_process
@@ -36,7 +45,9 @@ logger = logging.getLogger(__name__)
 
 LOCK, COMMAND = "training.lock", "command.txt"
 # Sections that a resumed run may change; the rest decides what the saved arrays and batches mean.
-CHANGEABLE = ("resume", "run_dir", "train", "pretrain", "decode", "evaluator", "wandb", "mesh", "environment")
+CHANGEABLE = (
+    "resume", "run_dir", "train", "pretrain", "decode", "evaluator", "wandb", "mesh", "environment", "grace_seconds"
+)  # fmt: skip
 IDENTITY = ("resume", "run_dir")  # says which run it is, and stays as it was when the run began
 
 
@@ -79,8 +90,9 @@ def claim_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any
 
         def claim() -> str:
             folder = run_dir if config.run_dir or config.resume else make_numbered(run_dir)
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             held.enter_context(lock_run_dir(folder))
+            remove_leftovers(folder)
             if not config.resume:
                 check_free(folder)
                 save_json(folder / "overrides.json", overrides)
@@ -121,8 +133,10 @@ def make_numbered(folder: Path) -> Path:
     """Make a folder that is not there yet: of this name, or of the first free one of NAME-2, NAME-3, ..."""
     for i in itertools.count(1):
         made = folder if i == 1 else folder.with_name(f"{folder.name}-{i}")
+        make_folder(made.parent)
         with contextlib.suppress(FileExistsError):
-            made.mkdir(parents=True)
+            made.mkdir()
+            sync(made.parent)
             return made
 
 

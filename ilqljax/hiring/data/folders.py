@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
-from ilqljax.data.files import lock_path
+from ilqljax.data.files import lock_path, sync, sync_tree
 from ilqljax.errors import UserError
 from ilqljax.hiring.data.prepared import CANDIDATES, JOBS, OFFLINE, REWARDS, SPLITS, SUMMARY, VECTORS, load_summary
 from ilqljax.hiring.reward.cache import RewardCache, name_aside
@@ -69,6 +69,7 @@ def replace_folder(out_dir: Path) -> Iterator[Path]:
             new.mkdir()
             _inherit(out_dir, new)
             yield new
+            sync_tree(new)
             _move_into_place(new, out_dir, old=temporary / "old")
         finally:
             _clear(temporary, home=out_dir)
@@ -139,6 +140,7 @@ def _move_into_place(new: Path, out_dir: Path, *, old: Path) -> None:
             os.replace(out_dir, old)
         try:
             os.replace(new, out_dir)
+            sync(out_dir.parent)
             return
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another process has put its own there
