@@ -127,7 +127,14 @@ def test_equal_returns_are_warned_of_where_a_critic_reads_them(caplog):
     assert "all 2 rows have the same return" in caplog.text
 
 
-@pytest.mark.parametrize("asked", [(1, "step"), (3, "step"), (4, "step"), (2, "evaluation"), (4, "evaluation")])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        (3, "step"),
+        (2, "evaluation"),
+        *(pytest.param(asked, marks=pytest.mark.slow) for asked in ((1, "step"), (4, "step"), (4, "evaluation"))),
+    ],
+)
 def test_a_training_that_is_asked_to_end_saves_its_step_and_resumes_as_if_nothing_had_been(
     tmp_path, monkeypatch, asked
 ):
