@@ -337,7 +337,8 @@ class _MemoryStore:
         self.keep_best = keep_best
         self.best: tuple[float, int, Any] | None = None
         self.latest_step: Callable = lambda: None  # there is nothing from before
-        self.check_metrics = self.wait = self.amend = self.latest_step
+        self.check_metrics = self.wait = self.latest_step
+        self.amend: Callable = lambda *_, **__: None  # of a step that was saved without its evaluation
 
     def best_step(self) -> int | None:
         return self.best and self.best[1]
