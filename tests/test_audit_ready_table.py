@@ -89,11 +89,21 @@ def test_category_that_looks_like_a_formula_is_not_a_formula_in_the_table(tmp_pa
         (b"sex,score\nf,1\n", "holds 1 candidates"),
         (
             b"sex,grade\nf,1\n",
-            r"exactly one of the columns 'score' \(numbers\) and 'selected' \(0 or 1\), spelt so, got \['sex'",
+            r"exactly one of the columns 'score' \(numbers\) and 'selected' \(yes or no\), got \['sex'.*--score_column",
         ),
         (b"sex,score,selected\nf,1,1\n", "exactly one"),
-        (b"sex;score\nf;1\nm;2\n", "seem to be separated by ';'.*CSV UTF-8"),
-        (b"PK\x03\x04\x00", "an Excel workbook"),
+        (b"PK\x03\x04\x00", "cannot be read .*save it as CSV"),
+        (b"PAR1\x00", "cannot be read .*save it as CSV"),
+        (b"\xd0\xcf\x11\xe0\x00", "Excel before 2007"),
+        (b"sex,score\nf,1_0\nm,2\n", r"t\.csv:2: score='1_0' is not a finite number"),
+        ("sex,score\nf,\u0663\nm,2\n".encode(), "is not a finite number"),
+        (b"sex,score\nf,1e999\nm,2\n", "is not a finite number"),
+        (b'sex,score\nf,"0,5"\nm,2\n', "decimal comma"),
+        (b'id,sex,score\n1,f,1\n2,"m,2\n3,f,1\n4,m",2\n', r"t\.csv:3: a quote that begins here"),
+        (b"sex,applicants,selected\nf,10,11\n", "selected=11 of applicants=10"),
+        (b"sex,applicants,selected\nf,3000000,11\n", "2,000,000 in the table"),
+        (b"sex,applicants,selected\nf,1_0,1\n", "applicants='1_0' is not a whole number"),
+        (b"sex,applicants,score\nf,10,1\n", "a table of counts needs 'selected'"),
         (b"name,score\n" + b"".join(b"p%d,1\n" % i for i in range(51)), "column 'name' has too many values"),
         (b"score\n1\n2\n", "no column of an attribute"),
         (b"sex,sex,score\nf,m,1\n", "occurs twice"),
@@ -102,9 +112,9 @@ def test_category_that_looks_like_a_formula_is_not_a_formula_in_the_table(tmp_pa
         (b"sex,score\nf,1\nm,\n", r"t\.csv:3: score='' is not a finite number"),
         (b"sex,score\nf,1\nm,inf\n", "not a finite number"),
         (b"sex,score\nf,1\nm,-1\n", r"t\.csv:3: score=-1 is negative.*--allow_negative"),
-        (b"sex,selected\nf,1\nm,2\n", r"t\.csv:3: selected='2', expected 0 or 1"),
+        (b"sex,selected\nf,1\nm,2\n", r"t\.csv:3: selected='2' is neither yes nor no"),
         (b"id,sex,score\n1,f,1\n1,m,2\n", r"t\.csv:3: the id '1' was already used at .*t\.csv:2"),
-        (b"sex,score\nf,1\n\xff,1\n", r"t\.csv:3: byte 0 is not UTF-8"),
+        (b"sex,score\nf,1\n\x81,1\n", r"t\.csv:3: not cp1252 text"),
         (b'sex,score\nf,1\n"m,1\n' + b"x" * 200_000, "not CSV"),
     ],
 )
@@ -138,10 +148,64 @@ def test_large_tables_are_audited_without_a_row_by_row_bootstrap(tmp_path):
     assert sum(row["n_assessed"] for row in rows) == 50_000
 
 
-def test_a_gzipped_table_is_read(tmp_path):
-    path = tmp_path / "t.csv.gz"
-    path.write_bytes(gzip.compress(b"sex,score\nf,1\nm,2\n"))
-    assert load_ready_table(path).values.tolist() == [1.0, 2.0]
-    path.write_bytes(b"sex,score\nf,1\nm,2\n")
+TEXT = "id,Geschlecht,score\n1,männlich,0.5\n2,weiblich,0.25\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        gzip.compress(TEXT.encode()),
+        TEXT.encode("utf-8-sig"),
+        TEXT.encode("utf-16"),
+        TEXT.encode("cp1252"),
+        TEXT.replace(",", ";").encode(),
+        TEXT.replace(",", "\t").encode(),
+        TEXT.replace(",", "|").replace("\n", "\r\n").encode(),
+        b"sep=;\r\n" + TEXT.replace(",", ";").encode("cp1252"),
+    ],
+)
+def test_text_is_read_however_it_is_encoded_and_separated(tmp_path, content):
+    path = tmp_path / "table"
+    path.write_bytes(content)
+    ready = load_ready_table(path)
+    assert ready.values.tolist() == [0.5, 0.25]
+    assert ready.table.attribute("Geschlecht").categories == ("männlich", "weiblich")
+
+
+def test_a_cut_gzip_file_is_refused(tmp_path):
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(TEXT.encode() * 50)[:-12])
     with pytest.raises(UserError, match="cannot be read"):
-        load_ready_table(path)
+        load_ready_table(tmp_path / "t.csv.gz")
+
+
+@pytest.mark.parametrize("kind", ["excel", "parquet"])
+def test_workbooks_and_parquet_files_are_read(tmp_path, kind):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("openpyxl" if kind == "excel" else "pyarrow")
+    frame = pandas.DataFrame({"sex": ["f", None, "m"], "score": [0.5, 1.25, 3]})
+    if kind == "excel":
+        frame.to_excel(tmp_path / "t", engine="openpyxl", index=False)
+    else:
+        frame.to_parquet(tmp_path / "t")
+    ready = load_ready_table(tmp_path / "t")
+    assert ready.values.tolist() == [0.5, 1.25, 3.0]
+    assert ready.table.attribute("sex").codes.tolist() == [0, -1, 1]
+
+
+def test_columns_may_have_other_names_and_selections_be_words(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("Person,sex,Outcome,ID\n7,f,Hired,x\n8,m,not  hired,y\n9,m,TRUE,z\n")
+    names = {"id": "Person", "selected": "Outcome"}
+    ready = load_ready_table(path, attributes=["sex"], names=names)
+    assert ready.table.ids == ("7", "8", "9") and ready.values.tolist() == [1.0, 0.0, 1.0]
+    with pytest.raises(UserError, match=r"no column 'Outcom'.*Did you mean 'Outcome'\?"):
+        load_ready_table(path, attributes=["sex"], names={"selected": "Outcom"})
+    path.write_text("ID,Sex,Score\n7,f,1\n8,m,2\n")
+    assert load_ready_table(path).has_ids and load_ready_table(path).table.names == ("Sex",)
+
+
+def test_a_table_of_counts_is_that_of_its_applicants(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("sex,Applicants,Selected\nf,120,31\nm,140,52\nf,5,0\n")
+    rows = {row["category"]: row for row in audit(path)["attributes"][0]["rates"]["before"]["selection"]["rows"]}
+    assert [(rows[c]["n_assessed"], rows[c]["n_selected"]) for c in "fm"] == [(125, 31), (140, 52)]

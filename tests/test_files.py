@@ -48,6 +48,7 @@ def test_json_with_and_without_a_byte_order_mark(tmp_path):
         (b'{"a":\n1', "a.json:2: not JSON"),
         (b'{"a": "\xff"}', "a.json:1: byte 7 is not UTF-8."),
         (b'{"a":\n"\xff"}', "a.json:2: byte 7 is not UTF-8."),
+        (b'{"a": [{"b": 1, "b": 1}]}', "the name 'b' is twice in one object"),
         (b"\0" * 20, "a.json:1: not JSON"),
         (b"[1]", "a.json:1: expected a JSON object, got list."),
         (b"[" * 200_000, "a.json:1: not JSON that we can read (maximum recursion depth"),

@@ -7,6 +7,7 @@ import pytest
 from ilqljax.data.json_lines import read_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.postings.hackernews import decode_text, guess_company, guess_title, load_hackernews
+from ilqljax.hiring.postings.sources import detect_source
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,18 @@ def test_post_in_the_apis_form_is_decoded_once_and_links_are_whole(tmp_path):
     (posting,) = load_hackernews(write(tmp_path, make_post(1, text=API_TEXT)))
     assert posting.description == PLAIN_TEXT
     assert posting.company == "Zentix & Co"
+
+
+def test_items_of_the_api_are_read_and_what_is_no_post_is_counted(tmp_path, caplog):
+    item = {"by": "a", "id": 5, "kids": [6], "parent": 1, "time": 3, "type": "comment"}
+    rows = [None, item | {"text": API_TEXT}, {"deleted": True, "id": 7, "time": 3, "type": "comment"}]
+    rows += [item | {"id": 8, "type": "story", "text": "Who is hiring?"}, item | {"id": 9, "dead": True, "text": "x"}]
+    path = write(tmp_path, *rows)
+    (posting,) = load_hackernews(path)
+    assert posting.id == "5" and posting.location == ""
+    assert posting.description == load_hackernews(write(tmp_path, make_post(1, text=API_TEXT)))[0].description
+    assert "4 items that are null, deleted or no post are left out" in caplog.text
+    assert detect_source(write(tmp_path, *rows)) == "hackernews"
 
 
 def test_prepared_columns_in_the_apis_form_are_decoded(tmp_path):

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -58,10 +59,11 @@ def read_json(path: str | Path, *, advice: str, kind: type = dict) -> Any:
 def parse_json(raw: bytes | str, path: str | Path, *, advice: str, kind: type = dict, line: int = 1) -> Any:
     """Return the JSON object (`dict`) or list that a file holds, all of it or its part from `line` on.
 
-    What is not UTF-8, not JSON or of another kind is a `UserError` that names the line.
+    What is not UTF-8, not JSON, of another kind, or has a name twice in an object is a `UserError` that names the line.
     """
     try:
-        value = json.loads(raw if isinstance(raw, str) else raw.decode("utf-8-sig"))
+        text = raw if isinstance(raw, str) else raw.decode("utf-8-sig")
+        value = json.loads(text, object_pairs_hook=_join_pairs)
     except json.JSONDecodeError as error:
         line += error.lineno - 1
         raise UserError(f"{path}:{line}: not JSON at column {error.colno} ({error.msg}). {advice}") from error
@@ -74,6 +76,14 @@ def parse_json(raw: bytes | str, path: str | Path, *, advice: str, kind: type = 
         wanted = {dict: "object", list: "list"}[kind]
         raise UserError(f"{path}:{line}: expected a JSON {wanted}, got {type(value).__name__}. {advice}")
     return value
+
+
+def _join_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    joined = dict(pairs)
+    if len(joined) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the name {twice!r} is twice in one object")
+    return joined
 
 
 class StoredArrays(Mapping[str, np.ndarray]):

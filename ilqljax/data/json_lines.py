@@ -17,9 +17,10 @@ MISSPELT = 0.85  # how alike (`difflib`) an unknown field's name is to one that 
 NOUNS = {str: "text", bool: "true or false", dict: "an object", list: "a list", int: "a whole number"}
 
 
-def read_json_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_json_lines(path: str | Path, *, take_null: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield `("path:line", object)` of a JSONL file, gzipped when its name ends in `.gz`; blank lines are skipped.
 
+    `take_null` takes a line that is `null`, as an API gives it for what is gone, for an object without fields.
     Half of a surrogate pair, which is not a character and cannot be written again, is read as U+FFFD. A file that is
     missing or cut off, and a line that is too long or not a JSON object in UTF-8, are a `UserError`.
     """
@@ -30,7 +31,9 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
         try:
             for number, raw in read_bounded_lines(lines, path):
-                if raw.strip():
+                if take_null and raw.strip() == b"null":
+                    yield f"{path}:{number}", {}
+                elif raw.strip():
                     row = parse_json(raw.rstrip(), path, line=number, advice=ADVICE)
                     yield f"{path}:{number}", replace_half_characters(row) if b"\\ud" in raw.lower() else row
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:

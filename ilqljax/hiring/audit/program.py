@@ -29,7 +29,8 @@ from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_candidates, warn_of_unknown
 from ilqljax.hiring.audit.market import AuditConfig, audit_market, choose_score
-from ilqljax.hiring.audit.ready_table import audit_ready_table, load_ready_table
+from ilqljax.hiring.audit.ready_table import ID, SELECTED, audit_ready_table, load_ready_table
+from ilqljax.hiring.audit.ready_table import SCORE as SCORED
 from ilqljax.hiring.audit.tables import format_json, list_tables, state_lowest
 from ilqljax.hiring.audit.ties import describe_ties
 from ilqljax.hiring.data.prepare import choose_some
@@ -60,7 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--rewrites", default="", help="JSONL of id and text, or a run's evaluation.jsonl")
     add("--policy", default="", help="which policy of an evaluation.jsonl to audit")
-    add("--scores", default="", help="ready CSV table, one row a candidate, instead of jobs and candidates")
+    add(
+        "--scores",
+        default="",
+        help="ready table (CSV, Excel, Parquet), one row a candidate, instead of jobs and candidates",
+    )
+    for name in (ID, SCORED, SELECTED):
+        add(f"--{name}_column", default="", help=f"what the ready table calls its column '{name}'")
     add("--scores_after", default="", help="a second ready table of the same ids, scored another way, to compare")
     add("--allow_negative", action="store_true", help="take scores below 0 in the ready table")
     add("--sample", action="store_true", help="audit the built-in sample market")
@@ -154,7 +161,11 @@ def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[R
     """Audit a ready table."""
     ready, *after = (
         load_ready_table(
-            path, attributes=list_names(args), allow_negative=args.allow_negative, unknown=list_unknown(args)
+            path,
+            attributes=list_names(args),
+            allow_negative=args.allow_negative,
+            unknown=list_unknown(args),
+            names={name: getattr(args, f"{name}_column") for name in (ID, SCORED, SELECTED)},
         )
         for path in filter(None, (args.scores, args.scores_after))
     )

@@ -1,26 +1,30 @@
-"""Audit a ready table: a CSV file of one row a candidate, with category columns and a score or a selection.
+"""Audit a ready table: one row a candidate, with category columns and a score or a selection.
 
     id,sex,race,score
     c1,Female,Asian,0.71
     c2,Male,,0.33
 
 Columns: the attributes, and either `score` (a number; the scoring rate is the share strictly above the median) or
-`selected` (0 or 1). `id` is optional. An empty category is unknown, and so are the words for it (`categories`).
-Delimiters other than a comma are not guessed.
+`selected` (1 or 0, or words for them such as yes and no), by these names in any case or by those that are given. `id`
+is optional. An empty category is unknown, and so are the words for it (`categories`). The forms of the file:
+`table_files`. A table of counts has `applicants` and `selected` numbers in each row instead of one candidate:
+
+    sex,applicants,selected
+    Female,120,31
+    Male,140,52
 """
 
-import csv
-import gzip
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from ilqljax.data.files import read_bounded_lines
 from ilqljax.data.types import Array
 from ilqljax.errors import UserError, find_close
 from ilqljax.hiring.attributes import Attribute, AttributeTable
@@ -34,12 +38,16 @@ from ilqljax.hiring.audit.categories import (
 )
 from ilqljax.hiring.audit.crossed import pair_rows
 from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditConfig, audit_attributes
+from ilqljax.hiring.audit.table_files import read_rows
 from ilqljax.hiring.postings.posting import Candidate
 
-ID, SCORE, SELECTED = "id", "score", "selected"
+ID, SCORE, SELECTED, APPLICANTS = "id", "score", "selected", "applicants"
 MIN_ROWS = 2
 MOST_CATEGORIES = 50  # of a column that the user did not name as an attribute
-SAVE_AS = "Save it as comma-separated text in UTF-8; in Excel that is 'CSV UTF-8 (comma delimited)'."
+MOST_APPLICANTS = 2_000_000  # of a table of counts, which is spelt out
+YES = frozenset({"1", "1.0", "yes", "y", "true", "t", "selected", "hired", "accepted"})
+NO = frozenset({"0", "0.0", "no", "n", "false", "f", "not selected", "not hired", "rejected"})
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I | re.A)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,35 +70,48 @@ def load_ready_table(
     attributes: Sequence[str] = (),
     allow_negative: bool = False,
     unknown: Sequence[str] = UNKNOWN_WORDS,
+    names: Mapping[str, str] = MappingProxyType({}),
 ) -> ReadyTable:
     """Load a ready table; values that are taken as unknown are named in a warning.
 
     Args:
-        path: CSV file, UTF-8, with a header.
+        path: the table's file, with a header.
         attributes: columns to read as attributes; all but id, score and selected if empty.
         allow_negative: take scores below 0, which otherwise are refused: exports often write -1 for "no score".
         unknown: what stands for an unknown category, besides an empty one.
+        names: what the columns `id`, `score` and `selected` are called in the file, where it is something else.
 
     Raises:
-        UserError: missing file, no UTF-8, a malformed line, a missing or unknown column, a score that is not a finite
-            number or is negative, a selection other than 0 or 1, a duplicate id, or fewer than two rows.
+        UserError: a file that is no table (`table_files`), a malformed line, a missing or unknown column, a score that
+            is not a finite number or is negative, a selection that is neither yes nor no, more selected than applied,
+            a duplicate id, or fewer than two rows.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file. Give a CSV file with a header and one row a candidate.")
-    lines = _read_rows(path)
+    lines = read_rows(path)
     where, header = next(lines, (f"{path}:1", []))
+    header = _rename(header, names, where=where)
     columns, kind = _check_header(header, attributes, where=where)
     rows, values, seen = [], [], {}
     for where, cells in lines:
         if len(cells) != len(header):
             raise UserError(f"{where}: {len(cells)} cells, but the header has {len(header)}. Quote cells with commas.")
         row = dict(zip(header, cells, strict=True))
+        categories = {name: row[name] for name in columns}
+        if APPLICANTS in row:
+            applied, selected = (_read_count(row[name], name, where=where) for name in (APPLICANTS, SELECTED))
+            if selected > applied or len(rows) + applied > MOST_APPLICANTS:
+                limit = (
+                    f"selected={selected} of applicants={applied}; at most all, and {MOST_APPLICANTS:,} in the table"
+                )
+                raise UserError(f"{where}: {limit}. Correct the row, or audit the counts in parts.")
+            rows += [Candidate(str(len(rows) + i), "", categories) for i in range(applied)]
+            values += [1.0] * selected + [0.0] * (applied - selected)
+            continue
         row_id = row.get(ID, str(len(rows)))
         if row_id in seen:
             raise UserError(f"{where}: the id '{row_id}' was already used at {seen[row_id]}. Keep one row a candidate.")
         seen[row_id] = where
-        rows.append(Candidate(row_id, "", {name: row[name] for name in columns}))
+        rows.append(Candidate(row_id, "", categories))
         values.append(_read_value(row[kind], kind, where=where, allow_negative=allow_negative))
     if len(rows) < MIN_ROWS:
         raise UserError(f"{path}: holds {len(rows)} candidates. Give at least {MIN_ROWS} rows below the header.")
@@ -103,40 +124,32 @@ def load_ready_table(
     return ReadyTable(table, np.array(values), kind, ID in header, taken)
 
 
-def _read_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield the place and the cells of each row that has any."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-        reader = csv.reader(line.decode("utf-8-sig") for _, line in read_bounded_lines(stream, path))
-        try:
-            for cells in filter(None, reader):
-                yield f"{path}:{reader.line_num}", [cell.strip() for cell in cells]
-        except csv.Error as error:
-            raise UserError(f"{path}:{reader.line_num}: not CSV ({error}). Save the table as CSV again.") from error
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{path}:{reader.line_num + 1}: byte {error.start} is not UTF-8. {SAVE_AS} (iconv -f CP1252 -t UTF-8 "
-                "converts a file of an older Excel)."
-            ) from error
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error}). Copy it again.") from error
+def _rename(header: list[str], names: Mapping[str, str], *, where: str) -> list[str]:
+    """Call the columns by our names: those that are given, and else those that differ in case alone."""
+    given = {theirs: ours for ours, theirs in names.items() if theirs}
+    if lacking := [theirs for theirs in given if theirs not in header]:
+        hint = find_close(lacking[0], header)
+        raise UserError(f"{where}: no column '{lacking[0]}'; the columns are {', '.join(header)}.{hint}")
+    others = {ID, SCORE, SELECTED, APPLICANTS} - set(given.values()) - set(header)
+    renamed = [given.get(name, name.lower() if name.lower() in others else name) for name in header]
+    if len(set(renamed)) < len(renamed):
+        twice = next(name for name in renamed if renamed.count(name) > 1)
+        raise UserError(f"{where}: a column name, {twice}, occurs twice in {header}. Rename one of the two.")
+    return renamed
 
 
 def _check_header(header: list[str], attributes: Sequence[str], *, where: str) -> tuple[list[str], str]:
     if not header:
         raise UserError(f"{where}: the file is empty. Give a header and one row a candidate.")
-    if header[0].startswith("PK"):
-        raise UserError(f"{where}: this is an Excel workbook or another archive, not text. {SAVE_AS}")
-    if len(header) == 1 and (mark := next((mark for mark in ";\t|" if mark in header[0]), "")):
-        raise UserError(f"{where}: the cells seem to be separated by {mark!r} instead of a comma. {SAVE_AS}")
-    if len(set(header)) < len(header):
-        raise UserError(f"{where}: a column name occurs twice in {header}. Rename one of the two.")
     kinds = [name for name in (SCORE, SELECTED) if name in header]
     if len(kinds) != 1:
         raise UserError(
-            f"{where}: needs exactly one of the columns '{SCORE}' (numbers) and '{SELECTED}' (0 or 1), spelt so, got "
-            f"{header}. Rename or drop one."
+            f"{where}: needs exactly one of the columns '{SCORE}' (numbers) and '{SELECTED}' (yes or no), got "
+            f"{header}. Say which it is with --score_column or --selected_column, or drop one."
         )
-    columns = list(attributes) or [name for name in header if name not in (ID, SCORE, SELECTED)]
+    if APPLICANTS in header and kinds != [SELECTED]:
+        raise UserError(f"{where}: a table of counts needs '{SELECTED}' beside '{APPLICANTS}', got {header}. Add it.")
+    columns = list(attributes) or [name for name in header if name not in (ID, SCORE, SELECTED, APPLICANTS)]
     have = f"the columns are {', '.join(header)}"
     if not columns:
         raise UserError(f"{where}: no column of an attribute; {have}. Name some with --attributes.")
@@ -146,15 +159,23 @@ def _check_header(header: list[str], attributes: Sequence[str], *, where: str) -
     return columns, kinds[0]
 
 
+def _read_count(text: str, name: str, *, where: str) -> int:
+    digits = text.removesuffix(".0")
+    if not (digits.isascii() and digits.isdigit()):
+        raise UserError(f"{where}: {name}='{text}' is not a whole number from 0 on. Write it in digits.")
+    return int(digits)
+
+
 def _read_value(text: str, kind: str, *, where: str, allow_negative: bool) -> float:
-    if kind == SELECTED and text not in ("0", "1"):
-        raise UserError(f"{where}: selected='{text}', expected 0 or 1. Write 1 for yes and 0 for no.")
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    if kind == SELECTED:
+        word = " ".join(text.lower().split())
+        if word not in YES | NO:
+            raise UserError(f"{where}: selected='{text}' is neither yes nor no. Write 1 or yes, and 0 or no.")
+        return float(word in YES)
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not math.isfinite(value):
-        raise UserError(f"{where}: score='{text}' is not a finite number such as 0.5. Mend it, or delete the row.")
+        advice = "Write a point for the decimal comma." if "," in text else "Mend it, or delete the row."
+        raise UserError(f"{where}: score='{text}' is not a finite number such as 0.5. {advice}")
     if value < 0 and not allow_negative:
         raise UserError(
             f"{where}: score={text} is negative, which often stands for a missing score. Delete such rows, or pass "

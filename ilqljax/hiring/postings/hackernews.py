@@ -10,7 +10,7 @@ import html
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from html.entities import html5
 from pathlib import Path
@@ -25,6 +25,8 @@ from ilqljax.hiring.word_files import load_words
 logger = logging.getLogger(__name__)
 
 RAW_KEYS = frozenset({"id", "text", "locations", "remote"})
+ITEM_KEYS = frozenset({"id", "time", "type"})  # of the API's own items
+POST_TYPES = ("comment", "job")
 PREPARED_KEYS = frozenset({"q_value", "q_val", "cleaned_text", "technologies", "company"})
 MAX_COMPANY_WORDS = 4
 MIN_PLACE_POSTS = 3
@@ -111,6 +113,8 @@ def _write_link(match: re.Match[str]) -> str:
 def load_hackernews(path: str | Path) -> list[Posting]:
     """Load posts: raw JSONL, JSONL with the prepared columns, or a folder holding those as a Hugging Face dataset.
 
+    Raw lines are also the API's own items (`by`, `id`, `kids`, `parent`, `text`, `time`, `type`), which say nothing of
+    places; what is no post, deleted or null there is left out and counted.
     The original project's prepared columns are `text` (or `cleaned_text`), `location`, `company`, `title` and
     `technologies`. A row's number is its id. The columns `prompt` and `q_value` (`q_val`) hold the original's prompt
     and score, which are made again here. A `UserError` if there is no post with a word.
@@ -118,7 +122,10 @@ def load_hackernews(path: str | Path) -> list[Posting]:
     if Path(path).is_dir():
         rows, is_prepared = list_dataset(Path(path)), True
     else:
-        rows, keys = read_json_lines(path), next((row.keys() for _, row in read_json_lines(path)), set())
+        rows = read_json_lines(path, take_null=True)
+        keys = next((row.keys() for _, row in read_json_lines(path, take_null=True) if row), set())
+        if keys >= ITEM_KEYS:
+            rows = _select_posts(list(rows), path)
         is_prepared = RAW_KEYS.isdisjoint(keys - {"text"}) and not PREPARED_KEYS.isdisjoint(keys)
     if is_prepared:
         rows = ((where, {**row, "id": str(number)}) for number, (where, row) in enumerate(rows))
@@ -134,6 +141,20 @@ def load_hackernews(path: str | Path) -> list[Posting]:
     return [
         replace(p, company="") if p.company and counts[p.company.casefold()] >= MIN_PLACE_POSTS else p for p in postings
     ]
+
+
+def _select_posts(
+    items: Sequence[tuple[str, Mapping[str, Any]]], path: str | Path
+) -> list[tuple[str, Mapping[str, Any]]]:
+    posts = [
+        (where, {"id": row["id"], "text": row["text"], "locations": []})
+        for where, row in items
+        if row.get("type") in POST_TYPES and row.get("text") and not (row.get("deleted") or row.get("dead"))
+    ]
+    if len(posts) < len(items):
+        n = len(items) - len(posts)
+        logger.warning("%s: %d items that are null, deleted or no post are left out", path, n)
+    return posts
 
 
 def _read_raw(row: Mapping[str, Any], *, where: str) -> Posting:

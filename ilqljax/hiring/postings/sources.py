@@ -30,14 +30,18 @@ def detect_source(path: str | Path) -> str:
             f"{path}: holds neither jobs.jsonl, nor {workable.JOBS_FOLDER}/, nor a saved Hugging Face dataset. "
             f"Give one of these, a file, or name the source ({', '.join(SOURCES)})."
         )
-    keys = set(next((row for _, row in read_json_lines(path)), {}))
+    keys = set(next((row for _, row in read_json_lines(path, take_null=True) if row), {}))
     if not keys:
         raise UserError(f"{path}: is empty. Give a file with at least one posting.")
     if keys >= workable.RAW_KEYS:
         return "workable_raw"
     if "description" in keys:
         return "jobs"
-    if keys >= hackernews.RAW_KEYS or (keys & {"text", "cleaned_text"} and keys & hackernews.PREPARED_KEYS):
+    if (
+        keys >= hackernews.RAW_KEYS
+        or keys >= hackernews.ITEM_KEYS
+        or (keys & {"text", "cleaned_text"} and keys & hackernews.PREPARED_KEYS)
+    ):
         return "hackernews"
     raise UserError(
         f"{path}:1: the fields {sorted(keys)} are of no known format. Expected id, title, description (jobs.jsonl); "
