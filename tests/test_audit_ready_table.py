@@ -209,3 +209,39 @@ def test_a_table_of_counts_is_that_of_its_applicants(tmp_path):
     path.write_text("sex,Applicants,Selected\nf,120,31\nm,140,52\nf,5,0\n")
     rows = {row["category"]: row for row in audit(path)["attributes"][0]["rates"]["before"]["selection"]["rows"]}
     assert [(rows[c]["n_assessed"], rows[c]["n_selected"]) for c in "fm"] == [(125, 31), (140, 52)]
+
+
+def test_a_damaged_table_is_read_or_refused_whatever_the_damage(tmp_path):
+    rng = np.random.default_rng(0)
+    pieces = [
+        b'"',
+        b",",
+        b";",
+        b"\n",
+        b"\r",
+        b"\0",
+        b"\xff",
+        b"\xfe\xff",
+        b"PK\x03\x04",
+        b"\x1f\x8b",
+        b"9" * 20,
+        b"sep=;\n",
+    ]
+    originals = [TEXT.encode(), TEXT.encode("utf-16"), TEXT.replace(",", ";").encode("cp1252")]
+    originals.append(b"sex,applicants,selected\nf,10,3\nm,20,9\n")
+    n_read = 0
+    for number in range(600):
+        content = bytearray(originals[number % 4])
+        for _ in range(rng.integers(1, 4)):
+            at = int(rng.integers(len(content) + 1))
+            if rng.random() < 0.5:
+                content[at:at] = pieces[rng.integers(len(pieces))]
+            else:
+                content[at : at + int(rng.integers(6))] = bytes([rng.integers(256)])
+        (tmp_path / "t").write_bytes(content)
+        try:
+            load_ready_table(tmp_path / "t")
+            n_read += 1
+        except UserError as error:
+            assert "\n" not in str(error)
+    assert 20 < n_read < 400

@@ -8,8 +8,10 @@ or as a first line `sep=;` says. Excel and Parquet files are read by pandas, wit
 import codecs
 import csv
 import gzip
+import itertools
 import logging
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,7 +47,7 @@ def read_rows(path: str | Path) -> Rows:
             raise UserError(f"{path}: this is a workbook of Excel before 2007. Save it as .xlsx or CSV.")
         else:
             yield from _read_text(path, _detect_encoding(path, magic))
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({error}). Copy it again.") from error
 
 
@@ -71,17 +73,18 @@ def _detect_encoding(path: Path, magic: bytes) -> str:
 
 
 def _read_text(path: Path, encoding: str) -> Rows:
-    with _open(path) as stream:
-        lines = _decode_lines(stream, path, encoding)
-        first = next(lines, "")
-        mark, n_before = first.strip(), 0
-        if mark.lower().startswith("sep=") and len(mark) == 5:
-            delimiter, n_before, first = mark[4], 1, next(lines, "")
-        else:
-            delimiter = max(DELIMITERS, key=lambda each: len(next(csv.reader([first], delimiter=each), [])))
-        reader = csv.reader(_chain(first, lines), delimiter=delimiter, strict=True)
-        width, start = 0, n_before + 1
-        try:
+    start = 1  # line of the row that is being read
+    try:
+        with _open(path) as stream:
+            lines = _decode_lines(stream, path, encoding)
+            first = next(lines, "")
+            mark, n_before = first.strip(), 0
+            if mark.lower().startswith("sep=") and len(mark) == 5:
+                delimiter, n_before, first = mark[4], 1, next(lines, "")
+            else:
+                delimiter = max(DELIMITERS, key=lambda each: len(next(csv.reader([first], delimiter=each), [])))
+            reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True)
+            width, start = 0, n_before + 1
             for cells in reader:
                 where = f"{path}:{start}"
                 width = width or len(cells)
@@ -90,12 +93,11 @@ def _read_text(path: Path, encoding: str) -> Rows:
                 if any(cells):
                     yield where, [cell.strip() for cell in cells]
                 start = n_before + reader.line_num + 1
-        except csv.Error as error:
-            raise UserError(
-                f"{path}:{start}: not CSV ({error}). Is there a stray quote? Remove or double it."
-            ) from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}:{start}: not {encoding} text ({error.reason}). Save it as UTF-8.") from error
+    except csv.Error as error:
+        advice = "Is there a stray quote or line break? Remove or double it."
+        raise UserError(f"{path}:{start}: not CSV ({error}). {advice}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}:{start}: not {encoding} text ({error.reason}). Save it as UTF-8.") from error
 
 
 def _decode_lines(stream: BinaryIO, path: Path, encoding: str) -> Iterator[str]:
@@ -104,11 +106,6 @@ def _decode_lines(stream: BinaryIO, path: Path, encoding: str) -> Iterator[str]:
         return
     for number, line in read_bounded_lines(stream, path):
         yield line.decode(encoding if number == 1 or encoding == "cp1252" else "utf-8")
-
-
-def _chain(first: str, rest: Iterable[str]) -> Iterator[str]:
-    yield from filter(None, [first])
-    yield from rest
 
 
 def _swallowed_rows(cell: str, delimiter: str, width: int) -> bool:
