@@ -200,3 +200,19 @@ def test_leftovers_of_a_killed_run_are_cleared_when_it_is_resumed(config):
     config.resume = config.run_dir
     start(config)
     assert list(run_dir.rglob(".*")) == []
+
+
+@pytest.mark.parametrize("section", ["matcher", "held_out"])
+def test_a_runs_function_is_code_of_others_and_called_only_if_its_module_is_named(config, section):
+    function = {"name": "callable", "function": "os.path:join"}
+    if section == "matcher":
+        config.matcher = function
+    else:
+        config.evaluator.held_out_matcher = function
+    with runs.claim_run_dir(runs.choose_run_dir(config), config, overrides={}) as run_dir:
+        pass
+    with pytest.raises(UserError, match=r"calls a function of the module os\.path.*--imports os\.path$"):
+        runs.open_run_config(run_dir)
+    with pytest.raises(UserError, match=r"--imports json,os\.path$"):
+        runs.open_run_config(run_dir, imports=("json",))
+    assert runs.open_run_config(run_dir, imports=("os.path",))[1].imports == ("os.path",)

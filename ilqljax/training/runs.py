@@ -17,7 +17,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -212,8 +212,23 @@ def open_run_config(run_dir: str | Path, *, imports: tuple[str, ...] = ()) -> tu
             f"{folder} is a run of a task that is not installed: its config imports {', '.join(sorted(named))}. That "
             "is code of whoever trained it. If you trust it, name it: --imports " + ",".join(sorted(named))
         )
+    called = {text.partition(":")[0] for text in find_functions(config)}
+    if missing := sorted(called - set(imports)):
+        raise UserError(
+            f"{folder}/config.json calls a function of the module {missing[0]}, code of whoever trained the run. If "
+            f"you trust it, name it: --imports {','.join([*imports, *missing])}"
+        )
     config.imports = imports
     return folder, read_run_config(config)
+
+
+def find_functions(section: Any) -> list[str]:
+    """Return the Python functions ("package.module:function") that a config names under a key `function`, anywhere."""
+    if not isinstance(section, Mapping | ConfigDict):
+        return []
+    own = section.get("function")
+    inner = [text for value in section.values() for text in find_functions(value)]
+    return [*([own] if isinstance(own, str) and own else []), *inner]
 
 
 def save_tokenizer(run_dir: Path, tokenizer: Tokenizer) -> None:
