@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ilqljax.data.files import save_with_checksum
+from ilqljax.hiring.data import prepare
 from ilqljax.hiring.evaluation.record import load_evaluations
 from ilqljax.hiring.matching.matcher import TfidfMatcher
 from ilqljax.models.io.hf import load_language_model
@@ -77,6 +78,7 @@ def test_it_is_judged_again_without_asking_the_matcher_for_its_rewards(old_run, 
         return ranks(self, texts, k)
 
     monkeypatch.setattr(TfidfMatcher, "top_k", count)
+    monkeypatch.setattr(prepare, "HEADROOM_MATCHERS", ())  # as for an engine that may cost money
     data = open_run(old_run).build_section("data")
     assert len(data.prepared.rewrites) > 100 and not asked
     evaluate_run(old_run, out_dir=tmp_path / "again")

@@ -2,7 +2,7 @@
 
 The folder (its files: `prepared`) appears whole or not at all. One whose inputs, settings and versions are the same is
 used again. Any other, and one with a damaged file, is prepared again, and asks the matcher only for what nobody asked
-it before: rewards outlive folders (`folders`).
+it before: rewards outlive folders (`folders`). An engine that runs here is asked once more, for the headroom.
 """
 
 import hashlib
