@@ -151,19 +151,19 @@ def test_large_tables_are_audited_without_a_row_by_row_bootstrap(tmp_path):
 TEXT = "id,Geschlecht,score\n1,männlich,0.5\n2,weiblich,0.25\n"
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        gzip.compress(TEXT.encode()),
-        TEXT.encode("utf-8-sig"),
-        TEXT.encode("utf-16"),
-        TEXT.encode("cp1252"),
-        TEXT.replace(",", ";").encode(),
-        TEXT.replace(",", "\t").encode(),
-        TEXT.replace(",", "|").replace("\n", "\r\n").encode(),
-        b"sep=;\r\n" + TEXT.replace(",", ";").encode("cp1252"),
-    ],
-)
+FORMS = {
+    "gzip": gzip.compress(TEXT.encode()),
+    "UTF-8 with its mark": TEXT.encode("utf-8-sig"),
+    "UTF-16": TEXT.encode("utf-16"),
+    "Windows-1252": TEXT.encode("cp1252"),
+    "semicolons": TEXT.replace(",", ";").encode(),
+    "tabs": TEXT.replace(",", "\t").encode(),
+    "bars": TEXT.replace(",", "|").replace("\n", "\r\n").encode(),
+    "sep": b"sep=;\r\n" + TEXT.replace(",", ";").encode("cp1252"),
+}
+
+
+@pytest.mark.parametrize("content", FORMS.values(), ids=FORMS)
 def test_text_is_read_however_it_is_encoded_and_separated(tmp_path, content):
     path = tmp_path / "table"
     path.write_bytes(content)
