@@ -17,6 +17,14 @@ from ilqljax.training.run_config import load_run_config, read_run_config
 TERM, INT = signal.SIGTERM, signal.SIGINT
 
 
+@pytest.fixture(autouse=True)
+def heeded_interrupts():
+    """Heed SIGINT also where the tests run in the background, in which shells have it ignored."""
+    before = signal.signal(INT, signal.default_int_handler)
+    yield
+    signal.signal(INT, signal.SIG_DFL if before is None else before)
+
+
 def get_handlers():
     wakeup = signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(wakeup)
