@@ -1,5 +1,7 @@
 """Adapters: gradients by the chain rule, one frozen base for all, the same numbers merged, and meshes."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,7 @@ from ilqljax.errors import UserError
 from ilqljax.models import lora
 from ilqljax.models.backbone import compute_logits
 from ilqljax.models.gpt2 import GPT2, GPT2Config
+from ilqljax.models.io.hf import trunk_to_torch
 from ilqljax.models.io.networks import Networks, load_networks, save_networks
 from ilqljax.models.llama import Llama, LlamaConfig
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig, merge_adapters, policy_trunk
@@ -22,6 +25,8 @@ from ilqljax.rl.algorithms import find_unreached, init_learner_state, make_learn
 from ilqljax.rl.objectives.likelihood import token_cross_entropy
 from ilqljax.rl.optim import OptimConfig, make_optimizer
 from ilqljax.rl.steps import TargetConfig, make_train_step
+from ilqljax.training.evaluation import Trained
+from ilqljax.training.export import export_policy
 from ilqljax.training.mesh import MeshConfig, infer_param_shardings, make_mesh, shard_batch
 from tests.dialogues import Talk, answer
 
@@ -178,6 +183,20 @@ def test_acting_and_the_exported_folder_equal_merged_networks(backbone, networks
             np.testing.assert_array_equal(got.tokens, want.tokens)
             np.testing.assert_allclose(got.advantage, want.advantage, rtol=1e-4, atol=1e-4)
             np.testing.assert_allclose(got.log_probability, want.log_probability, rtol=1e-4, atol=1e-4)
+
+
+def test_an_exported_policy_has_its_adapter_merged(tmp_path):
+    model = make_model("llama", frozen_value=True)
+    trunk = random_adapter(jax.jit(model.init_trunk)(jax.random.key(0)))
+    base, adapter = lora.split_adapter(trunk)
+    trained = Trained(SimpleNamespace(model=model), None, {"base": base, "policy": adapter}, {})
+    config, built = SimpleNamespace(decode=DecodeConfig(max_new_tokens=3)), SimpleNamespace(tokenizer=TOKENIZER)
+    export_policy(tmp_path / "policy", config, built, trained)
+    exported = policy_trunk(load_networks(tmp_path / "policy").params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), exported, lora.merge_adapter(trunk))
+    assert np.abs(exported["h"]["attn"]["q_proj"]["kernel"] - base["h"]["attn"]["q_proj"]["kernel"]).max() > 0.1
+    with pytest.raises(ValueError, match="merge adapters"):
+        trunk_to_torch(trunk, model.backbone.config)
 
 
 def count_bytes(tree):

@@ -19,7 +19,7 @@ from ilqljax.models.builders import BuiltModel, count_parameters
 from ilqljax.models.io.gguf import SMOLLM2
 from ilqljax.models.io.networks import NETWORKS, OPTIONS, Networks, save_networks
 from ilqljax.models.io.peft import ADAPTER_CONFIG, save_adapter
-from ilqljax.models.lora import split_adapter
+from ilqljax.models.lora import merge_adapter, split_adapter
 from ilqljax.models.value_lm import policy_trunk
 from ilqljax.training.evaluation import Trained
 from ilqljax.training.processes import is_first_process
@@ -40,7 +40,9 @@ def export_policy(
     if not is_first_process():
         return
     _refuse_other(directory, ADAPTER_CONFIG, what="an adapter")
-    params, target = (trained.params, trained.target) if critic else ({"policy": policy_trunk(trained.params)}, {})
+    params, target = trained.params, trained.target
+    if not critic:
+        params, target = {"policy": merge_adapter(policy_trunk(params))}, {}
     networks, longest = Networks(trained.learner.model, params, target), config.decode.max_new_tokens
     save_files(
         directory,

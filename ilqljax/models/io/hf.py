@@ -111,6 +111,8 @@ def trunk_from_torch(
 def trunk_to_torch(trunk: Mapping, config: Config) -> dict[str, np.ndarray]:
     """Name a trunk's parameters as transformers does in a whole model; the inverse of `trunk_from_torch`."""
     family, flat, weights = find_family(config), flatten(trunk), {}
+    if others := flat.keys() - {path for path, _ in family.table(config).values()}:
+        raise ValueError(f"the trunk has arrays that a model has no names for, such as {min(others)}: merge adapters")
     for name, (path, _) in family.table(config).items():
         array = np.asarray(flat[path], np.float32)
         if family.transposed and path.endswith("kernel"):
