@@ -300,6 +300,7 @@ def test_sample_with_the_plant_finds_it_and_without_it_does_not(tmp_path):
     assert min(found["0"]) > 0.05
 
 
+@pytest.mark.slow
 def test_real_posts_are_audited(shared_dir, tmp_path):
     posts = shared_dir / "data" / "hn_who_is_hiring.jsonl.gz"
     arguments = ["--jobs", posts, "--candidates", "sample", "--max_postings", 30, "--attributes", "gender"]

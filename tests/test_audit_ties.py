@@ -97,6 +97,7 @@ def test_words_say_what_was_counted():
     assert "rank nobody" not in describe_ties(dict.fromkeys(["shortlist", "selected", "all", "empty"], 0), 1, seed=0)
 
 
+@pytest.mark.slow
 def test_sorting_the_candidates_by_sex_makes_no_effect(tmp_path):
     """All 120 have one text: in the order of the file the first 20 would be shortlisted, all of one sex."""
     rows = [{"id": str(i), "text": "nurse", "attributes": {"sex": "fm"[i % 2]}} for i in range(120)]

@@ -98,6 +98,7 @@ def test_another_postings_text_fails():
     assert find_failures(second.description, first)
 
 
+@pytest.mark.slow
 def test_every_operator_passes_on_the_whole_sample():
     for posting in make_market(n_candidates=1)[0]:
         for operator, text in rewrite_posting(posting):

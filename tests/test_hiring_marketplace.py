@@ -76,6 +76,7 @@ def test_planted_effect_is_found():
     assert -10 < scores[codes == "neutral"].mean() < -3
 
 
+@pytest.mark.slow
 def test_without_the_plant_the_audit_finds_nothing_in_about_95_percent_of_seeds():
     """Intervals of (share of women for feminine minus for masculine wording) cover 0 as often as they claim."""
     covered = []

@@ -186,6 +186,7 @@ def test_critics_read_the_fitting_guesses_trunk_and_steer_the_named_policies(mon
     assert list(rows) == ["data", "information gain", *clone_rows, *steered_rows]
 
 
+@pytest.mark.slow
 def test_clones_start_from_each_other_and_no_two_share_a_seed(monkeypatch, tmp_path):
     seen = []
 
