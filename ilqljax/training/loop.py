@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ilqljax.data.dataset import ROUNDING, ListRLDataset, RLDataset
@@ -139,8 +138,9 @@ def check_teaching(name: str, rows: ListRLDataset, *, critic: bool) -> None:
             raise UserError(f"{found}. {cause}")
         logger.warning("%s. %s", found, cause)
     if critic and n > 1:
-        returns = [float(rows.get_item(i).rewards.sum()) for i in range(n)]
-        if np.ptp(returns) <= ROUNDING * np.abs(returns).max():
+        returns = (float(rows.get_item(i).rewards.sum()) for i in range(n))  # read until two differ
+        first = next(returns)
+        if all(abs(other - first) <= ROUNDING * max(abs(other), abs(first)) for other in returns):
             advice = "a critic finds nothing to prefer in them. Check the rewards, or clone (bc)."
             logger.warning("%s: all %d rows have the same return: %s", name, n, advice)
 

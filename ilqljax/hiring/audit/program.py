@@ -34,7 +34,8 @@ from ilqljax.hiring.audit.ready_table import SCORE as SCORED
 from ilqljax.hiring.audit.tables import format_json, list_tables, state_lowest
 from ilqljax.hiring.audit.ties import describe_ties
 from ilqljax.hiring.data.prepare import choose_some
-from ilqljax.hiring.evaluation.headroom import HEADROOM_MATCHERS, describe_headroom
+from ilqljax.hiring.edits.operators import OPERATORS
+from ilqljax.hiring.evaluation.headroom import HEADROOM_MATCHERS, HEADROOM_POSTINGS, describe_headroom, list_edits
 from ilqljax.hiring.evaluation.record import Rewrite
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.matching.matcher import Matcher
@@ -187,7 +188,8 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
     jobs = SAMPLE if args.sample else args.jobs
     known, candidates = load_jobs(args, jobs)
     candidates, taken = unify_candidates(candidates, unknown=list_unknown(args), names=list_names(args))
-    config = make_config(args, AttributeTable.from_candidates(candidates))
+    table = AttributeTable.from_candidates(candidates)
+    config = make_config(args, table)
     rewrite_of = load_rewrites(args.rewrites, known=known, policy=args.policy) if args.rewrites else {}
     postings = [posting for posting in known if not rewrite_of or posting.id in rewrite_of]
     rewrites = [rewrite_of[posting.id] for posting in postings if rewrite_of]
@@ -216,9 +218,10 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
     ]
     if not rewrites and args.matcher in HEADROOM_MATCHERS:
         scores = [replace(choose_score(config, name), k=args.top) for name in config.attributes]
-        table = AttributeTable.from_candidates(candidates)
-        found = describe_headroom(postings, table, scores, matcher=matcher, seed=args.seed)
-        facts.append(("Headroom of rewording", " ".join(found)))
+        some = choose_some(postings, HEADROOM_POSTINGS, seed=args.seed)
+        edits, groups = list_edits(some, operators=tuple(OPERATORS), seed=args.seed), [p.group for p in some]
+        found = describe_headroom(edits, table, scores, matcher=matcher, groups=groups, seed=args.seed)
+        facts += [("Headroom of rewording", " ".join(found))] if found else []
     if rewrites:
         facts.insert(1, ("Rewrites", f"{len(rewrites):,}, from {args.rewrites}"))
     if SAMPLE in (jobs, args.candidates):

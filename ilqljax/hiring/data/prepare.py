@@ -37,11 +37,9 @@ from ilqljax.hiring.edits.operators import ALL_OPERATORS, OPERATORS, require_ope
 from ilqljax.hiring.evaluation.headroom import (
     HEADROOM_MATCHERS,
     HEADROOM_POSTINGS,
-    HEADROOM_SHUFFLES,
     ORIGINAL,
     Edits,
-    HeadroomConfig,
-    measure_headroom,
+    describe_headroom,
 )
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
@@ -273,21 +271,13 @@ def _describe_headroom(
     chosen = {posting_id: i for i, posting_id in enumerate(choose_some(ids, HEADROOM_POSTINGS, seed=config.seed))}
     rows = [row for row in rows if row.posting_id in chosen]
     safe = [row for row in rows if row.operator == ORIGINAL or not row.guardrail_failures]
-    if len(safe) == len(chosen) or reward.matcher.n_candidates < 2:
-        return ""
     safe.sort(key=lambda row: row.operator != ORIGINAL)
     texts, names = (tuple(getattr(row, name) for row in safe) for name in ("text", "operator"))
     edits = Edits(texts, names, np.array([chosen[row.posting_id] for row in safe]), n_refused=len(rows) - len(safe))
     group_of = {posting.id: posting.group for posting in postings}
-    (found,) = measure_headroom(
-        edits,
-        reward.table,
-        [reward.config],
-        matcher=reward.matcher,
-        groups=[group_of[posting_id] for posting_id in chosen],
-        config=HeadroomConfig(n_shuffles=HEADROOM_SHUFFLES, seed=config.seed),
-    )
-    return found.describe()
+    groups, scores = [group_of[posting_id] for posting_id in chosen], [reward.config]
+    found = describe_headroom(edits, reward.table, scores, matcher=reward.matcher, groups=groups, seed=config.seed)
+    return "".join(found)
 
 
 def save_samples(path: str | Path, samples: Iterable[tuple[str, str]], *, source: str) -> int:

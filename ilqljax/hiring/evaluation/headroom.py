@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from ilqljax.data.types import Array
 from ilqljax.errors import UserError, check_range
 from ilqljax.hiring.attributes import AttributeTable
-from ilqljax.hiring.edits.operators import ALL_OPERATORS, OPERATORS, rewrite_posting
+from ilqljax.hiring.edits.operators import ALL_OPERATORS, rewrite_posting
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.matching.matcher import Matcher
 from ilqljax.hiring.postings.posting import Posting, build_prompt, normalize_spaces
@@ -187,21 +187,18 @@ def measure_headroom(
 
 
 def describe_headroom(
-    postings: Sequence[Posting],
+    edits: Edits,
     table: AttributeTable,
     scores: Sequence[RewardConfig],
     *,
     matcher: Matcher,
+    groups: Sequence[str],
     seed: int,
 ) -> list[str]:
-    """Say in one sentence a score what rewording could gain, by the usual operators on a seeded choice of postings."""
-    if matcher.n_candidates < 2:
+    """Say in one sentence a score what the edits could gain, where headroom is only mentioned; nothing without any."""
+    if matcher.n_candidates < 2 or len(edits.texts) == len(groups):
         return []
-    rows = np.random.default_rng(seed).permutation(len(postings))[:HEADROOM_POSTINGS]
-    chosen = [postings[row] for row in np.sort(rows)]
-    edits = list_edits(chosen, operators=tuple(OPERATORS), seed=seed)
     config = HeadroomConfig(n_shuffles=HEADROOM_SHUFFLES, seed=seed)
-    groups = [posting.group for posting in chosen]
     found = measure_headroom(edits, table, scores, matcher=matcher, groups=groups, config=config)
     return [each.describe() for each in found]
 
