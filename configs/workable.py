@@ -103,7 +103,6 @@ def start_pretrained(config: ConfigDict) -> None:
     config.data.n_practice = 0
     config.tokenizer = {"name": "pretrained", "chat": True, "instruction": INSTRUCTION}
     config.model = {"name": "llama", "path": "smollm2", "lora_rank": 16, "frozen_value": True, "q_head": "low_rank"}
-    config.model.unroll = 30
     for stage, steps, lr in ((config.pretrain, 60, 1e-3), (config.train, 500, 2e-3)):
         if stage.total_steps:
             stage.update({"total_steps": steps, "lr": lr, "warmup_steps": -1, "n_rollouts": 8})

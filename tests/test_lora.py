@@ -16,6 +16,7 @@ from ilqljax.decoding.sampling import prepare_for_decoding
 from ilqljax.errors import UserError
 from ilqljax.models import lora
 from ilqljax.models.backbone import compute_logits
+from ilqljax.models.cpu import compile_for
 from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.io.hf import trunk_to_torch
 from ilqljax.models.io.networks import Networks, load_networks, save_networks
@@ -210,7 +211,8 @@ def test_policy_value_and_target_share_one_copy_of_the_base():
     assert count_bytes(base) > 4 * count_bytes(adapter)
     heads = count_bytes([state.params[name] for name in ("v", "q1", "q2")])
     assert count_bytes((state.params, state.frozen)) == count_bytes(base) + 2 * count_bytes(adapter) + heads
-    acting = prepare_for_decoding(model, select_acting_params(state), state.target, critic=True)
+    with compile_for("gpu"):  # a CPU's layout has a copy of the outputs besides
+        acting = prepare_for_decoding(model, select_acting_params(state), state.target, critic=True)
     assert set(acting.trunks) == {"policy", "value", "target"}
     assert count_bytes((acting.trunks, acting.base)) == count_bytes(base) + 3 * count_bytes(adapter)
     # Adam's moments are of what learns alone.
@@ -233,7 +235,8 @@ def test_a_base_in_half_precision_takes_half_and_computes_nearly_the_same(tmp_pa
         policy_trunk(loaded.params), loaded.model.run_trunk(policy_trunk(loaded.params), tokens).hidden
     )
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)  # merged in float32, nothing is rounded again
-    acting = prepare_for_decoding(half, params, {}, critic=False)
+    with compile_for("gpu"):
+        acting = prepare_for_decoding(half, params, {}, critic=False)
     assert count_bytes(acting) == count_bytes((bases[1], state.params["policy"]))
 
 

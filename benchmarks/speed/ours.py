@@ -188,8 +188,8 @@ def make_act(work: ActWork) -> Callable[[int], None]:
 
 
 def load_pretrained(work: PretrainedWork, options: ValueLMConfig) -> tuple[ValueLM, dict]:
-    """Load the item's model, with rows for the control tokens and its layers unrolled, and its trunk."""
-    backbone, trunk = load_language_model(work.path, dtype=work.dtype, unroll=work.sizes.n_layer)
+    """Load the item's model, with rows for the control tokens, and its trunk."""
+    backbone, trunk = load_language_model(work.path, dtype=work.dtype)
     trunk = resize_vocabulary(trunk, work.sizes.vocab_size, n_text=work.sizes.n_text)
     config = dataclasses.replace(backbone.config, vocab_size=work.sizes.vocab_size)
     return ValueLM(type(backbone)(config), options), trunk

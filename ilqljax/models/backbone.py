@@ -114,8 +114,12 @@ def run_blocks(
     if isinstance(layers, tuple):
         x, new_kv = on_cpu.run_layers(block(c, return_kv, deterministic, parent=None), layers, x, cache, *shared)
     else:
+        if c.remat:
+            block = nn.remat(block, prevent_cse=False)
+        elif use_cpu_tricks() and c.unroll < c.n_layer:  # what is unrolled has nothing stacked
+            block = products.keep_products(block)
         stack = nn.scan(
-            nn.remat(block, prevent_cse=False) if c.remat else block,
+            block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, *[nn.broadcast] * len(shared)),

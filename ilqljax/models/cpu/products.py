@@ -5,8 +5,10 @@ units only if the sums are asked for in float32, the contracted axis is the last
 rows or more; other products are done number by number (docs/performance.md).
 """
 
+from collections.abc import Callable
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
@@ -23,6 +25,15 @@ BLOCK, FEW_ROWS = 64, 64
 def is_half(dtype: jax.typing.DTypeLike) -> bool:
     """Tell whether a dtype is one of half precision."""
     return jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
+
+
+def keep_products(block: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """Let the backward pass of stacked layers read a block's products alone, and compute the rest again.
+
+    XLA stacks every number that a backward pass reads, three copies of one normed row among them; on a CPU the time
+    goes into writing them.
+    """
+    return nn.remat(block, prevent_cse=False, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
 
 
 @trick
