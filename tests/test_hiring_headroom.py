@@ -18,10 +18,9 @@ from ilqljax.hiring.evaluation.headroom import (
     list_edits,
     make_finding,
     measure_headroom,
-    rank_halves,
 )
 from ilqljax.hiring.market.sample import make_market
-from ilqljax.hiring.matching.matcher import CheckedMatcher, TfidfMatcher, select_top_k
+from ilqljax.hiring.matching.matcher import CheckedMatcher, TfidfMatcher, rank_halves, select_top_k
 from ilqljax.hiring.postings.posting import Candidate, Posting
 from ilqljax.hiring.reward.scores import RewardConfig, ShortlistScorer
 

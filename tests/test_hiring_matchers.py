@@ -162,7 +162,10 @@ def test_bad_embedding_names_the_line(tmp_path, vector, message):
         ({"name": "callable", "function": ""}, "does not name a function"),
         ({"name": "http", "url": ""}, "url='' is not a matcher's address"),
         ({"name": "tfidf", "path": "x"}, "config.path is not an option of matcher 'tfidf'"),
-        ({"name": "bm25"}, "'bm25' is not a known matcher.*Known: callable, embeddings, encoder, http, tfidf"),
+        (
+            {"name": "bm26"},
+            "'bm26' is not a known matcher.*Known: bm25, callable, embeddings, encoder, http, ngrams, tfidf",
+        ),
     ],
 )
 def test_bad_matcher_section_is_refused_before_data_is_read(section, message):

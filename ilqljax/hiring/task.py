@@ -18,8 +18,9 @@ from ilqljax.hiring.data.prepare import DataConfig, PreparedData, choose_some, p
 from ilqljax.hiring.environment import PostingEnvironment, PostingObservation
 from ilqljax.hiring.evaluation.judge import HiringJudge, JudgeConfig
 from ilqljax.hiring.guardrails.language_model import make_fluency, require_source
-from ilqljax.hiring.matching import encoders, http  # noqa: F401  (registers the matchers)
+from ilqljax.hiring.matching import encoders, http, lexical  # noqa: F401  (registers the matchers)
 from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
+from ilqljax.hiring.reward.combined import make_engines
 from ilqljax.hiring.reward.reward import DiversityReward, RewardConfig
 
 logger = logging.getLogger(__name__)
@@ -167,12 +168,13 @@ def build_judge(data: HiringData, *, held_out_matcher: MatcherSource | None = No
     require_source(config.fluency, prepared)
     held_out, name = None, ""
     if held_out_matcher is not None:
-        if held_out_matcher.fingerprint == data.matcher.fingerprint:
+        asked = make_engines(prepared.reward_config.engines, data.matcher)
+        if held_out_matcher.fingerprint in [engine.fingerprint for engine in asked]:
             raise UserError(
                 f"The held-out matcher ({held_out_matcher.name}) is the one that training is rewarded by, so it holds "
                 "nothing out. Choose another, or leave evaluator.held_out_matcher away."
             )
-        held_out, name = prepared.make_reward(held_out_matcher), held_out_matcher.name
+        held_out, name = prepared.make_held_out_reward(held_out_matcher), held_out_matcher.name
     # Files are often in order of time: their first postings are not like the rest.
     postings = choose_some(prepared.select_postings(config.split), config.max_postings, seed=config.seed)
     judged = {posting.id for posting in postings}

@@ -46,7 +46,7 @@ from ilqljax.hiring.reward.scores import RewardConfig
 
 VERSION = 1
 DEFAULT_POLICY = "rewrite"
-MATCHERS = ("tfidf", "encoder", "embeddings", "callable", "http")
+MATCHERS = ("tfidf", "bm25", "ngrams", "encoder", "embeddings", "callable", "http")
 SCORE = ("distance", "target", "shares", "group_attribute", "smoothing", "ground", "weights")
 LISTS, AUDIT, RENAMED = ("top", "n_selected"), ("min_count", "leave_out_below", "seed"), {"n_selected": "selected"}
 Facts = list[tuple[str, str]]

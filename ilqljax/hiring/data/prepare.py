@@ -152,7 +152,8 @@ def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSou
 
 def _make_fingerprint(config: DataConfig, files: Sequence[Path], matcher: MatcherSource) -> str:
     """Hash what a folder is made from: the versions of the code, the settings, the matcher and the input files."""
-    header = [PREPARE_VERSION, REWARD_VERSION, asdict(config), matcher.fingerprint]
+    settings = {**asdict(config), "reward": config.reward.to_key()}
+    header = [PREPARE_VERSION, REWARD_VERSION, settings, matcher.fingerprint]
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for file in files:
         digest.update(f"{file.name} {hash_file(file)}".encode())

@@ -25,6 +25,7 @@ from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.environment import PostingObservation
 from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
 from ilqljax.hiring.postings.posting import Candidate, Posting, build_prompt, load_candidates, load_postings
+from ilqljax.hiring.reward.combined import CombinedReward, make_engines
 from ilqljax.hiring.reward.reward import DiversityReward
 from ilqljax.hiring.reward.scores import RewardConfig
 
@@ -86,6 +87,11 @@ class PreparedData:
             raise UserError(f"{self.folder}: was scored by the matcher '{scored_by}'. Give that one.")
         return make_reward(self.folder, self.postings, self.candidates, source or TfidfSource(), self.reward_config)
 
+    def make_held_out_reward(self, source: MatcherSource) -> DiversityReward:
+        """Return the reward under one matcher that training never asked, and no other."""
+        config = replace(self.reward_config, engines="", combine="mean", side_weight=0.0)
+        return make_reward(self.folder, self.postings, self.candidates, source, config)
+
 
 def make_reward(
     folder: Path,
@@ -95,9 +101,13 @@ def make_reward(
     config: RewardConfig,
 ) -> DiversityReward:
     """Return the reward of postings' rewrites under a matcher of the candidates, with a folder's cache and vectors."""
-    table, matcher = AttributeTable.from_candidates(candidates), source.make(candidates, folder=folder)
+    table = AttributeTable.from_candidates(candidates)
+    matchers = [engine.make(candidates, folder=folder) for engine in make_engines(config.engines, source)]
     group_of = {build_prompt(posting): posting.group for posting in postings}
-    return DiversityReward(matcher, table, config, cache_path=folder / REWARDS, group_of=group_of)
+    options = {"cache_path": folder / REWARDS, "group_of": group_of}
+    if config.engines or config.side_weight:
+        return CombinedReward(matchers, table, config, **options)
+    return DiversityReward(matchers[0], table, config, **options)
 
 
 def load_prepared(folder: str | Path) -> PreparedData:

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from ilqljax.data.types import Array
 from ilqljax.errors import UserError, check_range
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.edits.operators import ALL_OPERATORS, rewrite_posting
 from ilqljax.hiring.guardrails import check_rewrite
-from ilqljax.hiring.matching.matcher import Matcher
+from ilqljax.hiring.matching.matcher import Matcher, rank_halves
 from ilqljax.hiring.postings.posting import Posting, build_prompt, normalize_spaces
 from ilqljax.hiring.reward.diversity import diversity_score
 from ilqljax.hiring.reward.scores import RewardConfig, ShortlistScorer, select_targets
@@ -31,7 +31,7 @@ OUTSIDE = 0.05  # a shortlist that scores below this quantile of chance is outsi
 ORIGINAL = "original"
 # Where headroom is only mentioned, it is measured on so many postings, and not by a matcher that may cost money.
 HEADROOM_POSTINGS, HEADROOM_SHUFFLES = 100, 99
-HEADROOM_MATCHERS = ("tfidf", "encoder", "embeddings")
+HEADROOM_MATCHERS = ("tfidf", "bm25", "ngrams", "encoder", "embeddings")
 
 
 @dataclass(frozen=True)
@@ -201,25 +201,6 @@ def describe_headroom(
     config = HeadroomConfig(n_shuffles=HEADROOM_SHUFFLES, seed=seed)
     found = measure_headroom(edits, table, scores, matcher=matcher, groups=groups, config=config)
     return [each.describe() for each in found]
-
-
-def rank_halves(
-    matcher: Matcher, texts: Sequence[str], k: int, halves: Bool[Array, "S N"]
-) -> tuple[Int[Array, "T k"], Int[Array, "S 2 T h"]]:
-    """Return each text's k best people, and its k // 2 (at least one) best of either half, best first, of each split.
-
-    Halves are told from one ranking of everybody, which is asked for more people until every half has enough.
-    """
-    n, half = matcher.n_candidates, max(1, k // 2)
-    depth = min(n, 2 * k + 20)
-    while True:
-        ranking = np.asarray(matcher.top_k(list(texts), depth).indices)
-        member = np.stack([halves[:, ranking], ~halves[:, ranking]], axis=1)  # [S, 2, T, depth]
-        if depth == n or (member.sum(axis=-1) >= half).all():
-            break
-        depth = min(n, 2 * depth)
-    first = np.argsort(~member, axis=-1, kind="stable")[..., :half]
-    return ranking[:, :k], np.take_along_axis(np.broadcast_to(ranking, member.shape), first, axis=-1)
 
 
 def list_choices(edits: Edits) -> Int[Array, "G E"]:

@@ -2,6 +2,7 @@
 
     config.matcher.name   ranks by                                            needs
     tfidf                 words in common (here)                              nothing
+    bm25, ngrams          words, or parts of words, in common (`lexical`)     nothing
     callable              a Python function of the user's (`user_supplied`)   `function`, as package.module:function
     http                  the user's own matcher over HTTP (`http`)           `url`
     encoder, embeddings   vectors (`encoders`)                                an encoder, and jax
@@ -11,14 +12,14 @@ Equal scores are ordered by the lower row, also where the k-th place is shared; 
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import scipy.sparse
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from ilqljax.config import register
 from ilqljax.data.types import Array
@@ -91,6 +92,25 @@ def match_texts(matcher: Matcher, texts: Sequence[str], k: int) -> Matches:
     return Matches(indices, scores)
 
 
+def rank_halves(
+    matcher: Matcher, texts: Sequence[str], k: int, halves: Bool[Array, "S N"]
+) -> tuple[Int[Array, "T k"], Int[Array, "S 2 T h"]]:
+    """Return each text's k best people, and its k // 2 (at least one) best of either half, best first, of each split.
+
+    Halves are told from one ranking of everybody, which is asked for more people until every half has enough.
+    """
+    n, half = matcher.n_candidates, max(1, k // 2)
+    depth = min(n, 2 * k + 20)
+    while True:
+        ranking = np.asarray(matcher.top_k(list(texts), depth).indices)
+        member = np.stack([halves[:, ranking], ~halves[:, ranking]], axis=1)  # [S, 2, T, depth]
+        if depth == n or (member.sum(axis=-1) >= half).all():
+            break
+        depth = min(n, 2 * depth)
+    first = np.argsort(~member, axis=-1, kind="stable")[..., :half]
+    return ranking[:, :k], np.take_along_axis(np.broadcast_to(ranking, member.shape), first, axis=-1)
+
+
 def join_matches(parts: Iterable[Matches], k: int) -> Matches:
     """Put the matches of several batches of texts into one."""
     none = Matches(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
@@ -155,38 +175,36 @@ class TfidfSource:
         return TfidfMatcher([candidate.text for candidate in candidates])
 
 
-class TfidfMatcher(CheckedMatcher):
-    """Rank candidates by the cosine between TF-IDF vectors of words.
+class SparseMatcher(CheckedMatcher):
+    """Rank candidates by the product of a text's sparse vector with theirs, exactly.
 
-    A word (`split_words`) that occurs n times in a text weighs (1 + ln n) (1 + ln((1 + N) / (1 + df))), where df is the
-    number of the N candidates that have it; words that no candidate has are ignored. Vectors have length 1. A text
-    without a known word scores 0 everywhere, so its shortlist is the first k candidates.
+    The search goes in blocks of texts x candidates, so that no array grows with their product or with texts x
+    vocabulary; a text's result does not depend on the texts beside it. A text without a known term scores 0 everywhere,
+    so its shortlist is the first k candidates.
 
-    The search is exact, in blocks of texts x candidates, so that no array grows with their product or with texts x
-    vocabulary; a text's result does not depend on the texts beside it.
+    Attributes:
+        vectorize: makes vectors [B V] of texts.
+        candidates: the candidates' vectors [N V].
     """
 
-    def __init__(self, candidate_texts: Sequence[str], *, max_block_bytes: int = 1 << 26):
-        """Index candidates by their profile texts; if these are none, or not a list of texts, raise a `UserError`.
-
-        `max_block_bytes` bounds each of the two dense work arrays (a block of texts, a block of scores).
-        """
-        from sklearn.feature_extraction.text import TfidfVectorizer  # here, for it takes a second
-
-        check_texts(candidate_texts, name="candidate_texts")
-        if not candidate_texts:
-            raise UserError("The list of candidates is empty. A matcher needs at least one candidate.")
+    def __init__(
+        self,
+        candidate_texts: Sequence[str],
+        *,
+        fingerprint: str,
+        vectorize: Callable[[Sequence[str]], scipy.sparse.csr_matrix],
+        candidates: scipy.sparse.csr_matrix,
+        max_block_bytes: int = 1 << 26,
+    ):
+        """Index candidates; `max_block_bytes` bounds each of the two dense work arrays (texts, scores)."""
         self.n_candidates = len(candidate_texts)
-        self.fingerprint = f"tfidf-{hash_texts(candidate_texts, header=f'tfidf 1 {WORD.pattern}')[:32]}"
-        self._vectorizer = TfidfVectorizer(analyzer=split_words, sublinear_tf=True)
-        # Candidates without any word score 0 whatever is known, and scikit-learn insists on knowing a word.
-        self._vectorizer.fit(candidate_texts if any(map(WORD.search, candidate_texts)) else ["word"])
-        self._candidates = self._vectorizer.transform(candidate_texts)
-        self._text_block = max(1, min(256, max_block_bytes // (8 * self._candidates.shape[1])))
+        self.fingerprint = fingerprint
+        self._vectorize, self._candidates = vectorize, candidates
+        self._text_block = max(1, min(256, max_block_bytes // (8 * candidates.shape[1])))
         self._candidate_block = max(1, max_block_bytes // (8 * self._text_block))
 
     def _rank(self, texts: Sequence[str], k: int) -> Matches:
-        vectors = self._vectorizer.transform(texts)
+        vectors = self._vectorize(texts)
         blocks = range(0, len(texts), self._text_block)
         return join_matches([self._search(vectors[at : at + self._text_block], k) for at in blocks], k)
 
@@ -204,9 +222,40 @@ class TfidfMatcher(CheckedMatcher):
         return best
 
 
+class TfidfMatcher(SparseMatcher):
+    """Rank candidates by the cosine between TF-IDF vectors of words.
+
+    A word (`split_words`) that occurs n times in a text weighs (1 + ln n) (1 + ln((1 + N) / (1 + df))), where df is the
+    number of the N candidates that have it; words that no candidate has are ignored. Vectors have length 1.
+    """
+
+    def __init__(self, candidate_texts: Sequence[str], *, max_block_bytes: int = 1 << 26):
+        """Index candidates by their profile texts; if these are none, or not a list of texts, raise a `UserError`."""
+        from sklearn.feature_extraction.text import TfidfVectorizer  # here, for it takes a second
+
+        check_candidate_texts(candidate_texts)
+        vectorizer = TfidfVectorizer(analyzer=split_words, sublinear_tf=True)
+        # Candidates without any word score 0 whatever is known, and scikit-learn insists on knowing a word.
+        vectorizer.fit(candidate_texts if any(map(WORD.search, candidate_texts)) else ["word"])
+        super().__init__(
+            candidate_texts,
+            fingerprint=f"tfidf-{hash_texts(candidate_texts, header=f'tfidf 1 {WORD.pattern}')[:32]}",
+            vectorize=vectorizer.transform,
+            candidates=vectorizer.transform(candidate_texts),
+            max_block_bytes=max_block_bytes,
+        )
+
+
 def split_words(text: str) -> list[str]:
     """Return the lower-cased words of a text, in order: `"C++ and C#"` gives `["c++", "and", "c#"]`."""
     return WORD.findall(text.lower())
+
+
+def check_candidate_texts(texts: Sequence[str]) -> None:
+    """Raise a `UserError` unless `texts` is a list of at least one text."""
+    check_texts(texts, name="candidate_texts")
+    if not texts:
+        raise UserError("The list of candidates is empty. A matcher needs at least one candidate.")
 
 
 def check_texts(texts: Sequence[str], *, name: str) -> None:

@@ -7,7 +7,6 @@ target, so 0 is best (`scores`). It says nothing about the text's quality: `guar
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,7 +17,7 @@ from ilqljax.data.types import Array
 from ilqljax.errors import UserError
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.guardrails import check_rewrite, is_damaged
-from ilqljax.hiring.matching.matcher import NOBODY, Matcher, check_k, hash_texts, match_texts
+from ilqljax.hiring.matching.matcher import NOBODY, Matcher, check_k, hash_texts, match_texts, rank_halves
 from ilqljax.hiring.postings.posting import parse_prompt
 from ilqljax.hiring.reward.cache import MemoryCache, RewardCache
 from ilqljax.hiring.reward.scores import RewardConfig, ShortlistScorer
@@ -28,6 +27,7 @@ from ilqljax.hiring.statistics import Estimate
 REWARD_VERSION = 1
 # Asked and saved in one go, so what a failure costs; more where a matcher has a larger `texts_at_once`.
 PAIRS_AT_A_TIME = 512
+HALVES_SEED = 0  # of the splits of `RewardConfig.halves`, a part of what a reward means
 
 
 class DiversityReward:
@@ -90,15 +90,27 @@ class DiversityReward:
 
     def estimate_noise_floor(self, *, seed: int = 0) -> Estimate:
         """Return the score of random shortlists: its mean, and the range that holds 95 % of them."""
-        return self.scorer.simulate_floor(self.config.k, list(self.group_of.values()), seed=seed)
+        k = max(1, self.config.k // 2) if self.config.halves else self.config.k
+        return self.scorer.simulate_floor(k, list(self.group_of.values()), seed=seed)
 
     def _compute(self, pairs: Sequence[tuple[str, str]]) -> Float[Array, " B"]:
         rewards = np.full(len(pairs), self.config.empty_reward, np.float64)
         indices = self.shortlists([text for text, _ in pairs])
         filled = np.flatnonzero(indices[:, 0] != NOBODY)
         if filled.size:
-            rewards[filled] = self.scorer.score(indices[filled], [pairs[row][1] for row in filled])
+            rewards[filled] = self._score([pairs[row] for row in filled], indices[filled])
         return rewards
+
+    def _score(self, pairs: Sequence[tuple[str, str]], indices: Int[Array, "B k"]) -> Float[Array, " B"]:
+        """Score texts that are not empty by their shortlists, or by those of halves of the people."""
+        texts, groups = zip(*pairs, strict=True)
+        if not self.config.halves:
+            return self.scorer.score(indices, groups)
+        n, rng = self.matcher.n_candidates, np.random.default_rng(HALVES_SEED)
+        halves = np.stack([rng.permutation(n) < n // 2 for _ in range(self.config.halves)])
+        _, lists = rank_halves(self.matcher, texts, self.config.k, halves)
+        scores = [self.scorer.score(each, groups) for each in lists.reshape(-1, *lists.shape[2:])]
+        return np.mean(scores, axis=0)
 
     def _penalize(self, prompts: Sequence[str], texts: Sequence[str]) -> Float[Array, " B"]:
         """Return what guardrails take off each reward; never cached, because guardrails change more often."""
@@ -116,7 +128,7 @@ class DiversityReward:
 
 def _make_fingerprint(matcher: Matcher, scorer: ShortlistScorer, config: RewardConfig) -> str:
     digest = hashlib.sha256()
-    header = [REWARD_VERSION, matcher.fingerprint, matcher.n_candidates, asdict(config)]
+    header = [REWARD_VERSION, matcher.fingerprint, matcher.n_candidates, config.to_key()]
     digest.update(json.dumps(header).encode())
     for term in scorer.terms:
         digest.update(json.dumps([term.attribute.name, list(term.attribute.categories)]).encode())

@@ -13,7 +13,8 @@ A target is the pool's shares, uniform, fixed shares, or one a job group. Fixed 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -66,6 +67,13 @@ class RewardConfig:
         weights: "equal", or "exposure" to weigh each place in the list by 1 / log2(1 + rank).
         guardrail_penalty: subtracted from the reward of a rewrite that a guardrail finds damaged; 0 asks none. Then
             every prompt must be one of `build_prompt`.
+        engines: further matchers by name, separated by commas ("bm25, ngrams"), that share the reward with the run's
+            own (`reward.combined`), so that no single one's quirks are learned.
+        combine: of several engines the "mean", or the "worst".
+        halves: 0 scores the shortlist of all candidates; n splits them n times into random halves and takes the mean
+            score of the halves' shortlists, each half as long, so that less is learned about single people.
+        side_weight: subtracted for each point by which the rewrite's score on an attribute that was not asked for is
+            worse than the original's, their mean where there are several; 0 leaves them alone. Prompts as above.
 
     An option that is out of its range, whatever the candidates are, raises a `UserError`.
     """
@@ -82,13 +90,24 @@ class RewardConfig:
     ground: str = ""
     weights: str = "equal"
     guardrail_penalty: float = 0.0
+    engines: str = ""
+    combine: str = "mean"
+    halves: int = 0
+    side_weight: float = 0.0
 
     def __post_init__(self) -> None:
+        check_known(("mean", "worst"), combine=self.combine)
+        check_range(self, "[0, inf)", "halves", "side_weight")
         check_known(DISTANCE_NAMES, distance=self.distance)
         check_known(TARGETS, target=self.target)
         check_known(COMPATS, compat=self.compat)
         check_known(WEIGHTS, weights=self.weights)
         check_range(self, "[0, inf)", "guardrail_penalty")  # it is subtracted
+
+    def to_key(self) -> dict[str, Any]:
+        """Return what a cached reward's key holds of the options: the later ones only where they are used."""
+        later = {name: getattr(RewardConfig, name) for name in ("engines", "combine", "halves", "side_weight")}
+        return {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
 
     @property
     def measured_by(self) -> str:
