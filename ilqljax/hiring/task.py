@@ -65,7 +65,7 @@ def build_data(
         matcher: what training is rewarded by; TF-IDF where there is no section.
         **options: those of `DataConfig`.
     """
-    for name in ("path", "candidates_path", "rewrites_path"):
+    for name in ("path", "candidates_path", "words_path", "rewrites_path"):
         if options.get(name):
             options[name] = str(resolve_path(options[name]))
     config = DataConfig(**options, reward=reward or RewardConfig())

@@ -30,7 +30,7 @@ def make_practice(data: PreparedData, config: DataConfig, *, n_postings: int) ->
     return [
         PostingObservation(build_prompt(posting), text, 0.0, posting)
         for posting in chosen
-        for _, text in rewrite_posting(posting, operators=config.operators, seed=config.seed)
+        for _, text in rewrite_posting(posting, operators=config.operators, seed=config.seed, words=config.load_words())
     ]
 
 

@@ -33,6 +33,7 @@ from ilqljax.hiring.data.prepared import (
     save_summary,
 )
 from ilqljax.hiring.data.splits import check_leakage, save_manifest, split_postings
+from ilqljax.hiring.edits.coded_words import BUILT_IN, WordTable, load_word_table
 from ilqljax.hiring.edits.operators import ALL_OPERATORS, OPERATORS, require_operators, rewrite_posting
 from ilqljax.hiring.evaluation.headroom import (
     HEADROOM_MATCHERS,
@@ -82,6 +83,8 @@ class DataConfig:
         max_postings: keep a seeded choice of at most so many postings; 0 keeps all.
         max_words: drop (and count) postings with more words; 0 keeps all, -1 means 120 for Hacker News and 0 otherwise.
         operators: what makes rewrites; the usual ones if none is named; the original is always there.
+        words_path: a table of words that the operators exchange in place of the built-in one
+            (`coded_words.load_word_table`); "" for that one.
         rewrites_path: a file of further rewrites of training postings, such as `ilqljax data sample` writes; "" for
             none.
         splits: "company" makes new ones, "given" takes the index files of the source.
@@ -102,6 +105,7 @@ class DataConfig:
     max_postings: int = 0
     max_words: int = -1
     operators: tuple[str, ...] = ()
+    words_path: str = ""
     rewrites_path: str = ""
     splits: str = "company"
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
@@ -113,6 +117,15 @@ class DataConfig:
         check_known(SPLIT_CHOICES, splits=self.splits)
         check_range(self, "[0, inf)", "max_postings")
         check_range(self, "[-1, inf)", "max_words")
+
+    def load_words(self) -> WordTable:
+        """Return the table of words that the operators exchange; a file that cannot be read is a `UserError`."""
+        return load_word_table(self.words_path) if self.words_path else BUILT_IN
+
+    def to_key(self) -> dict[str, Any]:
+        """Return what a prepared folder is told by: the later options only where they are used."""
+        settings = {**asdict(self), "reward": self.reward.to_key()}
+        return {name: value for name, value in settings.items() if name != "words_path" or value}
 
 
 def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSource | None = None) -> PreparedData:
@@ -127,6 +140,7 @@ def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSou
     """
     if config.rewrites_path and not Path(config.rewrites_path).is_file():
         raise UserError(f"rewrites_path={config.rewrites_path}: no such file. `ilqljax data sample` writes one.")
+    config.load_words()  # a table that cannot be read is refused now
     matcher = TfidfSource() if matcher is None else matcher
     out_dir = Path(out_dir)
     recover_folder(out_dir)
@@ -134,7 +148,7 @@ def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSou
     source = config.source or detect_source(config.path)
     from_config = ("path", "candidates_path", "seed", "plant", "n_postings", "n_candidates")
     market = load_market(source=source, **{name: getattr(config, name) for name in from_config})
-    further = [Path(config.rewrites_path)] if config.rewrites_path else []
+    further = [Path(path) for path in (config.words_path, config.rewrites_path) if path]
     fingerprint = _make_fingerprint(config, [*market.files, *further], matcher)
     try:
         summary = load_summary(out_dir)
@@ -152,8 +166,7 @@ def prepare_data(config: DataConfig, *, out_dir: str | Path, matcher: MatcherSou
 
 def _make_fingerprint(config: DataConfig, files: Sequence[Path], matcher: MatcherSource) -> str:
     """Hash what a folder is made from: the versions of the code, the settings, the matcher and the input files."""
-    settings = {**asdict(config), "reward": config.reward.to_key()}
-    header = [PREPARE_VERSION, REWARD_VERSION, settings, matcher.fingerprint]
+    header = [PREPARE_VERSION, REWARD_VERSION, config.to_key(), matcher.fingerprint]
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for file in files:
         digest.update(f"{file.name} {hash_file(file)}".encode())
@@ -239,11 +252,11 @@ def _score_rewrites(
 ) -> list[ScoredRewrite]:
     posting_of = {posting.id: posting for posting in postings}
     further = load_samples(config.rewrites_path, train_ids=splits["train"]) if config.rewrites_path else {}
-    rows = []
+    words, rows = config.load_words(), []
     for split, ids in splits.items():
         for posting in map(posting_of.get, ids):
             prompt = build_prompt(posting)
-            made = rewrite_posting(posting, operators=config.operators, seed=config.seed)
+            made = rewrite_posting(posting, operators=config.operators, seed=config.seed, words=words)
             seen = {text for _, text in made}
             made += [(source, text) for source, text in further.get(posting.id, ()) if text not in seen]
             for operator, text in made:

@@ -15,12 +15,12 @@ from zlib import crc32
 import numpy as np
 
 from ilqljax.errors import check_known
-from ilqljax.hiring.edits.coded_words import CODED_WORD, make_replacements
+from ilqljax.hiring.edits.coded_words import BUILT_IN, CODES, WordTable
 from ilqljax.hiring.market.sample import EXCLUSIONARY_SENTENCES
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
 from ilqljax.hiring.word_files import load_words
 
-Operator = Callable[[Posting, np.random.Generator], str]
+Operator = Callable[[Posting, np.random.Generator, WordTable], str]
 
 _WORDS = load_words("edits/phrases.ini")
 INCLUSIVE_STATEMENTS = _WORDS["written"]["statements"]
@@ -87,8 +87,8 @@ def substitute(text: str, pattern: re.Pattern[str], make_new: Callable[[re.Match
     return normalize_spaces(pieces + text[end:])
 
 
-def replace_coded_words(text: str, choose: Callable[[int], dict[str, str]]) -> str:
-    """Replace the n-th coded word found (n from 0) by its entry in `choose(n)`, keeping case and articles right.
+def replace_coded_words(text: str, choose: Callable[[int], str], words: WordTable = BUILT_IN) -> str:
+    """Give the n-th coded word found (n from 0) its counterpart of the code `choose(n)`, case and articles kept right.
 
     A capitalised word before another one is taken for a name ("Collaborative Fund") and left alone.
     """
@@ -98,9 +98,9 @@ def replace_coded_words(text: str, choose: Callable[[int], dict[str, str]]) -> s
         word, following = match[0], text[match.end() :].lstrip()[:1]
         if word[0].isupper() and not word.isupper() and following.isupper():
             return word
-        return choose(next(counter)).get(word.lower(), word.lower())
+        return words.to_code[choose(next(counter))].get(word.lower(), word.lower())
 
-    return substitute(text, CODED_WORD, make_new)
+    return substitute(text, words.pattern, make_new)
 
 
 @cache
@@ -121,53 +121,55 @@ def replace_phrases(text: str, operator: str) -> str:
 
 def make_phrase_operator(name: str) -> Operator:
     """Make the operator that only replaces its phrases."""
-    return lambda posting, rng: replace_phrases(normalize_spaces(posting.description), name)
-
-
-_TO_CODE = {code: make_replacements(code) for code in ("masculine", "neutral", "feminine")}
+    return lambda posting, rng, words=BUILT_IN: replace_phrases(normalize_spaces(posting.description), name)
 
 
 def make_code_operator(code: str) -> Operator:
     """Make the operator that gives every coded word its counterpart of one code."""
-    return lambda posting, rng: replace_coded_words(posting.description, lambda _: _TO_CODE[code])
+    return lambda posting, rng, words=BUILT_IN: replace_coded_words(posting.description, lambda _: code, words)
 
 
-def keep_original(posting: Posting, rng: np.random.Generator) -> str:
+def keep_original(posting: Posting, rng: np.random.Generator, words: WordTable = BUILT_IN) -> str:
     """Return the posting's own text with its spaces normalised."""
     return normalize_spaces(posting.description)
 
 
-def balance(posting: Posting, rng: np.random.Generator) -> str:
+def balance(posting: Posting, rng: np.random.Generator, words: WordTable = BUILT_IN) -> str:
     """Alternate masculine-coded and feminine-coded words; which comes first is drawn."""
     first, order = int(rng.integers(2)), ("masculine", "feminine")
-    return replace_coded_words(posting.description, lambda n: _TO_CODE[order[(n + first) % 2]])
+    return replace_coded_words(posting.description, lambda n: order[(n + first) % 2], words)
 
 
-def soften(posting: Posting, rng: np.random.Generator) -> str:
+def mix(posting: Posting, rng: np.random.Generator, words: WordTable = BUILT_IN) -> str:
+    """Give each coded word a counterpart whose code is drawn."""
+    return replace_coded_words(posting.description, lambda n: CODES[int(rng.integers(len(CODES)))], words)
+
+
+def soften(posting: Posting, rng: np.random.Generator, words: WordTable = BUILT_IN) -> str:
     """Delete exclusionary sentences and soften exclusionary phrases, such as years of experience or "ninja"."""
     sentences = [s for s in split_sentences(posting.description) if s not in EXCLUSIONARY_SENTENCES]
     return replace_phrases(" ".join(sentences), "soften")
 
 
-def reorder(posting: Posting, rng: np.random.Generator) -> str:
+def reorder(posting: Posting, rng: np.random.Generator, words: WordTable = BUILT_IN) -> str:
     """Shuffle the sentences after the first, which names who hires."""
     first, *rest = split_sentences(posting.description)
     return " ".join([first, *(rest[i] for i in rng.permutation(len(rest)))])
 
 
-def include(posting: Posting, rng: np.random.Generator) -> str:
+def include(posting: Posting, rng: np.random.Generator, words: WordTable = BUILT_IN) -> str:
     """Append an inclusive statement that asserts no new fact about the job."""
     return f"{keep_original(posting, rng)} {INCLUSIVE_STATEMENTS[int(rng.integers(len(INCLUSIVE_STATEMENTS)))]}"
 
 
-def drop_barriers(posting: Posting, rng: np.random.Generator) -> str:
+def drop_barriers(posting: Posting, rng: np.random.Generator, words: WordTable = BUILT_IN) -> str:
     """Delete sentences that only demand to bear pressure, and phrases about elite schools, pace and youth."""
     first, *rest = split_sentences(posting.description)
     text = " ".join([first, *(sentence for sentence in rest if not _PRESSURE_SENTENCE.search(sentence))])
     return replace_phrases(text, "drop_barriers")
 
 
-def move_boilerplate(posting: Posting, rng: np.random.Generator) -> str:
+def move_boilerplate(posting: Posting, rng: np.random.Generator, words: WordTable = BUILT_IN) -> str:
     """Move sentences about the company and its benefits behind those about the work; the first stays."""
     first, *rest = split_sentences(posting.description)
     return " ".join([first, *sorted(rest, key=lambda sentence: _BOILERPLATE.search(sentence) is not None)])
@@ -186,6 +188,7 @@ OPERATORS: dict[str, Operator] = {
 # Asked for by name only: the sample has none of their phrases, and the data of published numbers must not change.
 OPTIONAL_OPERATORS: dict[str, Operator] = {
     **{name: make_phrase_operator(name) for name in ("ease_demands", "plain_seniority", "plain_location")},
+    "mix": mix,
     "drop_barriers": drop_barriers,
     "move_boilerplate": move_boilerplate,
 }
@@ -193,7 +196,7 @@ ALL_OPERATORS = OPERATORS | OPTIONAL_OPERATORS
 
 
 def rewrite_posting(
-    posting: Posting, *, operators: Sequence[str] = tuple(OPERATORS), seed: int = 0
+    posting: Posting, *, operators: Sequence[str] = tuple(OPERATORS), seed: int = 0, words: WordTable = BUILT_IN
 ) -> list[tuple[str, str]]:
     """Return `(operator, text)` for every named operator, the original first, without texts that repeat an earlier one.
 
@@ -203,7 +206,8 @@ def rewrite_posting(
     require_operators(operators)
     rewrites, seen = [], set()
     for name in dict.fromkeys(["original", *operators]):
-        text = ALL_OPERATORS[name](posting, np.random.default_rng([seed, crc32(f"{posting.id}\0{name}".encode())]))
+        rng = np.random.default_rng([seed, crc32(f"{posting.id}\0{name}".encode())])
+        text = ALL_OPERATORS[name](posting, rng, words)
         if text and text not in seen:
             seen.add(text)
             rewrites.append((name, text))
