@@ -187,6 +187,23 @@ def test_acting_and_the_exported_folder_equal_merged_networks(backbone, networks
             np.testing.assert_allclose(got.log_probability, want.log_probability, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("networks", NETWORKS)
+@pytest.mark.parametrize("backbone", ["gpt2", "untied"])
+def test_merged_networks_are_those_of_a_model_without_adapters(backbone, networks):
+    model, key = make_model(backbone, **NETWORKS[networks]), jax.random.key(0)
+    params = jax.eval_shape(model.init_params, key)
+    plain, target = None, model.init_target(params)
+
+    def merge(params, target):
+        nonlocal plain
+        plain, *merged = merge_adapters(model, params, target)
+        return tuple(merged)
+
+    merged, slow = jax.eval_shape(merge, params, target)
+    whole = jax.eval_shape(plain.init_params, key)
+    assert (merged, slow) == (whole, plain.init_target(whole))
+
+
 def test_an_exported_policy_has_its_adapter_merged(tmp_path):
     model = make_model("llama", frozen_value=True)
     trunk = random_adapter(jax.jit(model.init_trunk)(jax.random.key(0)))

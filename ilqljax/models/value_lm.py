@@ -164,8 +164,7 @@ class ValueLM:
         if self.config.lora_rank:
             params["base"], trunk = lora.split_adapter(trunk)
         if not self.config.frozen_value:
-            separate = self.config.separate_policy
-            params["trunk"] = {n: x for n, x in trunk.items() if not (separate and n in ("lm_head", "lm_head_rows"))}
+            params["trunk"] = drop_head(trunk) if self.config.separate_policy else trunk
         if n := self.config.frozen_value_layers:  # the embeddings' rows are below them
             params["trunk"] = {"h": take_layers(trunk, n, None)["h"]}
         for name, head_key in zip(self.q_names, keys[2:], strict=False):
@@ -299,6 +298,11 @@ class ValueLM:
         return jnp.min(jnp.stack(values), axis=0)
 
 
+def drop_head(trunk: Params) -> Params:
+    """Return a trunk without a language-model head of its own, which one that only values are read of does not need."""
+    return {name: x for name, x in trunk.items() if name not in ("lm_head", "lm_head_rows")}
+
+
 def policy_trunk(params: Params) -> Params:
     """Return the trunk whose language model is the policy."""
     return get_trunk(params, "policy" if "policy" in params else "trunk")
@@ -314,10 +318,14 @@ def merge_adapters(model: ValueLM, params: Params, target: Params) -> tuple[Valu
     if "base" not in params:
         return model, params, target
     names = {"policy", "trunk"} & params.keys() | ({"trunk"} if "v" in params else set())
-    trunks = {name: lora.merge_adapter(get_trunk(params, name)) for name in names}
+
+    def merge(networks: Params, name: str) -> Params:
+        merged = lora.merge_adapter(get_trunk({**params, **networks}, name))
+        return drop_head(merged) if name == "trunk" and "policy" in params else merged
+
+    trunks = {name: merge(params, name) for name in names}
     if "trunk" in target:
-        slow = lora.merge_adapter(get_trunk({**params, "trunk": target["trunk"]}, "trunk"))
-        target = {**target, "trunk": slow}
+        target = {**target, "trunk": merge({"trunk": target["trunk"]}, "trunk")}
     merged = {name: tree for name, tree in params.items() if name != "base"} | trunks
     plain = replace(
         model.config, lora_rank=0, frozen_value=False, frozen_value_layers=0, separate_target="trunk" in target
