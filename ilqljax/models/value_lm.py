@@ -17,7 +17,7 @@ A backbone is seen only through `ilqljax.models.backbone.Backbone`: hidden state
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -196,16 +196,16 @@ class ValueLM:
         """
         c = self.config
         value_key, policy_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        if c.freezes_value:
-            known = jax.lax.stop_gradient(self.run_frozen(params["base"], tokens) if known is None else known)
+        frozen: Any = self.run_frozen(params["base"], tokens) if c.freezes_value and known is None else known
+        frozen = jax.lax.stop_gradient(frozen)
         if c.frozen_value:
-            online = slow = known.astype(jnp.float32)
+            online = slow = frozen.astype(jnp.float32)
         else:
-            output = self.run_value(params, tokens, known, dropout_key=value_key)
+            output = self.run_value(params, tokens, frozen, dropout_key=value_key)
             online = slow = self.select_hidden(output)
             if "trunk" in target:
                 slow_params = jax.lax.stop_gradient({**params, "trunk": target["trunk"]})
-                slow = self.select_hidden(self.run_value(slow_params, tokens, known))
+                slow = self.select_hidden(self.run_value(slow_params, tokens, frozen))
         policy_hidden = None
         if policy:
             if "policy" in params:
