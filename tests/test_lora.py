@@ -43,6 +43,7 @@ BACKBONES = {
 NETWORKS = {
     "own trunks": {},
     "frozen value": {"frozen_value": True},
+    "frozen layers": {"frozen_value_layers": 1},
     "shared trunk": {"separate_policy": False},
     "no slow trunk": {"separate_target": False},
 }
@@ -147,7 +148,7 @@ def test_gradients_follow_the_chain_rule_from_those_of_whole_kernels(backbone):
     ("backbone", "networks"),
     [
         ("untied", "own trunks"),
-        *(pytest.param("gpt2", n, marks=pytest.mark.slow) for n in ("own trunks", "frozen value")),
+        *(pytest.param("gpt2", n, marks=pytest.mark.slow) for n in ("own trunks", "frozen value", "frozen layers")),
         *(pytest.param("untied", n, marks=pytest.mark.slow) for n in NETWORKS if n != "own trunks"),
     ],
 )
@@ -168,7 +169,7 @@ def test_training_moves_all_that_learns_and_never_the_base(backbone, networks):
     ("backbone", "networks"),
     [
         ("gpt2", "frozen value"),
-        pytest.param("gpt2", "own trunks", marks=pytest.mark.slow),
+        *(pytest.param("gpt2", n, marks=pytest.mark.slow) for n in ("own trunks", "frozen layers")),
         *(pytest.param("llama", n, marks=pytest.mark.slow) for n in NETWORKS),
     ],
 )
@@ -184,6 +185,23 @@ def test_acting_and_the_exported_folder_equal_merged_networks(backbone, networks
             np.testing.assert_array_equal(got.tokens, want.tokens)
             np.testing.assert_allclose(got.advantage, want.advantage, rtol=1e-4, atol=1e-4)
             np.testing.assert_allclose(got.log_probability, want.log_probability, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("networks", NETWORKS)
+@pytest.mark.parametrize("backbone", ["gpt2", "untied"])
+def test_merged_networks_are_those_of_a_model_without_adapters(backbone, networks):
+    model, key = make_model(backbone, **NETWORKS[networks]), jax.random.key(0)
+    params = jax.eval_shape(model.init_params, key)
+    plain, target = None, model.init_target(params)
+
+    def merge(params, target):
+        nonlocal plain
+        plain, *merged = merge_adapters(model, params, target)
+        return tuple(merged)
+
+    merged, slow = jax.eval_shape(merge, params, target)
+    whole = jax.eval_shape(plain.init_params, key)
+    assert (merged, slow) == (whole, plain.init_target(whole))
 
 
 def test_an_exported_policy_has_its_adapter_merged(tmp_path):
@@ -260,8 +278,9 @@ def test_preferences_are_judged_against_the_adapter_that_they_start_from():
 
 
 @pytest.mark.slow
-def test_split_over_devices_it_learns_the_same():
-    model = make_model("llama")
+@pytest.mark.parametrize("networks", ["own trunks", "frozen layers"])
+def test_split_over_devices_it_learns_the_same(networks):
+    model = make_model("llama", **NETWORKS[networks])
     _, alone = train(model, "ilql", awac_weight=1.0)
     mesh = make_mesh(MeshConfig(data=1, fsdp=2, tensor=2), jax.devices()[:4])
     _, split = train(model, "ilql", mesh=mesh, awac_weight=1.0)

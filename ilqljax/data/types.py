@@ -53,7 +53,7 @@ class Batch(NamedTuple):
     """A fixed-shape batch of dialogues (conventions: `ilqljax.data.datapoint`).
 
     `token_mask` is true for the first `len(row)` tokens; padding is at the end. A row with no token at all is filler
-    (it completes the last batch of an evaluation) and contributes nothing to any loss. `hidden` are what value heads
+    (it completes the last batch of an evaluation) and contributes nothing to any loss. `hidden` are what is
     read of a frozen trunk, where they are known (`ilqljax.training.hidden_states`).
     """
 

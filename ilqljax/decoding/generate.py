@@ -117,8 +117,8 @@ def decode(
     It returns each row's next token, and the state with what is found and done by now; `empty` and `done` are what
     holds before the first step. Returns what is found after the last.
     """
-    n_columns = tokens.shape[1]
-    hidden, caches = repeat_rows(model, *prefill(model, networks.join_trunks(), tokens, lengths, room=steps), n)
+    n_columns, trunks = tokens.shape[1], networks.join_trunks()
+    hidden, caches = repeat_rows(model, *prefill(model, trunks, tokens, lengths, room=steps), n)
     row_lengths = jnp.repeat(lengths, n)
     in_prompt = jnp.arange(n_columns + steps)[None] < row_lengths[:, None]
 
@@ -128,7 +128,7 @@ def decode(
         # It sees its row's prompt and the new tokens up to itself.
         slots, new = jnp.arange(in_prompt.shape[1])[None], n_columns + t
         place = CacheSlots(new, in_prompt | ((slots >= n_columns) & (slots <= new)))
-        for role, trunk in networks.join_trunks().items():
+        for role, trunk in trunks.items():
             output = model.run_trunk(
                 trunk, token[:, None], (row_lengths + t)[:, None], cache=state.caches[role], slots=place
             )

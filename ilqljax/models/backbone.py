@@ -111,23 +111,29 @@ def run_blocks(
     """
     c = trunk.config
     layers: Any = trunk.get_variable("params", "h")
+    n_layer = len(jax.tree.leaves(layers)[0]) if layers else c.n_layer  # a trunk may be cut (`take_layers`)
     if isinstance(layers, tuple):
         x, new_kv = on_cpu.run_layers(block(c, return_kv, deterministic, parent=None), layers, x, cache, *shared)
     else:
         if c.remat:
             block = nn.remat(block, prevent_cse=False)
-        elif use_cpu_tricks() and c.unroll < c.n_layer:  # what is unrolled has nothing stacked
+        elif use_cpu_tricks() and c.unroll < n_layer:  # what is unrolled has nothing stacked
             block = products.keep_products(block)
         stack = nn.scan(
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, *[nn.broadcast] * len(shared)),
-            length=c.n_layer,
+            length=n_layer,
             unroll=c.unroll,
         )
         x, new_kv = stack(c, return_kv, deterministic, name="h")(x, cache and tuple(cache), *shared)
     return x, KVCache(*new_kv) if return_kv else None
+
+
+def take_layers(trunk: dict, first: int, end: int | None) -> dict:
+    """Cut a trunk to its blocks from number `first` on and before `end`, or to the last; it runs as any other."""
+    return {**trunk, "h": jax.tree.map(lambda x: x[first:end], trunk["h"])}
 
 
 def take_cache_rows(x: Float[Array, "..."], rows: Int[Array, " N"], *, n_kv_head: int) -> Float[Array, "..."]:

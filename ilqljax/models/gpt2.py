@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from ilqljax.config.sections import NO_OPTION
 from ilqljax.data.types import Array
 from ilqljax.errors import check_divisible, check_known, check_range
-from ilqljax.models.backbone import CacheSlots, KVCache, TrunkOutput, embed, run_blocks, self_attend
+from ilqljax.models.backbone import CacheSlots, KVCache, TrunkOutput, embed, keep_rows, run_blocks, self_attend
 from ilqljax.models.dense import Dense
 
 
@@ -134,6 +134,7 @@ class GPT2(nn.Module):
         tokens: Int[Array, "B T"],
         positions: Int[Array, "#B T"] | None = None,
         *,
+        hidden: Float[Array, "B T D"] | None = None,
         cache: KVCache | None = None,
         slots: CacheSlots | None = None,
         return_kv: bool = False,
@@ -143,7 +144,8 @@ class GPT2(nn.Module):
 
         Without `cache`, attention is causal over the row and positions default to 0..T-1; `return_kv` gives the row's
         keys and values, to prefill a cache. With `cache`, T is 1 and `slots` says where the token goes and what it
-        sees; the returned cache has it in it.
+        sees; the returned cache has it in it. `hidden` enters the blocks in place of the tokens' embeddings: what the
+        blocks before these gave, where a trunk is cut (`ilqljax.models.backbone.take_layers`).
         Parameters may be laid out for acting (`ilqljax.decoding.sampling`).
         """
         c = self.config
@@ -151,8 +153,11 @@ class GPT2(nn.Module):
         wpe = self.param("wpe", nn.initializers.normal(0.01), (c.n_positions, c.n_embd))
         if positions is None:
             positions = jnp.arange(tokens.shape[1])[None]
-        x = (embed(self, wte, tokens) + wpe[positions]).astype(c.dtype)
-        x = nn.Dropout(c.dropout, deterministic=deterministic)(x)
+        if hidden is None:
+            x = (embed(self, wte, tokens) + wpe[positions]).astype(c.dtype)
+            x = nn.Dropout(c.dropout, deterministic=deterministic)(x)
+        else:
+            x = keep_rows(hidden).astype(c.dtype)
         return_kv = return_kv or cache is not None
         x, new_kv = run_blocks(self, Block, x, cache, slots, return_kv=return_kv, deterministic=deterministic)
         return TrunkOutput(layer_norm(c, "ln_f")(x), x, new_kv)

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from ilqljax.config.sections import NO_OPTION
 from ilqljax.data.types import Array
 from ilqljax.errors import UserError, check_divisible, check_known, check_range
-from ilqljax.models.backbone import CacheSlots, KVCache, TrunkOutput, embed, run_blocks, self_attend
+from ilqljax.models.backbone import CacheSlots, KVCache, TrunkOutput, embed, keep_rows, run_blocks, self_attend
 from ilqljax.models.dense import Dense
 
 
@@ -204,6 +204,7 @@ class Llama(nn.Module):
         tokens: Int[Array, "B T"],
         positions: Int[Array, "#B T"] | None = None,
         *,
+        hidden: Float[Array, "B T D"] | None = None,
         cache: KVCache | None = None,
         slots: CacheSlots | None = None,
         return_kv: bool = False,
@@ -217,10 +218,11 @@ class Llama(nn.Module):
         if positions is None:
             positions = jnp.arange(tokens.shape[1])[None]
         angles = positions[..., None] * rotary_frequencies(c)[None, None]
+        x = embed(self, wte, tokens) if hidden is None else keep_rows(hidden)
         x, new_kv = run_blocks(
             self,
             Block,
-            embed(self, wte, tokens).astype(c.dtype),
+            x.astype(c.dtype),
             cache,
             slots,
             (jnp.cos(angles), jnp.sin(angles)),

@@ -7,7 +7,8 @@ A trunk with an adapter is one tree, in which the adapter's arrays lie beside wh
     lm_head [V D]  lm_head_rows [N D]                              the same of a head of its own
 
 (with a leading axis L in blocks). `split_adapter` takes it apart into the frozen base, which the policy, the value
-trunk and its slow copy share, and the adapter, of which each has its own; `join_adapter` puts them together.
+trunk and its slow copy share, and the adapter, of which each has its own; `join_adapter` puts them together. An adapter
+may be of the last layers alone; its arrays in blocks then have a leading axis that is shorter than L.
 """
 
 from typing import Any
@@ -73,13 +74,25 @@ def split_adapter(trunk: dict) -> tuple[dict, dict]:
 
 
 def join_adapter(base: Any, adapter: Any) -> Any:
-    """Put a base and an adapter together: the inverse of `split_adapter`."""
+    """Put a base and an adapter together: the inverse of `split_adapter`.
+
+    Layers in front of an adapter's own get one of zeros, which changes nothing; laid out for acting they get none.
+    """
     if isinstance(base, tuple):  # layers that are laid out for acting
-        return tuple(join_adapter(*layer) for layer in zip(base, adapter or ({},) * len(base), strict=True))
+        none = ({},) * (len(base) - len(adapter))
+        return tuple(join_adapter(*layer) for layer in zip(base, (*none, *adapter), strict=True))
     joined = dict(base)
     for name, value in adapter.items():
-        joined[name] = join_adapter(base[name], value) if name in base else value
+        if name in base:
+            joined[name] = join_adapter(base[name], value)
+        else:
+            joined[name] = _fill_layers(value, base["lora_scale"]) if name.startswith("lora_") else value
     return joined
+
+
+def _fill_layers(x: Array, scale: Array) -> Array:
+    n_missing = scale.shape[0] - len(x) if scale.ndim else 0
+    return jnp.pad(x, [(n_missing, 0)] + [(0, 0)] * (x.ndim - 1)) if n_missing else x
 
 
 def merge_adapter(trunk: dict) -> dict:

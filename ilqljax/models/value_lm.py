@@ -8,7 +8,8 @@ Parameters are plain nested dicts, and which networks exist is which keys the di
     target  {"trunk"?, "q1", "q2"?}                    slow copies; without "trunk" they read the online trunk
 
 With adapters (`ilqljax.models.lora`) "base" is the one frozen trunk, and "trunk" and "policy" are adapters of it;
-without "trunk" the value heads read the base as it is.
+without "trunk" the value heads read the base as it is, and with `frozen_value_layers` "trunk" is an adapter of the
+other layers alone.
 
 A backbone is seen only through `ilqljax.models.backbone.Backbone`: hidden states, a cache, and sizes.
 """
@@ -16,7 +17,7 @@ A backbone is seen only through `ilqljax.models.backbone.Backbone`: hidden state
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -27,7 +28,7 @@ from ilqljax.config.sections import NO_OPTION
 from ilqljax.data.types import Array
 from ilqljax.errors import UserError, check_known, check_range, check_type
 from ilqljax.models import heads, lora
-from ilqljax.models.backbone import Backbone, TrunkOutput
+from ilqljax.models.backbone import Backbone, TrunkOutput, take_layers
 
 Params = dict
 
@@ -49,6 +50,8 @@ class ValueLMConfig:
         lora_targets: linear layers that get adapters, such as ("q_proj", "v_proj"); () is all of the blocks.
         base_dtype: of a frozen trunk's parameters, "float32" or "bfloat16".
         frozen_value: the value heads read the frozen trunk without an adapter; needs `lora_rank`.
+        frozen_value_layers: first layers of the value trunk that have no adapter; the others' are trained. Needs
+            `lora_rank`; 0 is none of them, and all of them are `frozen_value`.
         level: what an action is: "token" (Q has one output per vocabulary entry) or "utterance" (Q is one number, read
             where the utterance ends); in a run the algorithm says which.
         n_new_rows: last rows of the embeddings, of the control tokens, which adapters train whole.
@@ -65,11 +68,12 @@ class ValueLMConfig:
     lora_targets: tuple[str, ...] = ()
     base_dtype: str = "float32"
     frozen_value: bool = False
+    frozen_value_layers: int = 0
     level: str = field(default="token", metadata=NO_OPTION)
     n_new_rows: int = field(default=6, metadata=NO_OPTION)
 
     def __post_init__(self) -> None:
-        check_range(self, "[0, inf)", "lora_rank", "n_new_rows")
+        check_range(self, "[0, inf)", "lora_rank", "n_new_rows", "frozen_value_layers")
         check_range(self, "(0, inf)", "lora_alpha")
         check_known(("token", "utterance"), level=self.level)
         check_known(("full", "low_rank", "tied"), q_head=self.q_head)
@@ -77,11 +81,21 @@ class ValueLMConfig:
         check_range(self, "[1, inf)", "q_rank")
         if self.q_head == "tied" and self.advanced_mlp:
             raise UserError("q_head='tied' has no residual form. Set advanced_mlp=False, or q_head='low_rank'.")
-        if self.frozen_value and not (self.lora_rank and self.separate_policy):
+        if self.frozen_value and self.frozen_value_layers:
             raise UserError(
-                "frozen_value=True leaves the value trunk as it is, so that the policy needs adapters of its own. Set "
-                "lora_rank (16, say) and separate_policy=True, or frozen_value=False."
+                f"frozen_value=True freezes all layers, frozen_value_layers={self.frozen_value_layers} some. Set one."
             )
+        if self.freezes_value and not (self.lora_rank and self.separate_policy):
+            name, off = ("frozen_value_layers", 0) if self.frozen_value_layers else ("frozen_value", False)
+            raise UserError(
+                f"{name}={getattr(self, name)} keeps layers of the value trunk as they are, so that the policy needs "
+                f"adapters of its own. Set lora_rank (16, say) and separate_policy=True, or {name}={off}."
+            )
+
+    @property
+    def freezes_value(self) -> bool:
+        """Whether first layers of the value trunk, or all of it, stay as they are."""
+        return self.frozen_value or self.frozen_value_layers > 0
 
 
 class HiddenStates(NamedTuple):
@@ -100,6 +114,12 @@ class ValueLM:
         check_type(ValueLMConfig, "Give a ValueLMConfig.", config=config)
         self.backbone = backbone
         self.config = config
+        n_layer = backbone.config.n_layer
+        if config.frozen_value_layers >= n_layer:
+            raise UserError(
+                f"frozen_value_layers={config.frozen_value_layers} leaves none of the model's {n_layer} layers to be "
+                f"trained. Set it to {n_layer - 1} at most, or frozen_value=True, which freezes all of them."
+            )
         head: Callable[..., nn.Module] = heads.MLPHead
         if config.advanced_mlp:
             head = partial(heads.ResidualMLPHead, n_inner=backbone.config.inner_size)
@@ -144,8 +164,9 @@ class ValueLM:
         if self.config.lora_rank:
             params["base"], trunk = lora.split_adapter(trunk)
         if not self.config.frozen_value:
-            separate = self.config.separate_policy
-            params["trunk"] = {n: x for n, x in trunk.items() if not (separate and n in ("lm_head", "lm_head_rows"))}
+            params["trunk"] = drop_head(trunk) if self.config.separate_policy else trunk
+        if n := self.config.frozen_value_layers:  # the embeddings' rows are below them
+            params["trunk"] = {"h": take_layers(trunk, n, None)["h"]}
         for name, head_key in zip(self.q_names, keys[2:], strict=False):
             params[name] = self.q_head.init(head_key, hidden)["params"]
         if self.config.separate_policy:
@@ -168,28 +189,51 @@ class ValueLM:
         dropout_key: Array | None = None,
         known: Float[Array, "B T D"] | None = None,
     ) -> HiddenStates:
-        """Run the trunks that are needed: the policy's only if `policy`, and dropout never in the target's.
+        """Run the trunks that are needed: the policy's only if `policy`, and dropout only in what is trained.
 
-        There is no dropout without a key. Hidden states of the target carry no gradient. `known` are those of a frozen
-        value trunk, which is then not run.
+        There is no dropout without a key. Hidden states of the target carry no gradient. `known` are those of
+        `run_frozen`, which is then not run.
         """
-        if known is not None:
-            states = jax.lax.stop_gradient(known.astype(jnp.float32))
-            hidden = self.run_trunk(policy_trunk(params), tokens).hidden if policy else None
-            return HiddenStates(states, states, hidden)
+        c = self.config
         value_key, policy_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        online = self.run_trunk(get_trunk(params, "trunk"), tokens, dropout_key=value_key)
-        if "trunk" in target:
-            slow_trunk = get_trunk({**params, "trunk": target["trunk"]}, "trunk")
-            slow = self.select_hidden(self.run_trunk(jax.lax.stop_gradient(slow_trunk), tokens))
+        frozen: Any = self.run_frozen(params["base"], tokens) if c.freezes_value and known is None else known
+        frozen = jax.lax.stop_gradient(frozen)
+        if c.frozen_value:
+            online = slow = frozen.astype(jnp.float32)
         else:
-            slow = self.select_hidden(online)
+            output = self.run_value(params, tokens, frozen, dropout_key=value_key)
+            online = slow = self.select_hidden(output)
+            if "trunk" in target:
+                slow_params = jax.lax.stop_gradient({**params, "trunk": target["trunk"]})
+                slow = self.select_hidden(self.run_value(slow_params, tokens, frozen))
         policy_hidden = None
         if policy:
-            separate = "policy" in params
-            output = self.run_trunk(policy_trunk(params), tokens, dropout_key=policy_key) if separate else online
+            if "policy" in params:
+                output = self.run_trunk(policy_trunk(params), tokens, dropout_key=policy_key)
             policy_hidden = output.hidden
-        return HiddenStates(self.select_hidden(online), jax.lax.stop_gradient(slow), policy_hidden)
+        return HiddenStates(online, jax.lax.stop_gradient(slow), policy_hidden)
+
+    def run_frozen(self, base: Params, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        """Run what stays as it is of the value trunk, which is a base's alone.
+
+        Returns what value heads read, or with `frozen_value_layers` what the first of the other layers reads.
+        """
+        if n := self.config.frozen_value_layers:
+            return self.run_trunk(take_layers(base, 0, n), tokens).block_output
+        return self.select_hidden(self.run_trunk(base, tokens))
+
+    def run_value(
+        self,
+        params: Params,
+        tokens: Int[Array, "B T"],
+        known: Float[Array, "B T D"] | None,
+        *,
+        dropout_key: Array | None = None,
+    ) -> TrunkOutput:
+        """Run the value trunk, from what is `known` of its frozen layers where it has some."""
+        if n := self.config.frozen_value_layers:
+            params = {**params, "base": take_layers(params["base"], n, None)}
+        return self.run_trunk(get_trunk(params, "trunk"), tokens, hidden=known, dropout_key=dropout_key)
 
     def run_trunk(
         self,
@@ -254,6 +298,11 @@ class ValueLM:
         return jnp.min(jnp.stack(values), axis=0)
 
 
+def drop_head(trunk: Params) -> Params:
+    """Return a trunk without a language-model head of its own, which one that only values are read of does not need."""
+    return {name: x for name, x in trunk.items() if name not in ("lm_head", "lm_head_rows")}
+
+
 def policy_trunk(params: Params) -> Params:
     """Return the trunk whose language model is the policy."""
     return get_trunk(params, "policy" if "policy" in params else "trunk")
@@ -269,10 +318,16 @@ def merge_adapters(model: ValueLM, params: Params, target: Params) -> tuple[Valu
     if "base" not in params:
         return model, params, target
     names = {"policy", "trunk"} & params.keys() | ({"trunk"} if "v" in params else set())
-    trunks = {name: lora.merge_adapter(get_trunk(params, name)) for name in names}
+
+    def merge(networks: Params, name: str) -> Params:
+        merged = lora.merge_adapter(get_trunk({**params, **networks}, name))
+        return drop_head(merged) if name == "trunk" and "policy" in params else merged
+
+    trunks = {name: merge(params, name) for name in names}
     if "trunk" in target:
-        slow = lora.merge_adapter(get_trunk({**params, "trunk": target["trunk"]}, "trunk"))
-        target = {**target, "trunk": slow}
+        target = {**target, "trunk": merge({"trunk": target["trunk"]}, "trunk")}
     merged = {name: tree for name, tree in params.items() if name != "base"} | trunks
-    plain = replace(model.config, lora_rank=0, frozen_value=False, separate_target="trunk" in target)
+    plain = replace(
+        model.config, lora_rank=0, frozen_value=False, frozen_value_layers=0, separate_target="trunk" in target
+    )
     return ValueLM(model.backbone, plain), merged, target

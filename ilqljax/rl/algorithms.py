@@ -95,8 +95,8 @@ class Learner(NamedTuple):
         return not self.algorithm.has_critic or self.config.awac_weight > 0
 
     def reads_frozen_trunk(self) -> bool:
-        """Say whether the loss reads nothing but hidden states of a trunk that nothing trains."""
-        frozen = self.algorithm.has_critic and self.model.config.frozen_value
+        """Say whether the loss reads tokens only through a trunk, or first layers of one, that nothing trains."""
+        frozen = self.algorithm.has_critic and self.model.config.freezes_value
         return frozen and not self.trains_policy() and self.config.backup != "soft"
 
     @property

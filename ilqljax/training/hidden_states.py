@@ -1,7 +1,8 @@
-"""Hidden states of a frozen value trunk, computed once and kept: training its heads then costs what the heads cost.
+"""Hidden states of what is frozen of a value trunk, computed once and kept: training then costs what learns.
 
 They lie in one file for a trunk and its rows, `~/.cache/ilqljax/hidden/KEY.bfloat16` [N D], row after row, which is
-mapped into memory. The key is a hash of all that they depend on: the trunk's arrays and config, and the rows' tokens.
+mapped into memory. The key is a hash of all that they depend on: the trunk's arrays and config, how many of its layers
+are frozen, and the rows' tokens.
 """
 
 import dataclasses
@@ -55,7 +56,7 @@ def find_starts(dataset: ListRLDataset) -> Int[np.ndarray, " starts"]:
 
 
 def with_hidden_states(model: ValueLM, trunk: dict, *datasets: ListRLDataset) -> list[RowsWithHidden]:
-    """Return datasets whose rows bring what value heads read of a trunk, from files or computed now.
+    """Return datasets whose rows bring what `ValueLM.run_frozen` gives of a trunk, from files or computed now.
 
     A file that cannot be written is a `UserError`.
     """
@@ -77,13 +78,13 @@ def with_hidden_states(model: ValueLM, trunk: dict, *datasets: ListRLDataset) ->
 
 
 def run_trunk(model: ValueLM, trunk: dict, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-    """Compute what value heads read, in half precision."""
-    return model.select_hidden(model.run_trunk(trunk, tokens)).astype(jnp.bfloat16)
+    """Compute what is kept, in half precision."""
+    return model.run_frozen(trunk, tokens).astype(jnp.bfloat16)
 
 
 def hash_trunk(model: ValueLM, trunk: dict) -> "hashlib._Hash":
     """Hash all that hidden states depend on but the rows."""
-    described = (model.backbone.config, model.config.advanced_mlp, find_platform())
+    described = (model.backbone.config, model.config.advanced_mlp, model.config.frozen_value_layers, find_platform())
     digest = hashlib.sha256(repr(described).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(trunk):
         digest.update(f"{path_name(path)} {leaf.shape} {leaf.dtype}".encode())
@@ -103,7 +104,7 @@ def hash_rows(dataset: ListRLDataset, hashed: "hashlib._Hash") -> str:
 def compute_hidden_states(
     dataset: ListRLDataset, run: Callable[[Array], Array], path: Path, *, shape: tuple[int, int], most: int
 ) -> None:
-    """Run a trunk over all rows, those of like length together, `most` tokens at most, and write what heads read."""
+    """Run a trunk over all rows, those of like length together, `most` tokens at most, and write what is kept."""
     stored = np.memmap(path, ml_dtypes.bfloat16, "w+", shape=shape)
     lengths, starts = dataset.row_sizes[:, 0], find_starts(dataset)
     order = np.argsort(-lengths, kind="stable")

@@ -23,8 +23,7 @@ from ilqljax.data.transforms import Transform
 from ilqljax.data.types import Array
 from ilqljax.errors import Interrupted, UserError
 from ilqljax.models.builders import count_parameters
-from ilqljax.models.value_lm import get_trunk
-from ilqljax.rl.algorithms import Learner, find_unreached, init_learner_state, select_acting_params
+from ilqljax.rl.algorithms import Learner, find_unreached, init_learner_state
 from ilqljax.rl.optim import make_optimizer
 from ilqljax.rl.steps import TrainState, are_finite, make_eval_step, make_train_step
 from ilqljax.training.compilation import CompilationCounter, count_product_flops
@@ -183,7 +182,7 @@ def compile_stage(
 
 
 def bring_hidden_states(stage: Stage, state: TrainState) -> Stage:
-    """Let rows bring the hidden states of a value trunk that stays as it is, so that it is run over them once.
+    """Let rows bring the hidden states of what stays as it is of a value trunk, so that it is run over them once.
 
     A stream has no rows to keep them of, and with many processes none has the trunk whole: there it runs at every step.
     """
@@ -192,10 +191,9 @@ def bring_hidden_states(stage: Stage, state: TrainState) -> Stage:
         return stage
     if jax.process_count() > 1:
         return stage
-    trunk = get_trunk(select_acting_params(state), "trunk")
     say(f"{stage.name}: hidden states of {stage.rows.size()} rows")
     datasets = [data for data in (stage.rows, stage.validation) if data is not None]
-    rows, *watched = with_hidden_states(learner.model, trunk, *datasets)
+    rows, *watched = with_hidden_states(learner.model, state.frozen["base"], *datasets)
     return stage._replace(rows=rows, validation=watched[0] if watched else None)
 
 

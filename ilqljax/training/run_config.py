@@ -50,8 +50,9 @@ class TrainConfig(OptimConfig):
         keep_every: checkpoints whose step is a multiple of this are kept for good; 0 for none.
         log_every: steps between records in the metrics.
         n_rollouts: environments that the policy acts in at each evaluation; 0 for none.
-        keep_hidden: a critic on a frozen trunk (`config.model.frozen_value`) has its rows' hidden states computed once
-            and kept, in bfloat16, in `~/.cache/ilqljax/hidden`; False runs the trunk at every step.
+        keep_hidden: a critic on a frozen trunk (`config.model.frozen_value` or `frozen_value_layers`) has its rows'
+            hidden states computed once and kept, in bfloat16, in `~/.cache/ilqljax/hidden`; False runs the trunk at
+            every step.
         select: which checkpoint the next stage and the final judgement use: "best" (validation loss for a policy,
             rollouts' return for a critic) or "last".
         target: how target networks follow.
