@@ -94,9 +94,9 @@ def run_training(args: argparse.Namespace, out: Path) -> None:
     for name in ("dataset", "validation_dataset"):
         config[name].center = True
     for stage in (config.pretrain, config.train):
-        stage.update({"length_buckets": (192, 256, 320), "action_buckets": (80, 128)})
+        stage.update({"length_buckets": (192, 256, 320, 384), "action_buckets": (80, 128, 160)})
     config.decode.max_new_tokens = 128
-    config.acting.length_buckets = (160, 208)
+    config.acting.length_buckets = (160, 208, 256)
     config.evaluator.update({"max_postings": 8, "best_of": 1})  # the tables are made here, of more postings
     config.seed = args.seed
     for assignment in args.set:

@@ -26,7 +26,7 @@ class MarketConfig(NamedTuple):
     people: str = ""
     plant: float = 0.8
     n_postings: int = 280
-    max_words: int = 60
+    max_characters: int = 420  # about 100 tokens
     n_people: int = 2000
     seed: int = 0
 
@@ -37,7 +37,7 @@ def write_market(config: MarketConfig, folder: Path) -> None:
     if all((folder / name).is_file() for name in names):
         return
     postings = load_market(source="hackernews", path=config.posts).postings
-    short = [p for p in postings if len(p.description.split()) <= config.max_words]
+    short = [p for p in postings if len(p.description) <= config.max_characters]
     rng = np.random.default_rng([config.seed, 0])
     if config.people:
         found = load_candidates(config.people)
@@ -48,7 +48,7 @@ def write_market(config: MarketConfig, folder: Path) -> None:
         people, fresh = (make_people(postings, config, words, stream=stream) for stream in (1, 2))
         short = [p for p in short if words.pattern.search(p.description)]
     if not short:
-        raise UserError(f"{config.posts}: no post of at most {config.max_words} words can be used. Allow longer ones.")
+        raise UserError(f"{config.posts}: no post of at most {config.max_characters} characters can be used. Give others.")
     chosen = np.sort(rng.permutation(len(short))[: config.n_postings])
     make_folder(folder)
     save_postings(folder / JOBS, [short[i] for i in chosen])
