@@ -113,7 +113,6 @@ def test_category_that_looks_like_a_formula_is_not_a_formula_in_the_table(tmp_pa
         (b"sex,score\nf,1\nm,inf\n", "not a finite number"),
         (b"sex,score\nf,1\nm,-1\n", r"t\.csv:3: score=-1 is negative.*--allow_negative"),
         (b"sex,selected\nf,1\nm,2\n", r"t\.csv:3: selected='2' is neither yes nor no"),
-        (b"id,sex,score\n1,f,1\n1,m,2\n", r"t\.csv:3: the id '1' was already used at .*t\.csv:2"),
         (b"sex,score\nf,1\n\x81,1\n", r"t\.csv:3: not cp1252 text"),
         (b'sex,score\nf,1\n"m,1\n' + b"x" * 200_000, "not CSV"),
     ],

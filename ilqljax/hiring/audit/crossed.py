@@ -10,9 +10,11 @@ less than the larger of the first two.
 The influence of a pair on ln(rate of a) is (selected - rate * assessed) / (selected pairs of a).
 
 Where nobody or everybody of a category is selected, its influences are all 0 or undefined, and its rate is as certain
-as the number of its clusters allows. There, and in a ready table, whose rows are independent, the interval is the score
-interval of two shares (`proportions`); with postings, of effective counts: as many independent trials as give the rate
-the variance that it has, or as many as there are clusters of the scarcer kind where the rate is 0 or 1.
+as the number of its clusters allows. There, and in a ready table, whose people are independent, the interval is the
+score interval of two shares (`proportions`). Unless each row is another person's, it is of effective counts: as many
+independent trials as give the rate the variance that it has, or as many as there are clusters of the scarcer kind where
+the rate is 0 or 1. Without postings that number is made smaller by (z / t)^2, for the variance is itself estimated from
+the people (Korn and Graubard 1998).
 
 A pair is one of a posting and a candidate:
 
@@ -23,9 +25,10 @@ A pair is one of a posting and a candidate:
 | scoring      | members of the shortlist                | with a score strictly above the full sample's median |
 
 The full sample of the scoring rate is every (posting, member) pair of a phase, unknown categories included. In a ready
-table (one row a candidate) there are no postings: every row is assessed, and every candidate is a cluster.
+table without postings every row is assessed, and every candidate, with all of that candidate's rows, is a cluster.
 """
 
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,13 +39,16 @@ from scipy.sparse import csr_array
 from ilqljax.data.types import Array
 from ilqljax.hiring.matching.matcher import NOBODY, Matches
 from ilqljax.hiring.proportions import ratio_interval, ratio_test
-from ilqljax.hiring.statistics import LEVEL, UNDEFINED, Estimate, divide
+from ilqljax.hiring.statistics import LEVEL, UNDEFINED, Estimate, divide, wilson_interval
 
 NO_REFERENCE = -1
 
 
 class Pairs(NamedTuple):
-    """Hold the assessed and selected pairs of one measure: sparse zeros and ones, a column a candidate."""
+    """Hold the assessed and selected pairs of one measure: sparse numbers of rows, a column a candidate.
+
+    With postings these are zeros and ones.
+    """
 
     selected: csr_array  # a row a posting; in a ready table, one for all
     assessed: csr_array | None  # ones wherever `selected` has them; None where every candidate is assessed in every row
@@ -75,9 +81,25 @@ def median_of_members(matches: Matches) -> float:
     return float(np.median(members)) if members.size else np.inf
 
 
-def pair_rows(selected: Bool[Array, " N"]) -> Pairs:
-    """Return the pairs of a ready table."""
-    return Pairs(csr_array(selected[None].astype(np.int64)), None, has_postings=False)
+def pair_rows(selected: Bool[Array, " R"], people: Sequence[Hashable] = (), postings: Sequence[Hashable] = ()) -> Pairs:
+    """Return the pairs of a table of decisions, a column a person in the order in which they first occur.
+
+    Without people every row is somebody else; without postings a person may have several rows.
+    """
+    if not len(people) and not len(postings):
+        return Pairs(csr_array(selected[None].astype(np.int64)), None, has_postings=False)
+    columns = number_keys(people) if len(people) else np.arange(len(selected))
+    places = number_keys(postings) if len(postings) else np.zeros(len(selected), np.int64), columns
+    assessed = csr_array((np.ones(len(selected), np.int64), places))
+    chosen = csr_array((selected.astype(np.int64), places), shape=assessed.shape)
+    chosen.eliminate_zeros()
+    return Pairs(chosen, assessed, has_postings=bool(len(postings)))
+
+
+def number_keys(keys: Sequence[Hashable]) -> Int[Array, " R"]:
+    """Number keys in the order in which they first occur."""
+    number: dict[Hashable, int] = {}
+    return np.array([number.setdefault(key, len(number)) for key in keys], np.int64)
 
 
 def _pair_places(indices: Int[Array, "G k"], chosen: Bool[Array, "G k"], n_candidates: int) -> csr_array:
@@ -152,13 +174,10 @@ def crossed_ratio(a: Influence, b: Influence) -> tuple[Estimate, float]:
     kind. The p-value is two-sided, by the same error or the same test; NaN where that is undefined.
     """
     members = [int(part.members.sum()) for part in (a, b)]
-    if not len(a.postings):
-        counts = a.selected, a.assessed, b.selected, b.assessed
-        return ratio_interval(*counts), ratio_test(*counts)[0]
     value, p_value = float(divide(a.rate, b.rate)), np.nan
-    if (a.rate in (0, 1) or b.rate in (0, 1)) and min(len(a.postings), *members) > 1:
-        sizes = [_find_effective_size(part) for part in (a, b)]
-        counts = [count for part, n in zip((a, b), sizes, strict=True) for count in (part.rate * n, n)]
+    has_clusters = min(len(a.postings), *members) > 1
+    if not len(a.postings) or ((a.rate in (0, 1) or b.rate in (0, 1)) and has_clusters):
+        counts = *_count_effective(a), *_count_effective(b)
         return ratio_interval(*counts)._replace(value=value), ratio_test(*counts)[0]
     pairs = _pair_variance(a) + _pair_variance(b)
     error, freedom = _combine(a.postings - b.postings, a.candidates - b.candidates, pairs, members=members)
@@ -167,13 +186,30 @@ def crossed_ratio(a: Influence, b: Influence) -> tuple[Estimate, float]:
     return _interval(value, np.log(value) if value > 0 else np.nan, error, freedom), p_value
 
 
+def rate_interval(part: Influence) -> Estimate:
+    """Return a rate with Wilson's interval; without postings, of effective counts, with them as if independent."""
+    counts = (part.selected, part.assessed) if len(part.postings) else _count_effective(part)
+    return wilson_interval(*counts)._replace(value=part.rate)
+
+
+def _count_effective(part: Influence) -> tuple[float, float]:
+    """Return the selected and the assessed of as many independent trials as say as much of the rate."""
+    size = _find_effective_size(part)
+    return (part.selected if size in (0, part.assessed) else part.rate * size), size
+
+
 def _find_effective_size(part: Influence) -> float:
     """Return how many independent trials say as much of a rate: the variance of its logarithm is (1 - r) / (r n)."""
-    n_members = int(part.members.sum())
+    n_members, has_postings = int(part.members.sum()), bool(len(part.postings))
+    if not has_postings and (part.assessed == n_members or n_members < 2):
+        return float(n_members)
     if part.rate in (0, 1):
-        return float(min(len(part.postings), n_members))
-    error, _ = _combine(part.postings, part.candidates, _pair_variance(part), members=[n_members])
-    return min(float(part.assessed), (1 - part.rate) / (part.rate * error**2) if error > 0 else np.inf)
+        return float(min(len(part.postings), n_members) if has_postings else n_members)
+    error, freedom = _combine(part.postings, part.candidates, _pair_variance(part), members=[n_members])
+    size = (1 - part.rate) / (part.rate * error**2) if error > 0 else np.inf
+    if not has_postings:
+        size *= (scipy.stats.norm.ppf(0.5 + LEVEL / 2) / scipy.stats.t.ppf(0.5 + LEVEL / 2, df=freedom)) ** 2
+    return min(float(part.assessed), size)
 
 
 def crossed_change(

@@ -6,16 +6,14 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from ilqljax.errors import UserError, check_type, check_whole, find_close
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_values, warn_of_unknown
-from ilqljax.hiring.audit.crossed import Pairs
+from ilqljax.hiring.audit.crossed import find_influence, pair_rows, rate_interval, tally_pairs
 from ilqljax.hiring.audit.market import BEFORE, AuditConfig, audit_attributes
 from ilqljax.hiring.audit.rates import JUDGED, LEAVE_OUT_BELOW, MIN_PEOPLE, Mark, Row
 from ilqljax.hiring.postings.posting import Candidate
-from ilqljax.hiring.statistics import wilson_interval
 
 MISSING = ("None", "nan", "NaT", "<NA>")  # how the values that stand for none are written
 
@@ -108,7 +106,8 @@ def audit_frame(
         score: a column of finite numbers; or
         selected: one of 0 and 1, or of False and True.
         posting: which posting a row was decided for; intervals then count postings too.
-        person: whom it is about; without this column every row is somebody else.
+        person: whom it is about, in one row a posting, or in any number of rows without postings; intervals count
+            people. Without this column every row is somebody else.
         reference: the category that an attribute's others are compared with; the highest rate where none is named.
         leave_out_below: categories with a smaller share of the known rows enter no ratio; 0 leaves none out.
         min_count: hide categories of fewer people; 0 hides none.
@@ -135,7 +134,7 @@ def audit_frame(
         values = _read_outcome(columns, selected, is_known=lambda x: np.isin(x, (0, 1)), wanted=wanted)
     for name in filter(None, (posting, person)):
         _check_keys(columns, name)
-    postings, people = columns.get(posting, [""] * len(values)), columns.get(person, range(len(values)))
+    postings, people = columns.get(posting, []), columns.get(person, range(len(values)))
     words = [unknown] if isinstance(unknown, str) else list(unknown)
     check_type(str, "Give a list of texts.", **{f"unknown[{i}]": word for i, word in enumerate(words)})
     unified = {name: unify_values([_read_category(value) for value in columns[name]], words) for name in listed}
@@ -146,24 +145,23 @@ def audit_frame(
         own = {name: values[i] for name, (values, _) in unified.items()}
         if declared.setdefault(who, own) != own:
             raise UserError(f"row {i}: {who!r} is {own}, and was {declared[who]}. A person has one category of each.")
-    places, median = [_number(postings), _number(people)], float(np.median(values)) if score else 0.5
-    assessed = csr_array((np.ones(len(values), np.int64), places))
-    if assessed.max() > 1:
-        twice = list(declared)[assessed.argmax() % len(declared)]
-        raise UserError(f"{twice!r} is twice in one posting, or without postings in the frame. Keep one row.")
-    chosen = csr_array(((values > median).astype(np.int64), places))
-    chosen.eliminate_zeros()
-    pairs = Pairs(chosen, assessed if posting else None, has_postings=bool(posting))
+    median = float(np.median(values)) if score else 0.5
+    is_single = not posting and len(declared) == len(values)
+    pairs = pair_rows(values > median, () if is_single else people, postings)
+    if posting and pairs.assessed.max() > 1:
+        twice = list(declared)[pairs.assessed.argmax() % len(declared)]
+        raise UserError(f"{twice!r} is twice in one posting. Keep one row.")
     table = AttributeTable.from_candidates(Candidate(str(who), "", own) for who, own in declared.items())
     options = {"reference": dict(reference), "leave_out_below": leave_out_below, "min_count": min_count}
     config = AuditConfig(tuple(listed), **options, seed=seed)
     measures, medians = {"scoring" if score else "selection": pairs}, {BEFORE: median} if score else {}
     found = {"medians": medians, "taken_as_unknown": list_values(taken)}
     audit = audit_attributes(table, config, {BEFORE: measures}) | found
-    audit["n_postings"] = chosen.shape[0] if posting else 0
+    audit |= {"n_postings": pairs.selected.shape[0] if posting else 0, "n_assessments": len(values)}
     by_group = [{"attribute": name, **row} for name, rates in _list_tables(audit) for row in rates["rows"]]
-    n, n_selected = len(values), int(chosen.sum())
-    overall = {"n_assessed": n, "n_selected": n_selected, **wilson_interval(n_selected, n).spread("rate")}
+    everyone = tally_pairs(pairs, np.zeros(len(declared), np.int64), n_categories=1)
+    whole = find_influence(everyone, np.ones(1, bool))
+    overall = {"n_assessed": whole.assessed, "n_selected": whole.selected, **rate_interval(whole).spread("rate")}
     return FrameAudit(overall, by_group, audit)
 
 
@@ -222,8 +220,3 @@ def _check_keys(columns: Mapping[str, list], name: str) -> None:
 
 def _read_category(value: Any) -> str:
     return "" if not isinstance(value, str) and str(value) in MISSING else str(value)
-
-
-def _number(keys: Sequence) -> list[int]:
-    number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-    return [number[key] for key in keys]

@@ -113,6 +113,7 @@ def audit_attributes(
     return {
         "n_postings": 0,
         "n_candidates": len(table.ids),
+        "n_assessments": 0,
         "top": 0,
         "selected": 0,
         "phases": list(measures),

@@ -29,7 +29,7 @@ from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_candidates, warn_of_unknown
 from ilqljax.hiring.audit.market import AuditConfig, audit_market, choose_score
-from ilqljax.hiring.audit.ready_table import ID, SELECTED, audit_ready_table, load_ready_table
+from ilqljax.hiring.audit.ready_table import ID, JOB, SELECTED, ReadyTable, audit_ready_table, load_ready_table
 from ilqljax.hiring.audit.ready_table import SCORE as SCORED
 from ilqljax.hiring.audit.tables import format_json, list_tables, state_lowest
 from ilqljax.hiring.audit.ties import describe_ties
@@ -65,10 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--scores",
         default="",
-        help="ready table (CSV, Excel, Parquet), one row a candidate, instead of jobs and candidates",
+        help="ready table (CSV, Excel, Parquet), instead of jobs and candidates; rows of one id are one person",
     )
     for name in (ID, SCORED, SELECTED):
         add(f"--{name}_column", default="", help=f"what the ready table calls its column '{name}'")
+    add("--job_column", default="", help="column that says for which job a row was decided; intervals then count jobs")
     add("--scores_after", default="", help="a second ready table of the same ids, scored another way, to compare")
     add("--allow_negative", action="store_true", help="take scores below 0 in the ready table")
     add("--sample", action="store_true", help="audit the built-in sample market")
@@ -166,7 +167,7 @@ def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[R
             attributes=list_names(args),
             allow_negative=args.allow_negative,
             unknown=list_unknown(args),
-            names={name: getattr(args, f"{name}_column") for name in (ID, SCORED, SELECTED)},
+            names={name: getattr(args, f"{name}_column") for name in (ID, SCORED, SELECTED, JOB)},
         )
         for path in filter(None, (args.scores, args.scores_after))
     )
@@ -174,7 +175,7 @@ def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[R
     audit = audit_ready_table(ready, config, after=after[0] if after else None)
     source = f"{args.scores} (before) and {args.scores_after} (after)" if after else args.scores
     facts = [
-        ("Candidates", f"{len(ready.values):,}, from {source}"),
+        ("Candidates", f"{len(ready.table.ids):,}{describe_rows(ready)}, from {source}"),
         ("Assessed by", f"column '{ready.kind}'"),
         ("Attributes", ", ".join(config.attributes)),
         *describe_unknown(audit),
@@ -336,6 +337,13 @@ def describe_unknown(audit: Mapping[str, Any]) -> Facts:
     """Say which values were taken as unknown, if there are any."""
     taken = [f"{name}: {', '.join(map(repr, values))}" for name, values in audit["taken_as_unknown"].items()]
     return [("Taken as unknown", "; ".join(taken))] if taken else []
+
+
+def describe_rows(ready: ReadyTable) -> str:
+    """Say how many rows a table has where these are not its people."""
+    if ready.jobs:
+        return f" people in {len(ready.values):,} person-job pairs of {len(set(ready.jobs)):,} jobs"
+    return f" people in {len(ready.values):,} rows" if ready.has_repeats else ""
 
 
 def describe_hiding(min_count: int) -> str:

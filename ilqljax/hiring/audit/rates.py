@@ -15,10 +15,11 @@ the highest rate is that of enough people, or where the reference was named.
 **Intervals.** Two stand beside each ratio. `ratio_low/high` counts postings and candidates (`crossed`) and is the one
 to read: it covers the ratio of another set of postings *and* of candidates in 93 to 97 % of samples
 (`benchmarks/audit_coverage.py`). `postings_low/high` resamples postings only, for these very candidates; as a statement
-about other candidates it covers too seldom, in 85 to 95 %. The Wilson intervals of the rates and `p_independent` treat
-assessments as independent, which they are not where people come back in many shortlists. `p_crossed` (against everyone
-else) uses the error of `ratio_low/high`, and `p_shuffled` shuffled labels; where they differ from `p_independent`,
-trust these. In a ready table all of these but `p_shuffled` are one score test and its interval (`proportions`).
+about other candidates it covers too seldom, in 85 to 95 %. With postings the Wilson intervals of the rates, and always
+`p_independent`, treat assessments as independent, which they are not where people come back. `p_crossed` (against
+everyone else) uses the error of `ratio_low/high`, and `p_shuffled` shuffled labels; where they differ from
+`p_independent`, trust these. In a ready table of one row a person all of these but `p_shuffled` are one score test and
+its interval (`proportions`).
 
 `bound_low/high` is no interval: it is what the ratio could be, whoever the unknown are (`bounds`).
 
@@ -51,6 +52,7 @@ from ilqljax.hiring.audit.crossed import (
     crossed_change,
     crossed_ratio,
     find_influence,
+    rate_interval,
     sum_shared,
     tally_pairs,
 )
@@ -64,7 +66,6 @@ from ilqljax.hiring.statistics import (
     divide,
     mean_of_defined,
     quantiles_of_defined,
-    wilson_interval,
 )
 
 Row = dict[str, Any]
@@ -210,7 +211,7 @@ def tabulate_rates(
     }
     people, _, assessed, selected = (values[1:] for values in counts.values())
     chosen = choose_comparison(selected, assessed, people=people, named=named, leave_out_below=leave_out_below)
-    wilson = wilson_interval(selected, assessed)
+    numbers = np.arange(len(assessed))
     marks = mark_categories(selected, assessed, chosen)
     judged = np.isin(marks, JUDGED)
     null, p_values = shuffle_labels(tally, eligible=chosen.eligible, judged=judged, named=named, seed=seed)
@@ -222,7 +223,7 @@ def tabulate_rates(
         {
             "category": category,
             **{name: int(values[c + 1]) for name, values in counts.items()},
-            **wilson.pick(c).spread("rate"),
+            **rate_interval(find_influence(tally, numbers == c)).spread("rate"),
             **law[c],
             **{f"compared_{end}": compared[c][key] if judged[c] else np.nan for end, key in _RATIO.items()},
             "bound_low": float(bounds[0][c]),

@@ -1,4 +1,4 @@
-"""Audit a ready table: one row a candidate, with category columns and a score or a selection.
+"""Audit a ready table: a row a decision about a candidate, with category columns and a score or a selection.
 
     id,sex,race,score
     c1,Female,Asian,0.71
@@ -6,24 +6,27 @@
 
 Columns: the attributes, and either `score` (a number; the scoring rate is the share strictly above the median) or
 `selected` (1 or 0, or words for them such as yes and no), by these names in any case or by those that are given. `id`
-is optional. An empty category is unknown, and so are the words for it (`categories`). The forms of the file:
-`table_files`. A table of counts has `applicants` and `selected` numbers in each row instead of one candidate:
+is optional; rows of one id are one person, whose categories must agree. With a `job` column, which is never guessed,
+intervals count jobs as well as people. An empty category is unknown, and so are the words for it (`categories`). The
+forms of the file: `table_files`. A table of counts has `applicants` and `selected` numbers in each row instead of one
+candidate:
 
     sex,applicants,selected
     Female,120,31
     Male,140,52
 """
 
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ilqljax.data.types import Array
 from ilqljax.errors import UserError, find_close
@@ -33,15 +36,17 @@ from ilqljax.hiring.audit.categories import (
     Taken,
     fold_spelling,
     list_values,
-    unify_candidates,
+    unify_values,
     warn_of_unknown,
 )
-from ilqljax.hiring.audit.crossed import pair_rows
+from ilqljax.hiring.audit.crossed import number_keys, pair_rows
 from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditConfig, audit_attributes
 from ilqljax.hiring.audit.table_files import read_rows
 from ilqljax.hiring.postings.posting import Candidate
 
-ID, SCORE, SELECTED, APPLICANTS = "id", "score", "selected", "applicants"
+logger = logging.getLogger(__name__)
+
+ID, SCORE, SELECTED, JOB, APPLICANTS = "id", "score", "selected", "job", "applicants"
 MIN_ROWS = 2
 MOST_CATEGORIES = 50  # of a column that the user did not name as an attribute
 MOST_APPLICANTS = 2_000_000  # of a table of counts, which is spelt out
@@ -52,16 +57,20 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I | re.A)
 
 @dataclass(frozen=True, eq=False)
 class ReadyTable:
-    """Hold a ready table: the candidates' attributes, and a score or a 0 or 1 each; `kind` says which.
-
-    `taken` is what was taken as unknown, by column.
-    """
+    """Hold a ready table: the people's attributes, and a row a decision: whom it is about, and a score or a 0 or 1."""
 
     table: AttributeTable
-    values: Float[Array, " N"]
-    kind: str
+    values: Float[Array, " R"]
+    people: Int[Array, " R"]  # the row in `table` of each decision's person
+    jobs: tuple[str, ...]  # of each decision; empty if no column says it
+    kind: str  # `SCORE` or `SELECTED`
     has_ids: bool
-    taken: Taken
+    taken: Taken  # as unknown, by column
+
+    @property
+    def has_repeats(self) -> bool:
+        """Return whether a person has several rows."""
+        return len(self.values) > len(self.table.ids)
 
 
 def load_ready_table(
@@ -79,24 +88,27 @@ def load_ready_table(
         attributes: columns to read as attributes; all but id, score and selected if empty.
         allow_negative: take scores below 0, which otherwise are refused: exports often write -1 for "no score".
         unknown: what stands for an unknown category, besides an empty one.
-        names: what the columns `id`, `score` and `selected` are called in the file, where it is something else.
+        names: what the columns `id`, `score` and `selected` are called in the file, where it is something else, and
+            which column is the `job`, if any.
 
     Raises:
         UserError: a file that is no table (`table_files`), a malformed line, a missing or unknown column, a score that
             is not a finite number or is negative, a selection that is neither yes nor no, more selected than applied,
-            a duplicate id, or fewer than two rows.
+            rows of one id that differ in a category or are of one job, or fewer than two people.
     """
     path = Path(path)
     lines = read_rows(path)
     where, header = next(lines, (f"{path}:1", []))
+    names = {ours: theirs for ours, theirs in names.items() if theirs}
     header = _rename(header, names, where=where)
-    columns, kind = _check_header(header, attributes, where=where)
-    rows, values, seen = [], [], {}
+    columns, kind = _check_header(header, attributes, job=JOB if JOB in names else "", where=where)
+    rows: list[list[str]] = []  # categories, of each decision
+    values, keys, jobs, places = [], [], [], []
     for where, cells in lines:
         if len(cells) != len(header):
             raise UserError(f"{where}: {len(cells)} cells, but the header has {len(header)}. Quote cells with commas.")
         row = dict(zip(header, cells, strict=True))
-        categories = {name: row[name] for name in columns}
+        categories = [row[name] for name in columns]
         if APPLICANTS in row:
             applied, selected = (_read_count(row[name], name, where=where) for name in (APPLICANTS, SELECTED))
             if selected > applied or len(rows) + applied > MOST_APPLICANTS:
@@ -104,29 +116,70 @@ def load_ready_table(
                     f"selected={selected} of applicants={applied}; at most all, and {MOST_APPLICANTS:,} in the table"
                 )
                 raise UserError(f"{where}: {limit}. Correct the row, or audit the counts in parts.")
-            rows += [Candidate(str(len(rows) + i), "", categories) for i in range(applied)]
             values += [1.0] * selected + [0.0] * (applied - selected)
-            continue
-        row_id = row.get(ID, str(len(rows)))
-        if row_id in seen:
-            raise UserError(f"{where}: the id '{row_id}' was already used at {seen[row_id]}. Keep one row a candidate.")
-        seen[row_id] = where
-        rows.append(Candidate(row_id, "", categories))
-        values.append(_read_value(row[kind], kind, where=where, allow_negative=allow_negative))
-    if len(rows) < MIN_ROWS:
-        raise UserError(f"{path}: holds {len(rows)} candidates. Give at least {MIN_ROWS} rows below the header.")
-    rows, taken = unify_candidates(rows, unknown=unknown)
-    table = AttributeTable.from_candidates(rows)
+        else:
+            applied = 1
+            values.append(_read_value(row[kind], kind, where=where, allow_negative=allow_negative))
+        is_named = ID in row and APPLICANTS not in row
+        if is_named and not row[ID]:
+            raise UserError(f"{where}: has no id. Give one, or delete the row.")
+        keys += [row[ID]] if is_named else [str(len(rows) + i) for i in range(applied)]
+        rows += [categories] * applied
+        jobs += [row.get(JOB, "")] * applied
+        places += [where] * applied
+    unified = {name: unify_values([row[i] for row in rows], unknown) for i, name in enumerate(columns)}
+    people = number_keys(keys)
+    firsts = _find_firsts(people, {name: of for name, (of, _) in unified.items()}, keys=keys, places=places)
+    if JOB in names:
+        _check_jobs(people, jobs, keys=keys, places=places)
+    if len(firsts) < MIN_ROWS:
+        raise UserError(f"{path}: holds {len(firsts)} candidates. Give at least {MIN_ROWS} rows below the header.")
+    own = ({name: of[row] for name, (of, _) in unified.items()} for row in firsts)
+    table = AttributeTable.from_candidates(Candidate(keys[row], "", one) for row, one in zip(firsts, own, strict=True))
     many = [name for name in columns if len(table.attribute(name).categories) > MOST_CATEGORIES and not attributes]
     if many:  # names and free text: the report would publish them
         raise UserError(f"{path}: column '{many[0]}' has too many values for an attribute. Give --attributes A,B.")
+    taken = {name: found for name, (_, found) in unified.items() if found}
     warn_of_unknown(taken, where=path)
-    return ReadyTable(table, np.array(values), kind, ID in header, taken)
+    ready = ReadyTable(table, np.array(values), people, tuple(jobs if JOB in names else ()), kind, ID in header, taken)
+    if ready.has_repeats:
+        n_rows, n_people = len(ready.values), len(table.ids)
+        counts = f"{n_rows:,} rows are of {n_people:,} people"
+        logger.warning("%s: %s. Rows of one id are one person, whom the intervals count once.", path, counts)
+    return ready
+
+
+def _find_firsts(
+    people: Int[Array, " R"], columns: Mapping[str, Sequence[str]], *, keys: Sequence[str], places: Sequence[str]
+) -> Int[Array, " N"]:
+    """Return the first row of each person, or refuse one whose categories change."""
+    _, firsts = np.unique(people, return_index=True)
+    for name, values in columns.items():
+        for row, first in enumerate(firsts[people].tolist()):
+            if values[row] != values[first]:
+                raise UserError(
+                    f"{places[row]}: the id '{keys[row]}' is {name}='{values[row]}', and was '{values[first]}' at "
+                    f"{places[first]}. A person has one category of each: correct one, or name another id column."
+                )
+    return firsts
+
+
+def _check_jobs(people: Int[Array, " R"], jobs: Sequence[str], *, keys: Sequence[str], places: Sequence[str]) -> None:
+    """Refuse a row without a job, and a person who is twice in one."""
+    seen: dict[tuple[int, str], int] = {}
+    for row, pair in enumerate(zip(people.tolist(), jobs, strict=True)):
+        if not pair[1]:
+            raise UserError(f"{places[row]}: names no job. Give one, or delete the row.")
+        if seen.setdefault(pair, row) != row:
+            raise UserError(
+                f"{places[row]}: the id '{keys[row]}' was already used at {places[seen[pair]]} for the job "
+                f"'{pair[1]}'. Keep one row a candidate and job."
+            )
 
 
 def _rename(header: list[str], names: Mapping[str, str], *, where: str) -> list[str]:
     """Call the columns by our names: those that are given, and else those that differ in case alone."""
-    given = {theirs: ours for ours, theirs in names.items() if theirs}
+    given = {theirs: ours for ours, theirs in names.items()}
     if lacking := [theirs for theirs in given if theirs not in header]:
         hint = find_close(lacking[0], header)
         raise UserError(f"{where}: no column '{lacking[0]}'; the columns are {', '.join(header)}.{hint}")
@@ -138,7 +191,7 @@ def _rename(header: list[str], names: Mapping[str, str], *, where: str) -> list[
     return renamed
 
 
-def _check_header(header: list[str], attributes: Sequence[str], *, where: str) -> tuple[list[str], str]:
+def _check_header(header: list[str], attributes: Sequence[str], *, job: str, where: str) -> tuple[list[str], str]:
     if not header:
         raise UserError(f"{where}: the file is empty. Give a header and one row a candidate.")
     kinds = [name for name in (SCORE, SELECTED) if name in header]
@@ -149,7 +202,7 @@ def _check_header(header: list[str], attributes: Sequence[str], *, where: str) -
         )
     if APPLICANTS in header and kinds != [SELECTED]:
         raise UserError(f"{where}: a table of counts needs '{SELECTED}' beside '{APPLICANTS}', got {header}. Add it.")
-    columns = list(attributes) or [name for name in header if name not in (ID, SCORE, SELECTED, APPLICANTS)]
+    columns = list(attributes) or [name for name in header if name not in (ID, SCORE, SELECTED, APPLICANTS, job)]
     have = f"the columns are {', '.join(header)}"
     if not columns:
         raise UserError(f"{where}: no column of an attribute; {have}. Name some with --attributes.")
@@ -196,20 +249,33 @@ def match_tables(before: ReadyTable, after: ReadyTable) -> ReadyTable:
             f"The table before has the columns {', '.join((*before.table.names, before.kind))}, the one after "
             f"{', '.join((*after.table.names, after.kind))}. Give both the same columns."
         )
-    missing = sorted(set(before.table.ids) ^ set(after.table.ids))
+    keys = [_list_pairs(ready) for ready in (before, after)]
+    missing = sorted(set(keys[0]) ^ set(keys[1]))
     if missing:
-        raise UserError(f"The candidate '{missing[0]}' is in one of the two tables only. Give both the same ids.")
-    row_of = {row_id: row for row, row_id in enumerate(after.table.ids)}
-    order = np.array([row_of[row_id] for row_id in before.table.ids])
+        one = f"The candidate '{missing[0][0]}'" + (f" for the job '{missing[0][1]}'" if missing[0][1] else "")
+        raise UserError(f"{one} is in one of the two tables only. Give both the same ids.")
+    row_of = {key: row for row, key in enumerate(keys[1])}
+    order = np.array([row_of[key] for key in keys[0]])
     columns = ((before.table.columns[name], after.table.columns[name]) for name in before.table.names)
-    moved = [_decode(old) != _decode(new)[order] for old, new in columns]
+    moved = [_decode(old)[before.people] != _decode(new)[after.people[order]] for old, new in columns]
     changed = np.flatnonzero(np.any(moved, axis=0))
     if changed.size:
         raise UserError(
-            f"The candidate '{before.table.ids[changed[0]]}' has other categories before than after. Categories are of "
-            "the person: make them equal."
+            f"The candidate '{keys[0][changed[0]][0]}' has other categories before than after. Categories are of the "
+            "person: make them equal."
         )
-    return ReadyTable(before.table, after.values[order], after.kind, after.has_ids, after.taken)
+    return replace(before, values=after.values[order], taken=after.taken)
+
+
+def _list_pairs(ready: ReadyTable) -> list[tuple[str, str]]:
+    """Return each row's id and job, or refuse a table that has one of these twice."""
+    if ready.has_repeats and not ready.jobs:
+        raise UserError(
+            "Comparing two tables needs one row a candidate, or --job_column, which says which of a candidate's rows "
+            "belong together."
+        )
+    ids = (ready.table.ids[person] for person in ready.people)
+    return list(zip(ids, ready.jobs or [""] * len(ready.people), strict=True))
 
 
 def _decode(attribute: Attribute) -> np.ndarray:
@@ -219,13 +285,19 @@ def _decode(attribute: Attribute) -> np.ndarray:
 def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTable | None = None) -> dict[str, Any]:
     """Return the audit of a ready table (`market.audit_attributes`).
 
-    Every candidate is a cluster, so intervals hold for another sample of candidates. With `after`, the same candidates
-    scored another way are compared; tables that do not belong together raise a `UserError`.
+    Every candidate is a cluster, so intervals hold for another sample of candidates; with jobs, of jobs too. With
+    `after`, the same candidates scored another way are compared; tables that do not belong together raise a
+    `UserError`.
     """
     phases = {BEFORE: ready} | ({AFTER: match_tables(ready, after)} if after else {})
     is_score = ready.kind == SCORE
     medians = {name: float(np.median(table.values)) for name, table in phases.items() if is_score}
     measure = "scoring" if is_score else "selection"
-    pairs = {name: {measure: pair_rows(table.values > medians.get(name, 0.5))} for name, table in phases.items()}
+    people = ready.people if ready.has_repeats or ready.jobs else ()
+    pairs = {
+        name: {measure: pair_rows(table.values > medians.get(name, 0.5), people, ready.jobs)}
+        for name, table in phases.items()
+    }
     found = {"medians": medians, "taken_as_unknown": list_values(ready.taken)}
-    return audit_attributes(ready.table, config, pairs) | found
+    counts = {"n_postings": len(set(ready.jobs)), "n_assessments": len(ready.values)}
+    return audit_attributes(ready.table, config, pairs) | found | counts
