@@ -10,9 +10,10 @@ import numpy as np
 from ilqljax.errors import UserError, check_type, check_whole, find_close
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_values, warn_of_unknown
-from ilqljax.hiring.audit.crossed import find_influence, pair_rows, rate_interval, tally_pairs
+from ilqljax.hiring.audit.crossed import find_influence, number_keys, pair_rows, rate_interval, tally_pairs
 from ilqljax.hiring.audit.market import BEFORE, AuditConfig, audit_attributes
 from ilqljax.hiring.audit.rates import JUDGED, LEAVE_OUT_BELOW, MIN_PEOPLE, Mark, Row
+from ilqljax.hiring.audit.strata import add_within, make_strata
 from ilqljax.hiring.postings.posting import Candidate
 
 MISSING = ("None", "nan", "NaT", "<NA>")  # how the values that stand for none are written
@@ -91,6 +92,7 @@ def audit_frame(
     selected: str = "",
     posting: str = "",
     person: str = "",
+    within: Sequence[str] = (),
     unknown: Sequence[str] = UNKNOWN_WORDS,
     reference: Mapping[str, str] = MappingProxyType({}),
     leave_out_below: float = LEAVE_OUT_BELOW,
@@ -108,6 +110,7 @@ def audit_frame(
         posting: which posting a row was decided for; intervals then count postings too.
         person: whom it is about, in one row a posting, or in any number of rows without postings; intervals count
             people. Without this column every row is somebody else.
+        within: columns, such as a job, whose combinations are strata to compare categories within.
         reference: the category that an attribute's others are compared with; the highest rate where none is named.
         leave_out_below: categories with a smaller share of the known rows enter no ratio; 0 leaves none out.
         min_count: hide categories of fewer people; 0 hides none.
@@ -126,7 +129,10 @@ def audit_frame(
     check_type(str, advice, **{f"attributes[{i}]": name for i, name in enumerate(listed)})
     if bool(score) == bool(selected):
         raise UserError(f"{score=}, {selected=}: give one of the two, the name of a column.")
-    columns = read_columns(frame, [name for name in (*listed, score, selected, posting, person) if name])
+    levels = [within] if isinstance(within, str) else list(within)
+    check_type(str, advice, **{f"within[{i}]": name for i, name in enumerate(levels)})
+    named = [name for name in (*listed, score, selected, posting, person) if name]
+    columns = read_columns(frame, [*named, *(name for name in levels if name not in (posting, person))])
     if score:
         values = _read_outcome(columns, score, is_known=np.isfinite, wanted="a finite number")
     else:
@@ -157,6 +163,10 @@ def audit_frame(
     measures, medians = {"scoring" if score else "selection": pairs}, {BEFORE: median} if score else {}
     found = {"medians": medians, "taken_as_unknown": list_values(taken)}
     audit = audit_attributes(table, config, {BEFORE: measures}) | found
+    if levels:
+        of_row = {name: [_read_category(value) for value in columns[name]] for name in levels}
+        strata = make_strata(of_row, number_keys(people))
+        add_within(audit, table, strata, {BEFORE: values > median}, min_count=min_count, seed=seed)
     audit |= {"n_postings": pairs.selected.shape[0] if posting else 0, "n_assessments": len(values)}
     by_group = [{"attribute": name, **row} for name, rates in _list_tables(audit) for row in rates["rows"]]
     everyone = tally_pairs(pairs, np.zeros(len(declared), np.int64), n_categories=1)

@@ -124,6 +124,7 @@ def audit_attributes(
         "attributes": sections,
         "not_audited": not_audited,
         "postings": [],
+        "within": {},
     }
 
 

@@ -31,7 +31,7 @@ from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_ca
 from ilqljax.hiring.audit.market import AuditConfig, audit_market, choose_score
 from ilqljax.hiring.audit.ready_table import ID, JOB, SELECTED, ReadyTable, audit_ready_table, load_ready_table
 from ilqljax.hiring.audit.ready_table import SCORE as SCORED
-from ilqljax.hiring.audit.tables import format_json, list_tables, state_lowest
+from ilqljax.hiring.audit.tables import format_json, list_disagreements, list_tables, state_lowest
 from ilqljax.hiring.audit.ties import describe_ties
 from ilqljax.hiring.data.prepare import choose_some
 from ilqljax.hiring.edits.operators import OPERATORS
@@ -70,6 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in (ID, SCORED, SELECTED):
         add(f"--{name}_column", default="", help=f"what the ready table calls its column '{name}'")
     add("--job_column", default="", help="column that says for which job a row was decided; intervals then count jobs")
+    add(
+        "--within",
+        default="",
+        help="columns of the ready table, as job,level; compares within each combination of their values",
+    )
     add("--scores_after", default="", help="a second ready table of the same ids, scored another way, to compare")
     add("--allow_negative", action="store_true", help="take scores below 0 in the ready table")
     add("--sample", action="store_true", help="audit the built-in sample market")
@@ -110,7 +115,7 @@ def run(args: argparse.Namespace) -> None:
         "report.html": format_page(audit, facts=facts, rewrites=rewrites),
     }
     save_folder(args.out, texts)
-    print(state_lowest(audit))
+    print("\n".join([state_lowest(audit), *list_disagreements(audit)]))
     print(f"{args.out}/report.html and {len(texts) - 1} more files: {'; '.join(f'{n}: {v}' for n, v in facts[:2])}")
 
 
@@ -124,13 +129,20 @@ def check_sources(args: argparse.Namespace) -> None:
         )
     if args.scores_after and not args.scores:
         raise UserError("--scores_after is compared with --scores: give both.")
+    if args.within and not args.scores:
+        raise UserError("--within names columns of a ready table: give --scores too.")
     if args.scores and (args.rewrites or args.candidates):
         raise UserError("--scores is a ready table: leave out --candidates and --rewrites, or give --jobs instead.")
 
 
 def list_names(args: argparse.Namespace) -> tuple[str, ...]:
     """Return the attributes that were named, each once."""
-    return tuple(dict.fromkeys(name.strip() for name in args.attributes.split(",") if name.strip()))
+    return split_names(args.attributes)
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Return names that are separated by commas, each once."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
 def list_unknown(args: argparse.Namespace) -> tuple[str, ...]:
@@ -165,6 +177,7 @@ def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[R
         load_ready_table(
             path,
             attributes=list_names(args),
+            within=split_names(args.within),
             allow_negative=args.allow_negative,
             unknown=list_unknown(args),
             names={name: getattr(args, f"{name}_column") for name in (ID, SCORED, SELECTED, JOB)},
@@ -178,6 +191,7 @@ def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[R
         ("Candidates", f"{len(ready.table.ids):,}{describe_rows(ready)}, from {source}"),
         ("Assessed by", f"column '{ready.kind}'"),
         ("Attributes", ", ".join(config.attributes)),
+        *describe_strata(audit),
         *describe_unknown(audit),
         ("Small cells", describe_hiding(args.min_count)),
     ]
@@ -337,6 +351,14 @@ def describe_unknown(audit: Mapping[str, Any]) -> Facts:
     """Say which values were taken as unknown, if there are any."""
     taken = [f"{name}: {', '.join(map(repr, values))}" for name, values in audit["taken_as_unknown"].items()]
     return [("Taken as unknown", "; ".join(taken))] if taken else []
+
+
+def describe_strata(audit: Mapping[str, Any]) -> Facts:
+    """Say what the strata are, if there are any."""
+    if not (within := audit["within"]):
+        return []
+    unknown = f"; {within['n_unknown']:,} rows are of none" if within["n_unknown"] else ""
+    return [("Compared within", f"the same {', '.join(within['names'])}: {within['n_strata']:,} strata{unknown}")]
 
 
 def describe_rows(ready: ReadyTable) -> str:

@@ -41,6 +41,7 @@ from ilqljax.hiring.audit.categories import (
 )
 from ilqljax.hiring.audit.crossed import number_keys, pair_rows
 from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditConfig, audit_attributes
+from ilqljax.hiring.audit.strata import Strata, add_within, make_strata
 from ilqljax.hiring.audit.table_files import read_rows
 from ilqljax.hiring.postings.posting import Candidate
 
@@ -66,6 +67,7 @@ class ReadyTable:
     kind: str  # `SCORE` or `SELECTED`
     has_ids: bool
     taken: Taken  # as unknown, by column
+    strata: Strata | None = None  # of the decisions
 
     @property
     def has_repeats(self) -> bool:
@@ -77,6 +79,7 @@ def load_ready_table(
     path: str | Path,
     *,
     attributes: Sequence[str] = (),
+    within: Sequence[str] = (),
     allow_negative: bool = False,
     unknown: Sequence[str] = UNKNOWN_WORDS,
     names: Mapping[str, str] = MappingProxyType({}),
@@ -86,6 +89,7 @@ def load_ready_table(
     Args:
         path: the table's file, with a header.
         attributes: columns to read as attributes; all but id, score and selected if empty.
+        within: columns whose combinations are the strata.
         allow_negative: take scores below 0, which otherwise are refused: exports often write -1 for "no score".
         unknown: what stands for an unknown category, besides an empty one.
         names: what the columns `id`, `score` and `selected` are called in the file, where it is something else, and
@@ -101,9 +105,10 @@ def load_ready_table(
     where, header = next(lines, (f"{path}:1", []))
     names = {ours: theirs for ours, theirs in names.items() if theirs}
     header = _rename(header, names, where=where)
-    columns, kind = _check_header(header, attributes, job=JOB if JOB in names else "", where=where)
+    strata = [{theirs: ours for ours, theirs in names.items()}.get(name, name) for name in within]
+    columns, kind = _check_header(header, attributes, strata, job=JOB if JOB in names else "", where=where)
     rows: list[list[str]] = []  # categories, of each decision
-    values, keys, jobs, places = [], [], [], []
+    values, keys, jobs, places, stratum = [], [], [], [], []
     for where, cells in lines:
         if len(cells) != len(header):
             raise UserError(f"{where}: {len(cells)} cells, but the header has {len(header)}. Quote cells with commas.")
@@ -127,6 +132,7 @@ def load_ready_table(
         rows += [categories] * applied
         jobs += [row.get(JOB, "")] * applied
         places += [where] * applied
+        stratum += [[row[name] for name in strata]] * applied
     unified = {name: unify_values([row[i] for row in rows], unknown) for i, name in enumerate(columns)}
     people = number_keys(keys)
     firsts = _find_firsts(people, {name: of for name, (of, _) in unified.items()}, keys=keys, places=places)
@@ -141,7 +147,11 @@ def load_ready_table(
         raise UserError(f"{path}: column '{many[0]}' has too many values for an attribute. Give --attributes A,B.")
     taken = {name: found for name, (_, found) in unified.items() if found}
     warn_of_unknown(taken, where=path)
-    ready = ReadyTable(table, np.array(values), people, tuple(jobs if JOB in names else ()), kind, ID in header, taken)
+    jobs = tuple(jobs if JOB in names else ())
+    ready = ReadyTable(table, np.array(values), people, jobs, kind, ID in header, taken)
+    if within:
+        levels = {name: unify_values([row[i] for row in stratum], unknown)[0] for i, name in enumerate(within)}
+        ready = replace(ready, strata=make_strata(levels, people))
     if ready.has_repeats:
         n_rows, n_people = len(ready.values), len(table.ids)
         counts = f"{n_rows:,} rows are of {n_people:,} people"
@@ -191,7 +201,9 @@ def _rename(header: list[str], names: Mapping[str, str], *, where: str) -> list[
     return renamed
 
 
-def _check_header(header: list[str], attributes: Sequence[str], *, job: str, where: str) -> tuple[list[str], str]:
+def _check_header(
+    header: list[str], attributes: Sequence[str], within: Sequence[str], *, job: str, where: str
+) -> tuple[list[str], str]:
     if not header:
         raise UserError(f"{where}: the file is empty. Give a header and one row a candidate.")
     kinds = [name for name in (SCORE, SELECTED) if name in header]
@@ -202,13 +214,17 @@ def _check_header(header: list[str], attributes: Sequence[str], *, job: str, whe
         )
     if APPLICANTS in header and kinds != [SELECTED]:
         raise UserError(f"{where}: a table of counts needs '{SELECTED}' beside '{APPLICANTS}', got {header}. Add it.")
-    columns = list(attributes) or [name for name in header if name not in (ID, SCORE, SELECTED, APPLICANTS, job)]
+    others = (ID, SCORE, SELECTED, APPLICANTS, job, *within)
+    columns = list(attributes) or [name for name in header if name not in others]
     have = f"the columns are {', '.join(header)}"
     if not columns:
         raise UserError(f"{where}: no column of an attribute; {have}. Name some with --attributes.")
-    if lacking := [name for name in columns if name not in header]:
+    if lacking := [name for name in (*columns, *within) if name not in header]:
         hint = find_close(lacking[0], header)
-        raise UserError(f"{where}: no column '{lacking[0]}'; {have}.{hint} Name some with --attributes.")
+        option = "--attributes" if lacking[0] in columns else "--within"
+        raise UserError(f"{where}: no column '{lacking[0]}'; {have}.{hint} Name some with {option}.")
+    if both := [name for name in columns if name in within]:
+        raise UserError(f"{where}: '{both[0]}' is in --attributes and in --within. It can be one of the two.")
     return columns, kinds[0]
 
 
@@ -300,4 +316,9 @@ def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTab
     }
     found = {"medians": medians, "taken_as_unknown": list_values(ready.taken)}
     counts = {"n_postings": len(set(ready.jobs)), "n_assessments": len(ready.values)}
-    return audit_attributes(ready.table, config, pairs) | found | counts
+    audit = audit_attributes(ready.table, config, pairs) | found | counts
+    if ready.strata:
+        outcomes = {name: table.values > medians.get(name, 0.5) for name, table in phases.items()}
+        options = {"min_count": config.min_count, "seed": config.seed}
+        add_within(audit, ready.table, ready.strata, outcomes, **options)
+    return audit

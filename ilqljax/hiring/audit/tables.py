@@ -30,6 +30,11 @@ MARKS = {
     Mark.UNDEFINED: "no ratio",
     UNKNOWN_CATEGORY: "not in the calculation",
 }
+DISAGREEMENTS = {
+    "side": "changes sides",
+    "vanishes": "is below four fifths only when strata are added up",
+    "appears": "is below four fifths only within strata",
+}
 MOST_NAMED = 6  # of the categories that are not compared; of the others only the number is said
 DASH = "–"
 SIGNIFICANT = 0.05
@@ -189,6 +194,8 @@ def state_findings(audit: Mapping[str, Any]) -> dict[str, list[str]]:
         sentences = []
         for measure, table in section["rates"][first].items():
             sentences.append(f"{VERBS[measure]}: {_describe(table)}")
+            if audit["within"]:
+                sentences[-1] += _describe_within(audit, section, first, measure)
             if last != first:
                 lowest = _describe_lowest(section["rates"][last][measure])
                 later = f"the lowest is {lowest}" if lowest else "there is insufficient data to compare"
@@ -241,6 +248,36 @@ def _describe(table: Mapping[str, Any]) -> str:
     verdict = "lower than chance gives" if is_low else "not clearly lower than by chance"
     tested = f"under shuffled labels p {raw}; adjusted for the number of comparisons p {adjusted}"
     return f"{text}; {verdict} ({tested}).{others}"
+
+
+def _describe_within(audit: Mapping[str, Any], section: Mapping[str, Any], phase: str, measure: str) -> str:
+    """Name the lowest ratio within strata, and what contradicts the pooled ratios."""
+    where, found = f"the same {', '.join(audit['within']['names'])}", section["within"][phase][measure]
+    rows = [row for row in found["rows"] if math.isfinite(row["ratio"])]
+    if not rows:
+        return f" Within {where} no category can be compared."
+    low = min(rows, key=lambda row: row["ratio"])
+    tested = f"shuffled within them p {show_p(low['p_shuffled'])}; adjusted p {show_p(low['p_holm'])}"
+    ratio = f"{show_estimate(low, 'ratio')}, of {low['category']} against {found['reference']}"
+    text = f" Within {where} the lowest ratio is {ratio} ({low['n_strata']:,} strata have both; {tested})."
+    return text + "".join(f" {_warn(row, found['reference'], where)}" for row in rows if row["disagreement"])
+
+
+def _warn(row: Row, reference: str, where: str) -> str:
+    ratios = f"{show_number(row['pooled_ratio'])} in total and {show_number(row['ratio'])} within {where}"
+    return f"Warning (Simpson): {row['category']} against {reference} {DISAGREEMENTS[row['disagreement']]}: {ratios}."
+
+
+def list_disagreements(audit: Mapping[str, Any]) -> list[str]:
+    """Return a warning for each category whose ratio within strata contradicts the pooled one, of the first phase."""
+    phase, warnings = audit["phases"][0], []
+    for section in audit["attributes"] if audit["within"] else ():
+        for found in section["within"][phase].values():
+            where = f"the same {', '.join(audit['within']['names'])}"
+            rows = [row for row in found["rows"] if row["disagreement"]]
+            warnings += [f"{section['name']}: {_warn(row, found['reference'], where)}" for row in rows]
+    more = f"{len(warnings) - MOST_NAMED:,} more such warnings are on the page."
+    return [*warnings[:MOST_NAMED], *([more] if len(warnings) > MOST_NAMED else [])]
 
 
 def _describe_others(table: Mapping[str, Any]) -> str:
