@@ -28,6 +28,7 @@ from ilqljax.data.json_lines import check_spelling, read_field, read_json_lines
 from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_candidates, warn_of_unknown
+from ilqljax.hiring.audit.columns import choose_attributes
 from ilqljax.hiring.audit.market import AuditConfig, audit_market, choose_score
 from ilqljax.hiring.audit.ready_table import ID, JOB, SELECTED, ReadyTable, audit_ready_table, load_ready_table
 from ilqljax.hiring.audit.ready_table import SCORE as SCORED
@@ -79,7 +80,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--allow_negative", action="store_true", help="take scores below 0 in the ready table")
     add("--sample", action="store_true", help="audit the built-in sample market")
     add("--plant", type=float, default=0.8, help="strength of the sample's planted correlation, 0 to 1")
-    add("--attributes", default="", help="comma-separated, and every pair of them; all that are declared if left out")
+    add(
+        "--attributes",
+        default="",
+        help="comma-separated, and every pair of them; if left out, all that look like attributes",
+    )
     add(
         "--unknown",
         action="append",
@@ -159,16 +164,15 @@ def list_references(args: argparse.Namespace) -> dict[str, str]:
     return references
 
 
-def make_config(args: argparse.Namespace, table: AttributeTable) -> AuditConfig:
+def make_config(args: argparse.Namespace, table: AttributeTable, names: Sequence[str]) -> AuditConfig:
     """Return the settings of the audit, with every attribute looked up in the candidates' table."""
-    names = list_names(args) or table.names
     if not names:
         raise UserError("The candidates declare no attribute. Add attributes to the candidates' file.")
     for name in names:
         table.attribute(name)
     score = read_options(args, RewardConfig, SCORE)
     options, others = AUDIT if args.scores else LISTS + AUDIT, {"score": score, "reference": list_references(args)}
-    return read_options(args, AuditConfig, options, renamed=RENAMED, attributes=names, **others)
+    return read_options(args, AuditConfig, options, renamed=RENAMED, attributes=tuple(names), **others)
 
 
 def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Rewrite]]:
@@ -184,7 +188,7 @@ def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[R
         )
         for path in filter(None, (args.scores, args.scores_after))
     )
-    config = make_config(args, ready.table)
+    config = make_config(args, ready.table, list_names(args) or ready.table.names)
     audit = audit_ready_table(ready, config, after=after[0] if after else None)
     source = f"{args.scores} (before) and {args.scores_after} (after)" if after else args.scores
     facts = [
@@ -204,14 +208,16 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
     known, candidates = load_jobs(args, jobs)
     candidates, taken = unify_candidates(candidates, unknown=list_unknown(args), names=list_names(args))
     table = AttributeTable.from_candidates(candidates)
-    config = make_config(args, table)
+    people = args.candidates or ("sample" if args.sample else "the jobs' own source")
+    declared = {name: [candidate.attributes.get(name, "") for candidate in candidates] for name in table.names}
+    names = list_names(args) or choose_attributes(declared, where=people)
+    config = make_config(args, table, names)
     rewrite_of = load_rewrites(args.rewrites, known=known, policy=args.policy) if args.rewrites else {}
     postings = [posting for posting in known if not rewrite_of or posting.id in rewrite_of]
     rewrites = [rewrite_of[posting.id] for posting in postings if rewrite_of]
     matcher = make_matcher(args.matcher, candidates, options=parse_options(args.matcher_options))
     audit = audit_market(postings, candidates, config, matcher=matcher, rewrites=rewrites)
     audit["taken_as_unknown"] = list_values(taken)
-    people = args.candidates or ("sample" if args.sample else "the jobs' own source")
     warn_of_unknown(taken, where=people)
     rewritten = f" that were rewritten, of {len(known):,}" if len(postings) < len(known) else ""
     part = f" (a random part, seed {args.seed})" if args.max_postings else ""

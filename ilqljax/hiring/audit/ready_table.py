@@ -16,9 +16,9 @@ candidate:
     Male,140,52
 """
 
+import itertools
 import logging
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +39,7 @@ from ilqljax.hiring.audit.categories import (
     unify_values,
     warn_of_unknown,
 )
+from ilqljax.hiring.audit.columns import MOST_CATEGORIES, NUMBER, SAMPLE_ROWS, choose_attributes
 from ilqljax.hiring.audit.crossed import number_keys, pair_rows
 from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditConfig, audit_attributes
 from ilqljax.hiring.audit.strata import Strata, add_within, make_strata
@@ -49,11 +50,9 @@ logger = logging.getLogger(__name__)
 
 ID, SCORE, SELECTED, JOB, APPLICANTS = "id", "score", "selected", "job", "applicants"
 MIN_ROWS = 2
-MOST_CATEGORIES = 50  # of a column that the user did not name as an attribute
 MOST_APPLICANTS = 2_000_000  # of a table of counts, which is spelt out
 YES = frozenset({"1", "1.0", "yes", "y", "true", "t", "selected", "hired", "accepted"})
 NO = frozenset({"0", "0.0", "no", "n", "false", "f", "not selected", "not hired", "rejected"})
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I | re.A)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +87,8 @@ def load_ready_table(
 
     Args:
         path: the table's file, with a header.
-        attributes: columns to read as attributes; all but id, score and selected if empty.
+        attributes: columns to read as attributes; if empty, all but id, score and selected, and what looks like
+            personal data or measurements (`columns`).
         within: columns whose combinations are the strata.
         allow_negative: take scores below 0, which otherwise are refused: exports often write -1 for "no score".
         unknown: what stands for an unknown category, besides an empty one.
@@ -107,9 +107,12 @@ def load_ready_table(
     header = _rename(header, names, where=where)
     strata = [{theirs: ours for ours, theirs in names.items()}.get(name, name) for name in within]
     columns, kind = _check_header(header, attributes, strata, job=JOB if JOB in names else "", where=where)
+    sample = list(itertools.islice(lines, SAMPLE_ROWS))
+    if not attributes:
+        columns = _choose_columns(header, columns, sample, where=path)
     rows: list[list[str]] = []  # categories, of each decision
     values, keys, jobs, places, stratum = [], [], [], [], []
-    for where, cells in lines:
+    for where, cells in itertools.chain(sample, lines):
         if len(cells) != len(header):
             raise UserError(f"{where}: {len(cells)} cells, but the header has {len(header)}. Quote cells with commas.")
         row = dict(zip(header, cells, strict=True))
@@ -157,6 +160,16 @@ def load_ready_table(
         counts = f"{n_rows:,} rows are of {n_people:,} people"
         logger.warning("%s: %s. Rows of one id are one person, whom the intervals count once.", path, counts)
     return ready
+
+
+def _choose_columns(
+    header: list[str], columns: list[str], sample: list[tuple[str, list[str]]], *, where: Path
+) -> list[str]:
+    """Return the attributes of a table of which none was named, by the first row of each person in a sample."""
+    cells = [row for _, row in sample if len(row) == len(header)]
+    if ID in header:
+        cells = list({row[header.index(ID)]: row for row in reversed(cells)}.values())
+    return choose_attributes({name: [row[header.index(name)] for row in cells] for name in columns}, where=where)
 
 
 def _find_firsts(
@@ -241,7 +254,7 @@ def _read_value(text: str, kind: str, *, where: str, allow_negative: bool) -> fl
         if word not in YES | NO:
             raise UserError(f"{where}: selected='{text}' is neither yes nor no. Write 1 or yes, and 0 or no.")
         return float(word in YES)
-    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    value = float(text) if NUMBER.fullmatch(text) else math.nan
     if not math.isfinite(value):
         advice = "Write a point for the decimal comma." if "," in text else "Mend it, or delete the row."
         raise UserError(f"{where}: score='{text}' is not a finite number such as 0.5. {advice}")
