@@ -9,11 +9,11 @@ from ready_tables import SEX, audit, write_table
 
 from ilqljax.cli import run_command
 from ilqljax.errors import UserError
-from ilqljax.hiring.audit.crossed import crossed_ratio, find_influence, pair_rows, tally_pairs
+from ilqljax.hiring.audit.crossed import _count_effective, crossed_ratio, find_influence, pair_rows, tally_pairs
 from ilqljax.hiring.audit.frame import audit_frame
 from ilqljax.hiring.audit.market import AuditConfig
 from ilqljax.hiring.audit.ready_table import audit_ready_table, load_ready_table
-from ilqljax.hiring.proportions import ratio_interval
+from ilqljax.hiring.proportions import ratio_interval, ratio_test
 
 
 def compare(selected, people, codes):
@@ -51,9 +51,12 @@ def test_intervals_cover_where_rows_of_a_person_are_alike_and_independent_ones_d
     rng, covered = np.random.default_rng(1), []
     for _ in range(150):
         (a, of_a), (b, of_b) = (draw_rows(rng, n, rate=rate, alike=0.5) for n, rate in ((60, 0.3), (90, 0.5)))
-        found, _ = compare(np.append(a, b), np.append(of_a, of_b + 60), np.repeat([0, 1], [60, 90]))
-        naive = ratio_interval(a.sum(), len(a), b.sum(), len(b))
-        covered.append([one.low <= 0.6 <= one.high for one in (found, naive)])
+        tally = tally_pairs(
+            pair_rows(np.append(a, b), np.append(of_a, of_b + 60)), np.repeat([0, 1], [60, 90]), n_categories=2
+        )
+        found = [n for c in range(2) for n in _count_effective(find_influence(tally, np.arange(2) == c))]
+        naive = a.sum(), len(a), b.sum(), len(b)
+        covered.append([ratio_test(*counts, ratio=0.6)[0] >= 0.05 for counts in (found, naive)])  # is in the interval
     clustered, independent = np.mean(covered, axis=0)
     assert clustered >= 0.89 and independent < 0.8
 

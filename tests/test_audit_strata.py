@@ -204,7 +204,7 @@ def test_program_page_and_frame_have_it(tmp_path, capsys):
     ("options", "message"),
     [
         ({"within": ["level"]}, r"no column 'level'.*--within"),
-        ({"within": ["sex"]}, "'sex' is in --attributes and in --within"),
+        ({"within": ["sex"]}, "'sex' is in --attributes and, for instance, in --within"),
     ],
 )
 def test_wrong_strata_are_refused(tmp_path, options, message):

@@ -14,7 +14,8 @@ as the number of its clusters allows. There, and in a ready table, whose people 
 score interval of two shares (`proportions`). Unless each row is another person's, it is of effective counts: as many
 independent trials as give the rate the variance that it has, or as many as there are clusters of the scarcer kind where
 the rate is 0 or 1. Without postings that number is made smaller by (z / t)^2, for the variance is itself estimated from
-the people (Korn and Graubard 1998).
+the people (Korn and Graubard 1998). With weights, too, it is of effective counts, at most as many as people; a rate of
+0 or 1 is then of (sum w)^2 / sum w^2 people (Kish 1965).
 
 A pair is one of a posting and a candidate:
 
@@ -42,12 +43,13 @@ from ilqljax.hiring.proportions import ratio_interval, ratio_test
 from ilqljax.hiring.statistics import LEVEL, UNDEFINED, Estimate, divide, wilson_interval
 
 NO_REFERENCE = -1
+NO_WEIGHTS = np.empty(0)
 
 
 class Pairs(NamedTuple):
     """Hold the assessed and selected pairs of one measure: sparse numbers of rows, a column a candidate.
 
-    With postings these are zeros and ones.
+    With postings these are zeros and ones; with weights, sums of weights.
     """
 
     selected: csr_array  # a row a posting; in a ready table, one for all
@@ -81,17 +83,24 @@ def median_of_members(matches: Matches) -> float:
     return float(np.median(members)) if members.size else np.inf
 
 
-def pair_rows(selected: Bool[Array, " R"], people: Sequence[Hashable] = (), postings: Sequence[Hashable] = ()) -> Pairs:
+def pair_rows(
+    selected: Bool[Array, " R"],
+    people: Sequence[Hashable] = (),
+    postings: Sequence[Hashable] = (),
+    weights: Float[Array, " R"] | Float[Array, "0"] = NO_WEIGHTS,
+) -> Pairs:
     """Return the pairs of a table of decisions, a column a person in the order in which they first occur.
 
-    Without people every row is somebody else; without postings a person may have several rows.
+    Without people every row is somebody else; without postings a person may have several rows. With weights, which
+    postings exclude, each row counts as much as its weight.
     """
-    if not len(people) and not len(postings):
+    if not len(people) and not len(postings) and not len(weights):
         return Pairs(csr_array(selected[None].astype(np.int64)), None, has_postings=False)
     columns = number_keys(people) if len(people) else np.arange(len(selected))
     places = number_keys(postings) if len(postings) else np.zeros(len(selected), np.int64), columns
-    assessed = csr_array((np.ones(len(selected), np.int64), places))
-    chosen = csr_array((selected.astype(np.int64), places), shape=assessed.shape)
+    each = weights if len(weights) else np.ones(len(selected), np.int64)
+    assessed = csr_array((each, places))
+    chosen = csr_array((each * selected, places), shape=assessed.shape)
     chosen.eliminate_zeros()
     return Pairs(chosen, assessed, has_postings=bool(len(postings)))
 
@@ -114,27 +123,29 @@ class Influence(NamedTuple):
     log_rate: float  # of selected over assessed pairs; NaN or minus infinity where there are none
     postings: Float[Array, " G"]  # the sum of influences; empty in a ready table
     candidates: Float[Array, " N"]  # likewise; 0 outside the set
-    assessed: int
-    selected: int
+    assessed: float | int  # rows, or the sum of their weights
+    selected: float | int
     rate: float
     members: Bool[Array, " N"]  # who is of the set and was assessed at all: only these are clusters
+    n_even: float  # people of equal weight whose mean is as certain (Kish 1965): (sum w)^2 / sum w^2, of each one's w
 
 
 class Tally(NamedTuple):
     """Hold the counts of a measure that every category's influence is made of; a ready table has no postings."""
 
     codes: Int[Array, " N"]
-    posting_assessed: Int[Array, "G C"]  # unknown ones are left out
-    posting_selected: Int[Array, "G C"]
-    candidate_assessed: Int[Array, " N"]
-    candidate_selected: Int[Array, " N"]
+    posting_assessed: Num[Array, "G C"]  # unknown ones are left out
+    posting_selected: Num[Array, "G C"]
+    candidate_assessed: Num[Array, " N"]
+    candidate_selected: Num[Array, " N"]
 
-    def sum_by_category(self, counts: Num[Array, " N"] | Bool[Array, " N"]) -> Int[Array, " C1"]:
+    def sum_by_category(self, counts: Num[Array, " N"] | Bool[Array, " N"]) -> Num[Array, " C1"]:
         """Add up what is counted of each candidate: of the unknown, then of each category."""
         n = self.posting_assessed.shape[1]
-        return np.bincount(self.codes + 1, weights=counts, minlength=n + 1).astype(np.int64)
+        sums = np.bincount(self.codes + 1, weights=counts, minlength=n + 1)
+        return sums if counts.dtype.kind == "f" else sums.astype(np.int64)
 
-    def totals(self) -> tuple[Int[Array, " C"], Int[Array, " C"]]:
+    def totals(self) -> tuple[Num[Array, " C"], Num[Array, " C"]]:
         """Return the assessed and selected pairs of each category."""
         return self.sum_by_category(self.candidate_assessed)[1:], self.sum_by_category(self.candidate_selected)[1:]
 
@@ -155,15 +166,15 @@ def tally_pairs(pairs: Pairs, codes: Int[Array, " N"], *, n_categories: int) -> 
 def find_influence(tally: Tally, chosen: Bool[Array, " C"]) -> Influence:
     """Return the influences on the log rate of a set of categories, taken together."""
     members = np.append(chosen, False)[tally.codes] & (tally.candidate_assessed > 0)  # code -1 is the last: unknown
-    assessed = tally.candidate_assessed[members].sum()
-    selected = tally.candidate_selected[members].sum()
-    rate = float(divide(selected, assessed))
+    each = tally.candidate_assessed[members]
+    assessed, selected = each.sum().item(), tally.candidate_selected[members].sum().item()
+    rate, n_even = float(divide(selected, assessed)), float(divide(assessed**2, (each.astype(float) ** 2).sum()))
     if not selected:
         none = np.full(len(tally.posting_selected), np.nan), np.zeros(len(members))
-        return Influence(np.nan, *none, int(assessed), 0, rate, members)
+        return Influence(np.nan, *none, assessed, 0, rate, members, n_even)
     by_candidate = np.where(members, tally.candidate_selected - rate * tally.candidate_assessed, 0.0) / selected
     by_posting = (tally.posting_selected[:, chosen] - rate * tally.posting_assessed[:, chosen]).sum(axis=1) / selected
-    return Influence(float(np.log(rate)), by_posting, by_candidate, int(assessed), int(selected), rate, members)
+    return Influence(float(np.log(rate)), by_posting, by_candidate, assessed, selected, rate, members, n_even)
 
 
 def crossed_ratio(a: Influence, b: Influence) -> tuple[Estimate, float]:
@@ -201,15 +212,16 @@ def _count_effective(part: Influence) -> tuple[float, float]:
 def _find_effective_size(part: Influence) -> float:
     """Return how many independent trials say as much of a rate: the variance of its logarithm is (1 - r) / (r n)."""
     n_members, has_postings = int(part.members.sum()), bool(len(part.postings))
-    if not has_postings and (part.assessed == n_members or n_members < 2):
+    is_count = isinstance(part.assessed, int)
+    if not has_postings and ((is_count and part.assessed == n_members) or n_members < 2):
         return float(n_members)
     if part.rate in (0, 1):
-        return float(min(len(part.postings), n_members) if has_postings else n_members)
+        return float(min(len(part.postings), n_members)) if has_postings else part.n_even
     error, freedom = _combine(part.postings, part.candidates, _pair_variance(part), members=[n_members])
     size = (1 - part.rate) / (part.rate * error**2) if error > 0 else np.inf
     if not has_postings:
         size *= (scipy.stats.norm.ppf(0.5 + LEVEL / 2) / scipy.stats.t.ppf(0.5 + LEVEL / 2, df=freedom)) ** 2
-    return min(float(part.assessed), size)
+    return min(float(part.assessed if is_count else n_members), size)
 
 
 def crossed_change(

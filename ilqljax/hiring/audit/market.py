@@ -114,6 +114,7 @@ def audit_attributes(
         "n_postings": 0,
         "n_candidates": len(table.ids),
         "n_assessments": 0,
+        "is_weighted": False,
         "top": 0,
         "selected": 0,
         "phases": list(measures),

@@ -28,9 +28,9 @@ from ilqljax.data.json_lines import check_spelling, read_field, read_json_lines
 from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_candidates, warn_of_unknown
-from ilqljax.hiring.audit.columns import choose_attributes
+from ilqljax.hiring.audit.columns import Bins, bin_columns, choose_attributes, parse_bins
 from ilqljax.hiring.audit.market import AuditConfig, audit_market, choose_score
-from ilqljax.hiring.audit.ready_table import ID, JOB, SELECTED, ReadyTable, audit_ready_table, load_ready_table
+from ilqljax.hiring.audit.ready_table import ID, JOB, SELECTED, WEIGHT, ReadyTable, audit_ready_table, load_ready_table
 from ilqljax.hiring.audit.ready_table import SCORE as SCORED
 from ilqljax.hiring.audit.tables import format_json, list_disagreements, list_tables, state_lowest
 from ilqljax.hiring.audit.ties import describe_ties
@@ -46,6 +46,10 @@ from ilqljax.hiring.reward.distances import DISTANCE_NAMES
 from ilqljax.hiring.reward.scores import RewardConfig
 
 VERSION = 1
+WEIGHTED = (
+    "counts are sums of weights, and rates are weighted; intervals are of effective counts, as many independent people "
+    "as give a rate the variance that it has"
+)
 DEFAULT_POLICY = "rewrite"
 MATCHERS = ("tfidf", "encoder", "embeddings", "callable", "http")
 SCORE = ("distance", "target", "shares", "group_attribute", "smoothing", "ground", "weights")
@@ -71,6 +75,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in (ID, SCORED, SELECTED):
         add(f"--{name}_column", default="", help=f"what the ready table calls its column '{name}'")
     add("--job_column", default="", help="column that says for which job a row was decided; intervals then count jobs")
+    add("--weight_column", default="", help="column of weights above 0 in the ready table, by which rows count")
+    add(
+        "--bins",
+        action="append",
+        default=[],
+        metavar="COLUMN=EDGES",
+        help="put a column of numbers in bins, as age=0,40,200 (edges) or age=quantiles:4; once for each column",
+    )
     add(
         "--within",
         default="",
@@ -184,7 +196,8 @@ def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[R
             within=split_names(args.within),
             allow_negative=args.allow_negative,
             unknown=list_unknown(args),
-            names={name: getattr(args, f"{name}_column") for name in (ID, SCORED, SELECTED, JOB)},
+            names={name: getattr(args, f"{name}_column") for name in (ID, SCORED, SELECTED, JOB, WEIGHT)},
+            bins=parse_bins(args.bins),
         )
         for path in filter(None, (args.scores, args.scores_after))
     )
@@ -196,6 +209,7 @@ def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[R
         ("Assessed by", f"column '{ready.kind}'"),
         ("Attributes", ", ".join(config.attributes)),
         *describe_strata(audit),
+        *([("Weights", WEIGHTED)] if audit["is_weighted"] else []),
         *describe_unknown(audit),
         ("Small cells", describe_hiding(args.min_count)),
     ]
@@ -207,10 +221,12 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
     jobs = SAMPLE if args.sample else args.jobs
     known, candidates = load_jobs(args, jobs)
     candidates, taken = unify_candidates(candidates, unknown=list_unknown(args), names=list_names(args))
-    table = AttributeTable.from_candidates(candidates)
+    known_names = AttributeTable.from_candidates(candidates).names  # refuses what is no text
     people = args.candidates or ("sample" if args.sample else "the jobs' own source")
-    declared = {name: [candidate.attributes.get(name, "") for candidate in candidates] for name in table.names}
-    names = list_names(args) or choose_attributes(declared, where=people)
+    declared = {name: [candidate.attributes.get(name, "") for candidate in candidates] for name in known_names}
+    bins = parse_bins(args.bins)
+    names = list_names(args) or choose_attributes(declared, bins=bins, where=people)
+    candidates, table = bin_candidates(candidates, declared, names, bins)
     config = make_config(args, table, names)
     rewrite_of = load_rewrites(args.rewrites, known=known, policy=args.policy) if args.rewrites else {}
     postings = [posting for posting in known if not rewrite_of or posting.id in rewrite_of]
@@ -249,6 +265,18 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
         note = f"generated; wording and groups go together with strength {args.plant:g} (0: not at all)"
         facts.append(("Sample", note))
     return audit, facts, rewrites
+
+
+def bin_candidates(
+    candidates: Sequence[Candidate], declared: Mapping[str, Sequence[str]], names: Sequence[str], bins: Bins
+) -> tuple[list[Candidate], AttributeTable]:
+    """Return the candidates with numbers in bins, and their table."""
+    binned = bin_columns({name: declared[name] for name in names if name in declared}, bins)
+    changed = [
+        replace(candidate, attributes={**candidate.attributes, **{name: of[row] for name, of in binned.items()}})
+        for row, candidate in enumerate(candidates)
+    ]
+    return changed, AttributeTable.from_candidates(changed)
 
 
 def load_jobs(args: argparse.Namespace, jobs: str) -> tuple[list[Posting], list[Candidate]]:

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -39,16 +39,25 @@ from ilqljax.hiring.audit.categories import (
     unify_values,
     warn_of_unknown,
 )
-from ilqljax.hiring.audit.columns import MOST_CATEGORIES, NUMBER, SAMPLE_ROWS, choose_attributes
+from ilqljax.hiring.audit.columns import (
+    MOST_CATEGORIES,
+    NUMBER,
+    SAMPLE_ROWS,
+    Bins,
+    bin_columns,
+    choose_attributes,
+)
 from ilqljax.hiring.audit.crossed import number_keys, pair_rows
 from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditConfig, audit_attributes
 from ilqljax.hiring.audit.strata import Strata, add_within, make_strata
-from ilqljax.hiring.audit.table_files import read_rows
+from ilqljax.hiring.audit.table_files import Rows, read_rows
 from ilqljax.hiring.postings.posting import Candidate
+from ilqljax.hiring.statistics import weighted_median
 
 logger = logging.getLogger(__name__)
 
 ID, SCORE, SELECTED, JOB, APPLICANTS = "id", "score", "selected", "job", "applicants"
+WEIGHT = "weight"
 MIN_ROWS = 2
 MOST_APPLICANTS = 2_000_000  # of a table of counts, which is spelt out
 YES = frozenset({"1", "1.0", "yes", "y", "true", "t", "selected", "hired", "accepted"})
@@ -63,6 +72,7 @@ class ReadyTable:
     values: Float[Array, " R"]
     people: Int[Array, " R"]  # the row in `table` of each decision's person
     jobs: tuple[str, ...]  # of each decision; empty if no column says it
+    weights: Float[Array, " R"] | Float[Array, "0"]  # of each decision; empty where all count alike
     kind: str  # `SCORE` or `SELECTED`
     has_ids: bool
     taken: Taken  # as unknown, by column
@@ -74,6 +84,17 @@ class ReadyTable:
         return len(self.values) > len(self.table.ids)
 
 
+class Decisions(NamedTuple):
+    """Hold what a table's rows say, a value a decision: of each column that is kept, and what is known by name."""
+
+    cells: dict[str, list[str]]
+    values: list[float]
+    ids: list[str]
+    jobs: list[str]
+    weights: list[float]
+    places: list[str]
+
+
 def load_ready_table(
     path: str | Path,
     *,
@@ -81,6 +102,7 @@ def load_ready_table(
     within: Sequence[str] = (),
     allow_negative: bool = False,
     unknown: Sequence[str] = UNKNOWN_WORDS,
+    bins: Bins = MappingProxyType({}),
     names: Mapping[str, str] = MappingProxyType({}),
 ) -> ReadyTable:
     """Load a ready table; values that are taken as unknown are named in a warning.
@@ -93,12 +115,14 @@ def load_ready_table(
         allow_negative: take scores below 0, which otherwise are refused: exports often write -1 for "no score".
         unknown: what stands for an unknown category, besides an empty one.
         names: what the columns `id`, `score` and `selected` are called in the file, where it is something else, and
-            which column is the `job`, if any.
+            which columns are the `job` and the `weight`, if any.
+        bins: of columns of numbers: the edges, or a number of quantiles.
 
     Raises:
         UserError: a file that is no table (`table_files`), a malformed line, a missing or unknown column, a score that
             is not a finite number or is negative, a selection that is neither yes nor no, more selected than applied,
-            rows of one id that differ in a category or are of one job, or fewer than two people.
+            rows of one id that differ in a category or are of one job, numbers without bins, a weight that is not a
+            number above 0, or fewer than two people.
     """
     path = Path(path)
     lines = read_rows(path)
@@ -106,74 +130,89 @@ def load_ready_table(
     names = {ours: theirs for ours, theirs in names.items() if theirs}
     header = _rename(header, names, where=where)
     strata = [{theirs: ours for ours, theirs in names.items()}.get(name, name) for name in within]
-    columns, kind = _check_header(header, attributes, strata, job=JOB if JOB in names else "", where=where)
+    named = [ours for ours in (JOB, WEIGHT) if ours in names]
+    columns, kind = _check_header(header, attributes, [*strata, *named], where=where)
     sample = list(itertools.islice(lines, SAMPLE_ROWS))
     if not attributes:
-        columns = _choose_columns(header, columns, sample, where=path)
-    rows: list[list[str]] = []  # categories, of each decision
-    values, keys, jobs, places, stratum = [], [], [], [], []
-    for where, cells in itertools.chain(sample, lines):
-        if len(cells) != len(header):
-            raise UserError(f"{where}: {len(cells)} cells, but the header has {len(header)}. Quote cells with commas.")
-        row = dict(zip(header, cells, strict=True))
-        categories = [row[name] for name in columns]
-        if APPLICANTS in row:
-            applied, selected = (_read_count(row[name], name, where=where) for name in (APPLICANTS, SELECTED))
-            if selected > applied or len(rows) + applied > MOST_APPLICANTS:
-                limit = (
-                    f"selected={selected} of applicants={applied}; at most all, and {MOST_APPLICANTS:,} in the table"
-                )
-                raise UserError(f"{where}: {limit}. Correct the row, or audit the counts in parts.")
-            values += [1.0] * selected + [0.0] * (applied - selected)
-        else:
-            applied = 1
-            values.append(_read_value(row[kind], kind, where=where, allow_negative=allow_negative))
-        is_named = ID in row and APPLICANTS not in row
-        if is_named and not row[ID]:
-            raise UserError(f"{where}: has no id. Give one, or delete the row.")
-        keys += [row[ID]] if is_named else [str(len(rows) + i) for i in range(applied)]
-        rows += [categories] * applied
-        jobs += [row.get(JOB, "")] * applied
-        places += [where] * applied
-        stratum += [[row[name] for name in strata]] * applied
-    unified = {name: unify_values([row[i] for row in rows], unknown) for i, name in enumerate(columns)}
-    people = number_keys(keys)
-    firsts = _find_firsts(people, {name: of for name, (of, _) in unified.items()}, keys=keys, places=places)
+        columns = _choose_columns(header, columns, sample, bins=bins, where=path)
+    read = _read_decisions(
+        itertools.chain(sample, lines), header, {*columns, *strata, *named}, kind, allow_negative=allow_negative
+    )
+    unified = {name: unify_values(read.cells[name], unknown) for name in columns}
+    binned = bin_columns({name: of for name, (of, _) in unified.items()}, bins)
+    people = number_keys(read.ids)
+    firsts = _find_firsts(people, binned, ids=read.ids, places=read.places)
     if JOB in names:
-        _check_jobs(people, jobs, keys=keys, places=places)
+        _check_jobs(people, read)
     if len(firsts) < MIN_ROWS:
         raise UserError(f"{path}: holds {len(firsts)} candidates. Give at least {MIN_ROWS} rows below the header.")
-    own = ({name: of[row] for name, (of, _) in unified.items()} for row in firsts)
-    table = AttributeTable.from_candidates(Candidate(keys[row], "", one) for row, one in zip(firsts, own, strict=True))
+    own = ({name: of[row] for name, of in binned.items()} for row in firsts)
+    table = AttributeTable.from_candidates(
+        Candidate(read.ids[row], "", one) for row, one in zip(firsts, own, strict=True)
+    )
     many = [name for name in columns if len(table.attribute(name).categories) > MOST_CATEGORIES and not attributes]
     if many:  # names and free text: the report would publish them
         raise UserError(f"{path}: column '{many[0]}' has too many values for an attribute. Give --attributes A,B.")
     taken = {name: found for name, (_, found) in unified.items() if found}
     warn_of_unknown(taken, where=path)
-    jobs = tuple(jobs if JOB in names else ())
-    ready = ReadyTable(table, np.array(values), people, jobs, kind, ID in header, taken)
-    if within:
-        levels = {name: unify_values([row[i] for row in stratum], unknown)[0] for i, name in enumerate(within)}
-        ready = replace(ready, strata=make_strata(levels, people))
-    if ready.has_repeats:
-        n_rows, n_people = len(ready.values), len(table.ids)
-        counts = f"{n_rows:,} rows are of {n_people:,} people"
+    if len(firsts) < len(people):
+        counts = f"{len(people):,} rows are of {len(firsts):,} people"
         logger.warning("%s: %s. Rows of one id are one person, whom the intervals count once.", path, counts)
-    return ready
+    levels = {name: unify_values(read.cells[key], unknown)[0] for name, key in zip(within, strata, strict=True)}
+    return ReadyTable(
+        table=table,
+        values=np.array(read.values),
+        people=people,
+        jobs=tuple(read.jobs if JOB in names else ()),
+        weights=np.array(read.weights if WEIGHT in names else ()),
+        kind=kind,
+        has_ids=ID in header,
+        taken=taken,
+        strata=make_strata(levels, people) if within else None,
+    )
+
+
+def _read_decisions(
+    lines: Rows, header: Sequence[str], kept: Sequence[str], kind: str, *, allow_negative: bool
+) -> Decisions:
+    read = Decisions({name: [] for name in kept}, [], [], [], [], [])
+    for where, cells in lines:
+        if len(cells) != len(header):
+            raise UserError(f"{where}: {len(cells)} cells, but the header has {len(header)}. Quote cells with commas.")
+        row, n = dict(zip(header, cells, strict=True)), 1
+        if APPLICANTS in row:
+            n, selected = (_read_count(row[name], name, where=where) for name in (APPLICANTS, SELECTED))
+            if selected > n or len(read.ids) + n > MOST_APPLICANTS:
+                limit = f"selected={selected} of applicants={n}; at most all, and {MOST_APPLICANTS:,} in the table"
+                raise UserError(f"{where}: {limit}. Correct the row, or audit the counts in parts.")
+            read.values.extend([1.0] * selected + [0.0] * (n - selected))
+        else:
+            read.values.append(_read_value(row[kind], kind, where=where, allow_negative=allow_negative))
+        is_named = ID in row and APPLICANTS not in row
+        if is_named and not row[ID]:
+            raise UserError(f"{where}: has no id. Give one, or delete the row.")
+        read.ids.extend([row[ID]] if is_named else [str(len(read.ids) + i) for i in range(n)])
+        read.jobs.extend([row.get(JOB, "")] * n)
+        read.weights.extend([_read_weight(row[WEIGHT], where=where) if WEIGHT in kept else 1.0] * n)
+        read.places.extend([where] * n)
+        for name, of in read.cells.items():
+            of.extend([row[name]] * n)
+    return read
 
 
 def _choose_columns(
-    header: list[str], columns: list[str], sample: list[tuple[str, list[str]]], *, where: Path
+    header: list[str], columns: list[str], sample: list[tuple[str, list[str]]], *, bins: Bins, where: Path
 ) -> list[str]:
     """Return the attributes of a table of which none was named, by the first row of each person in a sample."""
     cells = [row for _, row in sample if len(row) == len(header)]
     if ID in header:
         cells = list({row[header.index(ID)]: row for row in reversed(cells)}.values())
-    return choose_attributes({name: [row[header.index(name)] for row in cells] for name in columns}, where=where)
+    values = {name: [row[header.index(name)] for row in cells] for name in columns}
+    return choose_attributes(values, bins=bins, where=where)
 
 
 def _find_firsts(
-    people: Int[Array, " R"], columns: Mapping[str, Sequence[str]], *, keys: Sequence[str], places: Sequence[str]
+    people: Int[Array, " R"], columns: Mapping[str, Sequence[str]], *, ids: Sequence[str], places: Sequence[str]
 ) -> Int[Array, " N"]:
     """Return the first row of each person, or refuse one whose categories change."""
     _, firsts = np.unique(people, return_index=True)
@@ -181,22 +220,22 @@ def _find_firsts(
         for row, first in enumerate(firsts[people].tolist()):
             if values[row] != values[first]:
                 raise UserError(
-                    f"{places[row]}: the id '{keys[row]}' is {name}='{values[row]}', and was '{values[first]}' at "
+                    f"{places[row]}: the id '{ids[row]}' is {name}='{values[row]}', and was '{values[first]}' at "
                     f"{places[first]}. A person has one category of each: correct one, or name another id column."
                 )
     return firsts
 
 
-def _check_jobs(people: Int[Array, " R"], jobs: Sequence[str], *, keys: Sequence[str], places: Sequence[str]) -> None:
+def _check_jobs(people: Int[Array, " R"], read: Decisions) -> None:
     """Refuse a row without a job, and a person who is twice in one."""
     seen: dict[tuple[int, str], int] = {}
-    for row, pair in enumerate(zip(people.tolist(), jobs, strict=True)):
+    for row, pair in enumerate(zip(people.tolist(), read.jobs, strict=True)):
         if not pair[1]:
-            raise UserError(f"{places[row]}: names no job. Give one, or delete the row.")
+            raise UserError(f"{read.places[row]}: names no job. Give one, or delete the row.")
         if seen.setdefault(pair, row) != row:
             raise UserError(
-                f"{places[row]}: the id '{keys[row]}' was already used at {places[seen[pair]]} for the job "
-                f"'{pair[1]}'. Keep one row a candidate and job."
+                f"{read.places[row]}: the id '{read.ids[row]}' was already used at {read.places[seen[pair]]} for the "
+                f"job '{pair[1]}'. Keep one row a candidate and job."
             )
 
 
@@ -215,7 +254,7 @@ def _rename(header: list[str], names: Mapping[str, str], *, where: str) -> list[
 
 
 def _check_header(
-    header: list[str], attributes: Sequence[str], within: Sequence[str], *, job: str, where: str
+    header: list[str], attributes: Sequence[str], taken: Sequence[str], *, where: str
 ) -> tuple[list[str], str]:
     if not header:
         raise UserError(f"{where}: the file is empty. Give a header and one row a candidate.")
@@ -227,17 +266,19 @@ def _check_header(
         )
     if APPLICANTS in header and kinds != [SELECTED]:
         raise UserError(f"{where}: a table of counts needs '{SELECTED}' beside '{APPLICANTS}', got {header}. Add it.")
-    others = (ID, SCORE, SELECTED, APPLICANTS, job, *within)
+    others = (ID, SCORE, SELECTED, APPLICANTS, *taken)
     columns = list(attributes) or [name for name in header if name not in others]
     have = f"the columns are {', '.join(header)}"
     if not columns:
         raise UserError(f"{where}: no column of an attribute; {have}. Name some with --attributes.")
-    if lacking := [name for name in (*columns, *within) if name not in header]:
+    if lacking := [name for name in (*columns, *taken) if name not in header]:
         hint = find_close(lacking[0], header)
         option = "--attributes" if lacking[0] in columns else "--within"
         raise UserError(f"{where}: no column '{lacking[0]}'; {have}.{hint} Name some with {option}.")
-    if both := [name for name in columns if name in within]:
-        raise UserError(f"{where}: '{both[0]}' is in --attributes and in --within. It can be one of the two.")
+    if both := [name for name in columns if name in taken]:
+        raise UserError(f"{where}: '{both[0]}' is in --attributes and, for instance, in --within. It can be one.")
+    if WEIGHT in taken and APPLICANTS in header:
+        raise UserError(f"{where}: a table of counts takes no weights. Multiply the counts, or drop --weight_column.")
     return columns, kinds[0]
 
 
@@ -246,6 +287,13 @@ def _read_count(text: str, name: str, *, where: str) -> int:
     if not (digits.isascii() and digits.isdigit()):
         raise UserError(f"{where}: {name}='{text}' is not a whole number from 0 on. Write it in digits.")
     return int(digits)
+
+
+def _read_weight(text: str, *, where: str) -> float:
+    value = float(text) if NUMBER.fullmatch(text) else math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise UserError(f"{where}: weight='{text}' is not a finite number above 0. Correct it, or delete the row.")
+    return value
 
 
 def _read_value(text: str, kind: str, *, where: str, allow_negative: bool) -> float:
@@ -293,7 +341,8 @@ def match_tables(before: ReadyTable, after: ReadyTable) -> ReadyTable:
             f"The candidate '{keys[0][changed[0]][0]}' has other categories before than after. Categories are of the "
             "person: make them equal."
         )
-    return replace(before, values=after.values[order], taken=after.taken)
+    weights = after.weights[order] if len(after.weights) else after.weights
+    return replace(before, values=after.values[order], weights=weights, taken=after.taken)
 
 
 def _list_pairs(ready: ReadyTable) -> list[tuple[str, str]]:
@@ -320,15 +369,18 @@ def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTab
     """
     phases = {BEFORE: ready} | ({AFTER: match_tables(ready, after)} if after else {})
     is_score = ready.kind == SCORE
-    medians = {name: float(np.median(table.values)) for name, table in phases.items() if is_score}
+    medians = {name: weighted_median(table.values, table.weights) for name, table in phases.items() if is_score}
+    if len(ready.weights) and (ready.jobs or ready.strata):
+        raise UserError("--weight_column goes neither with --job_column nor with --within. Drop one of the two.")
     measure = "scoring" if is_score else "selection"
     people = ready.people if ready.has_repeats or ready.jobs else ()
     pairs = {
-        name: {measure: pair_rows(table.values > medians.get(name, 0.5), people, ready.jobs)}
+        name: {measure: pair_rows(table.values > medians.get(name, 0.5), people, ready.jobs, table.weights)}
         for name, table in phases.items()
     }
     found = {"medians": medians, "taken_as_unknown": list_values(ready.taken)}
     counts = {"n_postings": len(set(ready.jobs)), "n_assessments": len(ready.values)}
+    counts["is_weighted"] = bool(len(ready.weights))
     audit = audit_attributes(ready.table, config, pairs) | found | counts
     if ready.strata:
         outcomes = {name: table.values > medians.get(name, 0.5) for name, table in phases.items()}
