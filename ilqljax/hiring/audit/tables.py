@@ -15,7 +15,7 @@ from typing import Any
 
 from ilqljax.data.pages import clean_text
 from ilqljax.hiring.audit.rates import MIN_PEOPLE, Mark, Row
-from ilqljax.hiring.audit.suppression import UNKNOWN_CATEGORY
+from ilqljax.hiring.audit.suppression import HIDDEN, UNKNOWN_CATEGORY
 from ilqljax.hiring.reward.scores import CROSS
 
 RATE_NAMES = {"shortlisting": "Shortlisting Rate", "selection": "Selection Rate", "scoring": "Scoring Rate"}
@@ -238,6 +238,8 @@ def _describe_lowest(table: Mapping[str, Any]) -> str:
 
 def _describe(table: Mapping[str, Any]) -> str:
     lowest, others = _describe_lowest(table), _describe_others(table)
+    if not lowest and table["compared_with"] == HIDDEN:
+        return f"the reference is hidden, and with it every ratio.{others}"
     if not lowest:
         return f"insufficient data to compare categories.{others}"
     text = f"the lowest impact ratio is {lowest}"
