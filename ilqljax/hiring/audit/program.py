@@ -32,7 +32,7 @@ from ilqljax.hiring.audit.columns import Bins, bin_columns, choose_attributes, p
 from ilqljax.hiring.audit.market import AuditConfig, audit_market, choose_score
 from ilqljax.hiring.audit.ready_table import ID, JOB, SELECTED, WEIGHT, ReadyTable, audit_ready_table, load_ready_table
 from ilqljax.hiring.audit.ready_table import SCORE as SCORED
-from ilqljax.hiring.audit.tables import format_json, list_disagreements, list_tables, state_lowest
+from ilqljax.hiring.audit.tables import format_json, list_disagreements, list_tables, show_name, state_lowest
 from ilqljax.hiring.audit.ties import describe_ties
 from ilqljax.hiring.data.prepare import choose_some
 from ilqljax.hiring.edits.operators import OPERATORS
@@ -207,7 +207,7 @@ def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[R
     facts = [
         ("Candidates", f"{len(ready.table.ids):,}{describe_rows(ready)}, from {source}"),
         ("Assessed by", f"column '{ready.kind}'"),
-        ("Attributes", ", ".join(config.attributes)),
+        ("Attributes", ", ".join(map(show_name, config.attributes))),
         *describe_strata(audit),
         *([("Weights", WEIGHTED)] if audit["is_weighted"] else []),
         *describe_unknown(audit),
@@ -247,7 +247,10 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
             (f"Equal scores{f', {phase}' if rewrites else ''}", describe_ties(ties, len(postings), seed=args.seed))
             for phase, ties in audit["ties"].items()
         ),
-        ("Attributes", ", ".join(config.attributes) + " (declared by the data's owner, never inferred)"),
+        (
+            "Attributes",
+            ", ".join(map(show_name, config.attributes)) + " (declared by the data's owner, never inferred)",
+        ),
         *describe_unknown(audit),
         ("Score", f"{args.distance}, target {args.target}, weights {args.weights}"),
         ("Small cells", describe_hiding(args.min_count)),
@@ -383,7 +386,10 @@ def _read_rewrite(row: Mapping, posting: Posting, text: str, *, policy: str, whe
 
 def describe_unknown(audit: Mapping[str, Any]) -> Facts:
     """Say which values were taken as unknown, if there are any."""
-    taken = [f"{name}: {', '.join(map(repr, values))}" for name, values in audit["taken_as_unknown"].items()]
+    taken = [
+        f"{show_name(name)}: {', '.join(map(repr, map(show_name, values)))}"
+        for name, values in audit["taken_as_unknown"].items()
+    ]
     return [("Taken as unknown", "; ".join(taken))] if taken else []
 
 
