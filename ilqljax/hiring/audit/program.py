@@ -4,12 +4,14 @@ r"""Audit who is shortlisted, selected and scored high, by declared attributes. 
     ilqljax audit --jobs jobs.jsonl --candidates candidates.jsonl --rewrites rewrites.jsonl \
         --attributes sex,race --top 50 --selected 10 --out report
     ilqljax audit --scores scores.csv --attributes sex,race --out report
+    ilqljax audit --check published.csv --out check
 
-These audit the built-in sample market; your postings and candidates, before and after rewriting; a ready table of one
-row a candidate. Writes a new folder, all of it or nothing: report.html (one page that loads nothing), audit.json (every
-number), and one CSV table a rate, attribute and phase in the form of New York City Local Law 144. What each number
-means is at the end of the page. Formats: `ilqljax/hiring/postings/posting.py` (jobs, candidates), `load_rewrites` in
-`ilqljax/hiring/audit/program.py` (rewrites), `ilqljax/hiring/audit/ready_table.py` (scores).
+These audit the built-in sample market; your postings and candidates, before and after rewriting; a ready table of a row
+a decision; and check published audits. Writes a new folder, all of it or nothing: report.html (one page that loads
+nothing), audit.json (every number), and one CSV table a rate, attribute and phase in the form of New York City Local
+Law 144. What each number means is at the end of the page. Formats: `ilqljax/hiring/postings/posting.py` (jobs,
+candidates), `load_rewrites` in `ilqljax/hiring/audit/program.py` (rewrites), `ilqljax/hiring/audit/ready_table.py`
+(scores), `ilqljax/hiring/audit/published.py` (published audits).
 """
 
 import argparse
@@ -30,6 +32,7 @@ from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_candidates, warn_of_unknown
 from ilqljax.hiring.audit.columns import Bins, bin_columns, choose_attributes, parse_bins
 from ilqljax.hiring.audit.market import AuditConfig, audit_market, choose_score
+from ilqljax.hiring.audit.published import Verdict, check_tables, format_rows, load_published, summarize
 from ilqljax.hiring.audit.ready_table import ID, JOB, SELECTED, WEIGHT, ReadyTable, audit_ready_table, load_ready_table
 from ilqljax.hiring.audit.ready_table import SCORE as SCORED
 from ilqljax.hiring.audit.tables import format_json, list_disagreements, list_tables, show_name, state_lowest
@@ -46,6 +49,7 @@ from ilqljax.hiring.reward.distances import DISTANCE_NAMES
 from ilqljax.hiring.reward.scores import RewardConfig
 
 VERSION = 1
+MOST_PRINTED = 10
 WEIGHTED = (
     "counts are sums of weights, and rates are weighted; intervals are of effective counts, as many independent people "
     "as give a rate the variance that it has"
@@ -60,7 +64,8 @@ Facts = list[tuple[str, str]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what is audited, against what, and where the report goes."""
     add = parser.add_argument
-    add("--out", required=True, help="folder to write; must be new or empty")
+    add("--out", default="", help="folder to write; must be new or empty")
+    add("--check", default="", help="check a table of published audits instead: see whether its numbers follow")
     add("--jobs", default="", help="postings: a file or folder of any known format, or 'sample'")
     add(
         "--candidates", default="", help="candidates.jsonl, or 'sample'; may be left out where the jobs bring their own"
@@ -122,6 +127,9 @@ def run(args: argparse.Namespace) -> None:
     """Audit, write the folder, and say what was found and where it is."""
     from ilqljax.hiring.audit.page import format_page  # matplotlib takes a second, and --help needs none
 
+    if args.check:
+        check_published(args)
+        return
     check_sources(args)
     check_new_folder(args.out)
     audit, facts, rewrites = audit_table(args) if args.scores else audit_jobs(args)
@@ -136,8 +144,33 @@ def run(args: argparse.Namespace) -> None:
     print(f"{args.out}/report.html and {len(texts) - 1} more files: {'; '.join(f'{n}: {v}' for n, v in facts[:2])}")
 
 
+def check_published(args: argparse.Namespace) -> None:
+    """Print what was found of a table of published audits; with --out, write each row's verdicts too."""
+    if args.jobs or args.scores or args.sample:
+        raise UserError("--check reads a published audit: leave out --jobs, --scores and --sample.")
+    if args.out:
+        check_new_folder(args.out)
+    tables = load_published(args.check)
+    if not tables:
+        raise UserError(f"{args.check}: holds no row. Give a row a category below the header.")
+    check_tables(tables)
+    found = summarize(tables)
+    if args.out:
+        save_folder(args.out, {"check.csv": format_rows(tables)})
+    print("\n".join(f"{name}: {value}" for name, value in found))
+    rows = [
+        row for table in tables for row in table.rows if Verdict.UNEXPLAINED in (row.rate_verdict, row.ratio_verdict)
+    ]
+    for row in rows[:MOST_PRINTED]:
+        print(f"unexplained: {row.where}: {show_name(row.category)}, rate {row.rate:g}, ratio {row.ratio:g}")
+    if len(rows) > MOST_PRINTED:
+        print(f"{len(rows) - MOST_PRINTED:,} more are unexplained; --out writes every row.")
+
+
 def check_sources(args: argparse.Namespace) -> None:
     """Raise a `UserError` unless exactly one thing is to be audited, and in a way that makes sense."""
+    if not args.out:
+        raise UserError("Say where the report goes: --out FOLDER, which must be new or empty.")
     given = [name for name in ("jobs", "scores", "sample") if getattr(args, name)]
     if len(given) != 1:
         raise UserError(

@@ -73,13 +73,13 @@ def _format_csv(section: dict[str, Any], measure: str, table: dict[str, Any]) ->
     columns, buffer = section["columns"], io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     counts = ["# of Applicants", CHOSEN_NAMES[measure], RATE_NAMES[measure], "Impact Ratio", "Different people", "Note"]
-    writer.writerow([*map(_defuse, columns), *counts])
+    writer.writerow([*map(defuse, columns), *counts])
     parts = section["parts"] | {UNKNOWN_CATEGORY: [UNKNOWN_NAME, *[""] * (len(columns) - 1)]}
     for row in list_rows(table):
         rate = f"{100 * row['rate']:.1f}%" if math.isfinite(row["rate"]) else ""
         ratio = f"{row['impact_ratio']:.2f}" if math.isfinite(row["impact_ratio"]) else ""
         cells = [row["n_assessed"], row["n_selected"], rate, ratio, row["n_people"], read_mark(row, table)]
-        writer.writerow([*map(_defuse, parts[row["category"]]), *cells])
+        writer.writerow([*map(defuse, parts[row["category"]]), *cells])
     if section["n_hidden"]:
         writer.writerow(["Hidden", *[""] * (len(columns) + 4), f"{section['n_hidden']} cells of few people"])
     return buffer.getvalue()
@@ -111,7 +111,7 @@ def _under(table: Mapping[str, Any]) -> str:
     return f"under {100 * table['leave_out_below']:g} % of the data"
 
 
-def _defuse(text: str) -> str:
+def defuse(text: str) -> str:
     """Keep a spreadsheet from running a category as a formula."""
     return _FORMULA.sub(r"\1'", clean_text(text))
 
