@@ -216,7 +216,7 @@ def _find_firsts(
 ) -> Int[Array, " N"]:
     """Return the first row of each person, or refuse one whose categories change."""
     _, firsts = np.unique(people, return_index=True)
-    for name, values in columns.items():
+    for name, values in columns.items() if len(firsts) < len(people) else ():
         for row, first in enumerate(firsts[people].tolist()):
             if values[row] != values[first]:
                 raise UserError(
