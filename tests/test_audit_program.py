@@ -163,7 +163,7 @@ def test_small_cells_are_hidden_in_every_file(tmp_path):
     run("--scores", tmp_path / "s.csv", "--min_count", 10, out=tmp_path / "out")
     for path in (tmp_path / "out").iterdir():
         assert "rare-" not in path.read_text(encoding="utf-8"), path
-    assert (tmp_path / "out" / "selection_sex_before.csv").read_text().endswith("Hidden,,,,,,2 cells of few people\n")
+    assert (tmp_path / "out" / "selection_sex_before.csv").read_text().endswith("Hidden,,,,,,3 cells of few people\n")
 
 
 def test_groups_of_postings_have_their_own_target(data, tmp_path):

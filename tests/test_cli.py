@@ -119,7 +119,7 @@ def test_an_installation_without_the_tasks_commands_says_what_to_do(monkeypatch)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["audit", "--sample"], "the following arguments are required: --out"),
+        (["data", "sample", "--run", "x"], "the following arguments are required: --out"),
         (["export", "--out", "x"], "one of the arguments --run is required"),
         (["play", "--sead", "1"], "unrecognized arguments: --sead"),
         (["play", "--seed", "one"], "argument --seed: invalid int value: 'one'"),

@@ -11,11 +11,21 @@ import jinja2
 
 # Control characters and lone surrogates, which no file of UTF-8 HTML can hold.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# Marks of direction, invisible operators, fillers, tags, and the joiners where no letter of another script is beside.
+_UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
+    "\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e007f]|(?<![\u0600-\uffff\U00010000-\U0010ffff])[\u200c\u200d]"
+    "|[\u200c\u200d](?![\u0600-\uffff\U00010000-\U0010ffff])"
+)
 
 
 def clean_text(text: str) -> str:
-    """Return the text with characters that a UTF-8 document cannot hold replaced by U+FFFD."""
-    return _UNPRINTABLE.sub("\ufffd", text)
+    """Return the text with characters that a UTF-8 document cannot hold replaced by U+FFFD, and unseen ones shown.
+
+    A mark that turns the direction of what follows, or has no width, becomes its number, as "⟨U+202E⟩": obeyed, it
+    could make two names look alike, or turn round the numbers beside it. Joiners within a word of other scripts stay.
+    """
+    return _UNSEEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", _UNPRINTABLE.sub("\ufffd", text))
 
 
 def render_page(package: str, template: str, **values: object) -> str:

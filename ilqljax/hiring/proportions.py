@@ -95,11 +95,11 @@ def ratio_interval(
         return ratio_test(successes_a, trials_a, successes_b, trials_b, ratio=ratio)[0] < 1 - LEVEL
 
     value, start = share_a / share_b, max(share_a, 0.5 / trials_a) / share_b
-    low = _find_end(is_refused, start, 0.5) if value > 0 else 0.0
-    return Estimate(value, low, _find_end(is_refused, start, 2.0))
+    low = find_end(is_refused, start, 0.5) if value > 0 else 0.0
+    return Estimate(value, low, find_end(is_refused, start, 2.0))
 
 
-def _find_end(is_refused: Callable[[float], bool], start: float, factor: float) -> float:
+def find_end(is_refused: Callable[[float], bool], start: float, factor: float) -> float:
     """Return where a ratio begins to be refused: going away from the start by a factor, then halving the last step."""
     inside, outside = start, start * factor
     while not is_refused(outside):

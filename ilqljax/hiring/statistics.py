@@ -56,6 +56,20 @@ def mean_of_defined(values: Float[Array, "n ..."]) -> Float[Array, "..."]:
     return divide(np.nansum(values, axis=0), (~np.isnan(values)).sum(axis=0))
 
 
+def weighted_median(values: Float[Array, " n"], weights: Float[Array, " n"] | Float[Array, "0"]) -> float:
+    """Return the value that half of the weight is at or below, midway to the next where it is exactly half.
+
+    Without weights it is the median.
+    """
+    if not len(weights):
+        return float(np.median(values))
+    order = np.argsort(values, kind="stable")
+    below = np.cumsum(weights[order])
+    at = int(np.searchsorted(below, below[-1] / 2 * (1 - 1e-12)))
+    last = at + 1 if np.isclose(below[at], below[-1] / 2, rtol=1e-12) else at
+    return float(values[order][[at, last]].mean())
+
+
 def wilson_interval(successes: Num[Array, "..."] | float | int, trials: Num[Array, "..."] | float | int) -> Estimate:
     """Return shares with their Wilson score intervals (Wilson 1927); undefined (NaN) without trials.
 

@@ -18,7 +18,7 @@ one part counts as unknown altogether, so they may be wider there too.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Num
 
 from ilqljax.data.types import Array
 from ilqljax.hiring.audit.crossed import NO_REFERENCE, Tally
@@ -45,7 +45,7 @@ def bound_ratios(
 
 
 def extreme_rates(
-    selected: int, assessed: int, more_selected: Int[Array, " U"], more_assessed: Int[Array, " U"]
+    selected: float | int, assessed: float | int, more_selected: Num[Array, " U"], more_assessed: Num[Array, " U"]
 ) -> tuple[float, float]:
     """Return the lowest and the highest rate that counts can have once some people, or none, are added to them.
 

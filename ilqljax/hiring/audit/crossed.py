@@ -10,9 +10,12 @@ less than the larger of the first two.
 The influence of a pair on ln(rate of a) is (selected - rate * assessed) / (selected pairs of a).
 
 Where nobody or everybody of a category is selected, its influences are all 0 or undefined, and its rate is as certain
-as the number of its clusters allows. There, and in a ready table, whose rows are independent, the interval is the score
-interval of two shares (`proportions`); with postings, of effective counts: as many independent trials as give the rate
-the variance that it has, or as many as there are clusters of the scarcer kind where the rate is 0 or 1.
+as the number of its clusters allows. There, and in a ready table, whose people are independent, the interval is the
+score interval of two shares (`proportions`). Unless each row is another person's, it is of effective counts: as many
+independent trials as give the rate the variance that it has, or as many as there are clusters of the scarcer kind where
+the rate is 0 or 1. Without postings that number is made smaller by (z / t)^2, for the variance is itself estimated from
+the people (Korn and Graubard 1998). With weights, too, it is of effective counts, at most as many as people; a rate of
+0 or 1 is then of (sum w)^2 / sum w^2 people (Kish 1965).
 
 A pair is one of a posting and a candidate:
 
@@ -23,9 +26,10 @@ A pair is one of a posting and a candidate:
 | scoring      | members of the shortlist                | with a score strictly above the full sample's median |
 
 The full sample of the scoring rate is every (posting, member) pair of a phase, unknown categories included. In a ready
-table (one row a candidate) there are no postings: every row is assessed, and every candidate is a cluster.
+table without postings every row is assessed, and every candidate, with all of that candidate's rows, is a cluster.
 """
 
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,13 +40,17 @@ from scipy.sparse import csr_array
 from ilqljax.data.types import Array
 from ilqljax.hiring.matching.matcher import NOBODY, Matches
 from ilqljax.hiring.proportions import ratio_interval, ratio_test
-from ilqljax.hiring.statistics import LEVEL, UNDEFINED, Estimate, divide
+from ilqljax.hiring.statistics import LEVEL, UNDEFINED, Estimate, divide, wilson_interval
 
 NO_REFERENCE = -1
+NO_WEIGHTS = np.empty(0)
 
 
 class Pairs(NamedTuple):
-    """Hold the assessed and selected pairs of one measure: sparse zeros and ones, a column a candidate."""
+    """Hold the assessed and selected pairs of one measure: sparse numbers of rows, a column a candidate.
+
+    With postings these are zeros and ones; with weights, sums of weights.
+    """
 
     selected: csr_array  # a row a posting; in a ready table, one for all
     assessed: csr_array | None  # ones wherever `selected` has them; None where every candidate is assessed in every row
@@ -75,9 +83,32 @@ def median_of_members(matches: Matches) -> float:
     return float(np.median(members)) if members.size else np.inf
 
 
-def pair_rows(selected: Bool[Array, " N"]) -> Pairs:
-    """Return the pairs of a ready table."""
-    return Pairs(csr_array(selected[None].astype(np.int64)), None, has_postings=False)
+def pair_rows(
+    selected: Bool[Array, " R"],
+    people: Sequence[Hashable] = (),
+    postings: Sequence[Hashable] = (),
+    weights: Float[Array, " R"] | Float[Array, "0"] = NO_WEIGHTS,
+) -> Pairs:
+    """Return the pairs of a table of decisions, a column a person in the order in which they first occur.
+
+    Without people every row is somebody else; without postings a person may have several rows. With weights, which
+    postings exclude, each row counts as much as its weight.
+    """
+    if not len(people) and not len(postings) and not len(weights):
+        return Pairs(csr_array(selected[None].astype(np.int64)), None, has_postings=False)
+    columns = number_keys(people) if len(people) else np.arange(len(selected))
+    places = number_keys(postings) if len(postings) else np.zeros(len(selected), np.int64), columns
+    each = weights if len(weights) else np.ones(len(selected), np.int64)
+    assessed = csr_array((each, places))
+    chosen = csr_array((each * selected, places), shape=assessed.shape)
+    chosen.eliminate_zeros()
+    return Pairs(chosen, assessed, has_postings=bool(len(postings)))
+
+
+def number_keys(keys: Sequence[Hashable]) -> Int[Array, " R"]:
+    """Number keys in the order in which they first occur."""
+    number: dict[Hashable, int] = {}
+    return np.array([number.setdefault(key, len(number)) for key in keys], np.int64)
 
 
 def _pair_places(indices: Int[Array, "G k"], chosen: Bool[Array, "G k"], n_candidates: int) -> csr_array:
@@ -92,27 +123,29 @@ class Influence(NamedTuple):
     log_rate: float  # of selected over assessed pairs; NaN or minus infinity where there are none
     postings: Float[Array, " G"]  # the sum of influences; empty in a ready table
     candidates: Float[Array, " N"]  # likewise; 0 outside the set
-    assessed: int
-    selected: int
+    assessed: float | int  # rows, or the sum of their weights
+    selected: float | int
     rate: float
     members: Bool[Array, " N"]  # who is of the set and was assessed at all: only these are clusters
+    n_even: float  # people of equal weight whose mean is as certain (Kish 1965): (sum w)^2 / sum w^2, of each one's w
 
 
 class Tally(NamedTuple):
     """Hold the counts of a measure that every category's influence is made of; a ready table has no postings."""
 
     codes: Int[Array, " N"]
-    posting_assessed: Int[Array, "G C"]  # unknown ones are left out
-    posting_selected: Int[Array, "G C"]
-    candidate_assessed: Int[Array, " N"]
-    candidate_selected: Int[Array, " N"]
+    posting_assessed: Num[Array, "G C"]  # unknown ones are left out
+    posting_selected: Num[Array, "G C"]
+    candidate_assessed: Num[Array, " N"]
+    candidate_selected: Num[Array, " N"]
 
-    def sum_by_category(self, counts: Num[Array, " N"] | Bool[Array, " N"]) -> Int[Array, " C1"]:
+    def sum_by_category(self, counts: Num[Array, " N"] | Bool[Array, " N"]) -> Num[Array, " C1"]:
         """Add up what is counted of each candidate: of the unknown, then of each category."""
         n = self.posting_assessed.shape[1]
-        return np.bincount(self.codes + 1, weights=counts, minlength=n + 1).astype(np.int64)
+        sums = np.bincount(self.codes + 1, weights=counts, minlength=n + 1)
+        return sums if counts.dtype.kind == "f" else sums.astype(np.int64)
 
-    def totals(self) -> tuple[Int[Array, " C"], Int[Array, " C"]]:
+    def totals(self) -> tuple[Num[Array, " C"], Num[Array, " C"]]:
         """Return the assessed and selected pairs of each category."""
         return self.sum_by_category(self.candidate_assessed)[1:], self.sum_by_category(self.candidate_selected)[1:]
 
@@ -133,15 +166,15 @@ def tally_pairs(pairs: Pairs, codes: Int[Array, " N"], *, n_categories: int) -> 
 def find_influence(tally: Tally, chosen: Bool[Array, " C"]) -> Influence:
     """Return the influences on the log rate of a set of categories, taken together."""
     members = np.append(chosen, False)[tally.codes] & (tally.candidate_assessed > 0)  # code -1 is the last: unknown
-    assessed = tally.candidate_assessed[members].sum()
-    selected = tally.candidate_selected[members].sum()
-    rate = float(divide(selected, assessed))
+    each = tally.candidate_assessed[members]
+    assessed, selected = each.sum().item(), tally.candidate_selected[members].sum().item()
+    rate, n_even = float(divide(selected, assessed)), float(divide(assessed**2, (each.astype(float) ** 2).sum()))
     if not selected:
         none = np.full(len(tally.posting_selected), np.nan), np.zeros(len(members))
-        return Influence(np.nan, *none, int(assessed), 0, rate, members)
+        return Influence(np.nan, *none, assessed, 0, rate, members, n_even)
     by_candidate = np.where(members, tally.candidate_selected - rate * tally.candidate_assessed, 0.0) / selected
     by_posting = (tally.posting_selected[:, chosen] - rate * tally.posting_assessed[:, chosen]).sum(axis=1) / selected
-    return Influence(float(np.log(rate)), by_posting, by_candidate, int(assessed), int(selected), rate, members)
+    return Influence(float(np.log(rate)), by_posting, by_candidate, assessed, selected, rate, members, n_even)
 
 
 def crossed_ratio(a: Influence, b: Influence) -> tuple[Estimate, float]:
@@ -152,13 +185,10 @@ def crossed_ratio(a: Influence, b: Influence) -> tuple[Estimate, float]:
     kind. The p-value is two-sided, by the same error or the same test; NaN where that is undefined.
     """
     members = [int(part.members.sum()) for part in (a, b)]
-    if not len(a.postings):
-        counts = a.selected, a.assessed, b.selected, b.assessed
-        return ratio_interval(*counts), ratio_test(*counts)[0]
     value, p_value = float(divide(a.rate, b.rate)), np.nan
-    if (a.rate in (0, 1) or b.rate in (0, 1)) and min(len(a.postings), *members) > 1:
-        sizes = [_find_effective_size(part) for part in (a, b)]
-        counts = [count for part, n in zip((a, b), sizes, strict=True) for count in (part.rate * n, n)]
+    has_clusters = min(len(a.postings), *members) > 1
+    if not len(a.postings) or ((a.rate in (0, 1) or b.rate in (0, 1)) and has_clusters):
+        counts = *_count_effective(a), *_count_effective(b)
         return ratio_interval(*counts)._replace(value=value), ratio_test(*counts)[0]
     pairs = _pair_variance(a) + _pair_variance(b)
     error, freedom = _combine(a.postings - b.postings, a.candidates - b.candidates, pairs, members=members)
@@ -167,13 +197,31 @@ def crossed_ratio(a: Influence, b: Influence) -> tuple[Estimate, float]:
     return _interval(value, np.log(value) if value > 0 else np.nan, error, freedom), p_value
 
 
+def rate_interval(part: Influence) -> Estimate:
+    """Return a rate with Wilson's interval; without postings, of effective counts, with them as if independent."""
+    counts = (part.selected, part.assessed) if len(part.postings) else _count_effective(part)
+    return wilson_interval(*counts)._replace(value=part.rate)
+
+
+def _count_effective(part: Influence) -> tuple[float, float]:
+    """Return the selected and the assessed of as many independent trials as say as much of the rate."""
+    size = _find_effective_size(part)
+    return (part.selected if size in (0, part.assessed) else part.rate * size), size
+
+
 def _find_effective_size(part: Influence) -> float:
     """Return how many independent trials say as much of a rate: the variance of its logarithm is (1 - r) / (r n)."""
-    n_members = int(part.members.sum())
+    n_members, has_postings = int(part.members.sum()), bool(len(part.postings))
+    is_count = isinstance(part.assessed, int)
+    if not has_postings and ((is_count and part.assessed == n_members) or n_members < 2):
+        return float(n_members)
     if part.rate in (0, 1):
-        return float(min(len(part.postings), n_members))
-    error, _ = _combine(part.postings, part.candidates, _pair_variance(part), members=[n_members])
-    return min(float(part.assessed), (1 - part.rate) / (part.rate * error**2) if error > 0 else np.inf)
+        return float(min(len(part.postings), n_members)) if has_postings else part.n_even
+    error, freedom = _combine(part.postings, part.candidates, _pair_variance(part), members=[n_members])
+    size = (1 - part.rate) / (part.rate * error**2) if error > 0 else np.inf
+    if not has_postings:
+        size *= (scipy.stats.norm.ppf(0.5 + LEVEL / 2) / scipy.stats.t.ppf(0.5 + LEVEL / 2, df=freedom)) ** 2
+    return min(float(part.assessed if is_count else n_members), size)
 
 
 def crossed_change(

@@ -6,16 +6,17 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from ilqljax.errors import UserError, check_type, check_whole, find_close
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_values, warn_of_unknown
-from ilqljax.hiring.audit.crossed import Pairs
+from ilqljax.hiring.audit.columns import Bins, bin_columns, check_edges
+from ilqljax.hiring.audit.crossed import NO_WEIGHTS, find_influence, number_keys, pair_rows, rate_interval, tally_pairs
 from ilqljax.hiring.audit.market import BEFORE, AuditConfig, audit_attributes
 from ilqljax.hiring.audit.rates import JUDGED, LEAVE_OUT_BELOW, MIN_PEOPLE, Mark, Row
+from ilqljax.hiring.audit.strata import add_within, make_strata
 from ilqljax.hiring.postings.posting import Candidate
-from ilqljax.hiring.statistics import wilson_interval
+from ilqljax.hiring.statistics import weighted_median
 
 MISSING = ("None", "nan", "NaT", "<NA>")  # how the values that stand for none are written
 
@@ -93,6 +94,9 @@ def audit_frame(
     selected: str = "",
     posting: str = "",
     person: str = "",
+    weight: str = "",
+    bins: Bins = MappingProxyType({}),
+    within: Sequence[str] = (),
     unknown: Sequence[str] = UNKNOWN_WORDS,
     reference: Mapping[str, str] = MappingProxyType({}),
     leave_out_below: float = LEAVE_OUT_BELOW,
@@ -108,7 +112,11 @@ def audit_frame(
         score: a column of finite numbers; or
         selected: one of 0 and 1, or of False and True.
         posting: which posting a row was decided for; intervals then count postings too.
-        person: whom it is about; without this column every row is somebody else.
+        person: whom it is about, in one row a posting, or in any number of rows without postings; intervals count
+            people. Without this column every row is somebody else.
+        weight: a column of finite numbers above 0, by which rows count; not with postings or strata.
+        bins: of columns of numbers, the edges of bins, or a number of quantiles.
+        within: columns, such as a job, whose combinations are strata to compare categories within.
         reference: the category that an attribute's others are compared with; the highest rate where none is named.
         leave_out_below: categories with a smaller share of the known rows enter no ratio; 0 leaves none out.
         min_count: hide categories of fewer people; 0 hides none.
@@ -120,50 +128,70 @@ def audit_frame(
     """
     check_whole(min_count=min_count, seed=seed)
     advice = "Give the name of a column."
-    check_type(str, advice, score=score, selected=selected, posting=posting, person=person)
+    check_type(str, advice, score=score, selected=selected, posting=posting, person=person, weight=weight)
     listed = list(attributes) if isinstance(attributes, Iterable) and not isinstance(attributes, str) else []
     if not listed:
         raise UserError(f"attributes={attributes!r}: give a list of columns, such as ['sex'].")
     check_type(str, advice, **{f"attributes[{i}]": name for i, name in enumerate(listed)})
     if bool(score) == bool(selected):
         raise UserError(f"{score=}, {selected=}: give one of the two, the name of a column.")
-    columns = read_columns(frame, [name for name in (*listed, score, selected, posting, person) if name])
+    levels = [within] if isinstance(within, str) else list(within)
+    check_type(str, advice, **{f"within[{i}]": name for i, name in enumerate(levels)})
+    if weight and (posting or levels):
+        raise UserError(f"{weight=} goes neither with a posting nor with strata. Drop one of the two.")
+    named = [name for name in (*listed, score, selected, posting, person, weight) if name]
+    columns = read_columns(frame, [*named, *(name for name in levels if name not in (posting, person))])
     if score:
         values = _read_outcome(columns, score, is_known=np.isfinite, wanted="a finite number")
     else:
         wanted = "0 or 1; write 1 for yes and 0 for no"
         values = _read_outcome(columns, selected, is_known=lambda x: np.isin(x, (0, 1)), wanted=wanted)
+    weights = NO_WEIGHTS
+    if weight:
+        wanted = "a finite number above 0"
+        weights = _read_outcome(columns, weight, is_known=lambda x: np.isfinite(x) & (x > 0), wanted=wanted)
     for name in filter(None, (posting, person)):
         _check_keys(columns, name)
-    postings, people = columns.get(posting, [""] * len(values)), columns.get(person, range(len(values)))
+    postings, people = columns.get(posting, []), columns.get(person, range(len(values)))
     words = [unknown] if isinstance(unknown, str) else list(unknown)
     check_type(str, "Give a list of texts.", **{f"unknown[{i}]": word for i, word in enumerate(words)})
     unified = {name: unify_values([_read_category(value) for value in columns[name]], words) for name in listed}
     taken = {name: found for name, (_, found) in unified.items() if found}
     warn_of_unknown(taken, where="the frame")
+    for name, how in bins.items():
+        if not isinstance(how, int):
+            check_edges(name, how)
+    binned = bin_columns({name: of for name, (of, _) in unified.items()}, bins)
     declared: dict[Any, dict[str, str]] = {}
     for i, who in enumerate(people):
-        own = {name: values[i] for name, (values, _) in unified.items()}
+        own = {name: of[i] for name, of in binned.items()}
         if declared.setdefault(who, own) != own:
             raise UserError(f"row {i}: {who!r} is {own}, and was {declared[who]}. A person has one category of each.")
-    places, median = [_number(postings), _number(people)], float(np.median(values)) if score else 0.5
-    assessed = csr_array((np.ones(len(values), np.int64), places))
-    if assessed.max() > 1:
-        twice = list(declared)[assessed.argmax() % len(declared)]
-        raise UserError(f"{twice!r} is twice in one posting, or without postings in the frame. Keep one row.")
-    chosen = csr_array(((values > median).astype(np.int64), places))
-    chosen.eliminate_zeros()
-    pairs = Pairs(chosen, assessed if posting else None, has_postings=bool(posting))
+    median = weighted_median(values, weights) if score else 0.5
+    is_single = not posting and len(declared) == len(values)
+    pairs = pair_rows(values > median, () if is_single else people, postings, weights)
+    if posting and pairs.assessed.max() > 1:
+        twice = list(declared)[pairs.assessed.argmax() % len(declared)]
+        raise UserError(f"{twice!r} is twice in one posting. Keep one row.")
     table = AttributeTable.from_candidates(Candidate(str(who), "", own) for who, own in declared.items())
     options = {"reference": dict(reference), "leave_out_below": leave_out_below, "min_count": min_count}
     config = AuditConfig(tuple(listed), **options, seed=seed)
     measures, medians = {"scoring" if score else "selection": pairs}, {BEFORE: median} if score else {}
     found = {"medians": medians, "taken_as_unknown": list_values(taken)}
     audit = audit_attributes(table, config, {BEFORE: measures}) | found
-    audit["n_postings"] = chosen.shape[0] if posting else 0
+    if levels:
+        of_row = {name: [_read_category(value) for value in columns[name]] for name in levels}
+        strata = make_strata(of_row, number_keys(people))
+        add_within(audit, table, strata, {BEFORE: values > median}, min_count=min_count, seed=seed)
+    audit |= {
+        "n_postings": pairs.selected.shape[0] if posting else 0,
+        "n_assessments": len(values),
+        "is_weighted": bool(weight),
+    }
     by_group = [{"attribute": name, **row} for name, rates in _list_tables(audit) for row in rates["rows"]]
-    n, n_selected = len(values), int(chosen.sum())
-    overall = {"n_assessed": n, "n_selected": n_selected, **wilson_interval(n_selected, n).spread("rate")}
+    everyone = tally_pairs(pairs, np.zeros(len(declared), np.int64), n_categories=1)
+    whole = find_influence(everyone, np.ones(1, bool))
+    overall = {"n_assessed": whole.assessed, "n_selected": whole.selected, **rate_interval(whole).spread("rate")}
     return FrameAudit(overall, by_group, audit)
 
 
@@ -222,8 +250,3 @@ def _check_keys(columns: Mapping[str, list], name: str) -> None:
 
 def _read_category(value: Any) -> str:
     return "" if not isinstance(value, str) and str(value) in MISSING else str(value)
-
-
-def _number(keys: Sequence) -> list[int]:
-    number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-    return [number[key] for key in keys]

@@ -113,6 +113,8 @@ def audit_attributes(
     return {
         "n_postings": 0,
         "n_candidates": len(table.ids),
+        "n_assessments": 0,
+        "is_weighted": False,
         "top": 0,
         "selected": 0,
         "phases": list(measures),
@@ -123,6 +125,7 @@ def audit_attributes(
         "attributes": sections,
         "not_audited": not_audited,
         "postings": [],
+        "within": {},
     }
 
 

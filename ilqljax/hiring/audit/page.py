@@ -73,7 +73,7 @@ def format_page(audit: Mapping[str, Any], *, facts: Sequence[tuple[str, str]], r
 
 def _draw_measure(section: Mapping[str, Any], measure: str) -> Markup | None:
     rows = {phase: of_phase[measure]["rows"] for phase, of_phase in section["rates"].items()}
-    title = f"{section['name']}: impact ratio, {MEASURE_TITLES[measure].lower()}"
+    title = f"{tables.show_name(section['name'])}: impact ratio, {MEASURE_TITLES[measure].lower()}"
     return draw_ratios(rows, title=title) if any(rows.values()) else None
 
 
@@ -123,7 +123,7 @@ def plot_ratios(rows_by_phase: dict[str, Sequence[dict[str, Any]]]) -> Axes:
             axes.text(0.0, y, f"{phase}: no ratio (see the table)", color=FAINT, va="center")
             continue
         ratio, low, high = (ratios[phase][category][name] for name in ("impact_ratio", "ratio_low", "ratio_high"))
-        words, error, x = f"{category}, {phase}: {ratio:.2f}", None, min(ratio, most)
+        words, error, x = f"{tables.show_name(category)}, {phase}: {ratio:.2f}", None, min(ratio, most)
         if math.isfinite(low):
             words += f" [{low:.2f}, {high:.2f}]"
             error = [[max(0.0, x - low)], [max(0.0, min(high, most) - x)]]
@@ -146,7 +146,7 @@ def draw_composition(rows: Sequence[dict[str, Any]], *, phases: Sequence[str], t
         for y, phase in zip(ys, phases, strict=True):
             if math.isfinite(row[phase]):
                 bars = axes.barh([y], [row[phase]], height=0.75, **_BARS[phase])
-                set_tip(f"{row['category']}, {phase}: {100 * row[phase]:.1f} %", *bars)
+                set_tip(f"{tables.show_name(row['category'])}, {phase}: {100 * row[phase]:.1f} %", *bars)
                 axes.text(1.25 * most, y, f"{100 * row[phase]:.1f} %", ha="right", va="center")
         if math.isfinite(row["target"]):
             text = f"target {100 * row['target']:.1f} %"

@@ -4,12 +4,14 @@ r"""Audit who is shortlisted, selected and scored high, by declared attributes. 
     ilqljax audit --jobs jobs.jsonl --candidates candidates.jsonl --rewrites rewrites.jsonl \
         --attributes sex,race --top 50 --selected 10 --out report
     ilqljax audit --scores scores.csv --attributes sex,race --out report
+    ilqljax audit --check published.csv --out check
 
-These audit the built-in sample market; your postings and candidates, before and after rewriting; a ready table of one
-row a candidate. Writes a new folder, all of it or nothing: report.html (one page that loads nothing), audit.json (every
-number), and one CSV table a rate, attribute and phase in the form of New York City Local Law 144. What each number
-means is at the end of the page. Formats: `ilqljax/hiring/postings/posting.py` (jobs, candidates), `load_rewrites` in
-`ilqljax/hiring/audit/program.py` (rewrites), `ilqljax/hiring/audit/ready_table.py` (scores).
+These audit the built-in sample market; your postings and candidates, before and after rewriting; a ready table of a row
+a decision; and check published audits. Writes a new folder, all of it or nothing: report.html (one page that loads
+nothing), audit.json (every number), and one CSV table a rate, attribute and phase in the form of New York City Local
+Law 144. What each number means is at the end of the page. Formats: `ilqljax/hiring/postings/posting.py` (jobs,
+candidates), `load_rewrites` in `ilqljax/hiring/audit/program.py` (rewrites), `ilqljax/hiring/audit/ready_table.py`
+(scores), `ilqljax/hiring/audit/published.py` (published audits).
 """
 
 import argparse
@@ -28,10 +30,12 @@ from ilqljax.data.json_lines import check_spelling, read_field, read_json_lines
 from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_candidates, warn_of_unknown
+from ilqljax.hiring.audit.columns import Bins, bin_columns, choose_attributes, parse_bins
 from ilqljax.hiring.audit.market import AuditConfig, audit_market, choose_score
-from ilqljax.hiring.audit.ready_table import ID, SELECTED, audit_ready_table, load_ready_table
+from ilqljax.hiring.audit.published import Verdict, check_tables, format_rows, load_published, summarize
+from ilqljax.hiring.audit.ready_table import ID, JOB, SELECTED, WEIGHT, ReadyTable, audit_ready_table, load_ready_table
 from ilqljax.hiring.audit.ready_table import SCORE as SCORED
-from ilqljax.hiring.audit.tables import format_json, list_tables, state_lowest
+from ilqljax.hiring.audit.tables import format_json, list_disagreements, list_tables, show_name, state_lowest
 from ilqljax.hiring.audit.ties import describe_ties
 from ilqljax.hiring.data.prepare import choose_some
 from ilqljax.hiring.edits.operators import OPERATORS
@@ -45,6 +49,11 @@ from ilqljax.hiring.reward.distances import DISTANCE_NAMES
 from ilqljax.hiring.reward.scores import RewardConfig
 
 VERSION = 1
+MOST_PRINTED = 10
+WEIGHTED = (
+    "counts are sums of weights, and rates are weighted; intervals are of effective counts, as many independent people "
+    "as give a rate the variance that it has"
+)
 DEFAULT_POLICY = "rewrite"
 MATCHERS = ("tfidf", "bm25", "ngrams", "encoder", "embeddings", "callable", "http")
 SCORE = ("distance", "target", "shares", "group_attribute", "smoothing", "ground", "weights")
@@ -55,7 +64,8 @@ Facts = list[tuple[str, str]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what is audited, against what, and where the report goes."""
     add = parser.add_argument
-    add("--out", required=True, help="folder to write; must be new or empty")
+    add("--out", default="", help="folder to write; must be new or empty")
+    add("--check", default="", help="check a table of published audits instead: see whether its numbers follow")
     add("--jobs", default="", help="postings: a file or folder of any known format, or 'sample'")
     add(
         "--candidates", default="", help="candidates.jsonl, or 'sample'; may be left out where the jobs bring their own"
@@ -65,15 +75,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--scores",
         default="",
-        help="ready table (CSV, Excel, Parquet), one row a candidate, instead of jobs and candidates",
+        help="ready table (CSV, Excel, Parquet), instead of jobs and candidates; rows of one id are one person",
     )
     for name in (ID, SCORED, SELECTED):
         add(f"--{name}_column", default="", help=f"what the ready table calls its column '{name}'")
+    add("--job_column", default="", help="column that says for which job a row was decided; intervals then count jobs")
+    add("--weight_column", default="", help="column of weights above 0 in the ready table, by which rows count")
+    add(
+        "--bins",
+        action="append",
+        default=[],
+        metavar="COLUMN=EDGES",
+        help="put a column of numbers in bins, as age=0,40,200 (edges) or age=quantiles:4; once for each column",
+    )
+    add(
+        "--within",
+        default="",
+        help="columns of the ready table, as job,level; compares within each combination of their values",
+    )
     add("--scores_after", default="", help="a second ready table of the same ids, scored another way, to compare")
     add("--allow_negative", action="store_true", help="take scores below 0 in the ready table")
     add("--sample", action="store_true", help="audit the built-in sample market")
     add("--plant", type=float, default=0.8, help="strength of the sample's planted correlation, 0 to 1")
-    add("--attributes", default="", help="comma-separated, and every pair of them; all that are declared if left out")
+    add(
+        "--attributes",
+        default="",
+        help="comma-separated, and every pair of them; if left out, all that look like attributes",
+    )
     add(
         "--unknown",
         action="append",
@@ -99,6 +127,9 @@ def run(args: argparse.Namespace) -> None:
     """Audit, write the folder, and say what was found and where it is."""
     from ilqljax.hiring.audit.page import format_page  # matplotlib takes a second, and --help needs none
 
+    if args.check:
+        check_published(args)
+        return
     check_sources(args)
     check_new_folder(args.out)
     audit, facts, rewrites = audit_table(args) if args.scores else audit_jobs(args)
@@ -109,12 +140,37 @@ def run(args: argparse.Namespace) -> None:
         "report.html": format_page(audit, facts=facts, rewrites=rewrites),
     }
     save_folder(args.out, texts)
-    print(state_lowest(audit))
+    print("\n".join([state_lowest(audit), *list_disagreements(audit)]))
     print(f"{args.out}/report.html and {len(texts) - 1} more files: {'; '.join(f'{n}: {v}' for n, v in facts[:2])}")
+
+
+def check_published(args: argparse.Namespace) -> None:
+    """Print what was found of a table of published audits; with --out, write each row's verdicts too."""
+    if args.jobs or args.scores or args.sample:
+        raise UserError("--check reads a published audit: leave out --jobs, --scores and --sample.")
+    if args.out:
+        check_new_folder(args.out)
+    tables = load_published(args.check)
+    if not tables:
+        raise UserError(f"{args.check}: holds no row. Give a row a category below the header.")
+    check_tables(tables)
+    found = summarize(tables)
+    if args.out:
+        save_folder(args.out, {"check.csv": format_rows(tables)})
+    print("\n".join(f"{name}: {value}" for name, value in found))
+    rows = [
+        row for table in tables for row in table.rows if Verdict.UNEXPLAINED in (row.rate_verdict, row.ratio_verdict)
+    ]
+    for row in rows[:MOST_PRINTED]:
+        print(f"unexplained: {row.where}: {show_name(row.category)}, rate {row.rate:g}, ratio {row.ratio:g}")
+    if len(rows) > MOST_PRINTED:
+        print(f"{len(rows) - MOST_PRINTED:,} more are unexplained; --out writes every row.")
 
 
 def check_sources(args: argparse.Namespace) -> None:
     """Raise a `UserError` unless exactly one thing is to be audited, and in a way that makes sense."""
+    if not args.out:
+        raise UserError("Say where the report goes: --out FOLDER, which must be new or empty.")
     given = [name for name in ("jobs", "scores", "sample") if getattr(args, name)]
     if len(given) != 1:
         raise UserError(
@@ -123,13 +179,20 @@ def check_sources(args: argparse.Namespace) -> None:
         )
     if args.scores_after and not args.scores:
         raise UserError("--scores_after is compared with --scores: give both.")
+    if args.within and not args.scores:
+        raise UserError("--within names columns of a ready table: give --scores too.")
     if args.scores and (args.rewrites or args.candidates):
         raise UserError("--scores is a ready table: leave out --candidates and --rewrites, or give --jobs instead.")
 
 
 def list_names(args: argparse.Namespace) -> tuple[str, ...]:
     """Return the attributes that were named, each once."""
-    return tuple(dict.fromkeys(name.strip() for name in args.attributes.split(",") if name.strip()))
+    return split_names(args.attributes)
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Return names that are separated by commas, each once."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
 def list_unknown(args: argparse.Namespace) -> tuple[str, ...]:
@@ -146,16 +209,15 @@ def list_references(args: argparse.Namespace) -> dict[str, str]:
     return references
 
 
-def make_config(args: argparse.Namespace, table: AttributeTable) -> AuditConfig:
+def make_config(args: argparse.Namespace, table: AttributeTable, names: Sequence[str]) -> AuditConfig:
     """Return the settings of the audit, with every attribute looked up in the candidates' table."""
-    names = list_names(args) or table.names
     if not names:
         raise UserError("The candidates declare no attribute. Add attributes to the candidates' file.")
     for name in names:
         table.attribute(name)
     score = read_options(args, RewardConfig, SCORE)
     options, others = AUDIT if args.scores else LISTS + AUDIT, {"score": score, "reference": list_references(args)}
-    return read_options(args, AuditConfig, options, renamed=RENAMED, attributes=names, **others)
+    return read_options(args, AuditConfig, options, renamed=RENAMED, attributes=tuple(names), **others)
 
 
 def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Rewrite]]:
@@ -164,19 +226,23 @@ def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[R
         load_ready_table(
             path,
             attributes=list_names(args),
+            within=split_names(args.within),
             allow_negative=args.allow_negative,
             unknown=list_unknown(args),
-            names={name: getattr(args, f"{name}_column") for name in (ID, SCORED, SELECTED)},
+            names={name: getattr(args, f"{name}_column") for name in (ID, SCORED, SELECTED, JOB, WEIGHT)},
+            bins=parse_bins(args.bins),
         )
         for path in filter(None, (args.scores, args.scores_after))
     )
-    config = make_config(args, ready.table)
+    config = make_config(args, ready.table, list_names(args) or ready.table.names)
     audit = audit_ready_table(ready, config, after=after[0] if after else None)
     source = f"{args.scores} (before) and {args.scores_after} (after)" if after else args.scores
     facts = [
-        ("Candidates", f"{len(ready.values):,}, from {source}"),
+        ("Candidates", f"{len(ready.table.ids):,}{describe_rows(ready)}, from {source}"),
         ("Assessed by", f"column '{ready.kind}'"),
-        ("Attributes", ", ".join(config.attributes)),
+        ("Attributes", ", ".join(map(show_name, config.attributes))),
+        *describe_strata(audit),
+        *([("Weights", WEIGHTED)] if audit["is_weighted"] else []),
         *describe_unknown(audit),
         ("Small cells", describe_hiding(args.min_count)),
     ]
@@ -188,15 +254,19 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
     jobs = SAMPLE if args.sample else args.jobs
     known, candidates = load_jobs(args, jobs)
     candidates, taken = unify_candidates(candidates, unknown=list_unknown(args), names=list_names(args))
-    table = AttributeTable.from_candidates(candidates)
-    config = make_config(args, table)
+    known_names = AttributeTable.from_candidates(candidates).names  # refuses what is no text
+    people = args.candidates or ("sample" if args.sample else "the jobs' own source")
+    declared = {name: [candidate.attributes.get(name, "") for candidate in candidates] for name in known_names}
+    bins = parse_bins(args.bins)
+    names = list_names(args) or choose_attributes(declared, bins=bins, where=people)
+    candidates, table = bin_candidates(candidates, declared, names, bins)
+    config = make_config(args, table, names)
     rewrite_of = load_rewrites(args.rewrites, known=known, policy=args.policy) if args.rewrites else {}
     postings = [posting for posting in known if not rewrite_of or posting.id in rewrite_of]
     rewrites = [rewrite_of[posting.id] for posting in postings if rewrite_of]
     matcher = make_matcher(args.matcher, candidates, options=parse_options(args.matcher_options))
     audit = audit_market(postings, candidates, config, matcher=matcher, rewrites=rewrites)
     audit["taken_as_unknown"] = list_values(taken)
-    people = args.candidates or ("sample" if args.sample else "the jobs' own source")
     warn_of_unknown(taken, where=people)
     rewritten = f" that were rewritten, of {len(known):,}" if len(postings) < len(known) else ""
     part = f" (a random part, seed {args.seed})" if args.max_postings else ""
@@ -210,7 +280,10 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
             (f"Equal scores{f', {phase}' if rewrites else ''}", describe_ties(ties, len(postings), seed=args.seed))
             for phase, ties in audit["ties"].items()
         ),
-        ("Attributes", ", ".join(config.attributes) + " (declared by the data's owner, never inferred)"),
+        (
+            "Attributes",
+            ", ".join(map(show_name, config.attributes)) + " (declared by the data's owner, never inferred)",
+        ),
         *describe_unknown(audit),
         ("Score", f"{args.distance}, target {args.target}, weights {args.weights}"),
         ("Small cells", describe_hiding(args.min_count)),
@@ -228,6 +301,18 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
         note = f"generated; wording and groups go together with strength {args.plant:g} (0: not at all)"
         facts.append(("Sample", note))
     return audit, facts, rewrites
+
+
+def bin_candidates(
+    candidates: Sequence[Candidate], declared: Mapping[str, Sequence[str]], names: Sequence[str], bins: Bins
+) -> tuple[list[Candidate], AttributeTable]:
+    """Return the candidates with numbers in bins, and their table."""
+    binned = bin_columns({name: declared[name] for name in names if name in declared}, bins)
+    changed = [
+        replace(candidate, attributes={**candidate.attributes, **{name: of[row] for name, of in binned.items()}})
+        for row, candidate in enumerate(candidates)
+    ]
+    return changed, AttributeTable.from_candidates(changed)
 
 
 def load_jobs(args: argparse.Namespace, jobs: str) -> tuple[list[Posting], list[Candidate]]:
@@ -334,8 +419,26 @@ def _read_rewrite(row: Mapping, posting: Posting, text: str, *, policy: str, whe
 
 def describe_unknown(audit: Mapping[str, Any]) -> Facts:
     """Say which values were taken as unknown, if there are any."""
-    taken = [f"{name}: {', '.join(map(repr, values))}" for name, values in audit["taken_as_unknown"].items()]
+    taken = [
+        f"{show_name(name)}: {', '.join(map(repr, map(show_name, values)))}"
+        for name, values in audit["taken_as_unknown"].items()
+    ]
     return [("Taken as unknown", "; ".join(taken))] if taken else []
+
+
+def describe_strata(audit: Mapping[str, Any]) -> Facts:
+    """Say what the strata are, if there are any."""
+    if not (within := audit["within"]):
+        return []
+    unknown = f"; {within['n_unknown']:,} rows are of none" if within["n_unknown"] else ""
+    return [("Compared within", f"the same {', '.join(within['names'])}: {within['n_strata']:,} strata{unknown}")]
+
+
+def describe_rows(ready: ReadyTable) -> str:
+    """Say how many rows a table has where these are not its people."""
+    if ready.jobs:
+        return f" people in {len(ready.values):,} person-job pairs of {len(set(ready.jobs)):,} jobs"
+    return f" people in {len(ready.values):,} rows" if ready.has_repeats else ""
 
 
 def describe_hiding(min_count: int) -> str:

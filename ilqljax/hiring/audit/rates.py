@@ -15,10 +15,11 @@ the highest rate is that of enough people, or where the reference was named.
 **Intervals.** Two stand beside each ratio. `ratio_low/high` counts postings and candidates (`crossed`) and is the one
 to read: it covers the ratio of another set of postings *and* of candidates in 93 to 97 % of samples
 (`benchmarks/audit_coverage.py`). `postings_low/high` resamples postings only, for these very candidates; as a statement
-about other candidates it covers too seldom, in 85 to 95 %. The Wilson intervals of the rates and `p_independent` treat
-assessments as independent, which they are not where people come back in many shortlists. `p_crossed` (against everyone
-else) uses the error of `ratio_low/high`, and `p_shuffled` shuffled labels; where they differ from `p_independent`,
-trust these. In a ready table all of these but `p_shuffled` are one score test and its interval (`proportions`).
+about other candidates it covers too seldom, in 85 to 95 %. With postings the Wilson intervals of the rates, and always
+`p_independent`, treat assessments as independent, which they are not where people come back. `p_crossed` (against
+everyone else) uses the error of `ratio_low/high`, and `p_shuffled` shuffled labels; where they differ from
+`p_independent`, trust these. In a ready table of one row a person all of these but `p_shuffled` are one score test and
+its interval (`proportions`).
 
 `bound_low/high` is no interval: it is what the ratio could be, whoever the unknown are (`bounds`).
 
@@ -51,6 +52,7 @@ from ilqljax.hiring.audit.crossed import (
     crossed_change,
     crossed_ratio,
     find_influence,
+    rate_interval,
     sum_shared,
     tally_pairs,
 )
@@ -64,7 +66,6 @@ from ilqljax.hiring.statistics import (
     divide,
     mean_of_defined,
     quantiles_of_defined,
-    wilson_interval,
 )
 
 Row = dict[str, Any]
@@ -100,8 +101,8 @@ class Comparison(NamedTuple):
 
 
 def choose_comparison(
-    selected: Int[Array, " C"],
-    assessed: Int[Array, " C"],
+    selected: Num[Array, " C"],
+    assessed: Num[Array, " C"],
     *,
     people: Int[Array, " C"],
     named: int = NO_REFERENCE,
@@ -115,7 +116,7 @@ def choose_comparison(
 
 
 def find_eligible(
-    assessed: Int[Array, " C"], *, named: int = NO_REFERENCE, leave_out_below: float = LEAVE_OUT_BELOW
+    assessed: Num[Array, " C"], *, named: int = NO_REFERENCE, leave_out_below: float = LEAVE_OUT_BELOW
 ) -> Bool[Array, " C"]:
     """Return which categories enter the ratios: those with members, and a share of the known assessed large enough.
 
@@ -141,8 +142,8 @@ def ratios_to(sums: Num[Array, "... F"], eligible: Bool[Array, " C"], reference:
 
 
 def ratios_and_smallest(
-    selected: Int[Array, "... C"],
-    assessed: Int[Array, "... C"],
+    selected: Num[Array, "... C"],
+    assessed: Num[Array, "... C"],
     eligible: Bool[Array, " C"],
     *,
     named: int = NO_REFERENCE,
@@ -161,7 +162,7 @@ def ratios_and_smallest(
     return np.concatenate([ratios, np.where(comparable, smallest, np.nan)], axis=-1)
 
 
-def mark_categories(selected: Int[Array, " C"], assessed: Int[Array, " C"], comparison: Comparison) -> list[Mark]:
+def mark_categories(selected: Num[Array, " C"], assessed: Num[Array, " C"], comparison: Comparison) -> list[Mark]:
     """Return how categories stand to the four-fifths rule, compared in integers: exactly 4/5 is not below it.
 
     Whether a category has enough members is a matter of how many different people these are.
@@ -177,8 +178,10 @@ def mark_categories(selected: Int[Array, " C"], assessed: Int[Array, " C"], comp
             return Mark.INSUFFICIENT
         if c == reference:
             return Mark.REFERENCE
-        is_below = 5 * int(selected[c]) * int(assessed[reference]) < 4 * int(selected[reference]) * int(assessed[c])
-        return Mark.BELOW if is_below else Mark.PASSED
+        ours, theirs = ([of[i].item() for of in (selected, assessed)] for i in (c, reference))
+        left, right = 5 * ours[0] * theirs[1], 4 * theirs[0] * ours[1]
+        is_weighted = isinstance(left, float)  # whose sums may differ in the last digit
+        return Mark.BELOW if left < (right * (1 - TOLERANCE) if is_weighted else right) else Mark.PASSED
 
     return [mark(c) for c in range(len(assessed))]
 
@@ -210,7 +213,7 @@ def tabulate_rates(
     }
     people, _, assessed, selected = (values[1:] for values in counts.values())
     chosen = choose_comparison(selected, assessed, people=people, named=named, leave_out_below=leave_out_below)
-    wilson = wilson_interval(selected, assessed)
+    numbers = np.arange(len(assessed))
     marks = mark_categories(selected, assessed, chosen)
     judged = np.isin(marks, JUDGED)
     null, p_values = shuffle_labels(tally, eligible=chosen.eligible, judged=judged, named=named, seed=seed)
@@ -221,8 +224,8 @@ def tabulate_rates(
     rows = [
         {
             "category": category,
-            **{name: int(values[c + 1]) for name, values in counts.items()},
-            **wilson.pick(c).spread("rate"),
+            **{name: _plain_count(values[c + 1]) for name, values in counts.items()},
+            **rate_interval(find_influence(tally, numbers == c)).spread("rate"),
             **law[c],
             **{f"compared_{end}": compared[c][key] if judged[c] else np.nan for end, key in _RATIO.items()},
             "bound_low": float(bounds[0][c]),
@@ -238,7 +241,7 @@ def tabulate_rates(
     is_smallest = np.append(of_all[:-1] == of_all[-1], True)
     return {
         "rows": rows,
-        "unknown": {name: int(values[0]) for name, values in counts.items()},
+        "unknown": {name: _plain_count(values[0]) for name, values in counts.items()},
         "reference": names[chosen.reference],
         "compared_with": names[chosen.compared_with],
         "named_reference": reference,
@@ -249,6 +252,11 @@ def tabulate_rates(
         **null.pick(-1).spread("null_smallest"),
         "p_smallest": float(p_values[-1]),
     }
+
+
+def _plain_count(value: np.generic) -> int | float:
+    """Return a count, or a sum of weights with two digits."""
+    return round(value.item(), 2)
 
 
 def _compare_categories(tally: Tally, eligible: Bool[Array, " C"], reference: int, *, seed: int) -> list[Row]:
@@ -262,8 +270,10 @@ def _compare_categories(tally: Tally, eligible: Bool[Array, " C"], reference: in
         versus_rest, p_crossed = crossed_ratio(part, find_influence(tally, numbers != c))
         crossed, resampled, p_value, test = UNDEFINED, UNDEFINED, np.nan, ""
         if reference not in (NO_REFERENCE, c) and eligible[c]:
-            crossed, resampled = crossed_ratio(part, parts[reference])[0], over_postings.pick(c)
-            p_value, test = ratio_test(*(int(n[i]) for i in (c, reference) for n in (selected, assessed)))
+            (crossed, p_value), resampled = crossed_ratio(part, parts[reference]), over_postings.pick(c)
+            test = "score, effective counts"
+            if assessed.dtype.kind != "f":
+                p_value, test = ratio_test(*(n[i].item() for i in (c, reference) for n in (selected, assessed)))
             resampled = UNDEFINED if resampled.low == resampled.high else resampled  # nobody or everybody
         rows.append(
             {
@@ -387,19 +397,20 @@ def _find_p_values(draws: Float[Array, "R ..."], seen: Float[Array, "..."] | flo
     return np.where(np.isnan(seen), np.nan, (1 + as_large) / (1 + defined))
 
 
-def _draw_totals(tally: Tally, *, seed: int, n_shuffles: int) -> tuple[Int[Array, "R C"], Int[Array, "R C"]]:
+def _draw_totals(tally: Tally, *, seed: int, n_shuffles: int) -> tuple[Num[Array, "R C"], Num[Array, "R C"]]:
     """Draw each category's assessed and selected pairs, with labels shuffled among the assessed candidates."""
     rng = np.random.default_rng(seed)
     n_categories = tally.posting_assessed.shape[1]
     people = np.bincount(tally.codes + 1, minlength=n_categories + 1)  # first: unknown
     assessed, selected = tally.candidate_assessed, tally.candidate_selected
     same_for_all = bool((assessed == assessed[:1]).all())
-    if same_for_all and selected.max(initial=0) <= 1:  # then only how many are selected matters
+    is_count = selected.dtype.kind != "f"
+    if same_for_all and is_count and selected.max(initial=0) <= 1:  # then only how many are selected matters
         drawn = rng.multivariate_hypergeometric(people, int(selected.sum()), size=n_shuffles, method="marginals")[:, 1:]
         return np.broadcast_to(people[1:] * assessed[:1].sum(), drawn.shape), drawn
     active = np.flatnonzero(selected > 0) if same_for_all else np.flatnonzero(assessed > 0)
     given = tally.codes if same_for_all else tally.codes[active]
-    totals = np.zeros((2, n_shuffles, n_categories + 1), np.int64)
+    totals = np.zeros((2, n_shuffles, n_categories + 1), np.result_type(assessed, np.int64))
     for i in range(n_shuffles):
         labels = given[rng.choice(len(given), len(active), replace=False)] + 1
         for counts, total in zip((assessed, selected), totals, strict=True):

@@ -1,4 +1,4 @@
-"""Audit a ready table: one row a candidate, with category columns and a score or a selection.
+"""Audit a ready table: a row a decision about a candidate, with category columns and a score or a selection.
 
     id,sex,race,score
     c1,Female,Asian,0.71
@@ -6,24 +6,27 @@
 
 Columns: the attributes, and either `score` (a number; the scoring rate is the share strictly above the median) or
 `selected` (1 or 0, or words for them such as yes and no), by these names in any case or by those that are given. `id`
-is optional. An empty category is unknown, and so are the words for it (`categories`). The forms of the file:
-`table_files`. A table of counts has `applicants` and `selected` numbers in each row instead of one candidate:
+is optional; rows of one id are one person, whose categories must agree. With a `job` column, which is never guessed,
+intervals count jobs as well as people. An empty category is unknown, and so are the words for it (`categories`). The
+forms of the file: `table_files`. A table of counts has `applicants` and `selected` numbers in each row instead of one
+candidate:
 
     sex,applicants,selected
     Female,120,31
     Male,140,52
 """
 
+import itertools
+import logging
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ilqljax.data.types import Array
 from ilqljax.errors import UserError, find_close
@@ -33,100 +36,212 @@ from ilqljax.hiring.audit.categories import (
     Taken,
     fold_spelling,
     list_values,
-    unify_candidates,
+    unify_values,
     warn_of_unknown,
 )
-from ilqljax.hiring.audit.crossed import pair_rows
+from ilqljax.hiring.audit.columns import (
+    MOST_CATEGORIES,
+    NUMBER,
+    SAMPLE_ROWS,
+    Bins,
+    bin_columns,
+    choose_attributes,
+)
+from ilqljax.hiring.audit.crossed import number_keys, pair_rows
 from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditConfig, audit_attributes
-from ilqljax.hiring.audit.table_files import read_rows
+from ilqljax.hiring.audit.strata import Strata, add_within, make_strata
+from ilqljax.hiring.audit.table_files import Rows, read_rows
 from ilqljax.hiring.postings.posting import Candidate
+from ilqljax.hiring.statistics import weighted_median
 
-ID, SCORE, SELECTED, APPLICANTS = "id", "score", "selected", "applicants"
+logger = logging.getLogger(__name__)
+
+ID, SCORE, SELECTED, JOB, APPLICANTS = "id", "score", "selected", "job", "applicants"
+WEIGHT = "weight"
 MIN_ROWS = 2
-MOST_CATEGORIES = 50  # of a column that the user did not name as an attribute
 MOST_APPLICANTS = 2_000_000  # of a table of counts, which is spelt out
 YES = frozenset({"1", "1.0", "yes", "y", "true", "t", "selected", "hired", "accepted"})
 NO = frozenset({"0", "0.0", "no", "n", "false", "f", "not selected", "not hired", "rejected"})
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I | re.A)
 
 
 @dataclass(frozen=True, eq=False)
 class ReadyTable:
-    """Hold a ready table: the candidates' attributes, and a score or a 0 or 1 each; `kind` says which.
-
-    `taken` is what was taken as unknown, by column.
-    """
+    """Hold a ready table: the people's attributes, and a row a decision: whom it is about, and a score or a 0 or 1."""
 
     table: AttributeTable
-    values: Float[Array, " N"]
-    kind: str
+    values: Float[Array, " R"]
+    people: Int[Array, " R"]  # the row in `table` of each decision's person
+    jobs: tuple[str, ...]  # of each decision; empty if no column says it
+    weights: Float[Array, " R"] | Float[Array, "0"]  # of each decision; empty where all count alike
+    kind: str  # `SCORE` or `SELECTED`
     has_ids: bool
-    taken: Taken
+    taken: Taken  # as unknown, by column
+    strata: Strata | None = None  # of the decisions
+
+    @property
+    def has_repeats(self) -> bool:
+        """Return whether a person has several rows."""
+        return len(self.values) > len(self.table.ids)
+
+
+class Decisions(NamedTuple):
+    """Hold what a table's rows say, a value a decision: of each column that is kept, and what is known by name."""
+
+    cells: dict[str, list[str]]
+    values: list[float]
+    ids: list[str]
+    jobs: list[str]
+    weights: list[float]
+    places: list[str]
 
 
 def load_ready_table(
     path: str | Path,
     *,
     attributes: Sequence[str] = (),
+    within: Sequence[str] = (),
     allow_negative: bool = False,
     unknown: Sequence[str] = UNKNOWN_WORDS,
+    bins: Bins = MappingProxyType({}),
     names: Mapping[str, str] = MappingProxyType({}),
 ) -> ReadyTable:
     """Load a ready table; values that are taken as unknown are named in a warning.
 
     Args:
         path: the table's file, with a header.
-        attributes: columns to read as attributes; all but id, score and selected if empty.
+        attributes: columns to read as attributes; if empty, all but id, score and selected, and what looks like
+            personal data or measurements (`columns`).
+        within: columns whose combinations are the strata.
         allow_negative: take scores below 0, which otherwise are refused: exports often write -1 for "no score".
         unknown: what stands for an unknown category, besides an empty one.
-        names: what the columns `id`, `score` and `selected` are called in the file, where it is something else.
+        names: what the columns `id`, `score` and `selected` are called in the file, where it is something else, and
+            which columns are the `job` and the `weight`, if any.
+        bins: of columns of numbers: the edges, or a number of quantiles.
 
     Raises:
         UserError: a file that is no table (`table_files`), a malformed line, a missing or unknown column, a score that
             is not a finite number or is negative, a selection that is neither yes nor no, more selected than applied,
-            a duplicate id, or fewer than two rows.
+            rows of one id that differ in a category or are of one job, numbers without bins, a weight that is not a
+            number above 0, or fewer than two people.
     """
     path = Path(path)
     lines = read_rows(path)
     where, header = next(lines, (f"{path}:1", []))
+    names = {ours: theirs for ours, theirs in names.items() if theirs}
     header = _rename(header, names, where=where)
-    columns, kind = _check_header(header, attributes, where=where)
-    rows, values, seen = [], [], {}
-    for where, cells in lines:
-        if len(cells) != len(header):
-            raise UserError(f"{where}: {len(cells)} cells, but the header has {len(header)}. Quote cells with commas.")
-        row = dict(zip(header, cells, strict=True))
-        categories = {name: row[name] for name in columns}
-        if APPLICANTS in row:
-            applied, selected = (_read_count(row[name], name, where=where) for name in (APPLICANTS, SELECTED))
-            if selected > applied or len(rows) + applied > MOST_APPLICANTS:
-                limit = (
-                    f"selected={selected} of applicants={applied}; at most all, and {MOST_APPLICANTS:,} in the table"
-                )
-                raise UserError(f"{where}: {limit}. Correct the row, or audit the counts in parts.")
-            rows += [Candidate(str(len(rows) + i), "", categories) for i in range(applied)]
-            values += [1.0] * selected + [0.0] * (applied - selected)
-            continue
-        row_id = row.get(ID, str(len(rows)))
-        if row_id in seen:
-            raise UserError(f"{where}: the id '{row_id}' was already used at {seen[row_id]}. Keep one row a candidate.")
-        seen[row_id] = where
-        rows.append(Candidate(row_id, "", categories))
-        values.append(_read_value(row[kind], kind, where=where, allow_negative=allow_negative))
-    if len(rows) < MIN_ROWS:
-        raise UserError(f"{path}: holds {len(rows)} candidates. Give at least {MIN_ROWS} rows below the header.")
-    rows, taken = unify_candidates(rows, unknown=unknown)
-    table = AttributeTable.from_candidates(rows)
+    strata = [{theirs: ours for ours, theirs in names.items()}.get(name, name) for name in within]
+    named = [ours for ours in (JOB, WEIGHT) if ours in names]
+    columns, kind = _check_header(header, attributes, [*strata, *named], where=where)
+    sample = list(itertools.islice(lines, SAMPLE_ROWS))
+    if not attributes:
+        columns = _choose_columns(header, columns, sample, bins=bins, where=path)
+    read = _read_decisions(
+        itertools.chain(sample, lines), header, {*columns, *strata, *named}, kind, allow_negative=allow_negative
+    )
+    unified = {name: unify_values(read.cells[name], unknown) for name in columns}
+    binned = bin_columns({name: of for name, (of, _) in unified.items()}, bins)
+    people = number_keys(read.ids)
+    firsts = _find_firsts(people, binned, ids=read.ids, places=read.places)
+    if JOB in names:
+        _check_jobs(people, read)
+    if len(firsts) < MIN_ROWS:
+        raise UserError(f"{path}: holds {len(firsts)} candidates. Give at least {MIN_ROWS} rows below the header.")
+    own = ({name: of[row] for name, of in binned.items()} for row in firsts)
+    table = AttributeTable.from_candidates(
+        Candidate(read.ids[row], "", one) for row, one in zip(firsts, own, strict=True)
+    )
     many = [name for name in columns if len(table.attribute(name).categories) > MOST_CATEGORIES and not attributes]
     if many:  # names and free text: the report would publish them
         raise UserError(f"{path}: column '{many[0]}' has too many values for an attribute. Give --attributes A,B.")
+    taken = {name: found for name, (_, found) in unified.items() if found}
     warn_of_unknown(taken, where=path)
-    return ReadyTable(table, np.array(values), kind, ID in header, taken)
+    if len(firsts) < len(people):
+        counts = f"{len(people):,} rows are of {len(firsts):,} people"
+        logger.warning("%s: %s. Rows of one id are one person, whom the intervals count once.", path, counts)
+    levels = {name: unify_values(read.cells[key], unknown)[0] for name, key in zip(within, strata, strict=True)}
+    return ReadyTable(
+        table=table,
+        values=np.array(read.values),
+        people=people,
+        jobs=tuple(read.jobs if JOB in names else ()),
+        weights=np.array(read.weights if WEIGHT in names else ()),
+        kind=kind,
+        has_ids=ID in header,
+        taken=taken,
+        strata=make_strata(levels, people) if within else None,
+    )
+
+
+def _read_decisions(
+    lines: Rows, header: Sequence[str], kept: Sequence[str], kind: str, *, allow_negative: bool
+) -> Decisions:
+    read = Decisions({name: [] for name in kept}, [], [], [], [], [])
+    for where, cells in lines:
+        if len(cells) != len(header):
+            raise UserError(f"{where}: {len(cells)} cells, but the header has {len(header)}. Quote cells with commas.")
+        row, n = dict(zip(header, cells, strict=True)), 1
+        if APPLICANTS in row:
+            n, selected = (_read_count(row[name], name, where=where) for name in (APPLICANTS, SELECTED))
+            if selected > n or len(read.ids) + n > MOST_APPLICANTS:
+                limit = f"selected={selected} of applicants={n}; at most all, and {MOST_APPLICANTS:,} in the table"
+                raise UserError(f"{where}: {limit}. Correct the row, or audit the counts in parts.")
+            read.values.extend([1.0] * selected + [0.0] * (n - selected))
+        else:
+            read.values.append(_read_value(row[kind], kind, where=where, allow_negative=allow_negative))
+        is_named = ID in row and APPLICANTS not in row
+        if is_named and not row[ID]:
+            raise UserError(f"{where}: has no id. Give one, or delete the row.")
+        read.ids.extend([row[ID]] if is_named else [str(len(read.ids) + i) for i in range(n)])
+        read.jobs.extend([row.get(JOB, "")] * n)
+        read.weights.extend([_read_weight(row[WEIGHT], where=where) if WEIGHT in kept else 1.0] * n)
+        read.places.extend([where] * n)
+        for name, of in read.cells.items():
+            of.extend([row[name]] * n)
+    return read
+
+
+def _choose_columns(
+    header: list[str], columns: list[str], sample: list[tuple[str, list[str]]], *, bins: Bins, where: Path
+) -> list[str]:
+    """Return the attributes of a table of which none was named, by the first row of each person in a sample."""
+    cells = [row for _, row in sample if len(row) == len(header)]
+    if ID in header:
+        cells = list({row[header.index(ID)]: row for row in reversed(cells)}.values())
+    values = {name: [row[header.index(name)] for row in cells] for name in columns}
+    return choose_attributes(values, bins=bins, where=where)
+
+
+def _find_firsts(
+    people: Int[Array, " R"], columns: Mapping[str, Sequence[str]], *, ids: Sequence[str], places: Sequence[str]
+) -> Int[Array, " N"]:
+    """Return the first row of each person, or refuse one whose categories change."""
+    _, firsts = np.unique(people, return_index=True)
+    for name, values in columns.items() if len(firsts) < len(people) else ():
+        for row, first in enumerate(firsts[people].tolist()):
+            if values[row] != values[first]:
+                raise UserError(
+                    f"{places[row]}: the id '{ids[row]}' is {name}='{values[row]}', and was '{values[first]}' at "
+                    f"{places[first]}. A person has one category of each: correct one, or name another id column."
+                )
+    return firsts
+
+
+def _check_jobs(people: Int[Array, " R"], read: Decisions) -> None:
+    """Refuse a row without a job, and a person who is twice in one."""
+    seen: dict[tuple[int, str], int] = {}
+    for row, pair in enumerate(zip(people.tolist(), read.jobs, strict=True)):
+        if not pair[1]:
+            raise UserError(f"{read.places[row]}: names no job. Give one, or delete the row.")
+        if seen.setdefault(pair, row) != row:
+            raise UserError(
+                f"{read.places[row]}: the id '{read.ids[row]}' was already used at {read.places[seen[pair]]} for the "
+                f"job '{pair[1]}'. Keep one row a candidate and job."
+            )
 
 
 def _rename(header: list[str], names: Mapping[str, str], *, where: str) -> list[str]:
     """Call the columns by our names: those that are given, and else those that differ in case alone."""
-    given = {theirs: ours for ours, theirs in names.items() if theirs}
+    given = {theirs: ours for ours, theirs in names.items()}
     if lacking := [theirs for theirs in given if theirs not in header]:
         hint = find_close(lacking[0], header)
         raise UserError(f"{where}: no column '{lacking[0]}'; the columns are {', '.join(header)}.{hint}")
@@ -138,7 +253,9 @@ def _rename(header: list[str], names: Mapping[str, str], *, where: str) -> list[
     return renamed
 
 
-def _check_header(header: list[str], attributes: Sequence[str], *, where: str) -> tuple[list[str], str]:
+def _check_header(
+    header: list[str], attributes: Sequence[str], taken: Sequence[str], *, where: str
+) -> tuple[list[str], str]:
     if not header:
         raise UserError(f"{where}: the file is empty. Give a header and one row a candidate.")
     kinds = [name for name in (SCORE, SELECTED) if name in header]
@@ -149,13 +266,19 @@ def _check_header(header: list[str], attributes: Sequence[str], *, where: str) -
         )
     if APPLICANTS in header and kinds != [SELECTED]:
         raise UserError(f"{where}: a table of counts needs '{SELECTED}' beside '{APPLICANTS}', got {header}. Add it.")
-    columns = list(attributes) or [name for name in header if name not in (ID, SCORE, SELECTED, APPLICANTS)]
+    others = (ID, SCORE, SELECTED, APPLICANTS, *taken)
+    columns = list(attributes) or [name for name in header if name not in others]
     have = f"the columns are {', '.join(header)}"
     if not columns:
         raise UserError(f"{where}: no column of an attribute; {have}. Name some with --attributes.")
-    if lacking := [name for name in columns if name not in header]:
+    if lacking := [name for name in (*columns, *taken) if name not in header]:
         hint = find_close(lacking[0], header)
-        raise UserError(f"{where}: no column '{lacking[0]}'; {have}.{hint} Name some with --attributes.")
+        option = "--attributes" if lacking[0] in columns else "--within"
+        raise UserError(f"{where}: no column '{lacking[0]}'; {have}.{hint} Name some with {option}.")
+    if both := [name for name in columns if name in taken]:
+        raise UserError(f"{where}: '{both[0]}' is in --attributes and, for instance, in --within. It can be one.")
+    if WEIGHT in taken and APPLICANTS in header:
+        raise UserError(f"{where}: a table of counts takes no weights. Multiply the counts, or drop --weight_column.")
     return columns, kinds[0]
 
 
@@ -166,13 +289,20 @@ def _read_count(text: str, name: str, *, where: str) -> int:
     return int(digits)
 
 
+def _read_weight(text: str, *, where: str) -> float:
+    value = float(text) if NUMBER.fullmatch(text) else math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise UserError(f"{where}: weight='{text}' is not a finite number above 0. Correct it, or delete the row.")
+    return value
+
+
 def _read_value(text: str, kind: str, *, where: str, allow_negative: bool) -> float:
     if kind == SELECTED:
         word = " ".join(text.lower().split())
         if word not in YES | NO:
             raise UserError(f"{where}: selected='{text}' is neither yes nor no. Write 1 or yes, and 0 or no.")
         return float(word in YES)
-    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    value = float(text) if NUMBER.fullmatch(text) else math.nan
     if not math.isfinite(value):
         advice = "Write a point for the decimal comma." if "," in text else "Mend it, or delete the row."
         raise UserError(f"{where}: score='{text}' is not a finite number such as 0.5. {advice}")
@@ -196,20 +326,34 @@ def match_tables(before: ReadyTable, after: ReadyTable) -> ReadyTable:
             f"The table before has the columns {', '.join((*before.table.names, before.kind))}, the one after "
             f"{', '.join((*after.table.names, after.kind))}. Give both the same columns."
         )
-    missing = sorted(set(before.table.ids) ^ set(after.table.ids))
+    keys = [_list_pairs(ready) for ready in (before, after)]
+    missing = sorted(set(keys[0]) ^ set(keys[1]))
     if missing:
-        raise UserError(f"The candidate '{missing[0]}' is in one of the two tables only. Give both the same ids.")
-    row_of = {row_id: row for row, row_id in enumerate(after.table.ids)}
-    order = np.array([row_of[row_id] for row_id in before.table.ids])
+        one = f"The candidate '{missing[0][0]}'" + (f" for the job '{missing[0][1]}'" if missing[0][1] else "")
+        raise UserError(f"{one} is in one of the two tables only. Give both the same ids.")
+    row_of = {key: row for row, key in enumerate(keys[1])}
+    order = np.array([row_of[key] for key in keys[0]])
     columns = ((before.table.columns[name], after.table.columns[name]) for name in before.table.names)
-    moved = [_decode(old) != _decode(new)[order] for old, new in columns]
+    moved = [_decode(old)[before.people] != _decode(new)[after.people[order]] for old, new in columns]
     changed = np.flatnonzero(np.any(moved, axis=0))
     if changed.size:
         raise UserError(
-            f"The candidate '{before.table.ids[changed[0]]}' has other categories before than after. Categories are of "
-            "the person: make them equal."
+            f"The candidate '{keys[0][changed[0]][0]}' has other categories before than after. Categories are of the "
+            "person: make them equal."
         )
-    return ReadyTable(before.table, after.values[order], after.kind, after.has_ids, after.taken)
+    weights = after.weights[order] if len(after.weights) else after.weights
+    return replace(before, values=after.values[order], weights=weights, taken=after.taken)
+
+
+def _list_pairs(ready: ReadyTable) -> list[tuple[str, str]]:
+    """Return each row's id and job, or refuse a table that has one of these twice."""
+    if ready.has_repeats and not ready.jobs:
+        raise UserError(
+            "Comparing two tables needs one row a candidate, or --job_column, which says which of a candidate's rows "
+            "belong together."
+        )
+    ids = (ready.table.ids[person] for person in ready.people)
+    return list(zip(ids, ready.jobs or [""] * len(ready.people), strict=True))
 
 
 def _decode(attribute: Attribute) -> np.ndarray:
@@ -219,13 +363,27 @@ def _decode(attribute: Attribute) -> np.ndarray:
 def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTable | None = None) -> dict[str, Any]:
     """Return the audit of a ready table (`market.audit_attributes`).
 
-    Every candidate is a cluster, so intervals hold for another sample of candidates. With `after`, the same candidates
-    scored another way are compared; tables that do not belong together raise a `UserError`.
+    Every candidate is a cluster, so intervals hold for another sample of candidates; with jobs, of jobs too. With
+    `after`, the same candidates scored another way are compared; tables that do not belong together raise a
+    `UserError`.
     """
     phases = {BEFORE: ready} | ({AFTER: match_tables(ready, after)} if after else {})
     is_score = ready.kind == SCORE
-    medians = {name: float(np.median(table.values)) for name, table in phases.items() if is_score}
+    medians = {name: weighted_median(table.values, table.weights) for name, table in phases.items() if is_score}
+    if len(ready.weights) and (ready.jobs or ready.strata):
+        raise UserError("--weight_column goes neither with --job_column nor with --within. Drop one of the two.")
     measure = "scoring" if is_score else "selection"
-    pairs = {name: {measure: pair_rows(table.values > medians.get(name, 0.5))} for name, table in phases.items()}
+    people = ready.people if ready.has_repeats or ready.jobs else ()
+    pairs = {
+        name: {measure: pair_rows(table.values > medians.get(name, 0.5), people, ready.jobs, table.weights)}
+        for name, table in phases.items()
+    }
     found = {"medians": medians, "taken_as_unknown": list_values(ready.taken)}
-    return audit_attributes(ready.table, config, pairs) | found
+    counts = {"n_postings": len(set(ready.jobs)), "n_assessments": len(ready.values)}
+    counts["is_weighted"] = bool(len(ready.weights))
+    audit = audit_attributes(ready.table, config, pairs) | found | counts
+    if ready.strata:
+        outcomes = {name: table.values > medians.get(name, 0.5) for name, table in phases.items()}
+        options = {"min_count": config.min_count, "seed": config.seed}
+        add_within(audit, ready.table, ready.strata, outcomes, **options)
+    return audit

@@ -1,18 +1,32 @@
 """Hide the cells of an audit that describe too few people, and those that would give them away.
 
 A category is hidden when fewer than `min_count` different people of it (but not none) were assessed or selected, in any
-measure or phase; it is then hidden everywhere. If it is the only one hidden of its attribute, a reader could find it
-by subtraction from the total, so the next smallest is hidden too; the same holds along each line of an intersection
-("female / *", "* / north"). This is complementary suppression where it is obvious, not a proof of anonymity.
+measure or phase; it is then hidden everywhere. A reader knows more than what is shown, and more is hidden against it:
+
+- Totals, of the selected too, for a rate over everyone else's gives them. So what is hidden of an attribute, and along
+  each line of an intersection ("female / *", "* / north"), is known in sum: it has to be two cells or more, which
+  together are `min_count` people or none. If they are fewer, the next smallest cell is hidden too.
+- All these sums together. A cell that they determine, as one that links two groups of hidden cells, takes another with
+  it.
+- Ratios: the rate of a hidden reference is a shown rate over its ratio. So nothing is said of ratios to it.
+
+This is complementary suppression against sums and ratios, not a proof of anonymity: a cell has bounds, and p-values and
+intervals of chance depend on it a little.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ilqljax.hiring.audit.rates import Mark
+import numpy as np
+
+from ilqljax.hiring.audit.rates import JUDGED, Mark
 
 UNKNOWN_CATEGORY = ""  # the unknown count is a cell like any other
+HIDDEN = "(hidden)"  # in place of a reference
+_OF_REFERENCE = ("impact_ratio", "ratio_low", "ratio_high", "postings_low", "postings_high", "p_independent")
+_OF_REFERENCE += ("bound_low", "bound_high")
+_OF_COMPARED = ("compared_ratio", "compared_low", "compared_high")
 
 
 def find_hidden(
@@ -44,15 +58,35 @@ def find_hidden(
     if hidden_parts:
         for place, values in enumerate(zip(*parts.values(), strict=True)):
             lines |= {frozenset(name for name, own in parts.items() if own[place] == value) for value in values}
+
+    def choose(line: frozenset[str]) -> set[str]:
+        others = [name for name in line - hidden if smallest[name]]
+        return {min(others, key=lambda name: (smallest[name], name))} if others else set()
+
+    def is_exposed(line: frozenset[str]) -> bool:
+        inside = hidden & line
+        sums = np.sum([cells[name] for name in inside], axis=0) if inside else np.zeros(1)
+        return len(inside) == 1 or bool(((sums > 0) & (sums < min_count)).any())
+
     while True:
-        more = {
-            min(others, key=lambda name: (smallest[name], name))
-            for line in lines
-            if len(hidden & line) == 1 and (others := {name for name in line - hidden if smallest[name]})
-        }
+        more = set().union(*(choose(line) for line in lines if is_exposed(line)))
+        if not more:
+            determined = find_determined(hidden, lines)
+            more = set().union(*(choose(line) for line in lines if line & determined))
         if not more:
             return hidden
         hidden |= more
+
+
+def find_determined(hidden: Collection[str], lines: Collection[frozenset[str]]) -> set[str]:
+    """Return which hidden cells the sums of what is hidden in each line determine: those that no solution changes."""
+    names = sorted(hidden)
+    if not names:
+        return set()
+    sums = np.array([[name in line for name in names] for line in lines], float)
+    _, sizes, directions = np.linalg.svd(sums)
+    free = directions[int((sizes > 1e-9).sum()) :]  # along which solutions differ
+    return {name for name, of in zip(names, free.T, strict=True) if np.abs(of).max(initial=0.0) < 1e-9}
 
 
 def suppress(sections: Sequence[dict[str, Any]], *, min_count: int) -> None:
@@ -81,10 +115,13 @@ def hide_cells(section: dict[str, Any], hidden: set[str]) -> None:
         if judged and min(judged, key=lambda row: row["compared_ratio"])["category"] in hidden:
             table |= dict.fromkeys(("smallest_ratio", "p_smallest", "p_smallest_holm"), float("nan"))
         if hidden:
+            _hide_ratios(table, hidden)
             table |= {"smallest_of_all": float("nan"), "smallest_of_all_category": ""}
     for compared, key in itertools.product(itertools.chain(tables, *changes), ("reference", "compared_with")):
         if compared.get(key) in hidden - {UNKNOWN_CATEGORY}:
-            compared[key] = "(hidden)"
+            compared[key] = HIDDEN
+    for rows in changes:
+        rows[:] = [row for row in rows if row["reference"] != HIDDEN]
     for rows in (*(table["rows"] for table in tables), *changes, section["composition"], section["ranking"]):
         rows[:] = [row for row in rows if row["category"] not in hidden]
     for name in ("pool", "parts"):
@@ -95,3 +132,15 @@ def hide_cells(section: dict[str, Any], hidden: set[str]) -> None:
             table["unknown"] = {}
             for row in table["rows"]:  # which would give their number away
                 row |= dict.fromkeys(("bound_low", "bound_high"), float("nan"))
+
+
+def _hide_ratios(table: dict[str, Any], hidden: Collection[str]) -> None:
+    """Say nothing of ratios to a hidden reference, whose rate they would give away."""
+    undefined = float("nan")
+    for row in table["rows"]:
+        if table["reference"] in hidden:
+            row |= dict.fromkeys(_OF_REFERENCE, undefined) | {"test": ""}
+        if table["compared_with"] in hidden and row["mark"] in JUDGED:
+            row |= dict.fromkeys(_OF_COMPARED, undefined) | {"mark": str(Mark.UNDEFINED)}
+    if table["compared_with"] in hidden:
+        table |= dict.fromkeys(("smallest_ratio", "p_smallest", "p_smallest_holm"), undefined)

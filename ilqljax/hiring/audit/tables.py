@@ -7,15 +7,17 @@ are assessments: with postings, a person who is on the shortlists of three posti
 """
 
 import csv
+import hashlib
 import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ilqljax.data.pages import clean_text
 from ilqljax.hiring.audit.rates import MIN_PEOPLE, Mark, Row
-from ilqljax.hiring.audit.suppression import UNKNOWN_CATEGORY
+from ilqljax.hiring.audit.suppression import HIDDEN, UNKNOWN_CATEGORY
 from ilqljax.hiring.reward.scores import CROSS
 
 RATE_NAMES = {"shortlisting": "Shortlisting Rate", "selection": "Selection Rate", "scoring": "Scoring Rate"}
@@ -30,20 +32,34 @@ MARKS = {
     Mark.UNDEFINED: "no ratio",
     UNKNOWN_CATEGORY: "not in the calculation",
 }
+DISAGREEMENTS = {
+    "side": "changes sides",
+    "vanishes": "is below four fifths only when strata are added up",
+    "appears": "is below four fifths only within strata",
+}
 MOST_NAMED = 6  # of the categories that are not compared; of the others only the number is said
 DASH = "–"
 SIGNIFICANT = 0.05
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# Also behind what another spreadsheet takes for the end of a cell.
+_FORMULA = re.compile("(^|[;,|\t\r\n])(?=\\s*[=+\\-@＝＋－＠])|^(?=[\t\r\n])")
+MOST_LETTERS, LAST_LETTERS = 80, 20  # of a name on the page: its beginning and end; the files have all of it
+MOST_IN_FILE_NAME = 60
 
 
 # --- Files ------------------------------------------------------------------------------------------------------------
 
 
 def list_tables(audit: dict[str, Any]) -> dict[str, str]:
-    """Return every table of an audit as CSV text, by file name, which keeps the attribute's letters and digits."""
+    """Return every table of an audit as CSV text, by file name, which keeps the attribute's letters and digits.
+
+    Of a long name it keeps the first ones, and a checksum.
+    """
     tables = {}
     for section in audit["attributes"]:
         safe = "".join(letter if letter.isalnum() else "_" for letter in section["name"].replace(CROSS, "_by_"))
+        if len(safe.encode()) > 2 * MOST_IN_FILE_NAME:
+            digest = hashlib.sha256(section["name"].encode("utf-8", "surrogatepass")).hexdigest()[:8]
+            safe = f"{safe[: MOST_IN_FILE_NAME // 2]}_{digest}"
         for phase, of_phase in section["rates"].items():
             for measure, table in of_phase.items():
                 name = f"{measure}_{safe}_{phase}.csv"
@@ -57,13 +73,13 @@ def _format_csv(section: dict[str, Any], measure: str, table: dict[str, Any]) ->
     columns, buffer = section["columns"], io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     counts = ["# of Applicants", CHOSEN_NAMES[measure], RATE_NAMES[measure], "Impact Ratio", "Different people", "Note"]
-    writer.writerow([*map(_defuse, columns), *counts])
+    writer.writerow([*map(defuse, columns), *counts])
     parts = section["parts"] | {UNKNOWN_CATEGORY: [UNKNOWN_NAME, *[""] * (len(columns) - 1)]}
     for row in list_rows(table):
         rate = f"{100 * row['rate']:.1f}%" if math.isfinite(row["rate"]) else ""
         ratio = f"{row['impact_ratio']:.2f}" if math.isfinite(row["impact_ratio"]) else ""
         cells = [row["n_assessed"], row["n_selected"], rate, ratio, row["n_people"], read_mark(row, table)]
-        writer.writerow([*map(_defuse, parts[row["category"]]), *cells])
+        writer.writerow([*map(defuse, parts[row["category"]]), *cells])
     if section["n_hidden"]:
         writer.writerow(["Hidden", *[""] * (len(columns) + 4), f"{section['n_hidden']} cells of few people"])
     return buffer.getvalue()
@@ -87,7 +103,7 @@ def read_mark(row: Row, table: Mapping[str, Any]) -> str:
     if mark == Mark.REFERENCE and not is_same:
         return f"highest rate of {MIN_PEOPLE} people or more"
     if mark in (Mark.PASSED, Mark.BELOW) and not is_same:
-        return f"{row['compared_ratio']:.2f} of {table['compared_with']}: {MARKS[mark]}"
+        return f"{row['compared_ratio']:.2f} of {show_name(table['compared_with'])}: {MARKS[mark]}"
     return MARKS[mark]
 
 
@@ -95,10 +111,9 @@ def _under(table: Mapping[str, Any]) -> str:
     return f"under {100 * table['leave_out_below']:g} % of the data"
 
 
-def _defuse(text: str) -> str:
+def defuse(text: str) -> str:
     """Keep a spreadsheet from running a category as a formula."""
-    text = clean_text(text)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return _FORMULA.sub(r"\1'", clean_text(text))
 
 
 def format_json(audit: dict[str, Any]) -> str:
@@ -117,6 +132,13 @@ def _plain(value: Any) -> Any:
 # --- The page ---------------------------------------------------------------------------------------------------------
 
 
+def show_name(name: str) -> str:
+    """Return a name from outside in one line, with what cannot be seen shown, and with its middle left out if long."""
+    name = clean_text(" ".join(name.split()))
+    left_out = len(name) - MOST_LETTERS - LAST_LETTERS
+    return name if left_out <= 0 else f"{name[:MOST_LETTERS]}…{name[-LAST_LETTERS:]}"
+
+
 def show_ranking(
     section: dict[str, Any], *, phases: Sequence[str], selected: int, top: int
 ) -> list[tuple[str, list[str], list[list[str]]]]:
@@ -130,7 +152,7 @@ def show_ranking(
         names[f"expected_skew_{at}"] = f"skew@{at} by chance"
     names |= {f"exposure_{phase}": f"exposure / target {phase}" for phase in phases}
     names["expected_exposure"] = "by chance"
-    places = [[row["category"], *(show_estimate(row, name) for name in names)] for row in section["ranking"]]
+    places = [[show_name(row["category"]), *(show_estimate(row, name) for name in names)] for row in section["ranking"]]
     lists = section["lists"]
     measures = {"min_skew": f"MinSkew@{selected}", "max_skew": f"MaxSkew@{selected}", "ndkl": "NDKL"}
     whole = [
@@ -189,6 +211,8 @@ def state_findings(audit: Mapping[str, Any]) -> dict[str, list[str]]:
         sentences = []
         for measure, table in section["rates"][first].items():
             sentences.append(f"{VERBS[measure]}: {_describe(table)}")
+            if audit["within"]:
+                sentences[-1] += _describe_within(audit, section, first, measure)
             if last != first:
                 lowest = _describe_lowest(section["rates"][last][measure])
                 later = f"the lowest is {lowest}" if lowest else "there is insufficient data to compare"
@@ -216,21 +240,23 @@ def state_lowest(audit: Mapping[str, Any]) -> str:
     rate, when = RATE_NAMES[measure].lower(), f", {phase}" if len(audit["phases"]) > 1 else ""
     p_value = f"; under shuffled labels, adjusted, p {show_p(table['p_smallest_holm'])}"
     p_value = p_value if math.isfinite(table["p_smallest_holm"]) else ""
-    return f"The lowest impact ratio is {_describe_lowest(table)} ({name}, {rate}{when}{p_value})."
+    return f"The lowest impact ratio is {_describe_lowest(table)} ({show_name(name)}, {rate}{when}{p_value})."
 
 
 def _describe_lowest(table: Mapping[str, Any]) -> str:
     """Name the lowest ratio with its interval; "" if there is none."""
     if not (lowest := find_lowest(table)):
         return ""
-    text = f"{show_estimate(lowest, 'compared_ratio', 'compared')}, of {lowest['category']}"
+    text = f"{show_estimate(lowest, 'compared_ratio', 'compared')}, of {show_name(lowest['category'])}"
     if table["named_reference"] or table["compared_with"] != table["reference"]:
-        text += f" against {table['compared_with']}"
+        text += f" against {show_name(table['compared_with'])}"
     return text + (" (below four fifths)" if lowest["mark"] == Mark.BELOW else "")
 
 
 def _describe(table: Mapping[str, Any]) -> str:
     lowest, others = _describe_lowest(table), _describe_others(table)
+    if not lowest and table["compared_with"] == HIDDEN:
+        return f"the reference is hidden, and with it every ratio.{others}"
     if not lowest:
         return f"insufficient data to compare categories.{others}"
     text = f"the lowest impact ratio is {lowest}"
@@ -243,6 +269,37 @@ def _describe(table: Mapping[str, Any]) -> str:
     return f"{text}; {verdict} ({tested}).{others}"
 
 
+def _describe_within(audit: Mapping[str, Any], section: Mapping[str, Any], phase: str, measure: str) -> str:
+    """Name the lowest ratio within strata, and what contradicts the pooled ratios."""
+    where, found = f"the same {', '.join(audit['within']['names'])}", section["within"][phase][measure]
+    rows = [row for row in found["rows"] if math.isfinite(row["ratio"])]
+    if not rows:
+        return f" Within {where} no category can be compared."
+    low = min(rows, key=lambda row: row["ratio"])
+    tested = f"shuffled within them p {show_p(low['p_shuffled'])}; adjusted p {show_p(low['p_holm'])}"
+    ratio = f"{show_estimate(low, 'ratio')}, of {show_name(low['category'])} against {show_name(found['reference'])}"
+    text = f" Within {where} the lowest ratio is {ratio} ({low['n_strata']:,} strata have both; {tested})."
+    return text + "".join(f" {_warn(row, found['reference'], where)}" for row in rows if row["disagreement"])
+
+
+def _warn(row: Row, reference: str, where: str) -> str:
+    ratios = f"{show_number(row['pooled_ratio'])} in total and {show_number(row['ratio'])} within {where}"
+    pair = f"{show_name(row['category'])} against {show_name(reference)}"
+    return f"Warning (Simpson): {pair} {DISAGREEMENTS[row['disagreement']]}: {ratios}."
+
+
+def list_disagreements(audit: Mapping[str, Any]) -> list[str]:
+    """Return a warning for each category whose ratio within strata contradicts the pooled one, of the first phase."""
+    phase, warnings = audit["phases"][0], []
+    for section in audit["attributes"] if audit["within"] else ():
+        for found in section["within"][phase].values():
+            where = f"the same {', '.join(audit['within']['names'])}"
+            rows = [row for row in found["rows"] if row["disagreement"]]
+            warnings += [f"{show_name(section['name'])}: {_warn(row, found['reference'], where)}" for row in rows]
+    more = f"{len(warnings) - MOST_NAMED:,} more such warnings are on the page."
+    return [*warnings[:MOST_NAMED], *([more] if len(warnings) > MOST_NAMED else [])]
+
+
 def _describe_others(table: Mapping[str, Any]) -> str:
     """Say which categories are not compared and why, and what the lowest ratio would be with every one included."""
     few = [row for row in table["rows"] if row["mark"] == Mark.INSUFFICIENT and row["n_people"] < MIN_PEOPLE]
@@ -251,13 +308,13 @@ def _describe_others(table: Mapping[str, Any]) -> str:
     text += f" Left out, {_under(table)}: {_name_rows(small)}." if small else ""
     if not text or not math.isfinite(table["smallest_of_all"]):
         return text
-    of_all = f"{show_number(table['smallest_of_all'])}, of {table['smallest_of_all_category']}"
+    of_all = f"{show_number(table['smallest_of_all'])}, of {show_name(table['smallest_of_all_category'])}"
     return f"{text} With every category included the lowest ratio would be {of_all}."
 
 
 def _name_rows(rows: Sequence[Row]) -> str:
     more = f" and {len(rows) - MOST_NAMED:,} more" if len(rows) > MOST_NAMED else ""
-    return ", ".join(f"{row['category']} ({row['n_people']:,})" for row in rows[:MOST_NAMED]) + more
+    return ", ".join(f"{show_name(row['category'])} ({row['n_people']:,})" for row in rows[:MOST_NAMED]) + more
 
 
 def _describe_scores(scores: Mapping[str, Any], last: str) -> str:
