@@ -47,7 +47,7 @@ MOST_CATEGORIES = 50  # of a column that the user did not name as an attribute
 MOST_APPLICANTS = 2_000_000  # of a table of counts, which is spelt out
 YES = frozenset({"1", "1.0", "yes", "y", "true", "t", "selected", "hired", "accepted"})
 NO = frozenset({"0", "0.0", "no", "n", "false", "f", "not selected", "not hired", "rejected"})
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I | re.A)
+_NUMBER = re.compile(r"[+-]?(\d++(\.\d*+)?|\.\d++)(e[+-]?\d+)?", re.I | re.A)
 
 
 @dataclass(frozen=True, eq=False)
