@@ -147,7 +147,7 @@ def _select_posts(
     items: Sequence[tuple[str, Mapping[str, Any]]], path: str | Path
 ) -> list[tuple[str, Mapping[str, Any]]]:
     posts = [
-        (where, {"id": row["id"], "text": row["text"], "locations": []})
+        (where, {"id": row.get("id"), "text": row["text"], "locations": []})
         for where, row in items
         if row.get("type") in POST_TYPES and row.get("text") and not (row.get("deleted") or row.get("dead"))
     ]
