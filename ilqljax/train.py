@@ -22,7 +22,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from ilqljax.cli import run_main
-from ilqljax.config.files import read_overrides
+from ilqljax.config.files import find_config_file, read_overrides
 from ilqljax.config.sections import Section
 from ilqljax.errors import Interrupted, UserError
 from ilqljax.models.builders import BuiltModel
@@ -248,6 +248,7 @@ def main(argv: list[str] | None = None) -> None:
         if distributed.value:
             run_main(processes.start_processes)
             logging.getLogger("ilqljax").setLevel(logging.INFO if is_first_process() else logging.WARNING)
+        say(f"config: {find_config_file(find_config(words).partition(':')[0])}")
         overrides = config_flags.get_override_values(flags.FLAGS["config"])
         command = shlex.join(["ilqljax", "train", *words])
         run_main(lambda: run_until_asked(flags.FLAGS.config, overrides, command))
