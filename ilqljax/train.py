@@ -21,7 +21,7 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from ilqljax.cli import run_main
+from ilqljax.cli import PlainFormatter, run_main
 from ilqljax.config.files import find_config_file, read_overrides
 from ilqljax.config.sections import Section
 from ilqljax.errors import Interrupted, UserError
@@ -242,7 +242,8 @@ def main(argv: list[str] | None = None) -> None:
 
     def start(_: list[str]) -> None:
         # After absl has put its own handler in place, whose prefix is for server logs.
-        logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
+        logging.basicConfig(level=logging.WARNING, force=True)
+        logging.getLogger().handlers[0].setFormatter(PlainFormatter())
         logging.getLogger("ilqljax").setLevel(logging.INFO)
         enable_compilation_cache()
         if distributed.value:

@@ -12,10 +12,20 @@ import jinja2
 # Control characters and lone surrogates, which no file of UTF-8 HTML can hold.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
 
 def clean_text(text: str) -> str:
-    """Return the text with characters that a UTF-8 document cannot hold replaced by U+FFFD."""
+    """Return the text with characters that a UTF-8 document cannot hold, or a terminal obeys, replaced by U+FFFD."""
     return _UNPRINTABLE.sub("\ufffd", text)
+
+
+def defuse_cell(value: object) -> object:
+    """Return a cell of a CSV, a text with a quote before it where a spreadsheet would run it as a formula."""
+    if not isinstance(value, str):
+        return value
+    text = clean_text(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def render_page(package: str, template: str, **values: object) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ilqljax.data.datapoint import encode_prompt
 from ilqljax.data.files import parse_json, replace_half_characters
+from ilqljax.data.pages import clean_text
 from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.edits.differences import diff_words
 from ilqljax.hiring.environment import PostingObservation
@@ -87,7 +88,7 @@ def format_rewriting(rewriting: Rewriting, data: HiringData, *, colour: bool) ->
             f"the best of {len(rewriting.safe)} safe improvements scores {best.reward:.2f} ({best.gain:+.2f}); "
             f"advantage {best.advantage:+.2f}",
             "",
-            "".join(f"{marks[kind][0]}{text}{marks[kind][1]}" for kind, text in differences),
+            "".join(f"{marks[kind][0]}{clean_text(text)}{marks[kind][1]}" for kind, text in differences),
             "",
             *_format_shortlists(rewriting.original, best.text, data),
         ]
@@ -106,7 +107,7 @@ def _format_shortlists(before: str, after: str, data: HiringData) -> list[str]:
         attribute = reward.table.attribute(name)
         old, new = (describe_shortlist(attribute.codes[row], attribute) for row in rows)
         for i, category in enumerate(attribute.categories):
-            label = f"{name}: {category}"
+            label = clean_text(f"{name}: {category}")
             lines.append(f"{label:<24}{old[0][i]:>8}{new[0][i]:>8}{old[2][i]:>14.2f}{new[2][i]:>8.2f}")
         lines.append(f"{name + ': (unknown)':<24}{old[1]:>8}{new[1]:>8}")
     return lines

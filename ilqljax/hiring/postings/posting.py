@@ -129,9 +129,9 @@ class VectorReader:
         if row.get("embedding") is None:
             return array("f")
         values = read_field(row, "embedding", kind=list, where=where)
-        wrong = next((v for v in values if type(v) not in (int, float) or not abs(v) <= LARGEST_FLOAT32), None)
-        if wrong is not None or not values:
-            found = f"holds {wrong!r:.60}" if values else "is empty"
+        wrong = [v for v in values if type(v) not in (int, float) or not abs(v) <= LARGEST_FLOAT32]
+        if wrong or not values:
+            found = f"holds {wrong[0]!r:.60}" if values else "is empty"
             raise UserError(
                 f"{where}: the field 'embedding' {found}. It must be a list of finite numbers, or be left out."
             )
