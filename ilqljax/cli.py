@@ -14,6 +14,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import logging
 import re
 import sys
 import textwrap
@@ -220,12 +221,29 @@ def _describe_kind(hint: Any, default: Any) -> dict[str, Any]:
     return {"type": read, "default": ",".join(map(str, default))}
 
 
+class PlainFormatter(logging.Formatter):
+    """Show a message alone, without what a terminal would obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message, and a traceback if there is one."""
+        return show_plainly(super().format(record))
+
+
+def show_plainly(text: str) -> str:
+    """Return a text without what a terminal would obey, or a page cannot hold."""
+    from ilqljax.data.pages import clean_text  # here, so that help is quick
+
+    return clean_text(text)
+
+
 def run_main(main: Callable[[], None]) -> None:
     """Run a program; turn a mistake of the user into one line on stderr and exit status 2.
 
     A `UserError` is printed as it is, an `OSError` with the path it concerns; Ctrl-C ends with status 130, and
     `Interrupted` with its own. Anything else is a bug and keeps its traceback.
     """
+    if logging.lastResort is not None:  # for programs that configure no logging
+        logging.lastResort.setFormatter(PlainFormatter())
     try:
         main()
         return
@@ -239,7 +257,7 @@ def run_main(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    print(f"error: {show_plainly(' '.join(text.split()))}", file=sys.stderr)
     raise SystemExit(2)
 
 

@@ -21,8 +21,8 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from ilqljax.cli import run_main
-from ilqljax.config.files import read_overrides
+from ilqljax.cli import PlainFormatter, run_main
+from ilqljax.config.files import find_config_file, read_overrides
 from ilqljax.config.sections import Section
 from ilqljax.errors import Interrupted, UserError
 from ilqljax.models.builders import BuiltModel
@@ -242,12 +242,14 @@ def main(argv: list[str] | None = None) -> None:
 
     def start(_: list[str]) -> None:
         # After absl has put its own handler in place, whose prefix is for server logs.
-        logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
+        logging.basicConfig(level=logging.WARNING, force=True)
+        logging.getLogger().handlers[0].setFormatter(PlainFormatter())
         logging.getLogger("ilqljax").setLevel(logging.INFO)
         enable_compilation_cache()
         if distributed.value:
             run_main(processes.start_processes)
             logging.getLogger("ilqljax").setLevel(logging.INFO if is_first_process() else logging.WARNING)
+        say(f"config: {find_config_file(find_config(words).partition(':')[0])}")
         overrides = config_flags.get_override_values(flags.FLAGS["config"])
         command = shlex.join(["ilqljax", "train", *words])
         run_main(lambda: run_until_asked(flags.FLAGS.config, overrides, command))

@@ -288,6 +288,20 @@ def test_relative_path_is_taken_from_the_current_directory_if_it_is_there(tmp_pa
     assert resolve_path("elsewhere", root=Path("/root")) == Path("/root/elsewhere")
 
 
+def test_what_is_made_and_what_is_looked_for_have_one_place(tmp_path, monkeypatch):
+    """The table of `resolve_path`."""
+    here, root = tmp_path / "here", tmp_path / "root"
+    for folder in (here, root):
+        (folder / "runs/old").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    assert resolve_path("runs/old", root=root) == here / "runs/old"
+    (here / "runs/old").rmdir()
+    assert resolve_path("runs/old", root=root) == root / "runs/old"
+    assert resolve_path("runs/new", root=root) == resolve_path("runs", root=root) / "new" == here / "runs/new"
+    (here / "runs").rmdir()
+    assert resolve_path("runs/new", root=root) == resolve_path("runs", root=root) / "new" == root / "runs/new"
+
+
 def test_absolute_and_home_paths_are_kept(monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     assert resolve_path("/a/b") == Path("/a/b")

@@ -100,7 +100,7 @@ def test_an_id_outside_the_vocabulary_is_refused(tokenizer):
 
 def test_saving_and_loading_gives_an_equal_tokenizer(tokenizer, tmp_path):
     tokenizer.save(tmp_path)
-    assert os.listdir(tmp_path) == [FILE_NAME]
+    assert sorted(os.listdir(tmp_path)) == [FILE_NAME, f"{FILE_NAME}.sha256"]
     for source in (tmp_path, tmp_path / FILE_NAME):
         loaded = load_tokenizer(source)
         assert type(loaded) is type(tokenizer)
@@ -180,6 +180,19 @@ def test_a_missing_path_is_refused_without_asking_the_hub(tmp_path):
     for missing in (tmp_path / "nothing", "./nothing", "runs/a/b/nothing"):
         with pytest.raises(UserError, match="does not exist"):
             load_tokenizer(missing)
+
+
+def test_a_flipped_bit_of_a_saved_tokenizer_is_noticed(tmp_path):
+    train_bpe(["We hire a nurse. We care for her."], vocab_size=275).save(tmp_path)
+    file = tmp_path / FILE_NAME
+    sound = file.read_bytes()
+    at = sound.index(b'"We"') + 1
+    file.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
+    with pytest.raises(UserError, match=f"{FILE_NAME}: is damaged or was changed since it was written"):
+        load_tokenizer(tmp_path)
+    file.with_name(f"{FILE_NAME}.sha256").unlink()  # changed on purpose, or of an older run
+    file.write_bytes(sound)
+    assert load_tokenizer(tmp_path).encode("We")
 
 
 def test_a_broken_file_is_named_with_its_line(tmp_path):

@@ -21,7 +21,7 @@ from ilqljax.config import build
 from ilqljax.config.files import save_config_json
 from ilqljax.config.registry import BuildContext
 from ilqljax.data.datapoint import encode_prompt
-from ilqljax.data.tokenizer import CharacterTokenizer, PretrainedTokenizer, load_tokenizer
+from ilqljax.data.tokenizer import FILE_NAME, CharacterTokenizer, PretrainedTokenizer, load_tokenizer
 from ilqljax.data.transforms import AllRows, ReturnLabels
 from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.policy import ActingConfig, TextPolicy
@@ -287,7 +287,7 @@ def test_the_adapter_files_say_what_they_adapt(adapter, tmp_path):
     (tmp_path / "base").mkdir()
     (export_adapter if adapter else export_policy)(tmp_path / "out", *run)
     save_card(tmp_path / "out", *run, policy="bc", run_dir=save_run(tmp_path), adapter=adapter)
-    both = {"README.md", "chat_template.jinja", GENERATION, "ilqljax_tokenizer.json", "tokenizer.json"}
+    both = {"README.md", "chat_template.jinja", GENERATION, FILE_NAME, f"{FILE_NAME}.sha256", "tokenizer.json"}
     both.add("tokenizer_config.json")
     own = {"adapter_config.json", "adapter_model.safetensors"} if adapter else {"config.json", "model.safetensors"}
     files = list((tmp_path / "out").iterdir())
@@ -301,6 +301,18 @@ def test_the_adapter_files_say_what_they_adapt(adapter, tmp_path):
         assert settings["base_model_name_or_path"] == str(tmp_path / "base")
         last = list(range(run[1].tokenizer.n_text, run[1].tokenizer.vocab_size))
         assert settings["trainable_token_indices"] == {"embed_tokens": last}
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_an_export_made_twice_has_the_same_bytes(adapter, tmp_path):
+    run = make_run(make_chat(), base=tmp_path / "base", lora_rank=2)
+    folders = [tmp_path / name / "out" for name in ("first", "second", "third", "fourth")]
+    for folder in folders:
+        folder.parent.mkdir()
+        (export_adapter if adapter else export_policy)(folder, *run)
+        save_card(folder, *run, policy="bc", run_dir=save_run(folder.parent), adapter=adapter)
+    first, *others = ({file.name: file.read_bytes() for file in folder.iterdir()} for folder in folders)
+    assert all(other == first for other in others)
 
 
 def test_an_export_that_fails_leaves_the_folder_as_it_was(tmp_path, monkeypatch):

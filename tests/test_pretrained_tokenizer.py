@@ -214,7 +214,7 @@ def test_other_damaged_files_are_refused_by_name(byte_level, tmp_path):
     texts = dict.fromkeys(("chat_template", "instruction"), "")
     saved = {"kind": "pretrained", "definition": [], "names": {}, "chat": False, "special_tokens": [], **texts}
     (tmp_path / FILE_NAME).write_text(json.dumps(saved))
-    with pytest.raises(UserError, match=f"{FILE_NAME}: the tokenizer has no model"):
+    with pytest.raises(UserError, match=f"{FILE_NAME}: definition is of another kind than was saved"):
         load_tokenizer(tmp_path)
     with pytest.raises(UserError, match=r"holds no tokenizer\.json"):
         PretrainedTokenizer.from_directory(tmp_path / "nothing")

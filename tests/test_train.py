@@ -183,6 +183,9 @@ def test_a_run_whose_tokenizer_differs_is_not_resumed_and_keeps_it(unbroken, tmp
     file.write_text(json.dumps(content))
     config = make_config(run_dir.parent, "unused")
     config.resume = str(folder)
+    with pytest.raises(UserError, match="is damaged or was changed since it was written"):
+        plan_run(config)
+    file.with_name(f"{file.name}.sha256").unlink()
     with pytest.raises(UserError, match="another tokenizer than today's data gives"):
         plan_run(config)
     assert json.loads(file.read_text()) == content

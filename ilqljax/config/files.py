@@ -45,16 +45,27 @@ def parse_arg(arg: str, **choices: tuple[str, ...]) -> types.SimpleNamespace:
 
 
 def resolve_path(path: str | Path, *, root: Path | None = None) -> Path:
-    """Resolve a path from a config: absolute, `~`, in the current directory if there, else below the repository root.
+    """Resolve a path: that of a config, a run, a data folder or a model, whether it is there or to be made.
 
-    `root` stands in for the repository root; an installed package has none, and the current directory is taken.
+    A relative path is looked for in the current directory, then below the repository root. Where neither has it, it is
+    to be made below the first of the two that has its first folder, else below the root. `root` stands in for the
+    repository root; an installed package has none, and the current directory is taken.
+
+    | path     | the current directory has | the root has | gives                        |
+    |----------|---------------------------|--------------|------------------------------|
+    | runs/old | runs/old                  | runs/old     | runs/old in the current one  |
+    | runs/old | runs                      | runs/old     | runs/old below the root      |
+    | runs/new | runs                      | runs         | runs/new in the current one  |
+    | runs/new |                           |              | runs/new below the root      |
     """
     if not str(path).strip():
         raise UserError("A path is empty. Give one that is absolute or relative to the repository root.")
     given = Path(path).expanduser()
     if given.is_absolute() or given.exists():
         return given.absolute()
-    return ((root or find_root() or Path.cwd()) / given).absolute()
+    below = (root or find_root() or Path.cwd()) / given
+    is_here = not below.exists() and len(given.parts) > 1 and Path(given.parts[0]).is_dir()
+    return (given if is_here else below).absolute()
 
 
 def find_root() -> Path | None:

@@ -147,7 +147,7 @@ def read_arrays(path: str | Path, *, advice: str) -> dict[str, np.ndarray]:
 def save_arrays(
     path: str | Path, arrays: Mapping[str, np.ndarray], *, metadata: Mapping[str, str] = MappingProxyType({})
 ) -> None:
-    """Write a safetensors file with a checksum of its arrays; errors are those of `save_whole`."""
+    """Write a safetensors file with a checksum of its arrays, the same bytes each time; errors as of `save_whole`."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
@@ -160,9 +160,20 @@ def save_arrays(
             save_file(arrays, temporary, metadata={**metadata, CHECKSUM: hash_arrays(arrays)})
         except SafetensorError as error:
             raise OSError(errno.EIO, f"{error}; is the disk full?") from error
+        _sort_metadata(temporary)
         temporary.chmod(mode)  # safetensors leaves it to its owner alone
 
     save_whole(path, write)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put a safetensors file's metadata in the order of its names: the library writes it in another one each time."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length))
 
 
 def hash_arrays(arrays: Mapping[str, np.ndarray], names: Iterable[str] | None = None) -> str:

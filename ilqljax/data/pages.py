@@ -18,6 +18,8 @@ _UNSEEN = re.compile(
     "|[\u200c\u200d](?![\u0600-\uffff\U00010000-\U0010ffff])"
 )
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
 
 def clean_text(text: str) -> str:
     """Return the text with characters that a UTF-8 document cannot hold replaced by U+FFFD, and unseen ones shown.
@@ -26,6 +28,14 @@ def clean_text(text: str) -> str:
     could make two names look alike, or turn round the numbers beside it. Joiners within a word of other scripts stay.
     """
     return _UNSEEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", _UNPRINTABLE.sub("\ufffd", text))
+
+
+def defuse_cell(value: object) -> object:
+    """Return a cell of a CSV, a text with a quote before it where a spreadsheet would run it as a formula."""
+    if not isinstance(value, str):
+        return value
+    text = clean_text(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def render_page(package: str, template: str, **values: object) -> str:

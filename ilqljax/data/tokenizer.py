@@ -11,6 +11,7 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +21,7 @@ import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from ilqljax.data.chat import split_chat
-from ilqljax.data.files import fetch_snapshot, read_json, save_text
+from ilqljax.data.files import check_checksum, fetch_snapshot, read_json, save_with_checksum
 from ilqljax.data.tokenizer_files import (
     CHAT_TEMPLATE,
     MERGES,
@@ -30,6 +31,7 @@ from ilqljax.data.tokenizer_files import (
     VOCABULARY,
     build_tokenizer,
     check_definition,
+    check_saved,
     find_difference_from_gpt2,
     read_definition,
     read_published,
@@ -149,10 +151,10 @@ class Tokenizer(ABC):
         return {name: getattr(self, name) for name in ("kind", "special_tokens", *self.fields)}
 
     def save(self, directory: str | os.PathLike) -> None:
-        """Write the tokenizer into the directory, for `load_tokenizer`; whole or not at all."""
+        """Write the tokenizer and its checksum into the directory, for `load_tokenizer`; whole or not at all."""
         target = Path(directory) / FILE_NAME
         target.parent.mkdir(parents=True, exist_ok=True)
-        save_text(target, json.dumps(self.to_json(), ensure_ascii=False) + "\n")
+        save_with_checksum(target, json.dumps(self.to_json(), ensure_ascii=False) + "\n")
 
     def to_transformers(self, directory: str | os.PathLike) -> None:
         """Write `tokenizer.json`, `tokenizer_config.json` and the chat template, for transformers' AutoTokenizer.
@@ -189,7 +191,7 @@ class CharacterTokenizer(Tokenizer):
 
     def __init__(self, charset: str, *, unk: bool = True, special_tokens: Sequence[str] = CHARACTER_ORDER):
         """Number the distinct characters in order, then the unknown one (where `unk`), then the control tokens."""
-        repeated = sorted({c for c in charset if charset.count(c) > 1})
+        repeated = sorted(character for character, n in Counter(charset).items() if n > 1)
         if not charset or repeated:
             raise UserError(f"charset={charset!r} repeats {repeated} or is empty: list each character once")
         self.charset, self.unk = charset, unk
@@ -470,14 +472,16 @@ def load_tokenizer(path_or_name: str | os.PathLike) -> Tokenizer:
 
 
 def _load_saved(file: Path) -> Tokenizer:
+    check_checksum(file)
     content = read_json(file, advice=SAVE_AGAIN)
     kinds = {cls.kind: cls for cls in (CharacterTokenizer, BPETokenizer, GPT2Tokenizer, PretrainedTokenizer)}
     kind = content.pop("kind", None)
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise UserError(f"{file} holds a tokenizer of kind {kind!r}: expected one of {sorted(kinds)}")
     expected = {"special_tokens", *kinds[kind].fields}
     if content.keys() != expected:
         raise UserError(f"{file} has the fields {sorted(content)}: a {kind} tokenizer has {sorted(expected)}")
+    check_saved(content, file)
     try:
         return kinds[kind](**content)
     except UserError as error:

@@ -3,7 +3,7 @@
 import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,26 @@ def find_difference_from_gpt2(definition: Mapping[str, Any]) -> str:
     if sorted(vocab.values()) != list(range(len(vocab))):
         return f"has other ids than 0 to {len(vocab) - 1}, each once"
     return ""
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+# Which values each field of a saved tokenizer may have.
+_SAVED: dict[str, Callable[[Any], bool]] = {
+    **{name: lambda value: isinstance(value, str) for name in ("charset", "chat_template", "instruction")},
+    **{name: lambda value: isinstance(value, bool) for name in ("unk", "chat")},
+    **{name: lambda value: isinstance(value, dict) for name in ("definition", "names")},
+    **dict.fromkeys(("special_tokens", "vocab"), _is_texts),
+    "merges": lambda value: isinstance(value, list) and all(map(_is_texts, value)),
+}
+
+
+def check_saved(content: Mapping[str, Any], file: Path) -> None:
+    """Raise a `UserError` unless the fields of a tokenizer of ours are of the kinds that are saved."""
+    if wrong := [name for name, value in content.items() if not _SAVED[name](value)]:
+        raise UserError(f"{file}: {wrong[0]} is of another kind than was saved. {SAVE_AGAIN}")
 
 
 def split_merges(merges: list[Any]) -> list[list[str]]:

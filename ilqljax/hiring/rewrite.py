@@ -6,11 +6,12 @@ from pathlib import Path
 
 from ilqljax.data.datapoint import encode_prompt
 from ilqljax.data.files import parse_json, replace_half_characters
+from ilqljax.data.pages import clean_text
 from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.edits.differences import diff_words
 from ilqljax.hiring.environment import PostingObservation
 from ilqljax.hiring.guardrails.language_model import CLONE, make_fluency
-from ilqljax.hiring.postings.posting import Posting, build_prompt, parse_posting
+from ilqljax.hiring.postings.posting import Posting, build_prompt, check_size, parse_posting
 from ilqljax.hiring.proposals import RANKINGS, Rewriting, describe_shortlist, judge_samples
 from ilqljax.hiring.task import HiringData
 from ilqljax.training.evaluation import OpenRun, make_policy
@@ -59,7 +60,7 @@ def rewrite_with_run(
 
 
 def read_job(name: str, *, title: str, company: str, location: str) -> Posting:
-    """Read a posting from a JSON object, a text file or standard input, or raise a `UserError` if there is none."""
+    """Read a posting from a JSON object, a text file or standard input, or raise a `UserError` if it is none."""
     where = "standard input" if name == "-" else name
     if name != "-" and (Path(name).is_dir() or not Path(name).exists()):
         raise UserError(f"{name}: no such file. Give a JSON object as in jobs.jsonl, a text file, or - for stdin.")
@@ -72,8 +73,8 @@ def read_job(name: str, *, title: str, company: str, location: str) -> Posting:
         raise UserError(f"{where}: is empty. Give the posting's text.")
     if name.endswith(".json") or text.lstrip().startswith("{"):
         row = replace_half_characters(parse_json(text, where, advice="Give one complete object such as {'id': ...}."))
-        return parse_posting({"id": "job", "title": "", **row}, where=where)
-    return Posting("job", title=title, description=text, company=company, location=location)
+        return check_size(parse_posting({"id": "job", "title": "", **row}, where=where), where=where)
+    return check_size(Posting("job", title, text, company, location), where=where)
 
 
 def format_rewriting(rewriting: Rewriting, data: HiringData, *, colour: bool) -> str:
@@ -87,7 +88,7 @@ def format_rewriting(rewriting: Rewriting, data: HiringData, *, colour: bool) ->
             f"the best of {len(rewriting.safe)} safe improvements scores {best.reward:.2f} ({best.gain:+.2f}); "
             f"advantage {best.advantage:+.2f}",
             "",
-            "".join(f"{marks[kind][0]}{text}{marks[kind][1]}" for kind, text in differences),
+            "".join(f"{marks[kind][0]}{clean_text(text)}{marks[kind][1]}" for kind, text in differences),
             "",
             *_format_shortlists(rewriting.original, best.text, data),
         ]
@@ -106,7 +107,7 @@ def _format_shortlists(before: str, after: str, data: HiringData) -> list[str]:
         attribute = reward.table.attribute(name)
         old, new = (describe_shortlist(attribute.codes[row], attribute) for row in rows)
         for i, category in enumerate(attribute.categories):
-            label = f"{name}: {category}"
+            label = clean_text(f"{name}: {category}")
             lines.append(f"{label:<24}{old[0][i]:>8}{new[0][i]:>8}{old[2][i]:>14.2f}{new[2][i]:>8.2f}")
         lines.append(f"{name + ': (unknown)':<24}{old[1]:>8}{new[1]:>8}")
     return lines

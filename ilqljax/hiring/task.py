@@ -70,7 +70,9 @@ def build_data(
             options[name] = str(resolve_path(options[name]))
     config = DataConfig(**options, reward=reward or RewardConfig())
     source = TfidfSource() if matcher is None else matcher
-    prepared = prepare_data(config, out_dir=resolve_path(folder), matcher=source)
+    out_dir = resolve_path(folder)
+    logger.info("data folder: %s", out_dir)
+    prepared = prepare_data(config, out_dir=out_dir, matcher=source)
     if headroom := prepared.summary.get("headroom"):
         logger.info("headroom, %s", headroom)
     return HiringData(prepared, config, n_practice, source)

@@ -436,7 +436,7 @@ def _read_step(
         beside = {name: extra[name] for name in ("values", "metric")}
         if extra.keys() != beside.keys():  # Checkpoints of before there were checksums have these two alone.
             saved, found = extra["checksums"], _compute_checksums(restored.get("state", {}), beside)
-            if names := [name for name in found if name in saved and found[name] != saved[name]]:
+            if names := [name for name in found if name in {*saved, "extra"} and found[name] != saved[name]]:
                 raise ValueError(f"checksums differ: {', '.join(names[:10])}")
         amended = Path(manager.directory) / str(step) / _AMENDED
         if amended.is_file():
@@ -446,7 +446,17 @@ def _read_step(
             except UserError as error:
                 raise ValueError(str(error)) from error
             extra["values"], extra["metric"] = extra["values"] | changed["values"], changed["metric"]
+        _check_extra(extra)
     return restored
+
+
+def _check_extra(extra: Mapping[str, Any]) -> None:
+    """Raise a `ValueError` unless a step's values and metric, of which older ones have no checksum, have their form."""
+    metric = extra["metric"]
+    is_ranked = isinstance(metric, dict) and metric.keys() == {"name", "mode", "value"}
+    is_metric = is_ranked and metric["mode"] in ("min", "max") and type(metric["value"]) in (int, float)
+    if (metric != {} and not is_metric) or not isinstance(extra["values"], dict):
+        raise ValueError("its values or its metric are not what was saved")
 
 
 def _compute_checksums(state: Any, values: Any) -> dict[str, int]:

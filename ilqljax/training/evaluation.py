@@ -20,6 +20,7 @@ from ilqljax.config.sections import to_plain
 from ilqljax.data.dataset import ListRLDataset
 from ilqljax.data.files import save_text
 from ilqljax.data.loader import eval_batches
+from ilqljax.data.pages import clean_text
 from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.data.transforms import Transform
 from ilqljax.decoding.options import DecodeConfig
@@ -114,7 +115,7 @@ def evaluate_policies(
         save_json(out_dir / JUDGEMENT, describe_judgement(config, list(policies), run_dir=run_dir))
         save_json(out_dir / RESULTS, rows)
         save_text(out_dir / "results.txt", table + "\n")
-        print(table, flush=True)
+        print(clean_text(table), flush=True)
         # Last, so that a drawing that fails loses no result; and matplotlib, imported here, takes a second.
         from ilqljax.training.report import save_report
 

@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ilqljax.data.dataset import ROUNDING, ListRLDataset, RLDataset
 from ilqljax.data.loader import eval_batches, expect_counts, make_train_loader
+from ilqljax.data.pages import clean_text
 from ilqljax.data.transforms import Transform
 from ilqljax.data.types import Array
 from ilqljax.errors import Interrupted, UserError
@@ -321,5 +322,5 @@ def train_stage(
 def say(text: str) -> None:
     """Tell the user something, once however many processes there are."""
     if is_first_process():
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(clean_text(text) + "\n")
         sys.stderr.flush()

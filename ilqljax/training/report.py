@@ -19,6 +19,7 @@ from markupsafe import Markup
 from ilqljax.config.files import diff_overrides, load_config_json
 from ilqljax.data.drawings import draw_curves
 from ilqljax.data.files import read_json, save_text
+from ilqljax.data.json_lines import LARGEST_FLOAT32
 from ilqljax.data.pages import render_page
 from ilqljax.training.run_config import RunConfig
 from ilqljax.training.runs import COMMAND
@@ -59,14 +60,16 @@ def save_report(
 
 
 def read_curves(file: Path) -> dict[str, dict[int, float]]:
-    """Return a stage's metrics by name and step, those that are finite; none where nothing was recorded."""
+    """Return a stage's metrics by name and step, those that are finite; lines that are no record are left out."""
     curves: dict[str, dict[int, float]] = defaultdict(dict)
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else ():
         try:
             record = json.loads(line)
-        except ValueError:  # cut off, when the run was killed
+        except (ValueError, RecursionError):  # cut off, when the run was killed
+            continue
+        if not isinstance(record, dict) or type(record.get("step")) is not int:
             continue
         for name in record.keys() - {"step"}:
-            if record[name] is not None:
+            if type(record[name]) in (int, float) and abs(record[name]) <= LARGEST_FLOAT32:
                 curves[name][record["step"]] = record[name]
     return curves

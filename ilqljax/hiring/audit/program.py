@@ -27,6 +27,7 @@ from ilqljax.cli import add_options, read_options
 from ilqljax.config import BuildContext, build
 from ilqljax.data.files import check_checksum, check_new_folder, save_folder
 from ilqljax.data.json_lines import check_spelling, read_field, read_json_lines
+from ilqljax.data.pages import clean_text
 from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_candidates, warn_of_unknown
@@ -140,7 +141,7 @@ def run(args: argparse.Namespace) -> None:
         "report.html": format_page(audit, facts=facts, rewrites=rewrites),
     }
     save_folder(args.out, texts)
-    print("\n".join([state_lowest(audit), *list_disagreements(audit)]))
+    print("\n".join(clean_text(line) for line in [state_lowest(audit), *list_disagreements(audit)]))
     print(f"{args.out}/report.html and {len(texts) - 1} more files: {'; '.join(f'{n}: {v}' for n, v in facts[:2])}")
 
 

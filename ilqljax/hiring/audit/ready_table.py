@@ -60,6 +60,7 @@ ID, SCORE, SELECTED, JOB, APPLICANTS = "id", "score", "selected", "job", "applic
 WEIGHT = "weight"
 MIN_ROWS = 2
 MOST_APPLICANTS = 2_000_000  # of a table of counts, which is spelt out
+MOST_DIGITS = 4000  # that Python reads
 YES = frozenset({"1", "1.0", "yes", "y", "true", "t", "selected", "hired", "accepted"})
 NO = frozenset({"0", "0.0", "no", "n", "false", "f", "not selected", "not hired", "rejected"})
 
@@ -284,7 +285,7 @@ def _check_header(
 
 def _read_count(text: str, name: str, *, where: str) -> int:
     digits = text.removesuffix(".0")
-    if not (digits.isascii() and digits.isdigit()):
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= MOST_DIGITS):
         raise UserError(f"{where}: {name}='{text}' is not a whole number from 0 on. Write it in digits.")
     return int(digits)
 

@@ -12,6 +12,7 @@ import argparse
 from dataclasses import replace
 
 from ilqljax.cli import add_options, read_options
+from ilqljax.data.pages import clean_text
 from ilqljax.hiring.audit.program import (
     MATCHERS,
     SAMPLE,
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
         config=read_options(args, HeadroomConfig),
     )
     print(f"{len(candidates):,} people, ranked by {args.matcher}, in shortlists of {score.k}")
-    print(format_headroom(found, edits))
+    print(clean_text(format_headroom(found, edits)))
     if args.out:
         settings = {name: value for name, value in vars(args).items() if name != "out"}
         save_text(args.out, format_json({"settings": settings, "attributes": [each.to_json() for each in found]}))

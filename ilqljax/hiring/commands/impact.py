@@ -10,6 +10,7 @@ Assessed are all members of a posting's shortlist, selected its first --selected
 import argparse
 
 from ilqljax.cli import add_renamed
+from ilqljax.data.pages import clean_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,4 +38,4 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     save_rows(args.out, rows)
-    print(format_impact_ratios(rows))
+    print(clean_text(format_impact_ratios(rows)))

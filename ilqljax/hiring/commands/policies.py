@@ -9,6 +9,7 @@ The rows are rewards, paired differences, copies, guardrails and entropies. The 
 import argparse
 
 from ilqljax.cli import add_renamed
+from ilqljax.data.pages import clean_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,4 +31,4 @@ def run(args: argparse.Namespace) -> None:
     rows = distill_evaluations(load_evaluations(args.run), seed=args.seed)
     if args.out:
         save_rows(args.out, rows)
-    print(format_distilled(rows))
+    print(clean_text(format_distilled(rows)))

@@ -11,6 +11,7 @@ The folder appears whole or not at all. Formats: `ilqljax.hiring.postings.source
 import argparse
 
 from ilqljax.cli import add_options, add_renamed, read_options
+from ilqljax.data.pages import clean_text
 from ilqljax.hiring.data.prepare import SPLIT_CHOICES, DataConfig, prepare_data
 from ilqljax.hiring.data.prepared import format_summary
 from ilqljax.hiring.edits.operators import ALL_OPERATORS
@@ -32,5 +33,5 @@ def run(args: argparse.Namespace) -> None:
     """Prepare the folder and print its summary."""
     reward = read_options(args, RewardConfig, renamed=RENAMED)
     prepared = prepare_data(read_options(args, DataConfig, reward=reward), out_dir=args.out)
-    print(format_summary(prepared.summary))
+    print(clean_text(format_summary(prepared.summary)))
     print(f"written to {prepared.folder}")

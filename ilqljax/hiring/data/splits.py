@@ -19,7 +19,7 @@ SPLIT_NAMES = ("train", "eval", "test")
 MIN_SENTENCE_WORDS = 8  # unrelated postings share shorter ones
 MAX_SENTENCE_POSTINGS = 50  # a sentence in more of them is boilerplate
 
-_SENTENCE_END = re.compile(r"[.!?…]+\s+|\n+")
+_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++\s+|\n+")
 _PUNCTUATION = re.compile(r"[^\w\s]+")
 
 

@@ -39,6 +39,8 @@ _PRESSURE_SENTENCE = re.compile(
     r"|^\W*no job[- ]hoppers?\b[^.;:]{0,30}[.!]?$",
     re.I,
 )
+_NO_SPACE = re.compile(r"\S")
+_TAIL_LENGTH = 40
 _BOILERPLATE = re.compile(rf"\b(?:{'|'.join(_WORDS['boilerplate']['phrases'])})\b", re.I)
 
 
@@ -47,10 +49,16 @@ def split_sentences(text: str) -> list[str]:
 
     "See http://a.io/x.html today. Ask J. Doe, e.g. by mail." gives two sentences.
     """
+    return [normalize_spaces(text[slice(*span)]) for span in find_sentences(text)]
+
+
+def find_sentences(text: str) -> list[tuple[int, int]]:
+    """Return where the sentences of `split_sentences` begin and end."""
     # Closing quotes matched by the boundary belong to the sentence before it.
     ends = [0, *(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]
-    sentences = [normalize_spaces(text[start:end]) for start, end in pairwise(ends)]
-    return [sentence for sentence in sentences if sentence]
+    parts = [(start, text[start:end]) for start, end in pairwise(ends)]
+    starts = [(start + len(part) - len(part.lstrip()), part.strip()) for start, part in parts]
+    return [(start, start + len(part)) for start, part in starts if part]
 
 
 def match_case(word: str, model: str) -> str:
@@ -77,14 +85,21 @@ def substitute(text: str, pattern: re.Pattern[str], make_new: Callable[[re.Match
     "a rockstar engineer" without "rockstar" becomes "an engineer"; "an ambitious team" made practical, "a practical
     team".
     """
-    pieces, end = "", 0
+    pieces, tail, end = [], "", 0  # an article is looked for in the tail alone
     for match in pattern.finditer(text):
         new = match_case(make_new(match), match[0])
-        before = text[match.start() :]
-        after = (new + text[match.end() :]).lstrip()
-        pieces = fix_articles(pieces + text[end : match.start()], before, after) + new
+        tail += text[end : match.start()]
+        pieces.append(tail[:-_TAIL_LENGTH])
+        after = new.lstrip() or _find_following(text, match)
+        tail = fix_articles(tail[-_TAIL_LENGTH:], match[0], after) + new
         end = match.end()
-    return normalize_spaces(pieces + text[end:])
+    return normalize_spaces("".join([*pieces, tail, text[end:]]))
+
+
+def _find_following(text: str, match: re.Match[str]) -> str:
+    """Return the first character after a match that is no white space, or ""."""
+    following = _NO_SPACE.search(text, match.end())
+    return following[0] if following else ""
 
 
 def replace_coded_words(text: str, choose: Callable[[int], str], words: WordTable = BUILT_IN) -> str:
@@ -95,7 +110,7 @@ def replace_coded_words(text: str, choose: Callable[[int], str], words: WordTabl
     counter = count()
 
     def make_new(match: re.Match[str]) -> str:
-        word, following = match[0], text[match.end() :].lstrip()[:1]
+        word, following = match[0], _find_following(text, match)
         if word[0].isupper() and not word.isupper() and following.isupper():
             return word
         return words.to_code[choose(next(counter))].get(word.lower(), word.lower())

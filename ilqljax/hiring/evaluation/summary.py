@@ -18,6 +18,7 @@ import numpy as np
 import scipy  # its parts are loaded when they are used
 
 from ilqljax.data.files import check_writable, save_text
+from ilqljax.data.pages import defuse_cell
 from ilqljax.errors import UserError
 from ilqljax.hiring.evaluation.record import HELD_OUT, TRAINING, Rewrite, guard_gains
 from ilqljax.hiring.statistics import bootstrap_mean
@@ -226,6 +227,6 @@ def save_rows(path: str | Path, rows: Sequence[Row]) -> None:
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: defuse_cell(value) for key, value in row.items()} for row in rows)
         text = buffer.getvalue()
     save_text(path, text)

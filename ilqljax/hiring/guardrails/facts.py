@@ -6,7 +6,7 @@ Facts are names, numbers, pay, links, technologies, places and requirements; no 
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from typing import Any
 
 from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
@@ -28,7 +28,7 @@ from ilqljax.hiring.postings.posting import Posting
 from ilqljax.hiring.word_files import load_words
 
 # Numbers of years are a barrier, not a fact of the job; `operators.soften` removes them.
-YEARS = re.compile(r"(?<![\d.,])\d[\d.,]*\s*(?:(?:-|–|to)\s*\d+\s*)?\+?\s*(?:years?|yrs?)\b", re.IGNORECASE)
+YEARS = re.compile(r"(?<![\d.,])\d[\d.,]*+\s*+(?:(?:-|–|to)\s*+\d++\s*+)?\+?\s*+(?:years?|yrs?)\b", re.IGNORECASE)
 _WORDS = load_words("guardrails/words.ini")
 _KNOWN = _WORDS["known"]
 _NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(_KNOWN['numbers'])})\b", re.IGNORECASE)
@@ -48,7 +48,7 @@ _SCALES = {"thousand": "k", "mm": "m", "million": "m", "bn": "b", "billion": "b"
 _SCALE = r"(?:k|mm?|bn?|thousand|million|billion|lakhs?|lacs?|crores?|cr)"
 # Digits are taken whole, once: a long run of them before a letter must not be tried at every length and start.
 _AMOUNT = (
-    rf"(?<!\d)\d++(?:[.,]\d++)*+(?:\s?{_SCALE}(?=\W|_|$|{_SPELLINGS}|{_SHORT_PERIOD})"
+    rf"(?<!\d)(?<!\d[.,])\d++(?:[.,]\d++)*+(?:\s?{_SCALE}(?=\W|_|$|{_SPELLINGS}|{_SHORT_PERIOD})"
     rf"|(?![^\W_])|(?={_SPELLINGS}|{_SHORT_PERIOD}))"
 )
 _AT_MOST = r"up to|at most|maximum|max\.?|less than|under|below"
@@ -61,7 +61,7 @@ _PAY = re.compile(
     re.IGNORECASE,
 )
 
-MAX_REQUIREMENT_WORDS = 6
+MAX_REQUIREMENT_WORDS, MAX_REQUIREMENTS = 6, 200
 MIN_INVENTED_WORDS, MAX_INVENTED_SHARE, MIN_SENTENCE_WORDS = 2, 0.15, 4
 _STEM_LENGTH = 5
 
@@ -73,7 +73,7 @@ _SENTENCE_START = re.compile(r"(?:^|\n|[.!?][\"'”’)]*\s)\s*[\"'“‘(]?$")
 _MARKS_LENGTH = 20
 # A header's first field is a name, not the start of a sentence: "Initech | Berlin", "Initech, Berlin".
 _HEAD_START = re.compile(r"(?:^|\n)\s*$")
-_HEAD_END = re.compile(r"(?:\s+[A-Z][\w'’&+#.-]*)*\s*(?:[|(:–—]|-\s|,\s*[A-Z])")
+_HEAD_END = re.compile(r"(?:\s+[A-Z][\w'’&+#.-]*){0,8}\s*(?:[|(:–—]|-\s|,\s*[A-Z])")
 _VERB = r"\s+(?:is|are|has|was|needs?|seeks?|wants?|offers?|hires?|looks?|pays?)\b"
 _COMPANY_VERB = re.compile(_VERB)
 _COMPANY = re.compile(rf"(?:^|(?<=[.!?]\s))([A-Z][\w'’&-]*(?:\s+[A-Z][\w'’&-]*)+){_VERB}")
@@ -203,7 +203,7 @@ def check_requirements(posting: Posting, text: str, prompt: str) -> list[Failure
     items = [item.strip(" .-*") for item in re.split(r"[,;\n•]|\band\b", posting.requirements)]
     return [
         Failure("requirements_kept", f"The requirement '{item}' is missing.")
-        for item in dict.fromkeys(items)
+        for item in islice(dict.fromkeys(items), MAX_REQUIREMENTS)
         if 0 < len(item.split()) <= MAX_REQUIREMENT_WORDS and not YEARS.search(item)
         if mentions(posting.description, item) and not mentions(text, item)
     ]

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from ilqljax.hiring.edits.operators import split_sentences
-from ilqljax.hiring.postings.posting import Posting
+from ilqljax.hiring.edits.operators import find_sentences
+from ilqljax.hiring.postings.posting import Posting, normalize_spaces
 
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+")
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+MAX_NAME_LENGTH = 300  # of what is looked for at every word; longer ones would take time in the square of their length
 _TOP_LEVEL = "com|org|net|io|co|ai|edu|gov|me|us|uk|de|fr|nl|ca|au|eu|ch|tv|app|dev|ly|info|biz|example"
 LINK = re.compile(
     r"(?:https?://|www\.)[^\s<>\"')\]]+"
@@ -54,13 +55,8 @@ def list_words(text: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def list_sentences(text: str) -> tuple[tuple[str, Span], ...]:
-    """Return the sentences of a text (`operators.split_sentences`), each with its span."""
-    found, end = [], 0
-    for sentence in split_sentences(text):
-        start = max(end, text.find(sentence, end))
-        end = min(len(text), start + len(sentence))
-        found.append((sentence, (start, end)))
-    return tuple(found)
+    """Return the sentences of a text (`operators.find_sentences`), each with its span."""
+    return tuple((normalize_spaces(text[slice(*span)]), span) for span in find_sentences(text))
 
 
 @lru_cache(maxsize=4096)
@@ -70,6 +66,11 @@ def blank_links(text: str) -> str:
 
 
 def mentions(text: str, fact: str) -> bool:
-    """Return whether a text holds a fact as whole words, whatever its case and white space."""
+    """Return whether a text holds a fact as whole words, whatever its case and white space.
+
+    Where a fact of more than `MAX_NAME_LENGTH` letters begins and ends is not looked at.
+    """
+    if len(fact) > MAX_NAME_LENGTH:
+        return normalize_spaces(fact).lower() in normalize_spaces(text).lower()
     words = r"\s+".join(map(re.escape, fact.split()))
     return re.search(rf"(?<!\w){words}(?!\w)", text, re.IGNORECASE) is not None

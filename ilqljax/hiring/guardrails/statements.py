@@ -40,6 +40,7 @@ _WITH_PLACES = frozenset({"remote work", "work authorization"})
 # What may stand between a statement and its places: "remote (anywhere in the US)".
 _BEFORE_PLACE = re.compile(r"\W*(?:\b(?:only|anywhere|in|within|from|inside|for|the)\b\W*)*")
 _STEM_LENGTH = 5
+_CLAUSE_LENGTH = 400  # on each side of a negator
 _NEGATOR = re.compile(
     r"\b(?:not|no|none|never|cannot|without|neither|nor|non|dont|doesnt|isnt|cant|wont)\b(?!['’])|\b(?:[^\W\d_]+n['’]t)\b"
     r"|(?<=[:?=])\s*n(?=\s*(?:[|,.;)/]|$))",
@@ -50,7 +51,7 @@ _EMPTY = re.compile(r"not\s+(?:only|just|merely|simply|solely|limited to|to ment
 # An answer after its label: "Dogs: No.", and "Dogs: No Cats: Yes", but not "German? No worries".
 _LABEL = re.compile(r"([^\W_]+)\W{0,3}[:?=]\s*$")
 _ANSWER_END = re.compile(r"\s*(?:[|,.;!)/]|$|\s[A-Z0-9*•-])")
-_CLAUSE_END = re.compile(r"[.!?]+(?=\s|$)|[|,;:()\[\]*•–—]|\s-\s")
+_CLAUSE_END = re.compile(r"(?<![.!?])[.!?]++(?=\s|$)|[|,;:()\[\]*•–—]|\s-\s")
 _WORDS = load_words("guardrails/words.ini")["negations"]
 _AUXILIARY, _SKIPPED = frozenset(_WORDS["auxiliary"]), frozenset(_WORDS["skipped"])
 _SAME_WORD = {word: name for name in ("required", "expert") for word in _WORDS[name]}
@@ -138,8 +139,9 @@ def find_negations(text: str) -> tuple[Negation, ...]:
             stem = _stem(label[1].lower())
             found.append(Negation((stem, ":"), label[1], (stem,), match.span()))
             continue
-        before = list_words(blank[ends[bisect_right(ends, match.start()) - 1] : match.start()])
-        after = list_words(blank[match.end() : ends[bisect_left(ends, match.end())]])
+        first = max(ends[bisect_right(ends, match.start()) - 1], match.start() - _CLAUSE_LENGTH)
+        before = list_words(blank[first : match.start()])
+        after = list_words(blank[match.end() : min(ends[bisect_left(ends, match.end())], match.end() + _CLAUSE_LENGTH)])
         denied = next((word for word in after if not _is_skipped(word)), "")
         subject = _find_subject(before, match[0])
         if subject or denied:

@@ -16,7 +16,15 @@ from py3langid.langid import MODEL_FILE, LanguageIdentifier
 from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
 from ilqljax.hiring.edits.operators import INCLUSIVE_STATEMENTS
 from ilqljax.hiring.guardrails.facts import KNOWN_WORDS
-from ilqljax.hiring.guardrails.findings import WORD, Failure, blank_links, list_sentences, list_words, mentions
+from ilqljax.hiring.guardrails.findings import (
+    MAX_NAME_LENGTH,
+    WORD,
+    Failure,
+    blank_links,
+    list_sentences,
+    list_words,
+    mentions,
+)
 from ilqljax.hiring.postings.posting import INSTRUCTION, Posting, normalize_spaces
 from ilqljax.hiring.word_files import load_words
 
@@ -49,15 +57,17 @@ def check_template_leak(posting: Posting, text: str, prompt: str) -> list[Failur
         match = re.search(r"\s+".join(map(re.escape, part.rstrip(".").split())), text, re.IGNORECASE)
         if match and not mentions(posting.description, part.rstrip(".")):
             leaks.append((part, *match.span()))
+    description = posting.description.lower()
     for match in _FIELD_LABEL.finditer(text):
-        if match[0].strip().lower() not in posting.description.lower():
+        if match[0].strip().lower() not in description:
             leaks.append((match[0].strip(), *match.span()))
     # Lines "Label: value" of the prompt, and passages from one such line into the next.
     lines = [line for line in prompt.split("\n")[1:-1] if ": " in line]
-    passages = [line.split() for line in lines]
+    passages = [line.split() if len(line) <= MAX_NAME_LENGTH else line[:MAX_NAME_LENGTH].split()[:-1] for line in lines]
     for line, following in pairwise(lines):
         # "... Ward Nurse / Company: Blue Oak ...": nobody writes the fields in this order by chance.
-        passages.append([*line.split(": ", 1)[1].split()[-2:], *following.replace(":", " ").split()[:2]])
+        words = [*line.split(": ", 1)[1].split()[-2:], *following.replace(":", " ").split()[:2]]
+        passages += [words] if sum(map(len, words)) <= MAX_NAME_LENGTH else []
     original = normalize_spaces(posting.description)
     for words in passages:
         pattern = r"\W+".join(re.escape(word.strip(":,.")) for word in words)

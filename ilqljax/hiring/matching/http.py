@@ -19,6 +19,7 @@ an answer, and no further request once another one of the call has failed.
 import contextlib
 import json
 import os
+import re
 import socket
 import ssl
 import threading
@@ -40,6 +41,7 @@ from ilqljax.hiring.postings.posting import Candidate
 
 RETRIED_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
 LONGEST_PAUSE_S = 60.0
+_SECRET = re.compile(r"token|secret|passw|pwd|credential|signature|api.?key|^(?:key|sig|auth)$", re.IGNORECASE)
 
 
 @register("matcher", "http")
@@ -86,6 +88,11 @@ class HttpSource:
             raise UserError(
                 "The url holds a user name or password, which would be written to the run's config. "
                 "Set token_variable to the name of an environment variable instead."
+            )
+        if secret := next((name for name in url.params if _SECRET.search(name)), ""):
+            raise UserError(
+                f"The url's parameter {secret!r} looks like a secret, which would be written to the run's config. Set "
+                "token_variable to the name of an environment variable instead."
             )
         check_range(self, "[1, inf)", "batch_size", "max_concurrent", "max_answer_bytes")
         check_range(self, "(0, inf)", "timeout_s")

@@ -66,11 +66,11 @@ def guess_company(text: str, *, places: Iterable[str] = ()) -> str:
     | "San Francisco, CA | Famo.us" (its location) | ""          |
     | "Senior Python Engineers | MarketInvoice"    | ""          |
     """
-    first_line = text.strip().split("\n", 1)[0]
+    first_line = normalize_spaces(text.strip().split("\n", 1)[0])
     match = _COMPANY_END.search(first_line)
     if match is None or match.start() == 0:
         return ""
-    name = normalize_spaces(first_line[: match.start()]).strip("*•#-–—\"' ")
+    name = first_line[: match.start()].strip("*•#-–—\"' ")
     is_short = 1 <= len(name.split()) <= MAX_COMPANY_WORDS and 2 <= len(name) <= 40
     is_name = is_short and (name[0].isupper() or name[0].isdigit() or re.search(r"\w\.\w", name))
     is_sentence = re.search(r"[.!?;] ", name)  # or more than the beginning of one
@@ -147,7 +147,7 @@ def _select_posts(
     items: Sequence[tuple[str, Mapping[str, Any]]], path: str | Path
 ) -> list[tuple[str, Mapping[str, Any]]]:
     posts = [
-        (where, {"id": row["id"], "text": row["text"], "locations": []})
+        (where, {"id": row.get("id"), "text": row["text"], "locations": []})
         for where, row in items
         if row.get("type") in POST_TYPES and row.get("text") and not (row.get("deleted") or row.get("dead"))
     ]

@@ -9,11 +9,11 @@ from ilqljax.hiring.postings.posting import normalize_spaces
 # fmt: off
 _BLOCK_TAGS = frozenset({
     "address", "article", "br", "div", "dd", "dl", "dt", "h1", "h2", "h3", "h4", "h5", "h6",
-    "hr", "li", "ol", "p", "pre", "section", "table", "td", "th", "tr", "ul",
+    "hr", "li", "ol", "p", "pre", "section", "table", "td", "th", "title", "tr", "ul",
 })
 # fmt: on
-_BLOCK_END = re.compile(rf"(?=</(?:{'|'.join(sorted(_BLOCK_TAGS))})\b)", re.IGNORECASE)
 _HIDDEN_TAGS = ("script", "style")
+_TAG = re.compile(r"</?([a-zA-Z][\w:.-]*)", re.ASCII)
 
 
 class _TextOfHtml:
@@ -25,13 +25,11 @@ class _TextOfHtml:
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         self._hidden += tag in _HIDDEN_TAGS
-        if tag in _BLOCK_TAGS:
+        if tag == "br":
             self._pieces.append("\n")
 
     def end(self, tag: str) -> None:
         self._hidden -= tag in _HIDDEN_TAGS
-        if tag in _BLOCK_TAGS:
-            self._pieces.append("\n")
 
     def data(self, text: str) -> None:
         if not self._hidden:  # white space in HTML is one space; only tags make lines
@@ -50,9 +48,14 @@ def strip_html(html: str) -> str:
     parser = etree.HTMLParser(target=_TextOfHtml(), encoding="utf-8", huge_tree=True)
     # Within a body from the start: what stands before any tag is text.
     parser.feed(b"<html><body><div>")
-    # lxml does not report an end without a start, which ends a line all the same.
-    parser.feed(_BLOCK_END.sub("<br>", _show_unclosed(html)).encode("utf-8", errors="replace"))
+    parser.feed(_TAG.sub(_empty_tag, _show_unclosed(html)).encode("utf-8", errors="replace"))
     return parser.close()
+
+
+def _empty_tag(match: re.Match[str]) -> str:
+    """Name a tag as an element that has no end, so that nothing nests: lxml looks through all open ones for an end."""
+    name = match[1].lower()
+    return match[0] if name in _HIDDEN_TAGS else "<br" if name in _BLOCK_TAGS else "<img"
 
 
 def _show_unclosed(html: str) -> str:

@@ -59,6 +59,8 @@ class Market(NamedTuple):
     files: tuple[Path, ...] = ()
 
 
+MAX_CHARACTERS = 100_000  # of a posting, all its fields together
+
 Row = TypeVar("Row", Posting, Candidate)
 _CANDIDATE = tuple(f.name for f in dataclasses.fields(Candidate))
 _POSTING = {f.name: f.type if f.default is dataclasses.MISSING else f.default for f in dataclasses.fields(Posting)}
@@ -106,6 +108,16 @@ def parse_prompt(prompt: str) -> Posting:
     return Posting(id="", remote=values.get("Remote") == "yes", **known)
 
 
+def check_size(posting: Posting, *, where: str) -> Posting:
+    """Return a posting of at most `MAX_CHARACTERS`; a longer one, which is hardly a posting, is a `UserError`."""
+    n = sum(len(value) for value in vars(posting).values() if isinstance(value, str))
+    if n > MAX_CHARACTERS:
+        raise UserError(
+            f"{where}: the posting has {n:,} characters, more than {MAX_CHARACTERS:,}. Shorten or delete it."
+        )
+    return posting
+
+
 class VectorReader:
     """Read a file's embeddings, and remember how long the first one was, and where, to refuse another length."""
 
@@ -117,9 +129,9 @@ class VectorReader:
         if row.get("embedding") is None:
             return array("f")
         values = read_field(row, "embedding", kind=list, where=where)
-        wrong = next((v for v in values if type(v) not in (int, float) or not abs(v) <= LARGEST_FLOAT32), None)
-        if wrong is not None or not values:
-            found = f"holds {wrong!r:.60}" if values else "is empty"
+        wrong = [v for v in values if type(v) not in (int, float) or not abs(v) <= LARGEST_FLOAT32]
+        if wrong or not values:
+            found = f"holds {wrong[0]!r:.60}" if values else "is empty"
             raise UserError(
                 f"{where}: the field 'embedding' {found}. It must be a list of finite numbers, or be left out."
             )
@@ -136,13 +148,15 @@ class VectorReader:
 def read_rows(
     rows: Iterable[tuple[str, Mapping[str, Any]]], read: Callable[..., Row], *, name: str, path: str | Path
 ) -> list[Row]:
-    """Read postings or candidates; a `UserError` if there is none, or two have the same id.
+    """Read postings or candidates; a `UserError` if there is none, two have the same id, or a posting is too long.
 
     `rows` has where each stands and what it holds; `read` makes a posting or candidate, which `name` calls, of them.
     """
     found, place_of = [], {}
     for where, row in rows:
         found.append(read(row, where=where))
+        if isinstance(found[-1], Posting):
+            check_size(found[-1], where=where)
         first = place_of.setdefault(found[-1].id, where)
         if len(place_of) < len(found):
             raise UserError(
