@@ -48,7 +48,9 @@ def write_market(config: MarketConfig, folder: Path) -> None:
         people, fresh = (make_people(postings, config, words, stream=stream) for stream in (1, 2))
         short = [p for p in short if words.pattern.search(p.description)]
     if not short:
-        raise UserError(f"{config.posts}: no post of at most {config.max_characters} characters can be used. Give others.")
+        raise UserError(
+            f"{config.posts}: no post of at most {config.max_characters} characters can be used. Give others."
+        )
     chosen = np.sort(rng.permutation(len(short))[: config.n_postings])
     make_folder(folder)
     save_postings(folder / JOBS, [short[i] for i in chosen])
