@@ -268,6 +268,20 @@ def test_a_streamed_row_longer_than_every_bucket_is_refused():
         next(make_loader(Long(TOKENIZER)))
 
 
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_stream_that_ends_is_refused_in_one_line(prefetch):
+    class Ending(Stream):
+        rows = iter([Chat(0, "a", "b")] * 5)
+
+        def sample_item(self, rng):
+            return self.encode(next(self.rows))
+
+    loader = make_loader(Ending(TOKENIZER), batch_size=4, prefetch=prefetch)
+    next(loader)
+    with pytest.raises(UserError, match="Ending has ended, and a stream must not"):
+        next(loader)
+
+
 def test_an_empty_dataset_is_refused():
     with pytest.raises(UserError, match="the dataset has no rows"):
         make_loader(make_dataset(0))

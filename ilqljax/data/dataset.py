@@ -128,6 +128,17 @@ class IterableRLDataset(RLDataset, ABC):
     def sample_item(self, rng: np.random.Generator) -> DataPoint:
         """Return a row drawn with `rng` and nothing else, so that a stream can be resumed."""
 
+    def draw_item(self, rng: np.random.Generator) -> DataPoint:
+        """Return `sample_item`'s row; where the supply has ended (`StopIteration`), raise a `UserError`."""
+        try:
+            return self.sample_item(rng)
+        except StopIteration as error:
+            raise UserError(
+                f"{type(self).__name__} has ended, and a stream must not: sample_item draws any number of rows. Start "
+                "again in it where its source ends, or give a list of dialogues (ObservationDataset), which is read "
+                "in epochs."
+            ) from error
+
 
 class ObservationDataset(ListRLDataset):
     """Hold given dialogues, tokenized once.

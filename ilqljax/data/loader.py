@@ -235,7 +235,7 @@ def make_train_loader(
 
         def load_batch(step: int) -> Batch:
             places = range(step * batch_size, (step + 1) * batch_size)
-            points = [dataset.sample_item(np.random.default_rng((seed, place))) for place in places]
+            points = [dataset.draw_item(np.random.default_rng((seed, place))) for place in places]
             return batches.collate(batches.take_share(points), np.asarray([point.sizes for point in points]))
 
     else:

@@ -93,6 +93,19 @@ class TensorBoardWriter:
             self._writer.add_scalar(name, float(value), int(step))
 
 
+def import_wandb() -> Any:
+    """Return the module `wandb`; a `UserError` where it is not installed."""
+    try:
+        import wandb
+    except ModuleNotFoundError as error:
+        if error.name != "wandb":
+            raise
+        raise UserError(
+            "config.wandb.use_wandb needs wandb. Run: pip install 'ilqljax[wandb]', or set it to false."
+        ) from error
+    return wandb
+
+
 class WandbWriter:
     """Log to Weights & Biases."""
 
@@ -102,14 +115,7 @@ class WandbWriter:
         The mode is "online", "offline" (sync later with `wandb sync`) or "disabled"; "" follows WANDB_MODE.
         """
         check_known(("online", "offline", "disabled", ""), **{"config.wandb.mode": mode})
-        try:
-            import wandb
-        except ModuleNotFoundError as error:
-            if error.name != "wandb":
-                raise
-            raise UserError(
-                "config.wandb.use_wandb needs wandb. Run: pip install 'ilqljax[wandb]', or set it to false."
-            ) from error
+        wandb = import_wandb()
         directory.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
             project=project, dir=str(directory), name=name, resume="allow", mode=mode or None, config=dict(config)

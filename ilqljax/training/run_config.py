@@ -219,6 +219,17 @@ def complete_config(config: Section, *, imports: bool = True) -> ConfigDict:
     return ConfigDict(plain | filled)
 
 
+def find_long_warmups(config: Section, overrides: Mapping[str, Any]) -> dict[str, int]:
+    """Return each stage's `warmup_steps` that the config set and that the user's `total_steps` has made too long.
+
+    A warm-up of more than half of the steps is too long, where the overrides have the steps and not the warm-up.
+    """
+    own = {name: config[name] for name in _STAGES if f"{name}.total_steps" in overrides}
+    given = {name for name in own if f"{name}.warmup_steps" in overrides}
+    long = {name: stage for name, stage in own.items() if 2 * stage["warmup_steps"] > stage["total_steps"] > 0}
+    return {name: stage["warmup_steps"] for name, stage in long.items() if name not in given}
+
+
 def read_run_config(config: Section) -> RunConfig:
     """Check a config, completed or not, with the values of its options, and return it typed."""
     values = to_plain(complete_config(config))
