@@ -126,6 +126,16 @@ class WandbWriter:
         self._run.log({name: float(value) for name, value in metrics.items()}, step=int(step))
 
 
+def measure_peak_memory() -> float | None:
+    """Return the most memory that this process has held, in GB; None where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
 class NonFiniteError(UserError, FloatingPointError):
     """Report a loss, or parameters, that became NaN or infinite."""
 
