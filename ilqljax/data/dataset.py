@@ -27,9 +27,11 @@ class RLDataset:
 
     Attributes:
         group_size: rows that belong together: rows n group_size to (n + 1) group_size - 1 share a batch, side by side.
+        as_paid: whether the rewards are what the environment pays, so that dialogues that are played compare with them.
     """
 
     group_size: int = 1
+    as_paid: bool = True
 
     def __init__(
         self,

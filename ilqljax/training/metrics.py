@@ -269,6 +269,7 @@ class Recorder:
         self.settings, self.writers, self.bar, self.compilations = settings, writers, bar, compilations
         self.pace = Pace()
         self._held: tuple[int, Mapping[str, Any]] | None = None
+        self._losses: list[float] = []
 
     def push(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Take over a step's scalars, and record those of the step before."""
@@ -287,12 +288,18 @@ class Recorder:
         for name, value in values.items():
             if (name == "loss" or name.endswith("_loss")) and not math.isfinite(value):
                 raise NonFiniteError(f"{name} is {value} at step {step}")
+        self._losses.append(values["loss"])
         work = {"tokens": values["tokens"], "flops": values.pop("flops")}
         self.bar.update(step, loss=values["loss"], **work)
         self.pace.count(waited=values.pop("data_wait"), **work)
         if step % self.settings.log_every == 0 or step == self.settings.total_steps:
             found = values | self.pace.read() | self.compilations.read()
             self.write(step, {f"train/{name}": value for name, value in found.items()})
+
+    def take_mean_loss(self) -> dict[str, float]:
+        """Return the mean training loss of the steps recorded since the last call, by name; {} where there is none."""
+        losses, self._losses = self._losses, []
+        return {"train/loss": sum(losses) / len(losses)} if losses else {}
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Have all writers write."""

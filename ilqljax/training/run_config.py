@@ -52,6 +52,8 @@ class TrainConfig(OptimConfig):
         n_rollouts: environments that the policy acts in at each evaluation; 0 for none.
         keep_hidden: a critic on a frozen trunk (`config.model.frozen_value`) has its rows' hidden states computed once
             and kept, in bfloat16, in `~/.cache/ilqljax/hidden`; False runs the trunk at every step.
+        stop_after: evaluations in a row without a better one that end the stage; 0 for never. Better is a lower
+            validation loss or, for a critic that is played (`n_rollouts`), a higher return.
         select: which checkpoint the next stage and the final judgement use: "best" (validation loss for a policy,
             rollouts' return for a critic) or "last".
         target: how target networks follow.
@@ -79,6 +81,7 @@ class TrainConfig(OptimConfig):
     log_every: int = 10
     n_rollouts: int = 32
     keep_hidden: bool = True
+    stop_after: int = 0
     select: str = "last"
     target: TargetConfig = field(default_factory=TargetConfig)
     loss: dict = field(default_factory=dict)
@@ -92,7 +95,7 @@ class TrainConfig(OptimConfig):
         check_known(("best", "last"), select=self.select)
         steps = ("eval_every", "save_every", "log_every", "keep_last")
         check_range(self, "[1, inf)", *steps, "batch_size", "accumulate_steps", "sort_window")
-        check_range(self, "[0, inf)", "n_rollouts", "keep_best", "keep_every")
+        check_range(self, "[0, inf)", "n_rollouts", "keep_best", "keep_every", "stop_after")
         if self.select == "best" and not self.keep_best:
             raise UserError("select='best' needs the best checkpoint, and keep_best=0 does not keep it. Set it to 1.")
         if not self.length_buckets:
