@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from ilqljax.data.step_rewards import StepRewards
 from ilqljax.data.tokenizer import AGENT_END, AGENT_START, DIALOGUE_END, ENV_END, ENV_START, Tokenizer
 from ilqljax.data.types import Array, Batch, Transitions
 from ilqljax.errors import UserError
@@ -209,9 +210,9 @@ class DataPoint:
         """Tokenize a dialogue and mark its states, actions and rewards.
 
         `token_reward` is paid for every action token; an utterance's reward r becomes (r - reward_shift) *
-        reward_scale; `max_length` is the most tokens that a row may have, 0 for no limit, and `too_long` says what a
-        longer one loses: "cut" or "drop". It is a `UserError` if a reward is not finite, or the dialogue cannot be cut
-        down.
+        reward_scale, and `StepRewards` are paid at their tokens, the shift where the utterance ends. `max_length` is
+        the most tokens that a row may have, 0 for no limit, and `too_long` says what a longer one loses: "cut" or
+        "drop". It is a `UserError` if a reward is not finite, or the dialogue cannot be cut down.
         """
         said, terminal = obs.to_sequence()
         sequence = [(text, None if r is None else (r - reward_shift) * reward_scale) for text, r in said]
@@ -228,8 +229,13 @@ class DataPoint:
         positions = [np.arange(start, end, dtype=np.int32) for start, end in agent_spans]
         # Copies in double precision: the utterance rewards are added to them.
         earned = [np.array(token_reward(tokens[span + 1]), np.float64) for span in positions]
-        for rewards, utterance_reward in zip(earned, (r for _, r in sequence if r is not None), strict=True):
-            rewards[-1] += utterance_reward
+        spoken = [utterance for utterance in said if utterance[1] is not None][n_turns - len(earned) :]
+        for rewards, (text, given) in zip(earned, spoken, strict=True):
+            if isinstance(given, StepRewards):
+                rewards += given.place(text, tokenizer) * reward_scale
+                rewards[-1] -= reward_shift * reward_scale
+            else:
+                rewards[-1] += (given - reward_shift) * reward_scale
         action_idxs = np.concatenate([np.zeros(0, np.int32), *positions])
         last = np.asarray([len(tokens) - 1], np.int32)
         return cls(

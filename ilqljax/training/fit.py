@@ -298,7 +298,7 @@ def read_dialogues(given: Iterable[Any]) -> list[Dialogue]:
             case Dialogue():
                 found.append(one)
             case (str(prompt), str(text), Real() as reward):
-                found.append(ListDialogue([(prompt, None), (text, float(reward))]))
+                found.append(ListDialogue([(prompt, None), (text, reward)]))
             case _:
                 shape = "(prompt, text, reward), or ListDialogue([(text, its reward or None), ...])"
                 raise UserError(f"dialogue {len(found)} is {repr(one)[:EXCERPT]}. Give {shape}.")
