@@ -37,6 +37,7 @@ def test_a_completed_config_is_complete_and_typed(path):
         ({"model": {"name": "gpt3"}}, r"config\.model\.name='gpt3' is not a known model\. Did you mean 'gpt2'"),
         ({"model": {"name": "gpt2", "vocab_size": 3}}, r"config\.model\.vocab_size is not an option of model 'gpt2'"),
         ({"algorithm": "iql"}, "algorithm='iql' is unknown"),
+        ({"seed": -1}, r"seed=-1 is out of range"),
         ({"seed": 0.5}, r"config\.seed=0\.5 is of type float"),
         ({"train": {"loss": {"expectil": 0.7}}}, "expectil"),
     ],

@@ -155,7 +155,7 @@ class RunConfig:
     grace_seconds: float = 25.0
 
     def __post_init__(self) -> None:
-        check_range(self, "[0, inf)", "grace_seconds")
+        check_range(self, "[0, inf)", "grace_seconds", "seed")
 
     @property
     def options(self) -> tuple[Algorithm, Any]:
