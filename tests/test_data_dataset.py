@@ -118,6 +118,14 @@ def test_rewards_that_differ_by_rounding_alone_keep_their_unit(reward):
     assert infer_reward_scaling(talks[1:]) == (reward, 1.0)
 
 
+@pytest.mark.parametrize("longer", [[("a", -1.0), ("b", None), ("a", -1.0)], [("a", None)]])
+def test_rewards_of_dialogues_of_unequal_length_are_scaled_alone_and_stay_in_order(longer):
+    talks = [ListDialogue([("q", None), ("a", reward)]) for reward in (-1.0, -3.0)] + [ListDialogue(longer)]
+    shift, scale = infer_reward_scaling(talks)
+    rewards = np.array([r for talk in talks for _, r in talk.sequence if r is not None])
+    assert (shift, scale) == (0.0, pytest.approx(1.0 / rewards.std()))
+
+
 def test_nothing_to_standardise_is_refused():
     with pytest.raises(UserError, match="no utterance of an agent with a reward"):
         infer_reward_scaling([])

@@ -149,6 +149,15 @@ def test_a_clone_that_plays_worse_than_its_data_is_warned_of(caplog, algorithm, 
     assert told == warned
 
 
+def test_a_run_says_what_its_rewards_were_multiplied_by(caplog):
+    rows = ObservationDataset([answer("a", "b", -1.0), answer("b", "a", 0.0)], TOKENIZER, reward_shift=-0.5)
+    with caplog.at_level("INFO", logger="ilqljax"):
+        make_stage("bc", make_learner("bc", MODEL, {}), SETTINGS, ROWS)
+        assert not caplog.records
+        make_stage("bc", make_learner("bc", MODEL, {}), SETTINGS, rows)
+    assert caplog.messages == ["bc: rewards are those of the dialogues less -0.5, times 1"]
+
+
 def test_stopping_early_needs_something_to_evaluate():
     settings = dataclasses.replace(SETTINGS, stop_after=2)
     with pytest.raises(UserError, match=r"stop_after=2 needs something to evaluate\. Give validation rows"):

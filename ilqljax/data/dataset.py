@@ -204,16 +204,19 @@ class ObservationDataset(ListRLDataset):
 
 
 def infer_reward_scaling(observations: Iterable[Dialogue]) -> tuple[float, float]:
-    """Return the (reward_shift, reward_scale) that give utterance rewards mean 0 and standard deviation 1.
+    """Return the (reward_shift, reward_scale) that give utterance rewards standard deviation 1 and mean 0.
 
+    Where a dialogue has not one reward, the mean stays: a shift is paid once an utterance, and would pay for length.
     Equal rewards, and those that differ by no more than rounding, keep their unit: the scale is then 1. Infer it from
     training dialogues only; they must have rewards.
     """
-    rewards = np.asarray([r for obs in observations for _, r in obs.to_sequence()[0] if r is not None], np.float64)
+    paid = [[r for _, r in one.to_sequence()[0] if r is not None] for one in observations]
+    rewards = np.asarray([r for each in paid for r in each], np.float64)
     if not len(rewards):
         raise UserError("there is no utterance of an agent with a reward: give dialogues, and their rewards")
     if not np.isfinite(rewards).all():
         raise UserError(f"a reward is {rewards[~np.isfinite(rewards)][0]}: give the agent's utterances finite numbers")
     deviation = float(rewards.std())
     is_rounding = deviation <= ROUNDING * np.abs(rewards).max()
-    return float(rewards.mean()), 1.0 if is_rounding else 1.0 / deviation
+    shift = float(rewards.mean()) if all(len(each) == 1 for each in paid) else 0.0
+    return shift, 1.0 if is_rounding else 1.0 / deviation

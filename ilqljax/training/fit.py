@@ -314,8 +314,6 @@ def make_rows(given: Iterable[Any], tokenizer: Tokenizer | None, model: ValueLM 
     if size.vocab_size != tokenizer.vocab_size:
         raise UserError(f"model: {size.vocab_size} ids, tokenizer: {tokenizer.vocab_size}. Give two of one vocabulary.")
     shift, scale = infer_reward_scaling(dialogues)
-    if any(sum(reward is not None for _, reward in one) != 1 for one in said):
-        shift = 0.0  # it would pay for length
     return ObservationDataset(dialogues, tokenizer, max_length=size.n_positions, reward_shift=shift, reward_scale=scale)
 
 

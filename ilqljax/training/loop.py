@@ -126,6 +126,9 @@ def make_stage(
         )
     watched = None if validation is None else transform.apply(validation)
     stage = Stage(name, learner, settings, transform, transformed, watched)
+    if (transformed.reward_shift, transformed.reward_scale) != (0.0, 1.0):
+        applied = "%s: rewards are those of the dialogues less %.6g, times %.6g"
+        logger.info(applied, name, transformed.reward_shift, transformed.reward_scale)
     # A row that fits no bucket must stop the run here, not after the stage before it.
     for data in (transformed, watched):
         if isinstance(data, ListRLDataset):
