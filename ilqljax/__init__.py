@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what `_HOMES` says, for editors and type checkers
     from ilqljax.config import register
     from ilqljax.data.dataset import ObservationDataset
+    from ilqljax.data.step_rewards import StepRewards
     from ilqljax.data.tokenizer import CharacterTokenizer, load_tokenizer, train_bpe
     from ilqljax.decoding.generate import DecodeConfig
     from ilqljax.decoding.policy import TextPolicy
@@ -28,15 +29,16 @@ if TYPE_CHECKING:  # what `_HOMES` says, for editors and type checkers
 
 __all__ = [
     "GPT2", "CharacterTokenizer", "DecodeConfig", "Fitted", "FrameAudit", "GPT2Config", "LanguageEnvironment",
-    "LanguageObservation", "ListDialogue", "Llama", "LlamaConfig", "ObservationDataset", "Policy", "TargetConfig",
-    "TextPolicy", "TrainConfig", "UserError", "ValueLM", "ValueLMConfig", "audit_frame", "evaluate_run", "fit",
-    "interact_environments", "load_fitted", "load_model", "load_run_config", "load_tokenizer", "make_policy",
-    "open_run", "plan_run", "register", "train_bpe", "train_run",
+    "LanguageObservation", "ListDialogue", "Llama", "LlamaConfig", "ObservationDataset", "Policy", "StepRewards",
+    "TargetConfig", "TextPolicy", "TrainConfig", "UserError", "ValueLM", "ValueLMConfig", "audit_frame", "evaluate_run",
+    "fit", "interact_environments", "load_fitted", "load_model", "load_run_config", "load_tokenizer",
+    "make_policy", "open_run", "plan_run", "register", "train_bpe", "train_run",
 ]  # fmt: skip
 _HOMES = {
     # A task: what is observed, who answers, who acts, and its rows.
     "envs.base": "LanguageEnvironment LanguageObservation ListDialogue Policy interact_environments",
     "data.dataset": "ObservationDataset",
+    "data.step_rewards": "StepRewards",
     "data.tokenizer": "CharacterTokenizer load_tokenizer train_bpe",
     # A model, trained in memory, and acting.
     "training.fit": "Fitted fit load_fitted",

@@ -8,7 +8,6 @@ differs between algorithms is in `ilqljax.rl.algorithms`; each training is one c
 
 import logging
 import os
-import resource
 import shlex
 import sys
 import time
@@ -44,7 +43,13 @@ from ilqljax.training.evaluation import (
 )
 from ilqljax.training.export import export_policy, save_card
 from ilqljax.training.loop import Stage, Start, say, train_stage
-from ilqljax.training.metrics import JsonlWriter, MetricWriter, TensorBoardWriter, WandbWriter
+from ilqljax.training.metrics import (
+    JsonlWriter,
+    MetricWriter,
+    TensorBoardWriter,
+    WandbWriter,
+    measure_peak_memory,
+)
 from ilqljax.training.plan import Plan, plan_run
 from ilqljax.training.processes import broadcast_from_leader, gather_networks, is_first_process
 from ilqljax.training.run_config import RunConfig, load_run_config
@@ -98,8 +103,9 @@ def train(
         except KeyboardInterrupt:
             say(describe_end(run_dir, list(plan.stages), lost=ending.lost))
             raise
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    say(f"everything is in {run_dir} (total {time.monotonic() - started:.0f} s, peak memory {peak:.2f} GB)")
+    peak = measure_peak_memory()
+    memory = "" if peak is None else f", peak memory {peak:.2f} GB"
+    say(f"everything is in {run_dir} (total {time.monotonic() - started:.0f} s{memory})")
     return run_dir
 
 

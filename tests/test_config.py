@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from ilqljax.config import (
     BuildContext,
@@ -27,6 +28,7 @@ from ilqljax.config.files import (
     load_config_json,
     read_overrides,
     save_config_json,
+    split_arg,
 )
 from ilqljax.config.sections import NO_OPTION
 from ilqljax.errors import UserError, check_range, find_close
@@ -451,3 +453,74 @@ def test_whole_numbers_may_be_written_with_an_exponent():
     assert read_overrides(config, given) == ["--config.train.steps=1000", "--config.train.steps=15", *given[2:]]
     same = ["--config.train.lr=1e3", "--config.train.name=1e3", "--config.on=1e3", "--config.train.steps", "1e3"]
     assert read_overrides(config, same) == same
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.py,b.py", ("a.py", "b.py")),
+        ("a.py", ("a.py",)),
+        (r"C:\a.py,mine/b c.py", (r"C:\a.py", "mine/b c.py")),
+        ("('a.py','b.py')", ("a.py", "b.py")),
+        ("1,2", ("1", "2")),
+        ("", ()),
+        ("None", ()),
+    ],
+)
+def test_a_list_with_commas_is_a_tuple_of_texts(text, expected):
+    assert override({"imports": ("x",)}, f"imports={text}").imports == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("64,128", (64, 128)), ("64,", (64,)), ("", ()), ("a,b", ("a", "b")), ("64,b", ("64", "b"))]
+)
+def test_numbers_of_a_list_stay_numbers(text, expected):
+    assert override({"buckets": ()}, f"buckets={text}").buckets == expected
+
+
+def test_none_is_the_empty_text_and_no_number():
+    assert override({"run_dir": "runs/a"}, "run_dir=None").run_dir == ""
+    for values in ({"seed": 1}, {"lr": 0.1}, {"on": True}):
+        (key, value), *_ = values.items()
+        with pytest.raises(UserError, match=rf"--config.{key}=None: the option is {value} and cannot be None"):
+            override(values, f"{key}=None")
+
+
+@pytest.mark.parametrize("text", [r"C:\runs\a", "/a:b/c", "D:/a b"])
+def test_a_path_with_a_colon_is_read_as_it_is(text):
+    assert override({"resume": ""}, f"resume={text}").resume == text
+
+
+def override(values: dict, *given: str) -> ConfigDict:
+    """Return a config with the overrides of a command line, as the train program reads them."""
+    config = ConfigDict(values)
+    words = ["program", *read_overrides(config, [f"--config.{each}" for each in given])]
+    held = flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, flag_values=held, sys_argv=words)
+    held(words)
+    return held.config
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "arg"),
+    [
+        (r"C:\mine\task.py:bc", r"C:\mine\task.py", "bc"),
+        (r"C:\mine\task.py", r"C:\mine\task.py", ""),
+        ("D:/mine/task.py:", "D:/mine/task.py", ""),
+        ("workable:bc,tiny", "workable", "bc,tiny"),
+        ("c:bc", "c", "bc"),
+        ("task.py:a:b", "task.py", "a:b"),
+    ],
+)
+def test_the_drive_of_a_path_is_not_a_configs_argument(text, name, arg):
+    split, colon, rest = split_arg(text)
+    assert (split, rest) == (name, arg)
+    assert bool(colon) == (text != name)
+
+
+def test_a_colon_in_the_name_of_a_config_file_is_not_its_argument(tmp_path):
+    path = tmp_path / "a:b" / "task.py"
+    path.parent.mkdir()
+    path.write_text("def get_config(arg='none'):\n    return arg\n")
+    assert load_config_file(f"{path}:bc") == "bc"
+    assert load_config_file(str(path)) == "none"

@@ -8,7 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ilqljax.data.datapoint import DataPoint, collate, encode_prompt, extend_buckets
+from ilqljax.data.datapoint import (
+    DataPoint,
+    can_cut,
+    collate,
+    drop_old_turns,
+    encode_prompt,
+    extend_buckets,
+    fit_prompt,
+)
 from ilqljax.data.tokenizer import CharacterTokenizer
 from ilqljax.envs.base import LanguageObservation
 from ilqljax.errors import UserError
@@ -103,7 +111,7 @@ def test_the_alignment_table_of_the_docstring():
     assert point.utterance_rewards.tolist() == [2]
     assert point.utterance_state_idxs.tolist() == [3, 6]
     assert point.utterance_terminals.tolist() == [0, 1]
-    assert point.metadata == {"id": 7, "truncated_tokens": 0}
+    assert point.metadata == {"id": 7, "truncated_tokens": 0, "dropped_turns": 0}
 
 
 def test_the_truncation_table_of_the_docstring():
@@ -150,6 +158,33 @@ def test_later_environment_utterances_are_never_cut():
 def test_where_the_agent_speaks_first_the_first_environment_utterance_is_cut():
     point = make_point(("a", 1.0), ("bcd", None), ("e", 1.0), max_length=9)
     assert point.tokens.tolist() == to_ids("<a> a </a> c d </s> e </a> </eod>")
+
+
+LONG = (("ab", None), ("c", 1.0), ("d", None), ("e", 2.0))
+
+
+@pytest.mark.parametrize(("max_length", "left"), [(0, LONG), (11, LONG), (10, LONG[2:]), (6, LONG[2:]), (5, LONG[2:])])
+def test_the_table_of_turns_that_are_left(max_length, left):
+    assert drop_old_turns(LONG, True, TOKENIZER, max_length=max_length, keep_action=True) == left
+
+
+def test_a_row_that_drops_its_old_turns_is_that_of_the_dialogue_without_them():
+    row = make_point(*LONG, max_length=10, too_long="drop")
+    short = make_point(*LONG[2:])
+    for name in ("tokens", "action_idxs", "state_idxs", "rewards", "terminals", "utterance_rewards"):
+        np.testing.assert_array_equal(getattr(row, name), getattr(short, name))
+    assert row.raw == make_point(*LONG).raw
+    assert (row.metadata["dropped_turns"], row.metadata["truncated_tokens"]) == (1, 0)
+    assert make_point(*LONG, too_long="drop").metadata["dropped_turns"] == 0
+
+
+def test_the_newest_turn_of_a_row_stays_and_is_cut():
+    talk = (("a", None), ("b", 1.0), ("cd", None), ("e", 2.0), ("f", None))
+    row = make_point(*talk, max_length=7, too_long="drop")
+    assert row.tokens.tolist() == to_ids("<s> </s> e </a> f </s> </eod>")
+    assert (row.metadata["dropped_turns"], row.metadata["truncated_tokens"]) == (1, 2)
+    with pytest.raises(UserError, match="nothing else may be cut"):
+        make_point(*talk, max_length=6, too_long="drop")
 
 
 def test_an_unfinished_dialogue_ends_at_its_last_token_and_bootstraps():
@@ -220,6 +255,34 @@ def test_a_prompt_is_the_start_of_the_row_it_leads_to():
 def test_a_prompt_is_truncated_from_the_front():
     prompt = encode_prompt(Chat([("abcd", None)], False), TOKENIZER, max_length=4)
     assert prompt.tolist() == to_ids("<s> c d </s>")
+
+
+ASKED = (("ab", None), ("c", 1.0), ("d", None), ("e", 2.0), ("fg", None))
+
+
+@pytest.mark.parametrize(
+    ("too_long", "max_length", "shown", "n_dropped"),
+    [
+        ("cut", 13, "<s> a b </s> c </a> d </s> e </a> f g </s>", 0),
+        ("cut", 11, "<s> </s> c </a> d </s> e </a> f g </s>", 0),
+        ("cut", 10, "<s> d </s> e </a> f g </s>", 1),
+        ("drop", 12, "<s> d </s> e </a> f g </s>", 1),
+        ("drop", 7, "<s> f g </s>", 2),
+        ("drop", 3, "<s> g </s>", 2),
+    ],
+)
+def test_a_prompt_that_is_too_long_loses_a_start_or_whole_old_turns(too_long, max_length, shown, n_dropped):
+    prompt, n = fit_prompt(Chat(ASKED, False), TOKENIZER, max_length=max_length, too_long=too_long)
+    assert (prompt.tolist(), n) == (to_ids(shown), n_dropped)
+
+
+def test_an_agent_that_alone_speaks_may_lose_all_it_said():
+    prompt, n = fit_prompt(Chat([("abc", 1.0), ("d", 1.0)], False), TOKENIZER, max_length=2)
+    assert (prompt.tolist(), n) == (to_ids("<a>"), 2)
+
+
+def test_whether_a_cut_is_enough():
+    assert [can_cut(ASKED, TOKENIZER, max_length=n) for n in (0, 13, 11, 10)] == [True, True, True, False]
 
 
 def test_a_finished_dialogue_has_no_prompt():

@@ -72,6 +72,17 @@ def test_truncated_rows_and_tokens_are_counted():
     assert dataset.get_item(0).rewards.tolist() == [0, -10]
 
 
+def test_dropped_turns_are_counted_and_told_of(caplog):
+    talk = ListDialogue([("a", None), ("b", -1.0), ("c", None), ("d", -2.0)])
+    with caplog.at_level("INFO", logger="ilqljax"):
+        dataset = ObservationDataset([talk, CHATS[2]], TOKENIZER, max_length=9, too_long="drop")
+    assert (dataset.n_dropped_turns, dataset.get_item(0).utterance_rewards.tolist()) == (1, [-2.0])
+    assert "1 of 2 dialogues are longer than max_length=9 and lost their oldest turns, 1 in all" in caplog.text
+    assert dataset.with_view(lambda dialogue: dialogue).n_dropped_turns == 1
+    with pytest.raises(UserError, match=r"too_long='end' is unknown\. Known: cut, drop"):
+        ObservationDataset([talk], TOKENIZER, too_long="end")
+
+
 def test_a_dialogue_that_cannot_be_cut_is_named():
     with pytest.raises(UserError, match="observation 1: the dialogue has 8 tokens and max_length=5"):
         ObservationDataset([Chat("a", "", 0.0), Chat("ab", "bb", -30.0)], TOKENIZER, max_length=5)
@@ -105,6 +116,14 @@ def test_rewards_that_differ_by_rounding_alone_keep_their_unit(reward):
     if reward:
         assert infer_reward_scaling(talks)[1] == 1.0
     assert infer_reward_scaling(talks[1:]) == (reward, 1.0)
+
+
+@pytest.mark.parametrize("longer", [[("a", -1.0), ("b", None), ("a", -1.0)], [("a", None)]])
+def test_rewards_of_dialogues_of_unequal_length_are_scaled_alone_and_stay_in_order(longer):
+    talks = [ListDialogue([("q", None), ("a", reward)]) for reward in (-1.0, -3.0)] + [ListDialogue(longer)]
+    shift, scale = infer_reward_scaling(talks)
+    rewards = np.array([r for talk in talks for _, r in talk.sequence if r is not None])
+    assert (shift, scale) == (0.0, pytest.approx(1.0 / rewards.std()))
 
 
 def test_nothing_to_standardise_is_refused():

@@ -164,6 +164,58 @@ def test_a_run_may_resume_on_another_number_of_hosts():
     assert [*rows[0], *rows[1]] == list_rows([next(alone)])[0]
 
 
+def list_after(loader, n):
+    """Return the rows of the next n batches, in order."""
+    return [row for rows in list_rows(take(loader, n)) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options"),
+    [
+        (make_dataset(20), {}),
+        (make_dataset(21), {"sort_window": 2}),
+        (make_dataset(3), {}),
+        (Stream(TOKENIZER), {}),
+    ],
+    ids=["list", "sorted", "small", "stream"],
+)
+def test_a_resumed_run_with_another_batch_size_goes_on_in_the_order_of_rows(dataset, options):
+    unbroken = list_after(make_loader(dataset, **options), 18)  # 72 rows
+    first = make_loader(dataset, **options)
+    seen = list_after(first, 3)
+    second = make_loader(dataset, batch_size=6, **options)
+    second.set_state(json.loads(json.dumps(first.get_state())))
+    seen += list_after(second, 2)
+    third = make_loader(dataset, batch_size=6, **options)
+    third.set_state(json.loads(json.dumps(second.get_state())))
+    seen += list_after(third, 3)
+    last = make_loader(dataset, batch_size=3, **options)
+    last.set_state(json.loads(json.dumps(third.get_state())))
+    seen += list_after(last, 10)
+    assert seen == unbroken
+    assert last.get_state()["next_step"] == 18
+
+
+def test_a_batch_size_that_is_changed_and_changed_back_leaves_the_state_as_it_was():
+    dataset = make_dataset(20)
+    first, other, unbroken = make_loader(dataset), make_loader(dataset, batch_size=2), make_loader(dataset)
+    other.set_state(first.get_state())
+    first.set_state(other.get_state())
+    assert first.get_state() == unbroken.get_state()
+
+
+def test_the_table_of_the_docstring_resumed_with_another_batch_size():
+    dataset = ObservationDataset([Chat(i, "a" * (i + 1), "b") for i in range(10)], TOKENIZER)
+    first = make_loader(dataset, batch_size=2, seed=0, sort_window=2)
+    before = list_rows(take(first, 2))
+    second = make_loader(dataset, batch_size=3, seed=0, sort_window=2)
+    second.set_state(first.get_state())
+    shown = [
+        " ".join(f"({' '.join(map(str, rows))})" for rows in each) for each in (before, list_rows(take(second, 2)))
+    ]
+    assert " | ".join(shown) in loader.__doc__
+
+
 def test_masks_are_the_rows_own_lengths():
     dataset = make_dataset(20)
     for batch, rows in ((b, list_rows([b])[0]) for b in take(make_loader(dataset), 10)):
@@ -266,6 +318,20 @@ def test_a_streamed_row_longer_than_every_bucket_is_refused():
 
     with pytest.raises(UserError, match=r"a row has 104 tokens and the largest of length_buckets=\(16, 32, 64\) is 64"):
         next(make_loader(Long(TOKENIZER)))
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_stream_that_ends_is_refused_in_one_line(prefetch):
+    class Ending(Stream):
+        rows = iter([Chat(0, "a", "b")] * 5)
+
+        def sample_item(self, rng):
+            return self.encode(next(self.rows))
+
+    loader = make_loader(Ending(TOKENIZER), batch_size=4, prefetch=prefetch)
+    next(loader)
+    with pytest.raises(UserError, match="Ending has ended, and a stream must not"):
+        next(loader)
 
 
 def test_an_empty_dataset_is_refused():

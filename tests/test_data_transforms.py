@@ -37,6 +37,23 @@ class Stream(IterableRLDataset):
         return self.encode(ANSWERS[rng.integers(len(ANSWERS))])
 
 
+class Ending(IterableRLDataset):
+    """Draw from an iterator, which ends."""
+
+    def __init__(self, rows):
+        super().__init__(TOKENIZER)
+        self.rows = iter(rows)
+
+    def sample_item(self, rng):
+        return self.encode(next(self.rows))
+
+
+def test_a_stream_that_ends_is_refused_in_one_line():
+    for transform in (BestRows, ReturnLabels):
+        with pytest.raises(UserError, match=r"Ending has ended, and a stream must not.*ObservationDataset"):
+            transform.fit(Ending(ANSWERS), FilteredBCConfig(top_fraction=0.5))
+
+
 # The best rows.
 
 

@@ -1,5 +1,7 @@
 """A policy in text: batches that do not matter, prompts that are too long, and what is refused."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,6 +94,26 @@ def test_prompt_too_long_loses_its_start(networks):
     ((tokens, lengths),) = policy.generate.calls
     assert lengths.tolist() == [N_POSITIONS - N_NEW]
     assert tokens[0].tolist() == [TOKENIZER.bos_id, *TOKENIZER.encode("qrstuvwxyz"), TOKENIZER.eos_id]
+
+
+@dataclass(frozen=True)
+class Grown(Said):
+    """Three things were said, of which two by the environment."""
+
+    def to_sequence(self):
+        return [("abcdef", None), ("gh", -1.0), (self.text, None)], self.over
+
+
+@pytest.mark.parametrize(("too_long", "room"), [("cut", True), ("drop", True), ("end", False)])
+def test_old_turns_of_a_dialogue_that_grew_too_long_are_left_out_and_counted(networks, too_long, room):
+    policy = record(networks)
+    policy.too_long = too_long
+    fitting, grown = Grown("ijk"), Grown("ijklmno")
+    assert policy.has_room(fitting) and policy.has_room(grown) == room
+    policy.act_batch([fitting, grown, grown])
+    assert policy.n_dropped_turns == {"cut": 2, "drop": 3, "end": 2}[too_long]
+    (tokens, lengths), *_ = policy.generate.calls
+    assert tokens[-1, : lengths[-1]].tolist() == [TOKENIZER.bos_id, *TOKENIZER.encode("ijklmno"), TOKENIZER.eos_id]
 
 
 def test_prompt_that_just_fits_is_whole(networks):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ilqljax.decoding.options import SMALLEST_TEMPERATURE, DecodeConfig
 from ilqljax.decoding.sampling import advantage_term, filter_logits, sample_tokens
 
 PROBABILITIES = np.array([[0.1, 0.4, 0.2, 0.3]], np.float32)
@@ -51,6 +52,22 @@ def test_temperature_divides_the_logits():
 
 def test_temperature_zero_leaves_the_logits():
     np.testing.assert_array_equal(filter_logits(LOGITS, temperature=0.0), filter_logits(LOGITS))
+
+
+@pytest.mark.parametrize("temperature", [SMALLEST_TEMPERATURE, 1e-4, 1e-2])
+@pytest.mark.parametrize("options", [{}, {"top_k": 2}, {"top_p": 0.5}])
+def test_temperatures_towards_zero_draw_what_greedy_takes(temperature, options):
+    logits = 40.0 * jax.random.normal(jax.random.key(0), (64, 50))
+    scores = filter_logits(logits, temperature=temperature, **options)
+    assert not jnp.isnan(scores).any()
+    drawn = sample_tokens(jax.random.split(jax.random.key(1), 64), scores, greedy=False)
+    np.testing.assert_array_equal(drawn, logits.argmax(-1))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-7, 1e-40, 5e-324])
+def test_a_temperature_that_single_precision_cannot_divide_by_is_greedy(temperature):
+    assert DecodeConfig(temperature=temperature).temperature == 0.0
+    assert DecodeConfig(temperature=SMALLEST_TEMPERATURE).temperature == SMALLEST_TEMPERATURE
 
 
 def slow_filter(logits, *, temperature, top_k, top_p):

@@ -96,6 +96,15 @@ def test_batched_interaction_continues_given_observations():
     assert [len(turns) for _, turns in results] == [2, 1]
 
 
+def test_a_dialogue_that_the_policy_has_no_room_for_is_left_and_the_others_go_on():
+    class Brief(Counter):
+        def has_room(self, obs):
+            return len(obs.sequence) < 3
+
+    results = interact_environments([Countdown(1), Countdown(4), Countdown(2)], Brief())
+    assert [len(turns) for _, turns in results] == [1, 2, 2]
+
+
 def test_no_environments_give_no_results():
     assert interact_environments([], Counter()) == []
 

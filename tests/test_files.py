@@ -1,6 +1,8 @@
 """Reading JSON and arrays from files that may be missing, cut off, or something else."""
 
+import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -9,6 +11,8 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -168,6 +172,62 @@ with lock_path({str(tmp_path / "a.lock")!r}) as lock:
     assert (killed.stdout, killed.returncode) == ("held\n", -signal.SIGKILL)
     with lock_path(tmp_path / "a.lock") as lock:
         assert lock == "held"
+
+
+class Msvcrt:
+    """Windows' locks, as Python has them there, of this system's own."""
+
+    LK_UNLCK, LK_NBLCK = 0, 2
+
+    def locking(self, descriptor, mode, n):
+        assert (os.lseek(descriptor, 0, os.SEEK_CUR), n) == (files.LOCKED_BYTE, 1)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_UN if mode == self.LK_UNLCK else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PermissionError(errno.EACCES, "Permission denied") from error
+
+
+def test_a_lock_of_windows_is_one_process_at_a_time_and_leaves_a_folder_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(files, "msvcrt", Msvcrt())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for path in (tmp_path / "file.lock", folder):
+        with lock_path(path) as first, lock_path(path) as second:
+            assert (first, second) == ("held", "taken")
+        with lock_path(path, wait=True) as again:
+            assert again == "held"
+    assert not list(folder.iterdir())
+
+
+def test_a_lock_of_windows_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(files, "msvcrt", Msvcrt())
+    with contextlib.ExitStack() as held:
+        held.enter_context(lock_path(tmp_path / "a.lock"))
+        monkeypatch.setattr(files.time, "sleep", lambda _: held.close())
+        with lock_path(tmp_path / "a.lock", wait=True) as lock:
+            assert lock == "held"
+
+
+def test_on_windows_no_folder_is_opened_and_files_are_synced_by_one_who_may_write(tmp_path, monkeypatch):
+    really_open, synced = os.open, []
+
+    def open_as_windows(path, mode, *rest):
+        if os.path.isdir(path):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        assert mode & os.O_RDWR
+        synced.append(Path(path).name)
+        return really_open(path, mode, *rest)
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").touch()
+    monkeypatch.setattr(files, "ON_WINDOWS", True)
+    monkeypatch.setattr(files.os, "open", open_as_windows)
+    files.make_folder(tmp_path / "c")
+    files.sync_tree(tmp_path)
+    assert synced == ["b"]
 
 
 def test_a_system_or_file_system_without_locks_says_so(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Training in memory, from Python."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -14,9 +16,10 @@ from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.rl.algorithms import ALGORITHMS, make_learner
 from ilqljax.training import fit as fitting
 from ilqljax.training import loop
-from ilqljax.training.fit import FITTED, choose_options, fit, load_fitted, make_rows
+from ilqljax.training.fit import FITTED, Fitted, choose_options, fit, load_fitted, make_rows
 from ilqljax.training.metrics import NonFiniteError
 from ilqljax.training.run_config import TrainConfig
+from ilqljax.training.validation import Returns, measure_returns
 
 WORDS_TOKENIZER = CharacterTokenizer("abcdefgh")
 SMALL = ValueLM(
@@ -130,6 +133,30 @@ def test_a_policy_that_a_critic_steers_is_cloned_first(fitted):
     policy, random = fitted.networks["params"]["policy"], clone.trained.learner.model.init_trunk(jax.random.key(3))
     jax.tree.map(np.testing.assert_array_equal, policy, clone.networks["params"]["policy"])
     assert any(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), policy, random)))
+
+
+def test_a_clone_that_plays_worse_than_its_data_is_warned_of(monkeypatch, caplog):
+    found = {"return": -9.6, "return_standard_error": 0.2, "turns": 3.0}
+    monkeypatch.setattr(fitting, "evaluate_rollouts", lambda *_: found)
+    monkeypatch.setattr(Fitted, "policy", lambda self: None)
+    curve = [{"step": 1, "validation/loss": 1.0}, {"step": 2, "train/loss": 0.5}, {"step": 2, "validation/loss": 2.0}]
+    clone = Fitted("bc", None, None, None, 0, curve, Returns(-8.3, 0.1))
+    assert clone.evaluate() == found
+    assert "worth -9.6 (standard error 0.2), those of its data -8.3" in caplog.text
+    assert "It overfits: its validation loss was 1 at step 1 and is 2." in caplog.text
+    caplog.clear()
+    dataclasses.replace(clone, data_returns=None).evaluate()
+    assert not caplog.records
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("algorithm", "known"), [("bc", True), ("filtered_bc", False)])
+def test_what_its_data_are_worth_stays_with_a_clone(tmp_path, algorithm, known):
+    settings = TrainConfig(total_steps=1, batch_size=2, **BUCKETS)
+    fitted = fit(ANSWERS, algorithm, model=SMALL, settings=settings)
+    assert fitted.data_returns == (measure_returns(ANSWERS) if known else None)
+    fitted.save(tmp_path / "kept")
+    assert load_fitted(tmp_path / "kept").data_returns == fitted.data_returns
 
 
 def test_what_was_saved_is_read_back_and_acts_alike(fitted, tmp_path):

@@ -67,6 +67,7 @@ def test_centred_rewards_compare_rewrites_of_one_posting_only(prepared):
     data = HiringData(prepared, SMALL, n_practice=0)
     tokenizer = build_trained_bpe(data, vocab_size=300)
     plain, centred = (build_dataset(data, tokenizer, center=center) for center in (False, True))
+    assert plain.as_paid and not centred.as_paid
     prompts = np.array([o.prompt for o in prepared.make_observations("train")])
     rewards = [np.array([d.get_item(i).utterance_rewards[0] for i in range(d.size())]) for d in (plain, centred)]
     for prompt in set(prompts):

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import ilqljax
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -173,6 +175,32 @@ def find_names(path: Path) -> set[str]:
     attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     aliases = {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
     return attributes | aliases | {node.id for node in nodes if isinstance(node, ast.Name)}
+
+
+ON_ONE_SYSTEM = {"fcntl", "grp", "msvcrt", "posix", "pwd", "resource", "termios", "tty", "winreg"}
+
+
+def test_modules_that_not_every_system_has_are_imported_only_where_their_absence_is_handled():
+    for name, path in SOURCES.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        handled = {id(node) for block in ast.walk(tree) if isinstance(block, ast.Try) for node in ast.walk(block)}
+        for node in ast.walk(tree):
+            names = {alias.name for alias in getattr(node, "names", ()) if isinstance(alias, ast.alias)}
+            if isinstance(node, ast.ImportFrom):
+                names = {node.module or ""}
+            assert id(node) in handled or not names & ON_ONE_SYSTEM, (name, names & ON_ONE_SYSTEM)
+
+
+@pytest.mark.slow
+def test_every_module_is_imported_on_a_system_without_fcntl_and_resource():
+    names = sorted(name for name in SOURCES if not name.endswith("__main__"))
+    code = (
+        "import importlib, sys\nsys.modules['fcntl'] = sys.modules['resource'] = None\n"
+        f"for name in {names!r}: importlib.import_module(name)\n"
+        "from ilqljax.data.files import lock_path\nwith lock_path('.') as lock: print(lock)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (run.stdout, run.returncode) == ("unsupported\n", 0), run.stderr
 
 
 def test_one_switch_knows_the_platform_and_one_room_orders_what_a_compiler_does():

@@ -22,6 +22,7 @@ from ilqljax.training.metrics import (
     Recorder,
     TensorBoardWriter,
     WandbWriter,
+    measure_peak_memory,
 )
 from ilqljax.training.run_config import TrainConfig
 
@@ -336,3 +337,16 @@ def test_pace_is_that_of_the_steps_between_restarts():
     run(60.0, tokens=10, waited=0.0)  # an evaluation went by
     run(1.0, tokens=7, waited=0.0)
     assert pace.read()["tokens_per_second"] == 7.0
+
+
+# --- Memory
+
+
+def test_the_peak_of_memory_is_in_gb_and_unknown_where_the_system_does_not_say(monkeypatch):
+    usage = types.SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda _: types.SimpleNamespace(ru_maxrss=2_000_000))
+    monkeypatch.setitem(sys.modules, "resource", usage)
+    for platform, expected in (("linux", 2.048), ("darwin", 0.002)):  # in KiB, and in bytes
+        monkeypatch.setattr(sys, "platform", platform)
+        assert measure_peak_memory() == pytest.approx(expected)
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert measure_peak_memory() is None

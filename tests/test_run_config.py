@@ -10,6 +10,7 @@ from ilqljax.training.run_config import (
     TrainConfig,
     complete_config,
     find_differing,
+    find_long_warmups,
     load_run_config,
     read_run_config,
 )
@@ -36,6 +37,7 @@ def test_a_completed_config_is_complete_and_typed(path):
         ({"model": {"name": "gpt3"}}, r"config\.model\.name='gpt3' is not a known model\. Did you mean 'gpt2'"),
         ({"model": {"name": "gpt2", "vocab_size": 3}}, r"config\.model\.vocab_size is not an option of model 'gpt2'"),
         ({"algorithm": "iql"}, "algorithm='iql' is unknown"),
+        ({"seed": -1}, r"seed=-1 is out of range"),
         ({"seed": 0.5}, r"config\.seed=0\.5 is of type float"),
         ({"train": {"loss": {"expectil": 0.7}}}, "expectil"),
     ],
@@ -93,3 +95,23 @@ def test_a_selected_checkpoint_is_kept():
         TrainConfig(total_steps=1, select="best", keep_best=0)
     with pytest.raises(UserError, match="keep_last=0 is out of range"):
         TrainConfig(total_steps=1, keep_last=0)
+
+
+@pytest.mark.parametrize(
+    ("total_steps", "overrides", "found"),
+    [
+        (20, {"train.total_steps": 20}, {"train": 50}),
+        (99, {"train.total_steps": 99}, {"train": 50}),
+        (100, {"train.total_steps": 100}, {}),
+        (0, {"train.total_steps": 0}, {}),
+        (20, {}, {}),
+        (20, {"train.total_steps": 20, "train.warmup_steps": 50}, {}),
+        (20, {"pretrain.total_steps": 20}, {}),
+    ],
+)
+def test_a_warm_up_is_too_long_where_the_user_gave_the_steps_alone(total_steps, overrides, found):
+    config = {
+        "train": {"total_steps": total_steps, "warmup_steps": 50},
+        "pretrain": {"total_steps": 20, "warmup_steps": 2},
+    }
+    assert find_long_warmups(config, overrides) == found

@@ -164,6 +164,48 @@ def test_where_nothing_can_be_locked_a_run_goes_on_with_a_warning(config, monkey
         assert "cannot be locked" in caplog.text
 
 
+def refuse(config, write=lambda run_dir: None):
+    with (
+        pytest.raises(UserError, match="no wandb"),
+        runs.claim_run_dir(runs.choose_run_dir(config), config, overrides={}) as run_dir,
+    ):
+        write(run_dir)
+        raise UserError("no wandb")
+    return run_dir
+
+
+def save(*parts):
+    """Return what writes a file into a run's folder."""
+
+    def write(run_dir):
+        path = run_dir.joinpath(*parts)
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+
+    return write
+
+
+def test_the_folder_of_a_refused_start_is_free_again(config):
+    assert not refuse(config, save("checkpoints", "bc", "trash", "leftover")).exists()
+    start(config)
+
+
+def test_a_refused_start_leaves_what_was_in_its_folder(config, tmp_path):
+    note = tmp_path / "run" / "metrics" / "note.txt"
+    note.parent.mkdir(parents=True)
+    note.write_text("mine")
+    run_dir = refuse(config)
+    assert list(run_dir.iterdir()) == [note.parent] and note.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "made", [("checkpoints", "bc", "6", "state"), ("metrics", "bc", "metrics.jsonl")], ids=lambda made: made[0]
+)
+def test_a_run_that_had_begun_keeps_its_folder_when_it_fails(config, made):
+    run_dir = refuse(config, save(*made))
+    assert run_dir.joinpath(*made).is_file() and (run_dir / "config.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [('\n  "seed"', '\n  "sued"'), ('\n  "model"', '\n  "modem"'), ('\n  "seed": 0', '\n  "seed": "0"')],

@@ -23,10 +23,11 @@ from ilqljax.rl.steps import TrainState
 from ilqljax.training import loop
 from ilqljax.training.checkpoint import CheckpointStore
 from ilqljax.training.ending import Ending
-from ilqljax.training.loop import Start, make_stage, train_stage
+from ilqljax.training.loop import Start, make_stage, report_end, train_stage
 from ilqljax.training.mesh import MeshConfig, make_mesh, shard_batch
 from ilqljax.training.metrics import JsonlWriter, NonFiniteError
 from ilqljax.training.run_config import TrainConfig
+from ilqljax.training.validation import Patience
 
 TOKENIZER = CharacterTokenizer("ab")
 MODEL = ValueLM(GPT2(GPT2Config(TOKENIZER.vocab_size, 8, n_embd=4, n_layer=1, n_head=1)), ValueLMConfig())
@@ -103,6 +104,64 @@ def test_every_evaluation_plays_the_same_games(tmp_path, monkeypatch):
     )
     train_module.run_stage(plan, stage, tmp_path, Start(), settles=False)
     assert played[0] == played[1]
+
+
+def judge_by(*losses):
+    """Return what evaluates with these losses, one a call."""
+    left = iter(losses)
+    return lambda *_, **__: {"loss": next(left)}
+
+
+EARLY = {"total_steps": 9, "eval_every": 1, "stop_after": 2}
+
+
+def test_a_training_stops_early(tmp_path, monkeypatch, capsys):
+    state = clone(tmp_path, monkeypatch, lambda state: state, judge=judge_by(3.0, 2.0, 2.5, 2.0), **EARLY)
+    assert state.step == 4
+    said = capsys.readouterr().err
+    assert "bc step 3: train/loss 1, validation/loss 2.5" in said
+    assert "bc ends at step 4, 2 evaluations after its best at step 2 (stop_after=2)" in said
+
+
+@pytest.mark.slow
+def test_a_resumed_training_counts_the_evaluations_before_it(tmp_path, monkeypatch):
+    clone(tmp_path, monkeypatch, lambda state: state, judge=judge_by(3.0, 2.0, 2.5, 2.0), **EARLY)
+    assert clone(tmp_path, monkeypatch, lambda state: state, judge=judge_by(), **EARLY).step == 4
+    longer = EARLY | {"stop_after": 3}
+    assert clone(tmp_path, monkeypatch, lambda state: state, judge=judge_by(2.1), **longer).step == 5
+
+
+@pytest.mark.parametrize("select", ["last", "best"])
+def test_overfitted_networks_that_are_kept_are_told_of(capsys, select):
+    stage = make_stage("bc", make_learner("bc", MODEL, {}), dataclasses.replace(SETTINGS, select=select), ROWS, ROWS)
+    report_end(stage, Patience(best=1.0, best_step=1, last=1.5), {})
+    told = "bc: the validation loss was 1 at step 1 and is 1.5 now; select='best'" in capsys.readouterr().err
+    assert told == (select == "last")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "rollouts", "warned"), [("bc", -0.4, False), ("bc", -3.0, True), ("filtered_bc", -3.0, False)]
+)
+def test_a_clone_that_plays_worse_than_its_data_is_warned_of(caplog, algorithm, rollouts, warned):
+    stage = make_stage(algorithm, make_learner(algorithm, MODEL, {}), SETTINGS, ROWS, ROWS)
+    report_end(stage, Patience(), {"rollout/return": rollouts, "rollout/return_standard_error": 0.1})
+    told = "bc: the clone's dialogues are worth -3 (standard error 0.1), those of its data -0.5" in caplog.text
+    assert told == warned
+
+
+def test_a_run_says_what_its_rewards_were_multiplied_by(caplog):
+    rows = ObservationDataset([answer("a", "b", -1.0), answer("b", "a", 0.0)], TOKENIZER, reward_shift=-0.5)
+    with caplog.at_level("INFO", logger="ilqljax"):
+        make_stage("bc", make_learner("bc", MODEL, {}), SETTINGS, ROWS)
+        assert not caplog.records
+        make_stage("bc", make_learner("bc", MODEL, {}), SETTINGS, rows)
+    assert caplog.messages == ["bc: rewards are those of the dialogues less -0.5, times 1"]
+
+
+def test_stopping_early_needs_something_to_evaluate():
+    settings = dataclasses.replace(SETTINGS, stop_after=2)
+    with pytest.raises(UserError, match=r"stop_after=2 needs something to evaluate\. Give validation rows"):
+        make_stage("bc", make_learner("bc", MODEL, {}), settings, ROWS)
 
 
 def make_quiet_stage(talks, algorithm="ilql"):

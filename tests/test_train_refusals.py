@@ -1,5 +1,7 @@
 """What the train program refuses before any work is done."""
 
+import sys
+
 import pytest
 from dialogues import answer
 from small_runs import STEPS, make_config
@@ -41,6 +43,31 @@ def test_cloning_twice_under_one_name_is_refused_before_any_work(tmp_path):
     with pytest.raises(UserError, match="both clone"):
         plan_run(config)
     assert not (tmp_path / "data").exists()
+
+
+def test_missing_wandb_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    config = make_config(tmp_path, "logged")
+    config.wandb.use_wandb = True
+    with pytest.raises(UserError, match=r"pip install 'ilqljax\[wandb\]'"):
+        plan_run(config)
+    assert not (tmp_path / "data").exists() and not (tmp_path / "logged").exists()
+
+
+def test_steps_alone_shorten_a_warm_up_that_the_user_did_not_set(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    config = make_config(tmp_path, "short")
+    config.wandb.use_wandb = True  # refused after the stages' options have been checked
+    config.train.update({"total_steps": 60, "warmup_steps": 50})
+    overrides = {"train.total_steps": 60, "train.lr": 0.1}
+    with pytest.raises(UserError, match="wandb"):
+        plan_run(config, overrides=overrides)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("config.train.warmup_steps=50 is for longer trainings: with total_steps=60 it is 3")
+    config.train.total_steps = 40
+    with pytest.raises(UserError, match="leaves no step after the warm-up"):
+        plan_run(config, overrides=overrides | {"train.warmup_steps": 50})
+    assert config.train.warmup_steps == 50
 
 
 def test_validation_row_too_long_is_refused_before_any_step(tmp_path):

@@ -102,7 +102,7 @@ def load_config_file(path_with_arg: str) -> ConfigDict:
 
     A file in a folder with an `__init__.py` may import its neighbours relatively, whatever the folder is called.
     """
-    name, colon, arg = str(path_with_arg).partition(":")
+    name, colon, arg = split_arg(str(path_with_arg))
     path = find_config_file(name)
     package = f"ilqljax_configs:{path.parent}".replace(".", "_")  # no other module's name, so `configs` hides nothing
     if (path.parent / "__init__.py").is_file() and package not in sys.modules:
@@ -111,6 +111,19 @@ def load_config_file(path_with_arg: str) -> ConfigDict:
     if not callable(getattr(module, "get_config", None)):
         raise UserError(f"Config file {path} defines no get_config(arg). Add it; it returns a ConfigDict.")
     return module.get_config(arg) if colon else module.get_config()
+
+
+def split_arg(path_with_arg: str) -> tuple[str, str, str]:
+    """Split "configs/task.py:arg" at the colon that ends the file's name, and return name, colon and argument.
+
+    A colon of a drive ("C:\\task.py:bc"), and one in the name of a file that is there, belongs to the name.
+    """
+    drive = re.match(r"[A-Za-z]:[\\/]", path_with_arg)
+    start = drive.end() if drive else 0
+    places = [i for i, character in enumerate(path_with_arg) if character == ":" and i >= start]
+    there = (i for i in (len(path_with_arg), *reversed(places)) if Path(path_with_arg[:i]).is_file())
+    end = next(there, places[0] if places else len(path_with_arg))
+    return path_with_arg[:end], path_with_arg[end : end + 1], path_with_arg[end + 1 :]
 
 
 def import_file(name: str, path: Path, *, keep: bool = False, **options: Any) -> types.ModuleType:
@@ -131,9 +144,16 @@ def import_file(name: str, path: Path, *, keep: bool = False, **options: Any) ->
 
 
 def read_overrides(config: ConfigDict, arguments: Iterable[str]) -> list[str]:
-    """Return command-line arguments, whole numbers written as `--config.train.total_steps=1e3` spelt out.
+    """Return command-line arguments as `ml_collections` reads them, each key's value spelt out by the type it has.
 
-    An override of a key that the config lacks raises a `UserError`.
+    | argument                          | is read as                                   |
+    |-----------------------------------|----------------------------------------------|
+    | `--config.train.total_steps=1e3`  | 1000                                         |
+    | `--config.imports=a.py,b.py`      | ("a.py", "b.py"); the same with C:\\a.py     |
+    | `--config.imports=` or `=None`    | ()                                           |
+    | `--config.run_dir=None`           | ""                                           |
+
+    An override of a key that the config lacks, and None for a number or a switch, raise a `UserError`.
     """
     return [_read_override(config, argument) for argument in arguments]
 
@@ -151,8 +171,30 @@ def _read_override(config: ConfigDict, argument: str) -> str:
         if key not in value:
             raise UserError(f"--{name}: {path} has no key {key!r}.{suggest(key, value.keys())}")
         value, path = value[key], f"{path}.{key}"
+    return f"{flag}={_spell_out(value, text, name=name)}" if equals else argument
+
+
+def _spell_out(value: Any, text: str, *, name: str) -> str:
+    """Return an override's text so that it is read as the type of the value that it replaces."""
+    is_none = text.strip() == "None"
+    if isinstance(value, str):
+        return "" if is_none else text
+    if isinstance(value, tuple):
+        return "()" if is_none else _spell_out_tuple(value, text)
+    if is_none and isinstance(value, int | float):
+        raise UserError(f"--{name}=None: the option is {value!r} and cannot be None. Give a value, or leave it out.")
     is_whole = re.fullmatch(r"\d+(\.\d+)?e\+?\d+", text, re.I) and float(text).is_integer()
-    return f"{flag}{equals}{int(float(text))}" if type(value) is int and is_whole else argument
+    return str(int(float(text))) if type(value) is int and is_whole else text
+
+
+def _spell_out_tuple(value: tuple, text: str) -> str:
+    if text.lstrip()[:1] in ("(", "[", "'", '"'):
+        return text
+    items = [item for item in map(str.strip, text.split(",")) if item]
+    is_text = any(isinstance(item, str) for item in value)
+    if is_text or not all(re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", item, re.I) for item in items):
+        return repr(tuple(items))
+    return text if items else "()"
 
 
 def config_to_json(config: Section) -> str:

@@ -1,6 +1,7 @@
 """Hold dialogues as rows: a list to be read by number, or a stream to be sampled."""
 
 import copy
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -13,8 +14,11 @@ from jaxtyping import Int
 from ilqljax.data.datapoint import DataPoint, Dialogue, TokenReward, pay_nothing
 from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.data.types import Counts
-from ilqljax.errors import UserError, check_type
+from ilqljax.errors import UserError, check_known, check_type
 
+logger = logging.getLogger(__name__)
+
+TOO_LONG = ("cut", "drop")
 ROUNDING = 1e-9  # of the largest reward: a deviation that is no larger counts as none
 View = Callable[[Dialogue], Dialogue]  # from a dialogue to how it is shown to the model
 
@@ -27,34 +31,43 @@ class RLDataset:
 
     Attributes:
         group_size: rows that belong together: rows n group_size to (n + 1) group_size - 1 share a batch, side by side.
+        as_paid: whether the rewards are what the environment pays, so that dialogues that are played compare with them.
     """
 
     group_size: int = 1
+    as_paid: bool = True
 
     def __init__(
         self,
         tokenizer: Tokenizer,
         *,
         max_length: int = 0,
+        too_long: str = "cut",
         token_reward: TokenReward = pay_nothing,
         reward_shift: float = 0.0,
         reward_scale: float = 1.0,
     ):
-        """Hold the settings; `infer_reward_scaling` gives a shift and a scale that standardise."""
+        """Hold the settings; `infer_reward_scaling` gives a shift and a scale that standardise.
+
+        `too_long` says what a dialogue of more than `max_length` tokens loses (`DataPoint`): "cut", the start of its
+        first environment utterance, or "drop", whole old turns.
+        """
+        check_known(TOO_LONG, too_long=too_long)
         if max_length < 0:
             raise UserError(f"max_length={max_length} is negative: give the most tokens of a row, or 0 for no limit")
         if not (math.isfinite(reward_shift) and math.isfinite(reward_scale) and reward_scale > 0):
             raise UserError(
                 f"reward_shift={reward_shift} and reward_scale={reward_scale}: both must be finite, the scale above 0"
             )
-        self.tokenizer, self.max_length, self.token_reward = tokenizer, max_length, token_reward
+        self.tokenizer, self.token_reward = tokenizer, token_reward
+        self.max_length, self.too_long = max_length, too_long
         self.reward_shift, self.reward_scale = reward_shift, reward_scale
         self._views: tuple[View, ...] = ()
 
     @property
     def settings(self) -> dict[str, Any]:
         """The limits and units: keywords that make another dataset, or a row."""
-        names = ("max_length", "token_reward", "reward_shift", "reward_scale")
+        names = ("max_length", "too_long", "token_reward", "reward_shift", "reward_scale")
         return {name: getattr(self, name) for name in names}
 
     def with_view(self, view: View) -> Self:
@@ -128,12 +141,24 @@ class IterableRLDataset(RLDataset, ABC):
     def sample_item(self, rng: np.random.Generator) -> DataPoint:
         """Return a row drawn with `rng` and nothing else, so that a stream can be resumed."""
 
+    def draw_item(self, rng: np.random.Generator) -> DataPoint:
+        """Return `sample_item`'s row; where the supply has ended (`StopIteration`), raise a `UserError`."""
+        try:
+            return self.sample_item(rng)
+        except StopIteration as error:
+            raise UserError(
+                f"{type(self).__name__} has ended, and a stream must not: sample_item draws any number of rows. Start "
+                "again in it where its source ends, or give a list of dialogues (ObservationDataset), which is read "
+                "in epochs."
+            ) from error
+
 
 class ObservationDataset(ListRLDataset):
     """Hold given dialogues, tokenized once.
 
     Attributes:
         n_truncated: rows that lost part of their prompt.
+        n_dropped_turns: turns that rows lost whole.
     """
 
     def __init__(self, observations: Iterable[Dialogue], tokenizer: Tokenizer, **settings: Any):
@@ -165,6 +190,11 @@ class ObservationDataset(ListRLDataset):
             except UserError as error:
                 raise UserError(f"observation {i}: {error}") from error
         self.n_truncated = sum(row.metadata["truncated_tokens"] > 0 for row in self._rows)
+        self.n_dropped_turns = sum(row.metadata["dropped_turns"] for row in self._rows)
+        if self.n_dropped_turns:
+            n = sum(row.metadata["dropped_turns"] > 0 for row in self._rows)
+            told = "%d of %d dialogues are longer than max_length=%d and lost their oldest turns, %d in all"
+            logger.info(told, n, len(self._rows), self.max_length, self.n_dropped_turns)
 
     def get_item(self, i: int) -> DataPoint:
         return self._rows[i]
@@ -174,16 +204,19 @@ class ObservationDataset(ListRLDataset):
 
 
 def infer_reward_scaling(observations: Iterable[Dialogue]) -> tuple[float, float]:
-    """Return the (reward_shift, reward_scale) that give utterance rewards mean 0 and standard deviation 1.
+    """Return the (reward_shift, reward_scale) that give utterance rewards standard deviation 1 and mean 0.
 
+    Where a dialogue has not one reward, the mean stays: a shift is paid once an utterance, and would pay for length.
     Equal rewards, and those that differ by no more than rounding, keep their unit: the scale is then 1. Infer it from
     training dialogues only; they must have rewards.
     """
-    rewards = np.asarray([r for obs in observations for _, r in obs.to_sequence()[0] if r is not None], np.float64)
+    paid = [[r for _, r in one.to_sequence()[0] if r is not None] for one in observations]
+    rewards = np.asarray([r for each in paid for r in each], np.float64)
     if not len(rewards):
         raise UserError("there is no utterance of an agent with a reward: give dialogues, and their rewards")
     if not np.isfinite(rewards).all():
         raise UserError(f"a reward is {rewards[~np.isfinite(rewards)][0]}: give the agent's utterances finite numbers")
     deviation = float(rewards.std())
     is_rounding = deviation <= ROUNDING * np.abs(rewards).max()
-    return float(rewards.mean()), 1.0 if is_rounding else 1.0 / deviation
+    shift = float(rewards.mean()) if all(len(each) == 1 for each in paid) else 0.0
+    return shift, 1.0 if is_rounding else 1.0 / deviation

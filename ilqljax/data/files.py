@@ -10,6 +10,8 @@ import json
 import os
 import re
 import shutil
+import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +26,14 @@ try:
     import fcntl
 except ImportError:  # not on Windows
     fcntl = None
+try:
+    import msvcrt
+except ImportError:  # only on Windows
+    msvcrt = None
 
+ON_WINDOWS = os.name == "nt"  # where no folder is opened, and a file synced only by one who may write to it
+LOCKED_BYTE = 1 << 30  # of a file on Windows, where what is locked cannot be read: far behind all that it holds
+SECONDS_BETWEEN_TRIES = 0.1  # of a lock that is waited for there
 MAX_LINE_BYTES = 16 << 20  # of anything read by line; the longest real posting is a thousandth of it
 LEFTOVER = re.compile(r"\.(.+\.)?\d+\.tmp")  # what `save_whole` and `save_files` call what they are writing
 FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
@@ -198,6 +207,8 @@ def save_whole(path: str | Path, write: Callable[[Path], object]) -> None:
     try:
         write(temporary)
         sync_tree(temporary)
+        if ON_WINDOWS and path.is_dir():  # an empty one is not replaced there
+            path.rmdir()
         os.replace(temporary, path)
         sync(path.parent)
     except OSError as error:
@@ -221,9 +232,11 @@ def advise_writing(error: OSError) -> str:
 def sync(path: str | Path) -> None:
     """Wait until a file's content, or a folder's entries, would outlast a loss of power.
 
-    A rename is kept in order by syncing what is renamed before it, and the folder after it.
+    A rename is kept in order by syncing what is renamed before it, and the folder after it. Windows syncs no folders.
     """
-    descriptor = os.open(path, os.O_RDONLY)
+    if ON_WINDOWS and os.path.isdir(path):
+        return
+    descriptor = os.open(path, os.O_RDWR if ON_WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -404,18 +417,40 @@ def lock_path(path: str | Path, *, wait: bool = False) -> Iterator[Literal["held
     """Try to hold the lock of a folder, or of a file (made where it is missing), for the block.
 
     The lock ends with the process, however that ends. A process that holds it is waited for if `wait`. Yields "held",
-    "taken" (by another process), or "unsupported" (by the system or the file system).
+    "taken" (by another process), or "unsupported" (by the system or the file system). On Windows a folder's lock is a
+    file of its own among the temporary ones.
     """
-    if fcntl is None:
+    if fcntl is None and msvcrt is None:
         yield "unsupported"
         return
-    descriptor = os.open(path, os.O_RDONLY if Path(path).is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
-    lock = "held"
+    is_folder = os.path.isdir(path)
+    if is_folder and fcntl is None:
+        path, is_folder = Path(tempfile.gettempdir(), f"ilqljax-{hash_text(os.path.realpath(path))}.lock"), False
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR | os.O_CREAT, 0o666)
+    lock = _take_lock(descriptor, wait=wait)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock = "taken" if isinstance(error, BlockingIOError) else "unsupported"
         yield lock
     finally:
+        if fcntl is None and lock == "held":
+            os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
         os.close(descriptor)
+
+
+def _take_lock(descriptor: int, *, wait: bool) -> Literal["held", "taken", "unsupported"]:
+    """Try to lock an open file, as `lock_path` says."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return "held"
+        os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
+        while True:
+            try:
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+                return "held"
+            except PermissionError:
+                if not wait:
+                    return "taken"
+                time.sleep(SECONDS_BETWEEN_TRIES)
+    except OSError as error:
+        return "taken" if isinstance(error, BlockingIOError) else "unsupported"

@@ -17,14 +17,19 @@ lengths rise with their numbers, batch_size=2 and sort_window=2:
 Rows beyond the last full batch sit the epoch out; the permutation decides which. A dataset smaller than a batch repeats
 instead: its permutations are laid end to end and cut into batches, so that no row is ever more than once ahead of
 another.
+
+A run may be resumed with another batch size: rows come on in the order that they would have had, cut into batches of
+the new size. The position is then counted in rows. With the batches above, resumed after two with batch_size=3:
+
+    batches       (6 7) (5 9) | (1 8 0) (3 2 4)
 """
 
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -159,15 +164,31 @@ def _make_row_plan(
     return pick_rows
 
 
+class Order(NamedTuple):
+    """How the endless order of rows is cut: batch n begins at its row `offset + n * batch size`.
+
+    Attributes:
+        batch_size: of the batches that the order is made of; a run's first one.
+        offset: 0, until a resumed run has another batch size.
+    """
+
+    batch_size: int
+    offset: int = 0
+
+
 class TrainLoader:
     """Iterate over training batches without end; `get_state` and `set_state` resume it exactly."""
 
-    def __init__(self, load_batch: Callable[[int], Batch], *, identity: dict[str, Any], prefetch: int):
-        """Read `load_batch(0)`, `load_batch(1)`, ... ahead of time; `identity` says what the order depends on."""
-        steps = grain.MapDataset.range(sys.maxsize).map(load_batch)
-        options = grain.ReadOptions(num_threads=min(prefetch, 1), prefetch_buffer_size=prefetch)
+    def __init__(self, load_batch: Callable[[Order, int], Batch], *, identity: dict[str, Any], prefetch: int):
+        """Read batches 0, 1, ... of an order ahead of time; `identity` says what the order depends on."""
+        self._load_batch, self._identity, self._prefetch = load_batch, identity, prefetch
+        self._begin(Order(identity["batch_size"]))
+
+    def _begin(self, order: Order) -> None:
+        self._order = order
+        steps = grain.MapDataset.range(sys.maxsize).map(partial(self._load_batch, order))
+        options = grain.ReadOptions(num_threads=min(self._prefetch, 1), prefetch_buffer_size=self._prefetch)
         self._iterator = iter(steps.to_iter_dataset(options))
-        self._identity = identity
 
     def __iter__(self) -> "TrainLoader":
         return self
@@ -177,25 +198,30 @@ class TrainLoader:
 
     def get_state(self) -> dict[str, Any]:
         """Return the position as JSON values: batches read ahead but not yet returned do not count."""
-        return {**self._identity, "next_step": self._iterator.get_state()["next_index"]}
+        changed = self._order != Order(self._identity["batch_size"])
+        order = {"order": self._order._asdict()} if changed else {}
+        return {**self._identity, "next_step": self._iterator.get_state()["next_index"], **order}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from a state that `get_state` returned, with any number of hosts.
+        """Continue from a state that `get_state` returned, with any number of hosts and any batch size.
 
-        The state of a loader whose batches differ from this one's is a `UserError`.
+        The state of a loader whose rows or their order differ from this one's is a `UserError`.
         """
         expected = {*self._identity, "next_step"}
-        if state.keys() != expected:
+        if state.keys() - {"order"} != expected:
             raise UserError(f"the loader state has the fields {sorted(state)}: expected {sorted(expected)}")
-        changes = [
-            f"{name} was {state[name]} and is {new}" for name, new in self._identity.items() if state[name] != new
-        ]
-        if changes:
-            listed = ", ".join(changes)
-            raise UserError(f"the run cannot continue on other batches: {listed}. Restore these, or start a new run")
+        given = {name: new for name, new in self._identity.items() if name != "batch_size"}
+        if changes := [f"{name} was {state[name]} and is {new}" for name, new in given.items() if state[name] != new]:
+            raise UserError(
+                f"the run cannot continue on other batches: {', '.join(changes)}. Restore these, or start a new run; "
+                "`ilqljax export` and config.model.path let it start from this one's policy"
+            )
         step = state["next_step"]
         if not isinstance(step, int) or step < 0:
             raise UserError(f"the loader state has next_step={step!r}: expected a whole number from 0 on")
+        before, now = state["batch_size"], self._identity["batch_size"]
+        order = Order(**state["order"]) if "order" in state else Order(before)
+        self._begin(order._replace(offset=order.offset + step * (before - now)))
         self._iterator.set_state({"next_index": step})
 
 
@@ -221,21 +247,24 @@ def make_train_loader(
     identity = {"seed": seed, "batch_size": batch_size}
     if isinstance(dataset, ListRLDataset):
         batches.check_dataset(dataset)
-        order = {"seed": seed, "sort_window": sort_window, "group_size": dataset.group_size}
-        pick_rows = _make_row_plan(dataset.row_sizes[:, 0], batch_size=batch_size, **order)
         row_sizes = zlib.crc32(dataset.row_sizes.tobytes())
         identity |= {"sort_window": sort_window, "rows": dataset.size(), "row_sizes": row_sizes}
+        how = {"seed": seed, "sort_window": sort_window, "group_size": dataset.group_size}
+        plan_rows = lru_cache(partial(_make_row_plan, dataset.row_sizes[:, 0], **how))
 
-        def load_batch(step: int) -> Batch:
-            rows = pick_rows(step)
+        def load_batch(order: Order, step: int) -> Batch:
+            start, pick_rows = order.offset + step * batch_size, plan_rows(batch_size=order.batch_size)
+            planned = range(start // order.batch_size, (start + batch_size - 1) // order.batch_size + 1)
+            rows = np.concatenate([pick_rows(i) for i in planned])[start - planned[0] * order.batch_size :][:batch_size]
             own = [dataset.get_item(int(row)) for row in batches.take_share(rows)]
             return batches.collate(own, dataset.row_sizes[rows])
 
     elif isinstance(dataset, IterableRLDataset):
 
-        def load_batch(step: int) -> Batch:
-            places = range(step * batch_size, (step + 1) * batch_size)
-            points = [dataset.sample_item(np.random.default_rng((seed, place))) for place in places]
+        def load_batch(order: Order, step: int) -> Batch:
+            start = order.offset + step * batch_size
+            places = range(start, start + batch_size)
+            points = [dataset.draw_item(np.random.default_rng((seed, place))) for place in places]
             return batches.collate(batches.take_share(points), np.asarray([point.sizes for point in points]))
 
     else:

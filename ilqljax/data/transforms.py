@@ -100,7 +100,7 @@ class BestOfStream(IterableRLDataset):
     def sample_item(self, rng: np.random.Generator) -> DataPoint:
         """Return the next row that reaches the threshold; if none of `MAX_TRIES` does, it is a `UserError`."""
         for _ in range(MAX_TRIES):
-            point = self.stream.sample_item(rng)
+            point = self.stream.draw_item(rng)
             if total_return(self.stream, point) >= self.threshold:
                 return point
         raise UserError(f"{MAX_TRIES} rows were drawn and none has a return of {self.threshold:.4g}. Lower min_return.")
@@ -259,7 +259,7 @@ def read_rows(dataset: RLDataset) -> Iterator[DataPoint]:
             raise UserError("the dataset has no rows: check the file it was read from and the split it belongs to")
         yield from (dataset.get_item(i) for i in range(dataset.size()))
     else:
-        yield from (dataset.sample_item(np.random.default_rng((SAMPLE_SEED, i))) for i in range(N_SAMPLED))
+        yield from (dataset.draw_item(np.random.default_rng((SAMPLE_SEED, i))) for i in range(N_SAMPLED))
 
 
 def total_return(dataset: RLDataset, row: DataPoint) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ilqljax.errors import UserError, check_known, check_range
 
 RANKINGS = ("advantage", "value", "log_probability", "policy+advantage", "policy+value")
+SMALLEST_TEMPERATURE = 1e-6  # logits divided by less are no numbers of single precision
 OLD_RANKINGS = {"both": "policy+advantage", "tilted": "policy+value"}  # of version 0.1
 
 
@@ -15,12 +16,14 @@ class DecodeConfig:
 
     Attributes:
         max_new_tokens: longest utterance, its closing token included.
-        temperature: of the policy; 0 is greedy.
+        temperature: of the policy; 0 is greedy, and so is what is below `SMALLEST_TEMPERATURE`. Greedy takes the best
+            of log pi + beta A; a small temperature sharpens pi alone, so that beta A soon has no say.
         top_k: keep the k likeliest tokens of the policy (Fan et al. 2018, arXiv 1805.04833); 0 keeps all.
         top_p: nucleus filter of the policy (Holtzman et al. 2020, arXiv 1904.09751); 1 keeps all.
-        beta: weight of the advantage min Q_target - V; 0 decodes from the policy alone and never runs a critic of
-            tokens. A critic of utterances judges finished samples whatever beta, which only counts in `rank_by` then.
-        clip: upper clip of beta times the advantage.
+        beta: weight of the advantage min Q_target - V, not below 0; 0 decodes from the policy alone and never runs a
+            critic of tokens. A critic of utterances judges finished samples whatever beta, which only counts in
+            `rank_by` then.
+        clip: upper clip of beta times the advantage; inf is off, and 0 only lowers what the critic finds worse.
         exp_weights: add beta A; else the logarithm of the sign weights, of which a beta of 1 leaves the tokens with a
             positive advantage alone, or, where no token that passes the filters has one, the policy.
         n_generations: utterances sampled per observation, of which one is chosen.
@@ -52,9 +55,11 @@ class DecodeConfig:
         check_known(RANKINGS, rank_by=self.rank_by)
         check_range(self, "[1, inf)", "max_new_tokens", "n_generations")
         check_range(self, "[0, inf)", "temperature", "top_k", "beam_width")
-        check_range(self, "(-inf, inf)", "beta")
-        check_range(self, "(-inf, inf]", "clip")
+        check_range(self, "[0, inf)", "beta")
+        check_range(self, "[0, inf]", "clip")
         check_range(self, "(0, 1]", "top_p")
+        if self.temperature < SMALLEST_TEMPERATURE:
+            object.__setattr__(self, "temperature", 0.0)
         if self.beam_width and self.n_generations > 1:
             raise UserError(
                 f"beam_width={self.beam_width} finds utterances by itself: set n_generations=1, or beam_width=0."

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from ilqljax.data.datapoint import EXCERPT, Dialogue, encode_prompt, extend_buckets
+from ilqljax.data.datapoint import EXCERPT, Dialogue, can_cut, extend_buckets, fit_prompt
 from ilqljax.data.dataset import View
 from ilqljax.data.tokenizer import Tokenizer
 from ilqljax.data.types import UNCLIPPED, Array
@@ -19,7 +19,7 @@ from ilqljax.decoding.generate import Samples, make_generate
 from ilqljax.decoding.options import DecodeConfig
 from ilqljax.decoding.sampling import prepare_for_decoding
 from ilqljax.envs.base import LanguageObservation, ListDialogue, Policy
-from ilqljax.errors import UserError, check_type
+from ilqljax.errors import UserError, check_known, check_type
 from ilqljax.models.value_lm import ValueLM
 
 
@@ -30,12 +30,18 @@ class ActingConfig:
     Attributes:
         batch_size: rows per compiled call; the last call of a batch is filled up with repeated rows.
         length_buckets: prompt lengths to compile for; these doubled, and what the model has room for, are too.
+        too_long: what becomes of a dialogue that has grown longer than the model: "cut", its first environment
+            utterance loses its start, and where that is not enough whole old turns are left out; "drop", whole old
+            turns are left out at once, as in rows of a dataset with too_long="drop"; "end", the dialogue ends where
+            the cut is not enough. Evaluations count what was dropped and ended.
     """
 
     batch_size: int = 32
     length_buckets: tuple[int, ...] = (64, 128, 256, 512, 768, 1024)
+    too_long: str = "cut"
 
     def __post_init__(self) -> None:
+        check_known(("cut", "drop", "end"), too_long=self.too_long)
         if self.batch_size < 1:
             raise UserError(f"acting.batch_size={self.batch_size} is not positive. Use 1 or more rows per call.")
 
@@ -71,6 +77,9 @@ class TextPolicy(Policy):
 
     Every observation acted on gets the next number of a running count, and its random numbers depend on that number
     and the seed alone: how observations are grouped into batches changes nothing.
+
+    Attributes:
+        n_dropped_turns: old turns that it did not see, because their dialogues had grown longer than the model.
     """
 
     def __init__(
@@ -84,6 +93,7 @@ class TextPolicy(Policy):
         seed: int = 0,
         batch_size: int = ActingConfig.batch_size,
         length_buckets: Sequence[int] = ActingConfig.length_buckets,
+        too_long: str = ActingConfig.too_long,
         view: View = identity_view,
         value_range: tuple[float, float] = UNCLIPPED,
     ) -> None:
@@ -96,14 +106,15 @@ class TextPolicy(Policy):
         Raises:
             UserError: the model has no room for a prompt beside `max_new_tokens`, or `batch_size` is below 1.
         """
-        ActingConfig(batch_size, tuple(length_buckets))
+        ActingConfig(batch_size, tuple(length_buckets), too_long)
         n, room = config.max_new_tokens, model.backbone.config.n_positions
         capacity = room - n
         if capacity < 1:
             raise UserError(f"max_new_tokens={n} leaves a prompt no room in a model of {room} positions. Lower it.")
         self.model, self.config, self.tokenizer, self.view = model, config, tokenizer, view
         self.params, self.target = params, target
-        self.max_prompt, self.batch_size = capacity, batch_size
+        self.max_prompt, self.batch_size, self.too_long = capacity, batch_size, too_long
+        self.n_dropped_turns = 0
         self.length_buckets = extend_buckets(length_buckets, capacity)
         self.key = jax.random.key(seed)
         self.n_acted = 0
@@ -132,6 +143,13 @@ class TextPolicy(Policy):
         """Return the text of what `choose_batch` chooses for each observation; errors are the same."""
         return [chosen.text for chosen in self.choose_batch(observations)]
 
+    def has_room(self, obs: LanguageObservation | str) -> bool:
+        """Return whether a dialogue fits without its old turns; where these may be left out it always does."""
+        if self.too_long != "end":
+            return True
+        (shown,) = map(self.view, read_observations([obs]))
+        return can_cut(shown.to_sequence()[0], self.tokenizer, max_length=self.max_prompt)
+
     def choose_batch(self, observations: Sequence[LanguageObservation | str]) -> list[Generation]:
         """Return the best of `n_generations` utterances, or of `beam_width` beams, for each observation.
 
@@ -154,7 +172,7 @@ class TextPolicy(Policy):
         return sorted(generations, key=scores[by], reverse=True)
 
     def generate_batch(self, observations: Sequence[LanguageObservation | str]) -> list[list[Generation]]:
-        """Find utterances for each observation; prompts too long for the model lose their start.
+        """Find utterances for each observation; what is too long for the model is shortened (`ActingConfig.too_long`).
 
         A text alone is a dialogue in which nothing else has been said.
 
@@ -163,7 +181,10 @@ class TextPolicy(Policy):
                 gave NaN.
         """
         views = [self.view(observation) for observation in read_observations(observations)]
-        prompts = [encode_prompt(shown, self.tokenizer, max_length=self.max_prompt) for shown in views]
+        limits = {"max_length": self.max_prompt, "too_long": self.too_long}
+        fitted = [fit_prompt(shown, self.tokenizer, **limits) for shown in views]
+        prompts = [prompt for prompt, _ in fitted]
+        self.n_dropped_turns += sum(n_dropped for _, n_dropped in fitted)
         numbers = np.arange(self.n_acted, self.n_acted + len(prompts))
         self.n_acted += len(prompts)
         # Prompts of like length share a call, so that short ones are not padded to the longest.

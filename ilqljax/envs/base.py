@@ -89,6 +89,10 @@ class Policy(ABC):
         """Return one utterance for each observation; a policy that can act for many at once overrides this."""
         return [self.act(obs) for obs in observations]
 
+    def has_room(self, obs: LanguageObservation) -> bool:
+        """Return whether the policy goes on with a dialogue; one that it does not is left as it is."""
+        return True
+
 
 class Turn(NamedTuple):
     """Record one action: what was seen before it, what was said, and what came of it."""
@@ -105,7 +109,8 @@ def interact_environments(
     """Let a policy act in distinct environments until all dialogues are over: each one's last observation and turns.
 
     The environments are reset unless their present observations are given, to continue dialogues that are under way.
-    Each turn is one `act_batch` call over those still alive; finished ones drop out.
+    Each turn is one `act_batch` call over those still alive; finished ones, and those that the policy has no room for
+    (`Policy.has_room`), drop out.
 
     Raises:
         UserError: something is no environment or appears twice, or there is not one observation or action for each.
@@ -119,7 +124,11 @@ def interact_environments(
         raise UserError(f"{len(observations)} observations were given for {len(envs)} environments: pass one for each")
     current = [env.reset() for env in envs] if observations is None else list(observations)
     turns: list[list[Turn]] = [[] for _ in envs]
-    while live := [i for i, env in enumerate(envs) if not env.is_terminal()]:
+    given_up: set[int] = set()
+    while live := [i for i, env in enumerate(envs) if not (i in given_up or env.is_terminal())]:
+        if full := {i for i in live if not policy.has_room(current[i])}:
+            given_up |= full
+            continue
         actions = policy.act_batch([current[i] for i in live])
         if len(actions) != len(live):
             raise UserError(

@@ -121,6 +121,7 @@ def build_dataset(
     # The closing token is an action too.
     kept = [o for o in observations if not max_actions or len(tokenizer.encode(o.rewrite)) < max_actions]
     dataset = ObservationDataset(kept, tokenizer, max_length=max_length, reward_shift=shift, reward_scale=scale)
+    dataset.as_paid = not (practice or center)
     notes = [f"{dataset.size()} rows"]
     if len(kept) < len(observations):
         notes.append(f"{len(observations) - len(kept)} left out with rewrites above {max_actions} tokens")

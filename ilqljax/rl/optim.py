@@ -48,7 +48,8 @@ class OptimConfig:
     def __post_init__(self) -> None:
         check_known(("adamw", "muon"), optimizer=self.optimizer)
         check_known(("constant", "cosine", "linear"), schedule=self.schedule)
-        check_range(self, "[0, inf]", "lr", "warmup_steps", "total_steps", "weight_decay", "eps", "max_grad_norm")
+        check_range(self, "[0, inf)", "lr", "warmup_steps", "total_steps", "weight_decay", "eps")
+        check_range(self, "[0, inf]", "max_grad_norm")
         check_range(self, "[0, 1)", "b1", "b2")
         check_range(self, "[0, 1]", "end_lr_fraction")
         if self.schedule != "constant" and self.total_steps <= self.warmup_steps:

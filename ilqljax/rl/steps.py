@@ -34,7 +34,7 @@ class TargetConfig:
 
     def __post_init__(self) -> None:
         check_range(self, "[0, 1]", "polyak")
-        check_range(self, "[0, inf]", "hard_update_every")
+        check_range(self, "[0, inf)", "hard_update_every")
 
 
 class TrainState(NamedTuple):

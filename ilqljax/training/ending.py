@@ -14,6 +14,7 @@ import itertools
 import os
 import select
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -128,12 +129,13 @@ def heed_signals(*, grace_seconds: float) -> Iterator[Ending]:
     if threading.current_thread() is not threading.main_thread():
         yield ending
         return
-    # Written to by the system, so that the thread hears of a signal while Python waits for a computation.
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
+    # Written to by the system, so that the thread hears of a signal while Python waits for a computation. Sockets:
+    # Windows waits for nothing else.
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
     watcher = threading.Thread(target=_watch, args=(reading, grace_seconds), daemon=True)
     watcher.start()
-    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
     heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     handlers = {number: signal.signal(number, ending.ask) for number in heard}
     looker = None
@@ -148,14 +150,14 @@ def heed_signals(*, grace_seconds: float) -> Iterator[Ending]:
         for number, handler in handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         signal.set_wakeup_fd(before)
-        os.close(writing)
+        writing.close()
         watcher.join()
-        os.close(reading)
+        reading.close()
         if looker is not None:
             looker.join(2 * SECONDS_BETWEEN_LOOKS)  # longer where another process is gone
 
 
-def _watch(reading: int, grace_seconds: float) -> None:
+def _watch(reading: socket.socket, grace_seconds: float) -> None:
     """End the process at a second signal, or when its time is over; return when nobody writes any more."""
     asked, deadline = 0, None
     while True:
@@ -163,7 +165,7 @@ def _watch(reading: int, grace_seconds: float) -> None:
         if not select.select([reading], [], [], left)[0]:
             _say(f"did not end within grace_seconds={grace_seconds:g}, and is ended: what was not saved yet is lost")
             os._exit(128 + asked)
-        number = next(iter(os.read(reading, 1)), 0)
+        number = next(iter(reading.recv(1)), 0)
         if not number:
             return
         if number in SIGNALS:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import itertools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -36,6 +37,8 @@ from ilqljax.training.mesh import shard_batch
 from ilqljax.training.processes import broadcast_from_leader, is_first_process
 from ilqljax.training.run_config import RunConfig
 from ilqljax.training.runs import open_run_config, save_json
+
+logger = logging.getLogger(__name__)
 
 TRANSFORMS = "transforms"
 RESULTS, JUDGEMENT = "results.json", "judgement.json"
@@ -73,6 +76,7 @@ class Trained(NamedTuple):
             seed=seed,
             batch_size=acting.batch_size,
             length_buckets=acting.length_buckets,
+            too_long=acting.too_long,
         )
 
 
@@ -156,18 +160,30 @@ def evaluate_loss(
 def evaluate_rollouts(environments: Sequence[LanguageEnvironment], policy: Policy) -> dict[str, float]:
     """Play every environment once and return the mean return, its standard error and the mean number of turns.
 
+    Where dialogues grew longer than the policy's model, also "dropped_turns", how many old turns it did not see, a turn
+    counted whenever it acted without it, and "ended", how many dialogues ended because they had no room
+    (`ActingConfig.too_long`).
+
     Raises:
         UserError: there is no environment, or `interact_environments` refuses them.
     """
     if not environments:
         raise UserError("There is no environment to play in. Give a list of them.")
+    dropped_before = getattr(policy, "n_dropped_turns", 0)
     played = [sequence for _, sequence in interact_environments(environments, policy)]
+    n_dropped = getattr(policy, "n_dropped_turns", 0) - dropped_before
+    n_ended = sum(not environment.is_terminal() for environment in environments)
+    if n_dropped or n_ended:
+        told = "dialogues grew longer than the model: %d old turns were not seen, %d of %d dialogues ended (%s)"
+        logger.warning(told, n_dropped, n_ended, len(played), "config.acting.too_long; n_positions is the model's room")
     returns = np.array([sum(reward for _, _, reward, _ in sequence) for sequence in played])
     error = returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else float("nan")
     return {
         "return": float(returns.mean()),
         "return_standard_error": float(error),
         "turns": float(np.mean([len(sequence) for sequence in played])),
+        **({"dropped_turns": float(n_dropped)} if n_dropped else {}),
+        **({"ended": float(n_ended)} if n_ended else {}),
     }
 
 

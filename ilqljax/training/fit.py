@@ -1,6 +1,7 @@
 """Train in memory, from Python: dialogues in, a policy that acts out, kept in a folder and read back."""
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -32,7 +33,9 @@ from ilqljax.training.export import save_model
 from ilqljax.training.loop import Start, make_stage, train_stage
 from ilqljax.training.mesh import MeshConfig, make_mesh
 from ilqljax.training.run_config import TrainConfig
+from ilqljax.training.validation import Patience, Returns, describe_shortfall, measure_returns
 
+logger = logging.getLogger(__name__)
 FITTED = "fitted.json"  # beside the networks and the tokenizer
 BETA = 8.0  # weight of a critic's advantage, where rewards have deviation 1
 MOST_TOKENS = 1024  # ids of a tokenizer that is made here, and tokens of a row that no model limits
@@ -52,6 +55,7 @@ class Fitted:
         decode: how it acts, where nothing else is said.
         seed: of parameters, batches and acting.
         curve: what was recorded on the way: "step", and metrics such as "train/loss" and "validation/loss".
+        data_returns: of a clone, what the dialogues that it was cloned from are worth, where that is known.
     """
 
     algorithm: str
@@ -60,6 +64,7 @@ class Fitted:
     decode: DecodeConfig
     seed: int
     curve: list[dict[str, float]]
+    data_returns: Returns | None = None
 
     def __repr__(self) -> str:
         last = {name: value for record in self.curve for name, value in record.items()}
@@ -95,12 +100,20 @@ class Fitted:
         """Play every environment once; the overrides are options of `DecodeConfig`.
 
         Returns "return", the mean over environments of their summed rewards, in the task's unit;
-        "return_standard_error"; and "turns", the mean number of utterances.
+        "return_standard_error"; and "turns", the mean number of utterances. Warns where a clone's return is below its
+        data's by more than the standard error.
 
         Raises:
             UserError: there is no environment, something is none or is there twice, or `policy` refuses an override.
         """
-        return evaluate_rollouts(environments, self.policy(**overrides))
+        found = evaluate_rollouts(environments, self.policy(**overrides))
+        patience = Patience()
+        for record in self.curve:
+            patience.count(int(record["step"]), record.get("validation/loss"), maximise=False)
+        played = Returns(found["return"], found["return_standard_error"])
+        if shortfall := describe_shortfall(played, self.data_returns, patience):
+            logger.warning("%s", shortfall)
+        return found
 
     def save(self, folder: str | Path) -> None:
         """Write a new folder, whole or not at all, for `load_fitted` and as a GPT-2 for transformers.
@@ -111,7 +124,7 @@ class Fitted:
         check_new_folder(folder)
         learner, transform, *networks = self.trained
         named = {"options": learner.config, "transform": transform, "decode": self.decode}
-        facts = {name: getattr(self, name) for name in ("algorithm", "seed", "curve")}
+        facts = {name: getattr(self, name) for name in ("algorithm", "seed", "curve", "data_returns")}
         facts |= {name: asdict(each) for name, each in named.items()} | {"dtype": learner.model.backbone.config.dtype}
 
         def write(temporary: Path) -> None:
@@ -137,7 +150,8 @@ def load_fitted(folder: str | Path) -> Fitted:
     transform = from_section(learner.algorithm.transform, facts["transform"], path=str(path))
     decode = from_section(DecodeConfig, facts["decode"], path=str(path))
     trained = Trained(learner, transform, *networks)
-    return Fitted(facts["algorithm"], trained, load_tokenizer(folder), decode, facts["seed"], facts["curve"])
+    returns = Returns(*facts["data_returns"]) if facts.get("data_returns") else None
+    return Fitted(facts["algorithm"], trained, load_tokenizer(folder), decode, facts["seed"], facts["curve"], returns)
 
 
 def fit(
@@ -170,7 +184,8 @@ def fit(
             or `loss` leaves out is chosen. `select="best"` returns the networks of the lowest validation loss.
         decode: how the result acts; a mapping likewise.
         seed: of the parameters, the batches' order, and acting.
-        validation: rows whose loss is evaluated every `settings.eval_every` steps.
+        validation: rows whose loss is evaluated every `settings.eval_every` steps, and by which `settings.stop_after`
+            ends the training early.
         trunk: a language model to start from; without a clone or this one, random.
         networks: (params, target) that a critic starts from instead.
         watch: called with the step, the parameters and the targets, at step 0, every `watch_every` steps and the last.
@@ -231,7 +246,8 @@ def fit(
         watch_every=watch_every,
     )
     trained = Trained(learner, stage.transform, select_acting_params(state), state.target)
-    return Fitted(algorithm, trained, rows.tokenizer, decode, seed, curve)
+    returns = measure_returns(held_out, rows) if stage.is_clone else None
+    return Fitted(algorithm, trained, rows.tokenizer, decode, seed, curve, returns)
 
 
 def check_arguments(
@@ -282,7 +298,7 @@ def read_dialogues(given: Iterable[Any]) -> list[Dialogue]:
             case Dialogue():
                 found.append(one)
             case (str(prompt), str(text), Real() as reward):
-                found.append(ListDialogue([(prompt, None), (text, float(reward))]))
+                found.append(ListDialogue([(prompt, None), (text, reward)]))
             case _:
                 shape = "(prompt, text, reward), or ListDialogue([(text, its reward or None), ...])"
                 raise UserError(f"dialogue {len(found)} is {repr(one)[:EXCERPT]}. Give {shape}.")
@@ -298,8 +314,6 @@ def make_rows(given: Iterable[Any], tokenizer: Tokenizer | None, model: ValueLM 
     if size.vocab_size != tokenizer.vocab_size:
         raise UserError(f"model: {size.vocab_size} ids, tokenizer: {tokenizer.vocab_size}. Give two of one vocabulary.")
     shift, scale = infer_reward_scaling(dialogues)
-    if any(sum(reward is not None for _, reward in one) != 1 for one in said):
-        shift = 0.0  # it would pay for length
     return ObservationDataset(dialogues, tokenizer, max_length=size.n_positions, reward_shift=shift, reward_scale=scale)
 
 

@@ -11,7 +11,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -35,10 +35,11 @@ from ilqljax.training.mesh import batch_sharding, infer_param_shardings, shard_b
 from ilqljax.training.metrics import MetricWriter, NonFiniteError, ProgressBar, Recorder
 from ilqljax.training.processes import check_same, is_first_process
 from ilqljax.training.run_config import TrainConfig
+from ilqljax.training.validation import Patience, Returns, describe_shortfall, has_risen, measure_returns
 
 logger = logging.getLogger(__name__)
 EMPTY_SHARE = 0.01  # rows without an action are warned of from this share on
-SHOWN = ("validation/loss", "rollout/return", "rollout/return_standard_error")  # on the terminal
+SHOWN = ("train/loss", "validation/loss", "rollout/return", "rollout/return_standard_error")  # on the terminal
 
 
 class Stage(NamedTuple):
@@ -62,6 +63,12 @@ class Stage(NamedTuple):
         """Whether the best checkpoint has the highest return: only a clone is as good as its validation loss is low."""
         algorithm = self.learner.algorithm
         return (algorithm.has_critic or algorithm.has_reference) and self.settings.n_rollouts > 0
+
+    @property
+    def is_clone(self) -> bool:
+        """Whether the policy is to act as its data do, not better."""
+        algorithm = self.learner.algorithm
+        return not (algorithm.has_critic or algorithm.has_reference) and type(self.transform) is Transform
 
     @property
     def batching(self) -> dict[str, Any]:
@@ -100,9 +107,11 @@ def make_stage(
 ) -> Stage:
     """Fit an algorithm's transform to its training rows, and apply it to them and to the validation rows.
 
-    Rows that are not what the algorithm needs or fit no bucket, a microbatch that would tear a group of rows apart and
-    a stream that is to be sorted are a `UserError`.
+    Rows that are not what the algorithm needs or fit no bucket, a microbatch that would tear a group of rows apart, a
+    stream that is to be sorted, and stopping early without anything to evaluate are a `UserError`.
     """
+    if settings.stop_after and validation is None and not settings.n_rollouts:
+        raise UserError(f"stop_after={settings.stop_after} needs something to evaluate. Give validation rows.")
     transform = learner.algorithm.transform.fit(rows, learner.config)
     transformed = transform.apply(rows)
     size = settings.batch_size // settings.accumulate_steps
@@ -117,6 +126,9 @@ def make_stage(
         )
     watched = None if validation is None else transform.apply(validation)
     stage = Stage(name, learner, settings, transform, transformed, watched)
+    if (transformed.reward_shift, transformed.reward_scale) != (0.0, 1.0):
+        applied = "%s: rewards are those of the dialogues less %.6g, times %.6g"
+        logger.info(applied, name, transformed.reward_shift, transformed.reward_scale)
     # A row that fits no bucket must stop the run here, not after the stage before it.
     for data in (transformed, watched):
         if isinstance(data, ListRLDataset):
@@ -240,9 +252,11 @@ def train_stage(
     loader = make_train_loader(stage.rows, seed=seed, sort_window=settings.sort_window, **stage.batching)
     check_same(json.dumps(loader.get_state()), what="training rows")
     first, extra = 0, {}
+    patience, results = Patience(), {}
     if store.latest_step() is not None:
         state, extra, first = store.restore(template)
         loader.set_state(extra["loader"])
+        patience = Patience.from_json(extra.get("patience", {}))
         if first < settings.total_steps:  # there will be a save
             store.check_metrics()
         say(f"{stage.name}: continuing from step {first}")
@@ -250,18 +264,27 @@ def train_stage(
 
     def evaluate(step: int, state: TrainState) -> float | None:
         """Record an evaluation, and return the metric that ranks the step; a request to end breaks it off."""
+        nonlocal results
         losses = {}
         # What all processes compute together cannot be left by one of them.
         with ending.losing("an evaluation") if jax.process_count() == 1 else contextlib.nullcontext():
             if stage.validation is not None:
                 losses = evaluate_loss(eval_fn, state, stage.validation, mesh=mesh, **stage.batching)
-            results = {f"validation/{k}": v for k, v in losses.items()}
-            results |= {f"rollout/{k}": v for k, v in (play(state) if play else {}).items()}
-        if results:
-            recorder.write(step, results)
-            shown = ", ".join(f"{name} {results[name]:.4g}" for name in SHOWN if name in results)
+            found = {f"validation/{k}": v for k, v in losses.items()}
+            found |= {f"rollout/{k}": v for k, v in (play(state) if play else {}).items()}
+        if found:
+            recorder.write(step, found)
+            beside = found | recorder.take_mean_loss()
+            shown = ", ".join(f"{name} {beside[name]:.4g}" for name in SHOWN if name in beside)
             bar.message(f"{stage.name} step {step}: {shown}")
-        return results.get("rollout/return" if stage.best_is_return else "validation/loss")
+        metric = found.get("rollout/return" if stage.best_is_return else "validation/loss")
+        patience.count(step, metric, maximise=stage.best_is_return)
+        if settings.select == "last" or patience.best_step == step:
+            results = found
+        return metric
+
+    def is_enough() -> bool:
+        return 0 < settings.stop_after <= patience.n_worse
 
     done = f"{first}/{settings.total_steps} steps done"
     say(f"{stage.name}: {count_parameters(state.params):,} parameters, {done}, {dict(mesh.shape)} devices")
@@ -277,8 +300,8 @@ def train_stage(
             watch(first, state)
         if extra.get("unevaluated"):  # the process was asked to end before it was
             metric = evaluate(first, state)
-            store.amend(first, {"unevaluated": False}, metric=metric)
-        for step in range(first + 1, settings.total_steps + 1):
+            store.amend(first, {"unevaluated": False, "patience": patience.to_json()}, metric=metric)
+        for step in range(first + 1, 1 + (first if is_enough() else settings.total_steps)):
             asked = time.monotonic()
             rows = next(loader)
             waited = time.monotonic() - asked
@@ -305,18 +328,42 @@ def train_stage(
                 if evaluating and not asked_to_end:
                     with contextlib.suppress(Interrupted):
                         metric, unevaluated = evaluate(step, state), False
-                extra = {"loader": loader.get_state()} | ({"unevaluated": True} if unevaluated else {})
+                extra = {"loader": loader.get_state(), "patience": patience.to_json()}
+                extra |= {"unevaluated": True} if unevaluated else {}
                 store.save(step, state, extra, metric=metric)
                 if asked_to_end or unevaluated:
                     store.wait()
                     ending.check()
                 recorder.pace.restart()
+                if is_enough() and not last:
+                    last = True
+                    bar.message(
+                        f"{stage.name} ends at step {step}, {patience.n_worse} evaluations after its best at step "
+                        f"{patience.best_step} (stop_after={settings.stop_after})"
+                    )
+                    if watch is not None and not (watch_every and step % watch_every == 0):
+                        watch(step, state)
             if last:
                 break
         store.wait()
+        report_end(stage, patience, results)
         if settings.select == "best" and store.best_step() is not None:
             state, _, _ = store.restore(template, step="best")
     return state
+
+
+def report_end(stage: Stage, patience: Patience, results: Mapping[str, float]) -> None:
+    """Say where the last networks overfit and are kept, and warn where a clone's rollouts are worse than its data."""
+    is_likelihood = not stage.learner.algorithm.has_critic and not stage.best_is_return
+    if is_likelihood and stage.settings.select == "last" and has_risen(patience):
+        say(
+            f"{stage.name}: the validation loss was {patience.best:.4g} at step {patience.best_step} and is "
+            f"{patience.last:.4g} now; select='best' takes the networks of that step"
+        )
+    if stage.is_clone and "rollout/return" in results and is_first_process():
+        played = Returns(results["rollout/return"], results["rollout/return_standard_error"])
+        if shortfall := describe_shortfall(played, measure_returns(stage.validation, stage.rows), patience):
+            logger.warning("%s: %s", stage.name, shortfall)
 
 
 def say(text: str) -> None:

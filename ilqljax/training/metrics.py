@@ -93,6 +93,19 @@ class TensorBoardWriter:
             self._writer.add_scalar(name, float(value), int(step))
 
 
+def import_wandb() -> Any:
+    """Return the module `wandb`; a `UserError` where it is not installed."""
+    try:
+        import wandb
+    except ModuleNotFoundError as error:
+        if error.name != "wandb":
+            raise
+        raise UserError(
+            "config.wandb.use_wandb needs wandb. Run: pip install 'ilqljax[wandb]', or set it to false."
+        ) from error
+    return wandb
+
+
 class WandbWriter:
     """Log to Weights & Biases."""
 
@@ -102,14 +115,7 @@ class WandbWriter:
         The mode is "online", "offline" (sync later with `wandb sync`) or "disabled"; "" follows WANDB_MODE.
         """
         check_known(("online", "offline", "disabled", ""), **{"config.wandb.mode": mode})
-        try:
-            import wandb
-        except ModuleNotFoundError as error:
-            if error.name != "wandb":
-                raise
-            raise UserError(
-                "config.wandb.use_wandb needs wandb. Run: pip install 'ilqljax[wandb]', or set it to false."
-            ) from error
+        wandb = import_wandb()
         directory.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
             project=project, dir=str(directory), name=name, resume="allow", mode=mode or None, config=dict(config)
@@ -118,6 +124,16 @@ class WandbWriter:
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         self._run.log({name: float(value) for name, value in metrics.items()}, step=int(step))
+
+
+def measure_peak_memory() -> float | None:
+    """Return the most memory that this process has held, in GB; None where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 class NonFiniteError(UserError, FloatingPointError):
@@ -253,6 +269,7 @@ class Recorder:
         self.settings, self.writers, self.bar, self.compilations = settings, writers, bar, compilations
         self.pace = Pace()
         self._held: tuple[int, Mapping[str, Any]] | None = None
+        self._losses: list[float] = []
 
     def push(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Take over a step's scalars, and record those of the step before."""
@@ -271,12 +288,18 @@ class Recorder:
         for name, value in values.items():
             if (name == "loss" or name.endswith("_loss")) and not math.isfinite(value):
                 raise NonFiniteError(f"{name} is {value} at step {step}")
+        self._losses.append(values["loss"])
         work = {"tokens": values["tokens"], "flops": values.pop("flops")}
         self.bar.update(step, loss=values["loss"], **work)
         self.pace.count(waited=values.pop("data_wait"), **work)
         if step % self.settings.log_every == 0 or step == self.settings.total_steps:
             found = values | self.pace.read() | self.compilations.read()
             self.write(step, {f"train/{name}": value for name, value in found.items()})
+
+    def take_mean_loss(self) -> dict[str, float]:
+        """Return the mean training loss of the steps recorded since the last call, by name; {} where there is none."""
+        losses, self._losses = self._losses, []
+        return {"train/loss": sum(losses) / len(losses)} if losses else {}
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Have all writers write."""

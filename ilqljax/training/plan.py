@@ -17,10 +17,18 @@ from ilqljax.errors import UserError
 from ilqljax.models.builders import BuiltModel
 from ilqljax.rl.algorithms import Learner, make_learner
 from ilqljax.training.evaluation import Judge
-from ilqljax.training.loop import Stage, make_stage
+from ilqljax.training.loop import Stage, make_stage, say
 from ilqljax.training.mesh import check_batch_size, make_mesh, make_placer
-from ilqljax.training.processes import check_same, first_process_first
-from ilqljax.training.run_config import CLONING_DATASETS, RunConfig, TrainConfig, complete_config, read_run_config
+from ilqljax.training.metrics import import_wandb
+from ilqljax.training.processes import broadcast_from_leader, check_same, first_process_first
+from ilqljax.training.run_config import (
+    CLONING_DATASETS,
+    RunConfig,
+    TrainConfig,
+    complete_config,
+    find_long_warmups,
+    read_run_config,
+)
 from ilqljax.training.runs import check_tokenizer, choose_run_dir
 
 
@@ -53,6 +61,13 @@ def plan_run(config: Section, *, overrides: Mapping[str, Any] | None = None) -> 
         UserError: an option, the data, the tokenizer, the model or the run's folder does not fit, or nothing is to do.
     """
     saved = complete_config(config)
+    for name, warmup in find_long_warmups(saved, overrides or {}).items():
+        saved[name].warmup_steps = -1
+        total = saved[name].total_steps
+        say(
+            f"config.{name}.warmup_steps={warmup} is for longer trainings: with total_steps={total} it is "
+            f"{total // 20}, a twentieth, unless you give it"
+        )
     settings = read_run_config(saved)
     pretrain, main = settings.settle_stages()
     algorithm, options = settings.options
@@ -62,6 +77,8 @@ def plan_run(config: Section, *, overrides: Mapping[str, Any] | None = None) -> 
         raise UserError("config.pretrain and config.train would both clone. Set one of their total_steps to 0.")
     mesh = make_mesh(settings.mesh)
     check_same(config_to_json(saved), what="config")
+    if settings.wandb.use_wandb:
+        broadcast_from_leader(lambda: import_wandb() and None)
     for stage in (pretrain, main):
         check_batch_size(stage.batch_size // stage.accumulate_steps, mesh)
     if algorithm.has_critic:

@@ -53,6 +53,8 @@ class TrainConfig(OptimConfig):
         keep_hidden: a critic on a frozen trunk (`config.model.frozen_value` or `frozen_value_layers`) has its rows'
             hidden states computed once and kept, in bfloat16, in `~/.cache/ilqljax/hidden`; False runs the trunk at
             every step.
+        stop_after: evaluations in a row without a better one that end the stage; 0 for never. Better is a lower
+            validation loss or, for a critic that is played (`n_rollouts`), a higher return.
         select: which checkpoint the next stage and the final judgement use: "best" (validation loss for a policy,
             rollouts' return for a critic) or "last".
         target: how target networks follow.
@@ -80,6 +82,7 @@ class TrainConfig(OptimConfig):
     log_every: int = 10
     n_rollouts: int = 32
     keep_hidden: bool = True
+    stop_after: int = 0
     select: str = "last"
     target: TargetConfig = field(default_factory=TargetConfig)
     loss: dict = field(default_factory=dict)
@@ -93,7 +96,7 @@ class TrainConfig(OptimConfig):
         check_known(("best", "last"), select=self.select)
         steps = ("eval_every", "save_every", "log_every", "keep_last")
         check_range(self, "[1, inf)", *steps, "batch_size", "accumulate_steps", "sort_window")
-        check_range(self, "[0, inf)", "n_rollouts", "keep_best", "keep_every")
+        check_range(self, "[0, inf)", "n_rollouts", "keep_best", "keep_every", "stop_after")
         if self.select == "best" and not self.keep_best:
             raise UserError("select='best' needs the best checkpoint, and keep_best=0 does not keep it. Set it to 1.")
         if not self.length_buckets:
@@ -153,7 +156,7 @@ class RunConfig:
     grace_seconds: float = 25.0
 
     def __post_init__(self) -> None:
-        check_range(self, "[0, inf)", "grace_seconds")
+        check_range(self, "[0, inf)", "grace_seconds", "seed")
 
     @property
     def options(self) -> tuple[Algorithm, Any]:
@@ -218,6 +221,17 @@ def complete_config(config: Section, *, imports: bool = True) -> ConfigDict:
         stage["loss"] = fill_defaults(list_fields(found.config_class), dict(found.fixed) | stage["loss"])
         plain[name] = stage
     return ConfigDict(plain | filled)
+
+
+def find_long_warmups(config: Section, overrides: Mapping[str, Any]) -> dict[str, int]:
+    """Return each stage's `warmup_steps` that the config set and that the user's `total_steps` has made too long.
+
+    A warm-up of more than half of the steps is too long, where the overrides have the steps and not the warm-up.
+    """
+    own = {name: config[name] for name in _STAGES if f"{name}.total_steps" in overrides}
+    given = {name for name in own if f"{name}.warmup_steps" in overrides}
+    long = {name: stage for name, stage in own.items() if 2 * stage["warmup_steps"] > stage["total_steps"] > 0}
+    return {name: stage["warmup_steps"] for name, stage in long.items() if name not in given}
 
 
 def read_run_config(config: Section) -> RunConfig:

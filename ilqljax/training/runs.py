@@ -17,7 +17,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from ilqljax.data.files import (
     read_folder,
     read_json,
     remove_leftovers,
+    remove_tree,
     save_text,
     save_whole,
     sync,
@@ -84,13 +85,17 @@ def claim_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any
     A new folder gets the resolved config, what was overridden, and the command if there was one; a resumed run's are
     left to `record_changes`. The first of several processes does so for all; the others go on when it has. A folder
     that the user did not name gets a number where another run took its name meanwhile; one that the user named and
-    another run took is a `UserError`.
+    another run took is a `UserError`. A new run that is refused in the block before its first step leaves the folder
+    as it was, free for the next start.
     """
+    before: set[str] = set()
+    existed = bool(config.run_dir) and run_dir.exists()
     with contextlib.ExitStack() as held:
 
         def claim() -> str:
             folder = run_dir if config.run_dir or config.resume else make_numbered(run_dir)
             make_folder(folder)
+            before.update(os.listdir(folder))
             held.enter_context(lock_run_dir(folder))
             remove_leftovers(folder)
             if not config.resume:
@@ -101,7 +106,29 @@ def claim_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any
                 save_config_json(config, folder / "config.json")
             return str(folder)
 
-        yield Path(broadcast_from_leader(claim))
+        folder = Path(broadcast_from_leader(claim))
+        try:
+            yield folder
+        except UserError:
+            if not config.resume and is_first_process() and not has_begun(folder):
+                clear_folder(folder, keep=before)
+                if not existed:
+                    remove_tree(folder)
+                logger.info("%s is free again: no step was done", folder)
+            raise
+
+
+def has_begun(run_dir: Path) -> bool:
+    """Say whether a run has a checkpoint, or has recorded anything."""
+    saved = any(path.name.isdecimal() for path in run_dir.glob("checkpoints/*/*"))
+    return saved or any(file.stat().st_size for file in run_dir.glob("metrics/*/metrics.jsonl"))
+
+
+def clear_folder(folder: Path, *, keep: Collection[str]) -> None:
+    """Remove what is in a folder but for the names to keep."""
+    for path in list(folder.iterdir()):
+        if path.name not in keep:
+            remove_tree(path)
 
 
 def record_changes(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any]) -> None:

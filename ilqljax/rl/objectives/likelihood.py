@@ -32,7 +32,7 @@ class BCConfig:
     transition_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        check_range(self, "[0, inf]", "transition_weight")
+        check_range(self, "[0, inf)", "transition_weight")
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ class DPOConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_range(self, "(0, inf]", "beta")
-        check_range(self, "[0, inf]", "min_gap", "pairs_per_prompt", "seed")
+        check_range(self, "(0, inf)", "beta")
+        check_range(self, "[0, inf)", "min_gap", "pairs_per_prompt", "seed")
 
 
 def make_bc_loss(model: ValueLM, config: BCConfig) -> LossFn:

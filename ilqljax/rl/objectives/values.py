@@ -77,9 +77,11 @@ class ILQLConfig:
         check_known(("v", "max", "soft"), backup=self.backup)
         check_range(self, "[0, 1]", "discount", "td_lambda", "turn_lambda", "expectile")
         # What turns the objective round, or makes it no number, where it is negative.
-        check_range(self, "[0, inf]", "v_weight", "q_weight", "cql_weight", "dm_weight", "awac_weight")
-        check_range(self, "[0, inf]", "transition_weight", "clip_weight", "beta")
-        check_range(self, "(0, inf]", "cql_temperature")
+        check_range(self, "[0, inf)", "v_weight", "q_weight", "cql_weight", "dm_weight", "awac_weight")
+        check_range(self, "[0, inf)", "transition_weight", "beta")
+        check_range(self, "[0, inf]", "clip_weight")
+        check_range(self, "(0, inf)", "cql_temperature")
+        check_range(self, "(-inf, inf)", "dm_margin")
         if not self.value_min < self.value_max:
             raise UserError(
                 f"value_min={self.value_min} is not below value_max={self.value_max}. -inf and inf do not clip."
