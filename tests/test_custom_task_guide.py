@@ -61,3 +61,36 @@ def test_the_example_trains_and_plays(maze):
     assert list(scores) == ["data", "bc", "filtered bc", "ilql", "optimum"]
     assert all(-maze.MAX_MOVES <= score <= 0.0 for score in scores.values())
     assert scores["optimum"] > scores["data"]
+
+
+def load_guess():
+    spec = importlib.util.spec_from_file_location("guess_example", EXAMPLE.with_name("guess.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_game_of_guesses_is_opened_by_the_agent_and_ends_when_found_or_spent():
+    guess = load_guess()
+    env = guess.GuessEnvironment(0)
+    assert env.reset().to_sequence() == ([], False)
+    env.hidden = 7
+    env.step("03")
+    obs, reward, over = env.step("nonsense")
+    assert (obs.to_sequence(), reward, over) == (
+        ([("03", -1.0), (">", None), ("nonsense", -1.0), ("", None)], False),
+        -1.0,
+        False,
+    )
+    assert (obs.find_range(), env.step("09")[0].find_range()) == ((4, 31), (4, 8))
+    assert env.step("07")[2] and env.is_terminal()
+    env.reset()
+    assert [env.step("?")[2] for _ in range(guess.MAX_GUESSES)] == [False] * 9 + [True]
+    assert max(len(game.guesses) for game in guess.play(guess.Halver(), 64, seed=0)) <= 6
+
+
+@pytest.mark.slow
+def test_the_game_of_guesses_trains_and_plays():
+    scores = load_guess().run(n_games=64, steps=2, n_played=16)
+    assert list(scores) == ["data", "bc", "ilql", "halving"]
+    assert all(-10.0 <= score <= -1.0 for score in scores.values()) and scores["halving"] > scores["data"]
