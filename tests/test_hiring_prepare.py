@@ -87,7 +87,7 @@ def test_the_samples_data_is_that_of_this_version(prepared):
     """Where this fails because a change was meant, raise PREPARE_VERSION, so that folders made before follow it."""
     rows = [(*astuple(replace(row, reward=0.0)), round(row.reward, 6)) for row in prepared.rewrites]
     digest = hash_text(json.dumps([[asdict(posting) for posting in prepared.postings], rows]))
-    assert (prepare.PREPARE_VERSION, digest[:16]) == (1, "677e0d43d46409b5")
+    assert (prepare.PREPARE_VERSION, digest[:16]) == (2, "677e0d43d46409b5")
 
 
 def test_unchanged_folder_is_used_again_and_a_changed_setting_replaces_it(tmp_path, monkeypatch):

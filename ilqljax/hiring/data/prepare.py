@@ -61,7 +61,7 @@ T = TypeVar("T")
 # Raise this when the same inputs and settings give other files than before: after a change of operators, guardrails,
 # prompts, splits, readers of sources or the sample's generator. Folders made before are then prepared again. (When
 # the meaning of a reward changes, raise `REWARD_VERSION`, which also gives up all that was scored.)
-PREPARE_VERSION = 1
+PREPARE_VERSION = 2
 SPLIT_CHOICES = ("company", "given")
 # A small model reads a hundred-odd words; longer posts are dropped and counted. Other sources keep all by default.
 HACKERNEWS_MAX_WORDS = 120

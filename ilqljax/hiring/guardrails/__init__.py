@@ -9,7 +9,7 @@ improvement.
 
 from collections.abc import Iterable
 
-from ilqljax.hiring.guardrails import facts, statements, wording
+from ilqljax.hiring.guardrails import deadlines, demands, facts, statements, wording
 from ilqljax.hiring.guardrails.findings import Check, Failure
 from ilqljax.hiring.postings.posting import Posting
 
@@ -30,10 +30,22 @@ CHECKS: dict[str, Check] = {
     "sentence_invented": facts.check_sentences,
     "statements_kept": statements.make_statement_check("statements_kept"),
     "conditions_kept": statements.make_statement_check("conditions_kept"),
+    "demands_kept": demands.check_demands,
+    "perks_kept": statements.make_statement_check("perks_kept"),
+    "credentials_kept": statements.make_statement_check("credentials_kept"),
+    "schedule_kept": statements.make_statement_check("schedule_kept"),
+    "deadlines_kept": deadlines.check_deadlines,
+    "counts_kept": deadlines.check_counts,
+    "level_kept": statements.make_statement_check("level_kept"),
+    "trait_added": statements.make_addition_check("trait_added"),
+    "frequency_added": statements.make_addition_check("frequency_added"),
+    "role_added": statements.make_addition_check("role_added"),
     "negations_kept": statements.check_negations,
     "template_leak": wording.check_template_leak,
     "copying": wording.check_copying,
     "repetition": wording.check_repetition,
+    "doubled_words": wording.check_doubled_words,
+    "articles_right": wording.check_articles,
     "length": wording.check_length,
     "language_kept": wording.check_language,
     "incoherent": wording.check_coherence,

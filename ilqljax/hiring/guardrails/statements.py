@@ -15,13 +15,18 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
+from ilqljax.hiring.edits.operators import drop_demands
 from ilqljax.hiring.guardrails.findings import Check, Failure, Span, blank_links, list_words, report
 from ilqljax.hiring.guardrails.lexicon import find_places
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
 from ilqljax.hiring.word_files import load_words
 
+_WORDS = load_words("guardrails/words.ini")
+_PAY = rf"(?:{'|'.join(_WORDS['pay words']['nouns'])})"
 _PATTERNS = {
-    check: {name: re.compile("|".join(patterns), re.IGNORECASE) for name, patterns in table.items()}
+    check: {
+        name: re.compile("|".join(patterns).replace("PAY", _PAY), re.IGNORECASE) for name, patterns in table.items()
+    }
     for check, table in load_words("guardrails/statements.ini").items()
 }
 _WINDOW = 40
@@ -36,6 +41,8 @@ _NOT_AFTER = re.compile(
     r"|[^.!?|,;*•:]{0,16}?(?:\s*[:?=]\s*(?:no|n|none|not)\b|\s*[–-]\s*(?:no|none)\s*(?:[|,.;)/]|$)))",
     re.IGNORECASE,
 )
+# Whether a level is denied ("not a junior role") depends too much on its neighbours.
+_UNSIGNED = frozenset({"level_kept"})
 _WITH_PLACES = frozenset({"remote work", "work authorization"})
 # What may stand between a statement and its places: "remote (anywhere in the US)".
 _BEFORE_PLACE = re.compile(r"\W*(?:\b(?:only|anywhere|in|within|from|inside|for|the)\b\W*)*")
@@ -51,9 +58,9 @@ _EMPTY = re.compile(r"not\s+(?:only|just|merely|simply|solely|limited to|to ment
 _LABEL = re.compile(r"([^\W_]+)\W{0,3}[:?=]\s*$")
 _ANSWER_END = re.compile(r"\s*(?:[|,.;!)/]|$|\s[A-Z0-9*•-])")
 _CLAUSE_END = re.compile(r"[.!?]+(?=\s|$)|[|,;:()\[\]*•–—]|\s-\s")
-_WORDS = load_words("guardrails/words.ini")["negations"]
-_AUXILIARY, _SKIPPED = frozenset(_WORDS["auxiliary"]), frozenset(_WORDS["skipped"])
-_SAME_WORD = {word: name for name in ("required", "expert") for word in _WORDS[name]}
+_NEGATIONS = _WORDS["negations"]
+_AUXILIARY, _SKIPPED = frozenset(_NEGATIONS["auxiliary"]), frozenset(_NEGATIONS["skipped"])
+_SAME_WORD = {word: name for name in ("required", "expert") for word in _NEGATIONS[name]}
 
 Statement = tuple[str, bool]
 
@@ -70,7 +77,7 @@ def find_statements(text: str, check: str) -> dict[Statement, Span]:
         for match in pattern.finditer(text):
             before = text[max(0, match.start() - _WINDOW) : match.start()]
             after = text[match.end() : match.end() + _WINDOW]
-            affirmed = not (_NOT_BEFORE.search(before) or _NOT_AFTER.search(after))
+            affirmed = check in _UNSIGNED or not (_NOT_BEFORE.search(before) or _NOT_AFTER.search(after))
             places = _find_places(match, text) if name in _WITH_PLACES else ""
             found.setdefault((name + places, affirmed), match.span())
     return found
@@ -87,22 +94,40 @@ def _find_places(match: re.Match[str], text: str) -> str:
 
 
 def make_statement_check(check: str) -> Check:
-    """Make the check that a table's statements are kept with their sign, and that none has appeared."""
+    """Make the check that a table's statements are kept with their sign, and that none has appeared.
+
+    Those of demands that only keep people away may go with them (`operators.drop_demands`).
+    """
 
     def run(posting: Posting, text: str, prompt: str) -> list[Failure]:
         original, found = find_statements(posting.description, check), find_statements(text, check)
         if original.keys() == found.keys():
             return []
-        # A statement that only a line break makes need not be kept.
+        # A statement that only a line break makes need not be kept. Patterns know single spaces only.
         flat = find_statements(normalize_spaces(posting.description), check)
+        found = dict.fromkeys(find_statements(normalize_spaces(text), check), (0, 0)) | found
         known = {*original, *flat, *find_statements(prompt, check)}
         if not posting.remote:  # the prompt's own line "Remote: no" says nothing
             known -= {("remote work", True), ("remote work", False)} - original.keys() - flat.keys()
         signed = {key: key[0] + " (denied)" * (not key[1]) for key in (*original, *found)}
-        gone = [signed[key] for key in original if key in flat and key not in found]
+        needed = flat.keys() & find_statements(drop_demands(posting.description), check).keys()
+        gone = [signed[key] for key in original if key in needed and key not in found]
         added = [(signed[key], span) for key, span in found.items() if key not in known]
         missing = "What the original says about {} is missing."
         return report(check, gone, missing, added, "The original says nothing like this about {}.")
+
+    return run
+
+
+def make_addition_check(check: str) -> Check:
+    """Make the check that nothing of a table has appeared, affirmed or denied."""
+
+    def run(posting: Posting, text: str, prompt: str) -> list[Failure]:
+        known = {name for part in (posting.description, prompt) for name, _ in find_statements(part, check)}
+        known |= {name for name, _ in find_statements(normalize_spaces(posting.description), check)}
+        found = find_statements(text, check)
+        added = [(f"{name} ('{text[slice(*span)]}')", span) for (name, _), span in found.items() if name not in known]
+        return report(check, (), "", added, "The original says nothing about {}.")
 
     return run
 

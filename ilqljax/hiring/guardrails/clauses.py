@@ -1,0 +1,97 @@
+"""Take a text apart into clauses, and say how much of what one says another says, too.
+
+What a clause says are the stems of its content words. Words that say the same in a posting (`synonyms.ini`) have one
+stem, number words that of their digits; words that say nothing about the job have none.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+from ilqljax.hiring.guardrails.findings import Span, blank_links, list_sentences
+from ilqljax.hiring.word_files import load_words
+
+_WORDS = load_words("guardrails/synonyms.ini")
+_NUMBERS = load_words("guardrails/words.ini")["known"]["numbers"]
+_DIGITS = {word: str(n) for word, n in zip(_NUMBERS, (*range(2, 13), 15, *range(20, 100, 10), 100, 1000), strict=False)}
+_STOP_WORDS = frozenset(_WORDS["stop words"]["words"])
+_SAME = {word: name for name, words in _WORDS["same"].items() for word in words}
+_PHRASE = re.compile(
+    rf"\b(?:{'|'.join(sorted((re.escape(word) for word in _SAME if not word.isalpha()), key=len, reverse=True))})\b"
+)
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+(?:[.,:]\d+)*")
+_SUFFIX = re.compile(r"(?<=[a-z]{4})(?:ations?|itions?|ments?|ings?|ers?|ors?|ies|ied|es|ed|ly|s|e|y)$|(?<=[a-z]{3})s$")
+_STEM_LENGTH = 6
+_CLAUSE_END = re.compile(r"\s*[,;:|()•*–—]\s*|\s-\s|\s+(?=(?:but|while|although|though|whereas|however)\b)")
+
+
+class Clause(NamedTuple):
+    """Hold a clause: its text and place, its sentence's number, and the stems of what it says."""
+
+    text: str
+    span: Span
+    sentence: int
+    stems: frozenset[str]
+
+
+@lru_cache(maxsize=65536)
+def stem(word: str) -> str:
+    """Return the stem that words of one meaning share: "planning" and "designs" have that of "design"."""
+    word = word.lower().replace("’", "'").removesuffix("'s")
+    word = _SAME.get(word, _DIGITS.get(word, word))
+    short = _SUFFIX.sub("", word)
+    if len(short) > 3 and short != word and short[-1] == short[-2] and short[-1] not in "aeiouls":
+        short = short[:-1]
+    return short[:_STEM_LENGTH]
+
+
+_GENERIC = frozenset(map(stem, _WORDS["generic"]["lines"]))
+
+
+@lru_cache(maxsize=16384)
+def list_stems(text: str) -> tuple[str, ...]:
+    """Return the stems of a text's content words, in order."""
+    text = _PHRASE.sub(lambda match: f" {_SAME[match[0]]} ", blank_links(text).lower().replace("’", "'"))
+    stems = (stem(word) for word in _WORD.findall(text) if word not in _STOP_WORDS)
+    return tuple(each for each in stems if each not in _GENERIC)
+
+
+@lru_cache(maxsize=4096)
+def list_clauses(text: str) -> tuple[Clause, ...]:
+    """Return the clauses of a text: its sentences, split at commas, colons and the like."""
+    clauses = []
+    for number, (sentence, (start, _)) in enumerate(list_sentences(text)):
+        blank = blank_links(sentence)
+        ends = [(0, 0), *(match.span() for match in _CLAUSE_END.finditer(blank)), (len(blank), len(blank))]
+        for (_, begin), (end, _) in pairwise(ends):
+            if part := sentence[begin:end].strip():
+                stems = frozenset(list_stems(part))
+                clauses.append(Clause(part, (start + begin, start + end), number, stems))
+    return tuple(clauses)
+
+
+@lru_cache(maxsize=4096)
+def restore_lines(text: str, original: str) -> str:
+    """Break a text at spaces where a line of the original starts or ends, known by its three words there.
+
+    Offsets stay. In "a list\nof skills" and "a list of skills" the space becomes the line break.
+    """
+    breaks = []
+    for line in original.splitlines() if "\n" in original else ():
+        words = line.split()
+        if words:
+            first, last = (r"\s+".join(map(re.escape, part)) for part in (words[:3], words[-3:]))
+            breaks += [match.start() for match in re.finditer(rf"\s(?={first}(?:\s|$))", text)]
+            breaks += [match.end() for match in re.finditer(rf"(?<!\S){last}(?=\s)", text)]
+    letters = list(text)
+    for at in breaks:
+        letters[at] = "\n"
+    return "".join(letters)
+
+
+def measure_overlap(stems: Iterable[str], others: Iterable[str]) -> float:
+    """Return the share of the stems that the others hold; 1 where there is none."""
+    stems, others = set(stems), set(others)
+    return len(stems & others) / len(stems) if stems else 1.0
