@@ -15,16 +15,27 @@ from ilqljax.hiring.word_files import load_words
 
 _WORDS = load_words("guardrails/synonyms.ini")
 _NUMBERS = load_words("guardrails/words.ini")["known"]["numbers"]
-_DIGITS = {word: str(n) for word, n in zip(_NUMBERS, (*range(2, 13), 15, *range(20, 100, 10), 100, 1000), strict=False)}
+DIGITS = {word: str(n) for word, n in zip(_NUMBERS, (*range(2, 13), 15, *range(20, 100, 10), 100, 1000), strict=False)}
 _STOP_WORDS = frozenset(_WORDS["stop words"]["words"])
-_SAME = {word: name for name, words in _WORDS["same"].items() for word in words}
+
+
+def _inflect(phrase: str) -> list[str]:
+    """Return a phrase with its first word as it is, in -s and in -ing: "look over", "looks over", "looking over"."""
+    first, space, rest = phrase.partition(" ")
+    return [phrase, f"{first}s {rest}", f"{first.removesuffix('e')}ing {rest}"] if space else [phrase]
+
+
+_SAME = {form: name for name, words in _WORDS["same"].items() for word in words for form in _inflect(word)}
+VOCABULARY = frozenset(_SAME) | _STOP_WORDS  # ordinary words, which name nobody
 _PHRASE = re.compile(
     rf"\b(?:{'|'.join(sorted((re.escape(word) for word in _SAME if not word.isalpha()), key=len, reverse=True))})\b"
 )
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+(?:[.,:]\d+)*")
 _SUFFIX = re.compile(r"(?<=[a-z]{4})(?:ations?|itions?|ments?|ings?|ers?|ors?|ies|ied|es|ed|ly|s|e|y)$|(?<=[a-z]{3})s$")
 _STEM_LENGTH = 6
-_CLAUSE_END = re.compile(r"\s*[,;:|()•*–—]\s*|\s-\s|\s+(?=(?:but|while|although|though|whereas|however)\b)")
+_CLAUSE_END = re.compile(
+    r"\s*(?:,(?!\d)|[;:|()•*–—])\s*|\s-\s|\s+(?=(?:but|while|although|though|whereas|however|because|since)\b)"
+)
 
 
 class Clause(NamedTuple):
@@ -40,22 +51,30 @@ class Clause(NamedTuple):
 def stem(word: str) -> str:
     """Return the stem that words of one meaning share: "planning" and "designs" have that of "design"."""
     word = word.lower().replace("’", "'").removesuffix("'s")
-    word = _SAME.get(word, _DIGITS.get(word, word))
-    short = _SUFFIX.sub("", word)
-    if len(short) > 3 and short != word and short[-1] == short[-2] and short[-1] not in "aeiouls":
-        short = short[:-1]
-    return short[:_STEM_LENGTH]
+    word = _SAME.get(word, DIGITS.get(word, word))
+    short = _shorten(word)
+    return _shorten(_SAME_STEM.get(short, word))[:_STEM_LENGTH]
 
 
-_GENERIC = frozenset(map(stem, _WORDS["generic"]["lines"]))
+def _shorten(word: str) -> str:
+    short = _SUFFIX.sub("", re.sub(r"abilit(?:y|ies)$", "able", word))
+    is_doubled = len(short) > 3 and short != word and short[-1] == short[-2] and short[-1] not in "aeiouls"
+    return short[:-1] if is_doubled else short
+
+
+# A form that no line has ("reliability") counts as what shares its stem.
+_SAME_STEM = {_shorten(word): name for name, words in reversed(_WORDS["same"].items()) for word in reversed(words)}
+
+
+GENERIC = frozenset(map(stem, _WORDS["generic"]["lines"]))
 
 
 @lru_cache(maxsize=16384)
 def list_stems(text: str) -> tuple[str, ...]:
-    """Return the stems of a text's content words, in order."""
+    """Return the stems of a text's content words, in order; generic ones only where there is no other."""
     text = _PHRASE.sub(lambda match: f" {_SAME[match[0]]} ", blank_links(text).lower().replace("’", "'"))
-    stems = (stem(word) for word in _WORD.findall(text) if word not in _STOP_WORDS)
-    return tuple(each for each in stems if each not in _GENERIC)
+    stems = tuple(stem(word) for word in _WORD.findall(text) if word not in _STOP_WORDS)
+    return tuple(each for each in stems if each not in GENERIC) or stems
 
 
 @lru_cache(maxsize=4096)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
 from ilqljax.hiring.edits.operators import drop_demands
+from ilqljax.hiring.guardrails.clauses import list_clauses, stem
 from ilqljax.hiring.guardrails.findings import Check, Failure, Span, blank_links, list_words, report
 from ilqljax.hiring.guardrails.lexicon import find_places
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
@@ -34,15 +35,22 @@ _NOT_BEFORE = re.compile(
     r"(?:\b(?:no|not|never|cannot|without|unable|neither|nor|none|unfortunately|non)\b|n['’]t\b)[^.!?|*•]{0,24}$",
     re.IGNORECASE,
 )
+# The same where what is denied stands among much else: at most two words away, and not beyond an "and".
+_CLOSELY_SIGNED = frozenset({"perks_kept", "schedule_kept"})
+_NOT_CLOSE = re.compile(
+    r"(?:\b(?:no|not|never|cannot|without|nor|neither)\b|n['’]t\b)(?:\s+(?!and\b|but\b|or\b)[\w'’-]+){0,2}\s*$",
+    re.IGNORECASE,
+)
 _NOT_AFTER = re.compile(
     r"^(?:[^.!?|,;*•]{0,16}?(?:\b(?:is|are|will be|can)(?:\s+\w+ly)? not\b|\b(?:isn|aren|won|can)['’]t\b|\bcannot\b"
     r"|\bnot (?:available|possible|offered|provided)\b)"
     # "Remote: No", "Visa sponsorship? None", "Remote - no |".
+    r"|\s+(?:(?:is|are) )?(?:off|free)\b(?! of)"
     r"|[^.!?|,;*•:]{0,16}?(?:\s*[:?=]\s*(?:no|n|none|not)\b|\s*[–-]\s*(?:no|none)\s*(?:[|,.;)/]|$)))",
     re.IGNORECASE,
 )
-# Whether a level is denied ("not a junior role") depends too much on its neighbours.
-_UNSIGNED = frozenset({"level_kept"})
+# Whether these are denied is for `demands` to say ("German is no must").
+_UNSIGNED = frozenset({"level_kept", "credentials_kept"})
 _WITH_PLACES = frozenset({"remote work", "work authorization"})
 # What may stand between a statement and its places: "remote (anywhere in the US)".
 _BEFORE_PLACE = re.compile(r"\W*(?:\b(?:only|anywhere|in|within|from|inside|for|the)\b\W*)*")
@@ -53,7 +61,11 @@ _NEGATOR = re.compile(
     re.IGNORECASE,
 )
 # Denies nothing.
-_EMPTY = re.compile(r"not\s+(?:only|just|merely|simply|solely|limited to|to mention)\b|no\s+(?:doubt|matter)\b", re.I)
+_EMPTY = re.compile(
+    r"not\s+(?:only|just|merely|simply|solely|limited to|to mention)\b"
+    r"|no\s+(?:doubt|matter|(?:later|less|fewer|earlier|more) than)\b",
+    re.I,
+)
 # An answer after its label: "Dogs: No.", and "Dogs: No Cats: Yes", but not "German? No worries".
 _LABEL = re.compile(r"([^\W_]+)\W{0,3}[:?=]\s*$")
 _ANSWER_END = re.compile(r"\s*(?:[|,.;!)/]|$|\s[A-Z0-9*•-])")
@@ -77,7 +89,8 @@ def find_statements(text: str, check: str) -> dict[Statement, Span]:
         for match in pattern.finditer(text):
             before = text[max(0, match.start() - _WINDOW) : match.start()]
             after = text[match.end() : match.end() + _WINDOW]
-            affirmed = check in _UNSIGNED or not (_NOT_BEFORE.search(before) or _NOT_AFTER.search(after))
+            is_denied = _NOT_CLOSE.search(before) if check in _CLOSELY_SIGNED else _NOT_BEFORE.search(before)
+            affirmed = check in _UNSIGNED or not (is_denied or _NOT_AFTER.search(after))
             places = _find_places(match, text) if name in _WITH_PLACES else ""
             found.setdefault((name + places, affirmed), match.span())
     return found
@@ -173,6 +186,11 @@ def find_negations(text: str) -> tuple[Negation, ...]:
     return tuple(found)
 
 
+def is_denied(text: str) -> bool:
+    """Return whether a text denies anything."""
+    return any(not _EMPTY.match(text, match.start()) for match in _NEGATOR.finditer(text))
+
+
 def _find_subject(before: Sequence[str], negator: str) -> str:
     """Return the last word before "is not" or "don't"; "" before "no" or where no auxiliary shows it a subject."""
     if negator[0].isupper() or not negator.lower().endswith(("t", "never")):
@@ -213,3 +231,35 @@ def check_negations(posting: Posting, text: str, prompt: str) -> list[Failure]:
     added = {n.key: (n.name, n.span) for n in found if n_found[n.key] > n_known[n.key]}
     missing, new = "The original denies '{}', the rewrite does not.", "The original does not deny '{}'."
     return report("negations_kept", gone.values(), missing, added.values(), new)
+
+
+_TIMES = ("daily", "weekly", "every second week", "monthly", "quarterly", "yearly", "day shifts", "night work")
+_TIMES += ("early work", "late work")
+_TIME_STEMS = frozenset(map(stem, ("day", "week", "month", "year", "early", "late", "night", "shift")))
+MIN_SHARED = 1  # stems that a clause shares with the one that it is compared with
+
+
+def check_times(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that what is done at one time or as often is not said of another thing: each clause with its nearest one.
+
+    "Plan shifts monthly, report weekly" and "plan shifts weekly, report monthly" state the same times.
+    """
+    original = list_clauses(posting.description)
+    failures = []
+    for clause in list_clauses(text):
+        times = _list_times(clause.text)
+        stems = clause.stems - _TIME_STEMS
+        shared = [len(stems & (other.stems - _TIME_STEMS)) for other in original]
+        most = max(shared, default=0)
+        if not times or most < MIN_SHARED:
+            continue
+        near = {other.sentence for other, n in zip(original, shared, strict=True) if n == most}
+        known = frozenset().union(*(_list_times(other.text) for other in original if other.sentence in near))
+        if known and not times & known:
+            reason = f"'{clause.text}' is {' and '.join(sorted(known))} in the original."
+            failures.append(Failure("times_kept", reason, clause.span))
+    return failures
+
+
+def _list_times(text: str) -> frozenset[str]:
+    return frozenset(name for name in _TIMES if _PATTERNS["schedule_kept"][name].search(text))

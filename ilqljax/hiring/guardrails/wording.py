@@ -14,7 +14,7 @@ from itertools import pairwise
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
-from ilqljax.hiring.edits.operators import INCLUSIVE_STATEMENTS
+from ilqljax.hiring.edits.operators import INCLUSIVE_STATEMENTS, OPERATOR_WORDS
 from ilqljax.hiring.guardrails.facts import KNOWN_WORDS
 from ilqljax.hiring.guardrails.findings import WORD, Failure, blank_links, list_sentences, list_words, mentions
 from ilqljax.hiring.postings.posting import INSTRUCTION, Posting, normalize_spaces
@@ -134,6 +134,7 @@ def check_doubled_words(posting: Posting, text: str, prompt: str) -> list[Failur
         Failure("doubled_words", f"'{match[0]}' says one word twice.", match.span())
         for match in _DOUBLED.finditer(blank_links(text))
         if match[1].lower() not in _DOUBLES and _fold(match) not in original
+        if match[2].isspace() or match[1].lower() in CODED_VOCABULARY | OPERATOR_WORDS
     ]
 
 
