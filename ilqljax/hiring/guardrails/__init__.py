@@ -33,6 +33,7 @@ CHECKS: dict[str, Check] = {
     "demands_kept": demands.check_demands,
     "perks_kept": statements.make_statement_check("perks_kept"),
     "credentials_kept": statements.make_statement_check("credentials_kept"),
+    "credential_kinds_kept": statements.check_credential_kinds,
     "schedule_kept": statements.make_statement_check("schedule_kept"),
     "times_kept": statements.check_times,
     "deadlines_kept": deadlines.check_deadlines,

@@ -15,8 +15,8 @@ from ilqljax.hiring.word_files import load_words
 
 _WORDS = load_words("guardrails/synonyms.ini")
 _NUMBERS = load_words("guardrails/words.ini")["known"]["numbers"]
-DIGITS = {word: str(n) for word, n in zip(_NUMBERS, (*range(2, 13), 15, *range(20, 100, 10), 100, 1000), strict=False)}
-_STOP_WORDS = frozenset(_WORDS["stop words"]["words"])
+DIGITS = {word: str(n) for word, n in zip(_NUMBERS, (*range(2, 20), *range(20, 100, 10), 100, 1000), strict=False)}
+STOP_WORDS = frozenset(_WORDS["stop words"]["words"])
 
 
 def _inflect(phrase: str) -> list[str]:
@@ -26,7 +26,7 @@ def _inflect(phrase: str) -> list[str]:
 
 
 _SAME = {form: name for name, words in _WORDS["same"].items() for word in words for form in _inflect(word)}
-VOCABULARY = frozenset(_SAME) | _STOP_WORDS  # ordinary words, which name nobody
+VOCABULARY = frozenset(_SAME) | STOP_WORDS  # ordinary words, which name nobody
 _PHRASE = re.compile(
     rf"\b(?:{'|'.join(sorted((re.escape(word) for word in _SAME if not word.isalpha()), key=len, reverse=True))})\b"
 )
@@ -34,7 +34,7 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+(?:[.,:]\d+)*")
 _SUFFIX = re.compile(r"(?<=[a-z]{4})(?:ations?|itions?|ments?|ings?|ers?|ors?|ies|ied|es|ed|ly|s|e|y)$|(?<=[a-z]{3})s$")
 _STEM_LENGTH = 6
 _CLAUSE_END = re.compile(
-    r"\s*(?:,(?!\d)|[;:|()•*–—])\s*|\s-\s|\s+(?=(?:but|while|although|though|whereas|however|because|since)\b)"
+    r"\s*(?:[,:](?!\d)|[;|()•*–—])\s*|\s-\s|\s+(?=(?:but|while|although|though|whereas|however|because|since)\b)"
 )
 
 
@@ -51,9 +51,8 @@ class Clause(NamedTuple):
 def stem(word: str) -> str:
     """Return the stem that words of one meaning share: "planning" and "designs" have that of "design"."""
     word = word.lower().replace("’", "'").removesuffix("'s")
-    word = _SAME.get(word, DIGITS.get(word, word))
-    short = _shorten(word)
-    return _shorten(_SAME_STEM.get(short, word))[:_STEM_LENGTH]
+    name = _SAME.get(word) or DIGITS.get(word) or _SAME_STEM.get(_shorten(word), word)
+    return _shorten(name)[:_STEM_LENGTH]
 
 
 def _shorten(word: str) -> str:
@@ -66,14 +65,21 @@ def _shorten(word: str) -> str:
 _SAME_STEM = {_shorten(word): name for name, words in reversed(_WORDS["same"].items()) for word in reversed(words)}
 
 
+# What tells how strongly something is asked says nothing else.
+STRENGTHS = {
+    strength: re.compile(rf"\b(?:{'|'.join(patterns)})", re.IGNORECASE)
+    for strength, patterns in load_words("guardrails/words.ini")["strengths"].items()
+}
 GENERIC = frozenset(map(stem, _WORDS["generic"]["lines"]))
 
 
 @lru_cache(maxsize=16384)
 def list_stems(text: str) -> tuple[str, ...]:
     """Return the stems of a text's content words, in order; generic ones only where there is no other."""
+    for name, pattern in STRENGTHS.items():
+        text = text if name == "not required" else pattern.sub(" ", text)
     text = _PHRASE.sub(lambda match: f" {_SAME[match[0]]} ", blank_links(text).lower().replace("’", "'"))
-    stems = tuple(stem(word) for word in _WORD.findall(text) if word not in _STOP_WORDS)
+    stems = tuple(stem(word) for word in _WORD.findall(text) if word not in STOP_WORDS)
     return tuple(each for each in stems if each not in GENERIC) or stems
 
 

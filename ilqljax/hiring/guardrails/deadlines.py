@@ -43,7 +43,7 @@ def find_dates(text: str) -> dict[tuple[str, str], Span]:
     found: dict[tuple[str, str], Span] = {}
     end = 0
     for match in _DATE.finditer(text):
-        before = re.split(r"[.;|!?]\s", text[max(end, match.start() - _WINDOW) : match.start()])[-1]
+        before = re.split(r"[.,;|!?]\s", text[max(end, match.start() - _WINDOW) : match.start()])[-1]
         relations = [relation.lastgroup for relation in _RELATION.finditer(before)]
         strong = [relation for relation in relations if relation != "on"]
         found.setdefault((_name_date(match), (strong or relations or [""])[-1]), match.span())

@@ -24,6 +24,7 @@ from typing import NamedTuple
 from ilqljax.hiring.edits.operators import INCLUSIVE_STATEMENTS, drop_demands, replace_phrases, split_sentences
 from ilqljax.hiring.guardrails.clauses import (
     GENERIC,
+    STRENGTHS,
     Clause,
     list_clauses,
     list_stems,
@@ -35,15 +36,10 @@ from ilqljax.hiring.guardrails.facts import YEARS
 from ilqljax.hiring.guardrails.findings import Failure
 from ilqljax.hiring.guardrails.statements import is_denied
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
-from ilqljax.hiring.word_files import load_words
 
 _OF_STRENGTH = frozenset(map(stem, ("must", "plus", "seek", "hold", "give", "candidate", "choose")))
 MUST, MAY, WISH, PLAIN = "required", "optional", "a plus", "plain"
 MIN_OVERLAP = 0.5  # share of a clause's stems that another holds which says the same
-_MARKS = {
-    strength: re.compile(rf"\b(?:{'|'.join(patterns)})", re.IGNORECASE)
-    for strength, patterns in load_words("guardrails/words.ini")["strengths"].items()
-}
 # What a strength may be told as.
 _SAME = {MUST: {MUST, PLAIN}, MAY: {MAY, PLAIN, WISH}, WISH: {WISH, MAY}, PLAIN: {MUST, MAY, PLAIN}}
 
@@ -64,8 +60,12 @@ def list_demands(text: str) -> tuple[Demand, ...]:
     clauses, strengths = _spread_labels([part for clause in list_clauses(text) for part in _split(clause)])
     demands = []
     for clause, strength in zip(clauses, strengths, strict=True):
+        # What is denied without a word of strength ("but no Polish") may be what is not needed.
+        denied = {WISH} if strength == PLAIN and is_denied(clause.text) else set()
         beside = {s for c, s in zip(clauses, strengths, strict=True) if c.sentence == clause.sentence}
-        demands.append(Demand(clause, strength, frozenset(beside | {PLAIN} if strength == PLAIN else {strength})))
+        demands.append(
+            Demand(clause, strength, frozenset(beside | {PLAIN} if strength == PLAIN else {strength}) | denied)
+        )
     return tuple(demands)
 
 
@@ -110,7 +110,8 @@ def _split(clause: Clause) -> list[Clause]:
 
 def _find_strength(text: str) -> str:
     # "not required" and "would be required" are no demands: the first pattern that fits decides.
-    return next((strength for strength, pattern in _MARKS.items() if pattern.search(text)), PLAIN)
+    strength = next((name for name, pattern in STRENGTHS.items() if pattern.search(text)), PLAIN)
+    return WISH if strength == "not required" else strength
 
 
 def check_demands(posting: Posting, text: str, prompt: str) -> list[Failure]:
@@ -161,7 +162,7 @@ def _is_asked(demand: Demand) -> bool:
 
 def find_nearest(demand: Demand, others: Sequence[Demand]) -> list[Demand]:
     """Return the clauses that share the most with one, if they share enough of the shorter of the two."""
-    stems = demand.clause.stems
+    stems = demand.clause.stems - _OF_STRENGTH
     shared = [len(stems & other.clause.stems) for other in others]
     most = max(shared, default=0)
     near = [other for other, n in zip(others, shared, strict=True) if n == most > 0]

@@ -62,7 +62,9 @@ _PAY = re.compile(
     re.IGNORECASE,
 )
 
-MIN_PAY_DIGITS = 3  # of a week's pay without a currency: "38 a week" are hours
+MIN_PAY_DIGITS = 3  # of pay without a currency, but by the hour: "38 a week" are hours
+_PERIOD_WINDOW = 30
+_PERIOD_BEFORE = re.compile(rf"\b({_ADVERBS}|annual)\b(?:\s+(?!bonus)[a-z]+){{1,3}}\s*:?\s*$", re.IGNORECASE)
 MAX_REQUIREMENT_WORDS = 6
 MIN_INVENTED_WORDS, MAX_INVENTED_SHARE, MIN_SENTENCE_WORDS = 2, 0.15, 4
 _STEM_LENGTH = 5
@@ -117,7 +119,8 @@ def check_numbers(posting: Posting, text: str, prompt: str) -> list[Failure]:
 def _list_numbers(text: str) -> frozenset[str]:
     """Return a text's numbers, each in digits and as a word where there is one; "twice" is two."""
     words = {word.lower() for word in _NUMBER_WORD.findall(text)}
-    found = {*NUMBER.findall(text), *words, *(["two"] if re.search(r"\btwice\b", text, re.I) else ())}
+    found = {*NUMBER.findall(text), *words}
+    found |= {"two", "twice"} if {"two", "2", "twice"} & found else set()
     return frozenset(found | {DIGITS[n] for n in found if n in DIGITS} | {w for w, n in DIGITS.items() if n in found})
 
 
@@ -143,7 +146,10 @@ def find_pay(text: str) -> dict[Pay, Span]:
         bound = "at most " if match["at_most"] else "at least " if match["at_least"] or match["plus"] else ""
         if high[0] and not match["plus"]:  # "from $100k to $150k" is a range without a further bound
             bound = ""
-        is_hours = not (currency or scale) and period == "week" and len(low[0]) < MIN_PAY_DIGITS
+        is_hours = not (currency or scale) and period != "hour" and len(low[0]) < MIN_PAY_DIGITS
+        if not period and currency:  # "a monthly salary of 5,200 EUR"
+            before = _PERIOD_BEFORE.search(text[max(0, match.start() - _PERIOD_WINDOW) : match.start()])
+            period = _PERIOD_OF[before[1].lower()] if before else ""
         if currency or (spelt and not match["short"] and not is_hours) or scale in ("k", "lakh", "crore"):
             for number, own in (low, high):
                 if number:
@@ -232,6 +238,7 @@ def check_names(posting: Posting, text: str, prompt: str) -> list[Failure]:
         Failure("name_invented", f"The name '{match[1]}' is not in the original.", match.span(1))
         for match in _COMPANY.finditer(blank)
         if KNOWN_WORDS.isdisjoint(words := list_words(match[1])) and not known_pairs.issuperset(pairwise(words))
+        if not (words[0] in VOCABULARY and {*original}.issuperset(words[1:]))
     ]
     if failures:
         return failures

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
 from ilqljax.hiring.edits.operators import drop_demands
-from ilqljax.hiring.guardrails.clauses import list_clauses, stem
+from ilqljax.hiring.guardrails.clauses import GENERIC, STOP_WORDS, list_clauses, stem
 from ilqljax.hiring.guardrails.findings import Check, Failure, Span, blank_links, list_words, report
 from ilqljax.hiring.guardrails.lexicon import find_places
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
@@ -35,17 +35,26 @@ _NOT_BEFORE = re.compile(
     r"(?:\b(?:no|not|never|cannot|without|unable|neither|nor|none|unfortunately|non)\b|n['’]t\b)[^.!?|*•]{0,24}$",
     re.IGNORECASE,
 )
+_CREDENTIAL = re.compile(
+    r"\b([^\W\d_]+(?:['’]s)?)[- ](?:certificates?|certifications?|licen[cs]es?|degrees?|diplomas?|exams?)\b",
+    re.IGNORECASE,
+)
+_NO_KIND = GENERIC.union(
+    map(stem, ("valid", "full", "clean", "good", "new", "similar", "university", "college", "school"))
+)
+_WEEKDAYS = frozenset({"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"})
 # The same where what is denied stands among much else: at most two words away, and not beyond an "and".
 _CLOSELY_SIGNED = frozenset({"perks_kept", "schedule_kept"})
 _NOT_CLOSE = re.compile(
-    r"(?:\b(?:no|not|never|cannot|without|nor|neither)\b|n['’]t\b)(?:\s+(?!and\b|but\b|or\b)[\w'’-]+){0,2}\s*$",
+    r"(?:\b(?:no|not|never|cannot|without|nor|neither)\b|n['’]t\b)(?:\s+(?!and\b|but\b|or\b)[\w'’-]+){0,2}\s*$"
+    r"|\b(?:off|free) on(?:\s+\w+,?)?(?:\s+and)?\s*$",
     re.IGNORECASE,
 )
 _NOT_AFTER = re.compile(
     r"^(?:[^.!?|,;*•]{0,16}?(?:\b(?:is|are|will be|can)(?:\s+\w+ly)? not\b|\b(?:isn|aren|won|can)['’]t\b|\bcannot\b"
     r"|\bnot (?:available|possible|offered|provided)\b)"
     # "Remote: No", "Visa sponsorship? None", "Remote - no |".
-    r"|\s+(?:(?:is|are) )?(?:off|free)\b(?! of)"
+    r"|\s+(?:and \w+ )?(?:(?:is|are) )?(?:off|free)\b(?! of)"
     r"|[^.!?|,;*•:]{0,16}?(?:\s*[:?=]\s*(?:no|n|none|not)\b|\s*[–-]\s*(?:no|none)\s*(?:[|,.;)/]|$)))",
     re.IGNORECASE,
 )
@@ -53,7 +62,7 @@ _NOT_AFTER = re.compile(
 _UNSIGNED = frozenset({"level_kept", "credentials_kept"})
 _WITH_PLACES = frozenset({"remote work", "work authorization"})
 # What may stand between a statement and its places: "remote (anywhere in the US)".
-_BEFORE_PLACE = re.compile(r"\W*(?:\b(?:only|anywhere|in|within|from|inside|for|the)\b\W*)*")
+_BEFORE_PLACE = re.compile(r"\W*(?:\b(?:work|role|position|job|only|anywhere|in|within|from|inside|for|the)\b\W*)*")
 _STEM_LENGTH = 5
 _NEGATOR = re.compile(
     r"\b(?:not|no|none|never|cannot|without|neither|nor|non|dont|doesnt|isnt|cant|wont)\b(?!['’])|\b(?:[^\W\d_]+n['’]t)\b"
@@ -120,6 +129,8 @@ def make_statement_check(check: str) -> Check:
         flat = find_statements(normalize_spaces(posting.description), check)
         found = dict.fromkeys(find_statements(normalize_spaces(text), check), (0, 0)) | found
         known = {*original, *flat, *find_statements(prompt, check)}
+        if not _WEEKDAYS.isdisjoint(name for name, _ in original):
+            known.add(("weekly", True))  # "every Friday" is said as "on Friday, each week"
         if not posting.remote:  # the prompt's own line "Remote: no" says nothing
             known -= {("remote work", True), ("remote work", False)} - original.keys() - flat.keys()
         signed = {key: key[0] + " (denied)" * (not key[1]) for key in (*original, *found)}
@@ -130,6 +141,16 @@ def make_statement_check(check: str) -> Check:
         return report(check, gone, missing, added, "The original says nothing like this about {}.")
 
     return run
+
+
+def check_credential_kinds(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that no degree, licence or certificate is of a kind (the word before it) that the original lacks."""
+    known = {stem(word) for part in (posting.description, prompt) for word in list_words(part)}
+    return [
+        Failure("credential_kinds_kept", f"The original knows no '{match[0]}'.", match.span())
+        for match in _CREDENTIAL.finditer(text)
+        if match[1].lower() not in STOP_WORDS and stem(match[1]) not in known | _NO_KIND
+    ]
 
 
 def make_addition_check(check: str) -> Check:
@@ -188,6 +209,8 @@ def find_negations(text: str) -> tuple[Negation, ...]:
 
 def is_denied(text: str) -> bool:
     """Return whether a text denies anything."""
+    if re.search(r"\bnobody\b", text, re.IGNORECASE):
+        return True
     return any(not _EMPTY.match(text, match.start()) for match in _NEGATOR.finditer(text))
 
 
