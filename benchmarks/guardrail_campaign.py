@@ -20,7 +20,7 @@ from ilqljax.hiring.guardrails import MODES, check_rewrite
 from ilqljax.hiring.postings.posting import Posting, build_prompt
 
 FOLDER = Path(__file__).parent / "guardrails"
-SETS = ("development", "held out")
+SETS = ("development", "second", "third")
 
 
 class Case(NamedTuple):

@@ -158,3 +158,36 @@ def test_sentence_after_such_an_address_may_move():
     original = START + "Write to jobs [at] oak [dot] com. We answer soon."
     assert "links_kept" not in find_failures(original, START + "We answer soon. Write to jobs [at] oak [dot] com.")
     assert "links_kept" in find_failures(original, START + "We answer soon. Write to jobs [at] oak [dot] org.")
+
+
+FREE = Posting(
+    "p", "Nurse", START + "You plan shifts every month and report every week. German is optional. Meals are free."
+)
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "fails"),
+    [
+        (START + "You plan the shifts every month, and report each week. You do not need German. Free meals.", set()),
+        (START + "Every month you plan the shifts, and each week you report. German is optional.", {"perks_kept"}),
+        (START + "Every month you plan shifts and report each week. Free meals.", {"sentence_uncovered"}),
+        (START + "You plan shifts monthly, you report weekly, German is optional, meals are free. You get fit dancing.",
+         {"sentence_unsupported"}),
+    ],
+)  # fmt: skip
+def test_free_text_is_compared_sentence_by_sentence(rewrite, fails):
+    found = {failure.check for failure in check_rewrite(FREE, rewrite, build_prompt(FREE), mode="free_text")}
+    assert fails <= found and (fails or not found)
+
+
+def test_paraphrase_that_edits_refuse_passes_as_free_text():
+    original = "Blue Oak is looking for a nurse who takes blood samples from patients and writes down the results."
+    posting = Posting("p", "", original)
+    text = "Writing down results, taking samples of blood: for patients, Blue Oak needs this nurse."
+    assert check_rewrite(posting, text, build_prompt(posting))
+    assert check_rewrite(posting, text, build_prompt(posting), mode="free_text") == []
+
+
+def test_times_belong_to_what_is_done_then():
+    original = START + "You plan shifts every month. You report every week."
+    assert "times_kept" in find_failures(original, START + "You plan shifts every week. You report every month.")

@@ -84,7 +84,10 @@ class PreparedData:
         scored_by = self.summary.get("matcher", TfidfSource().name)
         if source is None and scored_by != TfidfSource().name:
             raise UserError(f"{self.folder}: was scored by the matcher '{scored_by}'. Give that one.")
-        return make_reward(self.folder, self.postings, self.candidates, source or TfidfSource(), self.reward_config)
+        source = source or TfidfSource()
+        mode = self.summary["config"].get("guardrails", "edits")  # folders of version 1 do not say
+        parts = self.folder, self.postings, self.candidates, source, self.reward_config
+        return make_reward(*parts, guardrails=mode)
 
 
 def make_reward(
@@ -93,11 +96,15 @@ def make_reward(
     candidates: Sequence[Candidate],
     source: MatcherSource,
     config: RewardConfig,
+    *,
+    guardrails: str = "edits",
 ) -> DiversityReward:
     """Return the reward of postings' rewrites under a matcher of the candidates, with a folder's cache and vectors."""
     table, matcher = AttributeTable.from_candidates(candidates), source.make(candidates, folder=folder)
     group_of = {build_prompt(posting): posting.group for posting in postings}
-    return DiversityReward(matcher, table, config, cache_path=folder / REWARDS, group_of=group_of)
+    return DiversityReward(
+        matcher, table, config, cache_path=folder / REWARDS, group_of=group_of, guardrails=guardrails
+    )
 
 
 def load_prepared(folder: str | Path) -> PreparedData:

@@ -56,6 +56,7 @@ CHECKS: dict[str, Check] = {
 # What a paraphrase in other words is asked instead of the checks that know only the original's words and word pairs.
 FREE_TEXT_CHECKS: dict[str, Check] = {
     **{name: check for name, check in CHECKS.items() if name not in ("sentence_invented", "incoherent")},
+    **{name: statements.make_statement_check(name, in_any_form=True) for name in ("perks_kept", "schedule_kept")},
     "negations_kept": support.check_denials,
     "sentence_unsupported": support.check_support,
     "sentence_uncovered": support.check_coverage,

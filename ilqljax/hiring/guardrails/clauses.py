@@ -51,18 +51,19 @@ class Clause(NamedTuple):
 def stem(word: str) -> str:
     """Return the stem that words of one meaning share: "planning" and "designs" have that of "design"."""
     word = word.lower().replace("’", "'").removesuffix("'s")
-    name = _SAME.get(word) or DIGITS.get(word) or _SAME_STEM.get(_shorten(word), word)
-    return _shorten(name)[:_STEM_LENGTH]
+    name = _SAME.get(word) or DIGITS.get(word) or _SAME_STEM.get(shorten(word), word)
+    return shorten(name)[:_STEM_LENGTH]
 
 
-def _shorten(word: str) -> str:
+def shorten(word: str) -> str:
+    """Return a word without its ending: "planning" and "plans" become "plan"."""
     short = _SUFFIX.sub("", re.sub(r"abilit(?:y|ies)$", "able", word))
     is_doubled = len(short) > 3 and short != word and short[-1] == short[-2] and short[-1] not in "aeiouls"
     return short[:-1] if is_doubled else short
 
 
 # A form that no line has ("reliability") counts as what shares its stem.
-_SAME_STEM = {_shorten(word): name for name, words in reversed(_WORDS["same"].items()) for word in reversed(words)}
+_SAME_STEM = {shorten(word): name for name, words in reversed(_WORDS["same"].items()) for word in reversed(words)}
 
 
 # What tells how strongly something is asked says nothing else.

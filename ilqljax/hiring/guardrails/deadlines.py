@@ -12,7 +12,7 @@ numbers count what they counted.
 import re
 from functools import lru_cache
 
-from ilqljax.hiring.guardrails.clauses import list_stems
+from ilqljax.hiring.guardrails.clauses import DIGITS, list_stems
 from ilqljax.hiring.guardrails.findings import NUMBER, Failure, Span, blank_links
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
 from ilqljax.hiring.word_files import load_words
@@ -31,6 +31,7 @@ _DATE = re.compile(
     rf"|\b(?P<weekday>(?i:{_WEEKDAY}))s?\b"
     r"|\b(?P<time>\d{1,2}(?::\d\d)?\s*(?:[ap]\.?m\b)|noon|midnight|\d{1,2}:\d\d)"
 )
+_COUNT = re.compile(rf"{NUMBER.pattern}|\b(?:{'|'.join(DIGITS)})\b", re.IGNORECASE)
 _WINDOW = 30
 
 
@@ -71,24 +72,26 @@ def check_deadlines(posting: Posting, text: str, prompt: str) -> list[Failure]:
 
 
 @lru_cache(maxsize=4096)
-def find_counts(text: str) -> dict[tuple[str, str], Span]:
-    """Find what numbers count: (number, stem of the content word after it), and where each first stands."""
-    text, found = blank_links(text), {}
-    for match in NUMBER.finditer(text):
+def list_counts(text: str) -> tuple[tuple[str, tuple[str, ...], Span], ...]:
+    """Return a text's numbers in digits, the stems of the two content words after each, and where each stands."""
+    text, found = blank_links(text), []
+    for match in _COUNT.finditer(text):
         clause = re.split(r"[.,;:|()\n]", text[match.end() : match.end() + 40])[0]
-        for stem in list_stems(clause)[:1]:
-            found.setdefault((match[0], stem), match.span())
-    return found
+        found.append((DIGITS.get(match[0].lower(), match[0]), list_stems(clause)[:2], match.span()))
+    return tuple(found)
 
 
 def check_counts(posting: Posting, text: str, prompt: str) -> list[Failure]:
     """Check that no number counts what only other numbers of the original count ("3 nurses" for "2 nurses")."""
-    original = {**find_counts(normalize_spaces(posting.description)), **find_counts(posting.description)}
-    numbers = {number for number, _ in original}
+    original = [*list_counts(normalize_spaces(posting.description)), *list_counts(posting.description)]
+    numbers = {number for number, _, _ in original}
+    counted_by = {stems[0]: number for number, stems, _ in original if stems}
+    pairs = {(number, stem) for number, stems, _ in original for stem in stems}
     failures = []
-    for (number, stem), span in find_counts(text).items():
-        own = [n for n, s in original if s == stem]
-        if own and number in numbers and number not in own:
-            reason = f"{number} counts what {own[0]} does in the original ('{text[span[0] : span[1] + 12]}')."
+    for number, stems, span in list_counts(text):
+        if stems and number in numbers and stems[0] in counted_by and pairs.isdisjoint((number, s) for s in stems):
+            reason = (
+                f"{number} counts what {counted_by[stems[0]]} does in the original ('{text[span[0] : span[1] + 12]}')."
+            )
             failures.append(Failure("counts_kept", reason, span))
     return failures

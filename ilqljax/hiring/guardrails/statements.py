@@ -10,13 +10,13 @@ Words are compared by their first letters there, so that "not required" and "doe
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
 from ilqljax.hiring.edits.operators import drop_demands
-from ilqljax.hiring.guardrails.clauses import GENERIC, STOP_WORDS, list_clauses, stem
+from ilqljax.hiring.guardrails.clauses import GENERIC, STOP_WORDS, list_clauses, shorten, stem
 from ilqljax.hiring.guardrails.findings import Check, Failure, Span, blank_links, list_words, report
 from ilqljax.hiring.guardrails.lexicon import find_places
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
@@ -42,11 +42,13 @@ _CREDENTIAL = re.compile(
 _NO_KIND = GENERIC.union(
     map(stem, ("valid", "full", "clean", "good", "new", "similar", "university", "college", "school"))
 )
+_SMALL_WORDS = frozenset({"a", "an", "the", "of", "for", "and", "your", "our", "is", "are"})
 _WEEKDAYS = frozenset({"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"})
 # The same where what is denied stands among much else: at most two words away, and not beyond an "and".
 _CLOSELY_SIGNED = frozenset({"perks_kept", "schedule_kept"})
 _NOT_CLOSE = re.compile(
-    r"(?:\b(?:no|not|never|cannot|without|nor|neither)\b|n['’]t\b)(?:\s+(?!and\b|but\b|or\b)[\w'’-]+){0,2}\s*$"
+    r"(?:\b(?:no|not|never|cannot|without|nor|neither|except|closed on)\b|n['’]t\b)"
+    r"(?:\s+(?!and\b|but\b|or\b)[\w'’-]+){0,2}\s*$"
     r"|\b(?:off|free) on(?:\s+\w+,?)?(?:\s+and)?\s*$",
     re.IGNORECASE,
 )
@@ -54,7 +56,7 @@ _NOT_AFTER = re.compile(
     r"^(?:[^.!?|,;*•]{0,16}?(?:\b(?:is|are|will be|can)(?:\s+\w+ly)? not\b|\b(?:isn|aren|won|can)['’]t\b|\bcannot\b"
     r"|\bnot (?:available|possible|offered|provided)\b)"
     # "Remote: No", "Visa sponsorship? None", "Remote - no |".
-    r"|\s+(?:and \w+ )?(?:(?:is|are) )?(?:off|free)\b(?! of)"
+    r"|\s+(?:and \w+ )?(?:it )?(?:(?:is|are|stays) )?(?:off|free|closed)\b(?! of)"
     r"|[^.!?|,;*•:]{0,16}?(?:\s*[:?=]\s*(?:no|n|none|not)\b|\s*[–-]\s*(?:no|none)\s*(?:[|,.;)/]|$)))",
     re.IGNORECASE,
 )
@@ -115,8 +117,10 @@ def _find_places(match: re.Match[str], text: str) -> str:
     return f" in {' and '.join(places)}" if places else ""
 
 
-def make_statement_check(check: str) -> Check:
+def make_statement_check(check: str, *, in_any_form: bool = False) -> Check:
     """Make the check that a table's statements are kept with their sign, and that none has appeared.
+
+    In any form ("costs of relocation" for "relocation costs") one whose words the other text has, too, is kept.
 
     Those of demands that only keep people away may go with them (`operators.drop_demands`).
     """
@@ -135,12 +139,28 @@ def make_statement_check(check: str) -> Check:
             known -= {("remote work", True), ("remote work", False)} - original.keys() - flat.keys()
         signed = {key: key[0] + " (denied)" * (not key[1]) for key in (*original, *found)}
         needed = flat.keys() & find_statements(drop_demands(posting.description), check).keys()
+        if in_any_form:
+            texts = (posting.description, original, text), (text, found, f"{posting.description} {prompt}")
+            said, known_here = (_list_said(*each, check) for each in texts)
+            needed, known = needed - said, known | known_here
         gone = [signed[key] for key in original if key in needed and key not in found]
         added = [(signed[key], span) for key, span in found.items() if key not in known]
         missing = "What the original says about {} is missing."
         return report(check, gone, missing, added, "The original says nothing like this about {}.")
 
     return run
+
+
+def _list_said(text: str, statements: Mapping[Statement, Span], other: str, check: str) -> frozenset[Statement]:
+    """Return a text's statements whose every word another text has; not those that it has with the other sign."""
+    forms = {shorten(word) for word in list_words(other)}
+    signed = find_statements(other, check)
+    found = {
+        key: {shorten(word) for word in list_words(text[slice(*span)])} - _SMALL_WORDS
+        for key, span in statements.items()
+        if (key[0], not key[1]) not in signed
+    }
+    return frozenset(key for key, words in found.items() if words and words <= forms)
 
 
 def check_credential_kinds(posting: Posting, text: str, prompt: str) -> list[Failure]:
@@ -209,7 +229,7 @@ def find_negations(text: str) -> tuple[Negation, ...]:
 
 def is_denied(text: str) -> bool:
     """Return whether a text denies anything."""
-    if re.search(r"\bnobody\b", text, re.IGNORECASE):
+    if re.search(r"\b(?:nobody|except)\b", text, re.IGNORECASE):
         return True
     return any(not _EMPTY.match(text, match.start()) for match in _NEGATOR.finditer(text))
 
