@@ -97,6 +97,7 @@ def test_same_statement_in_other_words_fails_none_of_these(original, rewrite):
         ("You must know triage. We eat lunch.", "We eat lunch.", True),
         ("We eat lunch.", "We eat lunch. A car is required.", True),
         ("Triage is required and dosage is a plus.", "Dosage is required and triage is a plus.", True),
+        ("The ideal nurse is driven.", "The ideal nurse is cooperative.", False),
         ("Triage, dosage and charts are required.", "Dosage, charts and triage are required.", False),
     ],
 )

@@ -10,6 +10,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
+from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
 from ilqljax.hiring.guardrails.findings import Span, blank_links, list_sentences
 from ilqljax.hiring.word_files import load_words
 
@@ -51,6 +52,8 @@ class Clause(NamedTuple):
 def stem(word: str) -> str:
     """Return the stem that words of one meaning share: "planning" and "designs" have that of "design"."""
     word = word.lower().replace("’", "'").removesuffix("'s")
+    if word in CODED_VOCABULARY:  # any may stand for any other: that is what rewriting is for
+        return "coded"
     name = _SAME.get(word) or DIGITS.get(word) or _SAME_STEM.get(shorten(word), word)
     return shorten(name)[:_STEM_LENGTH]
 
