@@ -79,6 +79,12 @@ def test_centred_rewards_compare_rewrites_of_one_posting_only(prepared):
     assert rewards[0].std() == pytest.approx(1.0, abs=1e-5)
 
 
+def test_guardrails_of_a_folder_are_those_of_its_reward(prepared, tmp_path):
+    free = prepare_data(replace(SMALL, guardrails="free_text"), out_dir=tmp_path / "free")
+    assert (prepared.make_reward().guardrails, free.make_reward().guardrails) == ("edits", "free_text")
+    assert free.summary["fingerprint"] != prepared.summary["fingerprint"]
+
+
 def test_same_settings_give_the_same_bytes(prepared, tmp_path):
     prepare_data(SMALL, out_dir=tmp_path / "again")
     assert read_folder(tmp_path / "again") == read_folder(prepared.folder)
@@ -88,7 +94,7 @@ def test_the_samples_data_is_that_of_this_version(prepared):
     """Where this fails because a change was meant, raise PREPARE_VERSION, so that folders made before follow it."""
     rows = [(*astuple(replace(row, reward=0.0)), round(row.reward, 6)) for row in prepared.rewrites]
     digest = hash_text(json.dumps([[asdict(posting) for posting in prepared.postings], rows]))
-    assert (prepare.PREPARE_VERSION, digest[:16]) == (1, "677e0d43d46409b5")
+    assert (prepare.PREPARE_VERSION, digest[:16]) == (2, "677e0d43d46409b5")
 
 
 def test_unchanged_folder_is_used_again_and_a_changed_setting_replaces_it(tmp_path, monkeypatch):
@@ -146,6 +152,7 @@ def test_folder_that_was_not_prepared_is_refused(tmp_path):
         ({"max_words": 5}, r"have more than 5 words\. Raise max_words"),
         ({"splits": "given"}, r"the source has no index files"),
         ({"splits": "random"}, r"splits='random' is unknown"),
+        ({"guardrails": "none"}, r"guardrails='none' is unknown"),
         ({"reward": RewardConfig(k=500)}, r"k=500"),
         ({"reward": RewardConfig(attribute="age")}, r"Unknown attribute 'age'"),
         ({"max_postings": -1}, r"max_postings=-1"),

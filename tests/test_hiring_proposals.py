@@ -37,6 +37,13 @@ def test_improvements_come_best_first_by_the_matcher_or_by_the_critic():
     assert [p.gain for p in judge(KIND).safe] == [3.0]
 
 
+def test_a_paraphrase_is_proposed_where_free_text_is_asked_about():
+    text = "Planning of care, recording of vital signs: daily work of the strong nurse whom Blue Oak, Basel, needs."
+    rewards = Scores(**{text: 0.0})
+    assert judge(text, reward=rewards).safe == ()
+    assert [p.text for p in judge(text, reward=rewards, guardrails="free_text").safe] == [text]
+
+
 def test_a_rewrite_that_lost_a_fact_is_refused_however_well_it_scores():
     lost = KIND.replace("Blue Oak", "Red Elm")
     rewriting = judge(lost, reward=Scores(**{lost: 0.0}))

@@ -222,6 +222,19 @@ def make_penalized(penalty, **settings):
     return make_reward(SteadyMatcher(), guardrail_penalty=penalty, **settings)
 
 
+def test_guardrail_penalty_asks_the_guardrails_that_it_was_told_to():
+    posting = Posting(
+        "p", "", "Blue Oak is looking for a nurse who takes blood samples from patients and writes down results."
+    )
+    text, prompt = (
+        "Writing down results, taking samples of blood: for patients, Blue Oak needs this nurse.",
+        build_prompt(posting),
+    )
+    for mode, reward in (("edits", -80.0), ("free_text", -50.0)):
+        penalized = DiversityReward(SteadyMatcher(), TABLE, RewardConfig(k=2, guardrail_penalty=30.0), guardrails=mode)
+        assert penalized.score([prompt], [text]).tolist() == [reward]
+
+
 def test_guardrail_penalty_is_taken_from_damaged_rewrites_only():
     posting = Posting("p", "", "Blue Oak needs a driven nurse in Leeds.", company="Blue Oak", location="Leeds")
     prompts = [build_prompt(posting)] * 4

@@ -132,3 +132,11 @@ def test_default_rewrites_of_the_sample_are_those_of_the_published_numbers():
         for operator, text in rewrite_posting(posting, seed=0):
             digest.update(f"{posting.id}\0{operator}\0{text}\n".encode())
     assert digest.hexdigest() == "867caeb0dda48765be7604c104c3422ce1226d4c72984de81b6cdfe5efd3b306"
+
+
+@pytest.mark.parametrize(
+    "text", ["Salary is competitive.", "We pay competitively.", "A competitive and fair base salary."]
+)
+def test_competitive_pay_is_a_statement_that_no_operator_rewords(text):
+    posting = Posting("p", "", f"Blue Oak hires. {text}")
+    assert [t for _, t in rewrite_posting(posting, operators=["neutralize", "feminize"])] == [posting.description]

@@ -46,11 +46,12 @@ def judge_samples(
     policy: str = "",
     rank_by: str = "reward",
     fluency: Fluency | None = None,
+    guardrails: str = "edits",
 ) -> Rewriting:
     """Check and reward samples (text, advantage, log-probability) of one posting, and sort out what may be proposed.
 
     Equal texts count once. `rank_by` sorts the safe improvements: "reward" asks the matcher, "advantage" the critic.
-    `policy` names who wrote them, and `fluency` is a check beside the guardrails.
+    `policy` names who wrote them, `fluency` is a check beside the guardrails, which are a mode of `MODES`.
     """
     check_known(RANKINGS, rank_by=rank_by)
     original = normalize_spaces(posting.description)
@@ -62,6 +63,7 @@ def judge_samples(
         policy=policy,
         rewards={TRAINING: reward},
         fluency=fluency,
+        guardrails=guardrails,
     )
     safe = [r for r in rewrites if not r.failed_checks and r.gain > 0 and r.text != original]
     safe.sort(key=lambda r: (r.reward, r.advantage) if rank_by == "reward" else (r.advantage, r.reward), reverse=True)

@@ -56,7 +56,8 @@ def rewrite_with_run(
     clone = make_policy(run.config, run.built, run.policies[CLONE]) if CLONE in run.policies else None
     fluency = make_fluency(run.config.objects["evaluator"].get("fluency", ""), data.prepared, clone=clone)
     name = run.name_policy(policy)
-    return judge_samples(posting, samples, data.reward, policy=name, rank_by=rank_by, fluency=fluency)
+    asked = {"fluency": fluency, "guardrails": data.reward.guardrails}
+    return judge_samples(posting, samples, data.reward, policy=name, rank_by=rank_by, **asked)
 
 
 def read_job(name: str, *, title: str, company: str, location: str) -> Posting:

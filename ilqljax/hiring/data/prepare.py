@@ -42,7 +42,7 @@ from ilqljax.hiring.evaluation.headroom import (
     Edits,
     describe_headroom,
 )
-from ilqljax.hiring.guardrails import check_rewrite
+from ilqljax.hiring.guardrails import MODES, check_rewrite
 from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
 from ilqljax.hiring.postings.posting import (
     Market,
@@ -62,7 +62,7 @@ T = TypeVar("T")
 # Raise this when the same inputs and settings give other files than before: after a change of operators, guardrails,
 # prompts, splits, readers of sources or the sample's generator. Folders made before are then prepared again. (When
 # the meaning of a reward changes, raise `REWARD_VERSION`, which also gives up all that was scored.)
-PREPARE_VERSION = 1
+PREPARE_VERSION = 2
 SPLIT_CHOICES = ("company", "given")
 # A small model reads a hundred-odd words; longer posts are dropped and counted. Other sources keep all by default.
 HACKERNEWS_MAX_WORDS = 120
@@ -89,10 +89,12 @@ class DataConfig:
             none.
         splits: "company" makes new ones, "given" takes the index files of the source.
         fractions: shares of train, eval and test in a new split.
+        guardrails: which checks rewrites must pass: "edits" for edits of single words, "free_text" for paraphrases in
+            other words, such as a language model writes (`guardrails.MODES`).
         reward: how rewrites are scored.
 
     Raises:
-        UserError: an unknown operator or kind of splits, or a limit below what is allowed.
+        UserError: an unknown operator, kind of guardrails or of splits, or a limit below what is allowed.
     """
 
     source: str = ""
@@ -109,12 +111,14 @@ class DataConfig:
     rewrites_path: str = ""
     splits: str = "company"
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    guardrails: str = "edits"
     reward: RewardConfig = field(default_factory=RewardConfig, metadata=NO_OPTION)  # a section of its own
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "operators", self.operators or tuple(OPERATORS))
         require_operators(self.operators)
         check_known(SPLIT_CHOICES, splits=self.splits)
+        check_known(MODES, guardrails=self.guardrails)
         check_range(self, "[0, inf)", "max_postings")
         check_range(self, "[-1, inf)", "max_words")
 
@@ -219,7 +223,7 @@ def _fill_folder(
     folder: Path, market: Market, config: DataConfig, source: MatcherSource, facts: Mapping[str, Any]
 ) -> None:
     postings, candidates, splits, _ = market
-    reward = make_reward(folder, postings, candidates, source, config.reward)
+    reward = make_reward(folder, postings, candidates, source, config.reward, guardrails=config.guardrails)
     rows = _score_rewrites(postings, splits, reward, config)
     save_postings(folder / JOBS, postings)
     save_candidates(folder / CANDIDATES, candidates)
@@ -260,7 +264,8 @@ def _score_rewrites(
             seen = {text for _, text in made}
             made += [(source, text) for source, text in further.get(posting.id, ()) if text not in seen]
             for operator, text in made:
-                failures = dict.fromkeys(failure.check for failure in check_rewrite(posting, text, prompt))
+                found = check_rewrite(posting, text, prompt, mode=config.guardrails)
+                failures = dict.fromkeys(failure.check for failure in found)
                 rows.append(ScoredRewrite(posting.id, split, operator, prompt, text, 0.0, tuple(failures)))
     rewards = reward.score([row.prompt for row in rows], [row.text for row in rows])
     return [replace(row, reward=float(value)) for row, value in zip(rows, rewards, strict=True)]

@@ -85,12 +85,16 @@ class PreparedData:
         scored_by = self.summary.get("matcher", TfidfSource().name)
         if source is None and scored_by != TfidfSource().name:
             raise UserError(f"{self.folder}: was scored by the matcher '{scored_by}'. Give that one.")
-        return make_reward(self.folder, self.postings, self.candidates, source or TfidfSource(), self.reward_config)
+        return self._make_reward(source or TfidfSource(), self.reward_config)
 
     def make_held_out_reward(self, source: MatcherSource) -> DiversityReward:
         """Return the reward under one matcher that training never asked, and no other."""
         config = replace(self.reward_config, engines="", combine="mean", side_weight=0.0)
-        return make_reward(self.folder, self.postings, self.candidates, source, config)
+        return self._make_reward(source, config)
+
+    def _make_reward(self, source: MatcherSource, config: RewardConfig) -> DiversityReward:
+        mode = self.summary["config"].get("guardrails", "edits")  # folders of version 1 do not say
+        return make_reward(self.folder, self.postings, self.candidates, source, config, guardrails=mode)
 
 
 def make_reward(
@@ -99,12 +103,14 @@ def make_reward(
     candidates: Sequence[Candidate],
     source: MatcherSource,
     config: RewardConfig,
+    *,
+    guardrails: str = "edits",
 ) -> DiversityReward:
     """Return the reward of postings' rewrites under a matcher of the candidates, with a folder's cache and vectors."""
     table = AttributeTable.from_candidates(candidates)
     matchers = [engine.make(candidates, folder=folder) for engine in make_engines(config.engines, source)]
     group_of = {build_prompt(posting): posting.group for posting in postings}
-    options = {"cache_path": folder / REWARDS, "group_of": group_of}
+    options = {"cache_path": folder / REWARDS, "group_of": group_of, "guardrails": guardrails}
     if config.engines or config.side_weight:
         return CombinedReward(matchers, table, config, **options)
     return DiversityReward(matchers[0], table, config, **options)

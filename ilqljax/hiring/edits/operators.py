@@ -177,6 +177,16 @@ def include(posting: Posting, rng: np.random.Generator, words: WordTable = BUILT
     return f"{keep_original(posting, rng)} {INCLUSIVE_STATEMENTS[int(rng.integers(len(INCLUSIVE_STATEMENTS)))]}"
 
 
+def drop_demands(text: str) -> str:
+    """Leave out all demands that `soften` and `drop_barriers` may delete."""
+    sentences = [
+        s for s in split_sentences(text) if s not in EXCLUSIONARY_SENTENCES and not _PRESSURE_SENTENCE.search(s)
+    ]
+    for name in ("soften", "drop_barriers"):
+        sentences = [replace_phrases(sentence, name) for sentence in sentences]
+    return "\n".join(sentences)
+
+
 def drop_barriers(posting: Posting, rng: np.random.Generator, words: WordTable = BUILT_IN) -> str:
     """Delete sentences that only demand to bear pressure, and phrases about elite schools, pace and youth."""
     first, *rest = split_sentences(posting.description)

@@ -138,7 +138,9 @@ class HiringJudge:
         """Return the records of what one policy wrote, with both shortlists."""
         samples = [(g.text, g.advantage, g.log_probability) for g in generations]
         rewards = {TRAINING: self.reward} | ({HELD_OUT: self.held_out} if self.held_out else {})
-        rewrites = make_rewrites(self.postings, samples, policy=name, rewards=rewards, fluency=fluency)
+        rewrites = make_rewrites(
+            self.postings, samples, policy=name, rewards=rewards, fluency=fluency, guardrails=self.reward.guardrails
+        )
         before = self.reward.shortlists([r.original for r in rewrites])
         after = self.reward.shortlists([r.text for r in rewrites])
         return [

@@ -148,10 +148,11 @@ def make_rewrites(
     policy: str,
     rewards: Mapping[str, Reward],
     fluency: Fluency | None = None,
+    guardrails: str = "edits",
 ) -> list[Rewrite]:
     """Reward and check what a policy wrote: one sample (text, advantage, log-probability) a posting.
 
-    One posting may come several times. The rewards are by the role of the matcher.
+    One posting may come several times. The rewards are by the role of the matcher, the guardrails a mode of `MODES`.
     """
     if not postings:
         return []
@@ -162,7 +163,7 @@ def make_rewrites(
     fluent = fluency.compare(prompts, originals, texts).tolist() if fluency else [math.nan] * len(texts)
     rewrites = []
     for i, (posting, (_, advantage, log_probability)) in enumerate(zip(postings, samples, strict=True)):
-        failures = check_rewrite(posting, texts[i], prompts[i])
+        failures = check_rewrite(posting, texts[i], prompts[i], mode=guardrails)
         failures += fluency.judge(fluent[i]) if fluency else []
         rewrites.append(
             Rewrite(

@@ -11,6 +11,7 @@ from typing import Any
 
 from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
 from ilqljax.hiring.edits.operators import INCLUSIVE_STATEMENTS, OPERATOR_WORDS
+from ilqljax.hiring.guardrails.clauses import DIGITS, VOCABULARY
 from ilqljax.hiring.guardrails.findings import (
     LINK,
     NUMBER,
@@ -61,6 +62,9 @@ _PAY = re.compile(
     re.IGNORECASE,
 )
 
+MIN_PAY_DIGITS = 3  # of pay without a currency, but by the hour: "38 a week" are hours
+_PERIOD_WINDOW = 30
+_PERIOD_BEFORE = re.compile(rf"\b({_ADVERBS}|annual)\b(?:\s+(?!bonus)[a-z]+){{1,3}}\s*:?\s*$", re.IGNORECASE)
 MAX_REQUIREMENT_WORDS, MAX_REQUIREMENTS = 6, 200
 MIN_INVENTED_WORDS, MAX_INVENTED_SHARE, MIN_SENTENCE_WORDS = 2, 0.15, 4
 _STEM_LENGTH = 5
@@ -102,14 +106,22 @@ def make_fact_check(name: str, field: str) -> Check:
 
 def check_numbers(posting: Posting, text: str, prompt: str) -> list[Failure]:
     """Check that numbers are kept, years of experience apart, and that none has appeared, in digits or in words."""
-    gone = sorted({*NUMBER.findall(YEARS.sub(" ", posting.description))}.difference(NUMBER.findall(text)))
+    gone = sorted({*NUMBER.findall(YEARS.sub(" ", posting.description))} - _list_numbers(text))
     # A number that only the prompt's other fields hold is not invented.
-    source = f"{posting.description} \n {prompt}"
-    known = {*NUMBER.findall(source), *map(str.lower, _NUMBER_WORD.findall(source))}
+    known = _list_numbers(f"{posting.description} \n {prompt}")
     found = [match for pattern in (NUMBER, _NUMBER_WORD) for match in pattern.finditer(text)]
     added = [(match[0], match.span()) for match in found if match[0].lower() not in known]
     missing, new = "The number {} of the original is missing.", "The number {} is not in the original."
     return report("numbers_kept", gone, missing, added, new)
+
+
+@lru_cache(maxsize=4096)
+def _list_numbers(text: str) -> frozenset[str]:
+    """Return a text's numbers, each in digits and as a word where there is one; "twice" is two."""
+    words = {word.lower() for word in _NUMBER_WORD.findall(text)}
+    found = {*NUMBER.findall(text), *words}
+    found |= {"two", "twice"} if {"two", "2", "twice"} & found else set()
+    return frozenset(found | {DIGITS[n] for n in found if n in DIGITS} | {w for w, n in DIGITS.items() if n in found})
 
 
 @lru_cache(maxsize=4096)
@@ -134,7 +146,11 @@ def find_pay(text: str) -> dict[Pay, Span]:
         bound = "at most " if match["at_most"] else "at least " if match["at_least"] or match["plus"] else ""
         if high[0] and not match["plus"]:  # "from $100k to $150k" is a range without a further bound
             bound = ""
-        if currency or match["period"] or match["adverb"] or scale in ("k", "lakh", "crore"):
+        is_hours = not (currency or scale) and period != "hour" and len(low[0]) < MIN_PAY_DIGITS
+        if not period and currency:  # "a monthly salary of 5,200 EUR"
+            before = _PERIOD_BEFORE.search(text[max(0, match.start() - _PERIOD_WINDOW) : match.start()])
+            period = _PERIOD_OF[before[1].lower()] if before else ""
+        if currency or (spelt and not match["short"] and not is_hours) or scale in ("k", "lakh", "crore"):
             for number, own in (low, high):
                 if number:
                     found.setdefault((currency, number + (own or scale), period, bound), match.span())
@@ -222,19 +238,22 @@ def check_names(posting: Posting, text: str, prompt: str) -> list[Failure]:
         Failure("name_invented", f"The name '{match[1]}' is not in the original.", match.span(1))
         for match in _COMPANY.finditer(blank)
         if KNOWN_WORDS.isdisjoint(words := list_words(match[1])) and not known_pairs.issuperset(pairwise(words))
+        if not (words[0] in VOCABULARY and {*original}.issuperset(words[1:]))
     ]
     if failures:
         return failures
     # Blanking a link may cut a word that runs into it.
     known = _PLAIN_NAMES.union(KNOWN_WORDS, list_words(posting.description), original, list_words(prompt))
     for match in _NAME.finditer(blank):
-        if known.issuperset(list_words(match[0])):
+        words = list_words(match[0])
+        if known.issuperset(words) or known.issuperset(re.sub("['’]?s$", "", word) for word in words):
             continue
         if find_technologies(match[0]) or find_places(match[0]):  # judged by their own checks
             continue
         before = text, max(0, match.start() - _MARKS_LENGTH), match.start()
         is_header = _HEAD_START.search(*before) and _HEAD_END.match(blank, match.end())
-        if _SENTENCE_START.search(*before) and not (is_header or _COMPANY_VERB.match(blank, match.end())):
+        is_name = is_header or (_COMPANY_VERB.match(blank, match.end()) and words[0] not in VOCABULARY)
+        if _SENTENCE_START.search(*before) and not is_name:
             continue
         failures.append(Failure("name_invented", f"The name '{match[0]}' is not in the original.", match.span()))
     return failures

@@ -12,11 +12,14 @@ WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+")
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 MAX_NAME_LENGTH = 300  # of what is looked for at every word; longer ones would take time in the square of their length
 _TOP_LEVEL = "com|org|net|io|co|ai|edu|gov|me|us|uk|de|fr|nl|ca|au|eu|ch|tv|app|dev|ly|info|biz|example"
+_DOT = r"(?:\.(?=\w)|\s+\.\s+|\s*[\[({<]\s*dot\s*[\])}>]\s*)"
 LINK = re.compile(
     r"(?:https?://|www\.)[^\s<>\"')\]]+"
     r"|(?<![\w.+-])[\w.+-]+@[\w-]+\.[\w.-]+"
-    # An address spelt against robots: "jobs [at] oak [dot] com".
-    r"|(?<![\w.+-])[\w.+-]+\s*[\[({<]\s*at\s*[\])}>]\s*[\w-]+(?:\s*(?:\.|[\[({<]\s*dot\s*[\])}>])\s*[\w-]+)+"
+    # An address spelt against robots: "jobs [at] oak [dot] com", "jobs at oak dot com". The dot of a sentence's end is
+    # followed by a space, so it is no part of one.
+    rf"|(?<![\w.+-])[\w.+-]+\s*[\[({{<]\s*at\s*[\])}}>]\s*[\w-]+(?:{_DOT}[\w-]+)+"
+    rf"|(?<![\w.+-])[\w.+-]+ (?:at|-at-|- at -) [\w-]+(?: dot [\w-]+)* dot (?:{_TOP_LEVEL})\b"
     # A bare domain, "oak.com/jobs"; ASP.NET and its kind are not addresses.
     rf"|(?<![\w@.-])(?!(?:asp|ado|vb|socket)\.)(?:[a-z0-9][a-z0-9-]*\.)+(?:{_TOP_LEVEL})\b(?!\.\w)(?:/[^\s<>\"')\]]*)?",
     re.IGNORECASE,

@@ -14,7 +14,7 @@ from itertools import pairwise
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
-from ilqljax.hiring.edits.operators import INCLUSIVE_STATEMENTS
+from ilqljax.hiring.edits.operators import INCLUSIVE_STATEMENTS, OPERATOR_WORDS
 from ilqljax.hiring.guardrails.facts import KNOWN_WORDS
 from ilqljax.hiring.guardrails.findings import (
     MAX_NAME_LENGTH,
@@ -39,6 +39,15 @@ MIN_LETTERS, MIN_PROBABILITY = 16, 0.9
 LANGUAGES = {code: name for code, (name,) in load_words("guardrails/words.ini")["languages"].items()}
 _CODED = "\0coded"
 _REPEATED = re.compile(r"[\s,.!]*")
+_WORDS = load_words("guardrails/words.ini")
+_SOUNDS = {article: rf"(?:{patterns[0]})" for article, patterns in _WORDS["articles"].items()}
+# Capitals and digits are spelt out in ways that cannot be known ("an SQL", "a SQL"); so are letters before a hyphen.
+_WRONG_ARTICLE = re.compile(
+    rf"(?<![\w'’.@/&-])(?:(?:a|A) (?!{_SOUNDS['a']})(?:[aeiou]|{_SOUNDS['an']})|(?:an|An) (?!{_SOUNDS['an']})"
+    rf"(?:[b-df-hj-np-tv-z]|{_SOUNDS['a']}))[a-z]+(?:['’-][a-z]+)*"
+)
+_DOUBLED = re.compile(r"(?<![\w'’@/.-])([^\W\d_]+(?:['’-][^\W\d_]+)*)(,?\s{1,3}|,?\s(?:and|or)\s)\1(?![\w'’@/-])", re.I)
+_DOUBLES = frozenset(_WORDS["doubles"]["words"])
 _FIELD_LABEL = re.compile(r"(?:^|(?<=\s))(?:Posting|Requirements|Remote):\s")
 
 
@@ -112,6 +121,35 @@ def check_repetition(posting: Posting, text: str, prompt: str) -> list[Failure]:
 
 def _list_phrases(words: Sequence[str]) -> list[tuple[str, str, str]]:
     return list(zip(words, words[1:], words[2:], strict=False))
+
+
+def check_articles(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that "a" and "an" suit the word after them, unless the original has the same two words.
+
+    Only what is in English, and words in small letters, are judged.
+    """
+    original = normalize_spaces(posting.description).lower()
+    failures = [
+        Failure("articles_right", f"'{match[0]}' has the wrong article.", match.span())
+        for match in _WRONG_ARTICLE.finditer(blank_links(text))
+        if not mentions(original, match[0])
+    ]
+    return failures if failures and detect_language(text) in ("", "English") else []
+
+
+def check_doubled_words(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that no word stands twice ("good good", "calm and calm"), unless it does in the original."""
+    original = {_fold(match) for match in _DOUBLED.finditer(normalize_spaces(posting.description))}
+    return [
+        Failure("doubled_words", f"'{match[0]}' says one word twice.", match.span())
+        for match in _DOUBLED.finditer(blank_links(text))
+        if match[1].lower() not in _DOUBLES and _fold(match) not in original
+        if match[2].isspace() or match[1].lower() in CODED_VOCABULARY | OPERATOR_WORDS
+    ]
+
+
+def _fold(match: re.Match[str]) -> str:
+    return normalize_spaces(match[0].lower())
 
 
 def check_length(posting: Posting, text: str, prompt: str) -> list[Failure]:

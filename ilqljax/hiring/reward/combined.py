@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -36,9 +37,10 @@ class CombinedReward(DiversityReward):
         *,
         cache_path: str | Path = "",
         group_of: Mapping[str, str] = MappingProxyType({}),
+        guardrails: str = "edits",
     ):
         """Take the engines, the run's own first; other arguments and errors are those of `DiversityReward`."""
-        options = {"cache_path": cache_path, "group_of": group_of}
+        options: dict[str, Any] = {"cache_path": cache_path, "group_of": group_of, "guardrails": guardrails}
         single = replace(config, engines="", combine="mean", side_weight=0.0)
         super().__init__(matchers[0], table, single, **options)
         self.config = config

@@ -41,11 +41,12 @@ class DiversityReward:
         *,
         cache_path: str | Path = "",
         group_of: Mapping[str, str] = MappingProxyType({}),
+        guardrails: str = "edits",
     ):
         """Check that the settings and the table, of the same candidates in the same order, fit the matcher.
 
         The cache is an SQLite file, created if need be, or in memory (""). `group_of` gives the job group of each
-        prompt's posting, for targets by group.
+        prompt's posting, for targets by group. `guardrails` says which of them a penalty asks (`guardrails.MODES`).
         """
         config = RewardConfig() if config is None else config
         check_k(config.k, n_candidates=matcher.n_candidates)
@@ -55,6 +56,7 @@ class DiversityReward:
                 "Build both from the same list of candidates."
             )
         self.config, self.matcher, self.table, self.group_of = config, matcher, table, group_of
+        self.guardrails = guardrails
         self.scorer = ShortlistScorer(table, config)
         self.fingerprint = _make_fingerprint(matcher, self.scorer, config)
         self._cache = RewardCache(cache_path) if cache_path else MemoryCache()
@@ -118,7 +120,7 @@ class DiversityReward:
         if self.config.guardrail_penalty:
             for i, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
                 # An empty rewrite has its own reward.
-                if text.strip() and is_damaged(check_rewrite(parse_prompt(prompt), text, prompt)):
+                if text.strip() and is_damaged(check_rewrite(parse_prompt(prompt), text, prompt, mode=self.guardrails)):
                     penalties[i] = self.config.guardrail_penalty
         return penalties
 
