@@ -102,7 +102,7 @@ def test_a_sorted_training_sees_rows_of_like_length_and_divides_by_what_a_batch_
 
 
 def test_a_training_that_diverges_is_stopped():
-    settings = TrainConfig(total_steps=4, batch_size=2, lr=float("inf"), **BUCKETS)
+    settings = TrainConfig(total_steps=4, batch_size=2, lr=1e38, **BUCKETS)
     with pytest.raises(NonFiniteError, match="loss is nan at step"):
         fit(ANSWERS, "bc", model=SMALL, settings=settings)
 

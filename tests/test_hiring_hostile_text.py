@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ilqljax.errors import UserError
-from ilqljax.hiring.audit.ready_table import _NUMBER
+from ilqljax.hiring.audit.columns import NUMBER
 from ilqljax.hiring.data.splits import find_ties
 from ilqljax.hiring.edits.differences import diff_words
 from ilqljax.hiring.edits.operators import ALL_OPERATORS
@@ -64,7 +64,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "edits": _edit,
     "reposts": lambda text: list(find_ties([PLAIN, _describe(text)])),
     "differences": lambda text: diff_words(TEXT + text, text + TEXT),
-    "score": _NUMBER.fullmatch,
+    "score": NUMBER.fullmatch,
 }
 
 

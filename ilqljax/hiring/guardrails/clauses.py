@@ -5,6 +5,7 @@ stem, number words that of their digits; words that say nothing about the job ha
 """
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import pairwise
@@ -107,17 +108,35 @@ def restore_lines(text: str, original: str) -> str:
 
     Offsets stay. In "a list\nof skills" and "a list of skills" the space becomes the line break.
     """
-    breaks = []
-    for line in original.splitlines() if "\n" in original else ():
-        words = line.split()
-        if words:
-            first, last = (r"\s+".join(map(re.escape, part)) for part in (words[:3], words[-3:]))
-            breaks += [match.start() for match in re.finditer(rf"\s(?={first}(?:\s|$))", text)]
-            breaks += [match.end() for match in re.finditer(rf"(?<!\S){last}(?=\s)", text)]
+    if "\n" not in original:
+        return text
+    lines = [words for line in original.splitlines() if (words := line.split())]
+    firsts, lasts = ({tuple(words[part]) for words in lines} for part in (slice(0, 3), slice(-3, None)))
+    places = [match.span() for match in re.finditer(r"\S+", text)]
+    words = [text[start:end] for start, end in places]
     letters = list(text)
-    for at in breaks:
-        letters[at] = "\n"
+    for row, (start, end) in enumerate(places):
+        if start and any(tuple(words[row : row + n]) in firsts for n in (1, 2, 3)):
+            letters[start - 1] = "\n"
+        if end < len(text) and any(tuple(words[max(0, row - n + 1) : row + 1]) in lasts for n in (1, 2, 3)):
+            letters[end] = "\n"
     return "".join(letters)
+
+
+class StemIndex:
+    """Count what many sets of stems share with another, without a look at those that share nothing."""
+
+    def __init__(self, sets: Iterable[frozenset[str]]) -> None:
+        self._places: dict[str, list[int]] = defaultdict(list)
+        for place, stems in enumerate(sets):
+            for each in stems:
+                self._places[each].append(place)
+
+    def find_most(self, stems: Iterable[str]) -> tuple[int, list[int]]:
+        """Return the most stems that a set shares, and the places of all sets that share so many; none for 0."""
+        shared = Counter(place for each in stems for place in self._places.get(each, ()))
+        most = max(shared.values(), default=0)
+        return most, sorted(place for place, n in shared.items() if n == most)
 
 
 def measure_overlap(stems: Iterable[str], others: Iterable[str]) -> float:

@@ -16,6 +16,7 @@ taken for either.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -26,6 +27,7 @@ from ilqljax.hiring.guardrails.clauses import (
     GENERIC,
     STRENGTHS,
     Clause,
+    StemIndex,
     list_clauses,
     list_stems,
     measure_overlap,
@@ -58,11 +60,13 @@ def list_demands(text: str) -> tuple[Demand, ...]:
     for statement in INCLUSIVE_STATEMENTS:
         text = text.replace(statement, "\n" * len(statement))
     clauses, strengths = _spread_labels([part for clause in list_clauses(text) for part in _split(clause)])
-    demands = []
+    demands, beside_of = [], defaultdict(set)
+    for clause, strength in zip(clauses, strengths, strict=True):
+        beside_of[clause.sentence].add(strength)
     for clause, strength in zip(clauses, strengths, strict=True):
         # What is denied without a word of strength ("but no Polish") may be what is not needed.
         denied = {WISH} if strength == PLAIN and is_denied(clause.text) else set()
-        beside = {s for c, s in zip(clauses, strengths, strict=True) if c.sentence == clause.sentence}
+        beside = beside_of[clause.sentence]
         demands.append(
             Demand(clause, strength, frozenset(beside | {PLAIN} if strength == PLAIN else {strength}) | denied)
         )
@@ -135,19 +139,21 @@ def _compare(original: str, text: str, prompt: str) -> list[Failure]:
     old, new = list_demands(original), list_demands(text)
     kept = list_demands(YEARS.sub(" ", drop_demands(original)))
     words = frozenset(list_stems(prompt)).union(*(demand.clause.stems for demand in old))
+    of_old, of_new = index_demands(old), index_demands(new)
     failures = []
     for demand in kept:
         if demand.strength != PLAIN:
-            found = find_nearest(demand, new)
+            found = find_nearest(demand, new, of_new)
             if not found:
                 if not demand.clause.stems <= GENERIC:
                     failures.append(Failure("demands_kept", f"'{demand.clause.text}' is missing."))
             elif not _agree(demand, found):
                 failures.append(_report(demand, found[0]))
+    reported = {failure.span for failure in failures}
     for demand in new:
-        if demand.strength == PLAIN or any(demand.clause.span == failure.span for failure in failures):
+        if demand.strength == PLAIN or demand.clause.span in reported:
             continue
-        found = find_nearest(demand, old)
+        found = find_nearest(demand, old, of_old)
         if found and not _agree(demand, found):
             failures.append(_report(found[0], demand))
         elif not found and _is_asked(demand) and measure_overlap(demand.clause.stems, words) < MIN_OVERLAP:
@@ -160,13 +166,16 @@ def _is_asked(demand: Demand) -> bool:
     return demand.strength == MUST or (demand.strength == WISH and not demand.clause.stems <= GENERIC)
 
 
-def find_nearest(demand: Demand, others: Sequence[Demand]) -> list[Demand]:
+def index_demands(demands: Sequence[Demand]) -> StemIndex:
+    """Index demands by the stems of their clauses, for `find_nearest`."""
+    return StemIndex(demand.clause.stems for demand in demands)
+
+
+def find_nearest(demand: Demand, others: Sequence[Demand], index: StemIndex) -> list[Demand]:
     """Return the clauses that share the most with one, if they share enough of the shorter of the two."""
     stems = demand.clause.stems - _OF_STRENGTH
-    shared = [len(stems & other.clause.stems) for other in others]
-    most = max(shared, default=0)
-    near = [other for other, n in zip(others, shared, strict=True) if n == most > 0]
-    return [o for o in near if most >= MIN_OVERLAP * min(len(stems), len(o.clause.stems))]
+    most, near = index.find_most(stems)
+    return [o for o in (others[i] for i in near) if most >= MIN_OVERLAP * min(len(stems), len(o.clause.stems))]
 
 
 def _agree(demand: Demand, others: Sequence[Demand]) -> bool:

@@ -9,14 +9,14 @@ Words are compared by their first letters there, so that "not required" and "doe
 
 import re
 from bisect import bisect_left, bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
 from ilqljax.hiring.edits.operators import drop_demands
-from ilqljax.hiring.guardrails.clauses import GENERIC, STOP_WORDS, list_clauses, shorten, stem
+from ilqljax.hiring.guardrails.clauses import GENERIC, STOP_WORDS, StemIndex, list_clauses, shorten, stem
 from ilqljax.hiring.guardrails.findings import Check, Failure, Span, blank_links, list_words, report
 from ilqljax.hiring.guardrails.lexicon import find_places
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
@@ -290,16 +290,15 @@ def check_times(posting: Posting, text: str, prompt: str) -> list[Failure]:
     "Plan shifts monthly, report weekly" and "plan shifts weekly, report monthly" state the same times.
     """
     original = list_clauses(posting.description)
-    failures = []
+    index, times_of, failures = StemIndex(clause.stems for clause in original), defaultdict(set), []
+    for clause in original:
+        times_of[clause.sentence] |= _list_times(clause.text)
     for clause in list_clauses(text):
         times = _list_times(clause.text)
-        stems = clause.stems - _TIME_STEMS
-        shared = [len(stems & (other.stems - _TIME_STEMS)) for other in original]
-        most = max(shared, default=0)
-        if not times or most < MIN_SHARED:
+        most, near = index.find_most(clause.stems - _TIME_STEMS) if times else (0, [])
+        if most < MIN_SHARED:
             continue
-        near = {other.sentence for other, n in zip(original, shared, strict=True) if n == most}
-        known = frozenset().union(*(_list_times(other.text) for other in original if other.sentence in near))
+        known = set().union(*(times_of[sentence] for sentence in {original[place].sentence for place in near}))
         if known and not times & known:
             reason = f"'{clause.text}' is {' and '.join(sorted(known))} in the original."
             failures.append(Failure("times_kept", reason, clause.span))

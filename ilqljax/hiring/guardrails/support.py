@@ -10,7 +10,7 @@ from itertools import chain
 
 from ilqljax.hiring.edits.operators import INCLUSIVE_STATEMENTS, drop_demands
 from ilqljax.hiring.guardrails.clauses import GENERIC, list_clauses, list_stems, restore_lines
-from ilqljax.hiring.guardrails.demands import MAY, WISH, Demand, find_nearest, list_demands
+from ilqljax.hiring.guardrails.demands import MAY, WISH, Demand, find_nearest, index_demands, list_demands
 from ilqljax.hiring.guardrails.facts import YEARS
 from ilqljax.hiring.guardrails.findings import Failure, list_sentences
 from ilqljax.hiring.guardrails.statements import is_denied
@@ -68,14 +68,14 @@ def check_coverage(posting: Posting, text: str, prompt: str) -> list[Failure]:
 def check_denials(posting: Posting, text: str, prompt: str) -> list[Failure]:
     """Check that clauses that deny something still do, and that no other does; "optional" will do for "not needed"."""
     old, new = list_demands(posting.description), list_demands(restore_lines(text, posting.description))
-    failures = []
+    of_old, of_new, failures = index_demands(old), index_demands(new), []
     for demand in filter(_denies, old):
-        near = find_nearest(demand, new)
+        near = find_nearest(demand, new, of_new)
         if near and not any(_denies(other) or _is_free(demand, other) for other in near):
             reason = f"'{demand.clause.text}' is no longer denied."
             failures.append(Failure("negations_kept", reason, near[0].clause.span))
     for demand in filter(_denies, new):
-        near = find_nearest(demand, old)
+        near = find_nearest(demand, old, of_old)
         if near and not any(_denies(other) or _is_free(demand, other) for other in near):
             reason = f"'{near[0].clause.text}' was not denied."
             failures.append(Failure("negations_kept", reason, demand.clause.span))
