@@ -139,11 +139,11 @@ def _compare(original: str, text: str, prompt: str) -> list[Failure]:
     old, new = list_demands(original), list_demands(text)
     kept = list_demands(YEARS.sub(" ", drop_demands(original)))
     words = frozenset(list_stems(prompt)).union(*(demand.clause.stems for demand in old))
-    of_old, of_new = index_demands(old), index_demands(new)
+    of_old, of_new = DemandIndex(old), DemandIndex(new)
     failures = []
     for demand in kept:
         if demand.strength != PLAIN:
-            found = find_nearest(demand, new, of_new)
+            found = of_new.find_nearest(demand)
             if not found:
                 if not demand.clause.stems <= GENERIC:
                     failures.append(Failure("demands_kept", f"'{demand.clause.text}' is missing."))
@@ -153,7 +153,7 @@ def _compare(original: str, text: str, prompt: str) -> list[Failure]:
     for demand in new:
         if demand.strength == PLAIN or demand.clause.span in reported:
             continue
-        found = find_nearest(demand, old, of_old)
+        found = of_old.find_nearest(demand)
         if found and not _agree(demand, found):
             failures.append(_report(found[0], demand))
         elif not found and _is_asked(demand) and measure_overlap(demand.clause.stems, words) < MIN_OVERLAP:
@@ -166,16 +166,22 @@ def _is_asked(demand: Demand) -> bool:
     return demand.strength == MUST or (demand.strength == WISH and not demand.clause.stems <= GENERIC)
 
 
-def index_demands(demands: Sequence[Demand]) -> StemIndex:
-    """Index demands by the stems of their clauses, for `find_nearest`."""
-    return StemIndex(demand.clause.stems for demand in demands)
+class DemandIndex:
+    """Find which of many demands is nearest to another, once for demands of the same words."""
 
+    def __init__(self, demands: Sequence[Demand]) -> None:
+        self._demands = demands
+        self._index = StemIndex(demand.clause.stems for demand in demands)
+        self._found: dict[frozenset[str], list[Demand]] = {}
 
-def find_nearest(demand: Demand, others: Sequence[Demand], index: StemIndex) -> list[Demand]:
-    """Return the clauses that share the most with one, if they share enough of the shorter of the two."""
-    stems = demand.clause.stems - _OF_STRENGTH
-    most, near = index.find_most(stems)
-    return [o for o in (others[i] for i in near) if most >= MIN_OVERLAP * min(len(stems), len(o.clause.stems))]
+    def find_nearest(self, demand: Demand) -> list[Demand]:
+        """Return the clauses that share the most with one, if they share enough of the shorter of the two."""
+        stems = demand.clause.stems - _OF_STRENGTH
+        if stems not in self._found:
+            most, places = self._index.find_most(stems)
+            near = [self._demands[place] for place in places]
+            self._found[stems] = [o for o in near if most >= MIN_OVERLAP * min(len(stems), len(o.clause.stems))]
+        return self._found[stems]
 
 
 def _agree(demand: Demand, others: Sequence[Demand]) -> bool:
