@@ -52,7 +52,7 @@ class _Frame(NamedTuple):
     closings: list[tuple[int, ...]]
     ending: tuple[int, ...]
 
-    def count(self) -> int:
+    def count_tokens(self) -> int:
         return sum(map(len, (*self.leads, *self.closings, self.ending)))
 
 
@@ -86,7 +86,7 @@ def drop_old_turns(
 
     def fits(start: int) -> bool:
         rest = sequence[start:]
-        return sum(sizes[start:]) + _frame_dialogue(rest, terminal, tokenizer).count() <= max_length
+        return sum(sizes[start:]) + _frame_dialogue(rest, terminal, tokenizer).count_tokens() <= max_length
 
     ends = [i + 1 for i, (_, reward) in enumerate(sequence) if reward is not None]
     starts = [0, *(ends[:-1] if keep_action else ends)]
@@ -103,7 +103,7 @@ def _lay_out_dialogue(
     """
     encoded = [list(tokenizer.encode(text)) for text, _ in sequence]
     frame = _frame_dialogue(sequence, terminal, tokenizer)
-    length = sum(map(len, encoded)) + frame.count()
+    length = sum(map(len, encoded)) + frame.count_tokens()
     truncated = max(0, length - max_length) if max_length > 0 else 0
     prompt = next((ids for ids, (_, reward) in zip(encoded, sequence, strict=True) if reward is None), [])
     if len(prompt) < truncated:
@@ -215,7 +215,7 @@ class DataPoint:
         "drop". It is a `UserError` if a reward is not finite, or the dialogue cannot be cut down.
         """
         said, terminal = obs.to_sequence()
-        sequence = [(text, None if r is None else (r - reward_shift) * reward_scale) for text, r in said]
+        sequence: Sequenced = [(text, None if r is None else (r - reward_shift) * reward_scale) for text, r in said]
         for text, reward in sequence:
             if reward is not None and not math.isfinite(reward):
                 raise UserError(f"the reward of {text[:EXCERPT]!r} is {reward}: rewards must be finite numbers")
@@ -229,7 +229,7 @@ class DataPoint:
         positions = [np.arange(start, end, dtype=np.int32) for start, end in agent_spans]
         # Copies in double precision: the utterance rewards are added to them.
         earned = [np.array(token_reward(tokens[span + 1]), np.float64) for span in positions]
-        spoken = [utterance for utterance in said if utterance[1] is not None][n_turns - len(earned) :]
+        spoken = [(text, given) for text, given in said if given is not None][n_turns - len(earned) :]
         for rewards, (text, given) in zip(earned, spoken, strict=True):
             if isinstance(given, StepRewards):
                 rewards += given.place(text, tokenizer) * reward_scale
@@ -299,7 +299,9 @@ def can_cut(sequence: Sequenced, tokenizer: Tokenizer, *, max_length: int) -> bo
     """Say whether a dialogue that goes on fits, or does once its first environment utterance has lost its start."""
     sizes = [len(tokenizer.encode(text)) for text, _ in sequence]
     prompt = next((size for size, (_, reward) in zip(sizes, sequence, strict=True) if reward is None), 0)
-    return not max_length or sum(sizes) - prompt + _frame_dialogue(sequence, False, tokenizer).count() <= max_length
+    return (
+        not max_length or sum(sizes) - prompt + _frame_dialogue(sequence, False, tokenizer).count_tokens() <= max_length
+    )
 
 
 def collate(

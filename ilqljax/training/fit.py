@@ -17,6 +17,7 @@ from ilqljax.config import from_section
 from ilqljax.data.datapoint import EXCERPT, Dialogue
 from ilqljax.data.dataset import ListRLDataset, ObservationDataset, RLDataset, infer_reward_scaling
 from ilqljax.data.files import check_checksum, check_new_folder, read_folder, read_json, save_whole, save_with_checksum
+from ilqljax.data.step_rewards import StepRewards
 from ilqljax.data.tokenizer import Tokenizer, load_tokenizer, train_bpe
 from ilqljax.data.types import Array
 from ilqljax.decoding.options import DecodeConfig
@@ -298,7 +299,8 @@ def read_dialogues(given: Iterable[Any]) -> list[Dialogue]:
             case Dialogue():
                 found.append(one)
             case (str(prompt), str(text), Real() as reward):
-                found.append(ListDialogue([(prompt, None), (text, reward)]))
+                paid = reward if isinstance(reward, StepRewards) else float(reward)
+                found.append(ListDialogue([(prompt, None), (text, paid)]))
             case _:
                 shape = "(prompt, text, reward), or ListDialogue([(text, its reward or None), ...])"
                 raise UserError(f"dialogue {len(found)} is {repr(one)[:EXCERPT]}. Give {shape}.")
