@@ -4,6 +4,8 @@ import pytest
 
 from benchmarks.guardrail_campaign import SETS, list_reasons, load_cases
 
+pytestmark = pytest.mark.slow  # all texts are checked once: twelve seconds
+
 
 @pytest.fixture(scope="module")
 def verdicts():
