@@ -8,7 +8,7 @@ address is left as it is). Every result is normalised to single spaces.
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import count, pairwise
 from zlib import crc32
 
@@ -177,6 +177,7 @@ def include(posting: Posting, rng: np.random.Generator, words: WordTable = BUILT
     return f"{keep_original(posting, rng)} {INCLUSIVE_STATEMENTS[int(rng.integers(len(INCLUSIVE_STATEMENTS)))]}"
 
 
+@lru_cache(maxsize=4096)
 def drop_demands(text: str) -> str:
     """Leave out all demands that `soften` and `drop_barriers` may delete."""
     sentences = [

@@ -112,6 +112,7 @@ def _split(clause: Clause) -> list[Clause]:
     return [clause._replace(text=t, span=(at + a, at + b), stems=frozenset(list_stems(t))) for t, a, b in parts]
 
 
+@lru_cache(maxsize=16384)
 def _find_strength(text: str) -> str:
     # "not required" and "would be required" are no demands: the first pattern that fits decides.
     strength = next((name for name, pattern in STRENGTHS.items() if pattern.search(text)), PLAIN)

@@ -305,5 +305,6 @@ def check_times(posting: Posting, text: str, prompt: str) -> list[Failure]:
     return failures
 
 
+@lru_cache(maxsize=16384)
 def _list_times(text: str) -> frozenset[str]:
     return frozenset(name for name in _TIMES if _PATTERNS["schedule_kept"][name].search(text))
