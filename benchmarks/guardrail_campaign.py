@@ -1,11 +1,12 @@
 """Ask the guardrails about paraphrases written by hand: honest ones, which should pass, and damaged ones.
 
-    python -m benchmarks.guardrail_campaign                  both modes, both sets; seconds
+    python -m benchmarks.guardrail_campaign                  both modes, all sets; seconds
     python -m benchmarks.guardrail_campaign --show           names what each wrong verdict is about
 
 `guardrails/honest.jsonl` holds made-up postings with five paraphrases each, `guardrails/damaged.jsonl` one edit each of
 such a paraphrase that makes it false, with its kind. The postings of the set "development" were there when the checks
-and their word lists were written; those of "held out" were written afterwards.
+and their word lists were written; those of the "second" and "third" were written afterwards, and tuned on after a first
+look.
 
 A damaged text counts as caught only by what its undamaged paraphrase is not refused for.
 """
@@ -71,14 +72,8 @@ def main() -> None:
         for name in SETS:
             honest = [not refused[case] for case in cases if case.set == name and case.kind == "honest"]
             damaged = [bool(refused[case]) for case in cases if case.set == name and case.kind != "honest"]
-            if honest:
-                print(
-                    f"  {name}: {sum(honest)} of {len(honest)} honest pass ({100 * sum(honest) / len(honest):.1f} %), ",
-                    end="",
-                )
-                print(
-                    f"{sum(damaged)} of {len(damaged)} damaged are caught ({100 * sum(damaged) / len(damaged):.1f} %)"
-                )
+            shares = [f"{sum(of)} of {len(of)} ({100 * sum(of) / len(of):.1f} %)" for of in (honest, damaged)]
+            print(f"  {name}: honest pass {shares[0]}, damaged are caught {shares[1]}")
         kinds = defaultdict(list)
         for case in cases:
             if case.kind != "honest":

@@ -8,13 +8,14 @@ from jaxtyping import Float
 
 from ilqljax.data.types import Array
 from ilqljax.hiring.evaluation.record import guard_gains
-from ilqljax.hiring.evaluation.summary import align
+from ilqljax.hiring.evaluation.summary import align, show_interval
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.postings.posting import Posting, build_prompt, normalize_spaces
 from ilqljax.hiring.reward.reward import DiversityReward
-from ilqljax.hiring.statistics import Estimate, bootstrap_mean
+from ilqljax.hiring.statistics import bootstrap_mean
 
 ECHO = "echo"
+PAIRS = (("ilql", "bc"), ("ilql", "bc best of 4"), ("ilql", "rule table"), ("ilql best of 4", "bc best of 4"))
 
 
 class Judged(NamedTuple):
@@ -54,12 +55,16 @@ def judge_texts(
 def format_judged(judged: Judged, *, own: str, floors: Mapping[str, float], seed: int = 0) -> str:
     """Lay out scores and gains under the view `own`, guarded gains under all views, and paired differences."""
     echo = judged.policies.index(ECHO)
+
+    def show(values: Float[Array, " N"]) -> str:
+        return show_interval(bootstrap_mean(values, seed=seed).spread("gain"), "gain")
+
     table = [("policy", "score", "guarded gain [95 %]", "pass", "copies", "words changed")]
     for row, policy in enumerate(judged.policies):
         words = [count_changed(a, b) for a, b in zip(judged.texts[echo], judged.texts[row], strict=True)]
         copies = np.mean([a == b for a, b in zip(judged.texts[echo], judged.texts[row], strict=True)])
         score = f"{judged.scores[own][row].mean():.2f}"
-        gain = show(bootstrap_mean(judged.gains(own, policy), seed=seed))
+        gain = show(judged.gains(own, policy))
         passed = np.mean([not found for found in judged.failures[row]])
         cells = f"{100 * passed:.0f} %", f"{100 * copies:.0f} %", f"{np.mean(words):.1f}"
         table.append((policy, score, gain, *cells))
@@ -70,26 +75,18 @@ def format_judged(judged: Judged, *, own: str, floors: Mapping[str, float], seed
     body.append(("(echo scores)", *(f"{judged.scores[v][echo].mean():.2f}, chance {floors[v]:.2f}" for v in others)))
     for policy in judged.policies:
         if policy != ECHO:
-            gains = (show(bootstrap_mean(judged.gains(view, policy), seed=seed)) for view in others)
+            gains = (show(judged.gains(view, policy)) for view in others)
             body.append((policy, *gains))
     lines += [*align(body, rule=True), "", "Differences of guarded gains, paired by posting [95 %]:", ""]
     pairs = [(a, b) for a, b in PAIRS if a in judged.policies and b in judged.policies]
     differences = [("", own, *others)]
     for a, b in pairs:
-        cells = [show(bootstrap_mean(judged.gains(v, a) - judged.gains(v, b), seed=seed)) for v in (own, *others)]
+        cells = [show(judged.gains(v, a) - judged.gains(v, b)) for v in (own, *others)]
         differences.append((f"{a} over {b}", *cells))
     return "\n".join([*lines, *align(differences, rule=True)])
-
-
-PAIRS = (("ilql", "bc"), ("ilql", "bc best of 4"), ("ilql", "rule table"), ("ilql best of 4", "bc best of 4"))
 
 
 def count_changed(before: str, after: str) -> int:
     """Count words of either text that the other has not, in any order."""
     one, other = before.split(), after.split()
     return max(len(one), len(other)) - sum(min(one.count(word), other.count(word)) for word in set(one))
-
-
-def show(estimate: Estimate) -> str:
-    """Write an estimate with its interval."""
-    return f"{estimate.value:+.2f} [{estimate.low:+.2f}, {estimate.high:+.2f}]"

@@ -18,7 +18,8 @@ _UNSEEN = re.compile(
     "|[\u200c\u200d](?![\u0600-\uffff\U00010000-\U0010ffff])"
 )
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+# Where a spreadsheet would run a formula: also behind what another one takes for the end of a cell.
+_FORMULA = re.compile("(^|[;,|\t\r\n])(?=\\s*[=+\\-@＝＋－＠])|^(?=[\t\r\n])")
 
 
 def clean_text(text: str) -> str:
@@ -32,10 +33,7 @@ def clean_text(text: str) -> str:
 
 def defuse_cell(value: object) -> object:
     """Return a cell of a CSV, a text with a quote before it where a spreadsheet would run it as a formula."""
-    if not isinstance(value, str):
-        return value
-    text = clean_text(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return _FORMULA.sub(r"\1'", clean_text(value)) if isinstance(value, str) else value
 
 
 def render_page(package: str, template: str, **values: object) -> str:

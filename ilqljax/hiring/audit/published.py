@@ -30,10 +30,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from ilqljax.data.pages import defuse_cell
 from ilqljax.errors import UserError
 from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, fold_spelling
 from ilqljax.hiring.audit.table_files import read_rows
-from ilqljax.hiring.audit.tables import defuse, show_name
+from ilqljax.hiring.audit.tables import show_name
 
 FEW = 10  # a cell of fewer may tell who they are, and its rate says little
 TINY = 1e-9
@@ -356,10 +357,10 @@ def format_rows(tables: Sequence[Table]) -> str:
     writer.writerow([*header, "derived ratio", "ratio check", "over", "explained by", "flags"])
     for table in tables:
         for row in table.rows:
-            names = [defuse(text) for text in (row.audit, row.attribute, row.role, row.category)]
+            names = [defuse_cell(text) for text in (row.audit, row.attribute, row.role, row.category)]
             counts = [_show(n, ".12g") for n in (row.applicants, row.selected, row.rate)]
             found = [_show(row.ratio, ".8g"), _show(row.derived_ratio, ".4f"), row.ratio_verdict]
-            over = [defuse(text) for text in (table.reference, row.explanation)]
+            over = [defuse_cell(text) for text in (table.reference, row.explanation)]
             writer.writerow([*names, *counts, row.rate_verdict, *found, *over, "; ".join([*row.flags, *table.flags])])
     return buffer.getvalue()
 

@@ -11,11 +11,10 @@ import hashlib
 import io
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ilqljax.data.pages import clean_text
+from ilqljax.data.pages import clean_text, defuse_cell
 from ilqljax.hiring.audit.rates import MIN_PEOPLE, Mark, Row
 from ilqljax.hiring.audit.suppression import HIDDEN, UNKNOWN_CATEGORY
 from ilqljax.hiring.reward.scores import CROSS
@@ -40,8 +39,6 @@ DISAGREEMENTS = {
 MOST_NAMED = 6  # of the categories that are not compared; of the others only the number is said
 DASH = "–"
 SIGNIFICANT = 0.05
-# Also behind what another spreadsheet takes for the end of a cell.
-_FORMULA = re.compile("(^|[;,|\t\r\n])(?=\\s*[=+\\-@＝＋－＠])|^(?=[\t\r\n])")
 MOST_LETTERS, LAST_LETTERS = 80, 20  # of a name on the page: its beginning and end; the files have all of it
 MOST_IN_FILE_NAME = 60
 
@@ -73,13 +70,13 @@ def _format_csv(section: dict[str, Any], measure: str, table: dict[str, Any]) ->
     columns, buffer = section["columns"], io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     counts = ["# of Applicants", CHOSEN_NAMES[measure], RATE_NAMES[measure], "Impact Ratio", "Different people", "Note"]
-    writer.writerow([*map(defuse, columns), *counts])
+    writer.writerow([*map(defuse_cell, columns), *counts])
     parts = section["parts"] | {UNKNOWN_CATEGORY: [UNKNOWN_NAME, *[""] * (len(columns) - 1)]}
     for row in list_rows(table):
         rate = f"{100 * row['rate']:.1f}%" if math.isfinite(row["rate"]) else ""
         ratio = f"{row['impact_ratio']:.2f}" if math.isfinite(row["impact_ratio"]) else ""
         cells = [row["n_assessed"], row["n_selected"], rate, ratio, row["n_people"], read_mark(row, table)]
-        writer.writerow([*map(defuse, parts[row["category"]]), *cells])
+        writer.writerow([*map(defuse_cell, parts[row["category"]]), *cells])
     if section["n_hidden"]:
         writer.writerow(["Hidden", *[""] * (len(columns) + 4), f"{section['n_hidden']} cells of few people"])
     return buffer.getvalue()
@@ -109,11 +106,6 @@ def read_mark(row: Row, table: Mapping[str, Any]) -> str:
 
 def _under(table: Mapping[str, Any]) -> str:
     return f"under {100 * table['leave_out_below']:g} % of the data"
-
-
-def defuse(text: str) -> str:
-    """Keep a spreadsheet from running a category as a formula."""
-    return _FORMULA.sub(r"\1'", clean_text(text))
 
 
 def format_json(audit: dict[str, Any]) -> str:

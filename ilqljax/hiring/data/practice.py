@@ -27,10 +27,11 @@ def make_practice(data: PreparedData, config: DataConfig, *, n_postings: int) ->
     if not n_postings:
         return []
     chosen = select_practice(data, _draw_postings(data, config, n_postings=n_postings))[:n_postings]
+    words = config.load_words()
     return [
         PostingObservation(build_prompt(posting), text, 0.0, posting)
         for posting in chosen
-        for _, text in rewrite_posting(posting, operators=config.operators, seed=config.seed, words=config.load_words())
+        for _, text in rewrite_posting(posting, operators=config.operators, seed=config.seed, words=words)
     ]
 
 

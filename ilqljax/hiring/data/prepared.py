@@ -89,8 +89,7 @@ class PreparedData:
 
     def make_held_out_reward(self, source: MatcherSource) -> DiversityReward:
         """Return the reward under one matcher that training never asked, and no other."""
-        config = replace(self.reward_config, engines="", combine="mean", side_weight=0.0)
-        return self._make_reward(source, config)
+        return self._make_reward(source, self.reward_config.for_one_engine())
 
     def _make_reward(self, source: MatcherSource, config: RewardConfig) -> DiversityReward:
         mode = self.summary["config"].get("guardrails", "edits")  # folders of version 1 do not say

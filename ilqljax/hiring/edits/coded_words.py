@@ -92,5 +92,4 @@ def load_word_table(path: str | Path) -> WordTable:
     return WordTable(make_pattern(seen), to_code)
 
 
-CODED_WORD = BUILT_IN.pattern
 CODED_VOCABULARY = frozenset(w for triple in SAMPLE_TRIPLES + REAL_TEXT_TRIPLES for w in triple)

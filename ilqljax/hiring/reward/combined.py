@@ -41,10 +41,10 @@ class CombinedReward(DiversityReward):
     ):
         """Take the engines, the run's own first; other arguments and errors are those of `DiversityReward`."""
         options: dict[str, Any] = {"cache_path": cache_path, "group_of": group_of, "guardrails": guardrails}
-        single = replace(config, engines="", combine="mean", side_weight=0.0)
+        single = config.for_one_engine()
         super().__init__(matchers[0], table, single, **options)
         self.config = config
-        self._engines = [DiversityReward(matcher, table, single, **options) for matcher in matchers]
+        self._further = [DiversityReward(matcher, table, single, **options) for matcher in matchers[1:]]
         self._others = []
         if config.side_weight:
             asked = {part.strip() for name in config.attribute.split(AND) for part in name.split(CROSS)}
@@ -58,7 +58,8 @@ class CombinedReward(DiversityReward):
     def score(self, prompts: Sequence[str], texts: Sequence[str]) -> Float[Array, " B"]:
         """Return one reward a pair, as `DiversityReward.score`."""
         combine = np.mean if self.config.combine == "mean" else np.min
-        rewards = combine([engine.score(prompts, texts) for engine in self._engines], axis=0)
+        by_engine = [super().score(prompts, texts), *(engine.score(prompts, texts) for engine in self._further)]
+        rewards = combine(by_engine, axis=0)
         if not self._others:
             return rewards
         originals = [parse_prompt(prompt).description for prompt in prompts]

@@ -13,7 +13,7 @@ A target is the pool's shares, uniform, fixed shares, or one a job group. Fixed 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,10 @@ class RewardConfig:
         """Return what a cached reward's key holds of the options: the later ones only where they are used."""
         later = {name: getattr(RewardConfig, name) for name in ("engines", "combine", "halves", "side_weight")}
         return {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
+
+    def for_one_engine(self) -> "RewardConfig":
+        """Return the same score by one engine alone, of the attribute that is asked for alone."""
+        return replace(self, engines="", combine="mean", side_weight=0.0)
 
     @property
     def measured_by(self) -> str:

@@ -8,6 +8,8 @@ docs/performance.md.
 |--------------|--------------------------------------------------------|---------------------------------------------|
 | `products`   | multiplies half precision number by number, and few    | operands ordered and laid out for its fast  |
 |              | rows, or over two axes, slowly                         | products, kernels in blocks for acting       |
+|              | stacks all that a backward pass over a stack of layers | the products alone, and the rest again       |
+|              | reads                                                  |                                             |
 |              | sums over rows slowly, refuses half-precision products | a hand-written gradient of the widest layer |
 | `attention`  | computes the whole square of causal attention          | blocks of queries, with their own gradient  |
 | `decoding`   | copies layers and caches at every token, is slow to    | layers and caches with arrays of their own, |
