@@ -17,8 +17,8 @@ from ilqljax.hiring.matching.matcher import (
     WORD,
     Matcher,
     SparseMatcher,
-    check_candidate_texts,
     hash_texts,
+    index_candidates,
     split_words,
 )
 from ilqljax.hiring.postings.posting import Candidate
@@ -68,10 +68,8 @@ class Bm25Matcher(SparseMatcher):
         """Index candidates by their profile texts; if these are none, or not a list of texts, raise a `UserError`."""
         from sklearn.feature_extraction.text import CountVectorizer  # here, for it takes a second
 
-        check_candidate_texts(candidate_texts)
         counter = CountVectorizer(analyzer=split_words, dtype=np.float64)
-        counts = counter.fit_transform(candidate_texts if any(map(WORD.search, candidate_texts)) else ["word"])
-        counts = counter.transform(candidate_texts).tocsr()
+        counts = index_candidates(counter, candidate_texts)
         n, lengths = len(candidate_texts), np.asarray(counts.sum(axis=1)).ravel()
         df = np.bincount(counts.indices, minlength=counts.shape[1])
         idf = np.log1p((n - df + 0.5) / (df + 0.5))
@@ -109,12 +107,11 @@ class NgramMatcher(SparseMatcher):
         """Index candidates by their profile texts; if these are none, or not a list of texts, raise a `UserError`."""
         from sklearn.feature_extraction.text import TfidfVectorizer  # here, for it takes a second
 
-        check_candidate_texts(candidate_texts)
         vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=NGRAMS, sublinear_tf=True)
-        vectorizer.fit(candidate_texts if any(text.strip() for text in candidate_texts) else ["word"])
+        candidates = index_candidates(vectorizer, candidate_texts)
         super().__init__(
             candidate_texts,
             fingerprint=f"ngrams-{hash_texts(candidate_texts, header=f'ngrams 1 {NGRAMS}')[:32]}",
             vectorize=vectorizer.transform,
-            candidates=vectorizer.transform(candidate_texts),
+            candidates=candidates,
         )

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import scipy.sparse
@@ -233,15 +233,13 @@ class TfidfMatcher(SparseMatcher):
         """Index candidates by their profile texts; if these are none, or not a list of texts, raise a `UserError`."""
         from sklearn.feature_extraction.text import TfidfVectorizer  # here, for it takes a second
 
-        check_candidate_texts(candidate_texts)
         vectorizer = TfidfVectorizer(analyzer=split_words, sublinear_tf=True)
-        # Candidates without any word score 0 whatever is known, and scikit-learn insists on knowing a word.
-        vectorizer.fit(candidate_texts if any(map(WORD.search, candidate_texts)) else ["word"])
+        candidates = index_candidates(vectorizer, candidate_texts)
         super().__init__(
             candidate_texts,
             fingerprint=f"tfidf-{hash_texts(candidate_texts, header=f'tfidf 1 {WORD.pattern}')[:32]}",
             vectorize=vectorizer.transform,
-            candidates=vectorizer.transform(candidate_texts),
+            candidates=candidates,
             max_block_bytes=max_block_bytes,
         )
 
@@ -251,11 +249,16 @@ def split_words(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
-def check_candidate_texts(texts: Sequence[str]) -> None:
-    """Raise a `UserError` unless `texts` is a list of at least one text."""
+def index_candidates(vectorizer: Any, texts: Sequence[str]) -> scipy.sparse.csr_matrix:
+    """Let a vectorizer of scikit-learn learn its terms from the candidates' texts, and return their vectors [N V].
+
+    Texts that are not a list of at least one raise a `UserError`.
+    """
     check_texts(texts, name="candidate_texts")
     if not texts:
         raise UserError("The list of candidates is empty. A matcher needs at least one candidate.")
+    # Candidates without any word score 0 whatever is known, and scikit-learn insists on knowing a word.
+    return vectorizer.fit(texts if any(map(WORD.search, texts)) else ["word"]).transform(texts)
 
 
 def check_texts(texts: Sequence[str], *, name: str) -> None:
