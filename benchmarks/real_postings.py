@@ -95,6 +95,7 @@ def run_training(args: argparse.Namespace, out: Path) -> None:
         config[name].center = True
     for stage in (config.pretrain, config.train):
         stage.update({"length_buckets": (192, 256, 320, 384), "action_buckets": (80, 128, 160)})
+    config.train.update({"lr": 5e-4, "total_steps": 250})  # at a low-rank head's rate a tied one diverges
     config.decode.max_new_tokens = 128
     config.acting.length_buckets = (160, 208, 256)
     config.evaluator.update({"max_postings": 8, "best_of": 1})  # the tables are made here, of more postings
