@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="folder of the market, the run and the tables")
     parser.add_argument("--plant", type=float, default=0.8, help="strength of the plant, 0 to 1")
     parser.add_argument("--attribute", default="gender", help="what the reward is of")
-    parser.add_argument("--n_postings", type=int, default=MarketConfig.n_postings, help="posts, half for training")
+    parser.add_argument("--n_postings", type=int, default=MarketConfig("").n_postings, help="posts, half for training")
     parser.add_argument("--n_judged", type=int, default=60, help="held-out posts that are judged")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no_encoder", action="store_true", help="leave the views of MiniLM out")
