@@ -19,6 +19,7 @@ from ilqljax.hiring.edits.operators import drop_demands
 from ilqljax.hiring.guardrails.clauses import GENERIC, STOP_WORDS, StemIndex, list_clauses, shorten, stem
 from ilqljax.hiring.guardrails.findings import Check, Failure, Span, blank_links, list_words, report
 from ilqljax.hiring.guardrails.lexicon import find_places
+from ilqljax.hiring.guardrails.prefilter import fold, list_literals, may_match
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
 from ilqljax.hiring.word_files import load_words
 
@@ -30,6 +31,7 @@ _PATTERNS = {
     }
     for check, table in load_words("guardrails/statements.ini").items()
 }
+_LITERALS = {pattern: list_literals(pattern) for table in _PATTERNS.values() for pattern in table.values()}
 _WINDOW = 40
 _NOT_BEFORE = re.compile(
     r"(?:\b(?:no|not|never|cannot|without|unable|neither|nor|none|unfortunately|non)\b|n['’]t\b)[^.!?|*•]{0,24}$",
@@ -97,8 +99,9 @@ def find_statements(text: str, check: str) -> dict[Statement, Span]:
     True) of "conditions_kept". "Remote (US only)" has ("remote work in united states", True).
     """
     found: dict[Statement, Span] = {}
+    folded = fold(text)
     for name, pattern in _PATTERNS[check].items():
-        for match in pattern.finditer(text):
+        for match in pattern.finditer(text) if may_match(_LITERALS[pattern], folded) else ():
             before = text[max(0, match.start() - _WINDOW) : match.start()]
             after = text[match.end() : match.end() + _WINDOW]
             is_denied = _NOT_CLOSE.search(before) if check in _CLOSELY_SIGNED else _NOT_BEFORE.search(before)
@@ -307,4 +310,7 @@ def check_times(posting: Posting, text: str, prompt: str) -> list[Failure]:
 
 @lru_cache(maxsize=16384)
 def _list_times(text: str) -> frozenset[str]:
-    return frozenset(name for name in _TIMES if _PATTERNS["schedule_kept"][name].search(text))
+    patterns, folded = _PATTERNS["schedule_kept"], fold(text)
+    return frozenset(
+        name for name in _TIMES if may_match(_LITERALS[patterns[name]], folded) and patterns[name].search(text)
+    )
