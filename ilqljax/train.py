@@ -52,7 +52,7 @@ from ilqljax.training.metrics import (
 )
 from ilqljax.training.plan import Plan, plan_run
 from ilqljax.training.processes import broadcast_from_leader, gather_networks, is_first_process
-from ilqljax.training.run_config import RunConfig, load_run_config
+from ilqljax.training.run_config import RunConfig, complete_config, load_run_config
 from ilqljax.training.runs import claim_run_dir, record_changes, save_tokenizer
 
 # The algorithms of version 0.1 (`stage_seed`).
@@ -61,19 +61,31 @@ FIRST_ALGORITHMS = (
 )  # fmt: skip
 
 
-def train(
-    config: Section, *, overrides: Mapping[str, Any] | None = None, command: str = "", ending: Ending | None = None
-) -> Path:
+def train(config: Section, *, overrides: Mapping[str, Any] | None = None, command: str = "") -> Path:
     """Run the whole program for a config, to which defaults are added, and return the run's folder.
 
     The `overrides` are what the user changed from the config file's values, and `command` what the user typed, for the
-    record. The `ending` asks the run to end.
+    record. In the main thread SIGTERM and Ctrl-C ask the run to end, as `heed_signals` says, until it returns; in
+    another thread they do what they did.
 
     Raises:
-        Interrupted: the run was asked to end, and has said what is saved and how to go on.
+        Interrupted: the run was asked to end, and has said what is saved and how to go on; a `KeyboardInterrupt`, whose
+            `status` is what the command exits with.
         UserError: what the user can put right; before a device computes anything where possible (`plan_run`).
     """
-    started, ending = time.monotonic(), ending or Ending()
+    completed = complete_config(config)
+    with heed_signals(grace_seconds=completed.grace_seconds) as ending:
+        try:
+            return train_until_asked(completed, overrides=overrides, command=command, ending=ending)
+        except UserError:
+            if ending.number and jax.process_count() > 1:  # the first process was asked to end too, and left this one
+                raise Interrupted(ending.number) from None
+            raise
+
+
+def train_until_asked(config: ConfigDict, *, overrides: Mapping[str, Any] | None, command: str, ending: Ending) -> Path:
+    """Run the program of `train`, unless the `ending` asks it to end."""
+    started = time.monotonic()
     try:
         with ending.losing("the preparation"):
             plan = plan_run(config, overrides=overrides)
@@ -224,17 +236,6 @@ def parse_flags(argv: list[str]) -> None:
         raise UserError(f"{str(error).rstrip('.')}. Try {advice}") from error
 
 
-def run_until_asked(config: ConfigDict, overrides: Mapping[str, Any], command: str) -> None:
-    """Train until SIGTERM or Ctrl-C asks the run to end."""
-    with heed_signals(grace_seconds=config.grace_seconds) as ending:
-        try:
-            train(config, overrides=overrides, command=command, ending=ending)
-        except UserError:
-            if ending.number and jax.process_count() > 1:  # the first process was asked to end too, and left this one
-                raise Interrupted(ending.number) from None
-            raise
-
-
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and train; a mistake in it ends the program with one line, like any other."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -258,7 +259,7 @@ def main(argv: list[str] | None = None) -> None:
         say(f"config: {find_config_file(find_config(words).partition(':')[0])}")
         overrides = config_flags.get_override_values(flags.FLAGS["config"])
         command = shlex.join(["ilqljax", "train", *words])
-        run_main(lambda: run_until_asked(flags.FLAGS.config, overrides, command))
+        run_main(lambda: train(flags.FLAGS.config, overrides=overrides, command=command))
 
     app.run(start, argv=["ilqljax.train", *words], flags_parser=parse)
 

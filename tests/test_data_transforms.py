@@ -1,6 +1,7 @@
 """What algorithms make of a dataset: the best rows, pairs of rows, rows that tell their return."""
 
 import dataclasses
+import re
 from functools import partial
 
 import numpy as np
@@ -52,6 +53,49 @@ def test_a_stream_that_ends_is_refused_in_one_line():
     for transform in (BestRows, ReturnLabels):
         with pytest.raises(UserError, match=r"Ending has ended, and a stream must not.*ObservationDataset"):
             transform.fit(Ending(ANSWERS), FilteredBCConfig(top_fraction=0.5))
+
+
+def find_fault(transform, config, returns):
+    dataset = make_dataset([answer("a", "b", float(r)) for r in returns])
+    return transform.fit(dataset, config).find_fault(dataset)
+
+
+@pytest.mark.parametrize(
+    ("returns", "options", "fault"),
+    [
+        ([-3, -1, -2, -1], {}, ""),
+        ([0, 1, 1, 1], {}, ""),  # ties, but the worst goes
+        ([0, 1], {"top_fraction": 1.0, "min_return": 0.5}, ""),
+        ([0, 0, 1], {"min_return": 0.5}, ""),
+        ([2, 2, 2], {}, "all 3 rows have the same return, so that none is best. Check the rewards, or clone"),
+        ([0, 0, 0, 0, 1], {}, "all 5 rows have a return of at least 0, so .* Lower top_fraction, or raise min"),
+        ([0, 1], {"top_fraction": 1.0}, "all 2 rows have a return of at least 0"),
+        (
+            [0, 0, 0, 1],
+            {"min_return": 0.5},
+            "only 1 of 4 rows .* of at least 1, which .* Raise top_fraction, or lower min",
+        ),
+    ],
+)
+def test_a_filter_that_keeps_all_or_hardly_any_row_says_what_to_change(monkeypatch, returns, options, fault):
+    monkeypatch.setattr(transforms, "FEW_ROWS", 0.3)
+    assert re.match(fault or "$", find_fault(BestRows, FilteredBCConfig(**options), returns))
+
+
+@pytest.mark.parametrize(
+    ("returns", "fault"),
+    [
+        (range(4), ""),
+        ([-1, 0, 0, 0, 0, 0, 0], ""),
+        ([2, 2, 2], "all 3 dialogues have the same return: labels tell none apart"),
+        (
+            [0] * 9 + [1],
+            "all 10 dialogues begin with the label 'b' of the return 1 .* Raise n_labels, or .*filtered_bc",
+        ),
+    ],
+)
+def test_labels_that_tell_no_dialogue_apart_say_what_to_change(returns, fault):
+    assert re.match(fault or "$", find_fault(ReturnLabels, DecisionTransformerConfig(prefix=" "), returns))
 
 
 # The best rows.

@@ -111,19 +111,32 @@ def test_the_program_ends_with_the_signals_status_and_a_line(monkeypatch, capfd)
     monkeypatch.setattr(train_module, "plan_run", lambda *_, **__: os.kill(os.getpid(), TERM))
     before = get_handlers()
     with pytest.raises(SystemExit) as raised:
-        run_main(lambda: train_module.run_until_asked(load_run_config("workable"), {}, ""))
+        run_main(lambda: train_module.train(load_run_config("workable")))
     assert raised.value.code == 143 and get_handlers() == before
     assert "ended before the training began: the same command starts again" in capfd.readouterr().err
 
 
-def test_a_library_call_sets_no_handler(monkeypatch):
+def test_a_library_call_is_asked_by_signals_in_the_main_thread_alone(monkeypatch):
+    found = []
+
     def find(*_, **__):
-        raise UserError(repr(get_handlers()))
+        found.append([*map(signal.getsignal, SIGNALS)])
+        raise UserError("enough")
+
+    def call():
+        with pytest.raises(UserError, match="enough"):
+            train_module.train(config)
 
     monkeypatch.setattr(train_module, "plan_run", find)
-    with pytest.raises(UserError) as raised:
-        train_module.train({})
-    assert str(raised.value) == repr(get_handlers())
+    config, before = load_run_config("workable"), get_handlers()
+    call()
+    assert get_handlers() == before
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    (first, second), own = found
+    assert first == second and first.__func__ is Ending.ask
+    assert own == before[:2]
 
 
 def test_a_grace_time_below_zero_is_refused():

@@ -318,6 +318,20 @@ def test_rewards_of_many_turns_are_scaled_and_not_shifted():
     assert many.reward_shift == 0.0 and many.reward_scale == pytest.approx((3 / 8) ** 0.5)
 
 
+def test_dialogues_of_many_turns_are_trained_by_muon_and_bootstrapped_once_a_turn():
+    def choose(name, n_turns, settings=()):
+        talks = [Talk((("a", -1.0), ("b", None)) * n_turns)] * 2
+        chosen = choose_options(name, [make_rows(talks, WORDS_TOKENIZER, None)], None, dict(settings), {})[1]
+        return chosen.optimizer, chosen.total_steps, chosen.lr, chosen.loss
+
+    critic = {"cql_weight": 0.1, "td_lambda": 1.0, "turn_lambda": 0.0}
+    assert choose("ilql", 3) == ("muon", 1200, 2e-3, critic)
+    assert choose("bc", 3) == ("muon", 1200, 3e-3, {})
+    assert choose("ilql", 2) == ("adamw", 500, 2e-3, {"cql_weight": 0.05, "td_lambda": 0.95})
+    own = {"optimizer": "adamw", "total_steps": 7, "lr": 1.0, "loss": critic | {"turn_lambda": 1.0}}
+    assert choose("ilql", 3, own) == ("adamw", 7, 1.0, own["loss"])
+
+
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_what_is_chosen_suits_every_algorithm_and_its_rows(name):
     rows = make_rows(TRIPLES, None, None)

@@ -25,6 +25,7 @@ from ilqljax.hiring.postings.posting import Candidate, load_candidates, save_can
 from ilqljax.hiring.reward.scores import RewardConfig
 from ilqljax.hiring.task import HiringData, build_judge
 from ilqljax.models.sentence_encoder import SentenceEncoder
+from ilqljax.training.judgement import begin_judgement
 from ilqljax.training.run_config import load_run_config
 
 SMALL = DataConfig(n_postings=24, n_candidates=60, reward=RewardConfig(k=10))
@@ -289,6 +290,32 @@ def test_best_of_n_are_samples_where_the_run_searches_with_beams(prepared, bert,
     rows, _ = build_judge(data, best_of=4, n_selected=3)(["bc"], make_checked_policy, out_dir=tmp_path)
     assert [row["policy"] for row in rows] == ["echo", "bc", "bc best of 4"]
     assert [(c.beam_width, c.n_generations) for c in made[-2:]] == [(4, 1), (0, 4)]
+
+
+def test_an_interrupted_judgement_of_postings_ends_as_an_unbroken_one(prepared, bert, tmp_path):
+    data = HiringData(prepared, SMALL, n_practice=0, matcher=EncoderSource(path=str(bert)))
+    judge, made = build_judge(data, best_of=2, n_selected=3), []
+
+    class Killed(FixedPolicy):
+        def choose_batch(self, observations):
+            raise KeyboardInterrupt
+
+    def make_counted(name, **overrides):
+        made.append((name, *overrides))
+        return make_policy(name)
+
+    names = ["bc", "ilql"]
+    unbroken = judge(names, make_policy, out_dir=tmp_path)
+    expected = (tmp_path / "evaluation.jsonl").read_bytes()
+    begin_judgement(tmp_path, {})
+    with pytest.raises(KeyboardInterrupt):
+        judge(names, lambda name, **_: Killed(str) if name == "ilql" else make_policy(name), out_dir=tmp_path)
+    assert judge(names, make_counted, out_dir=tmp_path) == unbroken
+    assert [name for name, *_ in made] == ["bc", "ilql"]  # the first for the fluency
+    assert (tmp_path / "evaluation.jsonl").read_bytes() == expected
+    fewer = build_judge(data, best_of=2, n_selected=3, max_postings=3)
+    fewer(names, make_counted, out_dir=tmp_path)
+    assert len(made) == 2 + 4
 
 
 def test_the_judge_lets_a_policy_refuse_a_choice_that_it_cannot_make(prepared, bert, tmp_path):

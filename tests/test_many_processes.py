@@ -64,10 +64,10 @@ def run_as_one_of_two(folder: Path) -> None:
         return shard(batch, mesh)
 
     config = make_config(folder, "two")
+    config.grace_seconds = float(TIMEOUT_S)
     stage.shard_batch, kept = shard_and_ask, stage.shard_batch
     try:
-        with ending.heed_signals(grace_seconds=TIMEOUT_S) as asked:
-            train(config, ending=asked)
+        train(config)
     except Interrupted as error:
         sys.stdout.write(f"stopped: {error.status}\n")
     stage.shard_batch = kept

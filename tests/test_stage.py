@@ -186,6 +186,15 @@ def test_equal_returns_are_warned_of_where_a_critic_reads_them(caplog):
     assert "all 2 rows have the same return" in caplog.text
 
 
+def test_a_filter_without_a_choice_is_warned_of(caplog):
+    make_quiet_stage([answer("a", "b", 0.1), answer("a", "a", 0.2)] * 4, "filtered_bc")
+    assert not caplog.records
+    make_quiet_stage([answer("a", "b", 0.1)] * 3, "filtered_bc")
+    assert [r.getMessage() for r in caplog.records] == [
+        "filtered_bc: all 3 rows have the same return, so that none is best. Check the rewards, or clone (bc)."
+    ]
+
+
 @pytest.mark.parametrize(
     "asked",
     [

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import math
 import os
 import runpy
@@ -17,6 +18,7 @@ from small_runs import STEPS, make_config
 
 from ilqljax.cli import run_command
 from ilqljax.data.transforms import AllRows
+from ilqljax.decoding.policy import TextPolicy
 from ilqljax.errors import UserError
 from ilqljax.hiring.evaluation.record import load_evaluations
 from ilqljax.rl.algorithms import Learner, read_options
@@ -154,6 +156,38 @@ def test_the_rewriting_program_answers_for_any_posting_of_a_run(unbroken, tmp_pa
     job.write_text("word " * 2000)
     with pytest.raises(UserError, match="Shorten it"):
         run_command(command)
+
+
+@pytest.mark.slow
+def test_a_judgement_killed_at_the_second_policy_gives_the_same_rewrites_when_it_goes_on(
+    unbroken, tmp_path, monkeypatch, caplog
+):
+    _, run_dir = unbroken
+    killed = tmp_path / "killed"
+    shutil.copytree(run_dir, killed)
+    (killed / "results.json").unlink()
+    (killed / "evaluation.jsonl").unlink()
+    choose = TextPolicy.choose_batch
+
+    def die_at_the_critic(policy, observations):
+        if policy.target:
+            raise KeyboardInterrupt
+        return choose(policy, observations)
+
+    config = make_config(tmp_path, "unused")
+    config.data.folder = str(run_dir.parent / "data")
+    config.run_dir, config.resume = "", str(killed)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(TextPolicy, "choose_batch", die_at_the_critic)
+        train(config)
+    assert {file.name for file in (killed / "unfinished").glob("*.json")} == {
+        "judgement.json", "bc.json", "bc best of 2.json"
+    }  # fmt: skip
+    caplog.set_level(logging.INFO, logger="ilqljax")
+    assert evaluate_run(killed) == killed  # what training began, by what it saved
+    assert "what bc, bc best of 2 wrote is kept" in caplog.text
+    for name in ("evaluation.jsonl", "results.json"):
+        assert (killed / name).read_text() == (run_dir / name).read_text()
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from ilqljax.models.gpt2 import GPT2, GPT2Config
 from ilqljax.models.value_lm import ValueLM, ValueLMConfig
 from ilqljax.rl.algorithms import Learner, make_learner, read_options
 from ilqljax.training import evaluation as evaluate
-from ilqljax.training.evaluation import OpenRun, Trained, choose_folder, evaluate_run
+from ilqljax.training.evaluation import OpenRun, Trained, evaluate_run
 from ilqljax.training.loop import make_stage
 from ilqljax.training.plan import check_trunks, plan_run
 from ilqljax.training.run_config import TrainConfig, load_run_config, read_run_config
@@ -145,11 +145,6 @@ def test_results_are_never_written_over(tmp_path):
     (tmp_path / "results.json").write_text("[]")
     with pytest.raises(UserError, match="has the results of another judgement"):
         evaluate_run("no run", out_dir=tmp_path)
-    assert choose_folder(tmp_path) == tmp_path / "judged" / "2"
-    (tmp_path / "judged" / "2").mkdir(parents=True)
-    (tmp_path / "judged" / "2" / "results.json").write_text("[]")
-    assert choose_folder(tmp_path) == tmp_path / "judged" / "3"
-    assert choose_folder(tmp_path / "unfinished") == tmp_path / "unfinished"
 
 
 def test_acting_without_rows_is_refused_before_any_work(tmp_path):

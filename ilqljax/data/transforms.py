@@ -16,9 +16,10 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 import numpy as np
+from jaxtyping import Float
 
 from ilqljax.data.datapoint import DataPoint, Dialogue
-from ilqljax.data.dataset import IterableRLDataset, ListRLDataset, RLDataset, SelectedRows
+from ilqljax.data.dataset import ROUNDING, IterableRLDataset, ListRLDataset, RLDataset, SelectedRows
 from ilqljax.data.files import hash_text
 from ilqljax.errors import UserError
 
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 N_SAMPLED = 1024  # rows that stand for a stream where its returns must be known
 SAMPLE_SEED = 918_273  # apart from any training stream's
 MAX_TRIES = 10_000
+FEW_ROWS = 0.01  # share of the rows below which a filter leaves few
 LABELS = string.ascii_lowercase
 
 
@@ -46,6 +48,10 @@ class AllRows:
     def view(self, dialogue: Dialogue) -> Dialogue:
         """Return what the policy is shown of a dialogue that it is to continue."""
         return dialogue
+
+    def find_fault(self, rows: ListRLDataset) -> str:
+        """Say why the transform has nothing to choose by in its training rows, and what to change; "" where it has."""
+        return ""
 
 
 Transform = AllRows  # the type of any of them
@@ -88,6 +94,20 @@ class BestRows(AllRows):
             logger.info("best rows: none of %d reaches %.4g, so all are kept", len(returns), self.threshold)
             return dataset
         return SelectedRows(dataset, chosen)
+
+    def find_fault(self, rows: ListRLDataset) -> str:
+        """Say that all returns are equal, or that all rows are kept, or fewer than `FEW_ROWS` of them."""
+        returns = np.array([total_return(rows, row) for row in read_rows(rows)])
+        n, n_kept = len(returns), int(np.sum(returns >= self.threshold))
+        if are_equal(returns):
+            return f"all {n} rows have the same return, so that none is best. Check the rewards, or clone (bc)."
+        if n_kept == n:
+            least = f"all {n} rows have a return of at least {self.threshold:.4g}"
+            return f"{least}, so that this is a clone of all. Lower top_fraction, or raise min_return."
+        if n_kept < FEW_ROWS * n:
+            most = f"only {n_kept} of {n} rows have a return of at least {self.threshold:.4g}"
+            return f"{most}, which a model soon knows by heart. Raise top_fraction, or lower min_return."
+        return ""
 
 
 class BestOfStream(IterableRLDataset):
@@ -183,11 +203,7 @@ class ReturnLabels(AllRows):
         and not the rows', which are scaled and rounded, so that a return that is an edge is on one side of it always.
         Labels that the tokenizer cannot write, or cannot tell apart, are a `UserError`.
         """
-        every, first = array("d"), array("d")
-        for row in read_rows(dataset.with_view(_reckon)):
-            to_go = row.metadata["to_go"]
-            every.extend(to_go)
-            first.extend(to_go[:1])
+        every, first = _read_to_go(dataset)
         edges = np.unique(np.quantile(every, np.arange(1, config.n_labels) / config.n_labels))
         target = np.quantile(first, config.target_quantile)
         labels = cls(tuple(map(float, edges)), float(target), config.prefix)
@@ -208,9 +224,32 @@ class ReturnLabels(AllRows):
         """Return the dialogue with the labels that ask for the target, the coming utterance's included."""
         return _Labelled(dialogue, self, acting=True)
 
+    def find_fault(self, rows: ListRLDataset) -> str:
+        """Say that all returns are equal, or that all dialogues begin with the label that acting asks for."""
+        _, first = _read_to_go(rows)
+        if are_equal(np.array(first)):
+            return (
+                f"all {len(first)} dialogues have the same return: labels tell none apart. Check the rewards, or clone."
+            )
+        wanted = self.name(self.target)
+        if all(self.name(to_go) == wanted for to_go in first):
+            found = f"all {len(first)} dialogues begin with the label {wanted!r} of the return {self.target:.4g}"
+            return f"{found} that acting asks for. Raise n_labels, or keep the best alone (filtered_bc)."
+        return ""
+
     def name(self, to_go: float) -> str:
         """Return the letter of a return to go."""
         return LABELS[int(np.searchsorted(self.edges, to_go, side="right"))]
+
+
+def _read_to_go(dataset: RLDataset) -> tuple[array, array]:
+    """Return the returns to go of all utterances of the agent, and those of each dialogue's first."""
+    every, first = array("d"), array("d")
+    for row in read_rows(dataset.with_view(_reckon)):
+        to_go = row.metadata["to_go"]
+        every.extend(to_go)
+        first.extend(to_go[:1])
+    return every, first
 
 
 def _count_down(total: float, rewards: list[float]) -> list[float]:
@@ -260,6 +299,11 @@ def read_rows(dataset: RLDataset) -> Iterator[DataPoint]:
         yield from (dataset.get_item(i) for i in range(dataset.size()))
     else:
         yield from (dataset.draw_item(np.random.default_rng((SAMPLE_SEED, i))) for i in range(N_SAMPLED))
+
+
+def are_equal(returns: Float[np.ndarray, " N"]) -> bool:
+    """Return whether returns of more than one row differ by no more than rounding."""
+    return len(returns) > 1 and np.ptp(returns) <= ROUNDING * np.abs(returns).max()
 
 
 def total_return(dataset: RLDataset, row: DataPoint) -> float:

@@ -6,7 +6,8 @@
 | an evaluation of a training     | its step is saved; a resumed run evaluates it first     | the evaluation      |
 | anything else                   | it is broken off, by `Interrupted`                      | what it was making  |
 
-A second signal, and the end of the time, end the process at once. Only programs listen to signals (`heed_signals`).
+A second signal, and the end of the time, end the process at once. `ilqljax.train.train` listens to signals
+(`heed_signals`), `fit` does not.
 """
 
 import contextlib

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.metadata
-import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from ilqljax.config import BuildContext, build, from_section
 from ilqljax.config.files import load_config_json, save_config_json
 from ilqljax.config.sections import to_plain
 from ilqljax.data.dataset import ListRLDataset
-from ilqljax.data.files import save_text
+from ilqljax.data.files import hash_arrays, make_folder, remove_tree, save_text
 from ilqljax.data.loader import eval_batches
 from ilqljax.data.pages import clean_text
 from ilqljax.data.tokenizer import Tokenizer
@@ -33,7 +32,8 @@ from ilqljax.rl.algorithms import Learner, init_learner_state, make_learner, sel
 from ilqljax.rl.optim import make_optimizer
 from ilqljax.rl.steps import TrainState
 from ilqljax.training.checkpoint import CheckpointStore
-from ilqljax.training.mesh import shard_batch
+from ilqljax.training.judgement import JUDGEMENT, RESULTS, UNFINISHED, begin_judgement, choose_folder
+from ilqljax.training.mesh import path_name, shard_batch
 from ilqljax.training.processes import broadcast_from_leader, is_first_process
 from ilqljax.training.run_config import RunConfig
 from ilqljax.training.runs import open_run_config, save_json
@@ -41,7 +41,6 @@ from ilqljax.training.runs import open_run_config, save_json
 logger = logging.getLogger(__name__)
 
 TRANSFORMS = "transforms"
-RESULTS, JUDGEMENT = "results.json", "judgement.json"
 
 
 class Trained(NamedTuple):
@@ -90,7 +89,7 @@ class Judge(Protocol):
 
     `make` makes a trained policy by name; keywords override options of `DecodeConfig`. A judge may have a method
     `report_sections(rows, *, out_dir)`, which returns what it adds to the run's page: HTML with headings from h2 on, as
-    `markupsafe.Markup`.
+    `markupsafe.Markup`. What it makes by `judgement.keep_made` is kept where it is interrupted.
     """
 
     def __call__(
@@ -104,43 +103,70 @@ def make_policy(config: RunConfig, built: BuiltModel, trained: Trained, **overri
 
 
 def evaluate_policies(
-    config: RunConfig, built: BuiltModel, policies: Mapping[str, Trained], *, judge: Judge, run_dir: Path, out_dir: Path
-) -> None:
-    """Judge a run's policies, print the table, and write `results.json`, `results.txt` and `report.html` in `out_dir`.
+    config: RunConfig,
+    built: BuiltModel,
+    policies: Mapping[str, Trained],
+    *,
+    judge: Judge,
+    run_dir: Path,
+    out_dir: Path | None,
+) -> Path:
+    """Judge a run's policies, print the table, and write `results.json`, `results.txt` and `report.html` in a folder.
 
-    `judgement.json` says with what they were made. The first of several processes does so; the others wait.
+    That is `out_dir`, or one that `choose_folder` chooses, and is returned; `judgement.json` says with what they were
+    made. What a judgement that was interrupted there kept is used if it was made in the same way. The first of several
+    processes does so; the others wait.
     """
 
     def make(name: str, **overrides: Any) -> TextPolicy:
         return make_policy(config, built, policies[name], **overrides)
 
-    def act() -> None:
-        rows, table = judge(list(policies), make, out_dir=out_dir)
-        save_json(out_dir / JUDGEMENT, describe_judgement(config, list(policies), run_dir=run_dir))
-        save_json(out_dir / RESULTS, rows)
-        save_text(out_dir / "results.txt", table + "\n")
+    def act() -> str:
+        made_with = describe_judgement(config, policies, run_dir=run_dir)
+        out = choose_folder(run_dir, made_with) if out_dir is None else out_dir
+        make_folder(out)
+        begin_judgement(out, made_with)
+        rows, table = judge(list(policies), make, out_dir=out)
+        save_json(out / JUDGEMENT, made_with)
+        save_text(out / "results.txt", table + "\n")
+        save_json(out / RESULTS, rows)
+        remove_tree(out / UNFINISHED)
         print(clean_text(table), flush=True)
         # Last, so that a drawing that fails loses no result; and matplotlib, imported here, takes a second.
         from ilqljax.training.report import save_report
 
-        sections = judge.report_sections(rows, out_dir=out_dir) if hasattr(judge, "report_sections") else Markup()
+        sections = judge.report_sections(rows, out_dir=out) if hasattr(judge, "report_sections") else Markup()
         have_critic = {name: trained.learner.algorithm.has_critic for name, trained in policies.items()}
-        save_report(out_dir, config, run_dir=run_dir, policies=have_critic, table=table, sections=sections)
+        save_report(out, config, run_dir=run_dir, policies=have_critic, table=table, sections=sections)
+        return str(out)
 
-    broadcast_from_leader(act)
+    return Path(broadcast_from_leader(act))
 
 
-def describe_judgement(config: RunConfig, policies: Sequence[str], *, run_dir: Path) -> dict[str, Any]:
-    """Return what a judgement was made with: version, time, run, policies, seed, decoding, and the named sections."""
+def describe_judgement(config: RunConfig, policies: Mapping[str, Trained], *, run_dir: Path) -> dict[str, Any]:
+    """Return what a judgement is made with.
+
+    That is the version, the time, the kind of device, the run, the policies and checksums of their networks, the seed,
+    how they decode and act, and the named sections.
+    """
     return {
         "version": importlib.metadata.version("ilqljax"),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": jax.devices()[0].platform,
         "run": str(run_dir.absolute()),
         "policies": list(policies),
+        "networks": {name: hash_networks(trained) for name, trained in policies.items()},
         "seed": config.seed,
         "decode": dataclasses.asdict(config.decode),
+        "acting": dataclasses.asdict(config.acting),
         "sections": to_plain(config.objects),
     }
+
+
+def hash_networks(trained: Trained) -> str:
+    """Return a checksum of the networks that act, whatever their precision and where they are."""
+    leaves = jax.tree_util.tree_leaves_with_path({"params": trained.params, "target": trained.target})
+    return hash_arrays({path_name(path): leaf for path, leaf in leaves})
 
 
 def evaluate_loss(
@@ -305,8 +331,9 @@ def evaluate_run(
 ) -> Path:
     """Judge a finished or interrupted run again, and return the folder with the results.
 
-    That is `out_dir`, or else the run's own, or, where it has results, a new one in its `judged`. The `overrides` are
-    of `config.decode`, and `imports` as those of `open_run`.
+    That is `out_dir`, or else the run's own, or, where it has results, a new one in its `judged`. A judgement that was
+    interrupted in one of these, and was made in the same way, is gone on with. The `overrides` are of `config.decode`,
+    and `imports` as those of `open_run`.
 
     Raises:
         UserError: `out_dir` has results already, `open_run` refuses the run, an override is no option or has a wrong
@@ -320,13 +347,5 @@ def evaluate_run(
         if learner.algorithm.has_critic:
             check_choice(config.decode, level=learner.algorithm.level, frozen=not learner.trains_policy())
     judge = run.build_section("evaluator")
-    out = Path(out_dir) if out_dir else choose_folder(run.folder)
-    out.mkdir(parents=True, exist_ok=True)
-    evaluate_policies(config, run.built, run.policies, judge=judge, run_dir=run.folder, out_dir=out)
-    return out
-
-
-def choose_folder(run_dir: Path) -> Path:
-    """Return where a run's next judgement goes: beside those that there are, never over them."""
-    folders = itertools.chain([run_dir], (run_dir / "judged" / str(n) for n in itertools.count(2)))
-    return next(folder for folder in folders if not (folder / RESULTS).exists())
+    out = Path(out_dir) if out_dir else None
+    return evaluate_policies(config, run.built, run.policies, judge=judge, run_dir=run.folder, out_dir=out)

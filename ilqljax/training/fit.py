@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 FITTED = "fitted.json"  # beside the networks and the tokenizer
 BETA = 8.0  # weight of a critic's advantage, where rewards have deviation 1
 MOST_TOKENS = 1024  # ids of a tokenizer that is made here, and tokens of a row that no model limits
+MANY_TURNS = 3.0  # the agent's utterances a dialogue, on average, from which a dialogue is a game of moves
 JUDGING = {"n_generations": 8, "rank_by": "advantage"}  # how a critic of utterances acts
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 Written = Dialogue | tuple[str, str, float]  # the latter a prompt, a text and its reward
@@ -182,7 +183,9 @@ def fit(
         model: the networks' sizes, or a pretrained model (`ilqljax.load_model`) with its tokenizer and weights.
         tokenizer: of the model, where that has none of its own.
         settings: how long and how; `loss` holds the algorithm's options. For dialogues, what a mapping
-            or `loss` leaves out is chosen. `select="best"` returns the networks of the lowest validation loss.
+            or `loss` leaves out is chosen; where the agent speaks `MANY_TURNS` times a dialogue or more that is
+            "muon", more steps, and a critic that bootstraps once a turn. `select="best"` returns the networks of the
+            lowest validation loss.
         decode: how the result acts; a mapping likewise.
         seed: of the parameters, the batches' order, and acting.
         validation: rows whose loss is evaluated every `settings.eval_every` steps, and by which `settings.stop_after`
@@ -340,8 +343,14 @@ def choose_options(
     acting = {"max_new_tokens": answer, "beta": BETA, **(JUDGING if judges else {}), **acting}
     how = {"total_steps": 500, "batch_size": 32, "target": {"polyak": 0.05}, "length_buckets": (longest,)}
     how["lr"] = 2e-4 if found.has_reference else 2e-3  # a policy that leaves its reference fast stops writing
-    if found.has_critic and not judges:  # a reward at the end of a text is carried back in few updates
-        loss = {"cql_weight": 0.05, "td_lambda": 0.95} | loss
+    critic = {"cql_weight": 0.05, "td_lambda": 0.95}  # a reward at the end of a text is carried back in few updates
+    if rows.row_sizes[:, 2].mean() >= MANY_TURNS and not found.has_reference:
+        # A move depends on what was said long before, which AdamW learns late. And chance comes between turns: a value
+        # is asked for where one ends, instead of waiting for what came of the dialogue.
+        how |= {"total_steps": 1200, "optimizer": "muon", "lr": 2e-3 if found.has_critic else 3e-3}
+        critic = {"cql_weight": 0.1, "td_lambda": 1.0, "turn_lambda": 0.0}
+    if found.has_critic and not judges:
+        loss = critic | loss
     chosen = from_section(TrainConfig, how | settings | {"loss": loss}, path="settings")
     return model, chosen, from_section(DecodeConfig, acting, path="decode")
 

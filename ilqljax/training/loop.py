@@ -129,6 +129,8 @@ def make_stage(
     if (transformed.reward_shift, transformed.reward_scale) != (0.0, 1.0):
         applied = "%s: rewards are those of the dialogues less %.6g, times %.6g"
         logger.info(applied, name, transformed.reward_shift, transformed.reward_scale)
+    if isinstance(rows, ListRLDataset) and (fault := transform.find_fault(rows)):
+        logger.warning("%s: %s", name, fault)
     # A row that fits no bucket must stop the run here, not after the stage before it.
     for data in (transformed, watched):
         if isinstance(data, ListRLDataset):

@@ -14,13 +14,15 @@ training alone may be a weakness of that matcher, found. Guardrails check every 
 run has a clone or names a language model.
 """
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
 
+from ilqljax.data.files import hash_text
 from ilqljax.decoding.policy import Generation, TextPolicy
 from ilqljax.errors import check_known, check_range
 from ilqljax.hiring.data.splits import SPLIT_NAMES
@@ -42,6 +44,7 @@ from ilqljax.hiring.guardrails.language_model import CLONE
 from ilqljax.hiring.matching.matcher import check_selected
 from ilqljax.hiring.postings.posting import Posting, build_prompt
 from ilqljax.hiring.reward.reward import DiversityReward
+from ilqljax.training.judgement import keep_made
 
 IMPACT_FILE = "impact_ratios.csv"
 
@@ -103,17 +106,9 @@ class HiringJudge:
         self, names: Sequence[str], make: Callable[..., TextPolicy], *, out_dir: Path
     ) -> tuple[list[dict], str]:
         """Act with every policy, write `evaluation.jsonl` and `impact_ratios.csv`, and return rows and a table."""
-        config, n = self.config, self.config.best_of
+        config = self.config
         fluency = self.make_fluency(make(CLONE) if CLONE in names else None)
-        observations = [PostingObservation(build_prompt(p), posting=p) for p in self.postings]
-        written = {"echo": [Generation(p.description, float("nan"), 0.0, 0.0, True) for p in self.postings]}
-        for name in names:
-            policy = make(name)
-            written[name] = policy.choose_batch(observations)
-            if name == CLONE and n > 1:
-                policy = make(name, n_generations=n, beam_width=0)  # samples, not beams
-                samples = policy.generate_batch(observations)
-                written[f"{name} best of {n}"] = list(map(self.choose_best, observations, samples))
+        written = self.collect_texts(names, make, out_dir=out_dir)
         policies = {name: self.make_rewrites(name, texts, fluency) for name, texts in written.items()}
         save_evaluations(out_dir / EVALUATION_FILE, policies)
         ratios = tabulate_impact_ratios(policies, n_selected=config.n_selected, seed=config.seed)
@@ -122,6 +117,31 @@ class HiringJudge:
         floor = self.reward.estimate_noise_floor(seed=config.seed).value
         table = format_table(rows, floor=floor, data_mean=self.data_mean, attribute=self.reward.config.attribute)
         return rows, "\n".join([table, fluency.describe() if fluency else "fluency: not checked."])
+
+    def collect_texts(
+        self, names: Sequence[str], make: Callable[..., TextPolicy], *, out_dir: Path
+    ) -> dict[str, list[Generation]]:
+        """Let every policy write, and return a text a posting; what one wrote is kept until the judgement is done."""
+        n, observations = self.config.best_of, [PostingObservation(build_prompt(p), posting=p) for p in self.postings]
+        given = hash_text(json.dumps([[obs.posting.id, obs.prompt, obs.posting.description] for obs in observations]))
+
+        def choose(name: str) -> list[list[Generation]]:
+            return [[chosen] for chosen in make(name).choose_batch(observations)]
+
+        def sample(name: str) -> list[list[Generation]]:
+            return make(name, n_generations=n, beam_width=0).generate_batch(observations)  # samples, not beams
+
+        def keep(row: str, act: Callable[[str], list[list[Generation]]], name: str) -> list[list[Generation]]:
+            made = keep_made(out_dir, row, lambda: [list(map(asdict, found)) for found in act(name)], given=given)
+            return [[Generation(**one) for one in found] for found in made]
+
+        written = {"echo": [Generation(p.description, float("nan"), 0.0, 0.0, True) for p in self.postings]}
+        for name in names:
+            written[name] = [chosen for (chosen,) in keep(name, choose, name)]
+            if name == CLONE and n > 1:
+                row = f"{name} best of {n}"
+                written[row] = list(map(self.choose_best, observations, keep(row, sample, name)))
+        return written
 
     def report_sections(self, rows: Sequence[dict], *, out_dir: Path) -> Markup:
         """Return what the run's page shows of the judgement in a folder: gains, and rewrites of the last policy."""

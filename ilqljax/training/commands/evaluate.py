@@ -5,6 +5,7 @@
 Training ends with the same judgement. Prints the table and writes it to results.json and results.txt, beside
 judgement.json (the options, versions and seed that made it) and what the task's evaluator writes: for postings
 evaluation.jsonl (a line per policy and posting) and impact_ratios.csv. Results that are there are never written over.
+Of a judgement that was killed, the same command goes on after the last policy that was done.
 """
 
 import argparse
