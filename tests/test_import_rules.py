@@ -57,6 +57,7 @@ USES_JAX = (
     "ilqljax.hiring.matching.encoders",
     "ilqljax.hiring.rewrite",
     "ilqljax.hiring.task",
+    "ilqljax.hiring.writer",
     "ilqljax.wordle.evaluation",
     "ilqljax.wordle.task",
 )
