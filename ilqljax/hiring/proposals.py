@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 
 from ilqljax.data.files import hash_text
 from ilqljax.data.types import Array
-from ilqljax.errors import UserError, check_known
+from ilqljax.errors import UserError, check_known, check_range
 from ilqljax.hiring.attributes import Attribute
 from ilqljax.hiring.evaluation.record import TRAINING, Rewrite, make_rewrites
 from ilqljax.hiring.guardrails import check_rewrite
@@ -31,6 +31,7 @@ from ilqljax.hiring.statistics import divide
 
 DECISIONS = ("accept", "reject", "skip")
 RANKINGS = ("reward", "advantage")
+KEEP = ("passing", "improved")
 # What becomes of a sample: "written" counts all, each of which is one of the next six; "improved" are of the kept ones.
 FATES = ("written", "unfinished", "empty", "copied", "repeated", "refused", "kept", "improved")
 
@@ -43,6 +44,42 @@ class Sample(NamedTuple):
     text: str  # "" where nothing was written
     source: str  # who wrote it, or how
     finished: bool = True  # not cut off for its length
+
+
+@dataclass(frozen=True)
+class RoundsConfig:
+    """How many rounds of proposing and training (`rounds.run_rounds`), and what one may cost.
+
+    Attributes:
+        rounds: how often to propose and train.
+        n: samples of each posting in a round.
+        policy: who proposes: the run's algorithm if empty, or "bc" for its clone.
+        keep: "passing", what fails no guardrail; "improved", only what also gains, so that the clone copies nothing
+            worse, and the critic sees less to tell apart.
+        max_postings: a seeded choice of training postings is proposed for in each round; 0 is all.
+        pretrain_steps: of each round's cloning; -1 is as many as the run had.
+        train_steps: of each round's critic; -1 is as many as the run had.
+        seed: of the samples and of the choice of postings; another one each round follows from it. Trainings have the
+            run's seed.
+
+    Raises:
+        UserError: a number out of its range, or another word for `keep`.
+    """
+
+    rounds: int = 3
+    n: int = 4
+    policy: str = ""
+    keep: str = "passing"
+    max_postings: int = 0
+    pretrain_steps: int = -1
+    train_steps: int = -1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_known(KEEP, keep=self.keep)
+        check_range(self, "[1, inf)", "rounds", "n")
+        check_range(self, "[0, inf)", "max_postings", "seed")
+        check_range(self, "[-1, inf)", "pretrain_steps", "train_steps")
 
 
 @dataclass(frozen=True)
