@@ -20,7 +20,7 @@ from ilqljax.hiring.data.prepare import DataConfig
 from ilqljax.hiring.reward.scores import RewardConfig
 
 NAMES = ["train", "evaluate", "inspect", "export", "import", "completion", "rewrite", "audit", "play"]
-NAMES += ["data prepare", "data sample", "data headroom", "report policies", "report impact"]
+NAMES += ["data prepare", "data propose", "data sample", "data headroom", "report policies", "report impact"]
 
 
 def parse(name, *words):
@@ -88,7 +88,7 @@ for name in {[[], *(name.split() for name in NAMES)]}:
         (["audti"], "'audti'. Did you mean 'audit'? Commands: train, evaluate"),
         (
             ["data", "prep"],
-            "'data prep'. Did you mean 'data prepare'? Commands: data headroom, data prepare, data sample",
+            "'data prep'. Did you mean 'data prepare'? Commands: data headroom, data prepare, data propose",
         ),
     ],
 )
@@ -165,7 +165,7 @@ def test_a_shell_completes_commands_their_options_configs_and_files(capsys, tmp_
         return done.stdout.split()
 
     assert {"train", "data", "audit"} <= set(complete("ilqljax", "''"))
-    assert complete("ilqljax", "data", "''") == ["headroom", "prepare", "sample"]
+    assert complete("ilqljax", "data", "''") == ["headroom", "prepare", "propose", "sample"]
     assert "--run" in complete("ilqljax", "rewrite", "--")
     assert not [word for word in complete("ilqljax", "train", "--") if "KEY" in word]
     assert complete("ilqljax", "train", "--config", "wor")[:2] == ["wordle", "workable"]

@@ -23,7 +23,8 @@ ROWS = (
     ("models",),
     ("rl", "decoding"),
     ("training",),
-    ("train", "evaluate", "hiring", "wordle"),
+    ("train", "evaluate"),
+    ("hiring", "wordle"),
     ("audit", "rewrite"),
     ("__main__",),
 )
@@ -56,7 +57,9 @@ USES_JAX = (
     "ilqljax.hiring.matching.dense",
     "ilqljax.hiring.matching.encoders",
     "ilqljax.hiring.rewrite",
+    "ilqljax.hiring.rounds",
     "ilqljax.hiring.task",
+    "ilqljax.hiring.writer",
     "ilqljax.wordle.evaluation",
     "ilqljax.wordle.task",
 )

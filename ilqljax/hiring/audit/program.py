@@ -43,7 +43,7 @@ from ilqljax.hiring.edits.operators import OPERATORS
 from ilqljax.hiring.evaluation.headroom import HEADROOM_MATCHERS, HEADROOM_POSTINGS, describe_headroom, list_edits
 from ilqljax.hiring.evaluation.record import Rewrite
 from ilqljax.hiring.guardrails import check_rewrite
-from ilqljax.hiring.matching.matcher import Matcher
+from ilqljax.hiring.matching.matcher import Matcher, MatcherSource
 from ilqljax.hiring.postings.posting import Candidate, Posting, build_prompt, normalize_spaces
 from ilqljax.hiring.postings.sources import SAMPLE, has_candidates, load_market
 from ilqljax.hiring.reward.distances import DISTANCE_NAMES
@@ -335,14 +335,19 @@ def make_matcher(
 
     A `UserError` is raised where the matcher or an option is unknown, or the matcher cannot rank these candidates.
     """
+    source = make_source(name, options=options)
+    with tempfile.TemporaryDirectory() as folder:
+        return source.make(candidates, folder=Path(folder))
+
+
+def make_source(name: str, *, options: Mapping[str, Any] = MappingProxyType({})) -> MatcherSource:
+    """Return what makes a matcher, with options of its own; an unknown name or option is a `UserError`."""
     check_known(MATCHERS, matcher=name)
     if name in ("encoder", "embeddings"):
         import ilqljax.hiring.matching.encoders  # registers them; it needs jax, which the others do not
     elif name != "tfidf":
         import ilqljax.hiring.matching.http  # noqa: F401  (registers it, and "callable")
-    source = build("matcher", {"name": name, **options}, context=BuildContext(), path="--matcher_options")
-    with tempfile.TemporaryDirectory() as folder:
-        return source.make(candidates, folder=Path(folder))
+    return build("matcher", {"name": name, **options}, context=BuildContext(), path="--matcher_options")
 
 
 def parse_options(text: str) -> dict[str, Any]:

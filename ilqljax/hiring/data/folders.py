@@ -84,13 +84,18 @@ def recover_folder(out_dir: Path) -> None:
         _clear(sibling, home=out_dir)
 
 
-def _inherit(out_dir: Path, new: Path) -> None:
-    """Give a new folder the vectors and rewards that there are: each says itself what it is of."""
-    for file in sorted(out_dir.glob(VECTORS.format("*"))):
+def inherit_rewards(old: Path, new: Path) -> None:
+    """Give a new folder, made if it is missing, the vectors and rewards of another: each says itself what it is of."""
+    new.mkdir(exist_ok=True)
+    for file in sorted(old.glob(VECTORS.format("*"))):
         shutil.copy2(file, new / file.name)
     cache = RewardCache(new / REWARDS)
-    if (out_dir / REWARDS).is_file():
-        cache.take_over(out_dir / REWARDS)
+    if (old / REWARDS).is_file():
+        cache.take_over(old / REWARDS)
+
+
+def _inherit(out_dir: Path, new: Path) -> None:
+    inherit_rewards(out_dir, new)
     for sibling in _list_abandoned(out_dir):
         _clear(sibling, home=new)
 
