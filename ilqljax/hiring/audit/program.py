@@ -32,10 +32,11 @@ from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_candidates, warn_of_unknown
 from ilqljax.hiring.audit.columns import Bins, bin_columns, choose_attributes, parse_bins
+from ilqljax.hiring.audit.decisions import ID, JOB, SELECTED, WEIGHT
+from ilqljax.hiring.audit.decisions import SCORE as SCORED
 from ilqljax.hiring.audit.market import AuditConfig, audit_market, choose_score
 from ilqljax.hiring.audit.published import Verdict, check_tables, format_rows, load_published, summarize
-from ilqljax.hiring.audit.ready_table import ID, JOB, SELECTED, WEIGHT, ReadyTable, audit_ready_table, load_ready_table
-from ilqljax.hiring.audit.ready_table import SCORE as SCORED
+from ilqljax.hiring.audit.ready_table import ReadyTable, audit_ready_table, load_ready_table
 from ilqljax.hiring.audit.tables import format_json, list_disagreements, list_tables, show_name, state_lowest
 from ilqljax.hiring.audit.ties import describe_ties
 from ilqljax.hiring.data.prepare import choose_some
