@@ -57,7 +57,7 @@ WEIGHTED = (
     "as give a rate the variance that it has"
 )
 DEFAULT_POLICY = "rewrite"
-MATCHERS = ("tfidf", "bm25", "ngrams", "encoder", "embeddings", "callable", "http")
+MATCHERS = ("tfidf", "bm25", "ngrams", "encoder", "embeddings", "callable", "http", "postgres")
 SCORE = ("distance", "target", "shares", "group_attribute", "smoothing", "ground", "weights")
 LISTS, AUDIT, RENAMED = ("top", "n_selected"), ("min_count", "leave_out_below", "seed"), {"n_selected": "selected"}
 Facts = list[tuple[str, str]]
@@ -339,6 +339,8 @@ def make_matcher(
     check_known(MATCHERS, matcher=name)
     if name in ("encoder", "embeddings"):
         import ilqljax.hiring.matching.encoders  # registers them; it needs jax, which the others do not
+    elif name == "postgres":
+        import ilqljax.hiring.matching.postgres
     elif name != "tfidf":
         import ilqljax.hiring.matching.http  # noqa: F401  (registers it, and "callable")
     source = build("matcher", {"name": name, **options}, context=BuildContext(), path="--matcher_options")
