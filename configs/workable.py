@@ -21,6 +21,7 @@ with `--config.reward.engines=bm25,ngrams`):
     embeddings    the vectors of the candidates file (`embedding`); --config.matcher.path is the encoder that made them
     callable      --config.matcher.function=package.module:function
     http          --config.matcher.url=http://...
+    postgres      --config.matcher.table=T --config.matcher.id_column=C --config.matcher.text_column=C
 
 and with one of these flags the results are judged by a second engine too, which training never asks:
 
@@ -48,8 +49,9 @@ STEPS = {
 }
 SIZES = ("tiny", "gpt2", "smollm2")
 INSTRUCTION = "Rewrite the job posting so that it invites everyone who can do the job. Keep every fact."
-MATCHERS = ("tfidf", "bm25", "ngrams", "encoder", "embeddings", "callable", "http")
-REQUIRED = {"callable": {"function": ""}, "http": {"url": ""}}  # to be given on the command line
+MATCHERS = ("tfidf", "bm25", "ngrams", "encoder", "embeddings", "callable", "http", "postgres")
+# To be given on the command line.
+REQUIRED = {"callable": {"function": ""}, "http": {"url": ""}, "postgres": {"table": "", "id_column": ""}}
 HELD_OUT = {"no_held_out": "", "minilm": "encoder", "held_out_tfidf": "tfidf", "held_out_ngrams": "ngrams"}
 
 

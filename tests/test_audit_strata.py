@@ -9,13 +9,15 @@ from statsmodels.stats.contingency_tables import StratifiedTable
 
 from ilqljax.cli import run_command
 from ilqljax.errors import UserError
+from ilqljax.hiring.attributes import Column
+from ilqljax.hiring.audit import shuffles
 from ilqljax.hiring.audit.frame import audit_frame
 from ilqljax.hiring.audit.market import AuditConfig
 from ilqljax.hiring.audit.ready_table import audit_ready_table, load_ready_table
+from ilqljax.hiring.audit.shuffles import draw_selected
 from ilqljax.hiring.audit.strata import (
     Counts,
     common_ratio,
-    draw_selected,
     find_disagreement,
     find_inflation,
     make_strata,
@@ -117,7 +119,9 @@ def test_rows_of_different_people_inflate_nothing_and_copies_as_many_times():
     assert inflate(2, np.tile(np.where(first, 0, np.arange(400)), 2)) == np.inf
 
 
-def test_shuffle_within_has_the_law_of_every_permutation():
+@pytest.mark.parametrize("draw_cost", [0, 1000])  # labels are dealt to groups, or people permuted
+def test_shuffle_within_has_the_law_of_every_permutation(monkeypatch, draw_cost):
+    monkeypatch.setattr(shuffles, "DRAW_COST", draw_cost)
     place, codes = np.array([0, 0, 0, 1, 1, 1, 1]), np.array([0, 0, 1, 0, 1, 1, 1])
     for selected in ([1, 0, 1, 1, 0, 0, 1], [2, 0, 1, 1, 0, 3, 1]):  # drawn by numbers, and by orders
         chosen = np.array(selected)
@@ -134,7 +138,7 @@ def test_shuffle_within_has_the_law_of_every_permutation():
 
 def test_shuffle_moves_no_label_between_strata():
     """All of one stratum are a, and all of the other b, so nothing can be exchanged."""
-    strata = make_strata({"job": ["x"] * 5 + ["y"] * 5}, np.arange(10))
+    strata = make_strata({"job": Column.from_values(["x"] * 5 + ["y"] * 5)}, np.arange(10))
     selected, codes = np.arange(10) < 5, np.repeat([0, 1], 5)
     assert np.isnan(shuffle_within(strata, selected, codes, n_categories=2, seed=0)).all()
 

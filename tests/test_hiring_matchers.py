@@ -165,7 +165,7 @@ def test_bad_embedding_names_the_line(tmp_path, vector, message):
         ({"name": "tfidf", "path": "x"}, "config.path is not an option of matcher 'tfidf'"),
         (
             {"name": "bm26"},
-            "'bm26' is not a known matcher.*Known: bm25, callable, embeddings, encoder, http, ngrams, tfidf",
+            "'bm26' is not a known matcher.*Known: bm25, callable, embeddings, encoder, http, ngrams, postgres, tfidf",
         ),
     ],
 )
@@ -366,6 +366,7 @@ def test_selection_that_is_no_part_of_a_shortlist_is_refused_before_training(pre
         ("http,minilm,bc", "http", "encoder"),
         ("embeddings", "embeddings", ""),
         ("callable", "callable", ""),
+        ("postgres", "postgres", ""),
     ],
 )
 def test_config_flags_choose_both_matchers(arg, matcher, held_out):

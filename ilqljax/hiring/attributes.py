@@ -5,7 +5,7 @@ or absent is *unknown*: code -1, kept apart from every category, reported as a c
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +17,42 @@ from ilqljax.errors import UserError
 from ilqljax.hiring.postings.posting import Candidate
 
 UNKNOWN = -1
+
+
+class Numbering(dict[Hashable, int]):
+    """Number keys from 0 in the order in which they are first asked for."""
+
+    def __missing__(self, key: Hashable) -> int:
+        """Give a new key the next number."""
+        number = self[key] = len(self)
+        return number
+
+    def number(self, keys: Sequence[Hashable]) -> Int[Array, " R"]:
+        """Return the keys' numbers."""
+        return np.fromiter(map(self.__getitem__, keys), np.int64, len(keys))
+
+
+class Column(NamedTuple):
+    """Hold a column of a table: its different words, in the order in which they first occur, and each row's."""
+
+    words: Sequence[str]
+    codes: Int[Array, " R"]
+
+    @classmethod
+    def from_values(cls, values: Sequence[str]) -> "Column":
+        """Number a column's values."""
+        numbering = Numbering()
+        codes = numbering.number(values)
+        return cls(list(numbering), codes)
+
+    def rename(self, words: Sequence[str]) -> "Column":
+        """Return the column with other words in place of its own; some of them may be equal."""
+        new = Column.from_values(words)
+        return Column(new.words, new.codes[self.codes])
+
+    def list_values(self) -> list[str]:
+        """Return each row's word."""
+        return [self.words[code] for code in self.codes.tolist()]
 
 
 class Attribute(NamedTuple):
@@ -58,12 +94,13 @@ class AttributeTable:
                         f"candidate '{candidate_id}', attribute '{name}': expected text, got {value!r}. Write the "
                         'category as text, or "" if unknown.'
                     )
-            stripped = [value.strip() for value in values]
-            categories = tuple(sorted(set(stripped) - {""}))
-            code_of = {category: code for code, category in enumerate(categories)} | {"": UNKNOWN}
-            columns[name] = Attribute(name, categories, np.array([code_of[value] for value in stripped], np.int32))
-            columns[name].codes.flags.writeable = False
-        return cls(ids, columns)
+            columns[name] = Column.from_values([value.strip() for value in values])
+        return cls.from_columns(ids, columns)
+
+    @classmethod
+    def from_columns(cls, ids: Sequence[str], columns: Mapping[str, Column]) -> "AttributeTable":
+        """Build the table from columns of a row a candidate, of words without white space around them."""
+        return cls(tuple(ids), {name: _make_attribute(name, columns[name]) for name in sorted(columns)})
 
     def attribute(self, name: str) -> Attribute:
         """Return one attribute; a name that no candidate declares raises a `UserError`."""
@@ -84,14 +121,36 @@ class AttributeTable:
         if len(names) < 2 or len(set(names)) < len(names):
             raise UserError(f"An intersection needs two or more different attributes, got {list(names)}.")
         parts = [self.attribute(name) for name in names]
-        rows = np.stack([part.codes for part in parts], axis=1)
-        known = (rows != UNKNOWN).all(axis=1)
-        combinations, inverse = np.unique(rows[known], axis=0, return_inverse=True)
-        codes = np.full(len(rows), UNKNOWN, np.int32)
-        codes[known] = inverse.reshape(-1)
+        combinations, codes = cross_codes([part.codes for part in parts])
+        codes = codes.astype(np.int32)
         values = tuple(
             tuple(part.categories[code] for part, code in zip(parts, row, strict=True)) for row in combinations
         )
         joined = Counter(map(" / ".join, values))
         categories = tuple(" / ".join(v if joined[" / ".join(v)] == 1 else map(repr, v)) for v in values)
         return Attribute(" x ".join(names), categories, codes, tuple(names), values)
+
+
+def _make_attribute(name: str, column: Column) -> Attribute:
+    categories = tuple(sorted(set(column.words) - {""}))
+    code_of = {category: code for code, category in enumerate(categories)} | {"": UNKNOWN}
+    codes = np.array([code_of[word] for word in column.words], np.int32)[column.codes]
+    codes.flags.writeable = False
+    return Attribute(name, categories, codes)
+
+
+def cross_codes(columns: Sequence[Int[Array, " R"]]) -> tuple[Int[Array, "K P"], Int[Array, " R"]]:
+    """Return the combinations that occur of columns' codes, sorted, and which each row has.
+
+    A code below 0 is unknown, and so is a combination with one: `UNKNOWN`.
+    """
+    known = np.flatnonzero(np.all([codes >= 0 for codes in columns], axis=0))
+    rows, joined = np.zeros((1, 0), np.int64), np.zeros(len(known), np.int64)
+    for codes in columns:
+        own = codes[known].astype(np.int64)
+        width = own.max(initial=0) + 1
+        keys, joined = np.unique(joined * width + own, return_inverse=True)
+        rows = np.column_stack([rows[keys // width], keys % width])
+    crossed = np.full(len(columns[0]), UNKNOWN, np.int64)
+    crossed[known] = joined
+    return rows, crossed

@@ -18,7 +18,7 @@ from ilqljax.hiring.data.prepare import DataConfig, PreparedData, choose_some, p
 from ilqljax.hiring.environment import PostingEnvironment, PostingObservation
 from ilqljax.hiring.evaluation.judge import HiringJudge, JudgeConfig
 from ilqljax.hiring.guardrails.language_model import make_fluency, require_source
-from ilqljax.hiring.matching import encoders, http, lexical  # noqa: F401  (registers the matchers)
+from ilqljax.hiring.matching import encoders, http, lexical, postgres  # noqa: F401  (registers the matchers)
 from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
 from ilqljax.hiring.reward.combined import make_engines
 from ilqljax.hiring.reward.reward import DiversityReward, RewardConfig

@@ -17,8 +17,10 @@ where the same person would be needed in both are the bounds wider than can happ
 one part counts as unknown altogether, so they may be wider there too.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Bool, Float, Int, Num
 
 from ilqljax.data.types import Array
 from ilqljax.hiring.audit.crossed import NO_REFERENCE, Tally
@@ -37,24 +39,28 @@ def bound_ratios(
     people = tally.candidate_selected[unknown], tally.candidate_assessed[unknown]
     if reference == NO_REFERENCE:
         return np.full(len(eligible), np.nan), np.full(len(eligible), np.nan)
-    low, high = np.array([extreme_rates(*counts, *people) for counts in zip(selected, assessed, strict=True)]).T
+    more = [[np.cumsum(of[by]) for of in people] for by in _order_people(*people)]
+    low, high = np.array([extreme_rates(*counts, *more) for counts in zip(selected, assessed, strict=True)]).T
     has_ratio = eligible & (np.arange(len(eligible)) != reference)
     return tuple(
         np.where(has_ratio, divide(*ends), np.nan) for ends in ((low, high[reference]), (high, low[reference]))
     )
 
 
+def _order_people(selected: Num[Array, " U"], assessed: Num[Array, " U"]) -> tuple[Int[Array, " U"], Int[Array, " U"]]:
+    """Return who was selected most seldom first, and who most often first: the best people to add come first."""
+    order = np.argsort(selected / assessed, kind="stable")
+    return order, order[::-1]
+
+
 def extreme_rates(
-    selected: float | int, assessed: float | int, more_selected: Num[Array, " U"], more_assessed: Num[Array, " U"]
+    selected: float | int, assessed: float | int, seldom: Sequence[Num[Array, " U"]], often: Sequence[Num[Array, " U"]]
 ) -> tuple[float, float]:
     """Return the lowest and the highest rate that counts can have once some people, or none, are added to them.
 
-    A person raises a rate who was selected more often than it says, so the best people to add come first.
+    A person raises a rate who was selected more often than it says. Sums of the selected and of the assessed are given
+    of the first so many people, from those who were selected most seldom on, and from the others on.
     """
-    order = np.argsort(more_selected / more_assessed, kind="stable")
-    rates = [
-        divide(selected + np.cumsum(more_selected[by]), assessed + np.cumsum(more_assessed[by]))
-        for by in (order, order[::-1])
-    ]
+    low, high = (divide(selected + more, assessed + of) for more, of in (seldom, often))
     known = float(divide(selected, assessed))
-    return float(np.fmin.reduce(rates[0], initial=known)), float(np.fmax.reduce(rates[1], initial=known))
+    return float(np.fmin.reduce(low, initial=known)), float(np.fmax.reduce(high, initial=known))

@@ -10,6 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from ilqljax.hiring.attributes import Column
 from ilqljax.hiring.postings.posting import Candidate, normalize_spaces
 
 logger = logging.getLogger(__name__)
@@ -40,12 +43,29 @@ def unify_values(values: Sequence[str], unknown: Iterable[str] = UNKNOWN_WORDS) 
     The spelling is the most frequent one (of equals, the last in the order of characters). An empty value is always
     unknown, and is not among those that were taken as such.
     """
-    own, folded = [normalize_spaces(value) for value in values], [fold_spelling(value) for value in values]
+    spelling, taken = _unify_words(Counter(values), unknown)
+    return [spelling[value] for value in values], taken
+
+
+def unify_column(column: Column, unknown: Iterable[str] = UNKNOWN_WORDS) -> tuple[Column, Counter[str]]:
+    """Do what `unify_values` does of a column whose words are numbered."""
+    counts = np.bincount(column.codes, minlength=len(column.words)).tolist()
+    spelling, taken = _unify_words(dict(zip(column.words, counts, strict=True)), unknown)
+    return column.rename([spelling[word] for word in column.words]), taken
+
+
+def _unify_words(counts: Mapping[str, int], unknown: Iterable[str]) -> tuple[dict[str, str], Counter[str]]:
+    """Return each value's one spelling, and what was taken as unknown, from how often each value occurs."""
+    own, folded = ({value: of(value) for value in counts} for of in (normalize_spaces, fold_spelling))
     is_unknown = {"", *map(fold_spelling, unknown)}
-    by_frequency = sorted(Counter(own).items(), key=lambda item: (item[1], item[0]))
+    frequency, taken = Counter[str](), Counter[str]()
+    for value, n in counts.items():
+        frequency[own[value]] += n
+        if folded[value] and folded[value] in is_unknown:
+            taken[own[value]] += n
+    by_frequency = sorted(frequency.items(), key=lambda item: (item[1], item[0]))
     spelling = {fold_spelling(text): text for text, _ in by_frequency}
-    taken = Counter(text for text, key in zip(own, folded, strict=True) if key and key in is_unknown)
-    return ["" if key in is_unknown else spelling[key] for key in folded], taken
+    return {value: "" if key in is_unknown else spelling[key] for value, key in folded.items()}, taken
 
 
 def unify_candidates(

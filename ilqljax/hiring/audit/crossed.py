@@ -38,6 +38,7 @@ from jaxtyping import Bool, Float, Int, Num
 from scipy.sparse import csr_array
 
 from ilqljax.data.types import Array
+from ilqljax.hiring.attributes import Numbering
 from ilqljax.hiring.matching.matcher import NOBODY, Matches
 from ilqljax.hiring.proportions import ratio_interval, ratio_test
 from ilqljax.hiring.statistics import LEVEL, UNDEFINED, Estimate, divide, wilson_interval
@@ -107,8 +108,7 @@ def pair_rows(
 
 def number_keys(keys: Sequence[Hashable]) -> Int[Array, " R"]:
     """Number keys in the order in which they first occur."""
-    number: dict[Hashable, int] = {}
-    return np.array([number.setdefault(key, len(number)) for key in keys], np.int64)
+    return Numbering().number(keys.tolist() if isinstance(keys, np.ndarray) else keys)
 
 
 def _pair_places(indices: Int[Array, "G k"], chosen: Bool[Array, "G k"], n_candidates: int) -> csr_array:
@@ -153,14 +153,17 @@ class Tally(NamedTuple):
 def tally_pairs(pairs: Pairs, codes: Int[Array, " N"], *, n_categories: int) -> Tally:
     """Count a measure's pairs by posting and by candidate."""
     selected, assessed = pairs.selected, pairs.assessed
+    if not pairs.has_postings:
+        by_candidate = np.ones(len(codes), np.int64) if assessed is None else assessed.sum(axis=0)
+        none = np.empty((0, n_categories), selected.dtype)
+        return Tally(codes, none, none, by_candidate, selected.sum(axis=0))
     is_of = (codes[:, None] == np.arange(n_categories)).astype(np.int64)  # [N C]
     if assessed is None:
         by_posting = np.tile(is_of.sum(axis=0), (selected.shape[0], 1))
         by_candidate = np.full(selected.shape[1], selected.shape[0])
     else:
         by_posting, by_candidate = assessed @ is_of, assessed.sum(axis=0)
-    postings = slice(None if pairs.has_postings else 0)
-    return Tally(codes, by_posting[postings], (selected @ is_of)[postings], by_candidate, selected.sum(axis=0))
+    return Tally(codes, by_posting, selected @ is_of, by_candidate, selected.sum(axis=0))
 
 
 def find_influence(tally: Tally, chosen: Bool[Array, " C"]) -> Influence:

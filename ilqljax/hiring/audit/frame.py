@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ilqljax.errors import UserError, check_type, check_whole, find_close
-from ilqljax.hiring.attributes import AttributeTable
+from ilqljax.hiring.attributes import AttributeTable, Column
 from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_values, warn_of_unknown
 from ilqljax.hiring.audit.columns import Bins, bin_columns, check_edges
 from ilqljax.hiring.audit.crossed import NO_WEIGHTS, find_influence, number_keys, pair_rows, rate_interval, tally_pairs
@@ -180,7 +180,7 @@ def audit_frame(
     found = {"medians": medians, "taken_as_unknown": list_values(taken)}
     audit = audit_attributes(table, config, {BEFORE: measures}) | found
     if levels:
-        of_row = {name: [_read_category(value) for value in columns[name]] for name in levels}
+        of_row = {name: Column.from_values([*map(_read_category, columns[name])]) for name in levels}
         strata = make_strata(of_row, number_keys(people))
         add_within(audit, table, strata, {BEFORE: values > median}, min_count=min_count, seed=seed)
     audit |= {

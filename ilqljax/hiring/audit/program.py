@@ -32,10 +32,11 @@ from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_candidates, warn_of_unknown
 from ilqljax.hiring.audit.columns import Bins, bin_columns, choose_attributes, parse_bins
+from ilqljax.hiring.audit.decisions import ID, JOB, SELECTED, WEIGHT
+from ilqljax.hiring.audit.decisions import SCORE as SCORED
 from ilqljax.hiring.audit.market import AuditConfig, audit_market, choose_score
 from ilqljax.hiring.audit.published import Verdict, check_tables, format_rows, load_published, summarize
-from ilqljax.hiring.audit.ready_table import ID, JOB, SELECTED, WEIGHT, ReadyTable, audit_ready_table, load_ready_table
-from ilqljax.hiring.audit.ready_table import SCORE as SCORED
+from ilqljax.hiring.audit.ready_table import ReadyTable, audit_ready_table, load_ready_table
 from ilqljax.hiring.audit.tables import format_json, list_disagreements, list_tables, show_name, state_lowest
 from ilqljax.hiring.audit.ties import describe_ties
 from ilqljax.hiring.data.prepare import choose_some
@@ -56,7 +57,7 @@ WEIGHTED = (
     "as give a rate the variance that it has"
 )
 DEFAULT_POLICY = "rewrite"
-MATCHERS = ("tfidf", "bm25", "ngrams", "encoder", "embeddings", "callable", "http")
+MATCHERS = ("tfidf", "bm25", "ngrams", "encoder", "embeddings", "callable", "http", "postgres")
 SCORE = ("distance", "target", "shares", "group_attribute", "smoothing", "ground", "weights")
 LISTS, AUDIT, RENAMED = ("top", "n_selected"), ("min_count", "leave_out_below", "seed"), {"n_selected": "selected"}
 Facts = list[tuple[str, str]]
@@ -345,6 +346,8 @@ def make_source(name: str, *, options: Mapping[str, Any] = MappingProxyType({}))
     check_known(MATCHERS, matcher=name)
     if name in ("encoder", "embeddings"):
         import ilqljax.hiring.matching.encoders  # registers them; it needs jax, which the others do not
+    elif name == "postgres":
+        import ilqljax.hiring.matching.postgres
     elif name != "tfidf":
         import ilqljax.hiring.matching.http  # noqa: F401  (registers it, and "callable")
     return build("matcher", {"name": name, **options}, context=BuildContext(), path="--matcher_options")

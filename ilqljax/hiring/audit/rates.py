@@ -56,6 +56,7 @@ from ilqljax.hiring.audit.crossed import (
     sum_shared,
     tally_pairs,
 )
+from ilqljax.hiring.audit.shuffles import draw_totals
 from ilqljax.hiring.proportions import ratio_test
 from ilqljax.hiring.reward.diversity import diversity_score
 from ilqljax.hiring.reward.scores import ScoreTerm, codes_or_unknown
@@ -380,7 +381,7 @@ def shuffle_labels(
     it is as small: one test an attribute; NaN with fewer than two judged.
     """
     assessed, selected = tally.totals()
-    drawn_assessed, drawn_selected = _draw_totals(tally, seed=seed, n_shuffles=n_shuffles)
+    drawn_assessed, drawn_selected = draw_totals(tally, seed=seed, n_shuffles=n_shuffles)
     observed = ratios_and_smallest(selected, assessed, judged, named=named)[-1]
     draws = ratios_and_smallest(drawn_selected, drawn_assessed, eligible, named=named)
     draws[:, -1] = ratios_and_smallest(drawn_selected, drawn_assessed, judged, named=named)[:, -1]
@@ -395,29 +396,6 @@ def _find_p_values(draws: Float[Array, "R ..."], seen: Float[Array, "..."] | flo
     """Return how often a draw is as large as what was seen, which counts as a draw, of the draws that are defined."""
     as_large, defined = (draws >= seen - TOLERANCE).sum(axis=0), (~np.isnan(draws)).sum(axis=0)
     return np.where(np.isnan(seen), np.nan, (1 + as_large) / (1 + defined))
-
-
-def _draw_totals(tally: Tally, *, seed: int, n_shuffles: int) -> tuple[Num[Array, "R C"], Num[Array, "R C"]]:
-    """Draw each category's assessed and selected pairs, with labels shuffled among the assessed candidates."""
-    rng = np.random.default_rng(seed)
-    n_categories = tally.posting_assessed.shape[1]
-    people = np.bincount(tally.codes + 1, minlength=n_categories + 1)  # first: unknown
-    assessed, selected = tally.candidate_assessed, tally.candidate_selected
-    same_for_all = bool((assessed == assessed[:1]).all())
-    is_count = selected.dtype.kind != "f"
-    if same_for_all and is_count and selected.max(initial=0) <= 1:  # then only how many are selected matters
-        drawn = rng.multivariate_hypergeometric(people, int(selected.sum()), size=n_shuffles, method="marginals")[:, 1:]
-        return np.broadcast_to(people[1:] * assessed[:1].sum(), drawn.shape), drawn
-    active = np.flatnonzero(selected > 0) if same_for_all else np.flatnonzero(assessed > 0)
-    given = tally.codes if same_for_all else tally.codes[active]
-    totals = np.zeros((2, n_shuffles, n_categories + 1), np.result_type(assessed, np.int64))
-    for i in range(n_shuffles):
-        labels = given[rng.choice(len(given), len(active), replace=False)] + 1
-        for counts, total in zip((assessed, selected), totals, strict=True):
-            total[i] = np.bincount(labels, weights=counts[active], minlength=n_categories + 1)
-    if same_for_all:
-        totals[0] = people * assessed[0]
-    return totals[0, :, 1:], totals[1, :, 1:]
 
 
 def shuffle_scores(

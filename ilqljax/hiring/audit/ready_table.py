@@ -18,51 +18,37 @@ candidate:
 
 import itertools
 import logging
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from ilqljax.data.types import Array
 from ilqljax.errors import UserError, find_close
-from ilqljax.hiring.attributes import Attribute, AttributeTable
+from ilqljax.hiring.attributes import Attribute, AttributeTable, Column
 from ilqljax.hiring.audit.categories import (
     UNKNOWN_WORDS,
     Taken,
     fold_spelling,
     list_values,
-    unify_values,
+    unify_column,
     warn_of_unknown,
 )
-from ilqljax.hiring.audit.columns import (
-    MOST_CATEGORIES,
-    NUMBER,
-    SAMPLE_ROWS,
-    Bins,
-    bin_columns,
-    choose_attributes,
-)
-from ilqljax.hiring.audit.crossed import number_keys, pair_rows
+from ilqljax.hiring.audit.columns import MOST_CATEGORIES, SAMPLE_ROWS, Bins, bin_columns, choose_attributes
+from ilqljax.hiring.audit.crossed import pair_rows
+from ilqljax.hiring.audit.decisions import APPLICANTS, ID, JOB, SCORE, SELECTED, WEIGHT, read_decisions
 from ilqljax.hiring.audit.market import AFTER, BEFORE, AuditConfig, audit_attributes
 from ilqljax.hiring.audit.strata import Strata, add_within, make_strata
-from ilqljax.hiring.audit.table_files import Rows, read_rows
-from ilqljax.hiring.postings.posting import Candidate
+from ilqljax.hiring.audit.table_files import number_rows
 from ilqljax.hiring.statistics import weighted_median
 
 logger = logging.getLogger(__name__)
 
-ID, SCORE, SELECTED, JOB, APPLICANTS = "id", "score", "selected", "job", "applicants"
-WEIGHT = "weight"
 MIN_ROWS = 2
-MOST_APPLICANTS = 2_000_000  # of a table of counts, which is spelt out
-MOST_DIGITS = 4000  # that Python reads
-YES = frozenset({"1", "1.0", "yes", "y", "true", "t", "selected", "hired", "accepted"})
-NO = frozenset({"0", "0.0", "no", "n", "false", "f", "not selected", "not hired", "rejected"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,17 +69,6 @@ class ReadyTable:
     def has_repeats(self) -> bool:
         """Return whether a person has several rows."""
         return len(self.values) > len(self.table.ids)
-
-
-class Decisions(NamedTuple):
-    """Hold what a table's rows say, a value a decision: of each column that is kept, and what is known by name."""
-
-    cells: dict[str, list[str]]
-    values: list[float]
-    ids: list[str]
-    jobs: list[str]
-    weights: list[float]
-    places: list[str]
 
 
 def load_ready_table(
@@ -126,8 +101,9 @@ def load_ready_table(
             number above 0, or fewer than two people.
     """
     path = Path(path)
-    lines = read_rows(path)
-    where, header = next(lines, (f"{path}:1", []))
+    lines, name_place = number_rows(path)
+    number, header = next(lines, (1, []))
+    where = name_place(number)
     names = {ours: theirs for ours, theirs in names.items() if theirs}
     header = _rename(header, names, where=where)
     strata = [{theirs: ours for ours, theirs in names.items()}.get(name, name) for name in within]
@@ -136,21 +112,29 @@ def load_ready_table(
     sample = list(itertools.islice(lines, SAMPLE_ROWS))
     if not attributes:
         columns = _choose_columns(header, columns, sample, bins=bins, where=path)
-    read = _read_decisions(
-        itertools.chain(sample, lines), header, {*columns, *strata, *named}, kind, allow_negative=allow_negative
+    read = read_decisions(
+        itertools.chain(sample, lines),
+        header,
+        kept=dict.fromkeys([*columns, *strata, *(JOB for name in named if name == JOB)]),
+        kind=kind,
+        has_weights=WEIGHT in named,
+        allow_negative=allow_negative,
+        name_place=name_place,
     )
-    unified = {name: unify_values(read.cells[name], unknown) for name in columns}
-    binned = bin_columns({name: of for name, (of, _) in unified.items()}, bins)
-    people = number_keys(read.ids)
-    firsts = _find_firsts(people, binned, ids=read.ids, places=read.places)
+
+    def name_row(row: int) -> str:
+        return name_place(int(read.places[row]))
+
+    unified = {name: unify_column(read.cells[name], unknown) for name in columns}
+    binned = _bin_columns({name: of for name, (of, _) in unified.items()}, bins)
+    people = read.people.codes
+    firsts = _find_firsts(people, binned, ids=read.people.words, name_row=name_row)
     if JOB in names:
-        _check_jobs(people, read)
+        _check_jobs(read.people, read.cells[JOB], name_row=name_row)
     if len(firsts) < MIN_ROWS:
         raise UserError(f"{path}: holds {len(firsts)} candidates. Give at least {MIN_ROWS} rows below the header.")
-    own = ({name: of[row] for name, of in binned.items()} for row in firsts)
-    table = AttributeTable.from_candidates(
-        Candidate(read.ids[row], "", one) for row, one in zip(firsts, own, strict=True)
-    )
+    own = {name: Column(column.words, column.codes[firsts]) for name, column in binned.items()}
+    table = AttributeTable.from_columns(read.people.words, own)
     many = [name for name in columns if len(table.attribute(name).categories) > MOST_CATEGORIES and not attributes]
     if many:  # names and free text: the report would publish them
         raise UserError(f"{path}: column '{many[0]}' has too many values for an attribute. Give --attributes A,B.")
@@ -159,13 +143,13 @@ def load_ready_table(
     if len(firsts) < len(people):
         counts = f"{len(people):,} rows are of {len(firsts):,} people"
         logger.warning("%s: %s. Rows of one id are one person, whom the intervals count once.", path, counts)
-    levels = {name: unify_values(read.cells[key], unknown)[0] for name, key in zip(within, strata, strict=True)}
+    levels = {name: unify_column(read.cells[key], unknown)[0] for name, key in zip(within, strata, strict=True)}
     return ReadyTable(
         table=table,
-        values=np.array(read.values),
+        values=read.values,
         people=people,
-        jobs=tuple(read.jobs if JOB in names else ()),
-        weights=np.array(read.weights if WEIGHT in names else ()),
+        jobs=tuple(read.cells[JOB].list_values() if JOB in names else ()),
+        weights=read.weights,
         kind=kind,
         has_ids=ID in header,
         taken=taken,
@@ -173,36 +157,15 @@ def load_ready_table(
     )
 
 
-def _read_decisions(
-    lines: Rows, header: Sequence[str], kept: Sequence[str], kind: str, *, allow_negative: bool
-) -> Decisions:
-    read = Decisions({name: [] for name in kept}, [], [], [], [], [])
-    for where, cells in lines:
-        if len(cells) != len(header):
-            raise UserError(f"{where}: {len(cells)} cells, but the header has {len(header)}. Quote cells with commas.")
-        row, n = dict(zip(header, cells, strict=True)), 1
-        if APPLICANTS in row:
-            n, selected = (_read_count(row[name], name, where=where) for name in (APPLICANTS, SELECTED))
-            if selected > n or len(read.ids) + n > MOST_APPLICANTS:
-                limit = f"selected={selected} of applicants={n}; at most all, and {MOST_APPLICANTS:,} in the table"
-                raise UserError(f"{where}: {limit}. Correct the row, or audit the counts in parts.")
-            read.values.extend([1.0] * selected + [0.0] * (n - selected))
-        else:
-            read.values.append(_read_value(row[kind], kind, where=where, allow_negative=allow_negative))
-        is_named = ID in row and APPLICANTS not in row
-        if is_named and not row[ID]:
-            raise UserError(f"{where}: has no id. Give one, or delete the row.")
-        read.ids.extend([row[ID]] if is_named else [str(len(read.ids) + i) for i in range(n)])
-        read.jobs.extend([row.get(JOB, "")] * n)
-        read.weights.extend([_read_weight(row[WEIGHT], where=where) if WEIGHT in kept else 1.0] * n)
-        read.places.extend([where] * n)
-        for name, of in read.cells.items():
-            of.extend([row[name]] * n)
-    return read
+def _bin_columns(columns: Mapping[str, Column], bins: Bins) -> dict[str, Column]:
+    """Put columns of numbers in bins; of the others only the different words are looked at."""
+    values = {name: column.list_values() if name in bins else column.words for name, column in columns.items()}
+    binned = bin_columns(values, bins)
+    return {name: Column.from_values(binned[name]) if name in bins else column for name, column in columns.items()}
 
 
 def _choose_columns(
-    header: list[str], columns: list[str], sample: list[tuple[str, list[str]]], *, bins: Bins, where: Path
+    header: list[str], columns: list[str], sample: list[tuple[int, list[str]]], *, bins: Bins, where: Path
 ) -> list[str]:
     """Return the attributes of a table of which none was named, by the first row of each person in a sample."""
     cells = [row for _, row in sample if len(row) == len(header)]
@@ -213,31 +176,36 @@ def _choose_columns(
 
 
 def _find_firsts(
-    people: Int[Array, " R"], columns: Mapping[str, Sequence[str]], *, ids: Sequence[str], places: Sequence[str]
+    people: Int[Array, " R"], columns: Mapping[str, Column], *, ids: Sequence[str], name_row: Callable[[int], str]
 ) -> Int[Array, " N"]:
     """Return the first row of each person, or refuse one whose categories change."""
     _, firsts = np.unique(people, return_index=True)
-    for name, values in columns.items() if len(firsts) < len(people) else ():
-        for row, first in enumerate(firsts[people].tolist()):
-            if values[row] != values[first]:
-                raise UserError(
-                    f"{places[row]}: the id '{ids[row]}' is {name}='{values[row]}', and was '{values[first]}' at "
-                    f"{places[first]}. A person has one category of each: correct one, or name another id column."
-                )
+    for name, column in columns.items() if len(firsts) < len(people) else ():
+        changed = np.flatnonzero(column.codes != column.codes[firsts[people]])
+        if changed.size:
+            row, first = changed[0], firsts[people[changed[0]]]
+            own, before = (column.words[column.codes[of]] for of in (row, first))
+            raise UserError(
+                f"{name_row(row)}: the id '{ids[people[row]]}' is {name}='{own}', and was '{before}' at "
+                f"{name_row(first)}. A person has one category of each: correct one, or name another id column."
+            )
     return firsts
 
 
-def _check_jobs(people: Int[Array, " R"], read: Decisions) -> None:
+def _check_jobs(people: Column, jobs: Column, *, name_row: Callable[[int], str]) -> None:
     """Refuse a row without a job, and a person who is twice in one."""
-    seen: dict[tuple[int, str], int] = {}
-    for row, pair in enumerate(zip(people.tolist(), read.jobs, strict=True)):
-        if not pair[1]:
-            raise UserError(f"{read.places[row]}: names no job. Give one, or delete the row.")
-        if seen.setdefault(pair, row) != row:
-            raise UserError(
-                f"{read.places[row]}: the id '{read.ids[row]}' was already used at {read.places[seen[pair]]} for the "
-                f"job '{pair[1]}'. Keep one row a candidate and job."
-            )
+    if "" in jobs.words:
+        row = int((jobs.codes == jobs.words.index("")).argmax())
+        raise UserError(f"{name_row(row)}: names no job. Give one, or delete the row.")
+    _, firsts, pair = np.unique(people.codes * len(jobs.words) + jobs.codes, return_index=True, return_inverse=True)
+    twice = np.flatnonzero(firsts[pair] != np.arange(len(pair)))
+    if twice.size:
+        row, first = twice[0], firsts[pair[twice[0]]]
+        one, job = people.words[people.codes[row]], jobs.words[jobs.codes[row]]
+        raise UserError(
+            f"{name_row(row)}: the id '{one}' was already used at {name_row(first)} for the job '{job}'. Keep one row "
+            "a candidate and job."
+        )
 
 
 def _rename(header: list[str], names: Mapping[str, str], *, where: str) -> list[str]:
@@ -281,38 +249,6 @@ def _check_header(
     if WEIGHT in taken and APPLICANTS in header:
         raise UserError(f"{where}: a table of counts takes no weights. Multiply the counts, or drop --weight_column.")
     return columns, kinds[0]
-
-
-def _read_count(text: str, name: str, *, where: str) -> int:
-    digits = text.removesuffix(".0")
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= MOST_DIGITS):
-        raise UserError(f"{where}: {name}='{text}' is not a whole number from 0 on. Write it in digits.")
-    return int(digits)
-
-
-def _read_weight(text: str, *, where: str) -> float:
-    value = float(text) if NUMBER.fullmatch(text) else math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise UserError(f"{where}: weight='{text}' is not a finite number above 0. Correct it, or delete the row.")
-    return value
-
-
-def _read_value(text: str, kind: str, *, where: str, allow_negative: bool) -> float:
-    if kind == SELECTED:
-        word = " ".join(text.lower().split())
-        if word not in YES | NO:
-            raise UserError(f"{where}: selected='{text}' is neither yes nor no. Write 1 or yes, and 0 or no.")
-        return float(word in YES)
-    value = float(text) if NUMBER.fullmatch(text) else math.nan
-    if not math.isfinite(value):
-        advice = "Write a point for the decimal comma." if "," in text else "Mend it, or delete the row."
-        raise UserError(f"{where}: score='{text}' is not a finite number such as 0.5. {advice}")
-    if value < 0 and not allow_negative:
-        raise UserError(
-            f"{where}: score={text} is negative, which often stands for a missing score. Delete such rows, or pass "
-            "--allow_negative if the scale goes below 0."
-        )
-    return value
 
 
 def match_tables(before: ReadyTable, after: ReadyTable) -> ReadyTable:

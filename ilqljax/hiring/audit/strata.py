@@ -31,9 +31,10 @@ import scipy  # its parts are loaded when they are used
 from jaxtyping import Bool, Float, Int, Num
 
 from ilqljax.data.types import Array
-from ilqljax.hiring.attributes import Attribute, AttributeTable
+from ilqljax.hiring.attributes import UNKNOWN, Attribute, AttributeTable, Column, cross_codes
 from ilqljax.hiring.audit.crossed import crossed_ratio, find_influence, number_keys, pair_rows, tally_pairs
 from ilqljax.hiring.audit.rates import FOUR_FIFTHS, TOLERANCE, Mark, Row, adjust_for_many
+from ilqljax.hiring.audit.shuffles import draw_selected
 from ilqljax.hiring.proportions import find_end, ratio_test, score_statistic
 from ilqljax.hiring.reward.scores import select_attribute
 from ilqljax.hiring.statistics import LEVEL, UNDEFINED, Estimate, divide
@@ -52,12 +53,16 @@ class Strata(NamedTuple):
     people: Int[Array, " R"]
 
 
-def make_strata(columns: Mapping[str, Sequence[str]], people: Int[Array, " R"]) -> Strata:
+def make_strata(columns: Mapping[str, Column], people: Int[Array, " R"]) -> Strata:
     """Return the strata of the combinations that occur of the columns' values, one a decision; "" says nothing."""
-    rows = list(zip(*columns.values(), strict=True))
-    number = {values: i for i, values in enumerate(sorted({row for row in rows if all(row)}))}
-    codes = np.array([number.get(row, -1) for row in rows], np.int64)
-    return Strata(tuple(columns), tuple(" / ".join(values) for values in number), codes, people)
+    sorted_words = [sorted(column.words) for column in columns.values()]
+    codes = []
+    for words, column in zip(sorted_words, columns.values(), strict=True):
+        code_of = {word: code for code, word in enumerate(words)} | {"": UNKNOWN}
+        codes.append(np.array([code_of[word] for word in column.words], np.int64)[column.codes])
+    combinations, crossed = cross_codes(codes)
+    values = [[words[code] for words, code in zip(sorted_words, row, strict=True)] for row in combinations.tolist()]
+    return Strata(tuple(columns), tuple(map(" / ".join, values)), crossed, people)
 
 
 # --- Estimates --------------------------------------------------------------------------------------------------------
@@ -120,7 +125,7 @@ def find_inflation(
     The rows are those of the category and of the reference in the strata of `counts`, which `places` numbers. Infinite
     where one of the two is fewer than two people with several rows.
     """
-    if len(np.unique(people)) == len(people):
+    if np.bincount(people, minlength=1).max() <= 1:
         return 1.0
     n_people = min(len(np.unique(people[of])) for of in (is_category, ~is_category))
     if n_people < 2:
@@ -137,37 +142,6 @@ def find_inflation(
     return max(1.0, together / alone if alone > 0 else 1.0) * float(tails) ** 2
 
 
-def draw_selected(
-    blocks: Int[Array, " N"],
-    codes: Int[Array, " N"],
-    selected: Int[Array, " N"],
-    *,
-    n_categories: int,
-    seed: int,
-    n_shuffles: int = N_SHUFFLES,
-) -> Int[Array, "S C"]:
-    """Return each category's selections with labels shuffled within blocks of people."""
-    rng = np.random.default_rng(seed)
-    drawn = np.zeros((n_shuffles, n_categories), np.int64)
-    if selected.max(initial=0) <= 1:  # then only how many are selected of a block matters
-        number = np.unique(blocks, return_inverse=True)[1]
-        colours = np.zeros((number.max(initial=-1) + 1, n_categories), np.int64)
-        np.add.at(colours, (number, codes), 1)
-        for of, n in zip(colours, np.bincount(number, weights=selected).astype(int), strict=True):
-            is_fixed = n in (0, of.sum()) or (of > 0).sum() < 2
-            drawn += (
-                divide(n * of, of.sum()).astype(np.int64)
-                if is_fixed
-                else rng.multivariate_hypergeometric(of, n, size=n_shuffles, method="marginals")
-            )
-        return drawn
-    labels = codes[np.argsort(blocks, kind="stable")]
-    for row in drawn:
-        order = np.lexsort((rng.random(len(blocks)), blocks))
-        row += np.bincount(labels, weights=selected[order], minlength=n_categories).astype(np.int64)
-    return drawn
-
-
 def shuffle_within(
     strata: Strata, selected: Bool[Array, " R"], codes: Int[Array, " N"], *, n_categories: int, seed: int
 ) -> Float[Array, " C"]:
@@ -182,7 +156,8 @@ def shuffle_within(
     people, person = np.unique(who, return_inverse=True)
     blocks = _find_blocks(place, person, n_people=len(people))
     counts = np.bincount(person, weights=chosen, minlength=len(people)).astype(np.int64)
-    drawn = draw_selected(blocks, codes[people], counts, n_categories=n_categories, seed=seed)
+    options = {"n_categories": n_categories, "seed": seed, "n_shuffles": N_SHUFFLES}
+    drawn = draw_selected(blocks, codes[people], counts, **options)
     seen = abs(picked.sum(axis=0) - expected)
     p_values = (1 + (abs(drawn - expected) >= seen - TOLERANCE * len(who)).sum(axis=0)) / (1 + len(drawn))
     return np.where(drawn.min(axis=0) < drawn.max(axis=0), p_values, np.nan)

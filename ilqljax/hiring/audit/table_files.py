@@ -6,12 +6,13 @@ or as a first line `sep=;` says. Excel and Parquet files are read by pandas, wit
 """
 
 import codecs
+import contextlib
 import csv
 import gzip
 import itertools
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,30 +24,43 @@ logger = logging.getLogger(__name__)
 DELIMITERS = (",", ";", "\t", "|")
 EXCEL, OLD_EXCEL, PARQUET, GZIP = b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"PAR1", b"\x1f\x8b"
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-Rows = Iterator[tuple[str, list[str]]]
+Rows = Iterator[tuple[int, list[str]]]  # the number of a line or row, and its cells
 
 
-def read_rows(path: str | Path) -> Rows:
-    """Yield the place and the cells of each row that has any, the header's first; cells are text without outer spaces.
+def read_rows(path: str | Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield the place and the cells of each row as `number_rows` does."""
+    rows, name_place = number_rows(path)
+    return ((name_place(number), cells) for number, cells in rows)
+
+
+def number_rows(path: str | Path) -> tuple[Rows, Callable[[int], str]]:
+    """Return the rows that have any cell, the header's first, and what names the place of a row's number.
+
+    Cells are text without outer spaces.
 
     Raises:
-        UserError: a missing file, one that is no table or cannot be read, a package that is missing to read it, or a
-            cell that has swallowed rows because of a stray quote.
+        UserError: at once or while rows are read: a missing file, one that is no table or cannot be read, a package
+            that is missing to read it, or a cell that has swallowed rows because of a stray quote.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file. Give a table with a header and one row a candidate.")
+    with _explain_damage(path), _open(path) as stream:
+        magic = stream.read(4)
+    if magic == OLD_EXCEL:
+        raise UserError(f"{path}: this is a workbook of Excel before 2007. Save it as .xlsx or CSV.")
+    if magic in (EXCEL, PARQUET):
+        reader, package = ("read_excel", "openpyxl") if magic == EXCEL else ("read_parquet", "pyarrow")
+        return _read_frame(
+            path, reader, package
+        ), lambda number: f"{path}: row {number}" if number else f"{path}: columns"
+    return _read_text(path, magic), lambda number: f"{path}:{number}"
+
+
+@contextlib.contextmanager
+def _explain_damage(path: Path) -> Iterator[None]:
     try:
-        with _open(path) as stream:
-            magic = stream.read(4)
-        if magic == EXCEL:
-            yield from _read_frame(path, "read_excel", "openpyxl")
-        elif magic == PARQUET:
-            yield from _read_frame(path, "read_parquet", "pyarrow")
-        elif magic == OLD_EXCEL:
-            raise UserError(f"{path}: this is a workbook of Excel before 2007. Save it as .xlsx or CSV.")
-        else:
-            yield from _read_text(path, _detect_encoding(path, magic))
+        yield
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({error}). Copy it again.") from error
 
@@ -72,10 +86,11 @@ def _detect_encoding(path: Path, magic: bytes) -> str:
     return "utf-8-sig"
 
 
-def _read_text(path: Path, encoding: str) -> Rows:
+def _read_text(path: Path, magic: bytes) -> Rows:
     start = 1  # line of the row that is being read
     try:
-        with _open(path) as stream:
+        with _explain_damage(path), _open(path) as stream:
+            encoding = _detect_encoding(path, magic)
             lines = _decode_lines(stream, path, encoding)
             first = next(lines, "")
             mark, n_before = first.strip(), 0
@@ -86,13 +101,13 @@ def _read_text(path: Path, encoding: str) -> Rows:
             reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True)
             width, start = 0, n_before + 1
             for cells in reader:
-                where = f"{path}:{start}"
-                width = width or len(cells)
-                if any(_swallowed_rows(cell, delimiter, width) for cell in cells if "\n" in cell):
-                    raise UserError(f"{where}: a quote that begins here is closed lines later. Remove or double it.")
+                width, end = width or len(cells), n_before + reader.line_num
+                if end > start and any(_swallowed_rows(cell, delimiter, width) for cell in cells):
+                    advice = "a quote that begins here is closed lines later. Remove or double it."
+                    raise UserError(f"{path}:{start}: {advice}")
                 if any(cells):
-                    yield where, [cell.strip() for cell in cells]
-                start = n_before + reader.line_num + 1
+                    yield start, [cell.strip() for cell in cells]
+                start = end + 1
     except csv.Error as error:
         advice = "Is there a stray quote or line break? Remove or double it."
         raise UserError(f"{path}:{start}: not CSV ({error}). {advice}") from error
@@ -124,8 +139,8 @@ def _read_frame(path: Path, reader: str, package: str) -> Rows:
         raise UserError(f"{path}: cannot be read ({error}). Copy it again, or save it as CSV.") from error
     rows = frame.astype(object).where(frame.notna(), "")
     if reader == "read_parquet":
-        yield f"{path}: columns", [str(name) for name in rows.columns]
+        yield 0, [str(name) for name in rows.columns]
     for number, cells in enumerate(rows.itertuples(index=False), start=1):
         texts = [str(cell).strip() for cell in cells]
         if any(texts):
-            yield f"{path}: row {number}", texts
+            yield number, texts

@@ -5,6 +5,7 @@
     bm25, ngrams          words, or parts of words, in common (`lexical`)     nothing
     callable              a Python function of the user's (`user_supplied`)   `function`, as package.module:function
     http                  the user's own matcher over HTTP (`http`)           `url`
+    postgres              a table of PostgreSQL (`postgres`)                  `table`, `id_column`, and psycopg
     encoder, embeddings   vectors (`encoders`)                                an encoder, and jax
 
 Equal scores are ordered by the lower row, also where the k-th place is shared; `select_top_k` does this for any matrix.
