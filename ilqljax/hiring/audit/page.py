@@ -30,7 +30,7 @@ MAX_SHOWN_REWRITES = 45
 MAX_COMPARED_CHARACTERS = 30_000  # the comparison takes time that grows with the square
 MEASURE_TITLES = {
     "shortlisting": "Who gets onto a shortlist",
-    "selection": "Who is selected from it",
+    "selection": "Who is selected",
     "scoring": "Who scores above the median",
 }
 _TAGS = {"same": "span", "removed": "del", "added": "ins"}
@@ -42,6 +42,12 @@ _MARKS["before"] |= {"marker": "o", "markersize": 9, "markerfacecolor": "white"}
 _MARKS["after"] |= {"marker": "D", "markersize": 6}
 _BARS = {phase: {"edgecolor": colour, "linewidth": 1, "facecolor": colour} for phase, colour in COLOURS.items()}
 _BARS["before"] |= {"facecolor": "white", "hatch": "////"}
+
+
+def choose_title(audit: Mapping[str, Any]) -> str:
+    """Return the page's title: what was audited are shortlists, or a table of scores or of selections."""
+    what = "scores" if audit["medians"] else "selections"
+    return f"Audit of {'shortlists' if audit['top'] else what}"
 
 
 def format_page(audit: Mapping[str, Any], *, facts: Sequence[tuple[str, str]], rewrites: Sequence[Rewrite] = ()) -> str:
@@ -56,6 +62,7 @@ def format_page(audit: Mapping[str, Any], *, facts: Sequence[tuple[str, str]], r
         __package__,
         "report.html.j2",
         audit=audit,
+        title=choose_title(audit),
         facts=facts,
         findings=tables.state_findings(audit),
         titles=MEASURE_TITLES,
