@@ -56,6 +56,7 @@ from ilqljax.hiring.audit.crossed import (
     sum_shared,
     tally_pairs,
 )
+from ilqljax.hiring.audit.shortfall import measure_gaps
 from ilqljax.hiring.proportions import ratio_test
 from ilqljax.hiring.reward.diversity import diversity_score
 from ilqljax.hiring.reward.scores import ScoreTerm, codes_or_unknown
@@ -221,6 +222,7 @@ def tabulate_rates(
     is_same = chosen.compared_with == chosen.reference
     compared = law if is_same else _compare_categories(tally, judged, chosen.compared_with, seed=seed)
     bounds = bound_ratios(tally, chosen.eligible, chosen.reference)
+    gaps = measure_gaps(selected, assessed, judged, chosen.compared_with)
     rows = [
         {
             "category": category,
@@ -228,6 +230,7 @@ def tabulate_rates(
             **rate_interval(find_influence(tally, numbers == c)).spread("rate"),
             **law[c],
             **{f"compared_{end}": compared[c][key] if judged[c] else np.nan for end, key in _RATIO.items()},
+            **gaps[c],
             "bound_low": float(bounds[0][c]),
             "bound_high": float(bounds[1][c]),
             **null.pick(c).spread("null_ratio"),

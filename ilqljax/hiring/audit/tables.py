@@ -180,6 +180,12 @@ def show_percent(value: float, low: float, high: float) -> str:
     return f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]" if math.isfinite(value) else DASH
 
 
+def show_shortfall(row: Mapping[str, Any]) -> str:
+    """Return how many further selections bring a row's ratio to 0.8, and to 1; a dash where it is not compared."""
+    ends = [row.get(name, math.nan) for name in ("shortfall_four_fifths", "shortfall_parity")]
+    return " / ".join(f"{end:,}" for end in ends) if all(map(math.isfinite, ends)) else DASH
+
+
 def show_p(value: float) -> str:
     """Return a p-value with its sign: "= 0.012", "< 0.001", or a dash where it is undefined."""
     if not math.isfinite(value):
