@@ -37,7 +37,7 @@ from ilqljax.hiring.audit.published import Verdict, check_tables, format_rows, l
 from ilqljax.hiring.audit.ready_table import ID, JOB, SELECTED, WEIGHT, ReadyTable, audit_ready_table, load_ready_table
 from ilqljax.hiring.audit.ready_table import SCORE as SCORED
 from ilqljax.hiring.audit.tables import format_json, list_disagreements, list_tables, show_name, state_lowest
-from ilqljax.hiring.audit.ties import describe_ties
+from ilqljax.hiring.audit.ties import describe_medians, describe_ties
 from ilqljax.hiring.data.prepare import choose_some
 from ilqljax.hiring.edits.operators import OPERATORS
 from ilqljax.hiring.evaluation.headroom import HEADROOM_MATCHERS, HEADROOM_POSTINGS, describe_headroom, list_edits
@@ -241,6 +241,7 @@ def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[R
     facts = [
         ("Candidates", f"{len(ready.table.ids):,}{describe_rows(ready)}, from {source}"),
         ("Assessed by", f"column '{ready.kind}'"),
+        *describe_medians(audit),
         ("Attributes", ", ".join(map(show_name, config.attributes))),
         *describe_strata(audit),
         *([("Weights", WEIGHTED)] if audit["is_weighted"] else []),
@@ -281,6 +282,7 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
             (f"Equal scores{f', {phase}' if rewrites else ''}", describe_ties(ties, len(postings), seed=args.seed))
             for phase, ties in audit["ties"].items()
         ),
+        *describe_medians(audit),
         (
             "Attributes",
             ", ".join(map(show_name, config.attributes)) + " (declared by the data's owner, never inferred)",

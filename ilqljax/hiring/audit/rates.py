@@ -245,6 +245,7 @@ def tabulate_rates(
     return {
         "rows": rows,
         "unknown": {name: _plain_count(values[0]) for name, values in counts.items()},
+        "total": {name: _plain_count(values.sum()) for name, values in counts.items()},
         "reference": names[chosen.reference],
         "compared_with": names[chosen.compared_with],
         "named_reference": reference,

@@ -103,6 +103,9 @@ def suppress(sections: Sequence[dict[str, Any]], *, min_count: int) -> None:
         pool = section["pool"] | {UNKNOWN_CATEGORY: section["n_unknown"]}
         hidden = find_hidden(tables, pool, min_count=min_count, parts=section["parts"], hidden_parts=given)
         hide_cells(section, hidden)
+        for table in tables:
+            if any(0 < table["total"][name] < min_count for name in ("n_people", "n_people_selected")):
+                table["total"] = {}
         hidden_of[section["name"]] = hidden
 
 

@@ -1,7 +1,8 @@
 """Lay out an audit: rates as CSV in the form of Local Law 144's examples, all as JSON, its page's tables and words.
 
 A CSV table has one row a category: its name (one column a part, in an intersection), the number of applicants, the
-number selected, the rate, the impact ratio, and a note. The last row is the unknown, which enters no rate. "Applicants"
+number selected, the rate, the impact ratio, and a note. Below are the unknown, who enter no category's rate, and the
+total of all, the unknown included. "Applicants"
 are assessments: with postings, a person who is on the shortlists of three postings counts three times, and the column
 "Different people" says how many persons these are.
 """
@@ -18,11 +19,13 @@ from ilqljax.data.pages import clean_text, defuse_cell
 from ilqljax.hiring.audit.rates import MIN_PEOPLE, Mark, Row
 from ilqljax.hiring.audit.suppression import HIDDEN, UNKNOWN_CATEGORY
 from ilqljax.hiring.reward.scores import CROSS
+from ilqljax.hiring.statistics import divide
 
 RATE_NAMES = {"shortlisting": "Shortlisting Rate", "selection": "Selection Rate", "scoring": "Scoring Rate"}
 CHOSEN_NAMES = {"shortlisting": "# Shortlisted", "selection": "# Selected", "scoring": "# Above Median"}
 VERBS = {"shortlisting": "Shortlisted", "selection": "Selected", "scoring": "Scored above the median"}
-UNKNOWN_NAME = "Unknown"
+UNKNOWN_NAME, TOTAL_NAME = "Unknown", "Total"
+TOTAL = "total"  # the mark of the row of all
 MARKS = {
     Mark.REFERENCE: "highest rate",
     Mark.PASSED: "0.8 or more",
@@ -30,6 +33,7 @@ MARKS = {
     Mark.INSUFFICIENT: "insufficient data",
     Mark.UNDEFINED: "no ratio",
     UNKNOWN_CATEGORY: "not in the calculation",
+    TOTAL: "unknown included",
 }
 DISAGREEMENTS = {
     "side": "changes sides",
@@ -71,23 +75,31 @@ def _format_csv(section: dict[str, Any], measure: str, table: dict[str, Any]) ->
     writer = csv.writer(buffer, lineterminator="\n")
     counts = ["# of Applicants", CHOSEN_NAMES[measure], RATE_NAMES[measure], "Impact Ratio", "Different people", "Note"]
     writer.writerow([*map(defuse_cell, columns), *counts])
-    parts = section["parts"] | {UNKNOWN_CATEGORY: [UNKNOWN_NAME, *[""] * (len(columns) - 1)]}
+    unknown, total = [UNKNOWN_NAME, *[""] * (len(columns) - 1)], [TOTAL_NAME] * len(columns)
     for row in list_rows(table):
         rate = f"{100 * row['rate']:.1f}%" if math.isfinite(row["rate"]) else ""
         ratio = f"{row['impact_ratio']:.2f}" if math.isfinite(row["impact_ratio"]) else ""
         cells = [row["n_assessed"], row["n_selected"], rate, ratio, row["n_people"], read_mark(row, table)]
-        writer.writerow([*map(defuse_cell, parts[row["category"]]), *cells])
+        parts = section["parts"][row["category"]] if row["category"] else total if row["mark"] == TOTAL else unknown
+        writer.writerow([*map(defuse_cell, parts), *cells])
     if section["n_hidden"]:
         writer.writerow(["Hidden", *[""] * (len(columns) + 4), f"{section['n_hidden']} cells of few people"])
     return buffer.getvalue()
 
 
 def list_rows(table: dict[str, Any]) -> list[Row]:
-    """Return the rows of a table of `rates`, with the unknown as the last one unless it is hidden."""
+    """Return the rows of a table of `rates`, then the unknown and the total of all, unless they are hidden."""
     names = ("rate", "rate_low", "rate_high", "impact_ratio", "ratio_low", "ratio_high", "bound_low", "bound_high")
     undefined = dict.fromkeys(names, math.nan)
     unknown = {"category": UNKNOWN_CATEGORY, "mark": UNKNOWN_CATEGORY} | undefined | table["unknown"]
-    return [*table["rows"], *([unknown] if table["unknown"] else [])]
+    total = undefined | {"category": UNKNOWN_CATEGORY, "mark": TOTAL} | table["total"]
+    total["rate"] = float(divide(total["n_selected"], total["n_assessed"])) if table["total"] else math.nan
+    return [*table["rows"], *([unknown] if table["unknown"] else []), *([total] if table["total"] else [])]
+
+
+def name_row(row: Row) -> str:
+    """Return what the page calls a row of `list_rows`."""
+    return show_name(row["category"]) or (TOTAL_NAME if row["mark"] == TOTAL else UNKNOWN_NAME)
 
 
 def read_mark(row: Row, table: Mapping[str, Any]) -> str:
@@ -176,8 +188,9 @@ def show_interval(low: float, high: float) -> str:
 
 
 def show_percent(value: float, low: float, high: float) -> str:
-    """Return a rate in percent with its interval."""
-    return f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]" if math.isfinite(value) else DASH
+    """Return a rate in percent, with its interval where there is one."""
+    interval = f" [{100 * low:.1f}, {100 * high:.1f}]" if math.isfinite(low) else ""
+    return f"{100 * value:.1f} %{interval}" if math.isfinite(value) else DASH
 
 
 def show_shortfall(row: Mapping[str, Any]) -> str:
