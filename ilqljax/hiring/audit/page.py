@@ -21,6 +21,7 @@ from matplotlib.patches import Patch
 from ilqljax.data.drawings import ALARM, BLUE, FAINT, INK, ORANGE, STYLE, WIDTH, embed, set_tip, shorten
 from ilqljax.data.pages import render_page
 from ilqljax.hiring.audit import tables
+from ilqljax.hiring.audit.filing import list_exclusions
 from ilqljax.hiring.audit.market import AFTER, BEFORE
 from ilqljax.hiring.audit.rates import FOUR_FIFTHS, MIN_PEOPLE
 from ilqljax.hiring.edits.differences import diff_words
@@ -50,10 +51,17 @@ def choose_title(audit: Mapping[str, Any]) -> str:
     return f"Audit of {'shortlists' if audit['top'] else what}"
 
 
-def format_page(audit: Mapping[str, Any], *, facts: Sequence[tuple[str, str]], rewrites: Sequence[Rewrite] = ()) -> str:
+def format_page(
+    audit: Mapping[str, Any],
+    *,
+    facts: Sequence[tuple[str, str]],
+    filing: Sequence[tuple[str, str]] = (),
+    rewrites: Sequence[Rewrite] = (),
+) -> str:
     """Return the report.
 
-    The facts say what was audited and how, as names and values; there is one rewrite a posting of the audit, or none.
+    The facts say what was audited and how, and the filing when and for whom, as names and values; there is one rewrite
+    a posting of the audit, or none.
     """
     name = audit["attributes"][0]["name"]  # one page can show the gains on one attribute
     gains = [row[f"score_{AFTER}"][name] - row[f"score_{BEFORE}"][name] for row in audit["postings"] if rewrites]
@@ -64,6 +72,8 @@ def format_page(audit: Mapping[str, Any], *, facts: Sequence[tuple[str, str]], r
         audit=audit,
         title=choose_title(audit),
         facts=facts,
+        filing=filing,
+        exclusions=list_exclusions(audit),
         findings=tables.state_findings(audit),
         titles=MEASURE_TITLES,
         tables=tables,

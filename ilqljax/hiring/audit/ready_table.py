@@ -77,6 +77,7 @@ class ReadyTable:
     kind: str  # `SCORE` or `SELECTED`
     has_ids: bool
     taken: Taken  # as unknown, by column
+    unused: tuple[str, ...] = ()  # columns of the file
     strata: Strata | None = None  # of the decisions
 
     @property
@@ -169,6 +170,7 @@ def load_ready_table(
         kind=kind,
         has_ids=ID in header,
         taken=taken,
+        unused=tuple(name for name in header if name not in (*columns, *strata, *named, ID, kind, APPLICANTS)),
         strata=make_strata(levels, people) if within else None,
     )
 

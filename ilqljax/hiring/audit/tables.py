@@ -106,7 +106,7 @@ def read_mark(row: Row, table: Mapping[str, Any]) -> str:
     """Return a row's mark in words; where its ratio is not the impact ratio in the row, with that ratio."""
     mark, is_same = row["mark"], table["compared_with"] == table["reference"]
     if mark == Mark.EXCLUDED:
-        return f"{_under(table)}: not in the ratios"
+        return f"{say_share(table)}: not in the ratios"
     if mark == Mark.REFERENCE and table["named_reference"]:
         return "reference"
     if mark == Mark.REFERENCE and not is_same:
@@ -116,7 +116,8 @@ def read_mark(row: Row, table: Mapping[str, Any]) -> str:
     return MARKS[mark]
 
 
-def _under(table: Mapping[str, Any]) -> str:
+def say_share(table: Mapping[str, Any]) -> str:
+    """Return below which share a category enters no ratio."""
     return f"under {100 * table['leave_out_below']:g} % of the data"
 
 
@@ -315,15 +316,16 @@ def _describe_others(table: Mapping[str, Any]) -> str:
     """Say which categories are not compared and why, and what the lowest ratio would be with every one included."""
     few = [row for row in table["rows"] if row["mark"] == Mark.INSUFFICIENT and row["n_people"] < MIN_PEOPLE]
     small = [row for row in table["rows"] if row["mark"] == Mark.EXCLUDED]
-    text = f" Not compared, with fewer than {MIN_PEOPLE} people: {_name_rows(few)}." if few else ""
-    text += f" Left out, {_under(table)}: {_name_rows(small)}." if small else ""
+    text = f" Not compared, with fewer than {MIN_PEOPLE} people: {name_rows(few)}." if few else ""
+    text += f" Left out, {say_share(table)}: {name_rows(small)}." if small else ""
     if not text or not math.isfinite(table["smallest_of_all"]):
         return text
     of_all = f"{show_number(table['smallest_of_all'])}, of {show_name(table['smallest_of_all_category'])}"
     return f"{text} With every category included the lowest ratio would be {of_all}."
 
 
-def _name_rows(rows: Sequence[Row]) -> str:
+def name_rows(rows: Sequence[Row]) -> str:
+    """Return the categories of rows with their numbers of people; of many the first ones."""
     more = f" and {len(rows) - MOST_NAMED:,} more" if len(rows) > MOST_NAMED else ""
     return ", ".join(f"{show_name(row['category'])} ({row['n_people']:,})" for row in rows[:MOST_NAMED]) + more
 
