@@ -24,6 +24,7 @@ from ilqljax.hiring.audit import tables
 from ilqljax.hiring.audit.filing import list_exclusions
 from ilqljax.hiring.audit.market import AFTER, BEFORE
 from ilqljax.hiring.audit.rates import FOUR_FIFTHS, MIN_PEOPLE
+from ilqljax.hiring.audit.summary import VERDICTS, summarize_audit
 from ilqljax.hiring.edits.differences import diff_words
 from ilqljax.hiring.evaluation.record import Rewrite
 
@@ -73,6 +74,8 @@ def format_page(
         title=choose_title(audit),
         facts=facts,
         filing=filing,
+        summary=summarize_audit(audit),
+        verdicts=VERDICTS,
         exclusions=list_exclusions(audit),
         findings=tables.state_findings(audit),
         titles=MEASURE_TITLES,

@@ -200,6 +200,23 @@ def show_shortfall(row: Mapping[str, Any]) -> str:
     return " / ".join(f"{end:,}" for end in ends) if all(map(math.isfinite, ends)) else DASH
 
 
+def show_shortfalls(row: Mapping[str, Any]) -> str:
+    """Return the same as a sentence behind another; "" of a row that is not compared, or lacks nobody."""
+    four_fifths, parity = (row[name] for name in ("shortfall_four_fifths", "shortfall_parity"))
+    if not math.isfinite(parity) or not parity:
+        return ""
+    to_four_fifths = f"{four_fifths:,} more to reach 0.8, " if four_fifths else ""
+    return f" Shortfall: {to_four_fifths}{parity:,} more for equal rates."
+
+
+def show_frequency(p_value: float) -> str:
+    """Return how many shuffles a p-value is, in words: "3 of 100 shuffles"."""
+    if p_value < 0.001:
+        return "fewer than 1 of 1,000 shuffles"
+    n = 100 if p_value >= 0.0095 else 1000
+    return f"{n * p_value:.0f} of {n:,} shuffles"
+
+
 def show_p(value: float) -> str:
     """Return a p-value with its sign: "= 0.012", "< 0.001", or a dash where it is undefined."""
     if not math.isfinite(value):
@@ -275,10 +292,16 @@ def _describe(table: Mapping[str, Any]) -> str:
     if not math.isfinite(table["p_smallest"]):
         return f"{text}.{others}"
     is_low = table["p_smallest_holm"] < SIGNIFICANT
-    raw, adjusted = show_p(table["p_smallest"]), show_p(table["p_smallest_holm"])
     verdict = "lower than chance gives" if is_low else "not clearly lower than by chance"
-    tested = f"under shuffled labels p {raw}; adjusted for the number of comparisons p {adjusted}"
-    return f"{text}; {verdict} ({tested}).{others}"
+    how_often = f"Shuffled labels give one this low in {show_frequency(table['p_smallest'])}"
+    if table["p_smallest"] < SIGNIFICANT and not is_low:
+        how_often += ", which is not rare among so many comparisons"
+    behind = (
+        f"p {show_p(table['p_smallest'])}; adjusted for the number of comparisons p {show_p(table['p_smallest_holm'])}"
+    )
+    if math.isfinite(deviations := find_lowest(table)["standard_deviations"]):
+        behind += f"; {show_number(abs(deviations))} standard deviations"
+    return f"{text}; {verdict}. {how_often} ({behind}).{show_shortfalls(find_lowest(table))}{others}"
 
 
 def _describe_within(audit: Mapping[str, Any], section: Mapping[str, Any], phase: str, measure: str) -> str:
