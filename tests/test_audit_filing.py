@@ -112,3 +112,9 @@ def test_columns_that_were_not_audited_are_named(tmp_path):
     (tmp_path / "t.csv").write_text("\n".join(["id,email,sex,selected", *lines]))
     page = report(tmp_path / "out", "--scores", tmp_path / "t.csv")
     assert re.search("Columns not audited</th><td [^>]*>email</td>", page)
+
+
+def test_nothing_that_is_closed_would_be_lacking_in_the_pdf(tmp_path):
+    """A browser prints a closed box without what is in it."""
+    page = report(tmp_path / "out", "--scores", write_table(tmp_path / "t.csv", SEX, kind="selected"))
+    assert "Tests and chance" in page and not re.search("<details(?! open)", page)
