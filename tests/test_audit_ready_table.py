@@ -22,6 +22,7 @@ def test_the_laws_example_of_sex(tmp_path, kind):
         "Female,76,34,44.7%,0.82,76,0.8 or more",
         "Male,92,50,54.3%,1.00,92,highest rate",
         "Unknown,0,0,,,0,not in the calculation",
+        "Total,168,84,50.0%,,168,unknown included",
     ]
 
 
@@ -37,6 +38,7 @@ def test_the_laws_example_of_race(tmp_path):
         "Native Hawaiian or Pacific Islander,8,5,62.5%,0.97,8,insufficient data",
         "White,40,15,37.5%,0.58,40,0.75 of Black: below 0.8",
         "Unknown,0,0,,,0,not in the calculation",
+        "Total,132,64,48.5%,,132,unknown included",
     ]
 
 

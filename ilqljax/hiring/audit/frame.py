@@ -15,6 +15,7 @@ from ilqljax.hiring.audit.crossed import NO_WEIGHTS, find_influence, number_keys
 from ilqljax.hiring.audit.market import BEFORE, AuditConfig, audit_attributes
 from ilqljax.hiring.audit.rates import JUDGED, LEAVE_OUT_BELOW, MIN_PEOPLE, Mark, Row
 from ilqljax.hiring.audit.strata import add_within, make_strata
+from ilqljax.hiring.audit.ties import describe_medians
 from ilqljax.hiring.postings.posting import Candidate
 from ilqljax.hiring.statistics import weighted_median
 
@@ -66,6 +67,7 @@ class FrameAudit:
         from ilqljax.hiring.audit.page import format_page  # matplotlib takes a second
 
         facts = [("Decisions", f"{self.overall['n_assessed']:,}"), ("People", f"{self.audit['n_candidates']:,}")]
+        facts += describe_medians(self.audit)
         return format_page(self.audit, facts=facts)
 
     def plot(self, attribute: str = "") -> Any:
@@ -177,7 +179,8 @@ def audit_frame(
     options = {"reference": dict(reference), "leave_out_below": leave_out_below, "min_count": min_count}
     config = AuditConfig(tuple(listed), **options, seed=seed)
     measures, medians = {"scoring" if score else "selection": pairs}, {BEFORE: median} if score else {}
-    found = {"medians": medians, "taken_as_unknown": list_values(taken)}
+    n_at_median = {BEFORE: int((values == median).sum())} if score else {}
+    found = {"medians": medians, "n_at_median": n_at_median, "taken_as_unknown": list_values(taken)}
     audit = audit_attributes(table, config, {BEFORE: measures}) | found
     if levels:
         of_row = {name: Column.from_values([*map(_read_category, columns[name])]) for name in levels}

@@ -121,6 +121,7 @@ def audit_attributes(
         "ties": {},
         "n_reached": {},
         "medians": {},
+        "n_at_median": {},
         "taken_as_unknown": {},
         "attributes": sections,
         "not_audited": not_audited,
@@ -200,13 +201,18 @@ def audit_market(
         section, scores[attribute.name] = _audit_lists(attribute, table, lists, config, groups=groups, failed=failed)
         return section
 
+    medians = {name: median_of_members(phase) for name, phase in phases.items()}
     return audit_attributes(table, config, measures, audit_lists) | {
         "n_postings": len(postings),
         "top": config.top,
         "selected": config.n_selected,
         "ties": {name: counts for name, (_, counts) in matched.items()},
         "n_reached": {name: len(np.unique(rows[rows != NOBODY])) for name, rows in lists.items()},
-        "medians": {name: median_of_members(phase) for name, phase in phases.items()},
+        "medians": medians,
+        "n_at_median": {
+            name: int(((phase.scores == medians[name]) & (phase.indices != NOBODY)).sum())
+            for name, phase in phases.items()
+        },
         "postings": [
             {"id": posting.id, "n_shortlisted": int((lists[BEFORE][g] != NOBODY).sum())}
             | {f"score_{phase}": {name: float(of[phase][g]) for name, of in scores.items()} for phase in lists}

@@ -21,8 +21,10 @@ from matplotlib.patches import Patch
 from ilqljax.data.drawings import ALARM, BLUE, FAINT, INK, ORANGE, STYLE, WIDTH, embed, set_tip, shorten
 from ilqljax.data.pages import render_page
 from ilqljax.hiring.audit import tables
+from ilqljax.hiring.audit.filing import list_exclusions
 from ilqljax.hiring.audit.market import AFTER, BEFORE
 from ilqljax.hiring.audit.rates import FOUR_FIFTHS, MIN_PEOPLE
+from ilqljax.hiring.audit.summary import VERDICTS, summarize_audit
 from ilqljax.hiring.edits.differences import diff_words
 from ilqljax.hiring.evaluation.record import Rewrite
 
@@ -30,7 +32,7 @@ MAX_SHOWN_REWRITES = 45
 MAX_COMPARED_CHARACTERS = 30_000  # the comparison takes time that grows with the square
 MEASURE_TITLES = {
     "shortlisting": "Who gets onto a shortlist",
-    "selection": "Who is selected from it",
+    "selection": "Who is selected",
     "scoring": "Who scores above the median",
 }
 _TAGS = {"same": "span", "removed": "del", "added": "ins"}
@@ -44,10 +46,23 @@ _BARS = {phase: {"edgecolor": colour, "linewidth": 1, "facecolor": colour} for p
 _BARS["before"] |= {"facecolor": "white", "hatch": "////"}
 
 
-def format_page(audit: Mapping[str, Any], *, facts: Sequence[tuple[str, str]], rewrites: Sequence[Rewrite] = ()) -> str:
+def choose_title(audit: Mapping[str, Any]) -> str:
+    """Return the page's title: what was audited are shortlists, or a table of scores or of selections."""
+    what = "scores" if audit["medians"] else "selections"
+    return f"Audit of {'shortlists' if audit['top'] else what}"
+
+
+def format_page(
+    audit: Mapping[str, Any],
+    *,
+    facts: Sequence[tuple[str, str]],
+    filing: Sequence[tuple[str, str]] = (),
+    rewrites: Sequence[Rewrite] = (),
+) -> str:
     """Return the report.
 
-    The facts say what was audited and how, as names and values; there is one rewrite a posting of the audit, or none.
+    The facts say what was audited and how, and the filing when and for whom, as names and values; there is one rewrite
+    a posting of the audit, or none.
     """
     name = audit["attributes"][0]["name"]  # one page can show the gains on one attribute
     gains = [row[f"score_{AFTER}"][name] - row[f"score_{BEFORE}"][name] for row in audit["postings"] if rewrites]
@@ -56,7 +71,12 @@ def format_page(audit: Mapping[str, Any], *, facts: Sequence[tuple[str, str]], r
         __package__,
         "report.html.j2",
         audit=audit,
+        title=choose_title(audit),
         facts=facts,
+        filing=filing,
+        summary=summarize_audit(audit),
+        verdicts=VERDICTS,
+        exclusions=list_exclusions(audit),
         findings=tables.state_findings(audit),
         titles=MEASURE_TITLES,
         tables=tables,

@@ -34,11 +34,12 @@ from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_ca
 from ilqljax.hiring.audit.columns import Bins, bin_columns, choose_attributes, parse_bins
 from ilqljax.hiring.audit.decisions import ID, JOB, SELECTED, WEIGHT
 from ilqljax.hiring.audit.decisions import SCORE as SCORED
+from ilqljax.hiring.audit.filing import STATED, add_filing_arguments, describe_filing, read_filing
 from ilqljax.hiring.audit.market import AuditConfig, audit_market, choose_score
 from ilqljax.hiring.audit.published import Verdict, check_tables, format_rows, load_published, summarize
 from ilqljax.hiring.audit.ready_table import ReadyTable, audit_ready_table, load_ready_table
 from ilqljax.hiring.audit.tables import format_json, list_disagreements, list_tables, show_name, state_lowest
-from ilqljax.hiring.audit.ties import describe_ties
+from ilqljax.hiring.audit.ties import describe_medians, describe_ties
 from ilqljax.hiring.data.prepare import choose_some
 from ilqljax.hiring.edits.operators import OPERATORS
 from ilqljax.hiring.evaluation.headroom import HEADROOM_MATCHERS, HEADROOM_POSTINGS, describe_headroom, list_edits
@@ -123,6 +124,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--matcher_options", default="", help="the matcher's, such as path=DIR or url=http://..., comma-separated")
     add_options(parser, RewardConfig, SCORE, known={"distance": DISTANCE_NAMES})
     add_options(parser, AuditConfig, LISTS + AUDIT, renamed=RENAMED)
+    add_filing_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -134,12 +136,14 @@ def run(args: argparse.Namespace) -> None:
         return
     check_sources(args)
     check_new_folder(args.out)
+    paths = (args.scores, args.scores_after, args.jobs, args.candidates, args.rewrites)
+    filing = read_filing(args, [path for path in paths if path not in ("", SAMPLE)])
     audit, facts, rewrites = audit_table(args) if args.scores else audit_jobs(args)
-    settings = {name: value for name, value in vars(args).items() if name != "out"}
+    settings = {name: value for name, value in vars(args).items() if name not in ("out", "date", *STATED)}
     texts = {
         **list_tables(audit),
-        "audit.json": format_json({"version": VERSION, "settings": settings, **audit}),
-        "report.html": format_page(audit, facts=facts, rewrites=rewrites),
+        "audit.json": format_json({"version": VERSION, "filing": filing, "settings": settings, **audit}),
+        "report.html": format_page(audit, filing=describe_filing(filing), facts=facts, rewrites=rewrites),
     }
     save_folder(args.out, texts)
     print("\n".join(clean_text(line) for line in [state_lowest(audit), *list_disagreements(audit)]))
@@ -242,10 +246,12 @@ def audit_table(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[R
     facts = [
         ("Candidates", f"{len(ready.table.ids):,}{describe_rows(ready)}, from {source}"),
         ("Assessed by", f"column '{ready.kind}'"),
+        *describe_medians(audit),
         ("Attributes", ", ".join(map(show_name, config.attributes))),
         *describe_strata(audit),
         *([("Weights", WEIGHTED)] if audit["is_weighted"] else []),
         *describe_unknown(audit),
+        *([("Columns not audited", ", ".join(map(show_name, ready.unused)))] if ready.unused else []),
         ("Small cells", describe_hiding(args.min_count)),
     ]
     return audit, facts, []
@@ -282,6 +288,7 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
             (f"Equal scores{f', {phase}' if rewrites else ''}", describe_ties(ties, len(postings), seed=args.seed))
             for phase, ties in audit["ties"].items()
         ),
+        *describe_medians(audit),
         (
             "Attributes",
             ", ".join(map(show_name, config.attributes)) + " (declared by the data's owner, never inferred)",

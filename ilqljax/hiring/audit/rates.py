@@ -56,6 +56,7 @@ from ilqljax.hiring.audit.crossed import (
     sum_shared,
     tally_pairs,
 )
+from ilqljax.hiring.audit.shortfall import measure_gaps
 from ilqljax.hiring.audit.shuffles import draw_totals
 from ilqljax.hiring.proportions import ratio_test
 from ilqljax.hiring.reward.diversity import diversity_score
@@ -222,6 +223,7 @@ def tabulate_rates(
     is_same = chosen.compared_with == chosen.reference
     compared = law if is_same else _compare_categories(tally, judged, chosen.compared_with, seed=seed)
     bounds = bound_ratios(tally, chosen.eligible, chosen.reference)
+    gaps = measure_gaps(selected, assessed, judged, chosen.compared_with)
     rows = [
         {
             "category": category,
@@ -229,6 +231,7 @@ def tabulate_rates(
             **rate_interval(find_influence(tally, numbers == c)).spread("rate"),
             **law[c],
             **{f"compared_{end}": compared[c][key] if judged[c] else np.nan for end, key in _RATIO.items()},
+            **gaps[c],
             "bound_low": float(bounds[0][c]),
             "bound_high": float(bounds[1][c]),
             **null.pick(c).spread("null_ratio"),
@@ -243,6 +246,7 @@ def tabulate_rates(
     return {
         "rows": rows,
         "unknown": {name: _plain_count(values[0]) for name, values in counts.items()},
+        "total": {name: _plain_count(values.sum()) for name, values in counts.items()},
         "reference": names[chosen.reference],
         "compared_with": names[chosen.compared_with],
         "named_reference": reference,

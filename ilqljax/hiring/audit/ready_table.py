@@ -63,6 +63,7 @@ class ReadyTable:
     kind: str  # `SCORE` or `SELECTED`
     has_ids: bool
     taken: Taken  # as unknown, by column
+    unused: tuple[str, ...] = ()  # columns of the file
     strata: Strata | None = None  # of the decisions
 
     @property
@@ -153,6 +154,7 @@ def load_ready_table(
         kind=kind,
         has_ids=ID in header,
         taken=taken,
+        unused=tuple(name for name in header if name not in (*columns, *strata, *named, ID, kind, APPLICANTS)),
         strata=make_strata(levels, people) if within else None,
     )
 
@@ -315,7 +317,8 @@ def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTab
         name: {measure: pair_rows(table.values > medians.get(name, 0.5), people, ready.jobs, table.weights)}
         for name, table in phases.items()
     }
-    found = {"medians": medians, "taken_as_unknown": list_values(ready.taken)}
+    n_at_median = {name: int((phases[name].values == median).sum()) for name, median in medians.items()}
+    found = {"medians": medians, "n_at_median": n_at_median, "taken_as_unknown": list_values(ready.taken)}
     counts = {"n_postings": len(set(ready.jobs)), "n_assessments": len(ready.values)}
     counts["is_weighted"] = bool(len(ready.weights))
     audit = audit_attributes(ready.table, config, pairs) | found | counts

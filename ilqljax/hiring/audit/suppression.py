@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 
 from ilqljax.hiring.audit.rates import JUDGED, Mark
+from ilqljax.hiring.audit.shortfall import GAPS
 
 UNKNOWN_CATEGORY = ""  # the unknown count is a cell like any other
 HIDDEN = "(hidden)"  # in place of a reference
 _OF_REFERENCE = ("impact_ratio", "ratio_low", "ratio_high", "postings_low", "postings_high", "p_independent")
 _OF_REFERENCE += ("bound_low", "bound_high")
-_OF_COMPARED = ("compared_ratio", "compared_low", "compared_high")
+_OF_COMPARED = ("compared_ratio", "compared_low", "compared_high", *GAPS)
 
 
 def find_hidden(
@@ -102,6 +103,9 @@ def suppress(sections: Sequence[dict[str, Any]], *, min_count: int) -> None:
         pool = section["pool"] | {UNKNOWN_CATEGORY: section["n_unknown"]}
         hidden = find_hidden(tables, pool, min_count=min_count, parts=section["parts"], hidden_parts=given)
         hide_cells(section, hidden)
+        for table in tables:
+            if any(0 < table["total"][name] < min_count for name in ("n_people", "n_people_selected")):
+                table["total"] = {}
         hidden_of[section["name"]] = hidden
 
 

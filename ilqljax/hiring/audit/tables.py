@@ -1,7 +1,8 @@
 """Lay out an audit: rates as CSV in the form of Local Law 144's examples, all as JSON, its page's tables and words.
 
 A CSV table has one row a category: its name (one column a part, in an intersection), the number of applicants, the
-number selected, the rate, the impact ratio, and a note. The last row is the unknown, which enters no rate. "Applicants"
+number selected, the rate, the impact ratio, and a note. Below are the unknown, who enter no category's rate, and the
+total of all, the unknown included. "Applicants"
 are assessments: with postings, a person who is on the shortlists of three postings counts three times, and the column
 "Different people" says how many persons these are.
 """
@@ -18,11 +19,13 @@ from ilqljax.data.pages import clean_text, defuse_cell
 from ilqljax.hiring.audit.rates import MIN_PEOPLE, Mark, Row
 from ilqljax.hiring.audit.suppression import HIDDEN, UNKNOWN_CATEGORY
 from ilqljax.hiring.reward.scores import CROSS
+from ilqljax.hiring.statistics import divide
 
 RATE_NAMES = {"shortlisting": "Shortlisting Rate", "selection": "Selection Rate", "scoring": "Scoring Rate"}
 CHOSEN_NAMES = {"shortlisting": "# Shortlisted", "selection": "# Selected", "scoring": "# Above Median"}
 VERBS = {"shortlisting": "Shortlisted", "selection": "Selected", "scoring": "Scored above the median"}
-UNKNOWN_NAME = "Unknown"
+UNKNOWN_NAME, TOTAL_NAME = "Unknown", "Total"
+TOTAL = "total"  # the mark of the row of all
 MARKS = {
     Mark.REFERENCE: "highest rate",
     Mark.PASSED: "0.8 or more",
@@ -30,6 +33,7 @@ MARKS = {
     Mark.INSUFFICIENT: "insufficient data",
     Mark.UNDEFINED: "no ratio",
     UNKNOWN_CATEGORY: "not in the calculation",
+    TOTAL: "unknown included",
 }
 DISAGREEMENTS = {
     "side": "changes sides",
@@ -71,30 +75,38 @@ def _format_csv(section: dict[str, Any], measure: str, table: dict[str, Any]) ->
     writer = csv.writer(buffer, lineterminator="\n")
     counts = ["# of Applicants", CHOSEN_NAMES[measure], RATE_NAMES[measure], "Impact Ratio", "Different people", "Note"]
     writer.writerow([*map(defuse_cell, columns), *counts])
-    parts = section["parts"] | {UNKNOWN_CATEGORY: [UNKNOWN_NAME, *[""] * (len(columns) - 1)]}
+    unknown, total = [UNKNOWN_NAME, *[""] * (len(columns) - 1)], [TOTAL_NAME] * len(columns)
     for row in list_rows(table):
         rate = f"{100 * row['rate']:.1f}%" if math.isfinite(row["rate"]) else ""
         ratio = f"{row['impact_ratio']:.2f}" if math.isfinite(row["impact_ratio"]) else ""
         cells = [row["n_assessed"], row["n_selected"], rate, ratio, row["n_people"], read_mark(row, table)]
-        writer.writerow([*map(defuse_cell, parts[row["category"]]), *cells])
+        parts = section["parts"][row["category"]] if row["category"] else total if row["mark"] == TOTAL else unknown
+        writer.writerow([*map(defuse_cell, parts), *cells])
     if section["n_hidden"]:
         writer.writerow(["Hidden", *[""] * (len(columns) + 4), f"{section['n_hidden']} cells of few people"])
     return buffer.getvalue()
 
 
 def list_rows(table: dict[str, Any]) -> list[Row]:
-    """Return the rows of a table of `rates`, with the unknown as the last one unless it is hidden."""
+    """Return the rows of a table of `rates`, then the unknown and the total of all, unless they are hidden."""
     names = ("rate", "rate_low", "rate_high", "impact_ratio", "ratio_low", "ratio_high", "bound_low", "bound_high")
     undefined = dict.fromkeys(names, math.nan)
     unknown = {"category": UNKNOWN_CATEGORY, "mark": UNKNOWN_CATEGORY} | undefined | table["unknown"]
-    return [*table["rows"], *([unknown] if table["unknown"] else [])]
+    total = undefined | {"category": UNKNOWN_CATEGORY, "mark": TOTAL} | table["total"]
+    total["rate"] = float(divide(total["n_selected"], total["n_assessed"])) if table["total"] else math.nan
+    return [*table["rows"], *([unknown] if table["unknown"] else []), *([total] if table["total"] else [])]
+
+
+def name_row(row: Row) -> str:
+    """Return what the page calls a row of `list_rows`."""
+    return show_name(row["category"]) or (TOTAL_NAME if row["mark"] == TOTAL else UNKNOWN_NAME)
 
 
 def read_mark(row: Row, table: Mapping[str, Any]) -> str:
     """Return a row's mark in words; where its ratio is not the impact ratio in the row, with that ratio."""
     mark, is_same = row["mark"], table["compared_with"] == table["reference"]
     if mark == Mark.EXCLUDED:
-        return f"{_under(table)}: not in the ratios"
+        return f"{say_share(table)}: not in the ratios"
     if mark == Mark.REFERENCE and table["named_reference"]:
         return "reference"
     if mark == Mark.REFERENCE and not is_same:
@@ -104,7 +116,8 @@ def read_mark(row: Row, table: Mapping[str, Any]) -> str:
     return MARKS[mark]
 
 
-def _under(table: Mapping[str, Any]) -> str:
+def say_share(table: Mapping[str, Any]) -> str:
+    """Return below which share a category enters no ratio."""
     return f"under {100 * table['leave_out_below']:g} % of the data"
 
 
@@ -176,8 +189,32 @@ def show_interval(low: float, high: float) -> str:
 
 
 def show_percent(value: float, low: float, high: float) -> str:
-    """Return a rate in percent with its interval."""
-    return f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]" if math.isfinite(value) else DASH
+    """Return a rate in percent, with its interval where there is one."""
+    interval = f" [{100 * low:.1f}, {100 * high:.1f}]" if math.isfinite(low) else ""
+    return f"{100 * value:.1f} %{interval}" if math.isfinite(value) else DASH
+
+
+def show_shortfall(row: Mapping[str, Any]) -> str:
+    """Return how many further selections bring a row's ratio to 0.8, and to 1; a dash where it is not compared."""
+    ends = [row.get(name, math.nan) for name in ("shortfall_four_fifths", "shortfall_parity")]
+    return " / ".join(f"{end:,}" for end in ends) if all(map(math.isfinite, ends)) else DASH
+
+
+def show_shortfalls(row: Mapping[str, Any]) -> str:
+    """Return the same as a sentence behind another; "" of a row that is not compared, or lacks nobody."""
+    four_fifths, parity = (row[name] for name in ("shortfall_four_fifths", "shortfall_parity"))
+    if not math.isfinite(parity) or not parity:
+        return ""
+    to_four_fifths = f"{four_fifths:,} more to reach 0.8, " if four_fifths else ""
+    return f" Shortfall: {to_four_fifths}{parity:,} more for equal rates."
+
+
+def show_frequency(p_value: float) -> str:
+    """Return how many shuffles a p-value is, in words: "3 of 100 shuffles"."""
+    if p_value < 0.001:
+        return "fewer than 1 of 1,000 shuffles"
+    n = 100 if p_value >= 0.0095 else 1000
+    return f"{n * p_value:.0f} of {n:,} shuffles"
 
 
 def show_p(value: float) -> str:
@@ -255,10 +292,16 @@ def _describe(table: Mapping[str, Any]) -> str:
     if not math.isfinite(table["p_smallest"]):
         return f"{text}.{others}"
     is_low = table["p_smallest_holm"] < SIGNIFICANT
-    raw, adjusted = show_p(table["p_smallest"]), show_p(table["p_smallest_holm"])
     verdict = "lower than chance gives" if is_low else "not clearly lower than by chance"
-    tested = f"under shuffled labels p {raw}; adjusted for the number of comparisons p {adjusted}"
-    return f"{text}; {verdict} ({tested}).{others}"
+    how_often = f"Shuffled labels give one this low in {show_frequency(table['p_smallest'])}"
+    if table["p_smallest"] < SIGNIFICANT and not is_low:
+        how_often += ", which is not rare among so many comparisons"
+    behind = (
+        f"p {show_p(table['p_smallest'])}; adjusted for the number of comparisons p {show_p(table['p_smallest_holm'])}"
+    )
+    if math.isfinite(deviations := find_lowest(table)["standard_deviations"]):
+        behind += f"; {show_number(abs(deviations))} standard deviations"
+    return f"{text}; {verdict}. {how_often} ({behind}).{show_shortfalls(find_lowest(table))}{others}"
 
 
 def _describe_within(audit: Mapping[str, Any], section: Mapping[str, Any], phase: str, measure: str) -> str:
@@ -296,15 +339,16 @@ def _describe_others(table: Mapping[str, Any]) -> str:
     """Say which categories are not compared and why, and what the lowest ratio would be with every one included."""
     few = [row for row in table["rows"] if row["mark"] == Mark.INSUFFICIENT and row["n_people"] < MIN_PEOPLE]
     small = [row for row in table["rows"] if row["mark"] == Mark.EXCLUDED]
-    text = f" Not compared, with fewer than {MIN_PEOPLE} people: {_name_rows(few)}." if few else ""
-    text += f" Left out, {_under(table)}: {_name_rows(small)}." if small else ""
+    text = f" Not compared, with fewer than {MIN_PEOPLE} people: {name_rows(few)}." if few else ""
+    text += f" Left out, {say_share(table)}: {name_rows(small)}." if small else ""
     if not text or not math.isfinite(table["smallest_of_all"]):
         return text
     of_all = f"{show_number(table['smallest_of_all'])}, of {show_name(table['smallest_of_all_category'])}"
     return f"{text} With every category included the lowest ratio would be {of_all}."
 
 
-def _name_rows(rows: Sequence[Row]) -> str:
+def name_rows(rows: Sequence[Row]) -> str:
+    """Return the categories of rows with their numbers of people; of many the first ones."""
     more = f" and {len(rows) - MOST_NAMED:,} more" if len(rows) > MOST_NAMED else ""
     return ", ".join(f"{show_name(row['category'])} ({row['n_people']:,})" for row in rows[:MOST_NAMED]) + more
 

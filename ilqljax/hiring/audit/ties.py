@@ -7,7 +7,9 @@ the candidates' ids, and from nothing else, so a posting and its unchanged rewri
 """
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +65,19 @@ def match_shortlists(
         "empty": (indices == NOBODY).all(axis=1),
     }
     return Matches(indices, scores), {name: int(values.sum()) for name, values in counts.items()}
+
+
+def describe_medians(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say which score is the one to be above, and how many scores equal it; a name and a value a phase."""
+    said = f"{'weighted ' if audit['is_weighted'] else ''}median of all scores"
+    return [
+        (
+            f"Above the median{f', {phase}' if len(audit['phases']) > 1 else ''}",
+            f"strictly above {median:.6g}, the {said}; {audit['n_at_median'][phase]:,} scores equal it: not above",
+        )
+        for phase, median in audit["medians"].items()
+        if math.isfinite(median)
+    ]
 
 
 def _find_all(matcher: Matcher, text: str, k: int) -> Matches:
