@@ -79,9 +79,9 @@ def draw_intervals(rows: Mapping[str, Mapping[str, tuple[float, float, float]]],
 
 
 def shorten(text: str, most: int = 44) -> str:
-    """Return the text in one line, cut to a length, with an ellipsis where something was cut."""
-    text = " ".join(clean_text(text).split())
-    return text if len(text) <= most else text[: most - 1] + "…"
+    """Return the text in one line, cut to a length; of a long one the middle, for often names differ at their ends."""
+    text, end = " ".join(clean_text(text).split()), most // 4
+    return text if len(text) <= most else f"{text[: most - 1 - end]}…{text[-end:]}"
 
 
 def set_tip(words: str, *artists: Artist) -> None:

@@ -38,12 +38,15 @@ MEASURE_TITLES = {
 _TAGS = {"same": "span", "removed": "del", "added": "ins"}
 
 MOST_RATIO = 2.0
+MOST_TENTHS = 8  # of a drawing's width that can all be labelled
+SHARES_WIDTH = 1.45  # of a drawing of shares, over its longest bar: the rest is for numbers
 COLOURS = {"before": ORANGE, "after": BLUE}
 _MARKS = {phase: {"color": colour, "linestyle": "none", "markeredgewidth": 2} for phase, colour in COLOURS.items()}
 _MARKS["before"] |= {"marker": "o", "markersize": 9, "markerfacecolor": "white"}
 _MARKS["after"] |= {"marker": "D", "markersize": 6}
 _BARS = {phase: {"edgecolor": colour, "linewidth": 1, "facecolor": colour} for phase, colour in COLOURS.items()}
 _BARS["before"] |= {"facecolor": "white", "hatch": "////"}
+_TINT = {"color": ALARM, "alpha": 0.1, "linewidth": 0}
 
 
 def choose_title(audit: Mapping[str, Any]) -> str:
@@ -125,22 +128,24 @@ def draw_ratios(rows_by_phase: dict[str, Sequence[dict[str, Any]]], *, title: st
 
 @matplotlib.style.context(STYLE)
 def plot_ratios(rows_by_phase: dict[str, Sequence[dict[str, Any]]]) -> Axes:
-    """Draw each category's impact ratio with its interval, before and after, the line at 0.8 and the one at 1."""
+    """Draw each category's impact ratio and interval, before and after, lines at 0.8 and 1, and a tint below 0.8."""
     ratios = {
         phase: {row["category"]: row for row in rows if math.isfinite(row["impact_ratio"])}
         for phase, rows in rows_by_phase.items()
     }
     categories = [row["category"] for row in next(iter(rows_by_phase.values()))]
-    ends = [row["ratio_high"] for rows in rows_by_phase.values() for row in rows] + [1.15]
-    most = min(MOST_RATIO, max(end for end in ends if math.isfinite(end)))
-    axes, places = _make_axes(categories, list(ratios), most=most, letters=44)
-    axes.axvline(1.0, color=FAINT, linewidth=1)
-    axes.axvline(FOUR_FIFTHS, color=ALARM, linewidth=1, dashes=(5, 3))
-    axes.set_xticks([tick for tick in (0.0, 0.5, FOUR_FIFTHS, 1.0, 1.5, 2.0) if tick <= most])
+    least, most, ticks = _choose_axis([row for of_phase in ratios.values() for row in of_phase.values()])
+    axes, places = _make_axes(categories, list(ratios), ends=(least, most), letters=44)
+    lines = [y for (category, phase), y in places.items() if category in ratios[phase]]  # and none through the names
+    axes.barh(lines, FOUR_FIFTHS - least, height=1.0, left=least, **_TINT)
+    for ratio, look in ((1.0, {"color": FAINT}), (FOUR_FIFTHS, {"color": ALARM, "linestyle": (0, (5, 3))})):
+        axes.vlines([ratio] * len(lines), [y - 0.5 for y in lines], [y + 0.5 for y in lines], linewidth=1, **look)
+    axes.set_xticks(ticks)
     axes.xaxis.set_major_formatter("{x:g}")
     for (category, phase), y in places.items():
         if category not in ratios[phase]:
-            axes.text(0.0, y, f"{phase}: no ratio (see the table)", color=FAINT, va="center")
+            when = f"{phase}: " if len(ratios) > 1 else ""
+            axes.text(least, y, f"{when}no ratio (see the table)", color=FAINT, va="center")
             continue
         ratio, low, high = (ratios[phase][category][name] for name in ("impact_ratio", "ratio_low", "ratio_high"))
         words, error, x = f"{tables.show_name(category)}, {phase}: {ratio:.2f}", None, min(ratio, most)
@@ -154,12 +159,31 @@ def plot_ratios(rows_by_phase: dict[str, Sequence[dict[str, Any]]]) -> Axes:
     return _finish(axes, [Line2D([], [], label=phase, **_MARKS[phase]) for phase in ratios if len(ratios) > 1])
 
 
+def _choose_axis(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float, list[float]]:
+    """Return where an axis of ratios begins and ends, and its ticks, among which are always 0.8 and 1.
+
+    It begins and ends at a tenth, where the intervals do, and takes in 0.7 to 1.1.
+    """
+    names = ("impact_ratio", "ratio_low", "ratio_high")
+    found = [row[name] for row in rows for name in names if math.isfinite(row[name])]
+    least = math.floor(round(10 * min([*found, 0.7]), 6))
+    most = math.ceil(round(10 * min(MOST_RATIO, max([*found, 1.1])), 6))
+    step = 1 if most - least <= MOST_TENTHS else 2
+    return least / 10, most / 10, [tenth / 10 for tenth in range(least, most + 1) if tenth % step == 0]
+
+
 @matplotlib.style.context(STYLE)
 def draw_composition(rows: Sequence[dict[str, Any]], *, phases: Sequence[str], title: str) -> Markup:
-    """Draw each category's share of the shortlists as bars, and its target as a tall tick."""
+    """Return `plot_composition` as an element of a page."""
+    return embed(plot_composition(rows, phases=phases).figure, title)
+
+
+@matplotlib.style.context(STYLE)
+def plot_composition(rows: Sequence[dict[str, Any]], *, phases: Sequence[str]) -> Axes:
+    """Draw each category's share of the shortlists as bars, its target as a tall tick, and both as numbers beside."""
     values = [row[name] for row in rows for name in ("target", *phases)]
-    most = max([value for value in values if math.isfinite(value)], default=1.0) or 1.0
-    axes, places = _make_axes([row["category"] for row in rows], phases, most=1.25 * most, letters=30)
+    right = SHARES_WIDTH * (max([value for value in values if math.isfinite(value)], default=1.0) or 1.0)
+    axes, places = _make_axes([row["category"] for row in rows], phases, ends=(0.0, right), letters=30)
     axes.set_axis_off()
     for row in rows:
         ys = [places[row["category"], phase] for phase in phases]
@@ -167,15 +191,15 @@ def draw_composition(rows: Sequence[dict[str, Any]], *, phases: Sequence[str], t
             if math.isfinite(row[phase]):
                 bars = axes.barh([y], [row[phase]], height=0.75, **_BARS[phase])
                 set_tip(f"{tables.show_name(row['category'])}, {phase}: {100 * row[phase]:.1f} %", *bars)
-                axes.text(1.25 * most, y, f"{100 * row[phase]:.1f} %", ha="right", va="center")
+                axes.text(right, y, f"{100 * row[phase]:.1f} %", ha="right", va="center")
         if math.isfinite(row["target"]):
             text = f"target {100 * row['target']:.1f} %"
-            axes.text(1.25 * most, ys[0] - 1, text, ha="right", va="center", color=FAINT)
+            axes.text(right, ys[0] - 1, text, ha="right", va="center", color=FAINT)
             axes.plot([row["target"]] * 2, [ys[0] - 0.6, ys[-1] + 0.5], color=INK, linewidth=2.5)
     names = phases if len(phases) > 1 else ["shortlists as they are"]
     target = {"marker": "|", "markersize": 14, "markeredgewidth": 2.5, "linestyle": "none"}
     bars = [Patch(label=name, **_BARS[phase]) for name, phase in zip(names, phases, strict=True)]
-    return _embed(axes, title, [*bars, Line2D([], [], label="target", color=INK, **target)])
+    return _finish(axes, [*bars, Line2D([], [], label="target", color=INK, **target)])
 
 
 @matplotlib.style.context(STYLE)
@@ -189,21 +213,21 @@ def draw_gains(gains: Sequence[float], failed: Sequence[bool], *, title: str) ->
     axes.bar(range(len(order)), [gains[i] for i in order], color=faces, **look)
     axes.axhline(0.0, color=INK, linewidth=1)
     axes.set(xlim=(0, n), xticks=[], ylabel="gain", xlabel="postings, best to worst")
-    return _embed(axes, title)
+    return embed(_finish(axes).figure, title)
 
 
 def _make_axes(
-    categories: Sequence[str], phases: Sequence[str], *, most: float, letters: int
+    categories: Sequence[str], phases: Sequence[str], *, ends: tuple[float, float], letters: int
 ) -> tuple[Axes, dict[tuple[str, str], float]]:
-    """Return axes from 0 to `most` with the categories' names, and how many lines down each one's phases stand."""
+    """Return axes between the ends with the categories' names, and how many lines down each one's phases stand."""
     n = 1 + len(phases)
     figure = Figure(figsize=(WIDTH / 72, 0.8 + 0.21 * n * len(categories)), layout="constrained")
     axes = figure.subplots()
-    axes.set(xlim=(0.0, most), ylim=(n * len(categories), 0.0))
+    axes.set(xlim=ends, ylim=(n * len(categories), 0.0))
     axes.yaxis.set_visible(False)
     axes.spines[["left", "right", "top"]].set_visible(False)
     for i, category in enumerate(categories):
-        axes.text(0.0, n * i + 0.5, shorten(category, letters), weight="bold", va="center")
+        axes.text(ends[0], n * i + 0.5, shorten(category, letters), weight="bold", va="center")
     return axes, {(c, phase): n * i + 1.5 + j for i, c in enumerate(categories) for j, phase in enumerate(phases)}
 
 
@@ -214,7 +238,3 @@ def _finish(axes: Axes, handles: Sequence[Artist] = ()) -> Axes:
     if handles:
         axes.figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False)
     return axes
-
-
-def _embed(axes: Axes, title: str, handles: Sequence[Artist] = ()) -> Markup:
-    return embed(_finish(axes, handles).figure, title)
