@@ -190,6 +190,22 @@ def test_page_fits_its_screen_and_asks_for_nothing_in_chromium(report, tmp_path,
         assert list_requests(browser) == [report.absolute().as_uri()]
 
 
+@pytest.mark.skipif(bool(chromium.find_missing()), reason=chromium.find_missing() or "Chromium is there")
+def test_no_table_is_cut_at_the_edge_of_a_printed_page(report, tmp_path):
+    with chromium.open_browser(tmp_path, width=700, height=1000) as browser:  # A4 less its margins
+        browser.open(report)
+        chromium.send(
+            f"{browser.url}/goog/cdp/execute", {"cmd": "Emulation.setEmulatedMedia", "params": {"media": "print"}}
+        )
+        assert browser.run("return matchMedia('print').matches")
+        cut = browser.run(
+            "return [...document.querySelectorAll('.wide, .wide *')].filter(e => e.getBoundingClientRect().right >"
+            " 1 + Math.min(document.documentElement.clientWidth, e.closest('.wide').getBoundingClientRect().right))"
+            ".map(e => e.tagName + e.textContent.slice(0, 80))"
+        )
+        assert cut == []
+
+
 def list_requests(browser) -> list[str]:
     events = [json.loads(entry["message"])["message"] for entry in browser.logs("performance")]
     sent = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
