@@ -1,5 +1,8 @@
 """Audits of data frames: the numbers are those of the engine, and what is no frame is refused."""
 
+import importlib.metadata
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 
@@ -117,6 +120,8 @@ def test_scores_are_compared_with_the_median_of_all():
 def test_the_page_and_the_plot_are_those_of_the_audit(audited):
     page = audited.to_html()
     assert page.startswith("<!DOCTYPE html>") and "0.82" in page
+    assert f">{datetime.now(UTC).date().isoformat()}</td>" in page
+    assert f">ilqljax {importlib.metadata.version('ilqljax')}</td>" in page
     axes = audited.plot("sex").axes[0]
     assert [text.get_text() for text in axes.texts] == ["Female", "Male"] and 0.8 in axes.get_xticks()
     with pytest.raises(UserError, match=r"'age' has no row\. \['sex'\] have"):

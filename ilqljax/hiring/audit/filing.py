@@ -46,7 +46,7 @@ def read_filing(args: argparse.Namespace, paths: Sequence[str]) -> dict[str, Any
         raise UserError(f"--date {args.date}: is no date. Write year, month and day, as 2026-11-30.") from None
     return {
         "date": day.isoformat(),
-        "version": importlib.metadata.version("ilqljax"),
+        "version": read_version(),
         **{name: getattr(args, name) for name in STATED},
         "inputs": [{"path": path, "sha256": hash_input(Path(path))} for path in paths],
     }
@@ -65,11 +65,21 @@ def describe_filing(filing: Mapping[str, Any]) -> list[tuple[str, str]]:
     missing = [name for name in STATED if not filing[name] and name != "left_out"]
     return [
         *((title, filing[name]) for name, (title, _) in STATED.items() if filing[name]),
-        ("Date of the audit", filing["date"]),
-        ("Made with", f"ilqljax {filing['version']}"),
+        *describe_making(filing["date"], filing["version"]),
         *((f"SHA-256 of {of['path']}", of["sha256"]) for of in filing["inputs"]),
         *([("Not stated", ", ".join(STATED[name][0].lower() for name in missing))] if missing else []),
     ]
+
+
+def describe_making(day: str = "", version: str = "") -> list[tuple[str, str]]:
+    """Return when and with which version an audit was made, today and with this one if they are left out."""
+    day = day or datetime.now(UTC).date().isoformat()
+    return [("Date of the audit", day), ("Made with", f"ilqljax {version or read_version()}")]
+
+
+def read_version() -> str:
+    """Return this package's version."""
+    return importlib.metadata.version("ilqljax")
 
 
 def list_exclusions(audit: Mapping[str, Any]) -> list[Exclusion]:

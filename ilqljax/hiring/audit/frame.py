@@ -12,6 +12,7 @@ from ilqljax.hiring.attributes import AttributeTable, Column
 from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_values, warn_of_unknown
 from ilqljax.hiring.audit.columns import Bins, bin_columns, check_edges
 from ilqljax.hiring.audit.crossed import NO_WEIGHTS, find_influence, number_keys, pair_rows, rate_interval, tally_pairs
+from ilqljax.hiring.audit.filing import describe_making
 from ilqljax.hiring.audit.market import BEFORE, AuditConfig, audit_attributes
 from ilqljax.hiring.audit.rates import JUDGED, LEAVE_OUT_BELOW, MIN_PEOPLE, Mark, Row
 from ilqljax.hiring.audit.strata import add_within, make_strata
@@ -63,12 +64,12 @@ class FrameAudit:
         return found
 
     def to_html(self) -> str:
-        """Return the page that `ilqljax audit` writes, which loads nothing."""
+        """Return the page that `ilqljax audit` writes, which loads nothing, with today's date and the version."""
         from ilqljax.hiring.audit.page import format_page  # matplotlib takes a second
 
         facts = [("Decisions", f"{self.overall['n_assessed']:,}"), ("People", f"{self.audit['n_candidates']:,}")]
         facts += describe_medians(self.audit)
-        return format_page(self.audit, facts=facts)
+        return format_page(self.audit, facts=facts, filing=describe_making())
 
     def plot(self, attribute: str = "") -> Any:
         """Return a matplotlib figure of an attribute's impact ratios with intervals, of the first one if none is named.
