@@ -114,7 +114,7 @@ def test_finding_is_printed_in_a_sentence(tmp_path, capsys):
     assert first.startswith(
         "The lowest impact ratio is 0.50 [0.35, 0.69], of f (below four fifths) (sex, selection rate;"
     )
-    assert first.endswith("adjusted, p < 0.001).") and "report.html" in second
+    assert first.endswith("): lower than chance gives.") and "report.html" in second
     run("--scores", tmp_path / "s.csv", "--attributes", "region", out=tmp_path / "other")
     assert capsys.readouterr().out.startswith("No two categories of 30 people or more could be compared.\n")
 

@@ -9,7 +9,7 @@ from ilqljax.cli import run_command
 from ilqljax.hiring.audit.market import AuditConfig
 from ilqljax.hiring.audit.ready_table import audit_ready_table, load_ready_table
 from ilqljax.hiring.audit.summary import summarize_audit
-from ilqljax.hiring.audit.tables import show_frequency, state_findings
+from ilqljax.hiring.audit.tables import show_frequency, state_findings, state_lowest
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,14 @@ def test_findings_say_how_often_chance_gives_it_with_the_numbers_behind(tmp_path
         "lower than chance gives. Shuffled labels give one this low in fewer than 1 of 1,000 shuffles (p <" in sentence
     )
     assert "6.17 standard deviations)." in sentence
+
+
+def test_the_printed_line_and_the_diversity_sentence_have_no_bare_p_value(tmp_path):
+    result = audit(write_table(tmp_path / "t.csv", [("f", 400, 80), ("m", 400, 160)], kind="selected"))
+    assert state_lowest(result).endswith("(sex, selection rate): lower than chance gives.")
+    scores = {"before": -18.6, "floor": -5.8, "before_p": 0.002}
+    sentence = state_findings(result | {"attributes": [result["attributes"][0] | {"scores": scores}]})["sex"][-1]
+    assert sentence.endswith("chance gives -5.8 (shuffled labels give one this low in 2 of 1,000 shuffles).")
 
 
 def test_frequencies_of_p_values():

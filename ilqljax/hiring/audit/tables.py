@@ -267,9 +267,8 @@ def state_lowest(audit: Mapping[str, Any]) -> str:
         return f"No two categories of {MIN_PEOPLE} people or more could be compared."
     name, measure, table = min(found, key=lambda of: find_lowest(of[-1])["compared_ratio"])
     rate, when = RATE_NAMES[measure].lower(), f", {phase}" if len(audit["phases"]) > 1 else ""
-    p_value = f"; under shuffled labels, adjusted, p {show_p(table['p_smallest_holm'])}"
-    p_value = p_value if math.isfinite(table["p_smallest_holm"]) else ""
-    return f"The lowest impact ratio is {_describe_lowest(table)} ({show_name(name)}, {rate}{when}{p_value})."
+    verdict = f": {_judge(table)}" if math.isfinite(table["p_smallest_holm"]) else ""
+    return f"The lowest impact ratio is {_describe_lowest(table)} ({show_name(name)}, {rate}{when}){verdict}."
 
 
 def _describe_lowest(table: Mapping[str, Any]) -> str:
@@ -291,17 +290,20 @@ def _describe(table: Mapping[str, Any]) -> str:
     text = f"the lowest impact ratio is {lowest}"
     if not math.isfinite(table["p_smallest"]):
         return f"{text}.{others}"
-    is_low = table["p_smallest_holm"] < SIGNIFICANT
-    verdict = "lower than chance gives" if is_low else "not clearly lower than by chance"
     how_often = f"Shuffled labels give one this low in {show_frequency(table['p_smallest'])}"
-    if table["p_smallest"] < SIGNIFICANT and not is_low:
+    if table["p_smallest"] < SIGNIFICANT <= table["p_smallest_holm"]:
         how_often += ", which is not rare among so many comparisons"
     behind = (
         f"p {show_p(table['p_smallest'])}; adjusted for the number of comparisons p {show_p(table['p_smallest_holm'])}"
     )
     if math.isfinite(deviations := find_lowest(table)["standard_deviations"]):
         behind += f"; {show_number(abs(deviations))} standard deviations"
-    return f"{text}; {verdict}. {how_often} ({behind}).{show_shortfalls(find_lowest(table))}{others}"
+    return f"{text}; {_judge(table)}. {how_often} ({behind}).{show_shortfalls(find_lowest(table))}{others}"
+
+
+def _judge(table: Mapping[str, Any]) -> str:
+    """Say whether the lowest ratio is lower than chance gives, with all comparisons counted."""
+    return "lower than chance gives" if table["p_smallest_holm"] < SIGNIFICANT else "not clearly lower than by chance"
 
 
 def _describe_within(audit: Mapping[str, Any], section: Mapping[str, Any], phase: str, measure: str) -> str:
@@ -354,10 +356,9 @@ def name_rows(rows: Sequence[Row]) -> str:
 
 
 def _describe_scores(scores: Mapping[str, Any], last: str) -> str:
-    text = (
-        f"a shortlist's mean score is {scores['before']:.1f} where chance gives {scores['floor']:.1f}"
-        f" (p {show_p(scores['before_p'])} under shuffled labels)"
-    )
+    text = f"a shortlist's mean score is {scores['before']:.1f} where chance gives {scores['floor']:.1f}"
+    if math.isfinite(scores["before_p"]):
+        text += f" (shuffled labels give one this low in {show_frequency(scores['before_p'])})"
     if "guarded_gain" not in scores:
         return text + "."
     low, high = scores["guarded_gain_low"], scores["guarded_gain_high"]
