@@ -112,9 +112,9 @@ def test_finding_is_printed_in_a_sentence(tmp_path, capsys):
     run("--scores", tmp_path / "s.csv", "--attributes", "sex", out=tmp_path / "out")
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith(
-        "The lowest impact ratio is 0.50 [0.35, 0.69], of f (below four fifths) (sex, selection rate;"
+        "The lowest impact ratio is 0.50 [0.35, 0.69], of f (below four fifths) (sex, selection rate)"
     )
-    assert first.endswith("): lower than chance gives.") and "report.html" in second
+    assert first.endswith(": lower than chance gives.") and "report.html" in second
     run("--scores", tmp_path / "s.csv", "--attributes", "region", out=tmp_path / "other")
     assert capsys.readouterr().out.startswith("No two categories of 30 people or more could be compared.\n")
 
