@@ -35,6 +35,7 @@ def test_categories_with_slashes_keep_their_columns_and_are_hidden_with_their_pa
         "White",
         "White",
         "Unknown",
+        "Total",
         "Hidden",
     ]
     assert "African" not in format_json(hidden)

@@ -26,7 +26,8 @@ def list_commands():
     texts = [page.read_text(encoding="utf-8") for page in (*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md")]
     blocks = [block for text in texts for block in re.findall(r"```\n(.*?)```", text, re.S)]
     calls = {}
-    for line in "\n".join(blocks).replace("python -m ilqljax.train", "ilqljax train").splitlines():
+    text = re.sub(r"\\\n\s*", "", "\n".join(blocks).replace("python -m ilqljax.train", "ilqljax train"))
+    for line in text.splitlines():
         if found := re.search(r"(?:^|&& |[A-Z]=\S+ )ilqljax ([a-z].*)", line.strip()):
             calls[shlex.join(shlex.split(found[1].rstrip("&"), comments=True))] = None
     return [call for call in calls if "configs/mine.py" not in call]

@@ -1,4 +1,4 @@
-"""Sample rewrites of a run's training postings, as further offline data of the next run, or of several runs in rounds.
+"""Sample rewrites of a run's training postings, as data of the next run, or of several in rounds.
 
     ilqljax data sample --run runs/workable-... --out samples.jsonl --n 4
     ilqljax train --config configs/workable.py --config.data.rewrites_path=samples.jsonl
