@@ -93,3 +93,11 @@ def test_table_of_many_rows_keeps_few_bytes_a_row(tmp_path, monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak / n < 400
+
+
+@pytest.mark.parametrize("rows", ["", "F,0,0\n"])
+def test_counts_of_nobody_are_refused_in_one_line(tmp_path, rows):
+    path = tmp_path / "counts.csv"
+    path.write_text("sex,applicants,selected\n" + rows)
+    with pytest.raises(UserError, match="holds 0 candidates"):
+        load_ready_table(path, attributes=["sex"])

@@ -87,7 +87,7 @@ def read_decisions(
 
 
 def _join(parts: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts) if parts else np.empty(0)
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
 def _split_blocks(
