@@ -78,7 +78,7 @@ def read_decisions(
         n_decisions += len(found)
     every = np.arange(n_decisions)
     return Decisions(
-        cells={name: Column(list(of), _join(codes[name])) for name, of in numberings.items()},
+        cells={name: Column(list(of), _join(codes[name], np.int64)) for name, of in numberings.items()},
         values=_join(values),
         people=Column(list(ids), _join(people)) if people else Column(list(map(str, every.tolist())), every),
         weights=_join(weights),
@@ -86,8 +86,8 @@ def read_decisions(
     )
 
 
-def _join(parts: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts) if parts else np.empty(0, np.int64)
+def _join(parts: list[np.ndarray], dtype: type = np.float64) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.empty(0, dtype)
 
 
 def _split_blocks(
