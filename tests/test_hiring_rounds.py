@@ -217,3 +217,27 @@ def test_wrong_options_are_refused(world, tmp_path, options, message):
 def test_options_of_rounds_need_rounds():
     with pytest.raises(UserError, match="are options of rounds"):
         run_command(["data", "sample", "--run", "r", "--out", "x.jsonl", "--keep", "improved"])
+
+
+@pytest.mark.slow
+def test_two_real_rounds_repeat_to_the_last_digit(tmp_path, monkeypatch):
+    from ilqljax.train import train
+    from tests.small_runs import make_config
+
+    # So small a model writes nothing true; what the guardrails refuse is not what this is about.
+    monkeypatch.setattr("ilqljax.hiring.proposals.check_rewrite", lambda *args, **options: [])
+    config = make_config(tmp_path, "first")
+    config.pretrain.total_steps = 120  # enough that a sample ends
+    config.decode.max_new_tokens = 64
+    config.evaluator.max_postings = 2
+    train(config)
+    options = RoundsConfig(rounds=2, n=4, pretrain_steps=6, train_steps=4)
+    folders = [tmp_path / name for name in ("a", "b")]
+    first, second = (
+        run_rounds(tmp_path / "first", folder, options, train=train, decoding={"temperature": 0.5})
+        for folder in folders
+    )
+    assert first[0]["kept"] > 0 and first[1]["rows"] >= first[0]["rows"]
+    assert first == second and list_files(folders[0]) == list_files(folders[1])
+    results = [(folder / "round-2/run/results.json").read_bytes() for folder in folders]
+    assert results[0] == results[1]

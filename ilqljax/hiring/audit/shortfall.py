@@ -21,7 +21,6 @@ from jaxtyping import Bool, Num
 from ilqljax.data.types import Array
 
 GAPS = ("shortfall_four_fifths", "shortfall_parity", "standard_deviations")
-TWO_DEVIATIONS = 2.0
 
 
 def measure_gaps(
