@@ -1,7 +1,11 @@
 """The guide's snippets are the example's text, and the example runs and does what the guide says."""
 
 import importlib.util
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,7 +95,11 @@ def test_a_game_of_guesses_is_opened_by_the_agent_and_ends_when_found_or_spent()
 
 @pytest.mark.slow
 def test_what_fit_chooses_for_the_game_of_guesses_beats_its_data():
-    scores = load_guess().run(steps=800, n_played=128)
+    code = "import guess, json; print(json.dumps(guess.run(steps=800, n_played=128)))"
+    # As at a terminal: on one device, and compiled as it should be.
+    environment = os.environ | {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "PYTHONPATH": str(ROOT)}
+    options = {"cwd": EXAMPLE.parent, "env": environment, "check": True, "text": True, "stdout": subprocess.PIPE}
+    scores = json.loads(subprocess.run([sys.executable, "-c", code], **options).stdout)
     assert list(scores) == ["data", "bc", "ilql", "halving"]
     assert all(-10.0 <= score <= -1.0 for score in scores.values()) and scores["halving"] > scores["data"]
     assert scores["ilql"] > scores["data"] + 0.5  # by 1.2, 1.5 and 1.5 with seeds 0, 1 and 2
