@@ -166,6 +166,15 @@ def test_small_cells_are_hidden_in_every_file(tmp_path):
     assert (tmp_path / "out" / "selection_sex_before.csv").read_text().endswith("Hidden,,,,,,3 cells of few people\n")
 
 
+def test_page_is_written_where_the_unknown_are_hidden(tmp_path):
+    """Its template looked for their number, and the program ended in a traceback."""
+    lines = ["sex,selected"] + ["f,1", "f,0"] * 50 + ["m,1", "m,0"] * 40 + [",1", ",0"] * 2
+    (tmp_path / "s.csv").write_text("\n".join(lines))
+    run("--scores", tmp_path / "s.csv", "--min_count", 10, out=tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "a hidden number of 184 candidates" in page and "Whoever the unknown are" not in page.split("<h2")[1]
+
+
 def test_groups_of_postings_have_their_own_target(data, tmp_path):
     shares = "; ".join(f"{group}: female=0.5, male=0.5" for group in ["*", "nursing"])
     arguments = [*jobs_arguments(data), "--attributes", "gender", "--target", "group", "--shares", shares]
