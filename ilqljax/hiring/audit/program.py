@@ -51,7 +51,8 @@ from ilqljax.hiring.postings.sources import SAMPLE, has_candidates, load_market
 from ilqljax.hiring.reward.distances import DISTANCE_NAMES
 from ilqljax.hiring.reward.scores import RewardConfig
 
-VERSION = 1
+VERSION = 1  # of audit.json, which `audit.schema.json` describes
+SCHEMA = f"urn:ilqljax:audit:{VERSION}"
 MOST_PRINTED = 10
 WEIGHTED = (
     "counts are sums of weights, and rates are weighted; intervals are of effective counts, as many independent people "
@@ -142,7 +143,9 @@ def run(args: argparse.Namespace) -> None:
     settings = {name: value for name, value in vars(args).items() if name not in ("out", "date", *STATED)}
     texts = {
         **list_tables(audit),
-        "audit.json": format_json({"version": VERSION, "filing": filing, "settings": settings, **audit}),
+        "audit.json": format_json(
+            {"$schema": SCHEMA, "version": VERSION, "filing": filing, "settings": settings, **audit}
+        ),
         "report.html": format_page(audit, filing=describe_filing(filing), facts=facts, rewrites=rewrites),
     }
     save_folder(args.out, texts)
