@@ -200,5 +200,13 @@ def test_weights_with_jobs_or_strata_are_refused(tmp_path):
         .replace(",0\n", ",1,0\n")
     )
     ready = load_ready_table(path, attributes=["sex"], names={"weight": "w"}, within=["job"])
-    with pytest.raises(UserError, match="neither with --job_column nor with --within"):
+    with pytest.raises(UserError, match="does not go with --within: the intervals and tests over strata are of whole"):
         audit_ready_table(ready, AuditConfig(("sex",)))
+
+
+@pytest.mark.parametrize("option", ["--within", "--job_column"])
+def test_weights_with_jobs_or_strata_are_refused_before_a_table_is_read(tmp_path, option):
+    """A table of many rows was read first, and refused then; where there is none at all, nobody has read it."""
+    given = ["--scores", str(tmp_path / "nowhere.csv"), "--weight_column", "w", option, "job"]
+    with pytest.raises(UserError, match=f"--weight_column does not go with {option}.*too narrow for sums of weights"):
+        run_command(["audit", *given, "--out", str(tmp_path / "out")])

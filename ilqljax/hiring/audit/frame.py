@@ -141,7 +141,10 @@ def audit_frame(
     levels = [within] if isinstance(within, str) else list(within)
     check_type(str, advice, **{f"within[{i}]": name for i, name in enumerate(levels)})
     if weight and (posting or levels):
-        raise UserError(f"{weight=} goes neither with a posting nor with strata. Drop one of the two.")
+        raise UserError(
+            f"{weight=} goes neither with a posting nor with strata: their intervals and tests are of whole numbers of "
+            "people, and would be too narrow for sums of weights. Drop one of the two."
+        )
     named = [name for name in (*listed, score, selected, posting, person, weight) if name]
     columns = read_columns(frame, [*named, *(name for name in levels if name not in (posting, person))])
     if score:

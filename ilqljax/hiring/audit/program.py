@@ -37,7 +37,7 @@ from ilqljax.hiring.audit.decisions import SCORE as SCORED
 from ilqljax.hiring.audit.filing import STATED, add_filing_arguments, describe_filing, read_filing
 from ilqljax.hiring.audit.market import AuditConfig, audit_market, choose_score
 from ilqljax.hiring.audit.published import Verdict, check_tables, format_rows, load_published, summarize
-from ilqljax.hiring.audit.ready_table import ReadyTable, audit_ready_table, load_ready_table
+from ilqljax.hiring.audit.ready_table import ReadyTable, audit_ready_table, check_weights, load_ready_table
 from ilqljax.hiring.audit.tables import format_json, list_disagreements, list_tables, show_name, state_lowest
 from ilqljax.hiring.audit.ties import describe_medians, describe_ties
 from ilqljax.hiring.data.prepare import choose_some
@@ -190,6 +190,7 @@ def check_sources(args: argparse.Namespace) -> None:
         raise UserError("--scores_after is compared with --scores: give both.")
     if args.within and not args.scores:
         raise UserError("--within names columns of a ready table: give --scores too.")
+    check_weights(bool(args.weight_column), by_job=bool(args.job_column), by_stratum=bool(args.within))
     if args.scores and (args.rewrites or args.candidates):
         raise UserError("--scores is a ready table: leave out --candidates and --rewrites, or give --jobs instead.")
 

@@ -299,6 +299,17 @@ def _decode(attribute: Attribute) -> np.ndarray:
     return np.array([*map(fold_spelling, attribute.categories), ""])[attribute.codes]  # code -1 is the last: unknown
 
 
+def check_weights(is_weighted: bool, *, by_job: bool, by_stratum: bool) -> None:
+    """Refuse weights together with jobs or strata, whose errors are those of counts."""
+    if is_weighted and (by_job or by_stratum):
+        option, what = ("--within", "strata") if by_stratum else ("--job_column", "jobs")
+        raise UserError(
+            f"--weight_column does not go with {option}: the intervals and tests over {what} are of whole numbers of "
+            f"people, and would be too narrow for sums of weights. Drop one of the two; to keep the weights, audit the "
+            f"rows of each of the {what} as a table of its own."
+        )
+
+
 def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTable | None = None) -> dict[str, Any]:
     """Return the audit of a ready table (`market.audit_attributes`).
 
@@ -309,8 +320,7 @@ def audit_ready_table(ready: ReadyTable, config: AuditConfig, *, after: ReadyTab
     phases = {BEFORE: ready} | ({AFTER: match_tables(ready, after)} if after else {})
     is_score = ready.kind == SCORE
     medians = {name: weighted_median(table.values, table.weights) for name, table in phases.items() if is_score}
-    if len(ready.weights) and (ready.jobs or ready.strata):
-        raise UserError("--weight_column goes neither with --job_column nor with --within. Drop one of the two.")
+    check_weights(bool(len(ready.weights)), by_job=bool(ready.jobs), by_stratum=bool(ready.strata))
     measure = "scoring" if is_score else "selection"
     people = ready.people if ready.has_repeats or ready.jobs else ()
     pairs = {
