@@ -16,6 +16,7 @@ from ilqljax.errors import UserError
 
 LEVEL = 0.95  # of every interval
 MIN_DEFINED_SHARE = 0.95  # of the resamples; with fewer, an interval is undefined rather than made of the lucky ones
+EMPTY = 1e-9  # a narrower interval, of values of 1, has no width but rounding
 DRAWS_PER_BLOCK = 1 << 22  # bounds the memory of simulations
 
 
@@ -37,6 +38,14 @@ class Estimate(NamedTuple):
     def pick(self, index: int) -> "Estimate":
         """Return one of many estimates."""
         return Estimate(*(float(part[index]) for part in self))
+
+    def drop_empty(self) -> "Estimate":
+        """Return one estimate, without its interval if that has no width.
+
+        Resamples of clusters that are all alike are all alike, which says nothing of other clusters.
+        """
+        is_empty = self.high - self.low <= EMPTY * max(1.0, abs(self.value))
+        return self._replace(low=np.nan, high=np.nan) if is_empty else self
 
 
 UNDEFINED = Estimate(np.nan, np.nan, np.nan)

@@ -13,9 +13,10 @@ Where nobody or everybody of a category is selected, its influences are all 0 or
 as the number of its clusters allows. There, and in a ready table, whose people are independent, the interval is the
 score interval of two shares (`proportions`). Unless each row is another person's, it is of effective counts: as many
 independent trials as give the rate the variance that it has, or as many as there are clusters of the scarcer kind where
-the rate is 0 or 1. Without postings that number is made smaller by (z / t)^2, for the variance is itself estimated from
-the people (Korn and Graubard 1998). With weights, too, it is of effective counts, at most as many as people; a rate of
-0 or 1 is then of (sum w)^2 / sum w^2 people (Kish 1965).
+the rate is 0 or 1. A rate that is nearly so, for fewer than five people or postings have a selected pair or one that is
+not, is taken for no surer than that. Without postings that number is made smaller by (z / t)^2, for the variance is
+itself estimated from the people (Korn and Graubard 1998). With weights, too, it is of effective counts, at most as many
+as people; a rate of 0 or 1 is then of (sum w)^2 / sum w^2 people (Kish 1965).
 
 A pair is one of a posting and a candidate:
 
@@ -45,6 +46,7 @@ from ilqljax.hiring.statistics import LEVEL, UNDEFINED, Estimate, divide, wilson
 
 NO_REFERENCE = -1
 NO_WEIGHTS = np.empty(0)
+FEW_CLUSTERS = 5  # people or postings whose influences are too few to say how much others vary
 
 
 class Pairs(NamedTuple):
@@ -128,6 +130,8 @@ class Influence(NamedTuple):
     rate: float
     members: Bool[Array, " N"]  # who is of the set and was assessed at all: only these are clusters
     n_even: float  # people of equal weight whose mean is as certain (Kish 1965): (sum w)^2 / sum w^2, of each one's w
+    n_selected: int = 0  # people with a selected pair or, if they are fewer, postings
+    n_lacking: int = 0  # likewise, with a pair that is not selected
 
 
 class Tally(NamedTuple):
@@ -172,12 +176,24 @@ def find_influence(tally: Tally, chosen: Bool[Array, " C"]) -> Influence:
     each = tally.candidate_assessed[members]
     assessed, selected = each.sum().item(), tally.candidate_selected[members].sum().item()
     rate, n_even = float(divide(selected, assessed)), float(divide(assessed**2, (each.astype(float) ** 2).sum()))
+    n_selected, n_lacking = _count_clusters(tally, members, chosen)
     if not selected:
         none = np.full(len(tally.posting_selected), np.nan), np.zeros(len(members))
         return Influence(np.nan, *none, assessed, 0, rate, members, n_even)
     by_candidate = np.where(members, tally.candidate_selected - rate * tally.candidate_assessed, 0.0) / selected
     by_posting = (tally.posting_selected[:, chosen] - rate * tally.posting_assessed[:, chosen]).sum(axis=1) / selected
-    return Influence(float(np.log(rate)), by_posting, by_candidate, assessed, selected, rate, members, n_even)
+    sums = assessed, selected, rate, members, n_even, n_selected, n_lacking
+    return Influence(float(np.log(rate)), by_posting, by_candidate, *sums)
+
+
+def _count_clusters(tally: Tally, members: Bool[Array, " N"], chosen: Bool[Array, " C"]) -> tuple[int, int]:
+    """Return how many people (or postings, if fewer) have a selected pair, and one that is not; 0 of a table."""
+    if not len(tally.posting_selected):
+        return 0, 0
+    people = tally.candidate_selected[members], tally.candidate_assessed[members]
+    postings = (of[:, chosen].sum(axis=1) for of in (tally.posting_selected, tally.posting_assessed))
+    found = [((some > 0).sum(), (some < of).sum()) for some, of in (people, tuple(postings))]
+    return tuple(int(min(of)) for of in zip(*found, strict=True))
 
 
 def crossed_ratio(a: Influence, b: Influence) -> tuple[Estimate, float]:
@@ -195,9 +211,29 @@ def crossed_ratio(a: Influence, b: Influence) -> tuple[Estimate, float]:
         return ratio_interval(*counts)._replace(value=value), ratio_test(*counts)[0]
     pairs = _pair_variance(a) + _pair_variance(b)
     error, freedom = _combine(a.postings - b.postings, a.candidates - b.candidates, pairs, members=members)
-    if error > 0 and freedom > 0:
-        p_value = float(2 * scipy.stats.t.sf(abs(a.log_rate - b.log_rate) / error, df=freedom))
-    return _interval(value, np.log(value) if value > 0 else np.nan, error, freedom), p_value
+    if not (error > 0 and freedom > 0):
+        return _interval(value, np.log(value) if value > 0 else np.nan, error, freedom), p_value
+    p_value = float(2 * scipy.stats.t.sf(abs(a.log_rate - b.log_rate) / error, df=freedom))
+    return _widen_near_ends(_interval(value, np.log(value), error, freedom), p_value, a, b)
+
+
+def _widen_near_ends(found: Estimate, p_value: float, a: Influence, b: Influence) -> tuple[Estimate, float]:
+    """Return an interval and a p-value that are no surer than with a rate of 0 or 1 in place of one that is nearly so.
+
+    Where fewer than `FEW_CLUSTERS` people or postings have a selected pair, or one that is not, their influences say
+    little of how much others vary: that end is let out to where it would be with none (score interval).
+    """
+    ends = []
+    for above, below, end in ((a, b, found.high), (b, a, 1 / found.low)):  # b over a has the inverse ends
+        above_size, below_size = (float(min(len(part.postings), part.members.sum())) for part in (above, below))
+        cases = [(0.0, above_size, *_count_effective(below))] if above.n_selected < FEW_CLUSTERS else []
+        cases += [(*_count_effective(above), below_size, below_size)] if below.n_lacking < FEW_CLUSTERS else []
+        for counts in cases:
+            if ratio_test(*counts, ratio=end)[0] >= 1 - LEVEL:
+                end = ratio_interval(*counts).high
+                p_value = max(p_value, ratio_test(*counts)[0] if above.rate < below.rate else 0.0)
+        ends.append(end)
+    return found._replace(low=1 / ends[1], high=ends[0]), p_value
 
 
 def rate_interval(part: Influence) -> Estimate:

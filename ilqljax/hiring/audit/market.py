@@ -275,7 +275,7 @@ def _summarize_scores(
     """Return mean scores with intervals over postings, scores net of the noise floor, and the paired gain."""
     summary = {}
     for name, values in scores.items():
-        summary |= bootstrap_mean(values, seed=seed).spread(name)
+        summary |= bootstrap_mean(values, seed=seed).drop_empty().spread(name)
         summary[f"{name}_net"] = summary[name] - floor
     if AFTER in scores:
         gain = scores[AFTER] - scores[BEFORE]

@@ -83,7 +83,7 @@ def tabulate_ranking(
         for name, values in found.items():
             defined = values[np.isfinite(values)]
             mean = bootstrap_mean(defined, seed=seed, n_resamples=2000) if len(defined) else UNDEFINED
-            measures[phase] |= mean.spread(name)
+            measures[phase] |= mean.drop_empty().spread(name)
     return tabulate_columns(term.attribute.categories, columns), measures
 
 

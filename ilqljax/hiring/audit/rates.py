@@ -275,11 +275,11 @@ def _compare_categories(tally: Tally, eligible: Bool[Array, " C"], reference: in
         versus_rest, p_crossed = crossed_ratio(part, find_influence(tally, numbers != c))
         crossed, resampled, p_value, test = UNDEFINED, UNDEFINED, np.nan, ""
         if reference not in (NO_REFERENCE, c) and eligible[c]:
-            (crossed, p_value), resampled = crossed_ratio(part, parts[reference]), over_postings.pick(c)
+            crossed, p_value = crossed_ratio(part, parts[reference])
+            resampled = over_postings.pick(c).drop_empty()  # it has no width where nobody or everybody is selected
             test = "score, effective counts"
             if assessed.dtype.kind != "f":
                 p_value, test = ratio_test(*(n[i].item() for i in (c, reference) for n in (selected, assessed)))
-            resampled = UNDEFINED if resampled.low == resampled.high else resampled  # nobody or everybody
         rows.append(
             {
                 "impact_ratio": float(over_postings.value[c]),
@@ -336,7 +336,7 @@ def tabulate_changes(
                 "category": category,
                 "reference": attribute.categories[against],
                 **change.spread("change"),
-                **over_postings.pick(c).ends("postings"),
+                **over_postings.pick(c).drop_empty().ends("postings"),
             }
         )
     return rows
