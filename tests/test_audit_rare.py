@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
+from fixed_shortlists import FixedMatcher
 from scipy.sparse import csr_array
 
 from ilqljax.hiring.audit.crossed import Pairs, crossed_ratio, find_influence, tally_pairs
 from ilqljax.hiring.audit.market import AuditConfig, audit_market
 from ilqljax.hiring.evaluation.record import Rewrite
-from ilqljax.hiring.matching.matcher import Matches
 from ilqljax.hiring.postings.posting import Candidate, Posting
 from ilqljax.hiring.proportions import ratio_interval, ratio_test
 
@@ -108,20 +108,6 @@ def test_intervals_cover_near_0_and_1(rates):
     assert np.mean(covered) >= 0.925
 
 
-class Fixed:
-    """Rank people by numbers that a posting's text gives."""
-
-    def __init__(self, n_candidates, score):
-        """Keep what scores a text."""
-        self.n_candidates, self.score = n_candidates, score
-
-    def top_k(self, texts, k):
-        """Return the best."""
-        scores = np.array([self.score(text) for text in texts])
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return Matches(order, np.take_along_axis(scores, order, axis=1))
-
-
 def list_intervals(value, path=""):
     """Yield every interval of an audit: where it is, and its two ends."""
     if isinstance(value, dict):
@@ -151,7 +137,7 @@ def test_no_interval_of_shortlists_lacks_a_width_where_a_group_is_never_or_alway
 
     people = [Candidate(f"c{i}", "x", {"sex": of}) for i, of in enumerate(sex)]
     config = AuditConfig(("sex",), top=12, n_selected=4)
-    found = audit_market(postings, people, config, matcher=Fixed(60, score), rewrites=rewrites)
+    found = audit_market(postings, people, config, matcher=FixedMatcher(60, score), rewrites=rewrites)
     (section,) = found["attributes"]
     gains = [section["scores"].pop(name) for name in list(section["scores"]) if "gain" in name or "null" in name]
     intervals = {where: ends for where, *ends in list_intervals(section)}

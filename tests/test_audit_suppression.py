@@ -99,7 +99,7 @@ def test_hidden_cells_are_gone_from_every_part_of_the_section():
     assert [row["category"] for row in table["rows"]] == [*section["pool"]] == [*section["parts"]] == ["a", "d"]
     assert section["composition"] == section["ranking"] == [{"category": "a"}]
     assert section["changes"]["selection"] == []  # it was a ratio to b
-    assert table["smallest_ratio"] != table["smallest_ratio"]  # it was that of c: undefined now
+    assert section["scores"] == section["lists"] == {}  # which are of every category
     assert section["n_hidden"] == 2
 
 

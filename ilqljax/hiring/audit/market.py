@@ -17,11 +17,12 @@ from ilqljax.hiring.audit.ranking import tabulate_columns, tabulate_ranking
 from ilqljax.hiring.audit.rates import (
     LEAVE_OUT_BELOW,
     adjust_for_many,
+    retest,
     shuffle_scores,
     tabulate_changes,
     tabulate_rates,
 )
-from ilqljax.hiring.audit.suppression import suppress
+from ilqljax.hiring.audit.suppression import merge_hidden, suppress
 from ilqljax.hiring.audit.ties import match_shortlists
 from ilqljax.hiring.evaluation.record import Rewrite, guard_gains
 from ilqljax.hiring.matching.matcher import NOBODY, Matcher, check_selected
@@ -89,7 +90,7 @@ def audit_attributes(
     """Return an audit of rates as plain data: a section an attribute, and places for what only shortlists have.
 
     P-values are adjusted for their number (Holm): a category's over all categories of all attributes of its measure and
-    phase, that of a smallest ratio over all attributes and measures of its phase. Then small cells are hidden.
+    phase, that of a smallest ratio over all attributes and measures of its phase. Small cells are hidden before.
 
     Args:
         table: the candidates' attributes; a `UserError` is raised for one that it lacks.
@@ -103,13 +104,20 @@ def audit_attributes(
     for attribute in (a for a in attributes if a.name not in not_audited):
         beside = audit_lists(attribute)  # first, for it may refuse
         sections.append(_audit_rates(attribute, measures, config) | beside)
+    suppress(sections, min_count=config.min_count)
+    hidden_in = {section["name"]: section for section in sections if section["n_hidden"]}
+    for attribute in (a for a in attributes if a.name in hidden_in):
+        section = hidden_in[attribute.name]
+        merged = merge_hidden(attribute, section)
+        for phase, of_phase in measures.items():
+            for name, pairs in of_phase.items():
+                retest(section["rates"][phase][name], pairs, merged, seed=config.seed)
     for phase in measures if sections else ():
         tables = [table for section in sections for table in section["rates"][phase].values()]
         adjust_for_many(tables, name="p_smallest", adjusted="p_smallest_holm")
         for measure in measures[phase]:
             rows = [row for section in sections for row in section["rates"][phase][measure]["rows"]]
             adjust_for_many(rows, name="p_shuffled", adjusted="p_holm")
-    suppress(sections, min_count=config.min_count)
     return {
         "n_postings": 0,
         "n_candidates": len(table.ids),
@@ -202,7 +210,9 @@ def audit_market(
         return section
 
     medians = {name: median_of_members(phase) for name, phase in phases.items()}
-    return audit_attributes(table, config, measures, audit_lists) | {
+    audit = audit_attributes(table, config, measures, audit_lists)
+    told = {s["name"]: scores[s["name"]] for s in audit["attributes"] if s["scores"]}  # a score is of hidden cells too
+    return audit | {
         "n_postings": len(postings),
         "top": config.top,
         "selected": config.n_selected,
@@ -215,7 +225,7 @@ def audit_market(
         },
         "postings": [
             {"id": posting.id, "n_shortlisted": int((lists[BEFORE][g] != NOBODY).sum())}
-            | {f"score_{phase}": {name: float(of[phase][g]) for name, of in scores.items()} for phase in lists}
+            | {f"score_{phase}": {name: float(of[phase][g]) for name, of in told.items()} for phase in lists}
             | ({"title": posting.title, "guardrail_failures": list(rewrites[g].failed_checks)} if rewrites else {})
             for g, posting in enumerate(postings)
         ],

@@ -67,9 +67,12 @@ def format_page(
     The facts say what was audited and how, and the filing when and for whom, as names and values; there is one rewrite
     a posting of the audit, or none.
     """
-    name = audit["attributes"][0]["name"]  # one page can show the gains on one attribute
-    gains = [row[f"score_{AFTER}"][name] - row[f"score_{BEFORE}"][name] for row in audit["postings"] if rewrites]
-    failed = [bool(rewrite.failed_checks) for rewrite in rewrites]
+    names = [section["name"] for section in audit["attributes"] if section["scores"]]
+    name = next(iter(names), "")  # one page can show the gains on one attribute, of which no cell is hidden
+    gains = [
+        row[f"score_{AFTER}"][name] - row[f"score_{BEFORE}"][name] for row in audit["postings"] if name and rewrites
+    ]
+    failed = [bool(rewrite.failed_checks) for rewrite in rewrites if gains]
     return render_page(
         __package__,
         "report.html.j2",
@@ -87,6 +90,7 @@ def format_page(
         draw_measure=_draw_measure,
         draw_composition=draw_composition,
         gains=gains,
+        gained=name,
         passed=[gain for gain, fail in zip(gains, failed, strict=True) if not fail],
         draw_gains=lambda: draw_gains(gains, failed, title=f"Gain in the score on {name} of every posting"),
         rewrites=[(audit["postings"][i], rewrites[i], gains[i]) for i in _choose_rewrites(gains, failed)],

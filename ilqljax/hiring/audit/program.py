@@ -302,8 +302,8 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
         ("Small cells", describe_hiding(args.min_count)),
         ("Seed", str(args.seed)),
     ]
-    if not rewrites and args.matcher in HEADROOM_MATCHERS:
-        scores = [replace(choose_score(config, name), k=args.top) for name in config.attributes]
+    if not rewrites and args.matcher in HEADROOM_MATCHERS and list_scored(audit, config):
+        scores = [replace(choose_score(config, name), k=args.top) for name in list_scored(audit, config)]
         some = choose_some(postings, HEADROOM_POSTINGS, seed=args.seed)
         edits, groups = list_edits(some, operators=tuple(OPERATORS), seed=args.seed), [p.group for p in some]
         found = describe_headroom(edits, table, scores, matcher=matcher, groups=groups, seed=args.seed)
@@ -435,6 +435,13 @@ def _read_rewrite(row: Mapping, posting: Posting, text: str, *, policy: str, whe
         reasons=tuple(reasons),
         where=where,
     )
+
+
+def list_scored(audit: Mapping[str, Any], config: AuditConfig) -> list[str]:
+    """Return the attributes whose scores are told, for none of their cells is hidden."""
+    return [
+        section["name"] for section in audit["attributes"] if section["scores"] and section["name"] in config.attributes
+    ]
 
 
 def describe_unknown(audit: Mapping[str, Any]) -> Facts:

@@ -90,6 +90,9 @@ class Mark(StrEnum):
 
 
 _RATIO = {"ratio": "impact_ratio", "low": "ratio_low", "high": "ratio_high"}
+_OF_OTHERS = ("versus_rest", "versus_rest_low", "versus_rest_high", "p_crossed")
+_OF_OTHERS += ("null_ratio", "null_ratio_low", "null_ratio_high", "p_shuffled")
+_OF_SMALLEST = ("null_smallest", "null_smallest_low", "null_smallest_high", "p_smallest")
 JUDGED = (Mark.REFERENCE, Mark.PASSED, Mark.BELOW)  # the marks of categories of enough members
 
 
@@ -257,6 +260,32 @@ def tabulate_rates(
         **null.pick(-1).spread("null_smallest"),
         "p_smallest": float(p_values[-1]),
     }
+
+
+def retest(table: dict[str, Any], pairs: Pairs, attribute: Attribute, *, seed: int) -> None:
+    """Compute again what is said of the shown categories, in place, so that it is of the sum of the hidden ones only.
+
+    That is all that labels of others take part in: the rate over everyone else's, and what shuffled labels give. The
+    attribute has the hidden categories as its last one. Where the total is hidden these are left undefined, for they
+    follow from it and give it away.
+    """
+    names = attribute.categories
+    tally, numbers = tally_pairs(pairs, attribute.codes, n_categories=len(names)), np.arange(len(names))
+    mark_of = {row["category"]: row["mark"] for row in table["rows"]}
+    marks = [mark_of.get(name, Mark.UNDEFINED) for name in names]
+    eligible, judged = ~np.isin(marks, (Mark.EXCLUDED, Mark.UNDEFINED)), np.isin(marks, JUDGED)
+    named = names.index(table["named_reference"]) if table["named_reference"] in names else NO_REFERENCE
+    null, p_values = shuffle_labels(tally, eligible=eligible, judged=judged, named=named, seed=seed)
+    assessed, selected = tally.totals()
+    for row in table["rows"]:
+        c = names.index(row["category"])
+        versus_rest, p_crossed = crossed_ratio(*(find_influence(tally, of) for of in (numbers == c, numbers != c)))
+        row |= versus_rest.spread("versus_rest") | {"p_crossed": p_crossed}
+        row |= null.pick(c).spread("null_ratio") | {"p_shuffled": float(p_values[c])}
+        row |= {} if table["total"] else dict.fromkeys(_OF_OTHERS, np.nan)
+    table |= null.pick(-1).spread("null_smallest") | {"p_smallest": float(p_values[-1])}
+    table["smallest_ratio"] = float(ratios_and_smallest(selected, assessed, judged, named=named)[-1])
+    table |= {} if table["total"] else dict.fromkeys(_OF_SMALLEST, np.nan)
 
 
 def _plain_count(value: np.generic) -> int | float:

@@ -35,6 +35,7 @@ from ilqljax.hiring.attributes import UNKNOWN, Attribute, AttributeTable, Column
 from ilqljax.hiring.audit.crossed import crossed_ratio, find_influence, number_keys, pair_rows, tally_pairs
 from ilqljax.hiring.audit.rates import FOUR_FIFTHS, TOLERANCE, Mark, Row, adjust_for_many
 from ilqljax.hiring.audit.shuffles import draw_selected
+from ilqljax.hiring.audit.suppression import merge_hidden
 from ilqljax.hiring.proportions import find_end, ratio_test, score_statistic
 from ilqljax.hiring.reward.scores import select_attribute
 from ilqljax.hiring.statistics import LEVEL, UNDEFINED, Estimate, divide
@@ -205,11 +206,10 @@ def add_within(
     found = []
     for section in audit["attributes"]:
         attribute = select_attribute(table, section["name"])
+        attribute = merge_hidden(attribute, section) if section["n_hidden"] else attribute
         section["within"] = {
             phase: {
-                measure: tabulate_within(
-                    rates, attribute, strata, outcomes[phase], list_strata=not min_count, seed=seed
-                )
+                measure: tabulate_within(rates, attribute, strata, outcomes[phase], min_count=min_count, seed=seed)
                 for measure, rates in of_phase.items()
             }
             for phase, of_phase in section["rates"].items()
@@ -224,10 +224,14 @@ def tabulate_within(
     strata: Strata,
     selected: Bool[Array, " R"],
     *,
-    list_strata: bool,
+    min_count: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Return a row a category that is compared: its pooled and its common ratio, and whether these disagree."""
+    """Return a row a category that is compared: its pooled and its common ratio, and whether these disagree.
+
+    Numbers that would give away fewer than `min_count` people, as of no stratum or of one without the reference, are
+    undefined.
+    """
     reference = rates["compared_with"] or rates["reference"]
     if reference not in attribute.categories:
         return {"reference": reference, "rows": [], "strata": []}
@@ -252,20 +256,25 @@ def tabulate_within(
         ratio, p_value = common_ratio(counts, inflation=inflation)
         totals = [of[:, i].sum() for i in (c, ref) for of in (picked, assessed)]
         pooled = float(divide(divide(*totals[:2]), divide(*totals[2:])))
+        n_compared, n_assessed = int(assessed[has_both, c].sum()), int(assessed[:, c].sum())
+        in_both = np.append(has_both, False)[strata.codes]  # code -1 is the last: no stratum
+        apart = [np.flatnonzero(of & (of_row == i)) for of in (~used, used & ~in_both) for i in (c, ref)]
+        if any(0 < len(np.unique(strata.people[of])) < min_count for of in apart):
+            n_compared = n_assessed = pooled = np.nan
         rows.append(
             {
                 "category": category,
                 "pooled_ratio": pooled,
                 **ratio.spread("ratio"),
                 "n_strata": int(has_both.sum()),
-                "n_compared": int(assessed[has_both, c].sum()),
-                "n_assessed": int(assessed[:, c].sum()),
+                "n_compared": n_compared,
+                "n_assessed": n_assessed,
                 "p_mantel_haenszel": p_value,
                 "p_shuffled": float(p_values[c]),
                 "disagreement": find_disagreement(pooled, ratio.value),
             }
         )
-    listed = _list_strata(attribute, strata, selected, used, shown, ref) if list_strata else []
+    listed = _list_strata(attribute, strata, selected, used, shown, ref) if not min_count else []
     return {"reference": reference, "rows": rows, "strata": listed}
 
 

@@ -9,9 +9,13 @@ measure or phase; it is then hidden everywhere. A reader knows more than what is
 - All these sums together. A cell that they determine, as one that links two groups of hidden cells, takes another with
   it.
 - Ratios: the rate of a hidden reference is a shown rate over its ratio. So nothing is said of ratios to it.
+- The program and its seed: whoever runs it with every split of a hidden sum finds the one that gives the printed
+  digits. So what is shown of others is computed again with the hidden cells as one group (`merge_hidden`,
+  `rates.retest`), and is the same for every split. Diversity scores and measures of whole lists are of every category
+  alone: they go where any is hidden, and shares of the known go where the unknown are.
 
-This is complementary suppression against sums and ratios, not a proof of anonymity: a cell has bounds, and p-values and
-intervals of chance depend on it a little.
+This is complementary suppression against sums, ratios and repetition, not a proof of anonymity: a cell has bounds, and
+whoever declares one attribute of a pair and not the other follows from the pair's cells and the attribute's.
 """
 
 import itertools
@@ -20,11 +24,13 @@ from typing import Any
 
 import numpy as np
 
+from ilqljax.hiring.attributes import UNKNOWN, Attribute
 from ilqljax.hiring.audit.rates import JUDGED, Mark
 from ilqljax.hiring.audit.shortfall import GAPS
 
 UNKNOWN_CATEGORY = ""  # the unknown count is a cell like any other
 HIDDEN = "(hidden)"  # in place of a reference
+MERGED = "\0"  # the name of all hidden categories together, which no file has
 _OF_REFERENCE = ("impact_ratio", "ratio_low", "ratio_high", "postings_low", "postings_high", "p_independent")
 _OF_REFERENCE += ("bound_low", "bound_high")
 _OF_COMPARED = ("compared_ratio", "compared_low", "compared_high", *GAPS)
@@ -45,7 +51,7 @@ def find_hidden(
         pool: candidates by category, "" for the unknown.
         min_count: a cell with fewer people, but not none, is hidden; 0 hides nothing.
         parts: each category's values of the attributes that it combines; of one attribute, the category itself.
-        hidden_parts: for an intersection, the categories already hidden of each attribute that it combines.
+        hidden_parts: for an intersection, what is already hidden of each attribute that it combines.
     """
     cells = {category: [count] for category, count in pool.items()}
     for table in tables:
@@ -54,6 +60,7 @@ def find_hidden(
     hidden = {category for category, counts in cells.items() if any(0 < count < min_count for count in counts)}
     for place, given in enumerate(hidden_parts):
         hidden |= {name for name, values in parts.items() if values[place] in given}
+        hidden |= given & {UNKNOWN_CATEGORY}  # of the pair less those of the other attribute: it follows nearly
     smallest = {category: min((count for count in counts if count), default=0) for category, counts in cells.items()}
     lines = {frozenset(pool)}
     if hidden_parts:
@@ -98,7 +105,7 @@ def suppress(sections: Sequence[dict[str, Any]], *, min_count: int) -> None:
     hidden_of: dict[str, set[str]] = {}
     for section in sections:
         columns = section["columns"]
-        given = [hidden_of.get(name, set()) - {UNKNOWN_CATEGORY} for name in columns] if len(columns) > 1 else []
+        given = [hidden_of.get(name, set()) for name in columns] if len(columns) > 1 else []
         tables = [table for of_phase in section["rates"].values() for table in of_phase.values()]
         pool = section["pool"] | {UNKNOWN_CATEGORY: section["n_unknown"]}
         hidden = find_hidden(tables, pool, min_count=min_count, parts=section["parts"], hidden_parts=given)
@@ -114,13 +121,11 @@ def hide_cells(section: dict[str, Any], hidden: set[str]) -> None:
     section["n_hidden"] = len(hidden)
     tables = [table for of_phase in section["rates"].values() for table in of_phase.values()]
     changes = section["changes"].values()
-    for table in tables:  # whose smallest ratio may be that of a hidden category
-        judged = [row for row in table["rows"] if row["mark"] in (Mark.PASSED, Mark.BELOW)]
-        if judged and min(judged, key=lambda row: row["compared_ratio"])["category"] in hidden:
-            table |= dict.fromkeys(("smallest_ratio", "p_smallest", "p_smallest_holm"), float("nan"))
-        if hidden:
-            _hide_ratios(table, hidden)
-            table |= {"smallest_of_all": float("nan"), "smallest_of_all_category": ""}
+    for table in tables if hidden else ():
+        _hide_ratios(table, hidden)
+        table |= {"smallest_of_all": float("nan"), "smallest_of_all_category": ""}
+    if hidden:
+        section |= {"scores": {}, "lists": {}}
     for compared, key in itertools.product(itertools.chain(tables, *changes), ("reference", "compared_with")):
         if compared.get(key) in hidden - {UNKNOWN_CATEGORY}:
             compared[key] = HIDDEN
@@ -131,7 +136,7 @@ def hide_cells(section: dict[str, Any], hidden: set[str]) -> None:
     for name in ("pool", "parts"):
         section[name] = {category: value for category, value in section[name].items() if category not in hidden}
     if UNKNOWN_CATEGORY in hidden:
-        section["n_unknown"] = None
+        section |= {"n_unknown": None, "composition": [], "ranking": []}
         for table in tables:
             table["unknown"] = {}
             for row in table["rows"]:  # which would give their number away
@@ -148,3 +153,11 @@ def _hide_ratios(table: dict[str, Any], hidden: Collection[str]) -> None:
             row |= dict.fromkeys(_OF_COMPARED, undefined) | {"mark": str(Mark.UNDEFINED)}
     if table["compared_with"] in hidden:
         table |= dict.fromkeys(("smallest_ratio", "p_smallest", "p_smallest_holm"), undefined)
+
+
+def merge_hidden(attribute: Attribute, section: Mapping[str, Any]) -> Attribute:
+    """Return the attribute with all that is hidden of it, the unknown too where they are, as one last category."""
+    shown = tuple(name for name in attribute.categories if name in section["pool"])
+    place = [shown.index(name) if name in shown else len(shown) for name in attribute.categories]
+    place.append(UNKNOWN if section["n_unknown"] is not None else len(shown))  # code -1 is the last
+    return Attribute(attribute.name, (*shown, MERGED), np.array(place)[attribute.codes])

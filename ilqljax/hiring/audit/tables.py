@@ -149,7 +149,7 @@ def show_ranking(
 ) -> list[tuple[str, list[str], list[list[str]]]]:
     """Return skew and exposure of each category, and the measures of whole lists, each beside its value by chance.
 
-    That is two tables, each a caption, a header and rows.
+    That is two tables, each a caption, a header and rows; the second is left out where it would be of hidden cells.
     """
     names: dict[str, str] = {}  # of the columns, with their headers
     for at in (selected, top):
@@ -160,14 +160,14 @@ def show_ranking(
     places = [[show_name(row["category"]), *(show_estimate(row, name) for name in names)] for row in section["ranking"]]
     lists = section["lists"]
     measures = {"min_skew": f"MinSkew@{selected}", "max_skew": f"MaxSkew@{selected}", "ndkl": "NDKL"}
-    whole = [
-        [name, *(show_estimate(lists[phase], key) for phase in phases), show_estimate(lists, f"expected_{key}")]
-        for key, name in measures.items()
-    ]
-    return [
-        ("Places in the lists, mean over postings", ["Category", *names.values()], places),
-        ("Whole lists, mean over postings [95 %]", ["Measure", *phases, "by chance"], whole),
-    ]
+    shown = [("Places in the lists, mean over postings", ["Category", *names.values()], places)]
+    if lists:
+        whole = [
+            [name, *(show_estimate(lists[phase], key) for phase in phases), show_estimate(lists, f"expected_{key}")]
+            for key, name in measures.items()
+        ]
+        shown.append(("Whole lists, mean over postings [95 %]", ["Measure", *phases, "by chance"], whole))
+    return shown
 
 
 def show_estimate(row: Mapping[str, Any], name: str, ends: str = "") -> str:
@@ -192,6 +192,11 @@ def show_percent(value: float, low: float, high: float) -> str:
     """Return a rate in percent, with its interval where there is one."""
     interval = f" [{100 * low:.1f}, {100 * high:.1f}]" if math.isfinite(low) else ""
     return f"{100 * value:.1f} %{interval}" if math.isfinite(value) else DASH
+
+
+def show_part(part: float, whole: float) -> str:
+    """Return two counts, one of which is a part of the other, or a dash."""
+    return f"{part:,} of {whole:,}" if math.isfinite(part) else DASH
 
 
 def show_shortfall(row: Mapping[str, Any]) -> str:
