@@ -3,9 +3,10 @@
     python -m benchmarks.audit_scale                             # a million rows of every form
     python -m benchmarks.audit_scale --rows 100000 scores within
 
-Every table is drawn from a seed: sex, race, 40 jobs of different rates, and women's share of a job going with its rate.
-Each audit is a process of its own, as a user starts it; printed are its processor seconds (all threads, user and
-system), seconds on the clock, and the most memory that it held.
+The forms `frame*` are data frames that `audit_frame` audits. Every table is drawn from a seed: sex, race, 40 jobs of
+different rates, and women's share of a job going with its rate. Each audit is a process of its own, as a user starts
+it; printed are its processor seconds (all threads, user and system), seconds on the clock, and the most memory that
+it held.
 """
 
 import argparse
@@ -34,6 +35,20 @@ OPTIONS = {  # of the command, beside --attributes, by form
     "hidden": ["--min_count", "30"],
     "changes": [],  # scores, before and after
 }
+FRAME = (  # `audit_frame` of a data frame, by form
+    "import sys, pandas\n"
+    "from ilqljax import audit_frame\n"
+    "frame = pandas.read_csv(sys.argv[1], keep_default_na=False)\n"
+    "options = dict(option.split('=') for option in sys.argv[2:])\n"
+    "audit_frame(frame, attributes=['sex', 'race'], selected='selected', **options)\n"
+)
+FRAMES = {
+    "frame": [],
+    "frame_people": ["person=id"],
+    "frame_jobs": ["person=id", "posting=job"],
+    "frame_within": ["person=id", "within=job"],
+}
+FORMS = [*OPTIONS, *FRAMES]
 
 
 def write_table(path: Path, form: str, n_rows: int, *, seed: int) -> None:
@@ -41,7 +56,7 @@ def write_table(path: Path, form: str, n_rows: int, *, seed: int) -> None:
     import pandas
 
     rng = np.random.default_rng(seed)
-    has_repeats = form in ("people", "people_within", "jobs")
+    has_repeats = form in ("people", "people_within", "jobs", "frame_people", "frame_jobs", "frame_within")
     person = np.arange(n_rows) // (ROWS_A_PERSON if has_repeats else 1)
     n_people = int(person[-1]) + 1
     first_job = rng.integers(0, N_JOBS, n_people)
@@ -88,12 +103,12 @@ def measure(command: list[str]) -> tuple[float, float, float]:
 def main() -> None:
     """Print a line a form of table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("forms", nargs="*", default=list(OPTIONS), help=f"some of {', '.join(OPTIONS)}; all if none")
+    parser.add_argument("forms", nargs="*", default=FORMS, help=f"some of {', '.join(FORMS)}; all if none")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    if unknown := set(args.forms) - set(OPTIONS):
-        parser.error(f"unknown form {sorted(unknown)[0]}; known are {', '.join(OPTIONS)}")
+    if unknown := set(args.forms) - set(FORMS):
+        parser.error(f"unknown form {sorted(unknown)[0]}; known are {', '.join(FORMS)}")
     print(f"{args.rows:,} rows, seed {args.seed}\n{'form':<15}{'processor s':>12}{'clock s':>9}{'peak MB':>9}")
     with tempfile.TemporaryDirectory() as folder:
         for form in args.forms:
@@ -103,7 +118,10 @@ def main() -> None:
             if form == "changes":
                 write_table(after := path.with_name("after.csv"), "after", args.rows, seed=args.seed)
                 command += ["--scores_after", str(after)]
-            seconds, clock, megabytes = measure([*command, *OPTIONS[form], "--out", str(out)])
+            command += [*OPTIONS.get(form, ()), "--out", str(out)]
+            if form in FRAMES:
+                command = [sys.executable, "-c", FRAME, str(path), *FRAMES[form]]
+            seconds, clock, megabytes = measure(command)
             path.unlink()
             print(f"{form:<15}{seconds:>12.1f}{clock:>9.1f}{megabytes:>9.0f}", flush=True)
 

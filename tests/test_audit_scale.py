@@ -11,8 +11,10 @@ from ilqljax.hiring.attributes import AttributeTable, Column, cross_codes
 from ilqljax.hiring.audit import decisions, ready_table, shuffles
 from ilqljax.hiring.audit.categories import unify_column, unify_values
 from ilqljax.hiring.audit.crossed import pair_rows, tally_pairs
+from ilqljax.hiring.audit.frame import audit_frame
 from ilqljax.hiring.audit.ready_table import load_ready_table
 from ilqljax.hiring.audit.shuffles import deal_labels, draw_totals
+from ilqljax.hiring.audit.strata import _find_blocks
 from ilqljax.hiring.postings.posting import Candidate
 
 
@@ -101,3 +103,24 @@ def test_counts_of_nobody_are_refused_in_one_line(tmp_path, rows):
     path.write_text("sex,applicants,selected\n" + rows)
     with pytest.raises(UserError, match="holds 0 candidates"):
         load_ready_table(path, attributes=["sex"])
+
+
+def test_people_of_the_same_strata_share_a_number():
+    place, person = np.array([2, 0, 1, 0, 2, 2, 0, 1, 0]), np.array([0, 0, 1, 2, 2, 3, 3, 3, 4])
+    blocks = _find_blocks(place, person, n_people=5)
+    strata = [tuple(sorted(place[person == one].tolist())) for one in range(5)]
+    same = [[one == other for other in strata] for one in strata]
+    assert (blocks[:, None] == blocks[None]).tolist() == same and blocks.tolist() == [0, 1, 0, 2, 3]
+
+
+def test_a_frame_of_many_people_makes_no_object_for_each(monkeypatch):
+    """Every row was a dictionary, and every person a candidate."""
+    monkeypatch.setattr("ilqljax.hiring.audit.frame.audit_attributes", lambda *_: {"attributes": []})
+    n = 20_000
+    texts = {"who": [f"c{i // 2}" for i in range(n)], "sex": [["f", "m", ""][i // 2 % 3] for i in range(n)]}
+    texts |= {"job": [f"j{i % 2}" for i in range(n)], "p": [i % 2 for i in range(n)]}
+    tracemalloc.start()
+    audit_frame(texts, attributes=["sex"], selected="p", person="who", posting="job")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak / n < 250

@@ -1,5 +1,6 @@
 """Audit a data frame from Python: a row a decision, with columns of attributes and of a score or a selection."""
 
+import contextlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -8,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from ilqljax.errors import UserError, check_type, check_whole, find_close
-from ilqljax.hiring.attributes import AttributeTable, Column
-from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_values, warn_of_unknown
-from ilqljax.hiring.audit.columns import Bins, bin_columns, check_edges
-from ilqljax.hiring.audit.crossed import NO_WEIGHTS, find_influence, number_keys, pair_rows, rate_interval, tally_pairs
+from ilqljax.hiring.attributes import AttributeTable, Column, Numbering
+from ilqljax.hiring.audit.categories import UNKNOWN_WORDS, list_values, unify_column, warn_of_unknown
+from ilqljax.hiring.audit.columns import Bins, check_edges
+from ilqljax.hiring.audit.crossed import NO_WEIGHTS, find_influence, pair_rows, rate_interval, tally_pairs
 from ilqljax.hiring.audit.filing import describe_making
 from ilqljax.hiring.audit.market import BEFORE, AuditConfig, audit_attributes
 from ilqljax.hiring.audit.rates import JUDGED, LEAVE_OUT_BELOW, MIN_PEOPLE, Mark, Row
+from ilqljax.hiring.audit.ready_table import bin_table
 from ilqljax.hiring.audit.strata import add_within, make_strata
 from ilqljax.hiring.audit.ties import describe_medians
-from ilqljax.hiring.postings.posting import Candidate
 from ilqljax.hiring.statistics import weighted_median
 
 MISSING = ("None", "nan", "NaT", "<NA>")  # how the values that stand for none are written
@@ -158,28 +159,33 @@ def audit_frame(
         weights = _read_outcome(columns, weight, is_known=lambda x: np.isfinite(x) & (x > 0), wanted=wanted)
     for name in filter(None, (posting, person)):
         _check_keys(columns, name)
-    postings, people = columns.get(posting, []), columns.get(person, range(len(values)))
+    postings, n_rows = columns.get(posting, []), len(values)
+    numbering = Numbering()
+    people = numbering.number(columns.get(person, range(n_rows)))
     words = [unknown] if isinstance(unknown, str) else list(unknown)
     check_type(str, "Give a list of texts.", **{f"unknown[{i}]": word for i, word in enumerate(words)})
-    unified = {name: unify_values([_read_category(value) for value in columns[name]], words) for name in listed}
+    unified = {name: unify_column(_read_categories(columns[name]), words) for name in listed}
     taken = {name: found for name, (_, found) in unified.items() if found}
     warn_of_unknown(taken, where="the frame")
     for name, how in bins.items():
         if not isinstance(how, int):
             check_edges(name, how)
-    binned = bin_columns({name: of for name, (of, _) in unified.items()}, bins)
-    declared: dict[Any, dict[str, str]] = {}
-    for i, who in enumerate(people):
-        own = {name: of[i] for name, of in binned.items()}
-        if declared.setdefault(who, own) != own:
-            raise UserError(f"row {i}: {who!r} is {own}, and was {declared[who]}. A person has one category of each.")
+    binned = bin_table({name: of for name, (of, _) in unified.items()}, bins)
+    _, firsts = np.unique(people, return_index=True)
+    changed = [np.flatnonzero(of.codes != of.codes[firsts[people]])[:1] for of in binned.values()]
+    if rows := np.concatenate(changed).tolist():
+        row = min(rows)
+        own, was = ({name: of.words[of.codes[i]] for name, of in binned.items()} for i in (row, firsts[people[row]]))
+        who = columns[person][row]
+        raise UserError(f"row {row}: {who!r} is {own}, and was {was}. A person has one category of each.")
     median = weighted_median(values, weights) if score else 0.5
-    is_single = not posting and len(declared) == len(values)
+    is_single = not posting and len(firsts) == n_rows
     pairs = pair_rows(values > median, () if is_single else people, postings, weights)
     if posting and pairs.assessed.max() > 1:
-        twice = list(declared)[pairs.assessed.argmax() % len(declared)]
+        twice = list(numbering)[pairs.assessed.argmax() % len(firsts)]
         raise UserError(f"{twice!r} is twice in one posting. Keep one row.")
-    table = AttributeTable.from_candidates(Candidate(str(who), "", own) for who, own in declared.items())
+    own_columns = {name: Column(of.words, of.codes[firsts]) for name, of in binned.items()}
+    table = AttributeTable.from_columns(list(map(str, numbering)), own_columns)
     options = {"reference": dict(reference), "leave_out_below": leave_out_below, "min_count": min_count}
     config = AuditConfig(tuple(listed), **options, seed=seed)
     measures, medians = {"scoring" if score else "selection": pairs}, {BEFORE: median} if score else {}
@@ -187,8 +193,8 @@ def audit_frame(
     found = {"medians": medians, "n_at_median": n_at_median, "taken_as_unknown": list_values(taken)}
     audit = audit_attributes(table, config, {BEFORE: measures}) | found
     if levels:
-        of_row = {name: Column.from_values([*map(_read_category, columns[name])]) for name in levels}
-        strata = make_strata(of_row, number_keys(people))
+        of_row = {name: _read_categories(columns[name]) for name in levels}
+        strata = make_strata(of_row, people)
         add_within(audit, table, strata, {BEFORE: values > median}, min_count=min_count, seed=seed)
     audit |= {
         "n_postings": pairs.selected.shape[0] if posting else 0,
@@ -196,7 +202,7 @@ def audit_frame(
         "is_weighted": bool(weight),
     }
     by_group = [{"attribute": name, **row} for name, rates in _list_tables(audit) for row in rates["rows"]]
-    everyone = tally_pairs(pairs, np.zeros(len(declared), np.int64), n_categories=1)
+    everyone = tally_pairs(pairs, np.zeros(len(firsts), np.int64), n_categories=1)
     whole = find_influence(everyone, np.ones(1, bool))
     overall = {"n_assessed": whole.assessed, "n_selected": whole.selected, **rate_interval(whole).spread("rate")}
     return FrameAudit(overall, by_group, audit)
@@ -213,7 +219,10 @@ def read_columns(frame: Any, wanted: Sequence[str]) -> dict[str, list]:
     if not isinstance(frame, Mapping) and hasattr(frame, "to_dict") and hasattr(frame, "columns"):
         if doubled := [name for name in wanted if list(frame.columns).count(name) > 1]:
             raise UserError(f"The frame has more than one column {doubled[0]!r}. Rename or drop the others.")
-        frame = frame.to_dict("list")
+        if hasattr(frame, "iloc"):  # of pandas, whose `to_dict` looks at every value, of every column
+            frame = {name: frame[name].tolist() if name in wanted else () for name in frame.columns}
+        else:
+            frame = frame.to_dict("list")
     if not isinstance(frame, Mapping):
         advice = "Give a DataFrame, a mapping of columns, or a list of mappings."
         check_type(Iterable, advice, frame=frame)
@@ -234,12 +243,20 @@ def read_columns(frame: Any, wanted: Sequence[str]) -> dict[str, list]:
 
 
 def _read_outcome(columns: Mapping[str, list], name: str, *, is_known: Callable, wanted: str) -> np.ndarray:
-    values = np.array([_read_number(value) for value in columns[name]])
+    values = _read_numbers(columns[name])
     known = is_known(values)
     if not known.all():
         row = known.argmin()
         raise UserError(f"row {row}: {name}={columns[name][row]!r} is not {wanted}. Replace it, or drop the row.")
     return values
+
+
+def _read_numbers(values: list) -> np.ndarray:
+    """Return a column's numbers, NaN for what is none."""
+    if {type(value) for value in values} <= {bool, int, float}:  # of Python, which NumPy reads at once
+        with contextlib.suppress(OverflowError):
+            return np.array(values, float)
+    return np.array([_read_number(value) for value in values])
 
 
 def _read_number(value: Any) -> float:
@@ -251,8 +268,12 @@ def _read_number(value: Any) -> float:
 
 def _check_keys(columns: Mapping[str, list], name: str) -> None:
     for row, key in enumerate(columns[name]):
-        if not isinstance(key, Hashable) or _read_category(key) == "":
+        if not (type(key) is str and key) and (not isinstance(key, Hashable) or _read_category(key) == ""):
             raise UserError(f"row {row}: {name}={key!r} names nothing. Give a text or a number, or drop the row.")
+
+
+def _read_categories(values: list) -> Column:
+    return Column.from_values([value if type(value) is str else _read_category(value) for value in values])
 
 
 def _read_category(value: Any) -> str:

@@ -127,7 +127,7 @@ def load_ready_table(
         return name_place(int(read.places[row]))
 
     unified = {name: unify_column(read.cells[name], unknown) for name in columns}
-    binned = _bin_columns({name: of for name, (of, _) in unified.items()}, bins)
+    binned = bin_table({name: of for name, (of, _) in unified.items()}, bins)
     people = read.people.codes
     firsts = _find_firsts(people, binned, ids=read.people.words, name_row=name_row)
     if JOB in names:
@@ -159,7 +159,7 @@ def load_ready_table(
     )
 
 
-def _bin_columns(columns: Mapping[str, Column], bins: Bins) -> dict[str, Column]:
+def bin_table(columns: Mapping[str, Column], bins: Bins) -> dict[str, Column]:
     """Put columns of numbers in bins; of the others only the different words are looked at."""
     values = {name: column.list_values() if name in bins else column.words for name, column in columns.items()}
     binned = bin_columns(values, bins)

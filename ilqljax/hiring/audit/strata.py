@@ -23,6 +23,7 @@ Worked: 8 of 10 women and 70 of 100 men in job A, 20 of 100 and 1 of 10 in job B
 | A and B |          |          | (8 x 100 + 20 x 10) / 110 over (70 x 10 + 1 x 100) / 110 = 1000 / 800 = 1.25 |
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -170,10 +171,10 @@ def _find_blocks(place: Int[Array, " R"], person: Int[Array, " R"], *, n_people:
         blocks = np.empty(n_people, np.int64)
         blocks[person] = place
         return blocks
-    strata_of: list[list[int]] = [[] for _ in range(n_people)]
-    for one, stratum in zip(person.tolist(), place.tolist(), strict=True):
-        strata_of[one].append(stratum)
-    return number_keys([tuple(sorted(of)) for of in strata_of])
+    order = np.lexsort((place, person))
+    ends = np.searchsorted(person[order], np.arange(n_people + 1)).tolist()
+    own = place[order].astype(np.int64)
+    return number_keys([own[start:end].tobytes() for start, end in itertools.pairwise(ends)])
 
 
 def _cross(place: Array, column: Array, weights: Any, *, shape: tuple[int, int]) -> Int[Array, "K C"]:
