@@ -6,6 +6,7 @@ from ilqljax.cli import run_command
 from ilqljax.data.json_lines import save_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.audit.columns import choose_attributes, find_reason
+from ilqljax.hiring.audit.frame import audit_frame
 from ilqljax.hiring.audit.ready_table import load_ready_table
 
 SECRET = "zzq"  # in every value of a column that must not be shown
@@ -20,6 +21,10 @@ SECRET = "zzq"  # in every value of a column that must not be shown
         ("Candidate ID", ["1", "2"], "personal data"),
         ("Unnamed: 0", ["0", "1"], "personal data"),
         ("", ["0", "1"], "personal data"),
+        *((name, ["a", "b"], "personal data") for name in ("姓名", "Имя", "الاسم", "Prénom", "Vorname", "氏名", "PLZ")),
+        ("Zip code", ["10001", "10002"], "personal data"),
+        ("born", ["1990-01-31", "1971-12-01"], "dates"),
+        ("geboren", ["31.1.1990", "01.12.71", ""], "dates"),
         ("contact", ["a@b.c", "a@b.c", ""], "e-mail"),
         ("who", [f"{i}x" for i in range(20)], "nearly all values differ"),
         ("number", list(map(str, range(20))), "nearly all values differ"),
@@ -37,6 +42,9 @@ def test_identifiers_and_measurements_are_known(name, values, reason):
         ("sex", ["f", "m"]),
         ("tournament", ["a", "b"]),  # has "name" in it
         ("valid", ["a", "b"]),
+        ("economy", ["a", "b"]),  # "nom"
+        ("性别", ["男", "女"]),
+        ("age group", ["20-29", "30-39"]),
         ("race code", [str(i % 9) for i in range(100)]),
         ("region", [f"r{i % 12}" for i in range(100)]),
         ("sex", []),
@@ -106,3 +114,19 @@ def test_people_of_a_market_are_looked_at_too(tmp_path):
 
 def test_no_column_at_all_is_left_to_others():
     assert choose_attributes({}, where="t.csv") == []
+
+
+def test_identifiers_alone_and_thousands_of_titles_end_with_a_question(tmp_path):
+    """5,000 titles took minutes, and then no two could be compared."""
+    columns = {"who": lambda i: f"R{i * 7}", "token": lambda i: f"t{i * i}", "selected": lambda i: str(i % 2)}
+    with pytest.raises(UserError, match=r"no column of an attribute; left out are 'who'.* Name some with --attributes"):
+        load_ready_table(write(tmp_path / "ids.csv", columns))
+    titles = {"title": lambda i: f"title {i % 1200}", "selected": lambda i: str(i % 2)}
+    path = write(tmp_path / "titles.csv", titles, n=2400)
+    with pytest.raises(
+        UserError, match=r"Is 'title' an attribute\? It has 1,200 categories, 0 of them of 30 people or"
+    ):
+        run_command(["audit", "--scores", str(path), "--attributes", "title", "--out", str(tmp_path / "out")])
+    frame = {"title": [f"title {i % 1200}" for i in range(2400)], "p": [i % 2 for i in range(2400)]}
+    with pytest.raises(UserError, match="Is 'title' an attribute"):
+        audit_frame(frame, attributes=["title"], selected="p")

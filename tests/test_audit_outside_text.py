@@ -69,3 +69,13 @@ def test_cells_that_look_like_formulas_are_text_to_spreadsheets(tmp_path, start)
     for cell in (cell for row in csv.reader(text.splitlines()) for cell in row):
         for part in cell.replace("|", ";").replace("\t", ";").split(";"):
             assert not part.strip().startswith(("=", "+", "-", "@", "＝", "＠")), cell
+
+
+def test_a_category_that_a_note_names_is_no_formula_either(tmp_path):
+    """The reading of another category says what it is compared with."""
+    path = write(tmp_path / "t.csv", "sex", [("x;=1+1", 40), ("b", 60), ("small", 10)])
+    lines = path.read_text().splitlines()
+    lines = [lines[0], *("small,1" for _ in range(10)), *(line for line in lines[1:] if not line.startswith("small"))]
+    path.write_text("\n".join(lines).replace("b,1", "b,0", 20) + "\n")
+    (text,) = list_tables(audit(path)).values()
+    assert "of x;'=1+1: below 0.8" in text and "x;=1+1" not in text

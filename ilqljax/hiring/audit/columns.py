@@ -30,8 +30,12 @@ Bins = Mapping[str, tuple[float, ...] | int]  # by column: the edges, or a numbe
 _PERSONAL = re.compile(
     r"(^|[^a-z])(e-?mails?|(first|last|full|sur|given|family|middle|maiden)?[\s_-]*names?|surname|phones?|telephone|"
     r"mobile|ssn|passport|(street|home|postal|ip|mail)?[\s_-]*address|street|dob|date[\s_-]*of[\s_-]*birth|"
-    r"birth[\s_-]*(date|day)|linkedin|resume|url|ids?|uuid|guid|index|row|row[\s_-]*(number|no)|unnamed.*)($|[^a-z])"
+    r"birth[\s_-]*(date|day)|post(al)?[\s_-]*codes?|zip([\s_-]*codes?)?|linkedin|resume|url|ids?|uuid|guid|index|row|"
+    r"row[\s_-]*(number|no)|unnamed.*|"
+    r"(vor|nach|zu|familien)?namen?|geburts(datum|tag)|adresse|stra(ß|ss)e|plz|(pré|pre)?noms?|nombres?|apellidos?|"
+    r"cognome|imi[eę]|nazwisko|имя|фамилия|姓名|名前|氏名|이름|성명|الاسم)($|[^a-z])"
 )
+_DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2})", re.A)
 _LIKELY = re.compile(
     r"sex|gender|pronoun|race|ethnic|(^|[^a-z])ages?($|[^a-z])|disab|veteran|orientation|relig|nationality|origin|"
     r"citizen|caste|marital|pregnan|native|minority|hispanic|latin|geschlecht|region"
@@ -50,6 +54,8 @@ def find_reason(name: str, values: Sequence[str]) -> str:
         return "its name is that of personal data or a number of rows"
     if known and sum("@" in value for value in known) * 2 > len(known):
         return "e-mail addresses"
+    if known and all(map(_DATE.fullmatch, set(known))):
+        return "dates"
     if n > FEW and 2 * n > len(known):
         return "nearly all values differ"
     if is_measured(known):

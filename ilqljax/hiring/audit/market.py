@@ -16,6 +16,7 @@ from ilqljax.hiring.audit.crossed import Pairs, median_of_members, pair_measures
 from ilqljax.hiring.audit.ranking import tabulate_columns, tabulate_ranking
 from ilqljax.hiring.audit.rates import (
     LEAVE_OUT_BELOW,
+    MIN_PEOPLE,
     adjust_for_many,
     retest,
     shuffle_scores,
@@ -40,6 +41,7 @@ from ilqljax.hiring.reward.scores import (
 from ilqljax.hiring.statistics import bootstrap_mean
 
 BEFORE, AFTER = "before", "after"
+MOST_AUDITED = 1000  # categories of an attribute or a pair; a column of more is a name, a title or a number
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ def audit_attributes(
         audit_lists: returns what an attribute's section says beside its rates.
     """
     attributes = [select_attribute(table, name) for name in config.list_names()]
+    check_categories(attributes)
     not_audited = [a.name for a in attributes if a.name not in config.attributes and not a.categories]
     sections = []
     for attribute in (a for a in attributes if a.name not in not_audited):
@@ -136,6 +139,18 @@ def audit_attributes(
         "postings": [],
         "within": {},
     }
+
+
+def check_categories(attributes: Sequence[Attribute]) -> None:
+    """Ask whether an attribute is one where it has more categories than anybody reads; each has tests of its own."""
+    for attribute in attributes:
+        n = len(attribute.categories)
+        if n > MOST_AUDITED:
+            enough = int((np.bincount(attribute.codes[attribute.codes >= 0]) >= MIN_PEOPLE).sum())
+            raise UserError(
+                f"Is '{attribute.name}' an attribute? It has {n:,} categories, {enough:,} of them of {MIN_PEOPLE} "
+                f"people or more; at most {MOST_AUDITED:,} are audited. Put its values in groups, or leave it out."
+            )
 
 
 def find_category(attribute: Attribute, name: str) -> str:

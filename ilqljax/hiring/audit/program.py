@@ -35,7 +35,7 @@ from ilqljax.hiring.audit.columns import Bins, bin_columns, choose_attributes, p
 from ilqljax.hiring.audit.decisions import ID, JOB, SELECTED, WEIGHT
 from ilqljax.hiring.audit.decisions import SCORE as SCORED
 from ilqljax.hiring.audit.filing import STATED, add_filing_arguments, describe_filing, read_filing
-from ilqljax.hiring.audit.market import AuditConfig, audit_market, choose_score
+from ilqljax.hiring.audit.market import AuditConfig, audit_market, check_categories, choose_score
 from ilqljax.hiring.audit.published import Verdict, check_tables, format_rows, load_published, summarize
 from ilqljax.hiring.audit.ready_table import ReadyTable, audit_ready_table, check_weights, load_ready_table
 from ilqljax.hiring.audit.tables import format_json, list_disagreements, list_tables, show_name, state_lowest
@@ -223,8 +223,7 @@ def make_config(args: argparse.Namespace, table: AttributeTable, names: Sequence
     """Return the settings of the audit, with every attribute looked up in the candidates' table."""
     if not names:
         raise UserError("The candidates declare no attribute. Add attributes to the candidates' file.")
-    for name in names:
-        table.attribute(name)
+    check_categories([table.attribute(name) for name in names])
     score = read_options(args, RewardConfig, SCORE)
     options, others = AUDIT if args.scores else LISTS + AUDIT, {"score": score, "reference": list_references(args)}
     return read_options(args, AuditConfig, options, renamed=RENAMED, attributes=tuple(names), **others)

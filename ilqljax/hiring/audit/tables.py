@@ -81,7 +81,7 @@ def _format_csv(section: dict[str, Any], measure: str, table: dict[str, Any]) ->
         ratio = f"{row['impact_ratio']:.2f}" if math.isfinite(row["impact_ratio"]) else ""
         cells = [row["n_assessed"], row["n_selected"], rate, ratio, row["n_people"], read_mark(row, table)]
         parts = section["parts"][row["category"]] if row["category"] else total if row["mark"] == TOTAL else unknown
-        writer.writerow([*map(defuse_cell, parts), *cells])
+        writer.writerow(map(defuse_cell, (*parts, *cells)))  # the mark names a category too
     if section["n_hidden"]:
         writer.writerow(["Hidden", *[""] * (len(columns) + 4), f"{section['n_hidden']} cells of few people"])
     return buffer.getvalue()
