@@ -124,7 +124,7 @@ def test_no_interval_of_shortlists_lacks_a_width_where_a_group_is_never_or_alway
     """Skew, NDKL, the mean score and changes had one: [-1.79, -1.79]."""
     monkeypatch.setattr("ilqljax.hiring.audit.rates.N_RESAMPLES", 200)
     sex = np.repeat(["a", "b"], [30, 30])
-    postings = [Posting(id=f"j{i}", title="t", description=f"text {i}") for i in range(8)]
+    postings = [Posting(id=f"j{i}", title="t", description=f"text {i}") for i in range(4)]
     same = {"policy": "r", "company": "", "failed_checks": (), "reasons": (), "where": ""}
     rewrites = [
         Rewrite(posting_id=p.id, prompt=p.description, original=p.description, text=f"{p.description} after", **same)
