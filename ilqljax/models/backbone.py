@@ -187,7 +187,7 @@ def output_embedding(trunk: dict) -> tuple[Float[Array, "V D"], Float[Array, "N 
 def compute_logits(trunk: dict, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
     """Apply the language-model head: float32 logits from hidden states of any dtype."""
     head, rows = output_embedding(trunk)
-    if "head_blocks" in trunk and hidden.ndim == 2 and len(hidden) <= products.FEW_ROWS:  # acting on a CPU
+    if "head_blocks" in trunk and hidden.ndim == 2 and len(hidden) <= products.FEW_HEAD_ROWS:  # acting on a CPU
         logits = products.multiply_blocks(hidden, trunk["head_blocks"])[:, : len(head)]
     else:
         logits = _multiply_by_rows(hidden, head)
