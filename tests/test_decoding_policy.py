@@ -79,7 +79,7 @@ class Recorder:
         said[:, 0] = TOKENIZER.encode("a")[0]
         said[::2, 1] = TOKENIZER.eoa_id
         said[1::2, 1:] = TOKENIZER.encode("b")[0]
-        return Samples(said, np.where(np.arange(n) % 2, N_NEW, 2), np.zeros(n), np.zeros(n), np.zeros(n))
+        return Samples(said, np.where(np.arange(n) % 2, N_NEW, 2), *[np.zeros(n)] * 4)
 
 
 def record(networks, **options):
@@ -145,7 +145,7 @@ def test_answers_keep_the_order_of_the_observations(networks):
 @pytest.mark.parametrize("name", ["log_probability", "advantage", "value"])
 def test_networks_that_give_nan_are_refused(policy, name):
     zeros = np.zeros(2)
-    samples = Samples(np.full((2, N_NEW), TOKENIZER.eoa_id), np.full(2, 1), zeros, zeros, zeros)
+    samples = Samples(np.full((2, N_NEW), TOKENIZER.eoa_id), np.full(2, 1), *[zeros] * 4)
     with pytest.raises(UserError, match="parameters are not finite"):
         policy.decode(samples._replace(**{name: np.array([0.0, np.nan])}))
 

@@ -117,7 +117,7 @@ def test_cached_decoding_equals_the_full_forward_at_every_position(trunk, run, e
     for t, slot in enumerate(slots):
         positions = np.full((n_rows, 1), t)
         seen[:, slot] = True
-        output = step(trunk, tokens[:, t : t + 1], positions, cache, CacheSlots(slot, seen.copy()))
+        output = step(trunk, tokens[:, t : t + 1], positions, cache, CacheSlots(slot, seen[:, None].copy()))
         np.testing.assert_allclose(output.hidden[:, 0], full.hidden[:, t], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(output.block_output[:, 0], full.block_output[:, t], rtol=1e-4, atol=1e-5)
         cache = output.cache

@@ -201,7 +201,9 @@ def test_cached_decoding_equals_the_full_forward_at_every_position(name, each_wa
     )
     for t, slot in enumerate(slots):
         seen[:, slot] = True
-        output = step(trunk, tokens[:, t : t + 1], positions[:, t : t + 1], cache, CacheSlots(slot, seen.copy()))
+        output = step(
+            trunk, tokens[:, t : t + 1], positions[:, t : t + 1], cache, CacheSlots(slot, seen[:, None].copy())
+        )
         np.testing.assert_allclose(output.hidden[:, 0], full.hidden[:, t], rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(output.block_output[:, 0], full.block_output[:, t], rtol=1e-4, atol=1e-4)
         cache = output.cache

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from ilqljax.models import chunks
+from ilqljax.models.backbone import compute_logits
 from ilqljax.models.cpu import compile_for
-from ilqljax.models.cpu.products import BLOCK, FEW_ROWS, cut_kernels
+from ilqljax.models.cpu.products import BLOCK, FEW_HEAD_ROWS, FEW_ROWS, cut_kernels
 from ilqljax.models.dense import Dense, apply_dense
 from ilqljax.rl.objectives.likelihood import score_rows, token_cross_entropy
 from ilqljax.training.mesh import MeshConfig, batch_sharding, make_mesh
@@ -145,6 +146,13 @@ def test_a_kernel_in_blocks_multiplies_as_it_does_whole(n_outputs, bias, n_rows,
     whole, cut = (np.asarray(apply_dense(p, x, dtype, "float32")) for p in (layer, cut_kernels(layer)))
     assert whole.shape == cut.shape == (n_rows, n_outputs)
     np.testing.assert_allclose(cut, whole, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n_rows", "in_blocks"), [(FEW_HEAD_ROWS, True), (FEW_HEAD_ROWS + 1, False)])
+def test_more_rows_than_a_few_are_multiplied_by_the_head_as_it_lies(n_rows, in_blocks):
+    trunk = {"wte": jnp.ones((5, 3)), "head_blocks": 2.0 * jnp.ones((1, 3, BLOCK))}
+    expected = 6.0 if in_blocks else 3.0
+    np.testing.assert_array_equal(compute_logits(trunk, jnp.ones((n_rows, 3))), np.full((n_rows, 5), expected))
 
 
 def row_losses(weights, x, ids):

@@ -127,8 +127,8 @@ def compare(backbone: Backbone, trunk: dict, reference: Reference) -> Parity:
 
     @jax.jit
     def step(params, token, t, cache):
-        shape = (len(token), ref.tokens.shape[1])
-        slots = CacheSlots(t, jnp.broadcast_to(jnp.arange(shape[1])[None] <= t, shape))
+        shape = (len(token), 1, ref.tokens.shape[1])
+        slots = CacheSlots(t, jnp.broadcast_to(jnp.arange(shape[-1])[None, None] <= t, shape))
         output = backbone.apply(params, token, jnp.full((1, 1), t), cache=cache, slots=slots)
         return compute_logits(params["params"], output.hidden)[:, 0], output.cache
 

@@ -34,6 +34,10 @@ class DecodeConfig:
             whole utterances; V of the prompt is the same for all). Version 0.1 called the last two "both" and "tilted".
         beam_width: find utterances by beam search of this width instead of sampling, the most probable one first; a
             critic of utterances has no say in that. 0 samples.
+        draft_tokens: guess this many next tokens, copied from where the last few stand in the prompt or in what is
+            written, and check them in one pass (prompt lookup, Saxena 2023; speculative decoding, Leviathan et al.
+            2023, arXiv 2211.17192). What is written stays the same up to rounding, as each token is drawn as it would
+            be without; where much is copied it takes fewer passes. 0 writes token by token.
 
     Raises:
         UserError: a number is none or out of its range, `rank_by` is unknown, or two options exclude each other.
@@ -49,12 +53,13 @@ class DecodeConfig:
     n_generations: int = 1
     rank_by: str = "policy+advantage"
     beam_width: int = 0
+    draft_tokens: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rank_by", OLD_RANKINGS.get(self.rank_by, self.rank_by))
         check_known(RANKINGS, rank_by=self.rank_by)
         check_range(self, "[1, inf)", "max_new_tokens", "n_generations")
-        check_range(self, "[0, inf)", "temperature", "top_k", "beam_width")
+        check_range(self, "[0, inf)", "temperature", "top_k", "beam_width", "draft_tokens")
         check_range(self, "[0, inf)", "beta")
         check_range(self, "[0, inf]", "clip")
         check_range(self, "(0, 1]", "top_p")
@@ -63,6 +68,11 @@ class DecodeConfig:
         if self.beam_width and self.n_generations > 1:
             raise UserError(
                 f"beam_width={self.beam_width} finds utterances by itself: set n_generations=1, or beam_width=0."
+            )
+        if self.beam_width and self.draft_tokens:
+            raise UserError(
+                f"draft_tokens={self.draft_tokens} speeds up sampling, and beam_width={self.beam_width} searches: set "
+                "draft_tokens=0, or beam_width=0."
             )
         if not self.exp_weights and not 0.0 <= self.beta <= 1.0:
             raise UserError(f"beta={self.beta} with exp_weights=False adds log(beta) or log(1 - beta): use 0 to 1.")

@@ -219,7 +219,8 @@ class TextPolicy(Policy):
         n = beams.scores.size
         found = np.isfinite(beams.scores.reshape(n))
         found_lengths = np.where(found, beams.lengths.reshape(n), 0)
-        return Samples(beams.tokens.reshape(n, -1), found_lengths, beams.scores.reshape(n), np.zeros(n), np.zeros(n))
+        tokens, scores = beams.tokens.reshape(n, -1), beams.scores.reshape(n)
+        return Samples(tokens, found_lengths, scores, np.zeros(n), np.zeros(n), found_lengths)
 
     def judge_utterances(
         self, judge: Callable, tokens: Int[np.ndarray, "B P"], lengths: Int[np.ndarray, " B"], samples: Samples
@@ -247,7 +248,7 @@ class TextPolicy(Policy):
             )
         ends = (self.tokenizer.eoa_id, self.tokenizer.eod_id)
         generations = []
-        for tokens, length, log_probability, advantage, value in zip(*samples, strict=True):
+        for tokens, length, log_probability, advantage, value, _ in zip(*samples, strict=True):
             utterance = [int(token) for token in tokens[:length]]
             finished = bool(utterance) and utterance[-1] in ends
             text = self.tokenizer.decode(utterance[:-1] if finished else utterance)

@@ -1,4 +1,4 @@
-"""Attention: plain, causal over a row, and of one new token over a cache.
+"""Attention: plain, causal over a row, and of new tokens over a cache.
 
 Causal attention has four ways, which give the same numbers up to rounding:
 
@@ -9,6 +9,8 @@ Causal attention has four ways, which give the same numbers up to rounding:
 | else an accelerator           | JAX's own (`jax.nn.dot_product_attention`)                                   |
 | CPU                           | the whole square, or blocks of queries (`ilqljax.models.cpu.attention`)      |
 """
+
+import math
 
 import flax.linen as nn
 import jax
@@ -63,15 +65,15 @@ def _attend_fused(query: Array, keys: Array, values: Array) -> Array:
 
 
 def attend_cached(
-    query: Float[Array, "B H 1 K"],
+    query: Float[Array, "B H T K"],
     keys: Float[Array, "B G S K"] | Float[Array, "BG S K"],
     values: Float[Array, "B G S K"] | Float[Array, "BG S K"],
-    seen: Bool[Array, "B S"],
-) -> Float[Array, "B H 1 K"]:
-    """Attend of one new token to the cache's slots that it sees."""
-    if use_cpu_tricks():  # its cache has rows and heads as one axis
-        grouped = query.reshape(len(keys), -1, query.shape[-1])
-        mask = jnp.repeat(seen, len(keys) // len(seen), axis=0)[:, None]
-    else:
-        grouped, mask = query.reshape(*keys.shape[:2], -1, query.shape[-1]), seen[:, None, None]
+    seen: Bool[Array, "B T S"],
+) -> Float[Array, "B H T K"]:
+    """Attend of new tokens to the cache's slots that each sees."""
+    batch, n_head, length, head_size = query.shape
+    n_kv_head = math.prod(keys.shape[:-2]) // batch
+    grouped = query.reshape(*keys.shape[:-2], -1, head_size)  # queries of a head of keys, each of T tokens
+    mask = jnp.tile(seen, (1, n_head // n_kv_head, 1)) if length > 1 else seen
+    mask = jnp.repeat(mask, n_kv_head, axis=0) if use_cpu_tricks() else mask[:, None]
     return attend(grouped, keys, values, mask).reshape(query.shape)

@@ -53,10 +53,13 @@ class KVCache(NamedTuple):
 
 
 class CacheSlots(NamedTuple):
-    """Where one new token's keys and values go, in all rows, and which slots it sees: `seen` should hold its own."""
+    """Where new tokens' keys and values go, side by side, and which slots each sees: `seen` should hold its own.
 
-    new: Int[Array, ""]
-    seen: Bool[Array, "B S"]
+    `new` is the first one's slot, in all rows or row by row.
+    """
+
+    new: Int[Array, ""] | Int[Array, " B"]
+    seen: Bool[Array, "B T S"]
 
 
 class TrunkOutput(NamedTuple):
@@ -75,7 +78,7 @@ def self_attend(
     slots: CacheSlots | None,
     dropout: nn.Module | None = None,
 ) -> tuple[Float[Array, "B T H*K"], tuple[Array, Array]]:
-    """Attend causally over whole rows, or with `slots` of one new token over a layer of a cache, which it joins.
+    """Attend causally over whole rows, or with `slots` of new tokens over a layer of a cache, which they join.
 
     Each of the G heads of keys and values serves H / G neighbouring heads of queries (grouped-query attention, Ainslie
     et al. 2023, arXiv 2305.13245). Returns what is mixed, and keys and values as a cache's layer.
@@ -85,13 +88,20 @@ def self_attend(
         mixed = attend_causally(query, key, value, dropout)
     else:
         # Written before it is read: the other way round both would be copied whole.
-        keys, values = (
-            jax.lax.dynamic_update_slice_in_dim(old, new, slots.new, axis=-2)
-            for old, new in zip(cache_layer, (keys, values), strict=True)
-        )
+        keys, values = (write_slots(*pair, slots.new) for pair in zip(cache_layer, (keys, values), strict=True))
         mixed = attend_cached(query, keys, values, slots.seen)
     mixed = jnp.swapaxes(mixed, 1, 2)
     return mixed.reshape(*mixed.shape[:2], -1), (keys, values)
+
+
+def write_slots(
+    old: Float[Array, "*BG S K"], new: Float[Array, "*BG T K"], first: Int[Array, ""] | Int[Array, " B"]
+) -> Float[Array, "*BG S K"]:
+    """Write new entries into a layer of a cache, from slot `first` on, of all rows or of each."""
+    if first.ndim == 0:
+        return jax.lax.dynamic_update_slice_in_dim(old, new, first, axis=-2)
+    first = jnp.repeat(first, len(old) // len(first))  # on a CPU rows and heads are one axis
+    return jax.vmap(lambda *row: jax.lax.dynamic_update_slice_in_dim(*row, axis=-2))(old, new, first)
 
 
 def run_blocks(
@@ -177,7 +187,7 @@ def output_embedding(trunk: dict) -> tuple[Float[Array, "V D"], Float[Array, "N 
 def compute_logits(trunk: dict, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
     """Apply the language-model head: float32 logits from hidden states of any dtype."""
     head, rows = output_embedding(trunk)
-    if "head_blocks" in trunk and hidden.ndim == 2 and len(hidden) <= products.FEW_ROWS:  # acting on a CPU
+    if "head_blocks" in trunk and hidden.ndim == 2 and len(hidden) <= products.FEW_HEAD_ROWS:  # acting on a CPU
         logits = products.multiply_blocks(hidden, trunk["head_blocks"])[:, : len(head)]
     else:
         logits = _multiply_by_rows(hidden, head)

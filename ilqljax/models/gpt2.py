@@ -5,7 +5,7 @@ The layers are stacked on a leading axis L and scanned, so a parameter tree has 
     wte [V D]   wpe [P D]   h/{ln_1, attn/c_attn, attn/c_proj, ln_2, mlp/c_fc, mlp/c_proj} [L ...]   ln_f
 
 Padding is at a row's end, and attention is causal, so no valid position can see padding and no padding mask is needed
-in training. In decoding the caller says where the token's keys go and which slots count (`CacheSlots`).
+in training. In decoding the caller says where new tokens' keys go and which slots count (`CacheSlots`).
 """
 
 from dataclasses import dataclass, field
@@ -77,7 +77,7 @@ class GPT2Config:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, causal over a whole row, or of one new token over a cache."""
+    """Multi-head self-attention, causal over a whole row, or of new tokens over a cache."""
 
     config: GPT2Config
 
@@ -143,8 +143,8 @@ class GPT2(nn.Module):
         """Map tokens to hidden states.
 
         Without `cache`, attention is causal over the row and positions default to 0..T-1; `return_kv` gives the row's
-        keys and values, to prefill a cache. With `cache`, T is 1 and `slots` says where the token goes and what it
-        sees; the returned cache has it in it. `hidden` enters the blocks in place of the tokens' embeddings: what the
+        keys and values, to prefill a cache. With `cache`, `slots` says where the tokens go and what each sees; the
+        returned cache has them in it. `hidden` enters the blocks in place of the tokens' embeddings: what the
         blocks before these gave, where a trunk is cut (`ilqljax.models.backbone.take_layers`).
         Parameters may be laid out for acting (`ilqljax.decoding.sampling`).
         """

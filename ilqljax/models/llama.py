@@ -143,7 +143,7 @@ def rotate(
 
 
 class Attention(nn.Module):
-    """Grouped-query self-attention with rotary positions, causal over a row, or of one new token over a cache."""
+    """Grouped-query self-attention with rotary positions, causal over a row, or of new tokens over a cache."""
 
     config: LlamaConfig
 

@@ -18,8 +18,9 @@ from ilqljax.data.types import Array
 from ilqljax.models.chunks import Scores, count_chunks, join_rows, reduce_scores, scan_vocabulary, split_rows
 from ilqljax.models.cpu import trick
 
-# Outputs of a block of a kernel that is laid out for acting, and the most rows that are multiplied by such blocks.
-BLOCK, FEW_ROWS = 64, 64
+# Outputs of a block of a kernel that is laid out for acting, and the most rows that are multiplied by such blocks: of a
+# layer, whose kernel is else joined first, and of the language-model head, whose many outputs are slow to put in order.
+BLOCK, FEW_ROWS, FEW_HEAD_ROWS = 64, 192, 8
 
 
 def is_half(dtype: jax.typing.DTypeLike) -> bool:
