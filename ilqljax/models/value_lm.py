@@ -266,7 +266,8 @@ class ValueLM:
 
     def compute_q_features(self, head_params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... F"]:
         """Compute the last features of a Q head; `heads.project`, `heads.take_outputs` or `finish_q` finish."""
-        return heads.apply_features(self.q_head, {n: p for n, p in head_params.items() if n != "embedding"}, hidden)
+        own = {name: p for name, p in head_params.items() if not name.startswith("embedding")}
+        return heads.apply_features(self.q_head, own, hidden)
 
     def finish_q(
         self, head_params: Params, features: Float[Array, "... F"], actions: Int[Array, "..."] | None
@@ -292,7 +293,8 @@ class ValueLM:
 
         The heads of an utterance critic, which has no value for a token, are a `UserError`.
         """
-        values = [heads.project(target[n], self.compute_q_features(target[n], hidden)) for n in self.q_names]
+        features = [self.compute_q_features(target[n], hidden) for n in self.q_names]
+        values = heads.project_each([target[n] for n in self.q_names], features)
         if values[0].shape[-1] != self.backbone.config.vocab_size:
             raise UserError("The Q heads have one output: an utterance critic cannot weigh tokens. Decode with beta=0.")
         return jnp.min(jnp.stack(values), axis=0)
