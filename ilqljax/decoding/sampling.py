@@ -55,9 +55,7 @@ def prepare_for_decoding(model: ValueLM, params: dict, target: dict, *, critic: 
         trunks, q = on_cpu.lay_out({**trunks, "base": base}, q, split=split)
         base = trunks.pop("base")
     if critic:
-        embedded = base or trunks.get("value", trunks["policy"])
-        q = model.get_q_heads(q, {"base": embedded} if base else {"trunk": embedded})
-        q = on_cpu.cut_embedding(q, embedded) if use_cpu_tricks() else q
+        q = model.get_q_heads(q, {"base": base} if base else {"trunk": trunks.get("value", trunks["policy"])})
     return jax.device_put(ActingNetworks(trunks, params["v"] if critic else {}, q, base))
 
 

@@ -125,10 +125,8 @@ def project_each(heads: Sequence[dict], features: Sequence[Float[Array, "B ... F
     """Apply the output layers of heads of one kind, each to its own features; tied ones read the embeddings once."""
     if "embedding" not in heads[0]:
         return [apply_dense(p["dense_out"], x, x.dtype, "float32") for p, x in zip(heads, features, strict=True)]
-    trunk = {"wte": heads[0]["embedding"]}
-    if "embedding_blocks" in heads[0]:
-        trunk["head_blocks"] = heads[0]["embedding_blocks"]
-    values = jnp.split(compute_logits(trunk, jnp.concatenate([x[..., :-1] for x in features])), len(heads))
+    own = jnp.concatenate([x[..., :-1] for x in features])
+    values = jnp.split(compute_logits({"wte": heads[0]["embedding"]}, own), len(heads))
     shared = [x[..., -1:].astype(jnp.float32) for x in features]
     biases = [p["dense_out"]["bias"].reshape((1,) * (x.ndim - 1) + (-1,)) for p, x in zip(heads, features, strict=True)]
     return [value + u + b for value, u, b in zip(values, shared, biases, strict=True)]

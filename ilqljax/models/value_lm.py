@@ -266,8 +266,7 @@ class ValueLM:
 
     def compute_q_features(self, head_params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... F"]:
         """Compute the last features of a Q head; `heads.project`, `heads.take_outputs` or `finish_q` finish."""
-        own = {name: p for name, p in head_params.items() if not name.startswith("embedding")}
-        return heads.apply_features(self.q_head, own, hidden)
+        return heads.apply_features(self.q_head, {n: p for n, p in head_params.items() if n != "embedding"}, hidden)
 
     def finish_q(
         self, head_params: Params, features: Float[Array, "... F"], actions: Int[Array, "..."] | None

@@ -265,7 +265,8 @@ def check_names(posting: Posting, text: str, prompt: str) -> list[Failure]:
 def check_sentences(posting: Posting, text: str, prompt: str) -> list[Failure]:
     """Check that no sentence is about something else: that few of its words are ones which the original lacks.
 
-    A word that begins like one of the original's ("manages", "managing") or says the same ("smart", "clever") is not new.
+    A word that begins like one of the original's ("manages", "managing") or says the same ("clever", for "smart") is
+    not new.
     """
     stems = {word[:_STEM_LENGTH] for word in (*list_words(posting.description), *list_words(prompt))}
     failures = []

@@ -28,16 +28,6 @@ def lay_out(trunks: dict, heads: dict, *, split: bool) -> tuple[dict, dict]:
 
 
 @trick
-def cut_embedding(heads: dict, trunk: dict) -> dict:
-    """Give tied heads the embeddings of their `trunk` in blocks too: its language-model head's where that is tied."""
-    if not any("embedding" in head for head in heads.values()):
-        return heads
-    tied = "head_blocks" in trunk and "lm_head" not in trunk
-    blocks = trunk["head_blocks"] if tied else cut_outputs(trunk["wte"].T)
-    return {name: {**head, "embedding_blocks": blocks} for name, head in heads.items()}
-
-
-@trick
 def split_layers(trunk: dict) -> dict:
     """Give each layer arrays of its own, for a loop that reads them at every turn.
 
