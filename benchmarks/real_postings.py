@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 
 from benchmarks.postings.judge import ECHO, draw_rewrites, format_judged, judge_texts
-from benchmarks.postings.market import FRESH, JOBS, PEOPLE, WORDS, MarketConfig, write_market
+from benchmarks.postings.market import FRESH, JOBS, PEOPLE, WORDS, MarketConfig, halve_table, write_market
 from ilqljax.cli import run_main
 from ilqljax.data.files import read_json, save_text
 from ilqljax.hiring.attributes import AttributeTable
@@ -48,8 +48,9 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="folder of the market, the run and the tables")
     parser.add_argument("--plant", type=float, default=0.8, help="strength of the plant, 0 to 1")
     parser.add_argument("--attribute", default="gender", help="what the reward is of")
-    parser.add_argument("--n_postings", type=int, default=MarketConfig("").n_postings, help="posts, half for training")
-    parser.add_argument("--n_judged", type=int, default=60, help="held-out posts that are judged")
+    parser.add_argument("--n_postings", type=int, default=MarketConfig("").n_postings, help="posts")
+    parser.add_argument("--n_judged", type=int, default=80, help="held-out posts that are judged")
+    parser.add_argument("--betas", default="4,8,16", help="weights of the advantage that the posts of eval choose from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no_encoder", action="store_true", help="leave the views of MiniLM out")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="further --config.KEY=VALUE")
@@ -62,7 +63,8 @@ def main() -> None:
     run = open_run(out / "run")
     data = run.build_section("data")
     postings = data.prepared.select_postings("test")[: args.n_judged]
-    texts = write_texts(run, data, postings, out / "texts.json")
+    beta = choose_beta(run, data, [float(beta) for beta in args.betas.split(",")], out / "betas.json")
+    texts = write_texts(run, data, postings, out / "texts.json", beta=beta)
     views = make_views(data, out, with_encoder=not args.no_encoder)
     judged = judge_texts(postings, texts, views)
     floors = {name: view.estimate_noise_floor().value for name, view in views.items()}
@@ -84,24 +86,27 @@ def run_training(args: argparse.Namespace, out: Path) -> None:
             "path": str(out / "market" / JOBS),
             "candidates_path": str(out / "market" / PEOPLE),
             "operators": OPERATORS,
-            "fractions": (0.5, 0.1, 0.4),
+            "fractions": (0.55, 0.1, 0.35),
             "seed": args.seed,
         }
     )
     if not args.people:
         config.data.words_path = str(WORDS)
-    config.reward.update({"attribute": args.attribute, "engines": "bm25", "halves": 2})
+    config.reward.update({"attribute": args.attribute, "engines": "bm25", "halves": 2, "guardrail_penalty": 20.0})
+    # The clone writes like the rewrites that gained; the critic reads all of them, and learns what loses.
+    config.pretrain_dataset.keep = "improving"
+    config.pretrain.total_steps = 30
     config.model.q_head = "tied"
     for name in ("dataset", "validation_dataset"):
         config[name].center = True
     for stage in (config.pretrain, config.train):
-        stage.update({"length_buckets": (192, 256, 320, 384), "action_buckets": (80, 128, 160)})
+        stage.update({"length_buckets": (224, 288, 352, 448), "action_buckets": (96, 128, 192)})
     # All of a text's return at each of its words; and no conservative term, whose sum over 49,158 tokens outweighs the
     # little that a word says about the return. The filter of top-p keeps unseen words out.
     config.train.loss.update({"td_lambda": 1.0, "cql_weight": 0.0})
     config.train.update({"lr": 1e-3, "total_steps": 1000})
-    config.decode.max_new_tokens = 128
-    config.acting.length_buckets = (160, 208, 256)
+    config.decode.max_new_tokens = 176
+    config.acting.length_buckets = (176, 224, 288)
     config.evaluator.update({"max_postings": 8, "best_of": 1})  # the tables are made here, of more postings
     config.seed = args.seed
     for assignment in args.set:
@@ -112,12 +117,31 @@ def run_training(args: argparse.Namespace, out: Path) -> None:
     train(config)
 
 
-def write_texts(run: OpenRun, data: HiringData, postings: list[Posting], path: Path) -> dict[str, list[str]]:
+def choose_beta(run: OpenRun, data: HiringData, betas: list[float], path: Path) -> float:
+    """Return the weight of the advantage under which ILQL's rewrites of the eval posts earn most; and write the means.
+
+    A rewrite that fails a guardrail earns the penalty. What the file has is not asked again.
+    """
+    means = read_json(path, advice="Delete it to choose again.") if path.is_file() else {}
+    observations = [PostingObservation(build_prompt(p), posting=p) for p in data.prepared.select_postings("eval")]
+    for beta in betas:
+        if str(beta) not in means:
+            policy = make_policy(run.config, run.built, run.policies["ilql"], beta=beta, n_generations=1, beam_width=0)
+            texts = [written[0].text for written in policy.generate_batch(observations)]
+            means[str(beta)] = float(data.reward.score([o.prompt for o in observations], texts).mean())
+            save_text(path, json.dumps(means, indent=1) + "\n")
+    return max(betas, key=lambda beta: means[str(beta)])
+
+
+def write_texts(
+    run: OpenRun, data: HiringData, postings: list[Posting], path: Path, *, beta: float
+) -> dict[str, list[str]]:
     """Write and return every policy's text of every posting; what the file has is not written again."""
     texts = read_json(path, advice="Delete it to write the texts again.") if path.is_file() else {}
     words = load_word_table(data.config.words_path) if data.config.words_path else BUILT_IN
     texts[ECHO] = [posting.description for posting in postings]
-    texts["rule table"] = [rewrite_posting(p, operators=("neutralize",), words=words)[-1][1] for p in postings]
+    for name, table in (("rule table", words), ("half the table", halve_table(words))):
+        texts[name] = [rewrite_posting(p, operators=("neutralize",), words=table)[-1][1] for p in postings]
     observations = [PostingObservation(build_prompt(posting), posting=posting) for posting in postings]
     bc = run.policies["bc"]
     untrained = bc._replace(params={**bc.params, "policy": forget(bc.params["policy"])})
@@ -129,14 +153,15 @@ def write_texts(run: OpenRun, data: HiringData, postings: list[Posting], path: P
     for name, (trained, n) in policies.items():
         if name in texts:
             continue
-        policy = make_policy(run.config, run.built, trained, n_generations=n, beam_width=0)
+        policy = make_policy(run.config, run.built, trained, n_generations=n, beam_width=0, beta=beta)
         samples = [[g.text for g in generations] for generations in policy.generate_batch(observations)]
         texts[name] = [written[0] for written in samples]
         if n > 1:
             best = [data.reward.score([o.prompt] * n, s).argmax() for o, s in zip(observations, samples, strict=True)]
             texts[f"{name} best of {n}"] = [written[i] for written, i in zip(samples, best, strict=True)]
         save_text(path, json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
-    order = (ECHO, "rule table", "pretrained", "bc", f"bc best of {N_SAMPLES}", "ilql", f"ilql best of {N_SAMPLES}")
+    best = f"best of {N_SAMPLES}"
+    order = (ECHO, "rule table", "half the table", "pretrained", "bc", f"bc {best}", "ilql", f"ilql {best}")
     return {name: texts[name] for name in order}
 
 
@@ -150,7 +175,7 @@ def forget(adapter: dict) -> dict:
 def make_views(data: HiringData, out: Path, *, with_encoder: bool) -> dict[str, DiversityReward]:
     """Return the rewards that judge: TF-IDF and the people of training, then what was never asked."""
     prepared, views = data.prepared, {}
-    single = replace(prepared.reward_config, engines="", halves=0)
+    single = replace(prepared.reward_config, engines="", halves=0, guardrail_penalty=0.0)
     people = {"": prepared.candidates, ", fresh people": load_candidates(out / "market" / FRESH)}
     engines = {"tfidf": TfidfSource(), "ngrams": NgramSource()}
     if with_encoder:

@@ -24,6 +24,15 @@ def find_failures(text, posting=POSTING):
     return {failure.check for failure in check_rewrite(posting, text, build_prompt(posting))}
 
 
+def test_adjectives_that_say_the_same_are_neither_names_nor_inventions():
+    text = "Blue Oak (Strong team) needs a smart, fun nurse. You plan patient care."
+    posting = Posting("p", "Nurse", text, company="Blue Oak")
+    honest = text.replace("Strong", "Solid").replace("smart, fun", "clever, enjoyable")
+    assert find_failures(honest, posting) == set()
+    other = text.replace("Strong", "Stony").replace("smart, fun", "famous, wealthy")
+    assert {"name_invented", "sentence_invented"} <= find_failures(other, posting)
+
+
 def test_original_passes():
     assert find_failures(TEXT) == set()
 

@@ -14,7 +14,7 @@ from ilqljax.data.json_lines import save_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.data import prepare
 from ilqljax.hiring.data.prepare import DataConfig, prepare_data
-from ilqljax.hiring.data.prepared import format_summary, load_prepared
+from ilqljax.hiring.data.prepared import KEPT, ScoredRewrite, format_summary, load_prepared
 from ilqljax.hiring.market.sample import make_market
 from ilqljax.hiring.postings.posting import save_candidates, save_postings
 from ilqljax.hiring.postings.sources import detect_source, load_market
@@ -77,6 +77,24 @@ def test_centred_rewards_compare_rewrites_of_one_posting_only(prepared):
         np.testing.assert_allclose(own[1], deviations * centred.reward_scale / plain.reward_scale, atol=1e-5)
     assert rewards[1].std() == pytest.approx(1.0, abs=1e-5)
     assert rewards[0].std() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_dataset_may_keep_the_rewrites_that_pass_or_improve(prepared):
+    def row(posting, operator, reward, *failures):
+        return ScoredRewrite(ids[posting], "train", operator, "a prompt", f"{operator} {posting}", reward, failures)
+
+    ids = prepared.splits["train"][:2]
+    best, damaged = row(0, "neutralize", -1.0), row(0, "feminize", 0.0, "name_invented")
+    rows = (row(0, "original", -2.0), best, damaged, row(0, "mix", -2.0), row(1, "original", -2.0), row(1, "mix", -3.0))
+    folder = replace(prepared, rewrites=rows)
+    kept = {keep: [o.rewrite for o in folder.make_observations("train", keep=keep)] for keep in KEPT}
+    assert kept["all"] == [each.text for each in rows]
+    assert kept["passing"] == [each.text for each in rows if each is not damaged]
+    assert kept["improving"] == [best.text, "original 1"]
+    data = HiringData(folder, SMALL, n_practice=0)
+    assert build_dataset(data, build_trained_bpe(data, vocab_size=300), keep="improving").size() == 2
+    with pytest.raises(UserError, match=r"keep='good' is unknown\. Known: all, passing, improving"):
+        folder.make_observations("train", keep="good")
 
 
 def test_guardrails_of_a_folder_are_those_of_its_reward(prepared, tmp_path):

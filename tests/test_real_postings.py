@@ -6,10 +6,20 @@ import numpy as np
 import pytest
 
 from benchmarks.postings.judge import Judged, count_changed, draw_rewrites, format_judged, judge_texts
-from benchmarks.postings.market import FRESH, JOBS, PEOPLE, WORDS, MarketConfig, make_people, write_market
+from benchmarks.postings.market import (
+    FRESH,
+    JOBS,
+    PEOPLE,
+    WORDS,
+    MarketConfig,
+    halve_table,
+    make_people,
+    write_market,
+)
 from ilqljax.data.json_lines import save_json_lines
 from ilqljax.errors import UserError
 from ilqljax.hiring.edits.coded_words import load_word_table
+from ilqljax.hiring.edits.operators import rewrite_posting
 from ilqljax.hiring.postings.posting import Posting, load_candidates, load_postings, save_candidates
 
 TABLE = load_word_table(WORDS)
@@ -26,6 +36,16 @@ def test_planted_people_use_words_of_their_gender_as_often_as_the_plant_says(pla
     share = np.mean([codes == wanted[p.attributes["gender"]] for p, codes in zip(people, used, strict=True)])
     assert share == pytest.approx(own, abs=0.03)
     assert people != make_people(POSTINGS, MarketConfig("", plant=plant, n_people=3000), TABLE, stream=2)
+
+
+def test_half_a_table_exchanges_every_second_row(tmp_path):
+    path = tmp_path / "words.ini"
+    path.write_text("[words]\nhuge = large, vast\nfast = quick, speedy\ncool = neat, charming\n")
+    half = halve_table(load_word_table(path))
+    text = "A huge, charming and fast team."
+    posting = Posting("p", "", text)
+    written = {c: rewrite_posting(posting, operators=(c,), words=half)[-1][1] for c in ("neutralize", "masculinize")}
+    assert written == {"neutralize": "A large, charming and quick team.", "masculinize": text}
 
 
 def make_posts(tmp_path):

@@ -17,7 +17,14 @@ from ilqljax.hiring.rewrite import MARKS
 from ilqljax.hiring.statistics import bootstrap_mean
 
 ECHO = "echo"
-PAIRS = (("ilql", "bc"), ("ilql", "bc best of 4"), ("ilql", "rule table"), ("ilql best of 4", "bc best of 4"))
+PAIRS = (
+    ("ilql", "bc"),
+    ("ilql", "bc best of 4"),
+    ("ilql", "rule table"),
+    ("ilql", "half the table"),
+    ("ilql best of 4", "bc best of 4"),
+    ("ilql best of 4", "rule table"),
+)
 
 
 class Judged(NamedTuple):

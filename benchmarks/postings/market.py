@@ -8,7 +8,7 @@ import numpy as np
 
 from ilqljax.data.files import make_folder
 from ilqljax.errors import UserError
-from ilqljax.hiring.edits.coded_words import CODES, WordTable, load_word_table
+from ilqljax.hiring.edits.coded_words import CODES, WordTable, load_word_table, make_pattern
 from ilqljax.hiring.guardrails.lexicon import find_technologies
 from ilqljax.hiring.postings.posting import Candidate, Posting, load_candidates, save_candidates, save_postings
 from ilqljax.hiring.postings.sources import load_market
@@ -19,14 +19,24 @@ N_WORDS, MOST_SKILLS = 3, 4  # of a planted person
 JOBS, PEOPLE, FRESH = "jobs.jsonl", "candidates.jsonl", "fresh.jsonl"
 
 
+def halve_table(words: WordTable) -> WordTable:
+    """Return a table that knows every second row of another: a word list as one would have it, not the plant's own."""
+    known = sorted(set(words.to_code["neutral"].values()))[::2]
+    to_code = {
+        code: {w: other for w, other in found.items() if words.to_code["neutral"].get(w, w) in known}
+        for code, found in words.to_code.items()
+    }
+    return WordTable(make_pattern(sorted({w for found in to_code.values() for w in found})), to_code)
+
+
 class MarketConfig(NamedTuple):
     """Say which market: the posts' file, the people's ("" plants them), and how strong the plant is."""
 
     posts: str
     people: str = ""
     plant: float = 0.8
-    n_postings: int = 280
-    max_characters: int = 420  # about 100 tokens
+    n_postings: int = 480
+    max_characters: int = 500  # about 120 tokens
     n_people: int = 2000
     seed: int = 0
 

@@ -101,6 +101,7 @@ def build_dataset(
     max_length: int = 0,
     max_actions: int = 0,
     center: bool = False,
+    keep: str = "all",
 ) -> ObservationDataset:
     """Make the rows of a split's scored rewrites, rewards standardised by the training split.
 
@@ -114,10 +115,12 @@ def build_dataset(
             limit.
         center: subtract from each reward the mean of the same posting's rewrites, so that a critic learns which rewrite
             of a posting is better, and not which posting (a baseline; Williams 1992).
+        keep: "all" rewrites; "passing", without those that a guardrail finds damaged; or "improving", of these the ones
+            that score above their original. A clone writes what it was shown; a critic learns from good and bad.
     """
     prepare = center_rewards if center else list
     shift, scale = infer_reward_scaling(prepare(data.prepared.make_observations("train")))
-    observations = [*prepare(data.prepared.make_observations(split)), *(data.practice if practice else ())]
+    observations = [*prepare(data.prepared.make_observations(split, keep=keep)), *(data.practice if practice else ())]
     # The closing token is an action too.
     kept = [o for o in observations if not max_actions or len(tokenizer.encode(o.rewrite)) < max_actions]
     dataset = ObservationDataset(kept, tokenizer, max_length=max_length, reward_shift=shift, reward_scale=scale)

@@ -11,6 +11,8 @@ action's column and takes a dot product; only losses over all actions multiply b
 Products are of numbers of a head's `dtype`, the trunk's; outputs, the values, are float32 sums of them.
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float, Int
@@ -116,11 +118,18 @@ def apply_features(head: nn.Module, params: dict, x: Float[Array, "... D"]) -> F
 
 def project(params: dict, features: Float[Array, "... F"]) -> Float[Array, "... O"]:
     """Apply a head's output layer to all outputs."""
-    if "embedding" in params:
-        own, shared = features[..., :-1], features[..., -1:].astype(jnp.float32)
-        bias = params["dense_out"]["bias"].reshape((1,) * (own.ndim - 1) + (-1,))
-        return compute_logits({"wte": params["embedding"]}, own) + shared + bias
-    return apply_dense(params["dense_out"], features, features.dtype, "float32")
+    return project_each([params], [features])[0]
+
+
+def project_each(heads: Sequence[dict], features: Sequence[Float[Array, "B ... F"]]) -> list[Float[Array, "B ... O"]]:
+    """Apply the output layers of heads of one kind, each to its own features; tied ones read the embeddings once."""
+    if "embedding" not in heads[0]:
+        return [apply_dense(p["dense_out"], x, x.dtype, "float32") for p, x in zip(heads, features, strict=True)]
+    own = jnp.concatenate([x[..., :-1] for x in features])
+    values = jnp.split(compute_logits({"wte": heads[0]["embedding"]}, own), len(heads))
+    shared = [x[..., -1:].astype(jnp.float32) for x in features]
+    biases = [p["dense_out"]["bias"].reshape((1,) * (x.ndim - 1) + (-1,)) for p, x in zip(heads, features, strict=True)]
+    return [value + u + b for value, u, b in zip(values, shared, biases, strict=True)]
 
 
 def take_outputs(params: dict, features: Float[Array, "... F"], ids: Int[Array, "..."]) -> Float[Array, "..."]:

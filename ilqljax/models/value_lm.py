@@ -292,7 +292,8 @@ class ValueLM:
 
         The heads of an utterance critic, which has no value for a token, are a `UserError`.
         """
-        values = [heads.project(target[n], self.compute_q_features(target[n], hidden)) for n in self.q_names]
+        features = [self.compute_q_features(target[n], hidden) for n in self.q_names]
+        values = heads.project_each([target[n] for n in self.q_names], features)
         if values[0].shape[-1] != self.backbone.config.vocab_size:
             raise UserError("The Q heads have one output: an utterance critic cannot weigh tokens. Decode with beta=0.")
         return jnp.min(jnp.stack(values), axis=0)

@@ -13,7 +13,7 @@
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ilqljax.data.json_lines import read_json_lines
 from ilqljax.errors import UserError, check_known
 from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.environment import PostingObservation
+from ilqljax.hiring.evaluation.headroom import ORIGINAL
 from ilqljax.hiring.matching.matcher import MatcherSource, TfidfSource
 from ilqljax.hiring.postings.posting import Candidate, Posting, build_prompt, load_candidates, load_postings
 from ilqljax.hiring.reward.combined import CombinedReward, make_engines
@@ -34,6 +35,7 @@ OFFLINE, REWARDS, SUMMARY = "offline.jsonl", "rewards.sqlite", "summary.json"
 VECTORS = "vectors-{}.safetensors"
 SUMMARY_HASH = "summary_sha256"  # of the rest of the summary
 PREPARE_AGAIN = "Prepare the data again (training does so by itself): what was scored is not asked again."
+KEPT = ("all", "passing", "improving")  # rewrites of a dataset
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,19 @@ class PreparedData:
         """Return a split's scored rewrites."""
         return [row for row in self.rewrites if row.split == split]
 
-    def make_observations(self, split: str) -> list[PostingObservation]:
-        """Return a split's scored rewrites as finished dialogues, which is what offline training reads."""
+    def make_observations(self, split: str, *, keep: str = "all") -> list[PostingObservation]:
+        """Return a split's scored rewrites as finished dialogues, which is what offline training reads.
+
+        `keep`="passing" leaves out rewrites that fail a guardrail; "improving" leaves those that pass and score above
+        their original, or the original where there is none. Another value is a `UserError`.
+        """
+        check_known(KEPT, keep=keep)
         posting_of = {posting.id: posting for posting in self.postings}
         rows = self.select_rewrites(split)
+        if keep != "all":
+            rows = [row for row in rows if row.operator == ORIGINAL or not row.guardrail_failures]
+        if keep == "improving":
+            rows = list(select_improving(rows))
         return [PostingObservation(row.prompt, row.text, row.reward, posting_of[row.posting_id]) for row in rows]
 
     def make_reward(self, source: MatcherSource | None = None) -> DiversityReward:
@@ -94,6 +105,16 @@ class PreparedData:
     def _make_reward(self, source: MatcherSource, config: RewardConfig) -> DiversityReward:
         mode = self.summary["config"].get("guardrails", "edits")  # folders of version 1 do not say
         return make_reward(self.folder, self.postings, self.candidates, source, config, guardrails=mode)
+
+
+def select_improving(rows: Iterable[ScoredRewrite]) -> Iterator[ScoredRewrite]:
+    """Yield the rewrites that score above their posting's original, or the original where none does."""
+    by_posting: dict[str, list[ScoredRewrite]] = {}
+    for row in rows:
+        by_posting.setdefault(row.posting_id, []).append(row)
+    for group in by_posting.values():
+        original = next(row for row in group if row.operator == ORIGINAL)
+        yield from [row for row in group if row.reward > original.reward] or [original]
 
 
 def make_reward(

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
-from ilqljax.hiring.guardrails.findings import Span, blank_links, list_sentences
+from ilqljax.hiring.guardrails.findings import Span, blank_links, list_sentences, list_words
 from ilqljax.hiring.word_files import load_words
 
 _WORDS = load_words("guardrails/synonyms.ini")
@@ -57,6 +57,17 @@ def stem(word: str) -> str:
         return "coded"
     name = _SAME.get(word) or DIGITS.get(word) or _SAME_STEM.get(shorten(word), word)
     return shorten(name)[:_STEM_LENGTH]
+
+
+def get_meaning(word: str) -> str:
+    """Return the name of the line of `synonyms.ini` that has a lower-case word, or the word itself."""
+    return _SAME.get(word, word)
+
+
+@lru_cache(maxsize=4096)
+def list_meanings(text: str) -> frozenset[str]:
+    """Return what `get_meaning` says of each of a text's words."""
+    return frozenset(map(get_meaning, list_words(text)))
 
 
 def shorten(word: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
 from ilqljax.hiring.edits.operators import INCLUSIVE_STATEMENTS, OPERATOR_WORDS
-from ilqljax.hiring.guardrails.clauses import DIGITS, VOCABULARY
+from ilqljax.hiring.guardrails.clauses import DIGITS, VOCABULARY, get_meaning, list_meanings
 from ilqljax.hiring.guardrails.findings import (
     LINK,
     NUMBER,
@@ -230,7 +230,8 @@ def check_names(posting: Posting, text: str, prompt: str) -> list[Failure]:
 
     The first word of a sentence has its capital anyway; it is judged only where it does what a company does ("Initech
     is hiring") or is the first field of a header ("Initech | Berlin"). So are known words that make a new name ("Green
-    Valley" and "Blue Oak" become "Blue Valley is hiring").
+    Valley" and "Blue Oak" become "Blue Valley is hiring"). A word that says the same as one of the original's ("Strong
+    team", "Solid team") is no name.
     """
     original, blank = list_words(blank_links(posting.description)), blank_links(text)
     known_pairs = {*pairwise(original), *pairwise(list_words(prompt))}
@@ -248,6 +249,8 @@ def check_names(posting: Posting, text: str, prompt: str) -> list[Failure]:
         words = list_words(match[0])
         if known.issuperset(words) or known.issuperset(re.sub("['’]?s$", "", word) for word in words):
             continue
+        if list_meanings(posting.description).issuperset(map(get_meaning, words)):
+            continue
         if find_technologies(match[0]) or find_places(match[0]):  # judged by their own checks
             continue
         before = text, max(0, match.start() - _MARKS_LENGTH), match.start()
@@ -262,13 +265,16 @@ def check_names(posting: Posting, text: str, prompt: str) -> list[Failure]:
 def check_sentences(posting: Posting, text: str, prompt: str) -> list[Failure]:
     """Check that no sentence is about something else: that few of its words are ones which the original lacks.
 
-    A word that begins like one of the original's ("manages", "managing") is not new.
+    A word that begins like one of the original's ("manages", "managing") or says the same ("clever", for "smart") is
+    not new.
     """
     stems = {word[:_STEM_LENGTH] for word in (*list_words(posting.description), *list_words(prompt))}
     failures = []
     for sentence, span in list_sentences(text):
         words = list_words(blank_links(sentence))
         new = [word for word in words if not (word in KNOWN_WORDS or word[:_STEM_LENGTH] in stems)]
+        if new:
+            new = [word for word in new if get_meaning(word) not in list_meanings(posting.description)]
         least = max(MIN_INVENTED_WORDS - 1, MAX_INVENTED_SHARE * len(words))
         if len(words) >= MIN_SENTENCE_WORDS and len(new) > least:
             reason = f"{len(new)} of {len(words)} words of a sentence are not in the original, first '{new[0]}'."
