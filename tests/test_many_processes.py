@@ -7,8 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from raw_checkpoints import restore_raw
+from two_processes import TIMEOUT_S, finish_two, start_two
 
 from ilqljax.errors import Interrupted, UserError
 from ilqljax.train import train
@@ -27,8 +26,6 @@ from ilqljax.training import mesh as sharding
 from ilqljax.training.run_config import load_run_config
 
 STEPS = 4
-FLAGS = "--xla_backend_optimization_level=0"  # compiles in less time
-TIMEOUT_S = 600  # many times what a quiet machine takes: a run that hangs must fail, and a slow one must not
 
 
 def make_config(folder: Path, name: str) -> ConfigDict:
@@ -88,38 +85,15 @@ def run_as_one_of_two(folder: Path) -> None:
         sys.stdout.write(f"refused: {error}\n")
 
 
-def start_two(folder: Path) -> list[subprocess.Popen]:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    environment = os.environ | {"XLA_FLAGS": FLAGS, processes.ADDRESS: address, processes.COUNT: "2"}
-    environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
-    return [
-        subprocess.Popen(
-            [sys.executable, __file__, str(folder)],
-            env=environment | {processes.INDEX: str(i)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
-
-
 @pytest.fixture(scope="module")
 def runs_and_outputs(tmp_path_factory):
     """The folders of a run of two processes and of one, and what each of the two processes said."""
     folder = tmp_path_factory.mktemp("processes")
-    both = start_two(folder)
+    both = start_two(__file__, folder)
     try:
         one = train(make_config(folder, "one"))
-        outputs = [process.communicate(timeout=TIMEOUT_S) for process in both]
     finally:
-        for process in both:
-            process.kill()
-            process.wait()
-    for process, (_, errors) in zip(both, outputs, strict=True):
-        assert process.returncode == 0, errors
+        outputs = finish_two(both)
     return folder / "two", one, outputs
 
 

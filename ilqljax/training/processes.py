@@ -95,6 +95,17 @@ def broadcast_from_leader(make: Callable[[], Any]) -> Any:
     return said["value"]
 
 
+def gather_texts(text: str) -> list[str]:
+    """Return every process's text, in their order, in all processes, which must get here in the same order."""
+    if jax.process_count() == 1:
+        return [text]
+    client, name = get_client(), f"ilqljax/texts/{next(_numbers)}"
+    client.key_value_set(f"{name}/{jax.process_index()}", json.dumps(text))
+    return [
+        json.loads(client.blocking_key_value_get(f"{name}/{i}", LONGEST_WAIT_MS)) for i in range(jax.process_count())
+    ]
+
+
 @contextlib.contextmanager
 def first_process_first() -> Iterator[dict[str, Any]]:
     """Run a block in the first process and, when it is done there, in the others: it finds what the first one built.
