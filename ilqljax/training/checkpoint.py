@@ -55,6 +55,7 @@ from ilqljax.training.processes import broadcast_from_leader, gather_texts, is_f
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
 
+ROOM_MARGIN = 1.2  # of a step, for what the one before it took on the disk
 _TRASH, _FROZEN = "trash", "frozen"
 _TEMPORARY = "*.orbax-checkpoint-tmp*"
 _AMENDED = "amended.json"  # in a step's folder: what `amend` changed
@@ -139,7 +140,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
         if frozen:
             beside["frozen"] = _name_frozen(sums)
             self._save_frozen(step, beside["frozen"], frozen)
-        self._check_room(step, arrays)
+        self._check_room(step, arrays, like=latest)
         items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), extra=ocp.args.JsonSave(beside))
         with self._report_full_disk(step):
             is_saved = writer.save(step, args=items)
@@ -276,10 +277,17 @@ class CheckpointStore(contextlib.AbstractContextManager):
         ):
             writer.save(folder, args=ocp.args.StandardSave(frozen))
 
-    def _check_room(self, step: int, arrays: Any) -> None:
-        """Refuse a step for which there is no room, as far as its size tells; it is compressed a little."""
-        n_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
-        free = broadcast_from_leader(lambda: shutil.disk_usage(self.directory).free)
+    def _check_room(self, step: int, arrays: Any, *, like: int | None = None) -> None:
+        """Refuse a step for which there is no room: that of its arrays, or of the step `like` it where that is less."""
+
+        def measure() -> list[int]:
+            sizes = [sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))]
+            if like is not None:  # compressed: parameters a little, zeros to nothing
+                files = [path for path in (self.directory / str(like)).rglob("*") if path.is_file()]
+                sizes.append(math.ceil(ROOM_MARGIN * sum(path.stat().st_size for path in files)))
+            return [min(sizes), shutil.disk_usage(self.directory).free]
+
+        n_bytes, free = broadcast_from_leader(measure)
         if free < n_bytes:
             raise self._describe_full_disk(step, f" ({n_bytes / 1e6:,.1f} MB needed, {free / 1e6:,.1f} MB free)")
 
