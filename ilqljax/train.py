@@ -33,7 +33,7 @@ from ilqljax.training import processes
 from ilqljax.training.checkpoint import CheckpointStore
 from ilqljax.training.commands.train import find_config
 from ilqljax.training.compilation import enable_compilation_cache
-from ilqljax.training.ending import Ending, heed_signals
+from ilqljax.training.ending import SIGNALS, Ending, heed_signals
 from ilqljax.training.evaluation import (
     Trained,
     evaluate_policies,
@@ -259,7 +259,13 @@ def main(argv: list[str] | None = None) -> None:
         say(f"config: {find_config_file(find_config(words).partition(':')[0])}")
         overrides = config_flags.get_override_values(flags.FLAGS["config"])
         command = shlex.join(["ilqljax", "train", *words])
-        run_main(lambda: train(flags.FLAGS.config, overrides=overrides, command=command))
+        try:
+            run_main(lambda: train(flags.FLAGS.config, overrides=overrides, command=command))
+        except SystemExit as error:
+            if error.code in {Interrupted(number).status for number in SIGNALS}:  # all are asked, and come
+                processes.leave_together(longest_ms=int(1000 * flags.FLAGS.config.grace_seconds))
+            raise
+        processes.leave_together()
 
     app.run(start, argv=["ilqljax.train", *words], flags_parser=parse)
 

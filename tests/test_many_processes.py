@@ -143,7 +143,7 @@ def test_processes_with_other_configs_all_refuse_to_train(runs_and_outputs):
 def initialized(monkeypatch):
     """What jax.distributed.initialize was called with."""
     calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *args: calls.append(args))
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **_: calls.append(args))
     for name in (processes.ADDRESS, processes.COUNT, processes.INDEX):
         monkeypatch.delenv(name, raising=False)
     return calls
@@ -175,7 +175,7 @@ def test_a_malformed_environment_is_refused(initialized, monkeypatch, given, mes
 
 
 def test_without_a_cluster_the_variables_are_named(initialized, monkeypatch):
-    def fail() -> None:
+    def fail(**_) -> None:
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr(jax.distributed, "initialize", fail)

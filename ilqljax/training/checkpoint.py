@@ -195,7 +195,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
             if name:
                 saved = saved | {"frozen": _read_frozen(self.directory / _FROZEN / name)}
         kept, expected = (
-            {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in _name_leaves(tree).items()}
+            {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in name_leaves(tree).items()}
             for tree in (saved, abstract)
         )
         refusal = f"Checkpoint {self.directory / str(step)} is of another model, optimizer or algorithm."
@@ -560,7 +560,7 @@ def _compute_checksums(state: Any, values: Any) -> dict[str, int]:
     Arrays of which this process holds a part only (several hosts) are left out.
     """
     sums = {}
-    for name, leaf in _name_leaves(state).items():
+    for name, leaf in name_leaves(state).items():
         if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
             leaf = leaf.addressable_data(0)  # a copy that the array does not remember: it must remain to be donated
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
@@ -582,7 +582,8 @@ def _report_damage(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
         raise DamagedError(problem) from error
 
 
-def _name_leaves(tree: Any) -> dict[str, Any]:
+def name_leaves(tree: Any) -> dict[str, Any]:
+    """Return a pytree's leaves by their paths."""
     return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 

@@ -23,8 +23,10 @@ from ilqljax.errors import UserError
 from ilqljax.rl.steps import TrainState
 
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
-# Waiting ends with the first process, however that ends: jax stops every process when one is lost.
+# Waiting ends with the process that is waited for, however it ends: jax stops every process when one is lost.
 LONGEST_WAIT_MS = 30 * 24 * 3600 * 1000
+# After one is killed, or leaves with an error while the others wait for it: less than a scheduler's 30 s from SIGTERM.
+TIMEOUTS = {"heartbeat_timeout_seconds": 20, "shutdown_timeout_seconds": 10}
 
 # What the first process says is numbered; all processes count alike.
 _numbers = itertools.count()
@@ -41,7 +43,7 @@ def start_processes() -> None:
     given = {name: os.environ[name] for name in (ADDRESS, COUNT, INDEX) if os.environ.get(name)}
     if COUNT not in given and INDEX not in given:
         try:
-            jax.distributed.initialize()
+            jax.distributed.initialize(**TIMEOUTS)
         except ValueError as error:
             raise UserError(
                 f"--distributed: no cluster was found ({error}). Start each process with {ADDRESS}=HOST:PORT of the "
@@ -58,7 +60,7 @@ def start_processes() -> None:
         raise UserError(f"--distributed: {ADDRESS}={address!r} is not HOST:PORT. Give that of the first process.")
     if index >= count:
         raise UserError(f"--distributed: {INDEX}={index} is not below {COUNT}={count}. Number the processes from 0 on.")
-    jax.distributed.initialize(address, count, index)
+    jax.distributed.initialize(address, count, index, **TIMEOUTS)
 
 
 def is_first_process() -> bool:
@@ -104,6 +106,16 @@ def gather_texts(text: str) -> list[str]:
     return [
         json.loads(client.blocking_key_value_get(f"{name}/{i}", LONGEST_WAIT_MS)) for i in range(jax.process_count())
     ]
+
+
+def leave_together(*, longest_ms: int = LONGEST_WAIT_MS) -> None:
+    """Wait at the end of a program until all processes are there, for so long at most.
+
+    jax waits a short time only, and ends them all with a stack trace then: whoever leaves with an error leaves alone.
+    """
+    if jax.process_count() > 1:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            get_client().wait_at_barrier("ilqljax/end", longest_ms)
 
 
 @contextlib.contextmanager
