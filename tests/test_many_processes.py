@@ -18,11 +18,13 @@ from ml_collections import ConfigDict
 from raw_checkpoints import restore_raw
 from two_processes import TIMEOUT_S, finish_two, start_two
 
+from ilqljax.decoding.policy import TextPolicy
 from ilqljax.errors import Interrupted, UserError
 from ilqljax.train import train
 from ilqljax.training import ending, processes
 from ilqljax.training import loop as stage
 from ilqljax.training import mesh as sharding
+from ilqljax.training.evaluation import evaluate_run
 from ilqljax.training.run_config import load_run_config
 
 STEPS = 4
@@ -43,7 +45,7 @@ def make_config(folder: Path, name: str) -> ConfigDict:
     config.train.n_rollouts = 2
     config.decode.max_new_tokens = 8
     config.acting.update({"batch_size": 4, "length_buckets": (256,)})
-    config.evaluator.update({"best_of": 1, "max_postings": 2, "fluency": ""})
+    config.evaluator.update({"best_of": 1, "max_postings": 6, "fluency": ""})
     config.mesh.update({"data": 1, "fsdp": 2})  # no process holds all of a parameter
     return config
 
@@ -62,6 +64,8 @@ def run_as_one_of_two(folder: Path) -> None:
 
     config = make_config(folder, "two")
     config.grace_seconds = float(TIMEOUT_S)
+    run, acted = TextPolicy.run, []
+    TextPolicy.run = lambda policy, prompts, numbers: acted.append(len(prompts)) or run(policy, prompts, numbers)
     stage.shard_batch, kept = shard_and_ask, stage.shard_batch
     try:
         train(config)
@@ -69,7 +73,9 @@ def run_as_one_of_two(folder: Path) -> None:
         sys.stdout.write(f"stopped: {error.status}\n")
     stage.shard_batch = kept
     config.resume, config.run_dir = config.run_dir, ""
+    acted.clear()
     train(config)
+    sys.stdout.write(f"acted: {acted[-2:]}\n")  # one call of each policy; rollouts come before
 
     def fail() -> None:
         raise ValueError
@@ -123,8 +129,16 @@ def test_the_first_process_acts_and_writes_for_both(runs_and_outputs):
     assert f"ilql: continuing from step {step}" in first[1] and "policy" in first[0]
     assert "SIGTERM: ending" not in first[1]
     said = [line.partition(":")[0] for line in second[0].splitlines() if not line.startswith("[Gloo]")]
-    assert said == ["stopped", "failed", "refused"] and "stopped: 143" in second[0]
+    assert said == ["stopped", "acted", "failed", "refused"] and "stopped: 143" in second[0]
     assert "ilql" not in second[1] and "SIGTERM: ending" in second[1]
+
+
+@pytest.mark.slow
+def test_both_processes_write_in_the_judgement_what_one_writes(runs_and_outputs, tmp_path):
+    two, _, (first, second) = runs_and_outputs
+    assert "acted: [4, 4]" in first[0] and "acted: [2, 2]" in second[0]  # of 6 postings, in calls of 4
+    alone = evaluate_run(two, out_dir=tmp_path / "alone")
+    assert (two / "evaluation.jsonl").read_bytes() == (alone / "evaluation.jsonl").read_bytes()
 
 
 @pytest.mark.slow

@@ -1,8 +1,9 @@
 """A run of several processes: how they find each other, and what only the first of them does.
 
 All processes run the same program. Training steps, losses and checkpoints are computations that all of them take part
-in. What concerns the run's folder, what a policy does and how it is judged is the first process's alone: it tells the
-others what came of it, and they wait. Data are prepared by the first process before the others look at them.
+in. What concerns the run's folder, what a policy does in training and how it is judged is the first process's alone: it
+tells the others what came of it, and they wait; in a judgement they act with it (`shared_acting`). Data are prepared by
+the first process before the others look at them.
 """
 
 import contextlib
@@ -73,6 +74,11 @@ def get_client() -> Any:
     return multihost.get_jax_distributed_client()
 
 
+def number_message(kind: str) -> str:
+    """Return a new key for what the processes tell each other, the same in all, which must get here in one order."""
+    return f"ilqljax/{kind}/{next(_numbers)}"
+
+
 def check_same(text: str, *, what: str) -> None:
     """Raise a `UserError` in all processes where one has another text than the first; `what` names the text."""
     if jax.process_count() == 1:
@@ -101,7 +107,7 @@ def gather_texts(text: str) -> list[str]:
     """Return every process's text, in their order, in all processes, which must get here in the same order."""
     if jax.process_count() == 1:
         return [text]
-    client, name = get_client(), f"ilqljax/texts/{next(_numbers)}"
+    client, name = get_client(), number_message("texts")
     client.key_value_set(f"{name}/{jax.process_index()}", json.dumps(text))
     return [
         json.loads(client.blocking_key_value_get(f"{name}/{i}", LONGEST_WAIT_MS)) for i in range(jax.process_count())
@@ -128,7 +134,7 @@ def first_process_first() -> Iterator[dict[str, Any]]:
     if jax.process_count() == 1:
         yield {}
         return
-    client, name = get_client(), f"ilqljax/first_process/{next(_numbers)}"
+    client, name = get_client(), number_message("first_process")
     if is_first_process():
         said, answer = {}, None
         try:
