@@ -34,11 +34,11 @@ def test_a_run_that_is_killed_at_the_worst_moments_ends_as_if_it_had_not_been(tm
 @pytest.mark.slow
 def test_processes_of_which_one_is_killed_end_and_go_on_with_another_number_of_them(tmp_path):
     moment = "a save is complete"
-    kills = [("SIGKILL", moment, "1"), ("SIGKILL", moment, "0"), ("SIGTERM", moment, "1")]
+    kills = [("SIGKILL", moment, "1"), ("SIGTERM", moment, "0")]
     told = {"n_processes": 2, "longest": 1, "say": lambda _: None}
     attempts, differing = run_campaign(tmp_path, iter(kills), **told)
-    assert differing == ["", "", ""] and [one.who for one in attempts] == ["1", "0", "1"]
-    assert attempts[0].status[1] == attempts[1].status[0] == -9 and attempts[2].status == (143, 143)
+    assert differing == ["", ""] and [one.who for one in attempts] == ["1", "0"]
+    assert attempts[0].status[1] == -9 and attempts[1].status == (143, 143)
 
 
 def test_all_pairs_of_what_a_kill_is_are_met():
