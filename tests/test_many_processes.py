@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -195,6 +196,21 @@ def test_without_a_cluster_the_variables_are_named(initialized, monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", fail)
     with pytest.raises(UserError, match=r"no cluster was found .* JAX_COORDINATOR_ADDRESS=HOST:PORT"):
         processes.start_processes()
+
+
+def test_waiting_for_another_process_is_done_in_short_calls_and_other_errors_are_raised():
+    answers = iter(["DEADLINE_EXCEEDED: no key", "DEADLINE_EXCEEDED: no key", None, "UNAVAILABLE: Socket closed"])
+
+    def get(_: str, wait_ms: int) -> str:
+        assert wait_ms <= 1000  # Python hears of a signal between calls
+        if problem := next(answers):
+            raise jax.errors.JaxRuntimeError(problem)
+        return "said"
+
+    client = SimpleNamespace(blocking_key_value_get=get)
+    assert processes.wait_for_text(client, "key") == "said"
+    with pytest.raises(jax.errors.JaxRuntimeError, match="UNAVAILABLE"):
+        processes.wait_for_text(client, "key")
 
 
 def test_processes_that_would_share_rows_are_refused():

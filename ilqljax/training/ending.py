@@ -49,6 +49,7 @@ class Ending:
         # Of several processes, between the thread that looks for requests and the one that trains.
         self.lock = threading.Lock()
         self.n_steps, self.last_step, self.closed = 0, 0, False
+        self.heard = 0  # the number before Python calls `ask`, which it does not while it waits for a computation
         self.relayed = False  # a signal that came to another process is on its way to this one's main thread
 
     def ask(self, number: int, _: object = None) -> None:
@@ -105,12 +106,15 @@ class Ending:
 
 def _look(ending: Ending, client: Any, key: str) -> None:
     """Agree with the other processes on the last step, once any of them is asked to end; one thread of each runs it."""
-    while not ending.closed:
-        if ending.number:
-            client.key_value_set(key, str(ending.number), allow_overwrite=True)
+    while True:
+        closed = ending.closed  # before the look, for a request that has just ended this process
+        if asked := ending.number or ending.heard:
+            client.key_value_set(key, str(int(asked)), allow_overwrite=True)
         try:
             number = int(client.key_value_try_get(key))
         except jax.errors.JaxRuntimeError:  # nobody is asked
+            if closed:
+                return
             time.sleep(SECONDS_BETWEEN_LOOKS)
             continue
         with ending.lock:  # no step ends until all have said where they are
@@ -123,7 +127,7 @@ def _look(ending: Ending, client: Any, key: str) -> None:
 
 def _relay(ending: Ending, number: int) -> None:
     """Ask the main thread as if another process's signal had come here, so that what cannot be saved is broken off."""
-    if ending.number:
+    if ending.number or ending.heard:
         return
     if signal.getsignal(number) == ending.ask:
         ending.relayed = True
@@ -187,6 +191,7 @@ def _watch(ending: Ending, reading: socket.socket, grace_seconds: float) -> None
         elif number in SIGNALS:
             if asked:
                 os._exit(128 + number)
+            ending.heard = number
             asked, deadline = number, time.monotonic() + grace_seconds
             _say(f"{signal.Signals(number).name}: ending; a second one ends at once")
 

@@ -26,6 +26,7 @@ from ilqljax.rl.steps import TrainState
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 # Waiting ends with the process that is waited for, however it ends: jax stops every process when one is lost.
 LONGEST_WAIT_MS = 30 * 24 * 3600 * 1000
+CALL_MS = 500  # of one call that waits
 # After one is killed, or leaves with an error while the others wait for it: less than a scheduler's 30 s from SIGTERM.
 TIMEOUTS = {"heartbeat_timeout_seconds": 20, "shutdown_timeout_seconds": 10}
 
@@ -74,6 +75,16 @@ def get_client() -> Any:
     return multihost.get_jax_distributed_client()
 
 
+def wait_for_text(client: Any, key: str) -> str:
+    """Wait for what another process says under a key, in short calls: between them Python hears of signals."""
+    while True:
+        try:
+            return client.blocking_key_value_get(key, CALL_MS)
+        except jax.errors.JaxRuntimeError as error:
+            if "DEADLINE_EXCEEDED" not in str(error):
+                raise
+
+
 def number_message(kind: str) -> str:
     """Return a new key for what the processes tell each other, the same in all, which must get here in one order."""
     return f"ilqljax/{kind}/{next(_numbers)}"
@@ -109,9 +120,7 @@ def gather_texts(text: str) -> list[str]:
         return [text]
     client, name = get_client(), number_message("texts")
     client.key_value_set(f"{name}/{jax.process_index()}", json.dumps(text))
-    return [
-        json.loads(client.blocking_key_value_get(f"{name}/{i}", LONGEST_WAIT_MS)) for i in range(jax.process_count())
-    ]
+    return [json.loads(wait_for_text(client, f"{name}/{i}")) for i in range(jax.process_count())]
 
 
 def leave_together(*, longest_ms: int = LONGEST_WAIT_MS) -> None:
@@ -143,7 +152,7 @@ def first_process_first() -> Iterator[dict[str, Any]]:
         finally:
             client.key_value_set(name, json.dumps(answer))
         return
-    answer = json.loads(client.blocking_key_value_get(name, LONGEST_WAIT_MS))
+    answer = json.loads(wait_for_text(client, name))
     if answer is None:
         raise UserError("The first process has ended with an error. See what it says, and start all processes again.")
     yield answer

@@ -21,7 +21,7 @@ import numpy as np
 
 from ilqljax.decoding.policy import Generation, TextPolicy
 from ilqljax.errors import UserError
-from ilqljax.training.processes import LONGEST_WAIT_MS, get_client, is_first_process, number_message
+from ilqljax.training.processes import get_client, is_first_process, number_message, wait_for_text
 
 
 @contextlib.contextmanager
@@ -69,7 +69,7 @@ def _run_shared(
     client.key_value_set(name, json.dumps(header | {"n": len(calls)}))  # last: nobody waits for a call
     made = {j: run(*calls[j]) for j in range(0, len(calls), n)}
     for j in others:
-        found = json.loads(client.blocking_key_value_get(f"{name}/{j}/made", LONGEST_WAIT_MS))
+        found = json.loads(wait_for_text(client, f"{name}/{j}/made"))
         if isinstance(found, str):
             raise UserError(found)
         made[j] = [[Generation(**one) for one in row] for row in found]
@@ -80,14 +80,14 @@ def _serve(client: Any, base: str, make: Callable[..., TextPolicy]) -> None:
     """Run this process's calls until the first process is done."""
     policies: dict[str, TextPolicy] = {}
     for k in itertools.count():
-        header = client.blocking_key_value_get(f"{base}/{k}", LONGEST_WAIT_MS)
+        header = wait_for_text(client, f"{base}/{k}")
         if (asked := json.loads(header)) is None:
             return
         key = json.dumps([asked["name"], asked["overrides"]])
         for j in range(jax.process_index(), asked["n"], jax.process_count()):
             answer = "Another process was interrupted, or ended with an error. See what it says."
             try:
-                prompts, numbers = json.loads(client.blocking_key_value_get(f"{base}/{k}/{j}", LONGEST_WAIT_MS))
+                prompts, numbers = json.loads(wait_for_text(client, f"{base}/{k}/{j}"))
                 if key not in policies:
                     policies = {key: make(asked["name"], **asked["overrides"])}
                 found = policies[key].run([np.array(p, np.int32) for p in prompts], np.array(numbers))
