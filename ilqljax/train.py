@@ -33,7 +33,7 @@ from ilqljax.training import processes
 from ilqljax.training.checkpoint import CheckpointStore
 from ilqljax.training.commands.train import find_config
 from ilqljax.training.compilation import enable_compilation_cache
-from ilqljax.training.ending import Ending, heed_signals
+from ilqljax.training.ending import SECONDS_BETWEEN_LOOKS, SIGNALS, Ending, heed_signals
 from ilqljax.training.evaluation import (
     Trained,
     evaluate_policies,
@@ -78,8 +78,10 @@ def train(config: Section, *, overrides: Mapping[str, Any] | None = None, comman
         try:
             return train_until_asked(completed, overrides=overrides, command=command, ending=ending)
         except UserError:
-            if ending.number and jax.process_count() > 1:  # the first process was asked to end too, and left this one
-                raise Interrupted(ending.number) from None
+            if jax.process_count() > 1:  # the first process may have been asked to end, and have left this one
+                time.sleep(3 * SECONDS_BETWEEN_LOOKS)  # until the request is here
+                if ending.number:
+                    raise Interrupted(ending.number) from None
             raise
 
 
@@ -259,7 +261,13 @@ def main(argv: list[str] | None = None) -> None:
         say(f"config: {find_config_file(find_config(words).partition(':')[0])}")
         overrides = config_flags.get_override_values(flags.FLAGS["config"])
         command = shlex.join(["ilqljax", "train", *words])
-        run_main(lambda: train(flags.FLAGS.config, overrides=overrides, command=command))
+        try:
+            run_main(lambda: train(flags.FLAGS.config, overrides=overrides, command=command))
+        except SystemExit as error:
+            if error.code in {Interrupted(number).status for number in SIGNALS}:  # all are asked, and come
+                processes.leave_together(longest_ms=int(1000 * flags.FLAGS.config.grace_seconds))
+            raise
+        processes.leave_together()
 
     app.run(start, argv=["ilqljax.train", *words], flags_parser=parse)
 

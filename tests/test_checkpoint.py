@@ -323,7 +323,7 @@ def test_where_all_steps_are_damaged_the_newest_is_named(tmp_path):
 class Fails(CheckpointStore):
     """A store that does not look beforehand whether there is room."""
 
-    def _check_room(self, step, arrays):
+    def _check_room(self, step, arrays, *, like=None):
         pass
 
 
@@ -374,6 +374,21 @@ def test_a_step_that_does_not_fit_is_refused_before_it_is_written(tmp_path, monk
                 store.save(2, make_state(), {})
         store.close()
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+def test_a_step_that_fits_compressed_as_the_one_before_it_is_saved(tmp_path, monkeypatch):
+    zeros, free = {"moments": jnp.zeros(1_000_000)}, 10_000_000
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    with CheckpointStore(tmp_path) as store:
+        store.save(1, zeros, {})
+        store.wait()
+        size = sum(path.stat().st_size for path in (tmp_path / "1").rglob("*") if path.is_file())
+        assert size < 1_000_000
+        free = int(1.3 * size)  # a quarter of the arrays' bytes at most
+        store.save(2, zeros, {})
+        free = int(1.1 * size)
+        with pytest.raises(UserError, match="step 3 could not be saved"):
+            store.save(3, zeros, {})
 
 
 def test_leftovers_of_a_killed_process_are_cleared(tmp_path):

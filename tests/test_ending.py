@@ -4,7 +4,9 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
+import jax
 import pytest
 
 from ilqljax import train as train_module
@@ -39,6 +41,40 @@ def test_a_signal_breaks_off_what_cannot_be_saved_and_handlers_are_put_back(numb
         time.sleep(10)
     assert (raised.value.status, ending.lost) == (status, "a judgement")
     assert get_handlers() == before
+
+
+def test_a_request_to_another_process_breaks_off_what_cannot_be_saved_here(capfd):
+    client = SimpleNamespace(
+        key_value_try_get=lambda _: str(int(TERM)),
+        key_value_set=lambda *_: None,
+        blocking_key_value_get=lambda *_: "7",
+    )
+    with pytest.raises(Interrupted) as raised, heed_signals(grace_seconds=60) as ending, ending.losing("a judgement"):
+        threading.Thread(target=ending_module._look, args=(ending, client, "key")).start()
+        for _ in range(500):
+            time.sleep(0.02)
+    assert (raised.value.status, ending.lost, ending.last_step) == (143, "a judgement", 8)
+    assert capfd.readouterr().err == ""  # the signal is the other's, and one that comes here is the first
+
+
+@pytest.mark.parametrize("state", [{"heard": TERM}, {"number": TERM, "closed": True}])
+def test_the_others_are_told_while_python_waits_and_when_it_has_broken_off(state):
+    told, ending = {}, Ending()
+    vars(ending).update(state)
+
+    def get(key):
+        if key in told:
+            return told[key]
+        ending.closed = True
+        raise jax.errors.JaxRuntimeError("NOT_FOUND")
+
+    client = SimpleNamespace(
+        key_value_set=lambda key, value, **_: told.update({key: value}),
+        key_value_try_get=get,
+        blocking_key_value_get=lambda key, _: told[key],
+    )
+    ending_module._look(ending, client, "key")
+    assert told == {"key": str(int(TERM)), "key/0": "0"}
 
 
 def test_what_is_deferred_goes_on_and_may_be_broken_off_within():

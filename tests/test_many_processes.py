@@ -7,28 +7,28 @@ import json
 import os
 import re
 import signal
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from raw_checkpoints import restore_raw
+from two_processes import TIMEOUT_S, finish_two, start_two
 
+from ilqljax.decoding.policy import TextPolicy
 from ilqljax.errors import Interrupted, UserError
 from ilqljax.train import train
 from ilqljax.training import ending, processes
 from ilqljax.training import loop as stage
 from ilqljax.training import mesh as sharding
+from ilqljax.training.evaluation import evaluate_run
 from ilqljax.training.run_config import load_run_config
 
 STEPS = 4
-FLAGS = "--xla_backend_optimization_level=0"  # compiles in less time
-TIMEOUT_S = 600  # many times what a quiet machine takes: a run that hangs must fail, and a slow one must not
 
 
 def make_config(folder: Path, name: str) -> ConfigDict:
@@ -46,7 +46,7 @@ def make_config(folder: Path, name: str) -> ConfigDict:
     config.train.n_rollouts = 2
     config.decode.max_new_tokens = 8
     config.acting.update({"batch_size": 4, "length_buckets": (256,)})
-    config.evaluator.update({"best_of": 1, "max_postings": 2, "fluency": ""})
+    config.evaluator.update({"best_of": 1, "max_postings": 6, "fluency": ""})
     config.mesh.update({"data": 1, "fsdp": 2})  # no process holds all of a parameter
     return config
 
@@ -65,6 +65,8 @@ def run_as_one_of_two(folder: Path) -> None:
 
     config = make_config(folder, "two")
     config.grace_seconds = float(TIMEOUT_S)
+    run, acted = TextPolicy.run, []
+    TextPolicy.run = lambda policy, prompts, numbers: acted.append(len(prompts)) or run(policy, prompts, numbers)
     stage.shard_batch, kept = shard_and_ask, stage.shard_batch
     try:
         train(config)
@@ -72,7 +74,9 @@ def run_as_one_of_two(folder: Path) -> None:
         sys.stdout.write(f"stopped: {error.status}\n")
     stage.shard_batch = kept
     config.resume, config.run_dir = config.run_dir, ""
+    acted.clear()
     train(config)
+    sys.stdout.write(f"acted: {acted[-2:]}\n")  # one call of each policy; rollouts come before
 
     def fail() -> None:
         raise ValueError
@@ -88,38 +92,15 @@ def run_as_one_of_two(folder: Path) -> None:
         sys.stdout.write(f"refused: {error}\n")
 
 
-def start_two(folder: Path) -> list[subprocess.Popen]:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    environment = os.environ | {"XLA_FLAGS": FLAGS, processes.ADDRESS: address, processes.COUNT: "2"}
-    environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
-    return [
-        subprocess.Popen(
-            [sys.executable, __file__, str(folder)],
-            env=environment | {processes.INDEX: str(i)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
-
-
 @pytest.fixture(scope="module")
 def runs_and_outputs(tmp_path_factory):
     """The folders of a run of two processes and of one, and what each of the two processes said."""
     folder = tmp_path_factory.mktemp("processes")
-    both = start_two(folder)
+    both = start_two(__file__, folder)
     try:
         one = train(make_config(folder, "one"))
-        outputs = [process.communicate(timeout=TIMEOUT_S) for process in both]
     finally:
-        for process in both:
-            process.kill()
-            process.wait()
-    for process, (_, errors) in zip(both, outputs, strict=True):
-        assert process.returncode == 0, errors
+        outputs = finish_two(both)
     return folder / "two", one, outputs
 
 
@@ -149,8 +130,16 @@ def test_the_first_process_acts_and_writes_for_both(runs_and_outputs):
     assert f"ilql: continuing from step {step}" in first[1] and "policy" in first[0]
     assert "SIGTERM: ending" not in first[1]
     said = [line.partition(":")[0] for line in second[0].splitlines() if not line.startswith("[Gloo]")]
-    assert said == ["stopped", "failed", "refused"] and "stopped: 143" in second[0]
+    assert said == ["stopped", "acted", "failed", "refused"] and "stopped: 143" in second[0]
     assert "ilql" not in second[1] and "SIGTERM: ending" in second[1]
+
+
+@pytest.mark.slow
+def test_both_processes_write_in_the_judgement_what_one_writes(runs_and_outputs, tmp_path):
+    two, _, (first, second) = runs_and_outputs
+    assert "acted: [4, 4]" in first[0] and "acted: [2, 2]" in second[0]  # of 6 postings, in calls of 4
+    alone = evaluate_run(two, out_dir=tmp_path / "alone")
+    assert (two / "evaluation.jsonl").read_bytes() == (alone / "evaluation.jsonl").read_bytes()
 
 
 @pytest.mark.slow
@@ -169,7 +158,7 @@ def test_processes_with_other_configs_all_refuse_to_train(runs_and_outputs):
 def initialized(monkeypatch):
     """What jax.distributed.initialize was called with."""
     calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *args: calls.append(args))
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **_: calls.append(args))
     for name in (processes.ADDRESS, processes.COUNT, processes.INDEX):
         monkeypatch.delenv(name, raising=False)
     return calls
@@ -201,12 +190,27 @@ def test_a_malformed_environment_is_refused(initialized, monkeypatch, given, mes
 
 
 def test_without_a_cluster_the_variables_are_named(initialized, monkeypatch):
-    def fail() -> None:
+    def fail(**_) -> None:
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr(jax.distributed, "initialize", fail)
     with pytest.raises(UserError, match=r"no cluster was found .* JAX_COORDINATOR_ADDRESS=HOST:PORT"):
         processes.start_processes()
+
+
+def test_waiting_for_another_process_is_done_in_short_calls_and_other_errors_are_raised():
+    answers = iter(["DEADLINE_EXCEEDED: no key", "DEADLINE_EXCEEDED: no key", None, "UNAVAILABLE: Socket closed"])
+
+    def get(_: str, wait_ms: int) -> str:
+        assert wait_ms <= 1000  # Python hears of a signal between calls
+        if problem := next(answers):
+            raise jax.errors.JaxRuntimeError(problem)
+        return "said"
+
+    client = SimpleNamespace(blocking_key_value_get=get)
+    assert processes.wait_for_text(client, "key") == "said"
+    with pytest.raises(jax.errors.JaxRuntimeError, match="UNAVAILABLE"):
+        processes.wait_for_text(client, "key")
 
 
 def test_processes_that_would_share_rows_are_refused():

@@ -1,6 +1,7 @@
 """A policy that acts in text: observations in, utterances out, batched and compiled."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -189,29 +190,32 @@ class TextPolicy(Policy):
         self.n_acted += len(prompts)
         # Prompts of like length share a call, so that short ones are not padded to the longest.
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        results: dict[int, list[Generation]] = {}
-        for start in range(0, len(order), self.batch_size):
-            chosen = order[start : start + self.batch_size]
-            results |= zip(chosen, self.run(chosen, prompts, numbers), strict=True)
+        calls = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        found = self.run_calls([([prompts[i] for i in call], numbers[call]) for call in calls])
+        results = dict(zip(order, itertools.chain.from_iterable(found), strict=True))
         return [results[i] for i in range(len(prompts))]
 
-    def run(self, chosen: Sequence[int], prompts: Sequence[np.ndarray], numbers: np.ndarray) -> list[list[Generation]]:
-        """Sample for one compiled batch of prompts."""
-        n_rows = min(self.batch_size, 1 << (len(chosen) - 1).bit_length())  # the next power of two
-        rows = [chosen[i % len(chosen)] for i in range(n_rows)]
+    def run_calls(self, calls: Sequence[tuple[list[np.ndarray], np.ndarray]]) -> list[list[list[Generation]]]:
+        """Call `run` with each of the arguments, which `ilqljax.training.shared_acting` does on several processes."""
+        return [self.run(prompts, numbers) for prompts, numbers in calls]
+
+    def run(self, prompts: Sequence[np.ndarray], numbers: Int[np.ndarray, " B"]) -> list[list[Generation]]:
+        """Sample for one compiled batch of prompts, with the random numbers of `numbers`."""
+        n_rows = min(self.batch_size, 1 << (len(prompts) - 1).bit_length())  # the next power of two
+        rows = [i % len(prompts) for i in range(n_rows)]
         lengths = np.array([len(prompts[i]) for i in rows], np.int32)
         width = next(b for b in self.length_buckets if b >= lengths.max())
         tokens = np.full((n_rows, width), self.tokenizer.pad_id, np.int32)
         for row, i in enumerate(rows):
             tokens[row, : lengths[row]] = prompts[i]
         if self.config.beam_width:
-            return self.decode(self.search_beams(tokens, lengths))[: len(chosen)]
+            return self.decode(self.search_beams(tokens, lengths))[: len(prompts)]
         keys = jax.vmap(lambda number: jax.random.fold_in(self.key, number))(numbers[rows])
         samples = jax.device_get(self.generate(self.networks, tokens, lengths, keys))
         if self.judge is not None:
             advantage, value = self.judge_utterances(self.judge, tokens, lengths, samples)
             samples = samples._replace(advantage=advantage, value=value)
-        return self.decode(samples)[: len(chosen)]
+        return self.decode(samples)[: len(prompts)]
 
     def search_beams(self, tokens: Int[np.ndarray, "B P"], lengths: Int[np.ndarray, " B"]) -> Samples:
         """Search instead of sampling: a row's beams, best first; places for which there was no candidate are empty."""

@@ -1,7 +1,8 @@
 """Checkpoints: the last and the best states of a run, written in the background, complete or not there at all.
 
     directory/
-      400/                       state/ (Orbax arrays), extra/ (JSON: config, loader position, metric of "best", ...)
+      400/                       state/ (Orbax arrays), extra/ (JSON: config, loader position, metric of "best", ...),
+                                 files.json (checksums of these files, where several processes wrote them)
       650/                       ...
       frozen/3f0a.../            arrays that nothing trains, once for all steps; extra/ says which
       650.orbax-checkpoint-tmp/  a save that was cut off; the next run clears it
@@ -11,7 +12,11 @@
 A step's folder appears by one rename when it is complete and vanishes by one rename, so a process killed at any instant
 leaves only complete steps. A new step is synced to the disk, its files and then its name, before an old one vanishes,
 so that a loss of power leaves one of them. A CRC-32 of every array and of the JSON tells what a disk did to them later:
-the array store has checksums of its index only, and a flipped bit would come back as another number.
+the array store has checksums of its index only, and a flipped bit would come back as another number. No process of
+several has all of an array that is split over them: their files have checksums instead.
+
+Several processes read a step each on its own, without waiting for the others, and then say how it went: what one of
+them cannot read none of them uses.
 """
 
 import asyncio
@@ -22,10 +27,10 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -45,13 +50,17 @@ from ilqljax.data.files import (
 from ilqljax.errors import UserError, check_known
 from ilqljax.models.io.tables import check_names
 from ilqljax.training.mesh import path_name
-from ilqljax.training.processes import broadcast_from_leader, is_first_process
+from ilqljax.training.processes import broadcast_from_leader, gather_texts, is_first_process
 
 logger = logging.getLogger(__name__)
+R = TypeVar("R")
 
+ROOM_MARGIN = 1.2  # of a step, for what the one before it took on the disk
 _TRASH, _FROZEN = "trash", "frozen"
 _TEMPORARY = "*.orbax-checkpoint-tmp*"
 _AMENDED = "amended.json"  # in a step's folder: what `amend` changed
+_FILES = "files.json"  # in a step's folder: the checksums of its other files but for these two, by their paths
+_UNSUMMED = (_AMENDED, f"{_AMENDED}.sha256", _FILES, "_CHECKPOINT_METADATA", "commit_success.txt")  # written later
 
 
 class DamagedError(UserError):
@@ -125,11 +134,13 @@ class CheckpointStore(contextlib.AbstractContextManager):
         arrays = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
         beside = {"values": extra, "metric": ranked}
         beside["checksums"] = sums = _compute_checksums(arrays, beside)
+        if jax.process_count() > 1:
+            beside["files"] = _FILES
         arrays, frozen = _split_frozen(arrays)
         if frozen:
             beside["frozen"] = _name_frozen(sums)
             self._save_frozen(step, beside["frozen"], frozen)
-        self._check_room(step, arrays)
+        self._check_room(step, arrays, like=latest)
         items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), extra=ocp.args.JsonSave(beside))
         with self._report_full_disk(step):
             is_saved = writer.save(step, args=items)
@@ -140,43 +151,51 @@ class CheckpointStore(contextlib.AbstractContextManager):
         """Change values of a step's `extra`, and give it a metric, when it has been saved without one."""
         self.wait()
         self._metrics[step] = self._rank(step, metric)
-        path = self.directory / str(step) / _AMENDED
-        save_with_checksum(path, json.dumps({"values": extra, "metric": self._metrics[step]}))
+        if is_first_process():
+            path = self.directory / str(step) / _AMENDED
+            save_with_checksum(path, json.dumps({"values": extra, "metric": self._metrics[step]}))
 
     def restore(self, template: Any, *, step: int | str = "last") -> tuple[Any, dict[str, Any], int]:
         """Read a checkpoint, "last", "best" or a number, into a template: the state, the extra values and the step.
 
         The template has its structure, types and shardings: a state of arrays, or of `jax.ShapeDtypeStruct`s (those
         without a sharding go to the first device); a PRNG key must be a real one, which says its generator. It is not
-        changed. A checkpoint that is not there, is damaged or has other arrays is a `UserError`; with one process,
-        "last" is the newest step that is not damaged, and the next `save` puts damaged ones aside.
+        changed. A checkpoint that is not there, is damaged or has other arrays is a `UserError`, in all processes where
+        it is one in any; "last" is the newest step that is not damaged, and the next `save` puts damaged ones aside.
         """
         with self._open_reader() as reader:
-            newest = self._find_step(reader, step)
-            others = [one for one in reader.all_steps() if one < newest] if step == "last" else []
-            if jax.process_count() > 1:  # one of them alone may find the damage, and would go on alone
-                others = []
+            # The first process lists the steps for all: a file system may show a process an old list.
+            newest, steps = broadcast_from_leader(lambda: [self._find_step(reader, step), sorted(reader.all_steps())])
+            others = [one for one in steps if one < newest] if step == "last" else []
             try:
-                return self._restore_step(reader, template, newest)
+                return _read_together(lambda: self._restore_step(reader, template, newest))
             except DamagedError as error:
                 for one in sorted(others, reverse=True):
                     with contextlib.suppress(DamagedError):
-                        found = self._restore_step(reader, template, one)
-                        self._damaged = {one for one in reader.all_steps() if one > found[2]}
-                        logger.warning("%s. Going on from step %d, the newest that is whole.", error.problem, found[2])
+                        found = _read_together(lambda one=one: self._restore_step(reader, template, one))
+                        self._damaged = {one for one in steps if one > found[2]}
+                        if is_first_process():
+                            told = "%s. Going on from step %d, the newest that is whole."
+                            logger.warning(told, error.problem, found[2])
                         return found
                 raise
 
     def _restore_step(self, reader: ocp.CheckpointManager, template: Any, step: int) -> tuple[Any, dict[str, Any], int]:
         abstract = jax.tree.map(_abstract_leaf, template)
-        name = _read_step(reader, step)["extra"].get("frozen")
+        if not (self.directory / str(step)).is_dir():
+            raise UserError(
+                f"Process {jax.process_index()} does not see the checkpoint {self.directory / str(step)}, which the "
+                "first process sees. Put the run's folder on a file system that is shared by all processes."
+            )
+        extra = _read_step(reader, step)["extra"]
+        name = extra.get("frozen")
         with _report_damage(reader, step):
             metadata = reader.item_metadata(step)["state"]
             saved = getattr(metadata, "tree", metadata)
             if name:
                 saved = saved | {"frozen": _read_frozen(self.directory / _FROZEN / name)}
         kept, expected = (
-            {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in _name_leaves(tree).items()}
+            {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in name_leaves(tree).items()}
             for tree in (saved, abstract)
         )
         refusal = f"Checkpoint {self.directory / str(step)} is of another model, optimizer or algorithm."
@@ -186,6 +205,9 @@ class CheckpointStore(contextlib.AbstractContextManager):
             abstract, frozen = abstract._replace(frozen={}), abstract.frozen
             with _report_damage(reader, step):
                 frozen = {"frozen": _read_frozen(self.directory / _FROZEN / name, frozen)}
+        if "files" in extra and is_first_process():
+            with _report_damage(reader, step):
+                _check_files(self.directory / str(step))
         restored = _read_step(reader, step, frozen, state=ocp.args.StandardRestore(abstract))
         return jax.tree.map(_wrap_key, restored["state"], template), restored["extra"]["values"], step
 
@@ -200,15 +222,13 @@ class CheckpointStore(contextlib.AbstractContextManager):
 
     def best_step(self) -> int | None:
         """Return the step with the best metric, or None if no step has one."""
-        with self._open_reader() as reader:
-            return _find_best(_read_metrics(reader, without=self._damaged))
+        return _find_best(self._load_metrics())
 
     def check_metrics(self) -> None:
         """Refuse now, before there is a state to lose, the damaged or otherwise ranked steps that `save` refuses."""
         if self._writer is not None:
             return
-        with self._open_reader() as reader:
-            self._metrics = _read_metrics(reader, without=self._damaged)
+        self._metrics = self._load_metrics()
         for metric in filter(None, self._metrics.values()):
             if self._metric_name and (metric["name"], metric["mode"]) != (self._metric_name, self._mode):
                 raise UserError(
@@ -222,6 +242,12 @@ class CheckpointStore(contextlib.AbstractContextManager):
             with self._report_full_disk(max(self._metrics, default=0)):
                 self._writer.wait_until_finished()
             self._empty_trash()
+
+    def _load_metrics(self) -> dict[int, dict[str, Any]]:
+        """Read each step's metric, or nothing, in the first process for all."""
+        with self._open_reader() as reader:
+            read = broadcast_from_leader(lambda: list(_read_metrics(reader, without=self._damaged).items()))
+            return dict(read)
 
     def clear_leftovers(self) -> None:
         """Remove what a killed process was writing or deleting; no other may save there now."""
@@ -251,10 +277,17 @@ class CheckpointStore(contextlib.AbstractContextManager):
         ):
             writer.save(folder, args=ocp.args.StandardSave(frozen))
 
-    def _check_room(self, step: int, arrays: Any) -> None:
-        """Refuse a step for which there is no room, as far as its size tells; it is compressed a little."""
-        n_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
-        free = broadcast_from_leader(lambda: shutil.disk_usage(self.directory).free)
+    def _check_room(self, step: int, arrays: Any, *, like: int | None = None) -> None:
+        """Refuse a step for which there is no room: that of its arrays, or of the step `like` it where that is less."""
+
+        def measure() -> list[int]:
+            sizes = [sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))]
+            if like is not None:  # compressed: parameters a little, zeros to nothing
+                files = [path for path in (self.directory / str(like)).rglob("*") if path.is_file()]
+                sizes.append(math.ceil(ROOM_MARGIN * sum(path.stat().st_size for path in files)))
+            return [min(sizes), shutil.disk_usage(self.directory).free]
+
+        n_bytes, free = broadcast_from_leader(measure)
         if free < n_bytes:
             raise self._describe_full_disk(step, f" ({n_bytes / 1e6:,.1f} MB needed, {free / 1e6:,.1f} MB free)")
 
@@ -295,9 +328,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
         make_folder(self.directory)
         self.check_metrics()
         self._empty_trash()
-        for step in self._damaged:
-            remove_tree(self.directory / f"{step}.damaged")
-            os.replace(self.directory / str(step), self.directory / f"{step}.damaged")
+        broadcast_from_leader(self._put_aside)
         self._damaged = set()
         policies = [ocp.checkpoint_managers.LatestN(self._keep["last"]), _KeepBest(self._metrics, self._keep["best"])]
         if self._keep["every"]:
@@ -313,13 +344,13 @@ class CheckpointStore(contextlib.AbstractContextManager):
 
     @contextlib.contextmanager
     def _open_reader(self, *, wait: bool = True) -> Iterator[ocp.CheckpointManager]:
-        if self._writer is None:
-            with contextlib.closing(_open_manager(self.directory)) as reader:
-                yield reader
-            return
-        if wait:
+        if self._writer is not None and wait:
             self.wait()
-        yield self._writer
+        if self._writer is not None and (jax.process_count() == 1 or not wait):
+            yield self._writer
+            return
+        with contextlib.closing(_open_manager(self.directory, processes=_alone())) as reader:
+            yield reader
 
     def _find_step(self, reader: ocp.CheckpointManager, step: int | str) -> int:
         if not self.directory.is_dir():
@@ -343,11 +374,18 @@ class CheckpointStore(contextlib.AbstractContextManager):
         if is_first_process():
             remove_tree(self.directory / _TRASH)
 
+    def _put_aside(self) -> None:
+        for step in self._damaged:
+            remove_tree(self.directory / f"{step}.damaged")
+            os.replace(self.directory / str(step), self.directory / f"{step}.damaged")
+
 
 class _SyncedPath(ocp.path.atomicity.AtomicRenameTemporaryPath):
     """Sync a step's files before it gets its name, and the name before an older step is deleted."""
 
     async def finalize(self) -> None:
+        if jax.process_count() > 1 and self.get_final().name.isdecimal():
+            await asyncio.to_thread(_save_sums, Path(self.get()))
         await asyncio.to_thread(sync_tree, self.get())
         await super().finalize()
         await asyncio.to_thread(sync_tree, self.get_final())  # a file says in it that it is complete
@@ -373,13 +411,69 @@ def _drop_chatter(record: logging.LogRecord) -> bool:
     return "orbax" not in record.pathname or (record.levelno >= logging.WARNING and not record.exc_info)
 
 
-def _open_manager(directory: Path, **options: Any) -> ocp.CheckpointManager:
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Let this process read without waiting for others, of which one that meets damage would not come."""
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
+
+
+def _open_manager(
+    directory: Path,
+    *,
+    processes: ocp.options.MultiprocessingOptions = ocp.options.MultiprocessingOptions(),  # noqa: B008  (immutable)
+    **options: Any,
+) -> ocp.CheckpointManager:
     logging.getLogger("absl").addFilter(_drop_chatter)
+    shared = {"multiprocessing_options": processes}
     return ocp.CheckpointManager(
         directory,
-        options=ocp.CheckpointManagerOptions(create=False, save_root_metadata=False, **options),
-        item_handlers={"state": ocp.StandardCheckpointHandler(), "extra": ocp.JsonCheckpointHandler()},
+        options=ocp.CheckpointManagerOptions(create=False, save_root_metadata=False, **shared, **options),
+        item_handlers={"state": ocp.StandardCheckpointHandler(**shared), "extra": ocp.JsonCheckpointHandler(**shared)},
     )
+
+
+def _read_together(read: Callable[[], R]) -> R:
+    """Read in every process, and return what each read; where one meets damage or a `UserError`, all raise it."""
+    if jax.process_count() == 1:
+        return read()
+    own = ""
+    try:
+        found = read()
+    except UserError as error:
+        own = json.dumps([getattr(error, "problem", ""), str(error)])
+    said = gather_texts(own)
+    for i, text in enumerate(said):
+        if text:
+            problem, message = json.loads(text)
+            if problem:
+                raise DamagedError(problem if all(said) else f"Process {i}: {problem}")
+            raise UserError(message)
+    return found
+
+
+def _sum_files(folder: Path) -> dict[str, int]:
+    """Sum the files of a step by their paths in its folder, as they are on the disk."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _UNSUMMED)
+    return {path.relative_to(folder).as_posix(): _sum_file(path) for path in paths}
+
+
+def _sum_file(path: Path) -> int:
+    total = 0
+    with path.open("rb") as stream:
+        while part := stream.read(1 << 24):
+            total = zlib.crc32(part, total)
+    return total
+
+
+def _save_sums(folder: Path) -> None:
+    (folder / _FILES).write_text(json.dumps(_sum_files(folder)))
+
+
+def _check_files(folder: Path) -> None:
+    """Raise a `ValueError` unless a step's files are those that were saved."""
+    saved, found = json.loads((folder / _FILES).read_text()), _sum_files(folder)
+    if names := [name for name in saved.keys() | found.keys() if saved.get(name) != found.get(name)]:
+        raise ValueError(f"missing, changed or added: {', '.join(sorted(names)[:5])}")
 
 
 def _read_metrics(manager: ocp.CheckpointManager, *, without: Collection[int] = ()) -> dict[int, dict[str, Any]]:
@@ -414,7 +508,8 @@ def _read_frozen(folder: Path, template: Any = None) -> Any:
     """Read frozen arrays into a template, or what they are; damage is whatever error Orbax meets, or a ValueError."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is missing")
-    with contextlib.closing(ocp.Checkpointer(ocp.StandardCheckpointHandler())) as reader:
+    shared = {"multiprocessing_options": _alone()}
+    with contextlib.closing(ocp.Checkpointer(ocp.StandardCheckpointHandler(**shared), **shared)) as reader:
         if template is not None:
             return reader.restore(folder, args=ocp.args.StandardRestore(template))
         metadata = reader.metadata(folder).item_metadata
@@ -465,7 +560,7 @@ def _compute_checksums(state: Any, values: Any) -> dict[str, int]:
     Arrays of which this process holds a part only (several hosts) are left out.
     """
     sums = {}
-    for name, leaf in _name_leaves(state).items():
+    for name, leaf in name_leaves(state).items():
         if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
             leaf = leaf.addressable_data(0)  # a copy that the array does not remember: it must remain to be donated
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
@@ -487,7 +582,8 @@ def _report_damage(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
         raise DamagedError(problem) from error
 
 
-def _name_leaves(tree: Any) -> dict[str, Any]:
+def name_leaves(tree: Any) -> dict[str, Any]:
+    """Return a pytree's leaves by their paths."""
     return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 

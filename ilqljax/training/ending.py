@@ -10,6 +10,7 @@ A second signal, and the end of the time, end the process at once. `ilqljax.trai
 (`heed_signals`), `fit` does not.
 """
 
+import _thread
 import contextlib
 import itertools
 import os
@@ -48,6 +49,8 @@ class Ending:
         # Of several processes, between the thread that looks for requests and the one that trains.
         self.lock = threading.Lock()
         self.n_steps, self.last_step, self.closed = 0, 0, False
+        self.heard = 0  # the number before Python calls `ask`, which it does not while it waits for a computation
+        self.relayed = False  # a signal that came to another process is on its way to this one's main thread
 
     def ask(self, number: int, _: object = None) -> None:
         """Ask the run to end, as a signal's handler does; raises `Interrupted` unless it is `deferred`."""
@@ -103,20 +106,34 @@ class Ending:
 
 def _look(ending: Ending, client: Any, key: str) -> None:
     """Agree with the other processes on the last step, once any of them is asked to end; one thread of each runs it."""
-    while not ending.closed:
-        if ending.number:
-            client.key_value_set(key, str(ending.number), allow_overwrite=True)
+    while True:
+        closed = ending.closed  # before the look, for a request that has just ended this process
+        if asked := ending.number or ending.heard:
+            client.key_value_set(key, str(int(asked)), allow_overwrite=True)
         try:
             number = int(client.key_value_try_get(key))
         except jax.errors.JaxRuntimeError:  # nobody is asked
+            if closed:
+                return
             time.sleep(SECONDS_BETWEEN_LOOKS)
             continue
         with ending.lock:  # no step ends until all have said where they are
             client.key_value_set(f"{key}/{jax.process_index()}", str(ending.n_steps))
             said = [client.blocking_key_value_get(f"{key}/{i}", LONGEST_WAIT_MS) for i in range(jax.process_count())]
             ending.last_step = 1 + max(map(int, said))
-            ending.number = ending.number or number
+            _relay(ending, number)
         return
+
+
+def _relay(ending: Ending, number: int) -> None:
+    """Ask the main thread as if another process's signal had come here, so that what cannot be saved is broken off."""
+    if ending.number or ending.heard:
+        return
+    if signal.getsignal(number) == ending.ask:
+        ending.relayed = True
+        _thread.interrupt_main(number)
+    else:  # it is ignored here
+        ending.number = number
 
 
 @contextlib.contextmanager
@@ -134,7 +151,7 @@ def heed_signals(*, grace_seconds: float) -> Iterator[Ending]:
     # Windows waits for nothing else.
     reading, writing = socket.socketpair()
     writing.setblocking(False)
-    watcher = threading.Thread(target=_watch, args=(reading, grace_seconds), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(ending, reading, grace_seconds), daemon=True)
     watcher.start()
     before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
     heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
@@ -158,7 +175,7 @@ def heed_signals(*, grace_seconds: float) -> Iterator[Ending]:
             looker.join(2 * SECONDS_BETWEEN_LOOKS)  # longer where another process is gone
 
 
-def _watch(reading: socket.socket, grace_seconds: float) -> None:
+def _watch(ending: Ending, reading: socket.socket, grace_seconds: float) -> None:
     """End the process at a second signal, or when its time is over; return when nobody writes any more."""
     asked, deadline = 0, None
     while True:
@@ -169,9 +186,12 @@ def _watch(reading: socket.socket, grace_seconds: float) -> None:
         number = next(iter(reading.recv(1)), 0)
         if not number:
             return
-        if number in SIGNALS:
+        if number in SIGNALS and ending.relayed:  # nobody sent it here: a first one may come yet
+            ending.relayed = False
+        elif number in SIGNALS:
             if asked:
                 os._exit(128 + number)
+            ending.heard = number
             asked, deadline = number, time.monotonic() + grace_seconds
             _say(f"{signal.Signals(number).name}: ending; a second one ends at once")
 

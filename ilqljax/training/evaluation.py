@@ -37,6 +37,7 @@ from ilqljax.training.mesh import path_name, shard_batch
 from ilqljax.training.processes import broadcast_from_leader, is_first_process
 from ilqljax.training.run_config import RunConfig
 from ilqljax.training.runs import open_run_config, save_json
+from ilqljax.training.shared_acting import share_acting
 
 logger = logging.getLogger(__name__)
 
@@ -115,13 +116,13 @@ def evaluate_policies(
 
     That is `out_dir`, or one that `choose_folder` chooses, and is returned; `judgement.json` says with what they were
     made. What a judgement that was interrupted there kept is used if it was made in the same way. The first of several
-    processes does so; the others wait.
+    processes does so; the others act with it (`share_acting`).
     """
 
     def make(name: str, **overrides: Any) -> TextPolicy:
         return make_policy(config, built, policies[name], **overrides)
 
-    def act() -> str:
+    def act(make: Callable[..., TextPolicy]) -> str:
         made_with = describe_judgement(config, policies, run_dir=run_dir)
         out = choose_folder(run_dir, made_with) if out_dir is None else out_dir
         make_folder(out)
@@ -140,7 +141,8 @@ def evaluate_policies(
         save_report(out, config, run_dir=run_dir, policies=have_critic, table=table, sections=sections)
         return str(out)
 
-    return Path(broadcast_from_leader(act))
+    with share_acting(make) as make_shared:
+        return Path(broadcast_from_leader(lambda: act(make_shared)))
 
 
 def describe_judgement(config: RunConfig, policies: Mapping[str, Trained], *, run_dir: Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """A run of several processes: how they find each other, and what only the first of them does.
 
 All processes run the same program. Training steps, losses and checkpoints are computations that all of them take part
-in. What concerns the run's folder, what a policy does and how it is judged is the first process's alone: it tells the
-others what came of it, and they wait. Data are prepared by the first process before the others look at them.
+in. What concerns the run's folder, what a policy does in training and how it is judged is the first process's alone: it
+tells the others what came of it, and they wait; in a judgement they act with it (`shared_acting`). Data are prepared by
+the first process before the others look at them.
 """
 
 import contextlib
@@ -23,8 +24,11 @@ from ilqljax.errors import UserError
 from ilqljax.rl.steps import TrainState
 
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
-# Waiting ends with the first process, however that ends: jax stops every process when one is lost.
+# Waiting ends with the process that is waited for, however it ends: jax stops every process when one is lost.
 LONGEST_WAIT_MS = 30 * 24 * 3600 * 1000
+CALL_MS = 500  # of one call that waits
+# After one is killed, or leaves with an error while the others wait for it: less than a scheduler's 30 s from SIGTERM.
+TIMEOUTS = {"heartbeat_timeout_seconds": 20, "shutdown_timeout_seconds": 10}
 
 # What the first process says is numbered; all processes count alike.
 _numbers = itertools.count()
@@ -41,7 +45,7 @@ def start_processes() -> None:
     given = {name: os.environ[name] for name in (ADDRESS, COUNT, INDEX) if os.environ.get(name)}
     if COUNT not in given and INDEX not in given:
         try:
-            jax.distributed.initialize()
+            jax.distributed.initialize(**TIMEOUTS)
         except ValueError as error:
             raise UserError(
                 f"--distributed: no cluster was found ({error}). Start each process with {ADDRESS}=HOST:PORT of the "
@@ -58,7 +62,7 @@ def start_processes() -> None:
         raise UserError(f"--distributed: {ADDRESS}={address!r} is not HOST:PORT. Give that of the first process.")
     if index >= count:
         raise UserError(f"--distributed: {INDEX}={index} is not below {COUNT}={count}. Number the processes from 0 on.")
-    jax.distributed.initialize(address, count, index)
+    jax.distributed.initialize(address, count, index, **TIMEOUTS)
 
 
 def is_first_process() -> bool:
@@ -69,6 +73,21 @@ def is_first_process() -> bool:
 def get_client() -> Any:
     """Return what the processes tell each other keys and values with."""
     return multihost.get_jax_distributed_client()
+
+
+def wait_for_text(client: Any, key: str) -> str:
+    """Wait for what another process says under a key, in short calls: between them Python hears of signals."""
+    while True:
+        try:
+            return client.blocking_key_value_get(key, CALL_MS)
+        except jax.errors.JaxRuntimeError as error:
+            if "DEADLINE_EXCEEDED" not in str(error):
+                raise
+
+
+def number_message(kind: str) -> str:
+    """Return a new key for what the processes tell each other, the same in all, which must get here in one order."""
+    return f"ilqljax/{kind}/{next(_numbers)}"
 
 
 def check_same(text: str, *, what: str) -> None:
@@ -95,6 +114,25 @@ def broadcast_from_leader(make: Callable[[], Any]) -> Any:
     return said["value"]
 
 
+def gather_texts(text: str) -> list[str]:
+    """Return every process's text, in their order, in all processes, which must get here in the same order."""
+    if jax.process_count() == 1:
+        return [text]
+    client, name = get_client(), number_message("texts")
+    client.key_value_set(f"{name}/{jax.process_index()}", json.dumps(text))
+    return [json.loads(wait_for_text(client, f"{name}/{i}")) for i in range(jax.process_count())]
+
+
+def leave_together(*, longest_ms: int = LONGEST_WAIT_MS) -> None:
+    """Wait at the end of a program until all processes are there, for so long at most.
+
+    jax waits a short time only, and ends them all with a stack trace then: whoever leaves with an error leaves alone.
+    """
+    if jax.process_count() > 1:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            get_client().wait_at_barrier("ilqljax/end", longest_ms)
+
+
 @contextlib.contextmanager
 def first_process_first() -> Iterator[dict[str, Any]]:
     """Run a block in the first process and, when it is done there, in the others: it finds what the first one built.
@@ -105,7 +143,7 @@ def first_process_first() -> Iterator[dict[str, Any]]:
     if jax.process_count() == 1:
         yield {}
         return
-    client, name = get_client(), f"ilqljax/first_process/{next(_numbers)}"
+    client, name = get_client(), number_message("first_process")
     if is_first_process():
         said, answer = {}, None
         try:
@@ -114,7 +152,7 @@ def first_process_first() -> Iterator[dict[str, Any]]:
         finally:
             client.key_value_set(name, json.dumps(answer))
         return
-    answer = json.loads(client.blocking_key_value_get(name, LONGEST_WAIT_MS))
+    answer = json.loads(wait_for_text(client, name))
     if answer is None:
         raise UserError("The first process has ended with an error. See what it says, and start all processes again.")
     yield answer

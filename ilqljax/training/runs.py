@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from ilqljax.config import resolve_path
@@ -39,12 +40,14 @@ from ilqljax.data.files import (
 )
 from ilqljax.data.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
 from ilqljax.errors import UserError
-from ilqljax.training.processes import broadcast_from_leader, is_first_process
+from ilqljax.training.processes import broadcast_from_leader, gather_texts, is_first_process
 from ilqljax.training.run_config import RunConfig, complete_config, find_differing, read_run_config
 
 logger = logging.getLogger(__name__)
 
 LOCK, COMMAND = "training.lock", "command.txt"
+LONGEST_LAG_S = 30.0  # until another host sees what one has written to a network's file system
+SECONDS_BETWEEN_LOOKS = 0.2
 # Sections that a resumed run may change; the rest decides what the saved arrays and batches mean.
 CHANGEABLE = (
     "resume", "run_dir", "train", "pretrain", "decode", "evaluator", "wandb", "mesh", "environment", "grace_seconds"
@@ -108,6 +111,7 @@ def claim_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any
 
         folder = Path(broadcast_from_leader(claim))
         try:
+            check_shared(folder)
             yield folder
         except UserError:
             if not config.resume and is_first_process() and not has_begun(folder):
@@ -116,6 +120,27 @@ def claim_run_dir(run_dir: Path, config: ConfigDict, *, overrides: dict[str, Any
                     remove_tree(folder)
                 logger.info("%s is free again: no step was done", folder)
             raise
+
+
+def check_shared(run_dir: Path) -> None:
+    """Refuse, in all processes, a claimed folder that one of them does not see as the first does: on another disk."""
+    if jax.process_count() == 1:
+        return
+
+    def look() -> list[str]:
+        lock = run_dir / LOCK
+        steps = [path for path in run_dir.glob("checkpoints/*/*") if path.name.isdecimal()]
+        return [lock.read_text() if lock.is_file() else "", *sorted(str(path.relative_to(run_dir)) for path in steps)]
+
+    expected, deadline = broadcast_from_leader(look), time.monotonic() + LONGEST_LAG_S
+    while (seen := look()) != expected and time.monotonic() < deadline:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    told = gather_texts("" if seen == expected else "another")
+    if differing := [str(i) for i, text in enumerate(told) if text]:
+        raise UserError(
+            f"{len(differing)} of the {len(told)} processes see another folder than the first at {run_dir}: "
+            f"{', '.join(differing)}. Put it on a file system that is shared by all of them (config.run_dir)."
+        )
 
 
 def has_begun(run_dir: Path) -> bool:
