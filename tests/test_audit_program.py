@@ -12,8 +12,10 @@ from ilqljax.cli import run_command
 from ilqljax.data.files import MAX_LINE_BYTES, save_folder
 from ilqljax.data.json_lines import save_json_lines
 from ilqljax.errors import UserError
+from ilqljax.hiring.audit.program import load_rewrites
+from ilqljax.hiring.guardrails import MODES
 from ilqljax.hiring.market.sample import make_market
-from ilqljax.hiring.postings.posting import load_candidates, save_candidates, save_postings
+from ilqljax.hiring.postings.posting import Posting, load_candidates, save_candidates, save_postings
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--top", "20", "--selected", "5"]
@@ -77,6 +79,19 @@ def test_evaluation_file_of_a_run_is_read_with_its_own_flags(data, tmp_path):
         run(*arguments, out=tmp_path / "out")
     result = run(*arguments, "--policy", "ilql", out=tmp_path / "out")
     assert result["postings"][0]["guardrail_failures"] == ["company_kept"]
+
+
+def test_paraphrases_are_put_to_the_guardrails_of_free_text(data, tmp_path):
+    text = "Oak needs a nurse. You draw up schedules and talk with families about the treatment."
+    posting = Posting("p", "Nurse", text, company="Oak")
+    honest = "Oak is looking for a nurse. You prepare schedules and speak with relatives about the treatment."
+    save_json_lines(tmp_path / "r.jsonl", [{"id": "p", "text": honest}])
+    failed = {
+        mode: load_rewrites(tmp_path / "r.jsonl", known=[posting], guardrails=mode)["p"].failed_checks for mode in MODES
+    }
+    assert failed["edits"] and not failed["free_text"]
+    with pytest.raises(UserError, match=r"--guardrails: invalid choice: 'none'"):
+        run(*jobs_arguments(data), "--rewrites", tmp_path / "r.jsonl", "--guardrails", "none", out=tmp_path / "out")
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ from ilqljax.hiring.data.prepare import choose_some
 from ilqljax.hiring.edits.operators import OPERATORS
 from ilqljax.hiring.evaluation.headroom import HEADROOM_MATCHERS, HEADROOM_POSTINGS, describe_headroom, list_edits
 from ilqljax.hiring.evaluation.record import Rewrite
-from ilqljax.hiring.guardrails import check_rewrite
+from ilqljax.hiring.guardrails import MODES, check_rewrite
 from ilqljax.hiring.matching.matcher import Matcher, MatcherSource
 from ilqljax.hiring.postings.posting import Candidate, Posting, build_prompt, normalize_spaces
 from ilqljax.hiring.postings.sources import SAMPLE, has_candidates, load_market
@@ -76,6 +76,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--rewrites", default="", help="JSONL of id and text, or a run's evaluation.jsonl")
     add("--policy", default="", help="which policy of an evaluation.jsonl to audit")
+    add(
+        "--guardrails",
+        default="edits",
+        choices=tuple(MODES),
+        help="what rewrites of your own must pass: those of edited words, or of free text as a language model writes it",
+    )
     add(
         "--scores",
         default="",
@@ -272,7 +278,11 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
     names = list_names(args) or choose_attributes(declared, bins=bins, where=people)
     candidates, table = bin_candidates(candidates, declared, names, bins)
     config = make_config(args, table, names)
-    rewrite_of = load_rewrites(args.rewrites, known=known, policy=args.policy) if args.rewrites else {}
+    rewrite_of = (
+        load_rewrites(args.rewrites, known=known, policy=args.policy, guardrails=args.guardrails)
+        if args.rewrites
+        else {}
+    )
     postings = [posting for posting in known if not rewrite_of or posting.id in rewrite_of]
     rewrites = [rewrite_of[posting.id] for posting in postings if rewrite_of]
     matcher = make_matcher(args.matcher, candidates, options=parse_options(args.matcher_options))
@@ -377,11 +387,13 @@ def parse_options(text: str) -> dict[str, Any]:
     return options
 
 
-def load_rewrites(path: str | Path, *, known: Sequence[Posting], policy: str = "") -> dict[str, Rewrite]:
+def load_rewrites(
+    path: str | Path, *, known: Sequence[Posting], policy: str = "", guardrails: str = "edits"
+) -> dict[str, Rewrite]:
     """Load rewrites by posting id: a JSONL file of {"id", "text"}, or a run's `evaluation.jsonl`.
 
     In an evaluation file ("posting_id", "rewrite", "policy", "guardrail_failures") one policy is audited. Guardrails
-    are checked here where the file does not say what failed.
+    are checked here where the file does not say what failed, in the mode that `guardrails` names (`MODES`).
 
     Raises:
         UserError: a malformed line, a posting that is not known or occurs twice, several policies and none named, or a
@@ -402,7 +414,9 @@ def load_rewrites(path: str | Path, *, known: Sequence[Posting], policy: str = "
                 f"{where}: the posting '{posting_id}' was already rewritten at {rewrites[posting_id].where}. Keep one."
             )
         text = read_field(row, "rewrite" if "rewrite" in row else "text", kind=str, where=where)
-        rewrites[posting_id] = _read_rewrite(row, posting_of[posting_id], text, policy=name, where=where)
+        rewrites[posting_id] = _read_rewrite(
+            row, posting_of[posting_id], text, policy=name, where=where, guardrails=guardrails
+        )
     if not by_policy:
         raise UserError(f"{path}: holds no rewrite. Give lines of {{'id': ..., 'text': ...}}.")
     names = ", ".join(map(repr, by_policy))
@@ -413,7 +427,7 @@ def load_rewrites(path: str | Path, *, known: Sequence[Posting], policy: str = "
     return by_policy[policy or next(iter(by_policy))]
 
 
-def _read_rewrite(row: Mapping, posting: Posting, text: str, *, policy: str, where: str) -> Rewrite:
+def _read_rewrite(row: Mapping, posting: Posting, text: str, *, policy: str, where: str, guardrails: str) -> Rewrite:
     prompt, text = build_prompt(posting), normalize_spaces(text)
     if "guardrail_failures" in row:
         names = read_field(row, "guardrail_failures", kind=list, where=where)
@@ -421,7 +435,7 @@ def _read_rewrite(row: Mapping, posting: Posting, text: str, *, policy: str, whe
         if not all(isinstance(value, str) for value in (*names, *reasons)):
             raise UserError(f"{where}: 'guardrail_failures' and 'guardrail_reasons' must be lists of texts.")
     else:
-        failures = check_rewrite(posting, text, prompt)
+        failures = check_rewrite(posting, text, prompt, mode=guardrails)
         names, reasons = sorted({failure.check for failure in failures}), [failure.reason for failure in failures]
     return Rewrite(
         policy=policy,
