@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--guardrails",
         default="edits",
         choices=tuple(MODES),
-        help="what rewrites of your own must pass: those of edited words, or of free text as a language model writes it",
+        help="what rewrites of your own must pass: guardrails of edited words, or of free text",
     )
     add(
         "--scores",
