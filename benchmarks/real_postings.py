@@ -38,6 +38,7 @@ from ilqljax.training.run_config import load_run_config
 
 OPERATORS = ("neutralize", "masculinize", "feminize", "balance", "mix", "soften", "include")
 N_SAMPLES = 4
+ACTING = {"n_generations": 1, "beam_width": 0, "draft_tokens": 4}
 
 
 def main() -> None:
@@ -50,7 +51,7 @@ def main() -> None:
     parser.add_argument("--attribute", default="gender", help="what the reward is of")
     parser.add_argument("--n_postings", type=int, default=MarketConfig("").n_postings, help="posts")
     parser.add_argument("--n_judged", type=int, default=80, help="held-out posts that are judged")
-    parser.add_argument("--betas", default="4,8,16", help="weights of the advantage that the posts of eval choose from")
+    parser.add_argument("--betas", default="8,16,32", help="weights of the advantage that the posts of eval choose from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no_encoder", action="store_true", help="leave the views of MiniLM out")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="further --config.KEY=VALUE")
@@ -126,7 +127,7 @@ def choose_beta(run: OpenRun, data: HiringData, betas: list[float], path: Path) 
     observations = [PostingObservation(build_prompt(p), posting=p) for p in data.prepared.select_postings("eval")]
     for beta in betas:
         if str(beta) not in means:
-            policy = make_policy(run.config, run.built, run.policies["ilql"], beta=beta, n_generations=1, beam_width=0)
+            policy = make_policy(run.config, run.built, run.policies["ilql"], beta=beta, **ACTING)
             texts = [written[0].text for written in policy.generate_batch(observations)]
             means[str(beta)] = float(data.reward.score([o.prompt for o in observations], texts).mean())
             save_text(path, json.dumps(means, indent=1) + "\n")
@@ -153,7 +154,7 @@ def write_texts(
     for name, (trained, n) in policies.items():
         if name in texts:
             continue
-        policy = make_policy(run.config, run.built, trained, n_generations=n, beam_width=0, beta=beta)
+        policy = make_policy(run.config, run.built, trained, beta=beta, **ACTING | {"n_generations": n})
         samples = [[g.text for g in generations] for generations in policy.generate_batch(observations)]
         texts[name] = [written[0] for written in samples]
         if n > 1:
