@@ -20,7 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost  # its client has the store of keys and values, which jax does not export
 
-from ilqljax.errors import UserError
+from ilqljax.errors import Interrupted, UserError
 from ilqljax.rl.steps import TrainState
 
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
@@ -138,7 +138,7 @@ def first_process_first() -> Iterator[dict[str, Any]]:
     """Run a block in the first process and, when it is done there, in the others: it finds what the first one built.
 
     Yields the JSON values that the first process leaves there for the others; where its block fails, they raise a
-    `UserError`.
+    `UserError`, and where it is broken off, the same `Interrupted`.
     """
     if jax.process_count() == 1:
         yield {}
@@ -149,12 +149,17 @@ def first_process_first() -> Iterator[dict[str, Any]]:
         try:
             yield said
             answer = said
+        except Interrupted as error:
+            answer = error.number
+            raise
         finally:
             client.key_value_set(name, json.dumps(answer))
         return
     answer = json.loads(wait_for_text(client, name))
     if answer is None:
         raise UserError("The first process has ended with an error. See what it says, and start all processes again.")
+    if isinstance(answer, int):
+        raise Interrupted(answer)
     yield answer
 
 
