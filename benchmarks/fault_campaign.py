@@ -174,7 +174,7 @@ def find_progress(run_dir: Path) -> tuple[str, int, int]:
 def read_end(run_dir: Path) -> dict[str, Any]:
     """Return what a run ends with: losses, rewrites, every array's checksum, which reading the networks compares."""
     from ilqljax import open_run
-    from ilqljax.training.checkpoint import name_leaves
+    from ilqljax.training.step_files import name_leaves
 
     policies = open_run(run_dir).policies
     end: dict[str, Any] = {"rewrites": (run_dir / "evaluation.jsonl").read_text()}
