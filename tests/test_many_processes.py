@@ -269,6 +269,20 @@ def test_what_ends_a_process_that_writes_for_the_first_ends_it_too(take_part, er
     assert getattr(raised.value, "status", 2) == (130 if told is Interrupted else 2)
 
 
+def test_texts_are_compared_without_a_computation_in_which_no_signal_is_heard(take_part, monkeypatch):
+    monkeypatch.setattr(processes.multihost_utils, "process_allgather", lambda *_, **__: pytest.fail("it hears none"))
+    client = take_part(0)
+    with pytest.raises(KeyError):  # the other has told nothing yet
+        processes.check_same("a", what="config")
+    (first,) = client.values()
+    take_part(1)
+    processes.check_same("a", what="config")
+    assert [*client.values()] == [first, first]
+    take_part(1)
+    with pytest.raises(UserError, match="Not all of the 2 processes have the same config: 1 differ"):
+        processes.check_same("b", what="config")
+
+
 def test_processes_that_would_share_rows_are_refused():
     sharding.check_owners(np.array([[[0, 0]], [[1, 1]]]))
     with pytest.raises(UserError, match=r"tensor=4 spans several processes: 4 devices are of 2\. .*divides the 2 dev"):

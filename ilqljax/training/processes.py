@@ -92,12 +92,10 @@ def number_message(kind: str) -> str:
 
 def check_same(text: str, *, what: str) -> None:
     """Raise a `UserError` in all processes where one has another text than the first; `what` names the text."""
-    if jax.process_count() == 1:
-        return
-    sums = multihost_utils.process_allgather(np.uint32(zlib.crc32(text.encode())))
-    if differing := np.flatnonzero(sums != sums[0]).tolist():
+    sums = gather_texts(str(zlib.crc32(text.encode())))
+    if differing := [str(i) for i, other in enumerate(sums) if other != sums[0]]:
         raise UserError(
-            f"Not all of the {len(sums)} processes have the same {what}: {', '.join(map(str, differing))} differ from "
+            f"Not all of the {len(sums)} processes have the same {what}: {', '.join(differing)} differ from "
             "the first, 0. Start all with the same command, on the same code and files."
         )
 
