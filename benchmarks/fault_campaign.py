@@ -32,6 +32,7 @@ import numpy as np
 from ilqljax.cli import run_main
 from ilqljax.errors import UserError
 from ilqljax.training import processes
+from ilqljax.training.judgement import JUDGEMENT
 
 STAGES = ("bc", "ilql")
 SIGNALS = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 128 + signal.SIGTERM, "SIGINT": 128 + signal.SIGINT}  # status
@@ -89,6 +90,11 @@ def find_judgement(run_dir: Path) -> set[tuple[Path, int]]:
     return {(path, path.stat().st_mtime_ns) for path in run_dir.glob("export/policy/config.json")}
 
 
+def find_judged(run_dir: Path) -> set[Path]:
+    """Find policies whose rewrites the judgement keeps until it is done."""
+    return {path for path in run_dir.glob("unfinished/*.json") if path.name != JUDGEMENT}
+
+
 MOMENTS: dict[str, Callable[[Path], set] | None] = {
     "random": None,  # any time from the start on
     "a step is taken": find_records,
@@ -96,7 +102,9 @@ MOMENTS: dict[str, Callable[[Path], set] | None] = {
     "a save is complete": find_steps,
     "an old step is deleted": find_deletions,
     "the judgement begins": find_judgement,
+    "a policy is judged": find_judged,
 }
+MET_ONCE = ("the judgement begins", "a policy is judged")  # or twice, but the run may end before a kill then
 
 
 def start_training(
@@ -138,7 +146,7 @@ def wait_for(
 ) -> None:
     """Wait until it is time to kill, or a process has ended; undisturbed a run takes so many seconds."""
     find, n_events, start = MOMENTS[moment], int(rng.integers(1, 6)), time.monotonic()
-    if moment == "the judgement begins":
+    if moment in MET_ONCE:
         n_events = 1
     deadline = start + (rng.uniform(0, seconds) if find is None else LONGEST_RUN_S)
     before: set = find(run_dir) if find else set()
@@ -174,7 +182,7 @@ def find_progress(run_dir: Path) -> tuple[str, int, int]:
 def read_end(run_dir: Path) -> dict[str, Any]:
     """Return what a run ends with: losses, rewrites, every array's checksum, which reading the networks compares."""
     from ilqljax import open_run
-    from ilqljax.training.checkpoint import name_leaves
+    from ilqljax.training.step_files import name_leaves
 
     policies = open_run(run_dir).policies
     end: dict[str, Any] = {"rewrites": (run_dir / "evaluation.jsonl").read_text()}
@@ -323,9 +331,9 @@ def plan_kills(n_processes: int) -> Iterator[tuple[str, str, str]]:
     if n_processes == 1:
         yield from ((*kill, "all") for kill in cycle(product(SIGNALS, MOMENTS)))
     signals, moments, everyone = [*SIGNALS], [*MOMENTS], [*map(str, range(n_processes)), "all"]
-    for i in count():  # all differ from kill to kill, and come in other pairs the next time round
+    for i in count():  # the numbers of signals and of moments have no common factor, so that all pairs come
         who = everyone[(i + i // len(signals) + 1) % len(everyone)]
-        yield signals[i % len(signals)], moments[(i + i // len(moments)) % len(moments)], who
+        yield signals[i % len(signals)], moments[i % len(moments)], who
 
 
 def main() -> None:

@@ -20,12 +20,13 @@ class Interrupted(KeyboardInterrupt):
     """Report that a signal asked the program to end.
 
     Attributes:
-        status: that the program ends with, 128 + the signal's number.
+        number: of the signal.
+        status: that the program ends with, 128 + the number.
     """
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
-        self.status = 128 + number
+        self.number, self.status = int(number), 128 + number
 
 
 def find_close(name: object, known: Iterable[object]) -> str:

@@ -33,7 +33,7 @@ from ilqljax.training import processes
 from ilqljax.training.checkpoint import CheckpointStore
 from ilqljax.training.commands.train import find_config
 from ilqljax.training.compilation import enable_compilation_cache
-from ilqljax.training.ending import SECONDS_BETWEEN_LOOKS, SIGNALS, Ending, heed_signals
+from ilqljax.training.ending import SIGNALS, Ending, heed_signals
 from ilqljax.training.evaluation import (
     Trained,
     evaluate_policies,
@@ -75,14 +75,7 @@ def train(config: Section, *, overrides: Mapping[str, Any] | None = None, comman
     """
     completed = complete_config(config)
     with heed_signals(grace_seconds=completed.grace_seconds) as ending:
-        try:
-            return train_until_asked(completed, overrides=overrides, command=command, ending=ending)
-        except UserError:
-            if jax.process_count() > 1:  # the first process may have been asked to end, and have left this one
-                time.sleep(3 * SECONDS_BETWEEN_LOOKS)  # until the request is here
-                if ending.number:
-                    raise Interrupted(ending.number) from None
-            raise
+        return train_until_asked(completed, overrides=overrides, command=command, ending=ending)
 
 
 def train_until_asked(config: ConfigDict, *, overrides: Mapping[str, Any] | None, command: str, ending: Ending) -> Path:

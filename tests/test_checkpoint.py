@@ -23,7 +23,7 @@ from raw_checkpoints import restore_raw
 
 from ilqljax.data import files
 from ilqljax.errors import UserError
-from ilqljax.training import checkpoint
+from ilqljax.training import checkpoint, step_files
 from ilqljax.training.checkpoint import CheckpointStore
 from ilqljax.training.mesh import MeshConfig, make_mesh
 
@@ -215,7 +215,7 @@ def test_frozen_arrays_that_are_not_the_saved_ones_are_refused(tmp_path):
 
 def test_a_checkpoint_that_holds_its_frozen_arrays_itself_is_read(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_split_frozen", lambda state: (state, {}))  # as before
+        patch.setattr(checkpoint, "split_frozen", lambda state: (state, {}))  # as before
         with CheckpointStore(tmp_path) as store:
             store.save(1, make_frozen(3.0), {})
     with CheckpointStore(tmp_path) as store:
@@ -347,7 +347,7 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_the_step_before(tmp_path, m
         raise FULL[error]
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "sync_tree", fail)
+        patch.setattr(step_files, "sync_tree", fail)
         expected = "Step 2 is intact" if intact else "There is no earlier step"
         with (
             pytest.raises(

@@ -77,6 +77,12 @@ def test_the_others_are_told_while_python_waits_and_when_it_has_broken_off(state
     assert told == {"key": str(int(TERM)), "key/0": "0"}
 
 
+def test_a_request_that_another_process_told_is_one_here_before_it_is_relayed():
+    with pytest.raises(Interrupted), heed_signals(grace_seconds=60) as ending:
+        raise Interrupted(TERM)
+    assert ending.number == TERM  # its answer is not waited for
+
+
 def test_what_is_deferred_goes_on_and_may_be_broken_off_within():
     with heed_signals(grace_seconds=60) as ending, ending.deferred():
         assert not ending.reached()

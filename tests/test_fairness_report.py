@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -306,34 +307,38 @@ def test_save_refuses_another_suffix_and_a_missing_folder(tmp_path):
         save_rows(tmp_path / "none" / "r.csv", [{"a": 1}])
 
 
-def run_script(name: str, *arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, ROOT / "scripts" / name, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        check=False,
-    )
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """Return what runs a script in this process, and returns what it printed."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr("sys.argv", [name, *map(str, arguments)])
+        runpy.run_path(str(ROOT / "scripts" / name), run_name="__main__")
+        return capsys.readouterr()
+
+    return run
 
 
-def test_distill_script_prints_and_saves(tmp_path, eval_file):
-    done = run_script("distill_policy_eval.py", "--eval_file", eval_file, "--save_path", tmp_path / "d.csv")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "guarded difference [95 %]" in done.stdout and "echo" in done.stdout
+def test_distill_script_prints_and_saves(tmp_path, eval_file, run_script):
+    out, err = run_script("distill_policy_eval.py", "--eval_file", eval_file, "--save_path", tmp_path / "d.csv")
+    assert err == "" and "guarded difference [95 %]" in out and "echo" in out
     assert (tmp_path / "d.csv").read_text().startswith("policy,n_postings,")
 
 
-def test_impact_ratio_script_prints_and_saves(tmp_path, eval_file):
+def test_impact_ratio_script_prints_and_saves(tmp_path, eval_file, run_script):
     arguments = ("--eval_file", eval_file, "--save_path", tmp_path / "r.json", "--attributes", "gender")
-    done = run_script("impact_ratio_calc.py", *arguments, "--selected", 4)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "ilql: gender" in done.stdout and "(smallest ratio)" in done.stdout
+    out, err = run_script("impact_ratio_calc.py", *arguments, "--selected", 4)
+    assert err == "" and "ilql: gender" in out and "(smallest ratio)" in out
     assert {row["attribute"] for row in json.loads((tmp_path / "r.json").read_text())} == {"gender"}
 
 
 def test_script_ends_a_mistake_with_one_line_and_writes_nothing(tmp_path, eval_file):
     eval_file.write_text(eval_file.read_text() + "{broken\n")
-    done = run_script("impact_ratio_calc.py", "--eval_file", eval_file, "--save_path", tmp_path / "r.csv")
+    command = [sys.executable, ROOT / "scripts" / "impact_ratio_calc.py", "--eval_file", eval_file]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "--save_path", tmp_path / "r.csv"], capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith(f"error: {eval_file}:6: not JSON") and done.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.jsonl"]

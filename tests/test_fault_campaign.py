@@ -33,20 +33,22 @@ def test_a_run_that_is_killed_at_the_worst_moments_ends_as_if_it_had_not_been(tm
 
 @pytest.mark.slow
 def test_processes_of_which_one_is_killed_end_and_go_on_with_another_number_of_them(tmp_path):
-    moment = "a save is complete"
-    kills = [("SIGKILL", moment, "1"), ("SIGTERM", moment, "0")]
-    told = {"n_processes": 2, "longest": 1, "say": lambda _: None}
+    kills = [("SIGKILL", "a save is complete", "1"), ("SIGKILL", "a policy is judged", "0")]
+    kills += [("SIGTERM", "the judgement begins", "0")]
+    told = {"n_processes": 2, "longest": 2, "say": lambda _: None}
     attempts, differing = run_campaign(tmp_path, iter(kills), **told)
-    assert differing == ["", ""] and [one.who for one in attempts] == ["1", "0"]
-    assert attempts[0].status[1] == -9 and attempts[1].status == (143, 143)
+    assert differing == ["", ""] and [one.who for one in attempts] == ["1", "0", "0"]
+    assert attempts[0].status[1] == -9 and attempts[1].status[0] == -9 and attempts[2].status == (143, 143)
+    assert "goes on with the judgement that was interrupted: what bc wrote" in (tmp_path / "run-1.log").read_text()
 
 
 def test_all_pairs_of_what_a_kill_is_are_met():
-    one = set(islice(plan_kills(1), 18))
-    assert len(one) == 18 and {who for *_, who in one} == {"all"}
-    several = list(islice(plan_kills(2), 108))
+    one = set(islice(plan_kills(1), 21))
+    assert len(one) == 21 and {who for *_, who in one} == {"all"}
+    several = list(islice(plan_kills(2), 63))
     assert {(signal, who) for signal, _, who in several[:9]} == set(product(SIGNALS, ("0", "1", "all")))
-    assert {(signal, moment) for signal, moment, _ in several[:36]} == set(product(SIGNALS, MOMENTS))
+    assert {(signal, moment) for signal, moment, _ in several[:21]} == set(product(SIGNALS, MOMENTS))
+    assert set(several) == set(product(SIGNALS, MOMENTS, ("0", "1", "all")))
 
 
 def test_ends_are_compared_bit_for_bit_or_but_for_rounding():

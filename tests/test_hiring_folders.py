@@ -30,6 +30,28 @@ def read_folder(folder):
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix != ".sqlite"}
 
 
+@pytest.fixture(scope="module")
+def by_words(tmp_path_factory):
+    """A folder that TF-IDF scored, to copy and never to change."""
+    return prepare_data(SMALL, out_dir=tmp_path_factory.mktemp("data") / "by_words").folder
+
+
+@pytest.fixture
+def out(by_words, tmp_path):
+    return Path(shutil.copytree(by_words, tmp_path / "out"))
+
+
+@pytest.fixture(scope="module")
+def first_asked(tmp_path_factory):
+    """A folder that a counting matcher scored, to copy and never to change; its data and what was asked for."""
+    return ask(tmp_path_factory.mktemp("data") / "asked")
+
+
+@pytest.fixture
+def asked_out(first_asked, tmp_path):
+    return Path(shutil.copytree(first_asked[0].folder, tmp_path / "out"))
+
+
 def list_shown(folder):
     """Return what stands in a folder but for hidden siblings of "out", which must hold scored rewards only."""
     hidden = list(folder.glob(".out.making-*"))
@@ -37,7 +59,7 @@ def list_shown(folder):
     return [file.name for file in folder.iterdir() if file not in hidden]
 
 
-def test_error_half_way_leaves_no_folder_or_the_old_one(tmp_path, monkeypatch):
+def test_error_half_way_leaves_no_folder_or_the_old_one(by_words, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise UserError("half way")
 
@@ -45,10 +67,8 @@ def test_error_half_way_leaves_no_folder_or_the_old_one(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="half way"):
         prepare_data(SMALL, out_dir=tmp_path / "out")
     assert list_shown(tmp_path) == []
-    monkeypatch.undo()
-    prepare_data(SMALL, out_dir=tmp_path / "out")
+    shutil.copytree(by_words, tmp_path / "out")
     before = read_folder(tmp_path / "out")
-    monkeypatch.setattr(prepare, "save_manifest", fail)
     with pytest.raises(UserError, match="half way"):
         prepare_data(replace(SMALL, seed=1), out_dir=tmp_path / "out")
     assert read_folder(tmp_path / "out") == before
@@ -136,11 +156,10 @@ def test_what_was_scored_goes_into_other_data_that_is_prepared_there(tmp_path, m
     assert set(list_texts(again)).isdisjoint(asked[0])
 
 
-def test_what_was_scored_stays_when_current_data_is_opened_or_another_attempt_fails(tmp_path, monkeypatch):
+def test_what_was_scored_stays_when_current_data_is_opened_or_another_attempt_fails(out, tmp_path, monkeypatch):
     monkeypatch.setattr(reward, "PAIRS_AT_A_TIME", 20)
-    prepare_data(SMALL, out_dir=tmp_path / "out")
-    asked = prepare_and_fail(tmp_path / "out", last=2)
-    prepare_data(SMALL, out_dir=tmp_path / "out")  # by TF-IDF: still current
+    asked = prepare_and_fail(out, last=2)
+    prepare_data(SMALL, out_dir=out)  # by TF-IDF: still current
     other = BreakingMatcher(last=0, end=refuse)
     other.fingerprint = "of another version"
     with pytest.raises(UserError, match="no more"):
@@ -181,11 +200,8 @@ def test_damaged_rewards_of_a_failed_attempt_are_computed_again(tmp_path, monkey
     assert len(again.asked[0]) == 20 and [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
-def test_of_two_processes_that_replace_a_folder_at_once_the_last_wins(tmp_path, monkeypatch):
-    out, other = tmp_path / "out", tmp_path / "other"
-    prepare_data(SMALL, out_dir=out)
-    prepare_data(SMALL, out_dir=other)
-    landed = []
+def test_of_two_processes_that_replace_a_folder_at_once_the_last_wins(out, tmp_path, monkeypatch):
+    other, landed = shutil.copytree(out, tmp_path / "other"), []
 
     def replace_between(source, target, move=os.replace):
         move(source, target)
@@ -210,9 +226,8 @@ def test_a_folder_that_appears_in_between_and_is_not_ours_is_left_alone(tmp_path
     assert (out / "thesis.txt").is_file() and [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeypatch):
-    prepare_data(SMALL, out_dir=tmp_path / "out")
-    before = read_folder(tmp_path / "out")
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(out, tmp_path, monkeypatch):
+    before = read_folder(out)
 
     def fail(source, target, move=os.replace):
         if Path(source).name == "new":
@@ -221,8 +236,8 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monke
 
     monkeypatch.setattr(folders.os, "replace", fail)
     with pytest.raises(UserError, match=r"out: cannot be replaced \(Input/output error\)"):
-        prepare_data(replace(SMALL, seed=1), out_dir=tmp_path / "out")
-    assert read_folder(tmp_path / "out") == before and list_shown(tmp_path) == ["out"]
+        prepare_data(replace(SMALL, seed=1), out_dir=out)
+    assert read_folder(out) == before and list_shown(tmp_path) == ["out"]
 
 
 @pytest.mark.slow
@@ -269,9 +284,7 @@ def test_folder_with_other_files_is_left_alone(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_file_that_is_not_ours_is_named_where_the_summary_is_lost(tmp_path):
-    out = tmp_path / "out"
-    ask(out)
+def test_a_file_that_is_not_ours_is_named_where_the_summary_is_lost(out):
     (out / "summary.json").unlink()
     (out / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match=r"or lost its summary\.json and rewards\.sqlite: thesis\.txt\. Give a new or"):
@@ -287,9 +300,8 @@ def test_the_users_own_jobs_and_candidates_are_left_alone(tmp_path):
     assert read_folder(tmp_path) == before
 
 
-def test_another_text_in_the_packages_source_prepares_nothing_and_asks_nothing(tmp_path):
-    ask(tmp_path / "out")
-    before = read_folder(tmp_path / "out")
+def test_another_text_in_the_packages_source_prepares_nothing_and_asks_nothing(asked_out, tmp_path):
+    before = read_folder(asked_out)
     shutil.copytree(ROOT / "ilqljax", tmp_path / "ilqljax", ignore=shutil.ignore_patterns("__pycache__"))
     for file in (tmp_path / "ilqljax" / "hiring").rglob("*.py"):
         with file.open("a") as source:
@@ -304,14 +316,14 @@ print(len(test_hiring_folders.ask({str(tmp_path / "out")!r})[1]), "asked")
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert done.stdout == "0 asked\n", done.stderr
-    assert read_folder(tmp_path / "out") == before
+    assert read_folder(asked_out) == before
 
 
 @pytest.mark.parametrize("name", ["PREPARE_VERSION", "REWARD_VERSION"])
-def test_another_version_of_the_code_prepares_again_and_asks_nothing(tmp_path, monkeypatch, name):
-    first, asked = ask(tmp_path / "out")
+def test_another_version_of_the_code_prepares_again_and_asks_nothing(first_asked, asked_out, monkeypatch, name):
+    first, asked = first_asked
     monkeypatch.setattr(prepare, name, 1_000)
-    second, asked_again = ask(tmp_path / "out")
+    second, asked_again = ask(asked_out)
     assert second.summary["fingerprint"] != first.summary["fingerprint"]
     assert asked and not asked_again and second.rewrites == first.rewrites
 
@@ -356,10 +368,9 @@ def test_an_added_posting_asks_for_its_texts_only(tmp_path):
     assert sorted(asked) == sorted(row.text for row in prepared.rewrites if row.posting_id == added) != []
 
 
-def test_another_engine_and_back_asks_nothing(tmp_path):
-    ask(tmp_path / "out")
-    prepare_data(SMALL, out_dir=tmp_path / "out")  # by TF-IDF
-    assert ask(tmp_path / "out")[1] == []
+def test_another_engine_and_back_asks_nothing(asked_out):
+    prepare_data(SMALL, out_dir=asked_out)  # by TF-IDF
+    assert ask(asked_out)[1] == []
 
 
 def lose(file):
@@ -387,9 +398,8 @@ def test_a_damaged_file_is_made_again_and_asks_nothing(tmp_path, name, damage, c
     assert damage is lose or name in caplog.text
 
 
-def test_a_damaged_cache_costs_what_cannot_be_read_of_it(tmp_path, caplog):
-    out = tmp_path / "out"
-    first, asked = ask(out)
+def test_a_damaged_cache_costs_what_cannot_be_read_of_it(first_asked, asked_out, caplog):
+    (first, asked), out = first_asked, asked_out
     cache = out / "rewards.sqlite"
     damaged = b"?" * 4096 + cache.read_bytes()[4096:-4096] + b"?" * 4096
     cache.write_bytes(damaged)
@@ -401,16 +411,15 @@ def test_a_damaged_cache_costs_what_cannot_be_read_of_it(tmp_path, caplog):
     assert (out / "rewards.sqlite.damaged-1").read_bytes() == damaged
 
 
-def test_a_lost_cache_of_whole_data_is_no_error(tmp_path):
-    first, _ = ask(tmp_path / "out")
-    (tmp_path / "out" / "rewards.sqlite").unlink()
-    second, asked = ask(tmp_path / "out")
+def test_a_lost_cache_of_whole_data_is_no_error(asked_out):
+    first = load_prepared(asked_out)
+    (asked_out / "rewards.sqlite").unlink()
+    second, asked = ask(asked_out)
     assert second == first and not asked
 
 
-def test_a_cache_that_cannot_be_read_now_is_not_paid_for_again(tmp_path, monkeypatch):
-    ask(tmp_path / "out")
-    before = read_folder(tmp_path / "out")
+def test_a_cache_that_cannot_be_read_now_is_not_paid_for_again(asked_out, tmp_path, monkeypatch):
+    before = read_folder(asked_out)
 
     def refuse_to_read(cache, path):
         raise UserError("database is locked")
@@ -419,15 +428,14 @@ def test_a_cache_that_cannot_be_read_now_is_not_paid_for_again(tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(RewardCache, "take_over", refuse_to_read)
         with pytest.raises(UserError, match="database is locked"):
-            prepare_data(replace(SMALL, seed=1), out_dir=tmp_path / "out", matcher=matcher)
-    assert matcher.asked == [] and read_folder(tmp_path / "out") == before
+            prepare_data(replace(SMALL, seed=1), out_dir=asked_out, matcher=matcher)
+    assert matcher.asked == [] and read_folder(asked_out) == before
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("moment", ["while the new data is made", "between the renames"])
-def test_what_a_running_training_scores_while_its_folder_is_replaced_is_kept(tmp_path, monkeypatch, moment):
-    out = tmp_path / "out"
-    ask(out)
+def test_what_a_running_training_scores_while_its_folder_is_replaced_is_kept(asked_out, tmp_path, monkeypatch, moment):
+    out = asked_out
     make, move = prepare.save_manifest, os.replace
 
     def make_and_score(*args, **kwargs):

@@ -98,9 +98,9 @@ def measure_detection(damage, postings, *, seed=0):
     return float(np.mean(caught)), len(caught)
 
 
-# Three kinds every time: of a name, a number and a statement.
+# Three kinds every time, of a name, a number and a statement, on every third posting.
 ALWAYS = (swap_company, raise_salary, drop_statement)
-DAMAGES_TRIED = [each if each in ALWAYS else pytest.param(each, marks=pytest.mark.slow) for each in DAMAGES]
+DAMAGES_TRIED = [(each, 3) for each in ALWAYS] + [pytest.param(each, 1, marks=pytest.mark.slow) for each in DAMAGES]
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +115,10 @@ def posts(shared_dir):
     return [postings[row] for row in rows]
 
 
-@pytest.mark.parametrize("damage", DAMAGES_TRIED, ids=lambda damage: damage.__name__)
-def test_damage_is_caught_on_the_sample(damage, sample):
-    rate, n = measure_detection(damage, sample)
-    assert n > 200 and rate >= 0.99
+@pytest.mark.parametrize(("damage", "step"), DAMAGES_TRIED, ids=lambda value: getattr(value, "__name__", str(value)))
+def test_damage_is_caught_on_the_sample(damage, step, sample):
+    rate, n = measure_detection(damage, sample[::step])
+    assert n > 200 / step and rate >= 0.99
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """Preparing a data folder: whole or not at all, the same for the same input, from every source."""
 
 import json
+import runpy
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, astuple, replace
@@ -32,6 +34,12 @@ def read_folder(folder):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     return prepare_data(SMALL, out_dir=tmp_path_factory.mktemp("data") / "sample")
+
+
+@pytest.fixture
+def copied(prepared, tmp_path):
+    """A folder of its own that a test may change: as cheap as its files."""
+    return Path(shutil.copytree(prepared.folder, tmp_path / "out"))
 
 
 def test_every_posting_has_four_or_more_scored_rewrites_the_original_first(prepared):
@@ -115,23 +123,21 @@ def test_the_samples_data_is_that_of_this_version(prepared):
     assert (prepare.PREPARE_VERSION, digest[:16]) == (2, "677e0d43d46409b5")
 
 
-def test_unchanged_folder_is_used_again_and_a_changed_setting_replaces_it(tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    first = prepare_data(SMALL, out_dir=out)
+def test_unchanged_folder_is_used_again_and_a_changed_setting_replaces_it(copied, tmp_path, monkeypatch):
+    first = load_prepared(copied)
     with monkeypatch.context() as patch:
         patch.setattr(prepare, "_fill_folder", None)  # would fail if it were called
-        assert prepare_data(SMALL, out_dir=out) == first
-    other = prepare_data(replace(SMALL, seed=1), out_dir=out)
+        assert prepare_data(SMALL, out_dir=copied) == first
+    other = prepare_data(replace(SMALL, seed=1), out_dir=copied)
     assert other.rewrites != first.rewrites
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
-def test_file_changed_by_hand_is_noticed(tmp_path):
-    prepare_data(SMALL, out_dir=tmp_path / "out")
-    with (tmp_path / "out" / "offline.jsonl").open("a") as file:
+def test_file_changed_by_hand_is_noticed(copied):
+    with (copied / "offline.jsonl").open("a") as file:
         file.write("\n")
     with pytest.raises(UserError, match=r"offline\.jsonl: is missing or was changed"):
-        load_prepared(tmp_path / "out")
+        load_prepared(copied)
 
 
 @pytest.mark.parametrize(
@@ -144,14 +150,12 @@ def test_file_changed_by_hand_is_noticed(tmp_path):
         ("jobs.jsonl", "{", ""),
     ],
 )
-def test_damage_says_to_prepare_the_data_again(tmp_path, name, old, new):
-    out = tmp_path / "out"
-    prepare_data(SMALL, out_dir=out)
-    text = (out / name).read_text()
+def test_damage_says_to_prepare_the_data_again(copied, name, old, new):
+    text = (copied / name).read_text()
     assert old in text
-    (out / name).write_text(text.replace(old, new, 1))
+    (copied / name).write_text(text.replace(old, new, 1))
     with pytest.raises(UserError, match=rf"{name}: is .*changed since it was made\. Prepare the data again"):
-        load_prepared(out)
+        load_prepared(copied)
 
 
 def test_folder_that_was_not_prepared_is_refused(tmp_path):
@@ -268,22 +272,22 @@ def test_summary_shows_operators_and_the_noise_floor(prepared):
     assert "random shortlists score" in text and "neutralize" in text and "24 postings" in text
 
 
-def run_script(*arguments):
-    command = [sys.executable, str(ROOT / "scripts" / "prepare_data.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+SCRIPT = str(ROOT / "scripts" / "prepare_data.py")
 
 
-def test_script_prepares_and_reports(tmp_path):
+def test_script_prepares_and_reports(tmp_path, monkeypatch, capsys):
     save_jobs(tmp_path)
-    done = run_script("--out_dir", tmp_path / "out", "--path", tmp_path, "--top", 10)
-    assert done.returncode == 0, done.stderr
-    assert "12 postings" in done.stdout and (tmp_path / "out" / "offline.jsonl").is_file()
+    options = {"--out_dir": tmp_path / "out", "--path": tmp_path, "--top": 10}
+    monkeypatch.setattr("sys.argv", [SCRIPT, *(str(word) for option in options.items() for word in option)])
+    runpy.run_path(SCRIPT, run_name="__main__")
+    assert "12 postings" in capsys.readouterr().out and (tmp_path / "out" / "offline.jsonl").is_file()
 
 
 def test_script_turns_bad_data_into_one_line_and_status_2(tmp_path):
     save_jobs(tmp_path)
     with (tmp_path / "jobs.jsonl").open("a") as file:
         file.write(json.dumps({"id": "x"}) + "\n")
-    done = run_script("--out_dir", tmp_path / "out", "--path", tmp_path)
+    command = [sys.executable, SCRIPT, "--out_dir", str(tmp_path / "out"), "--path", str(tmp_path)]
+    done = subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "jobs.jsonl:13" in done.stderr
     assert not (tmp_path / "out").exists()

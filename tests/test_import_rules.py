@@ -40,7 +40,11 @@ ONLY_IN = {
     "httpx": ("ilqljax/hiring/matching/http.py",),
     "jinja2": ("ilqljax/data/pages.py", "ilqljax/data/chat.py"),
     "matplotlib": ("ilqljax/data/drawings.py", "ilqljax/hiring/audit/page.py", "scripts/make_pictures.py"),
-    "orbax": ("ilqljax/training/checkpoint.py", "ilqljax/training/processes.py"),
+    "orbax": (
+        "ilqljax/training/checkpoint.py",
+        "ilqljax/training/processes.py",
+        "ilqljax/training/step_files.py",
+    ),
     "psycopg": ("ilqljax/hiring/matching/postgres.py",),
     "sklearn": ("ilqljax/hiring/matching/lexical.py", "ilqljax/hiring/matching/matcher.py"),
     "tenacity": ("ilqljax/hiring/matching/http.py",),

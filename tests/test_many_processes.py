@@ -3,6 +3,7 @@
 `python tests/test_many_processes.py` is one of the two.
 """
 
+import itertools
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from two_processes import TIMEOUT_S, finish_two, start_two
 from ilqljax.decoding.policy import TextPolicy
 from ilqljax.errors import Interrupted, UserError
 from ilqljax.train import train
-from ilqljax.training import ending, processes
+from ilqljax.training import ending, processes, shared_acting
 from ilqljax.training import loop as stage
 from ilqljax.training import mesh as sharding
 from ilqljax.training.evaluation import evaluate_run
@@ -90,6 +91,7 @@ def run_as_one_of_two(folder: Path) -> None:
         train(config)
     except UserError as error:
         sys.stdout.write(f"refused: {error}\n")
+    processes.leave_together(longest_ms=1000 * TIMEOUT_S)  # jax waits for a short time, and a busy machine takes longer
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +213,75 @@ def test_waiting_for_another_process_is_done_in_short_calls_and_other_errors_are
     assert processes.wait_for_text(client, "key") == "said"
     with pytest.raises(jax.errors.JaxRuntimeError, match="UNAVAILABLE"):
         processes.wait_for_text(client, "key")
+
+
+class Texts(dict):
+    """What processes tell each other, kept by key."""
+
+    key_value_set = dict.__setitem__
+
+    def blocking_key_value_get(self, key: str, _: int) -> str:
+        return self[key]
+
+
+@pytest.fixture
+def take_part(monkeypatch):
+    """Be one of two processes, which find what the one before told."""
+    client = Texts()
+
+    def be(index: int) -> Texts:
+        monkeypatch.setattr(processes, "_numbers", itertools.count())
+        monkeypatch.setattr(jax, "process_index", lambda: index)
+        return client
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(processes, "get_client", lambda: client)
+    return be
+
+
+@pytest.mark.parametrize(("error", "told"), [(Interrupted(signal.SIGTERM), Interrupted), (ValueError(), UserError)])
+def test_what_ends_the_first_process_ends_the_others_and_a_request_is_told_as_one(take_part, error, told):
+    def fail() -> None:
+        raise error
+
+    take_part(0)
+    with pytest.raises(type(error)):
+        processes.broadcast_from_leader(fail)
+    take_part(1)
+    with pytest.raises(told) as raised:
+        processes.broadcast_from_leader(lambda: None)
+    assert getattr(raised.value, "status", 2) == (143 if told is Interrupted else 2)
+
+
+@pytest.mark.parametrize(("error", "told"), [(Interrupted(signal.SIGINT), Interrupted), (ValueError(), UserError)])
+def test_what_ends_a_process_that_writes_for_the_first_ends_it_too(take_part, error, told):
+    def run(*_) -> None:
+        raise error
+
+    client = take_part(1)
+    client["base/0"] = json.dumps({"name": "bc", "overrides": {}, "n": 2})
+    call = [np.array([3])], np.array([0])
+    client["base/0/1"] = json.dumps([[[3]], [0]])
+    with pytest.raises(type(error)):
+        shared_acting._serve(client, "base", lambda _: SimpleNamespace(run=run))
+    take_part(0)
+    with pytest.raises(told) as raised:
+        shared_acting._run_shared(client, "base", itertools.count(), {}, lambda *_: [], [call, call])
+    assert getattr(raised.value, "status", 2) == (130 if told is Interrupted else 2)
+
+
+def test_texts_are_compared_without_a_computation_in_which_no_signal_is_heard(take_part, monkeypatch):
+    monkeypatch.setattr(processes.multihost_utils, "process_allgather", lambda *_, **__: pytest.fail("it hears none"))
+    client = take_part(0)
+    with pytest.raises(KeyError):  # the other has told nothing yet
+        processes.check_same("a", what="config")
+    (first,) = client.values()
+    take_part(1)
+    processes.check_same("a", what="config")
+    assert [*client.values()] == [first, first]
+    take_part(1)
+    with pytest.raises(UserError, match="Not all of the 2 processes have the same config: 1 differ"):
+        processes.check_same("b", what="config")
 
 
 def test_processes_that_would_share_rows_are_refused():

@@ -1,8 +1,7 @@
 """Checkpoints: the last and the best states of a run, written in the background, complete or not there at all.
 
     directory/
-      400/                       state/ (Orbax arrays), extra/ (JSON: config, loader position, metric of "best", ...),
-                                 files.json (checksums of these files, where several processes wrote them)
+      400/                       a step (`step_files`)
       650/                       ...
       frozen/3f0a.../            arrays that nothing trains, once for all steps; extra/ says which
       650.orbax-checkpoint-tmp/  a save that was cut off; the next run clears it
@@ -11,46 +10,49 @@
 
 A step's folder appears by one rename when it is complete and vanishes by one rename, so a process killed at any instant
 leaves only complete steps. A new step is synced to the disk, its files and then its name, before an old one vanishes,
-so that a loss of power leaves one of them. A CRC-32 of every array and of the JSON tells what a disk did to them later:
-the array store has checksums of its index only, and a flipped bit would come back as another number. No process of
-several has all of an array that is split over them: their files have checksums instead.
+so that a loss of power leaves one of them.
 
 Several processes read a step each on its own, without waiting for the others, and then say how it went: what one of
 them cannot read none of them uses.
 """
 
-import asyncio
 import contextlib
 import json
 import logging
 import math
 import os
 import shutil
-import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ilqljax.data.files import (
-    check_checksum,
-    hash_text,
-    is_full,
-    make_folder,
-    read_json,
-    remove_tree,
-    save_with_checksum,
-    sync,
-    sync_tree,
-)
+from ilqljax.data.files import is_full, make_folder, remove_tree, save_with_checksum
 from ilqljax.errors import UserError, check_known
 from ilqljax.models.io.tables import check_names
-from ilqljax.training.mesh import path_name
 from ilqljax.training.processes import broadcast_from_leader, gather_texts, is_first_process
+from ilqljax.training.step_files import (
+    AMENDED,
+    FILES,
+    DamagedError,
+    SyncedPath,
+    abstract_leaf,
+    check_files,
+    compute_checksums,
+    is_key,
+    make_lone_options,
+    name_frozen,
+    name_leaves,
+    open_manager,
+    read_frozen,
+    read_step,
+    report_damage,
+    split_frozen,
+    wrap_key,
+)
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -58,24 +60,6 @@ R = TypeVar("R")
 ROOM_MARGIN = 1.2  # of a step, for what the one before it took on the disk
 _TRASH, _FROZEN = "trash", "frozen"
 _TEMPORARY = "*.orbax-checkpoint-tmp*"
-_AMENDED = "amended.json"  # in a step's folder: what `amend` changed
-_FILES = "files.json"  # in a step's folder: the checksums of its other files but for these two, by their paths
-_UNSUMMED = (_AMENDED, f"{_AMENDED}.sha256", _FILES, "_CHECKPOINT_METADATA", "commit_success.txt")  # written later
-
-
-class DamagedError(UserError):
-    """Report a checkpoint that is damaged or cannot be read.
-
-    Attributes:
-        problem: the message without what to do.
-    """
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(
-            f"{problem}. Put a good copy in its place, or delete the folder to go on from the newest step that is left "
-            "(without one, from the start)."
-        )
-        self.problem = problem
 
 
 class CheckpointStore(contextlib.AbstractContextManager):
@@ -131,14 +115,14 @@ class CheckpointStore(contextlib.AbstractContextManager):
             )
         self.wait()
         self._metrics[step] = ranked
-        arrays = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
+        arrays = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf, state)
         beside = {"values": extra, "metric": ranked}
-        beside["checksums"] = sums = _compute_checksums(arrays, beside)
+        beside["checksums"] = sums = compute_checksums(arrays, beside)
         if jax.process_count() > 1:
-            beside["files"] = _FILES
-        arrays, frozen = _split_frozen(arrays)
+            beside["files"] = FILES
+        arrays, frozen = split_frozen(arrays)
         if frozen:
-            beside["frozen"] = _name_frozen(sums)
+            beside["frozen"] = name_frozen(sums)
             self._save_frozen(step, beside["frozen"], frozen)
         self._check_room(step, arrays, like=latest)
         items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), extra=ocp.args.JsonSave(beside))
@@ -152,7 +136,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
         self.wait()
         self._metrics[step] = self._rank(step, metric)
         if is_first_process():
-            path = self.directory / str(step) / _AMENDED
+            path = self.directory / str(step) / AMENDED
             save_with_checksum(path, json.dumps({"values": extra, "metric": self._metrics[step]}))
 
     def restore(self, template: Any, *, step: int | str = "last") -> tuple[Any, dict[str, Any], int]:
@@ -181,19 +165,19 @@ class CheckpointStore(contextlib.AbstractContextManager):
                 raise
 
     def _restore_step(self, reader: ocp.CheckpointManager, template: Any, step: int) -> tuple[Any, dict[str, Any], int]:
-        abstract = jax.tree.map(_abstract_leaf, template)
+        abstract = jax.tree.map(abstract_leaf, template)
         if not (self.directory / str(step)).is_dir():
             raise UserError(
                 f"Process {jax.process_index()} does not see the checkpoint {self.directory / str(step)}, which the "
                 "first process sees. Put the run's folder on a file system that is shared by all processes."
             )
-        extra = _read_step(reader, step)["extra"]
+        extra = read_step(reader, step)["extra"]
         name = extra.get("frozen")
-        with _report_damage(reader, step):
+        with report_damage(reader, step):
             metadata = reader.item_metadata(step)["state"]
             saved = getattr(metadata, "tree", metadata)
             if name:
-                saved = saved | {"frozen": _read_frozen(self.directory / _FROZEN / name)}
+                saved = saved | {"frozen": read_frozen(self.directory / _FROZEN / name)}
         kept, expected = (
             {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in name_leaves(tree).items()}
             for tree in (saved, abstract)
@@ -203,13 +187,13 @@ class CheckpointStore(contextlib.AbstractContextManager):
         frozen = {}
         if name:
             abstract, frozen = abstract._replace(frozen={}), abstract.frozen
-            with _report_damage(reader, step):
-                frozen = {"frozen": _read_frozen(self.directory / _FROZEN / name, frozen)}
+            with report_damage(reader, step):
+                frozen = {"frozen": read_frozen(self.directory / _FROZEN / name, frozen)}
         if "files" in extra and is_first_process():
-            with _report_damage(reader, step):
-                _check_files(self.directory / str(step))
-        restored = _read_step(reader, step, frozen, state=ocp.args.StandardRestore(abstract))
-        return jax.tree.map(_wrap_key, restored["state"], template), restored["extra"]["values"], step
+            with report_damage(reader, step):
+                check_files(self.directory / str(step))
+        restored = read_step(reader, step, frozen, state=ocp.args.StandardRestore(abstract))
+        return jax.tree.map(wrap_key, restored["state"], template), restored["extra"]["values"], step
 
     def steps(self) -> list[int]:
         """List the steps in the folder, in order; one whose save is under way counts."""
@@ -273,7 +257,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
         handler = ocp.StandardCheckpointHandler()
         with (
             self._report_full_disk(step),
-            contextlib.closing(ocp.Checkpointer(handler, temporary_path_class=_SyncedPath)) as writer,
+            contextlib.closing(ocp.Checkpointer(handler, temporary_path_class=SyncedPath)) as writer,
         ):
             writer.save(folder, args=ocp.args.StandardSave(frozen))
 
@@ -333,12 +317,12 @@ class CheckpointStore(contextlib.AbstractContextManager):
         policies = [ocp.checkpoint_managers.LatestN(self._keep["last"]), _KeepBest(self._metrics, self._keep["best"])]
         if self._keep["every"]:
             policies.append(ocp.checkpoint_managers.EveryNSteps(self._keep["every"]))
-        self._writer = _open_manager(
+        self._writer = open_manager(
             self.directory,
             preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
             todelete_subdir=_TRASH,
             cleanup_tmp_directories=True,
-            temporary_path_class=_SyncedPath,
+            temporary_path_class=SyncedPath,
         )
         return self._writer
 
@@ -349,7 +333,7 @@ class CheckpointStore(contextlib.AbstractContextManager):
         if self._writer is not None and (jax.process_count() == 1 or not wait):
             yield self._writer
             return
-        with contextlib.closing(_open_manager(self.directory, processes=_alone())) as reader:
+        with contextlib.closing(open_manager(self.directory, processes=make_lone_options())) as reader:
             yield reader
 
     def _find_step(self, reader: ocp.CheckpointManager, step: int | str) -> int:
@@ -380,18 +364,6 @@ class CheckpointStore(contextlib.AbstractContextManager):
             os.replace(self.directory / str(step), self.directory / f"{step}.damaged")
 
 
-class _SyncedPath(ocp.path.atomicity.AtomicRenameTemporaryPath):
-    """Sync a step's files before it gets its name, and the name before an older step is deleted."""
-
-    async def finalize(self) -> None:
-        if jax.process_count() > 1 and self.get_final().name.isdecimal():
-            await asyncio.to_thread(_save_sums, Path(self.get()))
-        await asyncio.to_thread(sync_tree, self.get())
-        await super().finalize()
-        await asyncio.to_thread(sync_tree, self.get_final())  # a file says in it that it is complete
-        await asyncio.to_thread(sync, self.get_final().parent)
-
-
 class _KeepBest:
     """Orbax preservation policy: the `n` best steps. `metrics` grows as steps are saved."""
 
@@ -404,32 +376,6 @@ class _KeepBest:
         steps = [info.step for info in checkpoints]
         ranked = _rank_steps({step: self._metrics[step] for step in steps})
         return [step in ranked[: self._n] for step in steps]
-
-
-def _drop_chatter(record: logging.LogRecord) -> bool:
-    """Drop what Orbax logs but warnings: dozens of INFO lines a save, and the traces of errors that it raises too."""
-    return "orbax" not in record.pathname or (record.levelno >= logging.WARNING and not record.exc_info)
-
-
-def _alone() -> ocp.options.MultiprocessingOptions:
-    """Let this process read without waiting for others, of which one that meets damage would not come."""
-    index = jax.process_index()
-    return ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
-
-
-def _open_manager(
-    directory: Path,
-    *,
-    processes: ocp.options.MultiprocessingOptions = ocp.options.MultiprocessingOptions(),  # noqa: B008  (immutable)
-    **options: Any,
-) -> ocp.CheckpointManager:
-    logging.getLogger("absl").addFilter(_drop_chatter)
-    shared = {"multiprocessing_options": processes}
-    return ocp.CheckpointManager(
-        directory,
-        options=ocp.CheckpointManagerOptions(create=False, save_root_metadata=False, **shared, **options),
-        item_handlers={"state": ocp.StandardCheckpointHandler(**shared), "extra": ocp.JsonCheckpointHandler(**shared)},
-    )
 
 
 def _read_together(read: Callable[[], R]) -> R:
@@ -451,35 +397,10 @@ def _read_together(read: Callable[[], R]) -> R:
     return found
 
 
-def _sum_files(folder: Path) -> dict[str, int]:
-    """Sum the files of a step by their paths in its folder, as they are on the disk."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _UNSUMMED)
-    return {path.relative_to(folder).as_posix(): _sum_file(path) for path in paths}
-
-
-def _sum_file(path: Path) -> int:
-    total = 0
-    with path.open("rb") as stream:
-        while part := stream.read(1 << 24):
-            total = zlib.crc32(part, total)
-    return total
-
-
-def _save_sums(folder: Path) -> None:
-    (folder / _FILES).write_text(json.dumps(_sum_files(folder)))
-
-
-def _check_files(folder: Path) -> None:
-    """Raise a `ValueError` unless a step's files are those that were saved."""
-    saved, found = json.loads((folder / _FILES).read_text()), _sum_files(folder)
-    if names := [name for name in saved.keys() | found.keys() if saved.get(name) != found.get(name)]:
-        raise ValueError(f"missing, changed or added: {', '.join(sorted(names)[:5])}")
-
-
 def _read_metrics(manager: ocp.CheckpointManager, *, without: Collection[int] = ()) -> dict[int, dict[str, Any]]:
     """Read each step's metric: name, mode and value, or nothing."""
     steps = [step for step in manager.all_steps() if step not in without]
-    return {step: _read_step(manager, step)["extra"]["metric"] for step in steps}
+    return {step: read_step(manager, step)["extra"]["metric"] for step in steps}
 
 
 def _find_best(metrics: dict[int, dict[str, Any]]) -> int | None:
@@ -490,112 +411,3 @@ def _rank_steps(metrics: dict[int, dict[str, Any]]) -> list[int]:
     """List the steps that have a metric, the best first; of equals the later."""
     ranks = {s: m["value"] if m["mode"] == "max" else -m["value"] for s, m in metrics.items() if m}
     return sorted(ranks, key=lambda step: (ranks[step], step), reverse=True)
-
-
-def _split_frozen(state: Any) -> tuple[Any, Any]:
-    """Take the arrays that nothing trains out of a state, if it has any and this process all of them."""
-    if jax.process_count() > 1 or not jax.tree.leaves(getattr(state, "frozen", {})):
-        return state, {}
-    return state._replace(frozen={}), state.frozen
-
-
-def _name_frozen(sums: dict[str, int]) -> str:
-    """Return the name of frozen arrays: a hash of their checksums."""
-    return hash_text(json.dumps({name: sums[name] for name in sorted(sums) if name.startswith("frozen/")}))[:16]
-
-
-def _read_frozen(folder: Path, template: Any = None) -> Any:
-    """Read frozen arrays into a template, or what they are; damage is whatever error Orbax meets, or a ValueError."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is missing")
-    shared = {"multiprocessing_options": _alone()}
-    with contextlib.closing(ocp.Checkpointer(ocp.StandardCheckpointHandler(**shared), **shared)) as reader:
-        if template is not None:
-            return reader.restore(folder, args=ocp.args.StandardRestore(template))
-        metadata = reader.metadata(folder).item_metadata
-        return getattr(metadata, "tree", metadata)
-
-
-def _read_step(
-    manager: ocp.CheckpointManager, step: int, others: Mapping[str, Any] = MappingProxyType({}), **items: Any
-) -> dict[str, Any]:
-    """Read items of a step, its JSON always, and compare them with the checksums they were saved with.
-
-    Others are parts of its state that were read elsewhere.
-    """
-    with _report_damage(manager, step):
-        restored = manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore(), **items))
-        extra = restored["extra"]
-        if others:
-            restored = {"extra": extra, "state": restored["state"]._replace(**others)}
-        beside = {name: extra[name] for name in ("values", "metric")}
-        if extra.keys() != beside.keys():  # Checkpoints of before there were checksums have these two alone.
-            saved, found = extra["checksums"], _compute_checksums(restored.get("state", {}), beside)
-            if names := [name for name in found if name in {*saved, "extra"} and found[name] != saved[name]]:
-                raise ValueError(f"checksums differ: {', '.join(names[:10])}")
-        amended = Path(manager.directory) / str(step) / _AMENDED
-        if amended.is_file():
-            try:
-                check_checksum(amended)
-                changed = read_json(amended, advice="")
-            except UserError as error:
-                raise ValueError(str(error)) from error
-            extra["values"], extra["metric"] = extra["values"] | changed["values"], changed["metric"]
-        _check_extra(extra)
-    return restored
-
-
-def _check_extra(extra: Mapping[str, Any]) -> None:
-    """Raise a `ValueError` unless a step's values and metric, of which older ones have no checksum, have their form."""
-    metric = extra["metric"]
-    is_ranked = isinstance(metric, dict) and metric.keys() == {"name", "mode", "value"}
-    is_metric = is_ranked and metric["mode"] in ("min", "max") and type(metric["value"]) in (int, float)
-    if (metric != {} and not is_metric) or not isinstance(extra["values"], dict):
-        raise ValueError("its values or its metric are not what was saved")
-
-
-def _compute_checksums(state: Any, values: Any) -> dict[str, int]:
-    """Sum every array of a pytree under its path, and JSON values under "extra".
-
-    Arrays of which this process holds a part only (several hosts) are left out.
-    """
-    sums = {}
-    for name, leaf in name_leaves(state).items():
-        if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
-            leaf = leaf.addressable_data(0)  # a copy that the array does not remember: it must remain to be donated
-        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
-            sums[name] = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
-    return sums | {"extra": zlib.crc32(json.dumps(values, sort_keys=True).encode())}
-
-
-@contextlib.contextmanager
-def _report_damage(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
-    """Turn what reading a damaged step raises into one message that says how to go on."""
-    try:
-        yield
-    except (UserError, jax.errors.JaxRuntimeError):  # The latter is a device's, such as memory that ran out.
-        raise
-    except Exception as error:  # Orbax meets damaged files with anything, assertions too.
-        reason = " ".join(str(error).split())[:200]
-        folder = Path(manager.directory) / str(step)
-        problem = f"Checkpoint {folder} is damaged or cannot be read ({type(error).__name__}: {reason})"
-        raise DamagedError(problem) from error
-
-
-def name_leaves(tree: Any) -> dict[str, Any]:
-    """Return a pytree's leaves by their paths."""
-    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _wrap_key(leaf: jax.Array, like: Any) -> jax.Array:
-    return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like)) if _is_key(like) else leaf
-
-
-def _abstract_leaf(leaf: Any) -> jax.ShapeDtypeStruct:
-    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    data = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
-    return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=sharding)

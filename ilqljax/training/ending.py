@@ -163,6 +163,9 @@ def heed_signals(*, grace_seconds: float) -> Iterator[Ending]:
         looker.start()
     try:
         yield ending
+    except Interrupted as error:  # by what another process said, before its request is here
+        ending.number = ending.number or error.number
+        raise
     finally:
         ending.closed = True
         for number, handler in handlers.items():

@@ -20,7 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost  # its client has the store of keys and values, which jax does not export
 
-from ilqljax.errors import UserError
+from ilqljax.errors import Interrupted, UserError
 from ilqljax.rl.steps import TrainState
 
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
@@ -92,12 +92,10 @@ def number_message(kind: str) -> str:
 
 def check_same(text: str, *, what: str) -> None:
     """Raise a `UserError` in all processes where one has another text than the first; `what` names the text."""
-    if jax.process_count() == 1:
-        return
-    sums = multihost_utils.process_allgather(np.uint32(zlib.crc32(text.encode())))
-    if differing := np.flatnonzero(sums != sums[0]).tolist():
+    sums = gather_texts(str(zlib.crc32(text.encode())))
+    if differing := [str(i) for i, other in enumerate(sums) if other != sums[0]]:
         raise UserError(
-            f"Not all of the {len(sums)} processes have the same {what}: {', '.join(map(str, differing))} differ from "
+            f"Not all of the {len(sums)} processes have the same {what}: {', '.join(differing)} differ from "
             "the first, 0. Start all with the same command, on the same code and files."
         )
 
@@ -138,7 +136,7 @@ def first_process_first() -> Iterator[dict[str, Any]]:
     """Run a block in the first process and, when it is done there, in the others: it finds what the first one built.
 
     Yields the JSON values that the first process leaves there for the others; where its block fails, they raise a
-    `UserError`.
+    `UserError`, and where it is broken off, the same `Interrupted`.
     """
     if jax.process_count() == 1:
         yield {}
@@ -149,12 +147,17 @@ def first_process_first() -> Iterator[dict[str, Any]]:
         try:
             yield said
             answer = said
+        except Interrupted as error:
+            answer = error.number
+            raise
         finally:
             client.key_value_set(name, json.dumps(answer))
         return
     answer = json.loads(wait_for_text(client, name))
     if answer is None:
         raise UserError("The first process has ended with an error. See what it says, and start all processes again.")
+    if isinstance(answer, int):
+        raise Interrupted(answer)
     yield answer
 
 

@@ -5,7 +5,7 @@ numbers wherever it runs, so that the texts are those of one process.
 
     acting/3/0            {"name": "ilql", "overrides": {}, "n": 5}    a batch of five calls; "null" at the end
     acting/3/0/1          [prompts, numbers]                           the second call, of process 1 where there are two
-    acting/3/0/1/made     the generations, or an error's text
+    acting/3/0/1/made     the generations, an error's text, or the signal that broke it off
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from ilqljax.decoding.policy import Generation, TextPolicy
-from ilqljax.errors import UserError
+from ilqljax.errors import Interrupted, UserError
 from ilqljax.training.processes import get_client, is_first_process, number_message, wait_for_text
 
 
@@ -72,6 +72,8 @@ def _run_shared(
         found = json.loads(wait_for_text(client, f"{name}/{j}/made"))
         if isinstance(found, str):
             raise UserError(found)
+        if isinstance(found, int):
+            raise Interrupted(found)
         made[j] = [[Generation(**one) for one in row] for row in found]
     return [made[j] for j in range(len(calls))]
 
@@ -85,7 +87,7 @@ def _serve(client: Any, base: str, make: Callable[..., TextPolicy]) -> None:
             return
         key = json.dumps([asked["name"], asked["overrides"]])
         for j in range(jax.process_index(), asked["n"], jax.process_count()):
-            answer = "Another process was interrupted, or ended with an error. See what it says."
+            answer = "Another process has ended with an error. See what it says."
             try:
                 prompts, numbers = json.loads(wait_for_text(client, f"{base}/{k}/{j}"))
                 if key not in policies:
@@ -94,5 +96,8 @@ def _serve(client: Any, base: str, make: Callable[..., TextPolicy]) -> None:
                 answer = [[asdict(one) for one in row] for row in found]
             except UserError as error:
                 answer = str(error)
+            except Interrupted as error:
+                answer = error.number
+                raise
             finally:  # whatever it is: the first process waits for it
                 client.key_value_set(f"{base}/{k}/{j}/made", json.dumps(answer))
