@@ -108,7 +108,7 @@ def run_training(args: argparse.Namespace, out: Path) -> None:
     config.train.update({"lr": 1e-3, "total_steps": 1000})
     config.decode.max_new_tokens = 176
     config.acting.length_buckets = (176, 224, 288)
-    config.evaluator.update({"max_postings": 8, "best_of": 1})  # the tables are made here, of more postings
+    config.evaluator.update({"max_postings": 8, "best_of": 1, "fluency": ""})  # tables are made here, of more postings
     config.seed = args.seed
     for assignment in args.set:
         key, _, value = assignment.partition("=")
