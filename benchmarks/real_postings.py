@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--attribute", default="gender", help="what the reward is of")
     parser.add_argument("--n_postings", type=int, default=MarketConfig("").n_postings, help="posts")
     parser.add_argument("--n_judged", type=int, default=80, help="held-out posts that are judged")
-    parser.add_argument("--betas", default="8,16,32", help="weights of the advantage that the posts of eval choose from")
+    parser.add_argument("--betas", default="8,16,32", help="weights of the advantage that eval posts choose from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no_encoder", action="store_true", help="leave the views of MiniLM out")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="further --config.KEY=VALUE")
