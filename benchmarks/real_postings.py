@@ -38,7 +38,7 @@ from ilqljax.training.run_config import load_run_config
 
 OPERATORS = ("neutralize", "masculinize", "feminize", "balance", "mix", "soften", "include")
 N_SAMPLES = 4
-ACTING = {"n_generations": 1, "beam_width": 0, "draft_tokens": 4}
+ACTING = {"n_generations": 1, "beam_width": 0}
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--plant", type=float, default=0.8, help="strength of the plant, 0 to 1")
     parser.add_argument("--attribute", default="gender", help="what the reward is of")
     parser.add_argument("--n_postings", type=int, default=MarketConfig("").n_postings, help="posts")
-    parser.add_argument("--n_judged", type=int, default=80, help="held-out posts that are judged")
+    parser.add_argument("--n_judged", type=int, default=60, help="held-out posts that are judged")
     parser.add_argument("--betas", default="8,16,32", help="weights of the advantage that eval posts choose from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no_encoder", action="store_true", help="leave the views of MiniLM out")
