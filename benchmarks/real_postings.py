@@ -154,7 +154,8 @@ def write_texts(
     for name, (trained, n) in policies.items():
         if name in texts:
             continue
-        policy = make_policy(run.config, run.built, trained, beta=beta, **ACTING | {"n_generations": n})
+        weight = {"beta": beta} if trained.learner.algorithm.has_critic else {}
+        policy = make_policy(run.config, run.built, trained, **ACTING | weight | {"n_generations": n})
         samples = [[g.text for g in generations] for generations in policy.generate_batch(observations)]
         texts[name] = [written[0] for written in samples]
         if n > 1:
