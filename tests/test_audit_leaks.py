@@ -58,7 +58,16 @@ def draw_labels(rng, *, unknown):
     return list(np.repeat(np.array([*"abcxyz", ""], object), sizes))
 
 
-@pytest.mark.parametrize("form", ["one", "pair", "repeats", "jobs", "weights", "score", "within"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "one",
+        "pair",
+        "weights",
+        "score",
+        *(pytest.param(f, marks=pytest.mark.slow) for f in ("repeats", "jobs", "within")),
+    ],
+)
 @pytest.mark.parametrize(
     ("unknown", "rate"),
     [(5, 0.4), pytest.param(30, 0.4, marks=pytest.mark.slow), pytest.param(0, 0.02, marks=pytest.mark.slow)],

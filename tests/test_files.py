@@ -29,6 +29,7 @@ from ilqljax.data.files import (
     replace_half_characters,
     save_arrays,
     save_folder,
+    save_text,
     save_with_checksum,
 )
 from ilqljax.errors import UserError
@@ -385,3 +386,16 @@ def test_appending_changes_the_file_and_replacing_it_the_folder(tmp_path, monkey
     check_writable(tmp_path / "old", append=not append)
     with pytest.raises(UserError, match="cannot be written"):
         check_writable(tmp_path / "old", append=append)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_devices_and_streams_are_not_replaced_by_files(tmp_path):
+    pipe, stream = tmp_path / "pipe", tmp_path / "stdout"
+    os.mkfifo(pipe)
+    stream.symlink_to("/proc/self/fd/1")
+    for path in (pipe, stream):
+        with pytest.raises(UserError, match=r"is a device or a pipe, and a file would take its place"):
+            save_text(path, "text")
+        with pytest.raises(UserError, match=r"is a device or a pipe"):
+            check_writable(path)
+    assert pipe.is_fifo() and stream.is_symlink() and len(list(tmp_path.iterdir())) == 2

@@ -201,8 +201,13 @@ def save_text(path: str | Path, text: str) -> None:
 
 
 def save_whole(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file or folder beside its place, and move it there; where it cannot, the old one stays."""
+    """Let `write` make a file or folder beside its place, and move it there; where it cannot, the old one stays.
+
+    Raises:
+        UserError: it cannot be written, or the place is not a file's or folder's (`check_ordinary`).
+    """
     path = Path(path)
+    check_ordinary(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
@@ -215,6 +220,13 @@ def save_whole(path: str | Path, write: Callable[[Path], object]) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror}). {advise_writing(error)}") from error
     finally:
         remove_tree(temporary)  # nothing is there unless something failed
+
+
+def check_ordinary(path: Path) -> None:
+    """Raise a `UserError` for a device, a pipe or a link to an open file, such as /dev/stdout: it would be replaced."""
+    is_stream = path.is_symlink() and os.readlink(path).startswith("/proc/")
+    if is_stream or (path.exists() and not (path.is_file() or path.is_dir())):
+        raise UserError(f"{path}: is a device or a pipe, and a file would take its place. Give the path of a file.")
 
 
 def is_full(error: BaseException) -> bool:
@@ -310,6 +322,7 @@ def check_writable(path: str | Path, *, append: bool = False) -> None:
 
     To replace a file is to change its folder, to append to it is not.
     """
+    check_ordinary(Path(path))
     folder = os.path.dirname(os.path.abspath(path))
     changed = path if append and os.path.exists(path) else folder
     if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(changed, os.W_OK):
