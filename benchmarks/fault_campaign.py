@@ -122,7 +122,8 @@ def start_training(
     config |= {"acting.length_buckets": (224,), "evaluator.best_of": 1, "evaluator.max_postings": 2}
     config |= {"evaluator.fluency": "", "mesh.data": n_processes, ("resume" if resume else "run_dir"): run_dir}
     words = [f"--config.{key}={value}" for key, value in config.items()]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    one_device = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=1"  # a process, tests' too
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": one_device.strip()}
     if n_processes > 1:
         with socket.socket() as free:
             free.bind(("localhost", 0))

@@ -31,17 +31,6 @@ def test_a_run_that_is_killed_at_the_worst_moments_ends_as_if_it_had_not_been(tm
     assert attempts[1].lost == 0 and set(differing) == {""}
 
 
-@pytest.mark.slow
-def test_processes_of_which_one_is_killed_end_and_go_on_with_another_number_of_them(tmp_path):
-    kills = [("SIGKILL", "a save is complete", "1"), ("SIGKILL", "a policy is judged", "0")]
-    kills += [("SIGTERM", "the judgement begins", "0")]
-    told = {"n_processes": 2, "longest": 2, "say": lambda _: None}
-    attempts, differing = run_campaign(tmp_path, iter(kills), **told)
-    assert differing == ["", ""] and [one.who for one in attempts] == ["1", "0", "0"]
-    assert attempts[0].status[1] == -9 and attempts[1].status[0] == -9 and attempts[2].status == (143, 143)
-    assert "goes on with the judgement that was interrupted: what bc wrote" in (tmp_path / "run-1.log").read_text()
-
-
 def test_all_pairs_of_what_a_kill_is_are_met():
     one = set(islice(plan_kills(1), 21))
     assert len(one) == 21 and {who for *_, who in one} == {"all"}

@@ -258,7 +258,10 @@ def open_run_config(run_dir: str | Path, *, imports: tuple[str, ...] = ()) -> tu
         raise UserError(
             f"{folder}/config.json: {', '.join(wrong)} missing or of another kind. Restore what training wrote."
         )
-    named = set(config.get("imports", ()))
+    listed = config.get("imports", ())
+    if not isinstance(listed, list | tuple) or not all(isinstance(name, str) for name in listed):
+        raise UserError(f"{folder}/config.json: imports is no list of names. Restore what training wrote.")
+    named = set(listed)
     if named and not imports:
         raise UserError(
             f"{folder} is a run of a task that is not installed: its config imports {', '.join(sorted(named))}. That "
