@@ -398,4 +398,5 @@ def test_pipes_devices_and_streams_are_not_replaced_by_files(tmp_path):
             save_text(path, "text")
         with pytest.raises(UserError, match=r"is a device or a pipe"):
             check_writable(path)
+        check_writable(path, append=True)
     assert pipe.is_fifo() and stream.is_symlink() and len(list(tmp_path.iterdir())) == 2

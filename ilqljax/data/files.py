@@ -320,9 +320,10 @@ def save_files(folder: str | Path, write: Callable[[Path], object], *, replaced:
 def check_writable(path: str | Path, *, append: bool = False) -> None:
     """Raise a `UserError` unless a file may be saved whole there, or appended to; nothing is touched.
 
-    To replace a file is to change its folder, to append to it is not.
+    To replace a file is to change its folder, to append to it is not: a pipe may be appended to.
     """
-    check_ordinary(Path(path))
+    if not append:
+        check_ordinary(Path(path))
     folder = os.path.dirname(os.path.abspath(path))
     changed = path if append and os.path.exists(path) else folder
     if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(changed, os.W_OK):
