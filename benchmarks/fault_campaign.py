@@ -4,7 +4,6 @@
     python -m benchmarks.fault_campaign --kills 6 --seed 1
     python -m benchmarks.fault_campaign --processes 2    runs of two processes: one of them or both are killed
 
-
 A run is resumed after each kill until it ends; another one takes the kills that are left. At its end all arrays of the
 last checkpoints (parameters, targets, optimizer, key), the recorded losses, and the judged rewrites must be those of
 the undisturbed run, bit for bit. Of several processes those that are left must end soon, and every second run goes on

@@ -311,8 +311,9 @@ def audit_jobs(args: argparse.Namespace) -> tuple[dict[str, Any], Facts, list[Re
         ("Small cells", describe_hiding(args.min_count)),
         ("Seed", str(args.seed)),
     ]
-    if not rewrites and args.matcher in HEADROOM_MATCHERS and list_scored(audit, config):
-        scores = [replace(choose_score(config, name), k=args.top) for name in list_scored(audit, config)]
+    scored = list_scored(audit, config)
+    if not rewrites and args.matcher in HEADROOM_MATCHERS and scored:
+        scores = [replace(choose_score(config, name), k=args.top) for name in scored]
         some = choose_some(postings, HEADROOM_POSTINGS, seed=args.seed)
         edits, groups = list_edits(some, operators=tuple(OPERATORS), seed=args.seed), [p.group for p in some]
         found = describe_headroom(edits, table, scores, matcher=matcher, groups=groups, seed=args.seed)
