@@ -16,6 +16,7 @@ from ilqljax.hiring.audit.tables import format_json, list_tables
 from ilqljax.hiring.postings.posting import Candidate, Posting
 
 MIN_COUNT = 8
+slow = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
@@ -60,17 +61,11 @@ def draw_labels(rng, *, unknown):
 
 @pytest.mark.parametrize(
     "form",
-    [
-        "one",
-        "pair",
-        "weights",
-        "score",
-        *(pytest.param(f, marks=pytest.mark.slow) for f in ("repeats", "jobs", "within")),
-    ],
+    ["one", "weights", *(pytest.param(f, marks=slow) for f in ("pair", "score", "repeats", "jobs", "within"))],
 )
 @pytest.mark.parametrize(
     ("unknown", "rate"),
-    [(5, 0.4), pytest.param(30, 0.4, marks=pytest.mark.slow), pytest.param(0, 0.02, marks=pytest.mark.slow)],
+    [(5, 0.4), pytest.param(30, 0.4, marks=slow), pytest.param(0, 0.02, marks=slow)],
 )
 def test_tables_say_nothing_of_the_split(form, unknown, rate):
     rng = np.random.default_rng(1)
@@ -106,7 +101,8 @@ def test_tables_say_nothing_of_the_split(form, unknown, rate):
     raise AssertionError("no other split hides the same cells")
 
 
-@pytest.mark.parametrize("unknown", [40, pytest.param(5, marks=pytest.mark.slow)])
+@slow
+@pytest.mark.parametrize("unknown", [40, 5])
 def test_shortlists_say_nothing_of_the_split(unknown):
     """A posting's diversity score was that of the hidden categories too: of two, their very shares of the pool."""
     rng = np.random.default_rng(2)

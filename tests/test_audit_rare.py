@@ -119,7 +119,8 @@ def list_intervals(value, path=""):
         yield from list_intervals(of, f"{path}[{i}]")
 
 
-@pytest.mark.parametrize("always", ["b", pytest.param("a", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("always", ["b", "a"])
 def test_no_interval_of_shortlists_lacks_a_width_where_a_group_is_never_or_always_on_them(always, monkeypatch):
     """Skew, NDKL, the mean score and changes had one: [-1.79, -1.79]."""
     monkeypatch.setattr("ilqljax.hiring.audit.rates.N_RESAMPLES", 200)

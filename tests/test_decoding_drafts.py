@@ -46,14 +46,15 @@ def make_networks(backbone, networks):
     return model, params, jax.tree_util.tree_map_with_path(draw, jax.eval_shape(model.init_target, shapes))
 
 
-def sample(backbone, networks, config):
+def sample(backbone, networks, config, *, prompts=PROMPTS, end_ids=ENDS):
     model, params, target = make_networks(backbone, networks)
     laid_out = prepare_for_decoding(model, params, target, critic=config.beta != 0.0)
-    tokens, lengths = np.full((len(PROMPTS), WIDTH), PAD, np.int32), np.array([len(prompt) for prompt in PROMPTS])
-    for row, prompt in enumerate(PROMPTS):
+    lengths = np.array([len(prompt) for prompt in prompts])
+    tokens = np.full((len(prompts), max(lengths)), PAD, np.int32)
+    for row, prompt in enumerate(prompts):
         tokens[row, : len(prompt)] = prompt
-    generate = make_generate(model, config, end_ids=ENDS, pad_id=PAD, suppress_ids=SUPPRESSED)
-    return jax.device_get(generate(laid_out, tokens, lengths, KEYS))
+    generate = make_generate(model, config, end_ids=end_ids, pad_id=PAD, suppress_ids=SUPPRESSED)
+    return jax.device_get(generate(laid_out, tokens, lengths, KEYS[: len(prompts)]))
 
 
 def slow_place(text, near):
@@ -155,3 +156,14 @@ def test_drafts_change_how_many_passes_it_takes_and_nothing_else(backbone, netwo
 @slow
 def test_drafts_change_nothing_the_plain_way_either(each_way):
     check_equality(LLAMA_TRUNK, SHARED, SAMPLED)
+
+
+def test_nothing_is_kept_after_a_drafted_end():
+    """Not even a draft that is what the model would have written, had it not ended."""
+    written = sample(LLAMA_TRUNK, ValueLMConfig(), GREEDY).tokens[1].tolist()
+    prompt, rest = [*PROMPTS[1], *written[:6]], written[6:8]  # it repeats itself
+    place = slow_place(prompt, 0)
+    assert prompt[place + 1 : place + 3] == rest and rest[0] != rest[1]
+    config = DecodeConfig(WIDTH + N_NEW - len(prompt), temperature=0.0, draft_tokens=N_DRAFTS)
+    drafted = sample(LLAMA_TRUNK, ValueLMConfig(), config, prompts=[prompt], end_ids=rest[:1])
+    assert drafted.lengths.tolist() == [1] and set(drafted.tokens[0, 1:].tolist()) == {PAD}

@@ -63,6 +63,17 @@ def test_taken_outputs_and_scores_are_those_of_all(kind):
     np.testing.assert_allclose(scores.log_normalizer, np.log(np.exp(q / 0.5).sum(1)), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["full", "tied"])
+def test_target_values_of_all_tokens_are_the_lesser_of_both_heads(kind):
+    model, params, _ = make_head(kind)
+    params = params | {"q2": jax.tree.map(lambda x: x[::-1], params["q1"])}
+    target = model.get_q_heads(params, params)
+    hidden = jax.random.normal(jax.random.key(1), (5, D))
+    both = [heads.project(head, model.compute_q_features(head, hidden)) for head in target.values()]
+    assert 0.1 < (both[0] < both[1]).mean() < 0.9  # each is the lesser one somewhere
+    np.testing.assert_allclose(model.compute_target_q_all(target, hidden), np.minimum(*both), rtol=1e-5, atol=1e-5)
+
+
 def test_a_tied_head_leaves_the_embeddings_alone_and_learns_the_rest():
     model, params, _ = make_head("tied")
     x, ids = jax.random.normal(jax.random.key(1), (5, D)), jnp.asarray([0, 20, 3, 3, 7])

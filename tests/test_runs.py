@@ -258,3 +258,13 @@ def test_a_runs_function_is_code_of_others_and_called_only_if_its_module_is_name
     with pytest.raises(UserError, match=r"--imports json,os\.path$"):
         runs.open_run_config(run_dir, imports=("json",))
     assert runs.open_run_config(run_dir, imports=("os.path",))[1].imports == ("os.path",)
+
+
+@pytest.mark.parametrize("imports", [None, "os.path", 3])
+def test_imports_that_are_no_list_are_said_to_be_damage(config, imports):
+    with runs.claim_run_dir(runs.choose_run_dir(config), config, overrides={}) as run_dir:
+        pass
+    saved = json.loads((run_dir / "config.json").read_text())
+    files.save_with_checksum(run_dir / "config.json", json.dumps(saved | {"imports": imports}))
+    with pytest.raises(UserError, match="imports is no list of names"):
+        runs.open_run_config(run_dir)
