@@ -13,6 +13,9 @@ from ilqljax.errors import UserError
 from ilqljax.training.evaluation import Trained, evaluate_policies, override_decoding
 from ilqljax.training.judgement import begin_judgement, choose_folder, keep_made
 from ilqljax.training.run_config import load_run_config, read_run_config
+from ilqljax.wordle.evaluation import WordleJudge
+from ilqljax.wordle.game import WordList
+from ilqljax.wordle.policies import ConsistentPolicy
 
 WAYS = {"seed": 0, "time": "1", "decode": {"beta": 1.0, "stop": ()}, "sections": {"tokenizer": {"name": "bpe"}}}
 
@@ -143,3 +146,38 @@ def test_another_checkpoint_and_other_decoding_judge_from_the_start(run_dir, tmp
     again = Judge()
     judge(run_dir, again, out_dir=tmp_path / "out", **changed)
     assert again.made == ["bc", "ilql"]
+
+
+class Player(ConsistentPolicy):
+    """Play Wordle as a language model without a critic would be asked to; killed where it is told to."""
+
+    params, killed = {}, False
+
+    def act(self, obs):
+        if self.killed:
+            raise KeyboardInterrupt
+        return super().act(obs)
+
+
+def test_a_killed_judgement_of_wordle_plays_what_it_had_not_played(tmp_path):
+    words, made = WordList(["aloft", "bread", "cigar", "dwarf", "eagle"]), []
+    kill_at, unbroken, broken = "", tmp_path / "unbroken", tmp_path / "broken"
+
+    def make(name, **ways):
+        made.append(f"{name} {len(ways)}")
+        player = Player(words, len(made))
+        player.killed = name == kill_at
+        return player
+
+    def play(folder):
+        folder.mkdir(exist_ok=True)
+        begin_judgement(folder, WAYS)
+        made.clear()
+        return WordleJudge(words, ConsistentPolicy(words), n_games=8)(["bc", "other"], make, out_dir=folder)
+
+    wanted, kill_at = play(unbroken), "other"
+    with pytest.raises(KeyboardInterrupt):
+        play(broken)
+    kill_at = "bc"  # which is not asked again
+    assert play(broken) == wanted
+    assert (broken / "games.jsonl").read_bytes() == (unbroken / "games.jsonl").read_bytes()

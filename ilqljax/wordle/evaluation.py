@@ -10,6 +10,7 @@
 | NAME best of n   | of n such samples, the likeliest by log-probability + b Q (`rank_by="policy+value"`) |
 """
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from ilqljax.data.json_lines import save_json_lines
 from ilqljax.decoding.policy import TextPolicy
 from ilqljax.envs.base import Policy, interact_environments
 from ilqljax.errors import UserError
+from ilqljax.training.judgement import keep_made
 from ilqljax.wordle.environment import WordleObservation, compute_returns, make_environments
 from ilqljax.wordle.game import WordList, is_word
 from ilqljax.wordle.policies import InformationPolicy, WordlePolicy
@@ -73,17 +75,23 @@ class WordleJudge:
     def __call__(
         self, names: Sequence[str], make: Callable[..., TextPolicy], *, out_dir: Path
     ) -> tuple[list[dict], str]:
-        """Play with every policy, write `games.jsonl`, and return rows and a table."""
+        """Play with every policy, write `games.jsonl`, and return rows and a table.
+
+        What a language model played is kept until the judgement is done; the first two rows take seconds.
+        """
         rng = np.random.default_rng(self.seed)
         data, ceiling = self.data_policy.seeded(rng), InformationPolicy(self.words, rng)
-        players: dict[str, Policy] = {"data": data, "information gain": ceiling}
+        quick: dict[str, Policy] = {"data": data, "information gain": ceiling}
+        players = dict(quick)
         for name in names:
             ways = {"greedy": {"temperature": 0.0}, "sampled": {"top_k": 0, "top_p": 1.0}}
             ways = self.steering if "v" in make(name).params else ways
             players |= {f"{name} {way}": make(name, **{"temperature": 1.0} | options) for way, options in ways.items()}
+        given = [self.words.fingerprint, self.n_games, self.seed]
         rows, lines = [], []
         for name, player in players.items():
-            games = self.play(player)
+            play = functools.partial(self.play, player)
+            games = play() if name in quick else play_or_recall(out_dir, name, play, given=given)
             rows.append({"policy": name, **summarize_games(games)})
             logger.info("%s: mean return %.3f over %d games", name, rows[-1]["return"], len(games))
             lines += [{"policy": name, "guesses": game.guesses, "colours": game.colours} for game in games]
@@ -94,6 +102,14 @@ class WordleJudge:
         """Play all games with one policy."""
         environments = make_environments(self.words, self.n_games, seed=self.seed)
         return [obs for obs, _ in interact_environments(environments, player)]
+
+
+def play_or_recall(
+    out_dir: Path, name: str, play: Callable[[], list[WordleObservation]], *, given: list
+) -> list[WordleObservation]:
+    """Return the games that an interrupted judgement kept under a name, or play and keep them (`keep_made`)."""
+    made = keep_made(out_dir, name, lambda: [[game.guesses, game.colours] for game in play()], given=given)
+    return [WordleObservation(tuple(guesses), tuple(colours)) for guesses, colours in made]
 
 
 def summarize_games(games: Sequence[WordleObservation]) -> dict[str, float]:
