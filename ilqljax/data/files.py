@@ -414,14 +414,14 @@ def check_new_folder(folder: str | Path) -> None:
         raise UserError(f"{folder}: there is no folder {folder.absolute().parent}. Create it or choose another one.")
 
 
-def save_folder(folder: str | Path, texts: Mapping[str, str]) -> None:
-    """Write a new folder of UTF-8 text files, all or none; errors are those of `check_new_folder` and `save_whole`."""
+def save_folder(folder: str | Path, contents: Mapping[str, str | bytes]) -> None:
+    """Write a new folder of files, all or none, texts as UTF-8; errors as of `check_new_folder` and `save_whole`."""
     check_new_folder(folder)
 
     def write(temporary: Path) -> None:
         temporary.mkdir()
-        for name, text in texts.items():
-            (temporary / name).write_text(text, encoding="utf-8")
+        for name, content in contents.items():
+            (temporary / name).write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
 
     save_whole(Path(folder).absolute(), write)  # an empty folder of that name is replaced
 

@@ -40,6 +40,7 @@ from ilqljax.hiring.audit.published import Verdict, check_tables, format_rows, l
 from ilqljax.hiring.audit.ready_table import ReadyTable, audit_ready_table, check_weights, load_ready_table
 from ilqljax.hiring.audit.tables import format_json, list_disagreements, list_tables, show_name, state_lowest
 from ilqljax.hiring.audit.ties import describe_medians, describe_ties
+from ilqljax.hiring.audit.workbook import WORKBOOK, check_workbook, format_workbook
 from ilqljax.hiring.data.prepare import choose_some
 from ilqljax.hiring.edits.operators import OPERATORS
 from ilqljax.hiring.evaluation.headroom import HEADROOM_MATCHERS, HEADROOM_POSTINGS, describe_headroom, list_edits
@@ -131,6 +132,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--matcher_options", default="", help="the matcher's, such as path=DIR or url=http://..., comma-separated")
     add_options(parser, RewardConfig, SCORE, known={"distance": DISTANCE_NAMES})
     add_options(parser, AuditConfig, LISTS + AUDIT, renamed=RENAMED)
+    add("--workbook", action="store_true", help="write the tables as an Excel workbook too (extra tables)")
     add_filing_arguments(parser)
 
 
@@ -143,20 +145,24 @@ def run(args: argparse.Namespace) -> None:
         return
     check_sources(args)
     check_new_folder(args.out)
+    if args.workbook:
+        check_workbook()
     paths = (args.scores, args.scores_after, args.jobs, args.candidates, args.rewrites)
     filing = read_filing(args, [path for path in paths if path not in ("", SAMPLE)])
     audit, facts, rewrites = audit_table(args) if args.scores else audit_jobs(args)
-    settings = {name: value for name, value in vars(args).items() if name not in ("out", "date", *STATED)}
-    texts = {
-        **list_tables(audit),
+    settings = {name: value for name, value in vars(args).items() if name not in ("out", "date", "workbook", *STATED)}
+    tables = list_tables(audit)
+    contents: dict[str, str | bytes] = {
+        **tables,
+        **({WORKBOOK: format_workbook(tables)} if args.workbook else {}),
         "audit.json": format_json(
             {"$schema": SCHEMA, "version": VERSION, "filing": filing, "settings": settings, **audit}
         ),
         "report.html": format_page(audit, filing=describe_filing(filing), facts=facts, rewrites=rewrites),
     }
-    save_folder(args.out, texts)
+    save_folder(args.out, contents)
     print("\n".join(clean_text(line) for line in [state_lowest(audit), *list_disagreements(audit)]))
-    print(f"{args.out}/report.html and {len(texts) - 1} more files: {'; '.join(f'{n}: {v}' for n, v in facts[:2])}")
+    print(f"{args.out}/report.html and {len(contents) - 1} more files: {'; '.join(f'{n}: {v}' for n, v in facts[:2])}")
 
 
 def check_published(args: argparse.Namespace) -> None:
