@@ -111,6 +111,24 @@ def test_best_is_found_without_knowing_the_metric(tmp_path):
     assert int(state.step) == 2
 
 
+def test_a_step_that_vanishes_while_it_is_listed_is_no_error(tmp_path, monkeypatch):
+    """A training deletes a step or puts it aside while another process opens the folder."""
+    with CheckpointStore(tmp_path) as store:
+        for step in (1, 2):
+            store.save(step, {"w": jnp.ones(3)}, {})
+    vanishing = [tmp_path / "1"]
+
+    def open_late(*words, **options):
+        if vanishing:
+            shutil.rmtree(vanishing.pop())
+            raise FileNotFoundError(tmp_path / "1")
+        return open_manager(*words, **options)
+
+    open_manager = step_files.open_manager
+    monkeypatch.setattr(step_files, "open_manager", open_late)
+    assert CheckpointStore(tmp_path).steps() == [2]
+
+
 def test_of_equal_metrics_the_later_is_best(tmp_path):
     with CheckpointStore(tmp_path, metric_name="loss") as store:
         for step in (1, 2, 3):

@@ -39,6 +39,6 @@ def finish_two(both: list[subprocess.Popen]) -> list[tuple[str, str]]:
         for process in both:
             process.kill()
             process.wait()
-    for process, (_, errors) in zip(both, outputs, strict=True):
-        assert process.returncode == 0, errors
+    said = "".join(f"--- process {i}:\n{errors}" for i, (_, errors) in enumerate(outputs))
+    assert [process.returncode for process in both] == [0, 0], said
     return outputs

@@ -43,10 +43,10 @@ from ilqljax.training.step_files import (
     check_files,
     compute_checksums,
     is_key,
-    make_lone_options,
     name_frozen,
     name_leaves,
     open_manager,
+    open_reader,
     read_frozen,
     read_step,
     report_damage,
@@ -147,9 +147,9 @@ class CheckpointStore(contextlib.AbstractContextManager):
         changed. A checkpoint that is not there, is damaged or has other arrays is a `UserError`, in all processes where
         it is one in any; "last" is the newest step that is not damaged, and the next `save` puts damaged ones aside.
         """
+        # The first process lists the steps for all: a file system may show a process an old list.
+        newest, steps = broadcast_from_leader(lambda: self._list_steps(step))
         with self._open_reader() as reader:
-            # The first process lists the steps for all: a file system may show a process an old list.
-            newest, steps = broadcast_from_leader(lambda: [self._find_step(reader, step), sorted(reader.all_steps())])
             others = [one for one in steps if one < newest] if step == "last" else []
             try:
                 return _read_together(lambda: self._restore_step(reader, template, newest))
@@ -229,9 +229,12 @@ class CheckpointStore(contextlib.AbstractContextManager):
 
     def _load_metrics(self) -> dict[int, dict[str, Any]]:
         """Read each step's metric, or nothing, in the first process for all."""
-        with self._open_reader() as reader:
-            read = broadcast_from_leader(lambda: list(_read_metrics(reader, without=self._damaged).items()))
-            return dict(read)
+
+        def read() -> list[tuple[int, dict[str, Any]]]:
+            with self._open_reader() as reader:
+                return list(_read_metrics(reader, without=self._damaged).items())
+
+        return dict(broadcast_from_leader(read))
 
     def clear_leftovers(self) -> None:
         """Remove what a killed process was writing or deleting; no other may save there now."""
@@ -333,8 +336,13 @@ class CheckpointStore(contextlib.AbstractContextManager):
         if self._writer is not None and (jax.process_count() == 1 or not wait):
             yield self._writer
             return
-        with contextlib.closing(open_manager(self.directory, processes=make_lone_options())) as reader:
+        with contextlib.closing(open_reader(self.directory)) as reader:
             yield reader
+
+    def _list_steps(self, wanted: int | str) -> tuple[int, list[int]]:
+        """Return the number of the wanted step, and all steps in order."""
+        with self._open_reader() as reader:
+            return self._find_step(reader, wanted), sorted(reader.all_steps())
 
     def _find_step(self, reader: ocp.CheckpointManager, step: int | str) -> int:
         if not self.directory.is_dir():

@@ -33,7 +33,7 @@ from ilqljax.training.evaluation import evaluate_loss
 from ilqljax.training.hidden_states import with_hidden_states
 from ilqljax.training.mesh import batch_sharding, infer_param_shardings, shard_batch, trace_on
 from ilqljax.training.metrics import MetricWriter, NonFiniteError, ProgressBar, Recorder
-from ilqljax.training.processes import check_same, is_first_process
+from ilqljax.training.processes import broadcast_from_leader, check_same, is_first_process
 from ilqljax.training.run_config import TrainConfig
 from ilqljax.training.validation import Patience, Returns, describe_shortfall, has_risen, measure_returns
 
@@ -255,7 +255,7 @@ def train_stage(
     check_same(json.dumps(loader.get_state()), what="training rows")
     first, extra = 0, {}
     patience, results = Patience(), {}
-    if store.latest_step() is not None:
+    if broadcast_from_leader(store.latest_step) is not None:
         state, extra, first = store.restore(template)
         loader.set_state(extra["loader"])
         patience = Patience.from_json(extra.get("patience", {}))

@@ -31,6 +31,7 @@ from ilqljax.training.mesh import path_name
 
 AMENDED = "amended.json"  # in a step's folder: what `CheckpointStore.amend` changed
 FILES = "files.json"  # in a step's folder: the checksums of its other files but for these two, by their paths
+MOST_LISTINGS = 20
 _UNSUMMED = (AMENDED, f"{AMENDED}.sha256", FILES, "_CHECKPOINT_METADATA", "commit_success.txt")  # written later
 
 
@@ -85,6 +86,14 @@ def open_manager(
         options=ocp.CheckpointManagerOptions(create=False, save_root_metadata=False, **shared, **options),
         item_handlers={"state": ocp.StandardCheckpointHandler(**shared), "extra": ocp.JsonCheckpointHandler(**shared)},
     )
+
+
+def open_reader(directory: Path) -> ocp.CheckpointManager:
+    """Open a folder for this process alone to read; it is listed again where a step vanishes in between."""
+    for _ in range(MOST_LISTINGS - 1):
+        with contextlib.suppress(FileNotFoundError):
+            return open_manager(directory, processes=make_lone_options())
+    return open_manager(directory, processes=make_lone_options())
 
 
 def _sum_files(folder: Path) -> dict[str, int]:
