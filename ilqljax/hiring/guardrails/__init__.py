@@ -9,7 +9,7 @@ improvement.
 
 from collections.abc import Iterable
 
-from ilqljax.hiring.guardrails import deadlines, demands, facts, statements, support, wording
+from ilqljax.hiring.guardrails import deadlines, demands, facts, kept_words, statements, support, wording
 from ilqljax.hiring.guardrails.findings import Check, Failure
 from ilqljax.hiring.postings.posting import Posting
 
@@ -28,6 +28,7 @@ CHECKS: dict[str, Check] = {
     "requirements_kept": facts.check_requirements,
     "name_invented": facts.check_names,
     "sentence_invented": facts.check_sentences,
+    "words_kept": kept_words.check_kept_words,
     "statements_kept": statements.make_statement_check("statements_kept"),
     "conditions_kept": statements.make_statement_check("conditions_kept"),
     "demands_kept": demands.check_demands,
@@ -38,11 +39,14 @@ CHECKS: dict[str, Check] = {
     "times_kept": statements.check_times,
     "deadlines_kept": deadlines.check_deadlines,
     "counts_kept": deadlines.check_counts,
+    "bounds_kept": deadlines.check_bounds,
     "level_kept": statements.make_statement_check("level_kept"),
     "trait_added": statements.make_addition_check("trait_added"),
     "frequency_added": statements.make_addition_check("frequency_added"),
     "role_added": statements.make_addition_check("role_added"),
+    "field_added": statements.make_addition_check("field_added"),
     "negations_kept": statements.check_negations,
+    "sentence_uncovered": kept_words.check_kept_clauses,
     "template_leak": wording.check_template_leak,
     "copying": wording.check_copying,
     "repetition": wording.check_repetition,
@@ -53,9 +57,11 @@ CHECKS: dict[str, Check] = {
     "incoherent": wording.check_coherence,
 }
 
+# They know only the original's words and word pairs.
+EDITS_ONLY = frozenset({"words_kept", "sentence_invented", "incoherent"})
 # What a paraphrase in other words is asked instead of the checks that know only the original's words and word pairs.
 FREE_TEXT_CHECKS: dict[str, Check] = {
-    **{name: check for name, check in CHECKS.items() if name not in ("sentence_invented", "incoherent")},
+    **{name: check for name, check in CHECKS.items() if name not in EDITS_ONLY},
     **{name: statements.make_statement_check(name, in_any_form=True) for name in ("perks_kept", "schedule_kept")},
     "negations_kept": support.check_denials,
     "sentence_unsupported": support.check_support,

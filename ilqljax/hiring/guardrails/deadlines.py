@@ -1,5 +1,5 @@
-"""Check that a date, weekday or time is still what it was: the last one, the first one, or the one before; and that
-numbers count what they counted.
+"""Check that a date, weekday or time is still what it was: the last one, the first one, or the one before; that no
+month or weekday is new; and that numbers count and bound what they did.
 
 | original            | rewrite                  | verdict |
 |---------------------|--------------------------|---------|
@@ -7,6 +7,7 @@ numbers count what they counted.
 | "apply by 3 May"    | "apply before 3 May"     | changed |
 | "start on Monday"   | "start after Monday"     | changed |
 | "2 nurses, 3 wards" | "3 nurses on 2 wards"    | changed |
+| "at least 2 shifts" | "about 2 shifts"         | changed |
 """
 
 import re
@@ -31,7 +32,11 @@ _DATE = re.compile(
     rf"|\b(?P<weekday>(?i:{_WEEKDAY}))s?\b"
     r"|\b(?P<time>\d{1,2}(?::\d\d)?\s*(?:[ap]\.?m\b)|noon|midnight|\d{1,2}:\d\d)"
 )
+_NAMED = re.compile(rf"\b(?:{'|'.join(month for month, _ in _MONTHS if month != 'May')}|(?i:{_WEEKDAY}))\b")
 _COUNT = re.compile(rf"{NUMBER.pattern}|\b(?:{'|'.join(DIGITS)})\b", re.IGNORECASE)
+_BOUND = re.compile(
+    "|".join(rf"(?P<{n.replace(' ', '_')}>\b(?:{'|'.join(p)})\.?\s$)" for n, p in _WORDS["bounds"].items()), re.I
+)
 _WINDOW = 30
 
 
@@ -60,14 +65,41 @@ def _name_date(match: re.Match[str]) -> str:
 
 
 def check_deadlines(posting: Posting, text: str, prompt: str) -> list[Failure]:
-    """Check that no "by", "before" or "after" of a date, weekday or time has become another one."""
+    """Check that no "by", "before" or "after" of a date has become another one, and that no month or weekday is new."""
     original = find_dates(normalize_spaces(posting.description))
     failures = []
+    said = posting.description + prompt
+    names = {name for name in _NAMED.findall(text) if not re.search(rf"\b{name[:3]}", said, re.IGNORECASE)}
+    for match in filter(lambda match: match[0] in names, _NAMED.finditer(text)):
+        failures.append(Failure("deadlines_kept", f"'{match[0]}' is not in the original.", match.span()))
     for (date, relation), span in find_dates(text).items():
         known = {r for d, r in original if d == date}
         if relation and known and relation not in known and "" not in known:
             reason = f"'{relation} {date}' is '{' or '.join(sorted(known))} {date}' in the original."
             failures.append(Failure("deadlines_kept", reason, span))
+    return failures
+
+
+@lru_cache(maxsize=4096)
+def find_bounds(text: str) -> dict[tuple[str, str], Span]:
+    """Find (number, "at least", "at most", "about" or "") and where each first stands; "5+" is "at least"."""
+    found: dict[tuple[str, str], Span] = {}
+    for match in _COUNT.finditer(text):
+        before = _BOUND.search(text[max(0, match.start() - _WINDOW) : match.start()])
+        bound = before.lastgroup.replace("_", " ") if before else "at least" if text[match.end() :][:1] == "+" else ""
+        found.setdefault((DIGITS.get(match[0].lower(), match[0]), bound), match.span())
+    return found
+
+
+def check_bounds(posting: Posting, text: str, prompt: str) -> list[Failure]:
+    """Check that no "at least", "at most" or "about" of a number has become another one."""
+    original = find_bounds(blank_links(normalize_spaces(posting.description)))
+    failures = []
+    for (number, bound), span in find_bounds(blank_links(text)).items():
+        known = {b for n, b in original if n == number}
+        if bound and known and bound not in known and "" not in known:
+            reason = f"'{bound} {number}' is '{' or '.join(sorted(known))} {number}' in the original."
+            failures.append(Failure("bounds_kept", reason, span))
     return failures
 
 

@@ -39,6 +39,7 @@ _CURRENCY_OF["r"] = "zar"  # right before digits only: elsewhere R is a language
 _CURRENCY = rf"(?<![^\W\d_])(?:{_SPELLINGS}|r(?=\d))"
 _PERIODS = {form: _WORDS[f"periods {form}"] for form in ("in full", "as adverbs", "in short")}
 _PERIOD_OF = {word: name for periods in _PERIODS.values() for name, words in periods.items() for word in words}
+_PERIOD_OF["annual"] = "year"
 _IN_FULL, _ADVERBS = ("|".join(chain(*_PERIODS[form].values())) for form in ("in full", "as adverbs"))
 _SHORT_PERIOD = r"p\.?\s?[hdwma]\b|pcm\b"
 _PERIOD = (

@@ -24,10 +24,19 @@ from ilqljax.hiring.postings.posting import Posting, normalize_spaces
 from ilqljax.hiring.word_files import load_words
 
 _WORDS = load_words("guardrails/words.ini")
-_PAY = rf"(?:{'|'.join(_WORDS['pay words']['nouns'])})"
+_SPELT = {
+    name: f"(?:{'|'.join(_WORDS[section][line])})"
+    for name, section, line in (
+        ("PAY", "pay words", "nouns"),
+        ("PERSON", "person words", "nouns"),
+        ("DEMONYM", "person words", "demonyms"),
+    )
+}
+_NAMES = re.compile("|".join(_SPELT))
 _PATTERNS = {
     check: {
-        name: re.compile("|".join(patterns).replace("PAY", _PAY), re.IGNORECASE) for name, patterns in table.items()
+        name: re.compile(_NAMES.sub(lambda match: _SPELT[match[0]], "|".join(patterns)), re.IGNORECASE)
+        for name, patterns in table.items()
     }
     for check, table in load_words("guardrails/statements.ini").items()
 }
