@@ -1,4 +1,6 @@
-"""What a training step of a large model takes on each device, as the compiler counts it; no weight is allocated.
+"""What a training step of a large model takes on each device and sends, as the compiler counts it.
+
+No weight is allocated.
 
     python -m benchmarks.memory                          Llama-3.2-1B, -3B and 3.1-8B on 1, 8 and 64 devices
     python -m benchmarks.memory --models 8B --devices 64
@@ -16,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from benchmarks.collectives import Exchange, list_exchanges, sum_bytes
 from ilqljax.cli import run_main
 from ilqljax.data.types import Batch, Transitions
 from ilqljax.errors import UserError
@@ -39,10 +42,15 @@ STEPS = {"bc": "BC, adapters", "ilql": "ILQL, frozen trunk"}
 
 
 class Memory(NamedTuple):
-    """Bytes on each device: the state (parameters, moments, targets) with the batch, and what a step needs besides."""
+    """Bytes on each device: the state (parameters, moments, targets) with the batch, and what a step needs besides.
+
+    Attributes:
+        exchanges: the collectives of a step.
+    """
 
     held: int
     temporary: int
+    exchanges: list[Exchange]
 
 
 def main() -> None:
@@ -51,20 +59,21 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(MODELS), help="comma-separated")
     parser.add_argument("--devices", default="1,8,64", help="comma-separated")
     args = parser.parse_args()
-    names, counts = args.models.split(","), args.devices.split(",")
+    names, devices = args.models.split(","), args.devices.split(",")
     if unknown := [name for name in names if name not in MODELS]:
         raise UserError(f"--models: {', '.join(unknown)} unknown. Known: {', '.join(MODELS)}.")
-    if not all(count.isdecimal() and int(count) for count in counts):
+    if not all(count.isdecimal() and int(count) for count in devices):
         raise UserError(f"--devices={args.devices} are not numbers of devices. Give some, such as 1,8,64.")
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", max(map(int, counts)))
-    say("| model | step | devices | held, GB | temporary, GB | together, GB |")
-    say("|---|---|---|---|---|---|")
+    jax.config.update("jax_num_cpu_devices", max(map(int, devices)))
+    say("| model | step | devices | held, GB | temporary, GB | together, GB | exchanged, GB |")
+    say("|---|---|---|---|---|---|---|")
     for name in names:
         for algorithm, step in STEPS.items():
-            for count in map(int, counts):
-                held, temporary = measure_step(MODELS[name], algorithm, n_devices=count)
-                cells = [f"{n_bytes / 1e9:.2f}" for n_bytes in (held, temporary, held + temporary)]
+            for count in map(int, devices):
+                held, temporary, exchanges = measure_step(MODELS[name], algorithm, n_devices=count)
+                counts = held, temporary, held + temporary, sum_bytes(exchanges)
+                cells = [f"{n_bytes / 1e9:.2f}" for n_bytes in counts]
                 say(f"| {' | '.join([name, step, str(count), *cells])} |")
 
 
@@ -94,7 +103,8 @@ def measure_step(
         )
     found: Any = compiled.memory_analysis()
     fresh = found.output_size_in_bytes - found.alias_size_in_bytes
-    return Memory(found.argument_size_in_bytes, found.temp_size_in_bytes + fresh)
+    exchanges = list_exchanges(compiled.as_text())
+    return Memory(found.argument_size_in_bytes, found.temp_size_in_bytes + fresh, exchanges)
 
 
 def describe_batch(config: LlamaConfig, n_rows: int, length: int, n_actions: int, *, hidden: bool) -> Batch:

@@ -8,18 +8,17 @@ runs it (losses, decoding, heads, meshes) sees `Backbone` alone. Its parameters 
     h/...            the blocks' parameters, stacked on a leading axis L
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 from jaxtyping import Bool, Float, Int
 
-from ilqljax.data.types import BATCH_AXES, Array
+from ilqljax.data.types import Array
 from ilqljax.models.attention import attend_cached, attend_causally
+from ilqljax.models.chunks import keep_rows
 from ilqljax.models.cpu import decoding as on_cpu
 from ilqljax.models.cpu import products, use_cpu_tricks
 
@@ -160,19 +159,6 @@ def embed(trunk: nn.Module, wte: Float[Array, "V D"], tokens: Int[Array, "B T"])
     rows: Any = trunk.get_variable("params", "wte_rows")
     n_kept = len(wte) - len(rows)
     return keep_rows(jnp.where((tokens >= n_kept)[..., None], rows[jnp.maximum(tokens - n_kept, 0)], wte[tokens]))
-
-
-def keep_rows(x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
-    """Keep rows on the devices that they were dealt to, in a function that knows its mesh; elsewhere change nothing.
-
-    The embeddings are split over their width. Left alone, the compiler splits all hidden states as these, and every
-    device computes its share of all rows: what a step needs on each then grows with the number of devices. Fewer rows
-    than devices, as microbatches may have, are left alone.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if not set(BATCH_AXES) <= set(mesh.axis_names) or len(x) % math.prod(mesh.shape[axis] for axis in BATCH_AXES):
-        return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES))
 
 
 def output_embedding(trunk: dict) -> tuple[Float[Array, "V D"], Float[Array, "N D"] | None]:

@@ -1,15 +1,19 @@
-"""Scores of rows over the whole vocabulary, for as many rows at a time as there is memory for."""
+"""Rows on the devices that they were dealt to, and their scores over the whole vocabulary, as many rows at a time as a
+device has memory for.
+"""
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jax.sharding import PartitionSpec
+from jaxtyping import Float, Int, Shaped
 
-from ilqljax.data.types import Array
+from ilqljax.data.types import BATCH_AXES, Array
 
-# An array over the vocabulary is built for at most this many entries at a time (float32: 128 MiB).
+# An array over the vocabulary is built for at most this many entries on a device at a time (float32: 128 MiB).
 MAX_LOGITS = 2**25
 
 
@@ -18,6 +22,46 @@ class Scores(NamedTuple):
 
     taken: Float[Array, " N"]
     log_normalizer: Float[Array, " N"]
+
+
+def keep_rows(x: Shaped[Array, "B ..."]) -> Shaped[Array, "B ..."]:
+    """Keep rows on the devices that they were dealt to, in a function that knows its mesh; elsewhere change nothing.
+
+    The embeddings are split over their width. Left alone, the compiler splits all hidden states as these, and every
+    device computes its share of all rows: what a step needs on each, and what they tell each other of a vocabulary's
+    scores, then grow with the number of devices. Fewer rows than devices, as microbatches may have, are left alone.
+    """
+    return x if count_shards(len(x)) == 1 else jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES))
+
+
+def keep_scores(scores: Float[Array, "N V"]) -> Float[Array, "N V"]:
+    """Keep rows of scores as `keep_rows` does; how their vocabulary is split is the compiler's matter."""
+    if count_shards(len(scores)) == 1:
+        return scores
+    return jax.lax.with_sharding_constraint(scores, PartitionSpec(BATCH_AXES, PartitionSpec.UNCONSTRAINED))
+
+
+def gather_kernel(kernel: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    """Bring the contracted axis of an output matrix together, whose parts other devices of `keep_rows` hold.
+
+    Once a step, for all rows: the alternative is to add up every row's partial scores over all devices.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not set(BATCH_AXES) <= set(mesh.axis_names) or math.prod(mesh.shape[axis] for axis in BATCH_AXES) == 1:
+        return kernel
+    only_rows = mesh.size == math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    spec: list[Any] = [None if only_rows else PartitionSpec.UNCONSTRAINED] * 2
+    spec[axis] = None
+    return jax.lax.with_sharding_constraint(kernel, PartitionSpec(*spec))
+
+
+def count_shards(n_rows: int) -> int:
+    """Count the devices that so many rows are dealt out to evenly, by the mesh that the function knows; 1 without."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if not set(BATCH_AXES) <= set(mesh.axis_names):
+        return 1
+    n = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    return 1 if n_rows % n else n
 
 
 def reduce_scores(scores: Float[Array, "N V"], ids: Int[Array, " N"], *, temperature: float = 1.0) -> Scores:
@@ -37,31 +81,46 @@ def scan_vocabulary(
     """
     n = rows[0].shape[0]
     n_chunks = count_chunks(n, vocab_size)
+
+    def run(*rows: Array) -> Any:
+        return jax.tree.map(keep_rows, function(*map(keep_rows, rows)))
+
     if n_chunks == 1:
-        return function(*rows)
-    body = jax.checkpoint(lambda carry, xs: (carry, function(*xs)))
+        return run(*rows)
+    body = jax.checkpoint(lambda carry, xs: (carry, run(*xs)))
     _, stacked = jax.lax.scan(body, None, split_rows(rows, n_chunks))
     return jax.tree.map(lambda x: join_rows(x, n), stacked)
 
 
 def count_chunks(n_rows: int, vocab_size: int) -> int:
     """Count the chunks that so many rows make."""
-    return -(-n_rows // max(1, MAX_LOGITS // vocab_size))
+    return -(-(n_rows // count_shards(n_rows)) // max(1, MAX_LOGITS // vocab_size))
 
 
 def split_rows(rows: tuple[Array, ...], n_chunks: int) -> tuple[Array, ...]:
-    """Deal rows out into chunks [C chunk ...] of one size, filled up with zeros.
+    """Deal rows out into chunks [C chunk ...] of one size, those of each device filled up with zeros.
 
-    | 7 rows, 2 chunks | 0 2 4 6 and 1 3 5 (filler) |
-    |------------------|----------------------------|
+    | 7 rows, 2 chunks            | 0 2 4 6 and 1 3 5 (filler)          |
+    |-----------------------------|-------------------------------------|
+    | 6 rows, 2 devices, 2 chunks | 0 2, 3 5 and 1 (filler), 4 (filler) |
 
     Dealt out, not cut: each device keeps its own rows, and all of them work on every chunk.
     """
-    chunk = -(-rows[0].shape[0] // n_chunks)
-    padded = [jnp.pad(x, [(0, chunk * n_chunks - len(x))] + [(0, 0)] * (x.ndim - 1)) for x in rows]
-    return tuple(jnp.swapaxes(x.reshape(chunk, n_chunks, *x.shape[1:]), 0, 1) for x in padded)
+    n_shards = count_shards(len(rows[0]))
+    n_own = len(rows[0]) // n_shards
+    chunk = -(-n_own // n_chunks)
+
+    def split(x: Array) -> Array:
+        own = x.reshape(n_shards, n_own, *x.shape[1:])
+        padded = jnp.pad(own, [(0, 0), (0, chunk * n_chunks - n_own)] + [(0, 0)] * (x.ndim - 1))
+        dealt = padded.reshape(n_shards, chunk, n_chunks, *x.shape[1:])
+        return jnp.moveaxis(dealt, 2, 0).reshape(n_chunks, n_shards * chunk, *x.shape[1:])
+
+    return tuple(map(split, rows))
 
 
 def join_rows(chunks: Float[Array, "C chunk ..."], n: int) -> Float[Array, "N ..."]:
     """Undo `split_rows`."""
-    return jnp.swapaxes(chunks, 0, 1).reshape(-1, *chunks.shape[2:])[:n]
+    n_chunks, n_shards = len(chunks), count_shards(n)
+    dealt = jnp.moveaxis(chunks.reshape(n_chunks, n_shards, -1, *chunks.shape[2:]), 0, 2)
+    return dealt.reshape(n_shards, -1, *chunks.shape[2:])[:, : n // n_shards].reshape(n, *chunks.shape[2:])

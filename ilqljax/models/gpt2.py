@@ -17,7 +17,8 @@ from jaxtyping import Float, Int
 from ilqljax.config.sections import NO_OPTION
 from ilqljax.data.types import Array
 from ilqljax.errors import check_divisible, check_known, check_range
-from ilqljax.models.backbone import CacheSlots, KVCache, TrunkOutput, embed, keep_rows, run_blocks, self_attend
+from ilqljax.models.backbone import CacheSlots, KVCache, TrunkOutput, embed, run_blocks, self_attend
+from ilqljax.models.chunks import keep_rows
 from ilqljax.models.dense import Dense
 
 

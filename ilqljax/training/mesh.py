@@ -145,7 +145,7 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
 def trace_on(mesh: Mesh, function: Callable[P, R]) -> Callable[P, R]:
     """Let a function that is compiled for a mesh know it, so that trunks keep their rows where they were dealt to.
 
-    See `ilqljax.models.backbone.keep_rows`.
+    See `ilqljax.models.chunks.keep_rows`.
     """
 
     @wraps(function)

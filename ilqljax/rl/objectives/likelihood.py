@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from ilqljax.data.types import Array, Batch, Counts, LossFn, Transitions
 from ilqljax.errors import check_range
 from ilqljax.models.backbone import output_embedding
-from ilqljax.models.chunks import Scores, reduce_scores, scan_vocabulary
+from ilqljax.models.chunks import Scores, gather_kernel, keep_scores, reduce_scores, scan_vocabulary
 from ilqljax.models.cpu import products as on_cpu
 from ilqljax.models.cpu import use_cpu_tricks
 from ilqljax.models.value_lm import ValueLM, get_trunk, policy_trunk
@@ -205,34 +205,52 @@ def score_rows(
     if bias is None:
         bias = jnp.zeros(kernel.shape[1 - axis], jnp.float32)
 
-    def score(x: Array, i: Array) -> Scores:
-        return reduce_scores(_multiply(axis, x, kernel) + bias[None], i, temperature=temperature)
-
     with jax.named_scope("vocabulary"):
         if use_cpu_tricks():
             return on_cpu.score_rows(features, kernel, bias, ids, axis, temperature)
+        rounded = gather_kernel(jax.lax.stop_gradient(kernel).astype(features.dtype), axis)
+
+        def score(x: Array, i: Array) -> Scores:
+            scores = keep_scores(_multiply(axis, x, kernel, rounded) + bias[None])
+            return reduce_scores(scores, i, temperature=temperature)
+
         return scan_vocabulary(score, features, ids, vocab_size=len(bias))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _multiply(axis: int, x: Float[Array, "N F"], kernel: Float[Array, "F V"] | Float[Array, "V F"]) -> Array:
-    """Multiply by a kernel whose `axis` is contracted, in the dtype of `x` with sums in float32, its gradient alike.
+def _multiply(
+    axis: int,
+    x: Float[Array, "N F"],
+    kernel: Float[Array, "F V"] | Float[Array, "V F"],
+    rounded: Float[Array, "F V"] | Float[Array, "V F"],
+) -> Float[Array, "N V"]:
+    """Multiply by a kernel, given in the dtype of `x` too, whose `axis` is contracted; sums are float32.
 
-    JAX's own gradient would multiply float32 by float32, several times as slowly on an accelerator.
+    The gradient's products are of that dtype as well (JAX's own would multiply float32 by float32, several times as
+    slowly on an accelerator); it goes to the kernel itself.
     """
-    dimensions = (((1,), (axis,)), ((), ()))
-    return jax.lax.dot_general(x, kernel.astype(x.dtype), dimensions, preferred_element_type=jnp.float32)
+    return _contract(x, rounded, axis)
 
 
-def _multiply_backward(axis: int, residuals: tuple[Array, Array], d_scores: Float[Array, "N V"]) -> tuple[Array, Array]:
-    x, kernel = residuals
+def _contract(x: Array, kernel: Array, axis: int) -> Array:
+    return jax.lax.dot_general(x, kernel, (((1,), (axis,)), ((), ())), preferred_element_type=jnp.float32)
+
+
+def _multiply_forward(axis: int, x: Array, kernel: Array, rounded: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    return _contract(x, rounded, axis), (x, kernel, rounded)
+
+
+def _multiply_backward(
+    axis: int, residuals: tuple[Array, Array, Array], d_scores: Float[Array, "N V"]
+) -> tuple[Array, Array, Array]:
+    x, kernel, rounded = residuals
     d_scores = d_scores.astype(x.dtype)
-    d_x = _multiply(1 - axis, d_scores, kernel).astype(x.dtype)
     left, right = (x, d_scores) if axis == 0 else (d_scores, x)
-    return d_x, jnp.matmul(left.T, right, preferred_element_type=jnp.float32).astype(kernel.dtype)
+    d_kernel = jnp.matmul(left.T, right, preferred_element_type=jnp.float32).astype(kernel.dtype)
+    return _contract(d_scores, rounded, 1 - axis).astype(x.dtype), d_kernel, jnp.zeros_like(rounded)
 
 
-_multiply.defvjp(lambda axis, x, kernel: (_multiply(axis, x, kernel), (x, kernel)), _multiply_backward)
+_multiply.defvjp(_multiply_forward, _multiply_backward)
 
 
 def sum_log_probability(

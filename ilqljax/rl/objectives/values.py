@@ -268,7 +268,8 @@ def back_up(
     slow_heads = model.get_q_heads(target, params)
 
     def rows(states: Float[Array, "N D"], policy_states: Float[Array, "N D"]) -> Float[Array, " N"]:
-        q = jnp.clip(model.compute_target_q_all(slow_heads, states), config.value_min, config.value_max)  # [N V]
+        q = chunks.keep_scores(model.compute_target_q_all(slow_heads, states))  # [N V]
+        q = jnp.clip(q, config.value_min, config.value_max)
         if config.backup == "max":
             return q.max(-1)
         log_prior = jax.nn.log_softmax(compute_logits(policy_trunk(params), policy_states), axis=-1)
@@ -291,7 +292,7 @@ def q_statistics(
     rows, taken, temperature = features.reshape(-1, features.shape[-1]), actions.reshape(-1), config.cql_temperature
 
     def score_with_margin(features: Float[Array, "N F"], taken: Int[Array, " N"]) -> tuple[Array, Array, Array]:
-        q = heads.project(head, features)  # [N V]
+        q = chunks.keep_scores(heads.project(head, features))  # [N V]
         scores = chunks.reduce_scores(q, taken, temperature=temperature)
         return *scores, losses.margin_loss(q, scores.taken, margin=config.dm_margin)
 
