@@ -73,7 +73,10 @@ def main() -> None:
     floors = {name: view.estimate_noise_floor().value for name, view in views.items()}
     table = format_judged(judged, own=next(iter(views)), floors=floors, seed=args.seed)
     save_text(out / "table.txt", table + "\n")
-    save_text(out / "rewrites.txt", draw_rewrites(judged, policy="ilql", view=next(iter(views)), seed=args.seed) + "\n")
+    save_text(
+        out / "rewrites.txt",
+        draw_rewrites(judged, policy="ilql, first that passes", view=next(iter(views)), seed=args.seed) + "\n",
+    )
     print(table)
 
 

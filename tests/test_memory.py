@@ -1,6 +1,5 @@
 """What a step takes on each device, as the compiler counts it (`benchmarks.memory`)."""
 
-
 import jax
 import numpy as np
 import pytest

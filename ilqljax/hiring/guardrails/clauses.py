@@ -18,7 +18,7 @@ from ilqljax.hiring.word_files import load_words
 _WORDS = load_words("guardrails/synonyms.ini")
 _NUMBERS = load_words("guardrails/words.ini")["known"]["numbers"]
 DIGITS = {word: str(n) for word, n in zip(_NUMBERS, (*range(2, 20), *range(20, 100, 10), 100, 1000), strict=False)}
-_ADJECTIVES = frozenset(_WORDS["adjectives"]["lines"])
+ADJECTIVES = frozenset(_WORDS["adjectives"]["lines"])
 STOP_WORDS = frozenset(_WORDS["stop words"]["words"])
 
 
@@ -63,7 +63,7 @@ def stem(word: str) -> str:
 def get_meaning(word: str) -> str:
     """Return the name of the line of adjectives of `synonyms.ini` that has a lower-case word, or the word itself."""
     name = _SAME.get(word, word)
-    return name if name in _ADJECTIVES else word
+    return name if name in ADJECTIVES else word
 
 
 @lru_cache(maxsize=4096)

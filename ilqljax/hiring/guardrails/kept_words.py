@@ -3,8 +3,8 @@
 Whatever a damage is about (a degree of another subject, a lost perk, "may" for "must", another month), it takes a noun,
 a verb or a word of strength away, or brings one. So those are counted, wherever they stand: sentences may be moved.
 Adjectives and adverbs may be exchanged, since that is what rewriting is for; those that matter (levels, traits, times)
-have checks of their own. `lemminflect` has the dictionary that says what a word may be. A capitalised word that it does
-not know counts, as a name or a German noun; others of another language may be exchanged.
+have checks of their own. `lemminflect` has the dictionary that says what a word may be. A word that it does not know
+counts, as a name or a slip ("shrewm"); in a sentence of another language only if it is capitalised.
 """
 
 from collections import Counter
@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
 from ilqljax.hiring.edits.operators import INCLUSIVE_STATEMENTS, drop_demands, replace_phrases, split_sentences
-from ilqljax.hiring.guardrails.clauses import GENERIC, STOP_WORDS, get_meaning, list_clauses, stem
+from ilqljax.hiring.guardrails.clauses import ADJECTIVES, GENERIC, STOP_WORDS, get_meaning, list_clauses, stem
 from ilqljax.hiring.guardrails.facts import YEARS
-from ilqljax.hiring.guardrails.findings import WORD, Failure, Span, blank_links, list_words
+from ilqljax.hiring.guardrails.findings import WORD, Failure, Span, blank_links, list_sentences, list_words
 from ilqljax.hiring.guardrails.lexicon import find_places, find_technologies
+from ilqljax.hiring.guardrails.wording import detect_language
 from ilqljax.hiring.postings.posting import Posting, normalize_spaces
 from ilqljax.hiring.word_files import load_words
 
@@ -55,7 +56,7 @@ def _is_free(word: str) -> bool:
         or word in STOP_WORDS
         or word.endswith(("n't", "n’t", "cannot"))
         or word in CODED_VOCABULARY
-        or get_meaning(word) != word
+        or get_meaning(word) in ADJECTIVES
     ):
         return True
     return word[0].isdigit() or stem(word) in GENERIC or not _DESCRIBING.isdisjoint(_find_parts(word))
@@ -66,9 +67,13 @@ def list_kept_words(text: str) -> Kept:
     """Return the words of a text that an edit must keep: "We need a calm nurse" has "need" and "nurse"."""
     counts: Counter[str] = Counter()
     first: dict[str, tuple[str, Span]] = {}
-    for match in WORD.finditer(blank_links(text)):
-        word = match[0].lower()
-        if not (_is_free(word) or (match[0].islower() and word not in _STRENGTHS and not _find_parts(word))):
+    blank = blank_links(text)
+    for sentence, span in list_sentences(text):
+        is_foreign = detect_language(sentence) not in ("", "English")
+        for match in WORD.finditer(blank, *span):
+            word = match[0].lower()
+            if _is_free(word) or (is_foreign and match[0].islower() and not _find_parts(word)):
+                continue
             name = word if word in _STRENGTHS else stem(word)
             counts[name] += 1
             first.setdefault(name, (match[0], match.span()))
