@@ -36,6 +36,7 @@ def find_failures(original, rewrite):
         ("Engineers work here.", "Polish engineers work here.", "trait_added"),
         ("A few guys run it. Ask our people.", "A few guys run it. Ask our male people.", "trait_added"),
         ("We have powerful tools.", "We have shrewm tools.", "words_kept"),
+        ("You fight for every patient.", "You steady in every patient.", "words_kept"),
         ("Market salary.", "Good salary.", "perks_kept"),
         ("Full medical insurance.", "Some medical insurance.", "perks_kept"),
     ],

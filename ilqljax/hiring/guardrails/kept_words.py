@@ -123,9 +123,8 @@ def check_kept_words(posting: Posting, text: str, prompt: str) -> list[Failure]:
     taken, brought = _list_explained(original)
     less, more = old.counts - new.counts - taken, new.counts - old.counts - brought
     verbs = _list_verbs(less, old), _list_verbs(more, new)
-    # Its place may be taken by a word that does not count ("utilize" for "use"): then there are as many as before.
-    is_full = len(list_words(text)) >= len(list_words(original))
-    if verbs[0] and (is_full or len(verbs[0]) <= len(verbs[1])):
+    n_verbs = len(verbs[1]) + _count_free_verbs(original, text)  # "use" for "utilize": the one does not count
+    if verbs[0] and len(verbs[0]) <= n_verbs:
         less, more = less - Counter(verbs[0]), more - Counter(verbs[1][: len(verbs[0])])
     known = list_kept_words(prompt).counts - old.counts
     listed = _list_listed(original) | _list_listed(text)
@@ -147,6 +146,13 @@ def check_kept_words(posting: Posting, text: str, prompt: str) -> list[Failure]:
 def _list_verbs(names: Counter[str], kept: Kept) -> list[str]:
     """Return those that may be verbs, each as often as it is counted; words that are not new first."""
     return [n for n in names.elements() if n not in _STRENGTHS and "VERB" in _find_parts(kept.first[n][0].lower())]
+
+
+def _count_free_verbs(before: str, after: str) -> int:
+    """Count the verbs that have come of those that `list_kept_words` leaves out; what may describe is none."""
+    come = Counter(list_words(after)) - Counter(list_words(before))
+    parts = ((_find_parts(word), n) for word, n in come.items() if _is_free(word))
+    return sum(n for found, n in parts if "VERB" in found and _DESCRIBING.isdisjoint(found))
 
 
 def check_kept_clauses(posting: Posting, text: str, prompt: str) -> list[Failure]:
