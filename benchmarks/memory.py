@@ -3,11 +3,12 @@
 No weight is allocated.
 
     python -m benchmarks.memory                          Llama-3.2-1B, -3B and 3.1-8B on 1, 8 and 64 devices
-    python -m benchmarks.memory --models 8B --devices 64
+    python -m benchmarks.memory --models 70B --devices 512 --fsdp 64 --steps bc-whole
 
-BC trains adapters of rank 16 of all linear layers. ILQL trains V and two Q heads of rank 64 on the frozen trunk, whose
-hidden states come with the rows. Parameters are float32, activations bfloat16, blocks are recomputed; every device has
-one row of 1,024 tokens, the last 512 of which are actions, and all devices share the parameters (`config.mesh.fsdp`).
+BC trains adapters of rank 16 of all linear layers, or all weights (`bc-whole`). ILQL trains V and two Q heads of rank
+64 on the frozen trunk, whose hidden states come with the rows. Parameters are float32, activations bfloat16, blocks are
+recomputed; every device has one row of 1,024 tokens, the last 512 of which are actions. All devices share the
+parameters, or groups of `--fsdp` do (`config.mesh.fsdp`), with a copy in each group.
 """
 
 import argparse
@@ -37,8 +38,9 @@ MODELS = {
     "1B": LlamaConfig(n_embd=2048, n_layer=16, n_head=32, n_inner=8192, **LLAMA3),
     "3B": LlamaConfig(n_embd=3072, n_layer=28, n_head=24, n_inner=8192, **LLAMA3),
     "8B": LlamaConfig(n_embd=4096, n_layer=32, n_head=32, n_inner=14_336, tied=False, **LLAMA3),
+    "70B": LlamaConfig(n_embd=8192, n_layer=80, n_head=64, n_inner=28_672, tied=False, **LLAMA3),
 }
-STEPS = {"bc": "BC, adapters", "ilql": "ILQL, frozen trunk"}
+STEPS = {"bc": "BC, adapters", "bc-whole": "BC, all weights", "ilql": "ILQL, frozen trunk"}
 
 
 class Memory(NamedTuple):
@@ -56,43 +58,59 @@ class Memory(NamedTuple):
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default=",".join(MODELS), help="comma-separated")
+    parser.add_argument("--models", default="1B,3B,8B", help=f"of {', '.join(MODELS)}, comma-separated")
+    parser.add_argument("--steps", default="bc,ilql", help=f"of {', '.join(STEPS)}, comma-separated")
     parser.add_argument("--devices", default="1,8,64", help="comma-separated")
+    parser.add_argument("--fsdp", type=int, default=0, help="devices that share the parameters; 0: all")
     args = parser.parse_args()
-    names, devices = args.models.split(","), args.devices.split(",")
-    if unknown := [name for name in names if name not in MODELS]:
-        raise UserError(f"--models: {', '.join(unknown)} unknown. Known: {', '.join(MODELS)}.")
+    names, steps, devices = args.models.split(","), args.steps.split(","), args.devices.split(",")
+    for option, given, known in (("--models", names, MODELS), ("--steps", steps, STEPS)):
+        if unknown := [name for name in given if name not in known]:
+            raise UserError(f"{option}: {', '.join(unknown)} unknown. Known: {', '.join(known)}.")
     if not all(count.isdecimal() and int(count) for count in devices):
         raise UserError(f"--devices={args.devices} are not numbers of devices. Give some, such as 1,8,64.")
+    if args.fsdp < 0 or (args.fsdp and any(int(count) % args.fsdp for count in devices)):
+        raise UserError(f"--fsdp={args.fsdp} does not divide --devices={args.devices}. Give a number that does, or 0.")
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", max(map(int, devices)))
-    say("| model | step | devices | held, GB | temporary, GB | together, GB | exchanged, GB |")
+    say("| model | step | devices, sharing | held, GB | temporary, GB | together, GB | exchanged, GB |")
     say("|---|---|---|---|---|---|---|")
     for name in names:
-        for algorithm, step in STEPS.items():
+        for algorithm in steps:
             for count in map(int, devices):
-                held, temporary, exchanges = measure_step(MODELS[name], algorithm, n_devices=count)
+                n_sharing = args.fsdp or count
+                found = measure_step(MODELS[name], algorithm, n_devices=count, n_sharing=n_sharing)
+                held, temporary, exchanges = found
                 counts = held, temporary, held + temporary, sum_bytes(exchanges)
                 cells = [f"{n_bytes / 1e9:.2f}" for n_bytes in counts]
-                say(f"| {' | '.join([name, step, str(count), *cells])} |")
+                say(f"| {' | '.join([name, STEPS[algorithm], f'{count}, {n_sharing}', *cells])} |")
 
 
 def measure_step(
-    config: LlamaConfig, algorithm: str, *, n_devices: int, length: int = LENGTH, n_actions: int = N_ACTIONS
+    config: LlamaConfig,
+    step: str,
+    *,
+    n_devices: int,
+    n_sharing: int = 0,
+    length: int = LENGTH,
+    n_actions: int = N_ACTIONS,
 ) -> Memory:
-    """Compile a training step for so many devices and return the compiler's account of one of them."""
-    frozen = algorithm == "ilql"
-    model = ValueLM(Llama(config), ValueLMConfig(lora_rank=16, frozen_value=frozen, q_head="low_rank"))
-    learner, optimizer = make_learner(algorithm, model, {}), make_optimizer(OptimConfig())
+    """Compile a training step of `STEPS` for so many devices and return the compiler's account of one of them.
+
+    So many share the parameters; 0 is all.
+    """
+    frozen, rank = step == "ilql", 0 if step == "bc-whole" else 16
+    model = ValueLM(Llama(config), ValueLMConfig(lora_rank=rank, frozen_value=frozen, q_head="low_rank"))
+    learner, optimizer = make_learner(step.removesuffix("-whole"), model, {}), make_optimizer(OptimConfig())
     with compile_for("tpu"):  # the plain program, without what is done for a CPU alone
         state = jax.eval_shape(lambda key: init_learner_state(learner, optimizer=optimizer, key=key), jax.random.key(0))
         unreached = find_unreached(learner, state)
-        step = make_train_step(learner.loss_fn, optimizer, target=TargetConfig(), unreached=unreached)
-        mesh = make_mesh(MeshConfig(data=1, fsdp=n_devices), jax.devices()[:n_devices])
+        train_step = make_train_step(learner.loss_fn, optimizer, target=TargetConfig(), unreached=unreached)
+        mesh = make_mesh(MeshConfig(fsdp=n_sharing or n_devices), jax.devices()[:n_devices])
         shardings = infer_param_shardings(state, mesh)
         compiled = (
             jax.jit(
-                trace_on(mesh, step),
+                trace_on(mesh, train_step),
                 donate_argnums=0,
                 in_shardings=(shardings, batch_sharding(mesh)),
                 out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())),

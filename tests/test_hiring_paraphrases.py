@@ -209,7 +209,7 @@ def test_the_program_writes_what_training_reads_and_counts_the_rest(tmp_path, mo
     assert len({(row["posting_id"], row["text"]) for row in rows}) == len(rows)
     counts = json.loads((tmp_path / "proposals.counts.json").read_text())
     assert counts["settings"]["temperatures"] == [0.5] and counts["n_postings"] == 2
-    assert sum(of["kept"] for of in counts["sources"].values()) == len(rows)
+    assert sum(of.get("kept", 0) for of in counts["sources"].values()) == len(rows)
     assert counts["sources"]["posting"]["refused"] == 2
     assert "sentence refused by: " in capsys.readouterr().out
     assert sum(map(len, load_samples(out, train_ids=chosen).values())) == len(rows)

@@ -33,6 +33,13 @@ def test_no_scores_over_the_vocabulary_are_added_up_over_devices(algorithm):
         assert of_scores.isdisjoint(exchange.shapes), exchange
 
 
+@pytest.mark.slow
+def test_groups_that_share_parameters_never_send_all_rows_to_all_devices():
+    """Between embeddings split over their width and rows the compiler needs a stop within each group."""
+    exchanges = measure_step(CONFIG, "bc-whole", n_devices=8, n_sharing=4, **SIZES).exchanges
+    assert (8, SIZES["length"], CONFIG.n_embd) not in [shape for exchange in exchanges for shape in exchange.shapes]
+
+
 def test_collectives_of_a_loop_count_as_often_as_it_goes_round():
     mesh = make_mesh(MeshConfig(data=1, fsdp=8))
     rows, whole = (NamedSharding(mesh, PartitionSpec(axis)) for axis in ("fsdp", None))

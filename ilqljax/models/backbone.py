@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 from ilqljax.data.types import Array
 from ilqljax.models.attention import attend_cached, attend_causally
-from ilqljax.models.chunks import keep_rows
+from ilqljax.models.chunks import keep_rows, keep_width
 from ilqljax.models.cpu import decoding as on_cpu
 from ilqljax.models.cpu import products, use_cpu_tricks
 
@@ -155,10 +155,11 @@ def take_cache_rows(x: Float[Array, "..."], rows: Int[Array, " N"], *, n_kv_head
 def embed(trunk: nn.Module, wte: Float[Array, "V D"], tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
     """Look tokens up, within a trunk's `__call__`; an adapter may have rows of its own (`ilqljax.models.lora`)."""
     if not trunk.has_variable("params", "wte_rows"):
-        return keep_rows(wte[tokens])
+        return keep_rows(keep_width(wte[tokens]))
     rows: Any = trunk.get_variable("params", "wte_rows")
     n_kept = len(wte) - len(rows)
-    return keep_rows(jnp.where((tokens >= n_kept)[..., None], rows[jnp.maximum(tokens - n_kept, 0)], wte[tokens]))
+    found = jnp.where((tokens >= n_kept)[..., None], rows[jnp.maximum(tokens - n_kept, 0)], wte[tokens])
+    return keep_rows(keep_width(found))
 
 
 def output_embedding(trunk: dict) -> tuple[Float[Array, "V D"], Float[Array, "N D"] | None]:

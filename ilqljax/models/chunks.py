@@ -34,6 +34,20 @@ def keep_rows(x: Shaped[Array, "B ..."]) -> Shaped[Array, "B ..."]:
     return x if count_shards(len(x)) == 1 else jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES))
 
 
+def keep_width(x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """Take embeddings that were looked up as the table's parts hold them: of a group's rows, its share of the width.
+
+    They are exchanged within groups that share parameters then, and so are gradients on their way back; without this
+    stop on the way to `keep_rows` the compiler may send all rows to all devices.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not set(BATCH_AXES) <= set(mesh.axis_names) or min(mesh.shape[axis] for axis in BATCH_AXES) == 1:
+        return x
+    if len(x) % mesh.shape["data"] or x.shape[-1] % mesh.shape["fsdp"]:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec("data", None, "fsdp"))
+
+
 def keep_scores(scores: Float[Array, "N V"]) -> Float[Array, "N V"]:
     """Keep rows of scores as `keep_rows` does; how their vocabulary is split is the compiler's matter."""
     if count_shards(len(scores)) == 1:
