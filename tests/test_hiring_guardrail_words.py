@@ -69,6 +69,18 @@ def test_words_of_style_may_be_exchanged(original, rewrite):
     assert not {"words_kept", "sentence_uncovered"} & find_failures(original, rewrite)
 
 
+def test_a_link_that_a_line_break_cuts_is_no_new_word():
+    description = "See oak.example\n/d for more. Nurses wanted in Leeds."
+    posting = Posting("p", "Nurse", description)
+    assert check_rewrite(posting, description, build_prompt(posting)) == []
+
+
+def test_an_item_of_pressure_on_a_line_of_its_own_may_go():
+    posting = Posting("p", "Nurse", START + "\nable to cope under pressure with deadlines\nkeeps charts")
+    found = check_rewrite(posting, START + "keeps charts", build_prompt(posting))
+    assert "words_kept" not in {failure.check for failure in found}
+
+
 def test_pay_before_which_annual_stands_has_a_period():
     assert set(find_pay("An annual salary of $95,000.")) == {("$", "95,000", "year", "")}
 
@@ -78,4 +90,4 @@ def test_pay_before_which_annual_stands_has_a_period():
 def test_damage_of_each_kind_is_seen_in_real_posts(kind, shared_dir):
     postings = list_half(load_hackernews(shared_dir / "data" / "hn_who_is_hiring.jsonl.gz"), "b")
     caught = list(measure(postings, kind, "edits", 60, lambda damaged: None))
-    assert len(caught) > 40 and sum(caught) >= 0.97 * len(caught) - 1
+    assert len(caught) > 40 and sum(caught) >= 0.95 * len(caught)

@@ -7,6 +7,7 @@ have checks of their own. `lemminflect` has the dictionary that says what a word
 counts, as a name or a slip ("shrewm"); in a sentence of another language only if it is capitalised.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache, lru_cache
@@ -115,19 +116,20 @@ def check_kept_words(posting: Posting, text: str, prompt: str) -> list[Failure]:
 
     A verb may be exchanged for another ("dominate" for "lead").
     """
-    original = normalize_spaces(posting.description)
-    text = _blank_statements(text)
-    old, new = list_kept_words(original), list_kept_words(text)
+    original, flat = normalize_spaces(posting.description), _blank_statements(normalize_spaces(text))
+    old, new = list_kept_words(original), list_kept_words(flat)
     if old.counts == new.counts:
         return []
-    taken, brought = _list_explained(original)
+    # Sentences of the original end at its lines; those of a posting read back from a prompt have none.
+    (taken, brought), (taken_flat, brought_flat) = map(_list_explained, (posting.description, original))
+    taken, brought = taken | taken_flat, brought | brought_flat
     less, more = old.counts - new.counts - taken, new.counts - old.counts - brought
     verbs = _list_verbs(less, old), _list_verbs(more, new)
-    n_verbs = len(verbs[1]) + _count_free_verbs(original, text)  # "use" for "utilize": the one does not count
+    n_verbs = len(verbs[1]) + _count_free_verbs(original, flat)  # "use" for "utilize": the one does not count
     if verbs[0] and len(verbs[0]) <= n_verbs:
         less, more = less - Counter(verbs[0]), more - Counter(verbs[1][: len(verbs[0])])
     known = list_kept_words(prompt).counts - old.counts
-    listed = _list_listed(original) | _list_listed(text)
+    listed = _list_listed(original) | _list_listed(flat)
     less, more = (
         [name for name in names if kept.first[name][0].lower() not in listed]
         for names, kept in ((less, old), (more, new))
@@ -138,9 +140,15 @@ def check_kept_words(posting: Posting, text: str, prompt: str) -> list[Failure]:
         gone, come = less[:1], more[:1]
     missing = [Failure("words_kept", f"'{old.first[name][0]}' of the original is missing.") for name in gone]
     return missing + [
-        Failure("words_kept", f"'{word}' is not in the original.", span)
+        Failure("words_kept", f"'{word}' is not in the original.", _find_word(word, span, text))
         for word, span in (new.first[name] for name in come)
     ]
+
+
+def _find_word(word: str, span: Span, text: str) -> Span:
+    """Return where a word stands, which had this span when line breaks were spaces."""
+    found = None if text[slice(*span)] == word else re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text)
+    return found.span() if found else span
 
 
 def _list_verbs(names: Counter[str], kept: Kept) -> list[str]:
