@@ -2,11 +2,11 @@
 
     python -m benchmarks.guardrail_damage POSTS               counts by kind, both modes; five minutes
     python -m benchmarks.guardrail_damage POSTS --show 3      shows what was not noticed, three of each kind
-    python -m benchmarks.guardrail_damage POSTS --half b      the half that nothing was developed on
+    python -m benchmarks.guardrail_damage POSTS --half b      the half that next to nothing was developed on
     python -m benchmarks.guardrail_damage POSTS --honest      what the operators write, which should pass; ten minutes
 
 POSTS are of Hacker News, in a form that `load_hackernews` reads. A post of its half (by a hash of its text) is damaged
-in the first place where a kind applies; a text counts as caught where it fails a guardrail that the post itself passes.
+in one place where a kind applies; a text counts as caught where it fails a guardrail that the post itself passes.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from ilqljax.cli import run_main
 from ilqljax.hiring.edits.operators import ALL_OPERATORS, rewrite_posting
 from ilqljax.hiring.guardrails import MODES, check_rewrite
 from ilqljax.hiring.postings.hackernews import load_hackernews
@@ -272,4 +273,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -40,10 +40,8 @@ def keep_width(x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
     They are exchanged within groups that share parameters then, and so are gradients on their way back; without this
     stop on the way to `keep_rows` the compiler may send all rows to all devices.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if not set(BATCH_AXES) <= set(mesh.axis_names) or min(mesh.shape[axis] for axis in BATCH_AXES) == 1:
-        return x
-    if len(x) % mesh.shape["data"] or x.shape[-1] % mesh.shape["fsdp"]:
+    n_data, n_fsdp = _measure_batch_axes()
+    if min(n_data, n_fsdp) == 1 or len(x) % n_data or x.shape[-1] % n_fsdp:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec("data", None, "fsdp"))
 
@@ -60,22 +58,26 @@ def gather_kernel(kernel: Float[Array, "..."], axis: int) -> Float[Array, "..."]
 
     Once a step, for all rows: the alternative is to add up every row's partial scores over all devices.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if not set(BATCH_AXES) <= set(mesh.axis_names) or math.prod(mesh.shape[axis] for axis in BATCH_AXES) == 1:
+    n_shards = math.prod(_measure_batch_axes())
+    if n_shards == 1:
         return kernel
-    only_rows = mesh.size == math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    spec: list[Any] = [None if only_rows else PartitionSpec.UNCONSTRAINED] * 2
+    is_whole = jax.sharding.get_abstract_mesh().size == n_shards  # no further axis splits the vocabulary
+    spec: list[Any] = [None if is_whole else PartitionSpec.UNCONSTRAINED] * 2
     spec[axis] = None
     return jax.lax.with_sharding_constraint(kernel, PartitionSpec(*spec))
 
 
 def count_shards(n_rows: int) -> int:
     """Count the devices that so many rows are dealt out to evenly, by the mesh that the function knows; 1 without."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if not set(BATCH_AXES) <= set(mesh.axis_names):
-        return 1
-    n = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    n = math.prod(_measure_batch_axes())
     return 1 if n_rows % n else n
+
+
+def _measure_batch_axes() -> tuple[int, int]:
+    """Return how many devices the axes `data` and `fsdp` of the function's mesh have; 1 each without one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    n_data, n_fsdp = (mesh.shape.get(axis, 1) for axis in BATCH_AXES)
+    return n_data, n_fsdp
 
 
 def reduce_scores(scores: Float[Array, "N V"], ids: Int[Array, " N"], *, temperature: float = 1.0) -> Scores:

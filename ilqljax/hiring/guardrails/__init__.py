@@ -57,9 +57,8 @@ CHECKS: dict[str, Check] = {
     "incoherent": wording.check_coherence,
 }
 
-# They know only the original's words and word pairs.
+# Checks that know only the original's words and word pairs, and what a paraphrase in other words is asked instead.
 EDITS_ONLY = frozenset({"words_kept", "sentence_invented", "incoherent"})
-# What a paraphrase in other words is asked instead of the checks that know only the original's words and word pairs.
 FREE_TEXT_CHECKS: dict[str, Check] = {
     **{name: check for name, check in CHECKS.items() if name not in EDITS_ONLY},
     **{name: statements.make_statement_check(name, in_any_form=True) for name in ("perks_kept", "schedule_kept")},

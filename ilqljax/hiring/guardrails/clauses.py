@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
+from ilqljax.hiring.edits.operators import INCLUSIVE_STATEMENTS
 from ilqljax.hiring.guardrails.findings import Span, blank_links, list_sentences, list_words
 from ilqljax.hiring.word_files import load_words
 
@@ -134,6 +135,13 @@ def restore_lines(text: str, original: str) -> str:
         if end < len(text) and any(tuple(words[max(0, row - n + 1) : row + 1]) in lasts for n in (1, 2, 3)):
             letters[end] = "\n"
     return "".join(letters)
+
+
+def blank_statements(text: str) -> str:
+    """Replace what `include` appends by as many line breaks: it is no clause, and spans stay right."""
+    for statement in INCLUSIVE_STATEMENTS:
+        text = text.replace(statement, "\n" * len(statement))
+    return text
 
 
 class StemIndex:

@@ -39,14 +39,17 @@ _BOUND = re.compile(
 )
 _WINDOW = 30
 
+# What is bound, its relation, and where that first stands.
+Relations = dict[tuple[str, str], Span]
+
 
 @lru_cache(maxsize=4096)
-def find_dates(text: str) -> dict[tuple[str, str], Span]:
+def find_dates(text: str) -> Relations:
     """Find (date, its relation: "by", "before", "after", "on" or "") and where each first stands.
 
     The relation is the last such word in the same sentence before the date, up to another date; "on" is the weakest.
     """
-    found: dict[tuple[str, str], Span] = {}
+    found: Relations = {}
     end = 0
     for match in _DATE.finditer(text):
         before = re.split(r"[.,;|!?]\s", text[max(end, match.start() - _WINDOW) : match.start()])[-1]
@@ -66,24 +69,32 @@ def _name_date(match: re.Match[str]) -> str:
 
 def check_deadlines(posting: Posting, text: str, prompt: str) -> list[Failure]:
     """Check that no "by", "before" or "after" of a date has become another one, and that no month or weekday is new."""
-    original = find_dates(normalize_spaces(posting.description))
-    failures = []
     said = posting.description + prompt
-    names = {name for name in _NAMED.findall(text) if not re.search(rf"\b{name[:3]}", said, re.IGNORECASE)}
-    for match in filter(lambda match: match[0] in names, _NAMED.finditer(text)):
-        failures.append(Failure("deadlines_kept", f"'{match[0]}' is not in the original.", match.span()))
-    for (date, relation), span in find_dates(text).items():
-        known = {r for d, r in original if d == date}
+    new = [
+        Failure("deadlines_kept", f"'{match[0]}' is not in the original.", match.span())
+        for match in _NAMED.finditer(text)
+        if not re.search(rf"\b{match[0][:3]}(?:{match[0][3:]}s?|t|s|rs|urs)?\b", said, re.IGNORECASE)
+    ]
+    return new + _compare_relations(
+        "deadlines_kept", find_dates(normalize_spaces(posting.description)), find_dates(text)
+    )
+
+
+def _compare_relations(check: str, original: Relations, found: Relations) -> list[Failure]:
+    """Report what stands in no relation that the original gives it; where the original gives none, any will do."""
+    failures = []
+    for (what, relation), span in found.items():
+        known = {r for other, r in original if other == what}
         if relation and known and relation not in known and "" not in known:
-            reason = f"'{relation} {date}' is '{' or '.join(sorted(known))} {date}' in the original."
-            failures.append(Failure("deadlines_kept", reason, span))
+            reason = f"'{relation} {what}' is '{' or '.join(sorted(known))} {what}' in the original."
+            failures.append(Failure(check, reason, span))
     return failures
 
 
 @lru_cache(maxsize=4096)
-def find_bounds(text: str) -> dict[tuple[str, str], Span]:
+def find_bounds(text: str) -> Relations:
     """Find (number, "at least", "at most", "about" or "") and where each first stands; "5+" is "at least"."""
-    found: dict[tuple[str, str], Span] = {}
+    found: Relations = {}
     for match in _COUNT.finditer(text):
         before = _BOUND.search(text[max(0, match.start() - _WINDOW) : match.start()])
         bound = before.lastgroup.replace("_", " ") if before else "at least" if text[match.end() :][:1] == "+" else ""
@@ -93,14 +104,8 @@ def find_bounds(text: str) -> dict[tuple[str, str], Span]:
 
 def check_bounds(posting: Posting, text: str, prompt: str) -> list[Failure]:
     """Check that no "at least", "at most" or "about" of a number has become another one."""
-    original = find_bounds(blank_links(normalize_spaces(posting.description)))
-    failures = []
-    for (number, bound), span in find_bounds(blank_links(text)).items():
-        known = {b for n, b in original if n == number}
-        if bound and known and bound not in known and "" not in known:
-            reason = f"'{bound} {number}' is '{' or '.join(sorted(known))} {number}' in the original."
-            failures.append(Failure("bounds_kept", reason, span))
-    return failures
+    original, found = (find_bounds(blank_links(part)) for part in (normalize_spaces(posting.description), text))
+    return _compare_relations("bounds_kept", original, found)
 
 
 @lru_cache(maxsize=4096)

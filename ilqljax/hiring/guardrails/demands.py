@@ -22,12 +22,13 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
-from ilqljax.hiring.edits.operators import INCLUSIVE_STATEMENTS, drop_demands, replace_phrases, split_sentences
+from ilqljax.hiring.edits.operators import drop_demands, replace_phrases, split_sentences
 from ilqljax.hiring.guardrails.clauses import (
     GENERIC,
     STRENGTHS,
     Clause,
     StemIndex,
+    blank_statements,
     list_clauses,
     list_stems,
     measure_overlap,
@@ -57,9 +58,9 @@ class Demand(NamedTuple):
 @lru_cache(maxsize=4096)
 def list_demands(text: str) -> tuple[Demand, ...]:
     """Return the clauses of a text that say something, with their strengths."""
-    for statement in INCLUSIVE_STATEMENTS:
-        text = text.replace(statement, "\n" * len(statement))
-    clauses, strengths = _spread_labels([part for clause in list_clauses(text) for part in _split(clause)])
+    clauses, strengths = _spread_labels(
+        [part for clause in list_clauses(blank_statements(text)) for part in _split(clause)]
+    )
     demands, beside_of = [], defaultdict(set)
     for clause, strength in zip(clauses, strengths, strict=True):
         beside_of[clause.sentence].add(strength)

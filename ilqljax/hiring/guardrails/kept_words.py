@@ -15,8 +15,16 @@ from itertools import chain
 from typing import NamedTuple
 
 from ilqljax.hiring.edits.coded_words import CODED_VOCABULARY
-from ilqljax.hiring.edits.operators import INCLUSIVE_STATEMENTS, drop_demands, replace_phrases, split_sentences
-from ilqljax.hiring.guardrails.clauses import ADJECTIVES, GENERIC, STOP_WORDS, get_meaning, list_clauses, stem
+from ilqljax.hiring.edits.operators import drop_demands, replace_phrases, split_sentences
+from ilqljax.hiring.guardrails.clauses import (
+    ADJECTIVES,
+    GENERIC,
+    STOP_WORDS,
+    blank_statements,
+    get_meaning,
+    list_clauses,
+    stem,
+)
 from ilqljax.hiring.guardrails.facts import YEARS
 from ilqljax.hiring.guardrails.findings import WORD, Failure, Span, blank_links, list_sentences, list_words
 from ilqljax.hiring.guardrails.lexicon import find_places, find_technologies
@@ -29,7 +37,7 @@ _STRENGTHS, _STYLE = (frozenset(_WORDS[name]) for name in ("strengths", "style")
 _DESCRIBING = frozenset({"ADJ", "ADV"})
 MAX_YEARS_WORDS = 3
 MIN_GONE_SHARE = 0.8  # of a clause's words, for it to have gone
-_PHRASE_OPERATORS = ("soften", "ease_demands", "plain_seniority", "plain_location", "drop_barriers")
+_EASING_OPERATORS = ("ease_demands", "plain_seniority", "plain_location")  # besides those of `drop_demands`
 
 
 class Kept(NamedTuple):
@@ -93,7 +101,10 @@ def _list_explained(original: str) -> tuple[Counter[str], Counter[str]]:
     """
     counts = list_kept_words(original).counts
     made = [drop_demands(original)]
-    made += [" ".join(replace_phrases(s, name) for s in split_sentences(original)) for name in _PHRASE_OPERATORS]
+    made += [
+        " ".join(replace_phrases(s, name) for s in split_sentences(original))
+        for name in ("soften", "drop_barriers", *_EASING_OPERATORS)
+    ]
     taken, brought = Counter[str](), Counter[str]()
     for sentence in filter(_asks_for_years, split_sentences(original)):
         taken |= list_kept_words(sentence).counts
@@ -116,7 +127,7 @@ def check_kept_words(posting: Posting, text: str, prompt: str) -> list[Failure]:
 
     A verb may be exchanged for another ("dominate" for "lead").
     """
-    original, flat = normalize_spaces(posting.description), _blank_statements(normalize_spaces(text))
+    original, flat = normalize_spaces(posting.description), blank_statements(normalize_spaces(text))
     old, new = list_kept_words(original), list_kept_words(flat)
     if old.counts == new.counts:
         return []
@@ -152,7 +163,7 @@ def _find_word(word: str, span: Span, text: str) -> Span:
 
 
 def _list_verbs(names: Counter[str], kept: Kept) -> list[str]:
-    """Return those that may be verbs, each as often as it is counted; words that are not new first."""
+    """Return those that may be verbs, each as often as it is counted."""
     return [n for n in names.elements() if n not in _STRENGTHS and "VERB" in _find_parts(kept.first[n][0].lower())]
 
 
@@ -168,7 +179,7 @@ def check_kept_clauses(posting: Posting, text: str, prompt: str) -> list[Failure
 
     What is said twice may be said once.
     """
-    original, text = (YEARS.sub(" ", part) for part in (_drop_all(posting.description), _blank_statements(text)))
+    original, text = (YEARS.sub(" ", part) for part in (_drop_all(posting.description), blank_statements(text)))
     less = Counter(list_words(original)) - Counter(list_words(text))
     flat, failures = normalize_spaces(text), []
     for clause in list_clauses(original) if less.total() > 1 else ():
@@ -183,12 +194,6 @@ def check_kept_clauses(posting: Posting, text: str, prompt: str) -> list[Failure
 def _drop_all(text: str) -> str:
     """Leave out all that operators may, and sentences that ask for little else than years."""
     sentences = [each for each in split_sentences(drop_demands(text)) if not _asks_for_years(each)]
-    for name in _PHRASE_OPERATORS:
+    for name in _EASING_OPERATORS:
         sentences = [replace_phrases(sentence, name) for sentence in sentences]
     return "\n".join(sentences)
-
-
-def _blank_statements(text: str) -> str:
-    for statement in INCLUSIVE_STATEMENTS:
-        text = text.replace(statement, " " * len(statement))
-    return text

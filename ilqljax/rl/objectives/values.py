@@ -272,7 +272,7 @@ def back_up(
         q = jnp.clip(q, config.value_min, config.value_max)
         if config.backup == "max":
             return q.max(-1)
-        log_prior = jax.nn.log_softmax(compute_logits(policy_trunk(params), policy_states), axis=-1)
+        log_prior = jax.nn.log_softmax(chunks.keep_scores(compute_logits(policy_trunk(params), policy_states)), axis=-1)
         return losses.soft_value(q, log_prior, beta=config.beta)
 
     read = (hidden.target, hidden.policy if config.backup == "soft" else hidden.target)
